@@ -1,0 +1,47 @@
+"""The interface of a data set. One file under ``fedpdm/data/`` and one yaml each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from fedpdm.data.rows import Rows
+
+
+class Source(ABC):
+    """A data set as plants see it. Made from a ``conf/data`` yaml by its ``_target_``.
+
+    Every source takes at least ``sites`` (the composed site configs, by name), ``seed``
+    and ``reach`` (how far past a row its label looks, in the data's time unit, for
+    purging at time cuts). Reading is lazy: ``rows`` is first called when a plant is
+    first needed.
+    """
+
+    name: str
+    """Short name for reports, for example ``fleet``."""
+    time_unit: str
+    """Plural noun, for example ``days`` or ``cycles``."""
+    features: tuple[str, ...]
+    """Feature names, known before any plant is read."""
+    window: int | None
+    """Rows in a model input, or None for tabular data."""
+    stride: int
+    """Rows between the ends of two training windows."""
+    evaluation_stride: int = 1
+    """The same for validation, test and held-out windows."""
+    conditions: int = 1
+    """Number of operating conditions that scaling tells apart."""
+
+    @property
+    @abstractmethod
+    def sites(self) -> tuple[str, ...]:
+        """Names of all plants, in the order of reports."""
+
+    @abstractmethod
+    def rows(self, site: str) -> Rows:
+        """Return the rows of ``site`` with their splits.
+
+        The same arguments give the same bytes, whatever was called before.
+
+        Raises:
+            DataError: the plant's data cannot be used; the message names site and file.
+        """

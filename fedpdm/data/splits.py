@@ -1,0 +1,83 @@
+"""Who may see which row: training, validation, test, held-out machines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fedpdm.data.rows import Rows, Split
+from fedpdm.errors import DataError
+
+
+def by_time(
+    rows: Rows,
+    *,
+    reach: float,
+    generator: np.random.Generator,
+    fractions: tuple[float, float] = (0.6, 0.2),
+    heldout_fraction: float = 0.2,
+    site: str = "",
+) -> Rows:
+    """Cut one plant's rows by time, and hold some machines out entirely.
+
+    Training takes the first ``fractions[0]`` of the plant's calendar, validation the next
+    ``fractions[1]``, test the rest. Rows whose label would look across a cut (closer to it
+    than ``reach``) are purged; windows cannot reach back over a cut because they stay in
+    their segment. So the gap between a training and a test window is ``reach`` plus a
+    whole window. Machines are held out by seeded draw, at least one where there are three
+    or more.
+
+    Args:
+        rows: rows of one plant.
+        reach: how far past a row its label looks, in the rows' time unit.
+        generator: draws the held-out machines.
+        fractions: shares of the calendar for training and validation.
+        heldout_fraction: share of the machines.
+        site: name for error messages.
+
+    Returns:
+        The rows with ``split`` set.
+
+    Raises:
+        DataError: the calendar is too short for the cuts and the purge.
+    """
+    begin, end = float(rows.time.min()), float(rows.time.max())
+    first = begin + fractions[0] * (end - begin)
+    second = begin + (fractions[0] + fractions[1]) * (end - begin)
+    if first - reach <= begin or second - reach <= first:
+        raise DataError(
+            f"{site}: {end - begin:g} time units of data are too short to cut into training, "
+            f"validation and test with labels that look {reach:g} ahead; bring a longer record "
+            "or lower task.horizon"
+        )
+    split = np.full(len(rows), Split.UNUSED, dtype=np.int8)
+    split[rows.time <= first - reach] = Split.TRAIN
+    split[(rows.time > first) & (rows.time <= second - reach)] = Split.VALIDATION
+    split[rows.time > second] = Split.TEST
+    machines = np.unique(rows.machine)
+    count = round(heldout_fraction * len(machines))
+    if len(machines) >= 3 and heldout_fraction > 0:
+        count = max(count, 1)
+    heldout = generator.permutation(machines)[:count]
+    split[np.isin(rows.machine, heldout)] = Split.HELDOUT
+    return replace(rows, split=split)
+
+
+def by_machine(
+    rows: Rows, *, generator: np.random.Generator, validation_fraction: float = 0.2
+) -> Rows:
+    """Split rows that are marked TRAIN into training and validation machines.
+
+    Rows with another mark (an official test set) keep it. At least one machine is
+    validated on where there are two or more.
+    """
+    training = rows.split == Split.TRAIN
+    machines = np.unique(rows.machine[training])
+    count = round(validation_fraction * len(machines))
+    if len(machines) >= 2 and validation_fraction > 0:
+        count = min(max(count, 1), len(machines) - 1)
+    chosen = generator.permutation(machines)[:count]
+    split = rows.split.copy()
+    split[training & np.isin(rows.machine, chosen)] = Split.VALIDATION
+    return replace(rows, split=split)

@@ -1,0 +1,107 @@
+"""Rows to model inputs. Shapes: N windows, T time steps, F features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpdm.data.rows import Bools, Floats, Floats32, Ints, Rows, Strings
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Inputs and targets of one split of one plant.
+
+    Attributes:
+        x: (N, T, F) float32, or (N, F) for tabular data; scaled, no NaN.
+        y: (N,) int64 class or float32 value, or (N, H) float32 for several horizons.
+        truth: (N,) float64, what the target was made from (for RUL: uncapped; else ``y``).
+        machine: (N,) machine id.
+        time: (N,) time of the window's last row.
+        padded: (N,) true where the life was shorter than T and its first row was repeated.
+        last: (N,) true for the last row of a machine.
+    """
+
+    x: Floats32
+    y: NDArray[np.generic]
+    truth: Floats
+    machine: Strings
+    time: Floats
+    padded: Bools
+    last: Bools
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, index: Ints | Bools) -> Windows:
+        """Return the windows at ``index`` (positions or a mask)."""
+        return Windows(
+            self.x[index], self.y[index], self.truth[index], self.machine[index],
+            self.time[index], self.padded[index], self.last[index],
+        )  # fmt: skip
+
+    @staticmethod
+    def concatenate(parts: list[Windows]) -> Windows:
+        """Return the windows of several plants as one set."""
+        if len(parts) == 1:
+            return parts[0]
+        return Windows(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("x", "y", "truth", "machine", "time", "padded", "last")
+            )
+        )
+
+
+def segment_starts(rows: Rows) -> Ints:
+    """Return for each row the position of the first row of its segment.
+
+    A segment is a run of rows of one machine, one life and one split. A window inside
+    its segment can cross neither a repair nor a cut between train and test.
+    """
+    if len(rows) == 0:
+        return np.zeros(0, dtype=np.int64)
+    change = np.ones(len(rows), dtype=bool)
+    change[1:] = (
+        (rows.machine[1:] != rows.machine[:-1])
+        | (rows.life[1:] != rows.life[:-1])
+        | (rows.split[1:] != rows.split[:-1])
+    )
+    first = np.flatnonzero(change)
+    return np.asarray(first[np.cumsum(change) - 1], dtype=np.int64)
+
+
+def window_ends(rows: Rows, length: int, stride: int, usable: Bools) -> tuple[Ints, Bools]:
+    """Return (N,) positions of the last row of each window, and which are padded.
+
+    Ends are counted back from each segment's last row in steps of ``stride``, so that
+    the row nearest to a failure is always there. Rows outside ``usable`` (R,) end no
+    window, but may lie inside one.
+    """
+    start = segment_starts(rows)
+    position = np.arange(len(rows), dtype=np.int64)
+    last = np.zeros(len(rows), dtype=np.int64)
+    if len(rows):
+        first, counts = np.unique(start, return_counts=True)
+        last = np.repeat(first + counts - 1, counts)
+    full = position - start + 1 >= length
+    on_stride = (last - position) % stride == 0
+    chosen = usable & full & on_stride
+    padded = np.zeros(len(rows), dtype=bool)
+    if rows.pad:  # only a life that is short as a whole: its last row stands for it
+        padded = usable & ~full & (position == last)
+        chosen = chosen | padded
+    ends = np.flatnonzero(chosen)
+    return ends, padded[ends]
+
+
+def gather(values: Floats32, ends: Ints, starts: Ints, length: int) -> Floats32:
+    """Return (N, T, F) windows of ``values`` (R, F) that end at ``ends`` (N,).
+
+    ``starts`` (N,) is the first row of each window's segment: positions before it
+    (a padded window) repeat that row.
+    """
+    index = ends[:, None] + np.arange(1 - length, 1)
+    return values[np.maximum(index, starts[:, None])]

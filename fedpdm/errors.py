@@ -1,0 +1,52 @@
+"""Every error that fedpdm raises on purpose.
+
+    FedPdmError                exit code
+    ├── UserError                  2      the person who typed the command can mend it
+    │   ├── ConfigError                   an option, its value, or a combination of options
+    │   ├── DataError                     a file, a column, a plant's rows
+    │   ├── ModelError                    a model that does not exist, or does not take this input
+    │   └── HistoryError                  a run folder: damaged, locked, or of another run
+    └── SiteError                  1      a plant failed while it worked
+        └── TrainingStopped               the run gave up by itself (three rollbacks in a row)
+
+Messages are written for the person at the keyboard: what is wrong, where
+(site, file, column or key), and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class FedPdmError(Exception):
+    """Base of all errors that fedpdm raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(FedPdmError):
+    """A mistake in what the user asked for or handed over."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """An option, its value, or a combination of options cannot work."""
+
+
+class DataError(UserError):
+    """A file, a column or a plant's rows cannot be used."""
+
+
+class ModelError(UserError):
+    """A model does not exist or does not take the input it is given."""
+
+
+class HistoryError(UserError):
+    """A run folder is damaged, locked, missing, or belongs to another run."""
+
+
+class SiteError(FedPdmError):
+    """A plant failed while it worked."""
+
+
+class TrainingStopped(SiteError):
+    """The run gave up by itself."""

@@ -1,0 +1,1 @@
+"""Metrics, thresholds, baselines and the report."""
