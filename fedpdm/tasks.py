@@ -34,6 +34,8 @@ class Task(ABC):
     higher_is_better: bool
     reach: float
     """How far past a row its label looks, in the data's time unit."""
+    tested_at_the_end: bool = False
+    """Whether an official test set asks for each machine's last row only."""
 
     @abstractmethod
     def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
@@ -179,6 +181,7 @@ class RemainingLife(Task):
     outputs = 1
     primary = "rmse"
     higher_is_better = False
+    tested_at_the_end = True
 
     def __init__(self, cap: float) -> None:
         if not cap > 0:

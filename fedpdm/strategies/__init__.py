@@ -1,0 +1,23 @@
+"""What Flower does not ship of a strategy: local terms, and limits it does not check.
+
+A strategy is one file here (or anywhere importable) and one yaml in ``conf/strategy``
+with ``_target_``. Where it changes local training, the server half names a value in the
+train config and the client half, in the same file, registers what that value does:
+
+    @local_term("proximal-mu")
+    def proximal(mu): ...
+
+Every module in this folder is imported on both sides, so the two halves find each other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from fedpdm.strategies.terms import gradient_terms, local_term
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["gradient_terms", "local_term"]

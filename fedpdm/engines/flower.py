@@ -1,0 +1,76 @@
+"""The few places where fedpdm touches what Flower keeps internal.
+
+A Grid outside Flower's runtimes must give the process a task identity before a strategy
+can create a Message, and each message an id. ``tests/engines/test_flower.py`` tells when
+a new Flower moves these.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from flwr.app import Message, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedpdm.errors import HistoryError
+
+RUN_ID = 1
+SERVER_NODE_ID = 1
+
+
+def become_server() -> None:
+    """Give this process the identity of a run's server."""
+    TaskIdentity.task_id = 1
+    TaskIdentity.run_id = RUN_ID
+    TaskIdentity.node_id = SERVER_NODE_ID
+
+
+def set_message_id(message: Message, message_id: str) -> None:
+    """Number a message, as a SuperLink would."""
+    message.metadata.__dict__["_message_id"] = message_id
+
+
+def local_run() -> Run:
+    """Return the Run that a Grid must be able to show."""
+    return Run.create_empty(RUN_ID)
+
+
+def wire_bytes(records: Iterable[RecordDict]) -> int:
+    """Return the bytes of records as Flower serialises them (protocol buffers).
+
+    A record that several messages share is serialised once and counted for each.
+    """
+    sizes: dict[int, int] = {}
+    total = 0
+    for record in records:
+        if id(record) not in sizes:
+            sizes[id(record)] = recorddict_to_proto(record).ByteSize()
+        total += sizes[id(record)]
+    return total
+
+
+def pack_state(state: RecordDict) -> bytes:
+    """Return a plant's ``Context.state`` as bytes, equal for equal states."""
+    return bytes(recorddict_to_proto(state).SerializeToString(deterministic=True))
+
+
+def unpack_state(data: bytes) -> RecordDict:
+    """Return the state behind ``pack_state``.
+
+    Raises:
+        HistoryError: the bytes are not a RecordDict.
+    """
+    try:
+        return recorddict_from_proto(ProtoRecordDict.FromString(data))
+    except Exception as error:
+        raise HistoryError(f"a stored client state is damaged: {error}") from error
+
+
+def quiet() -> None:
+    """Keep Flower's own log lines off the screen; our events say what matters."""
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+

@@ -1,0 +1,214 @@
+"""Named sites → machines → windows: what the plants of one federation own.
+
+A plant is read or generated when it is first asked for, and the least recently used
+ones are dropped, so a federation of thousands costs what its sampled plants cost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedpdm.data.normalise import Moments, Scaler, fill_missing, moments
+from fedpdm.data.rows import Rows, Split
+from fedpdm.data.source import Source
+from fedpdm.data.windows import Windows, gather, segment_starts, window_ends
+from fedpdm.errors import ConfigError, DataError
+from fedpdm.tasks import Task
+
+
+@dataclass(frozen=True)
+class Site:
+    """One plant, ready to train: windows per split, scaled."""
+
+    name: str
+    windows: dict[Split, Windows]
+
+    @property
+    def train(self) -> Windows:
+        return self.windows[Split.TRAIN]
+
+    @property
+    def validation(self) -> Windows:
+        return self.windows[Split.VALIDATION]
+
+    @property
+    def test(self) -> Windows:
+        return self.windows[Split.TEST]
+
+    @property
+    def heldout(self) -> Windows:
+        return self.windows[Split.HELDOUT]
+
+
+class Federation:
+    """The plants of one run.
+
+    Args:
+        source: the data set.
+        task: gives each row its target.
+        keep: how many plants stay in memory.
+    """
+
+    def __init__(self, source: Source, task: Task, keep: int = 256) -> None:
+        self.source = source
+        self.task = task
+        self.sites = source.sites
+        if not self.sites:
+            raise ConfigError(
+                "no plant to run: name some with site=detroit,houston, or let the partition "
+                "make them, for example partition=machine partition.sites=10"
+            )
+        self._keep = keep
+        self._rows: OrderedDict[str, Rows] = OrderedDict()
+        self._built: OrderedDict[tuple[str, str], Site] = OrderedDict()
+
+    def rows(self, name: str) -> Rows:
+        """Return the rows of a plant in raw units. They never leave it."""
+        if name not in self._rows:
+            self._rows[name] = self.source.rows(name)
+            while len(self._rows) > self._keep:
+                self._rows.popitem(last=False)
+        self._rows.move_to_end(name)
+        return self._rows[name]
+
+    def moments(self, name: str) -> Moments:
+        """Return the counts, sums and squares of a plant's training rows."""
+        return moments(self.rows(name), self.source.conditions)
+
+    def site(self, name: str, scaler: Scaler) -> Site:
+        """Return a plant's scaled windows."""
+        digest = hashlib.sha256(scaler.mean.tobytes() + scaler.scale.tobytes()).hexdigest()
+        key = (name, digest)
+        if key not in self._built:
+            self._built[key] = Site(name, self._windows(self.rows(name), scaler))
+            while len(self._built) > self._keep:
+                self._built.popitem(last=False)
+        self._built.move_to_end(key)
+        return self._built[key]
+
+    def _windows(self, rows: Rows, scaler: Scaler) -> dict[Split, Windows]:
+        source, task = self.source, self.task
+        target, truth, known = task.targets(rows)
+        values = fill_missing(scaler.apply(rows.values, rows.condition), rows)
+        start = segment_starts(rows)
+        machine_end = np.ones(len(rows), dtype=bool)
+        machine_end[:-1] = rows.machine[1:] != rows.machine[:-1]
+        result = {}
+        for split in (Split.TRAIN, Split.VALIDATION, Split.TEST, Split.HELDOUT):
+            usable = known & (rows.split == split)
+            if source.window is None:
+                ends = np.flatnonzero(usable)
+                x, padded = values[ends], np.zeros(len(ends), dtype=bool)
+            else:
+                stride = source.stride if split == Split.TRAIN else source.evaluation_stride
+                ends, padded = window_ends(rows, source.window, stride, usable)
+                if split == Split.TEST and rows.test_last_only and task.tested_at_the_end:
+                    chosen = machine_end[ends]
+                    ends, padded = ends[chosen], padded[chosen]
+                x = gather(values, ends, start[ends], source.window)
+            result[split] = Windows(
+                x=np.ascontiguousarray(x),
+                y=target[ends],
+                truth=truth[ends],
+                machine=rows.machine[ends],
+                time=rows.time[ends],
+                padded=padded,
+                last=machine_end[ends],
+            )
+        return result
+
+    def shape(self, site: Site) -> dict[str, Any]:
+        """Return what the report says about a plant's data: counts and shares, no rows."""
+        rows = self.rows(site.name)
+        trained = site.train.y
+        return {
+            "site": site.name,
+            "rows": len(rows),
+            "machines": len(np.unique(rows.machine)),
+            "heldout_machines": len(np.unique(rows.machine[rows.split == Split.HELDOUT])),
+            "failures": int(_failures(rows)),
+            "missing": float(np.isnan(rows.values).mean()) if rows.values.size else 0.0,
+            "windows": {split.name.lower(): len(part) for split, part in site.windows.items()},
+            "prevalence": {
+                split.name.lower(): float(np.mean(part.y)) if len(part) else None
+                for split, part in site.windows.items()
+            }
+            if trained.dtype.kind == "i"
+            else None,
+            "sha256": rows.sha256(),
+        }
+
+    def check(self, sites: list[Site]) -> list[str]:
+        """Refuse plants and federations that cannot train; return warnings for the rest.
+
+        Raises:
+            DataError: a plant without training windows, or no failure anywhere.
+        """
+        warnings = []
+        for site in sites:
+            if len(site.train) < 2:
+                raise DataError(self._no_windows(site))
+            for split in (Split.VALIDATION, Split.TEST):
+                part = site.windows[split]
+                if len(part) == 0:
+                    warnings.append(
+                        f"{site.name}: no {split.name.lower()} window, its scores are empty"
+                    )
+                elif part.y.dtype.kind == "i" and len(np.unique(part.y)) < 2:
+                    warnings.append(
+                        f"{site.name}: the {split.name.lower()} part has one class only, "
+                        "its average precision is empty"
+                    )
+        classes = [np.unique(site.train.y) for site in sites if site.train.y.dtype.kind == "i"]
+        if classes and len(np.unique(np.concatenate(classes))) < 2:
+            kind = "failure" if 1 not in np.concatenate(classes) else "healthy row"
+            raise DataError(
+                f"no {kind} in the training data of any plant ({', '.join(s.name for s in sites)}): "
+                "nothing can be learned; bring a longer record, raise task.horizon, or check the "
+                "failure log"
+            )
+        return warnings
+
+    def _no_windows(self, site: Site) -> str:
+        rows, window = self.rows(site.name), self.source.window
+        lives = np.unique(np.stack([np.unique(rows.machine, return_inverse=True)[1], rows.life]),
+                          axis=1, return_counts=True)[1]  # fmt: skip
+        if window is not None and (len(lives) == 0 or lives.max() < window):
+            return (
+                f"{site.name}: data.window={window} is longer than every machine's life (longest: "
+                f"{lives.max() if len(lives) else 0} rows); lower data.window or bring more rows"
+            )
+        return (
+            f"{site.name}: {len(rows)} rows give {len(site.train)} training windows, at least 2 are "
+            "needed; bring a longer record, or lower data.window or task.horizon"
+        )
+
+
+def _failures(rows: Rows) -> int:
+    if rows.label is not None:
+        return int(rows.label.sum())
+    if len(rows) == 0:
+        return 0
+    ends = np.ones(len(rows), dtype=bool)
+    ends[:-1] = (rows.machine[1:] != rows.machine[:-1]) | (rows.life[1:] != rows.life[:-1])
+    return int(np.sum(~np.isnan(rows.time_to_failure[ends])))
+
+
+def expand_replicas(sites: dict[str, Any], replicas: int) -> dict[str, Any]:
+    """Return each named plant ``replicas`` times: ``detroit-001`` … with the same settings."""
+    if replicas < 1:
+        raise ConfigError(f"replicas={replicas} must be at least 1")
+    if replicas == 1:
+        return dict(sites)
+    width = max(3, len(str(replicas)))
+    return {
+        f"{name}-{number:0{width}d}": settings
+        for name, settings in sites.items()
+        for number in range(1, replicas + 1)
+    }
+

@@ -1,0 +1,540 @@
+"""What headquarters does: rounds over Flower's public Strategy interface, with a history.
+
+The loop is Flower's own (configure, send, aggregate, evaluate), plus what a run that must
+not be lost needs: a seeded sample of plants, refusal of broken updates by name, one atomic
+commit per round, resume, and a monitor that can roll back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.exception import AggregationError
+from flwr.serverapp.strategy import Strategy
+
+from fedpdm.data.normalise import Moments, Scaler
+from fedpdm.engines.flower import pack_state, unpack_state, wire_bytes
+from fedpdm.engines.sampled import SampledGrid
+from fedpdm.errors import ConfigError, SiteError, TrainingStopped
+from fedpdm.history import History, RoundRecord
+from fedpdm.keys import numpy_generator
+from fedpdm.messages import (
+    ARRAYS,
+    BUFFERS,
+    EXAMPLES,
+    METRICS,
+    MOMENTS_QUERY,
+    SCALER,
+    Arrays,
+    arrays_in,
+    config_record,
+    from_record,
+    metrics_in,
+    moments_in,
+    scaler_record,
+    to_record,
+)
+from fedpdm.models.monitor import MonitorSettings, RoundMonitor
+from fedpdm.strategies.state import capture, restore
+from fedpdm.tasks import Task
+
+Event = dict[str, Any]
+
+SCALER_PLANTS = 50
+"""At most so many plants (seeded) are asked for their sums, as in ``baselines.max_plants``."""
+
+OUTLIER_FACTOR = 5.0
+"""An update this many times the usual norm is left out when a round is repeated. With two
+plants a z-score could never tell (it cannot pass sqrt(n - 1)), so past rounds count too."""
+
+
+class Display(Protocol):
+    """Where the loop tells a person how it goes."""
+
+    def round(
+        self, round_num: int, loss: float | None, metric: float | None, events: Iterable[Event]
+    ) -> None: ...
+
+
+@runtime_checkable
+class KeepsStates(Protocol):
+    """A Grid that holds the plants' ``Context.state`` itself, as engines in one box do."""
+
+    states: dict[str, RecordDict]
+
+    def load_states(self, states: Mapping[str, RecordDict]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Update:
+    """One plant's accepted reply of a round."""
+
+    site: str
+    message: Message
+    arrays: Arrays
+    buffers: Arrays
+    metrics: dict[str, float]
+    norm: float
+
+    @property
+    def examples(self) -> float:
+        return self.metrics[EXAMPLES]
+
+
+@dataclass
+class RoundLoop:
+    """The state of a run on the server.
+
+    Attributes:
+        strategy: any Flower Message-API strategy.
+        history: where finished rounds go.
+        initial: weights of round 0, trainable parameters and buffers.
+        trainable: names in ``initial`` that the strategy sees.
+        task: names the metric that rounds are judged by.
+        rounds: how many rounds the run has.
+        seed: the run's seed.
+        monitor: when a round is bad, and what to do then.
+        evaluate_fraction: share of the plants that evaluate; the same plants every round.
+        federated_scaling: whether plants share one scaler, made of their sums.
+        round_timeout: seconds to wait for replies, or None.
+        display: shows finished rounds.
+        on_scaler: called with the federated scaler once it is known.
+    """
+
+    strategy: Strategy
+    history: History
+    initial: Arrays
+    trainable: tuple[str, ...]
+    task: Task
+    rounds: int
+    seed: int
+    monitor: MonitorSettings
+    display: Display
+    evaluate_fraction: float = 1.0
+    federated_scaling: bool = True
+    round_timeout: float | None = None
+    on_scaler: Callable[[Scaler], None] | None = None
+    _sites: dict[int, str] = field(default_factory=dict)
+    _scaler: Scaler | None = None
+
+    def run(self, grid: Grid, context: Context) -> None:
+        """Run from the last committed round to the end.
+
+        Raises:
+            ConfigError: the strategy cannot work with these plants.
+            SiteError: every plant failed in a round.
+            TrainingStopped: the monitor rolled back too often in a row.
+        """
+        self._grid = grid
+        self._sites = dict(getattr(grid, "sites", {})) or {n: str(n) for n in grid.get_node_ids()}
+        self._fraction = take_over_sampling(self.strategy, len(self._sites))
+        self._panel = self._choose("evaluate", self.evaluate_fraction)
+        if self.federated_scaling:
+            self._scaler = self._ask_for_moments().scaler()
+            if self.on_scaler is not None:
+                self.on_scaler(self._scaler)
+        self._watch = RoundMonitor(self.monitor)
+        if self.history.head() is None:
+            self._commit_initial()
+        self._return_to_head()
+        while self._head.round < self.rounds:
+            self._round(self._head.round + 1)
+
+    # One round ------------------------------------------------------------------------
+
+    def _round(self, number: int) -> None:
+        started, clock = datetime.now(UTC), time.perf_counter()
+        attempt = self.history.attempt
+        nodes = self._sample(number, attempt)
+        events: list[Event] = []
+
+        def note(kind: str, message: str, site: str | None = None) -> None:
+            events.append({"kind": kind, "round": number, "attempt": attempt, "site": site,
+                           "message": message})  # fmt: skip
+
+        config = config_record(server_round=number, attempt=attempt)
+        messages = self._prepare(
+            self.strategy.configure_train(
+                number, to_record(self._arrays), config, SampledGrid(self._grid, nodes)
+            )
+        )
+        replies = self._exchange(messages)
+        updates = self._screen(messages, replies, note)
+        if not any(not reply.has_error() for reply in replies):
+            reasons = "; ".join(event["message"] for event in events)
+            raise SiteError(f"round {number}: every plant failed ({reasons})")
+        arrays = self._aggregate(number, updates, len(updates) < len(messages), note)
+        buffers = average_buffers(updates) or self._buffers
+
+        asked = self._prepare(
+            self.strategy.configure_evaluate(
+                number, to_record(arrays), config, SampledGrid(self._grid, self._panel)
+            ),
+            buffers,
+        )
+        answers = self._exchange(asked)
+        validation = self._validation(number, answers, note)
+
+        norm = float(np.sqrt(sum(float(np.sum(a.astype(np.float64) ** 2)) for a in arrays.values())))
+        metrics: dict[str, Any] = {
+            "train_loss": weighted((u.metrics.get("train_loss"), u.examples) for u in updates),
+            "validation_loss": None,
+            self.task.primary: None,
+            "parameter_norm": norm,
+        }
+        for name in sorted({name for values in validation.values() for name in values}):
+            if name != EXAMPLES:
+                label = "validation_loss" if name == "loss" else name
+                metrics[label] = weighted(
+                    (values[name], values[EXAMPLES]) for values in validation.values()
+                )
+        sites: dict[str, Any] = {
+            name: {"validation": {k: finite(v) for k, v in values.items()}}
+            for name, values in validation.items()
+        }
+        for update in updates:
+            entry = sites.setdefault(update.site, {})
+            entry |= {
+                "examples": int(update.examples),
+                "train_loss": finite(update.metrics.get("train_loss")),
+                "update_norm": update.norm,
+            }
+        fault = self._watch.judge(
+            number,
+            metrics["validation_loss"] if metrics["validation_loss"] is not None else metrics["train_loss"],
+            metrics[self.task.primary],
+            self.task.higher_is_better,
+            norm,
+        )
+        if fault is not None:
+            note("warning", f"round {number} looks bad: {fault}")
+        record = RoundRecord(
+            round=number,
+            attempt=attempt,
+            sampled=tuple(self._sites[node] for node in nodes),
+            metrics=metrics,
+            sites=sites,
+            bytes_up=wire_bytes(r.content for r in [*replies, *answers] if r.has_content()),
+            bytes_down=wire_bytes(m.content for m in [*messages, *asked]),
+            seconds=time.perf_counter() - clock,
+            events=tuple(events),
+            started=started.isoformat(timespec="milliseconds"),
+        )
+        if fault is not None and self.monitor.rollback:
+            self._roll_back(record, {**arrays, **buffers}, fault, updates)
+            return
+        self._arrays, self._buffers = arrays, buffers
+        self._commit(record)
+        self._watch.accept(record)
+        self.display.round(number, metrics["validation_loss"], metrics[self.task.primary], events)
+
+    def _prepare(self, messages: Iterable[Message], buffers: Arrays | None = None) -> list[Message]:
+        """Add what travels beside the strategy's parameters: buffers and the scaler."""
+        extra: dict[str, ArrayRecord] = {}
+        if buffers if buffers is not None else self._buffers:
+            extra[BUFFERS] = to_record(buffers if buffers is not None else self._buffers)
+        if self._scaler is not None:
+            extra[SCALER] = scaler_record(self._scaler)
+        prepared = list(messages)
+        for message in prepared:
+            for key, record in extra.items():
+                message.content[key] = record
+        return prepared
+
+    def _exchange(self, messages: list[Message]) -> list[Message]:
+        replies = self._grid.send_and_receive(messages, timeout=self.round_timeout)
+        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+
+    def _screen(
+        self, messages: list[Message], replies: list[Message], note: Callable[..., None]
+    ) -> list[Update]:
+        """Return the usable updates in site order; note the others by name."""
+        answered = {reply.metadata.src_node_id for reply in replies}
+        for message in messages:
+            if message.metadata.dst_node_id not in answered:
+                site = self._sites[message.metadata.dst_node_id]
+                note("timeout", f"{site} did not answer in {self.round_timeout:g} s", site)
+        accepted = []
+        for reply in replies:
+            site = self._sites[reply.metadata.src_node_id]
+            if reply.has_error():
+                note("site-failed", f"{site} failed: {reply.error.reason}", site)
+                continue
+            arrays = arrays_in(reply.content, ARRAYS)
+            buffers = arrays_in(reply.content, BUFFERS)
+            flaw = flaw_in(arrays, self._arrays) or flaw_in(buffers, self._buffers)
+            if flaw is not None:
+                note("refused", f"{site}: update refused, {flaw}", site)
+                continue
+            norm = np.sqrt(
+                sum(float(np.sum((arrays[k] - v).astype(np.float64) ** 2))
+                    for k, v in self._arrays.items())
+            )  # fmt: skip
+            metrics = metrics_in(reply.content)
+            accepted.append(Update(site, reply, arrays, buffers, metrics, float(norm)))
+        return accepted
+
+    def _aggregate(
+        self, number: int, updates: list[Update], incomplete: bool, note: Callable[..., None]
+    ) -> Arrays:
+        """Return the new parameters, of the dtypes of the old ones."""
+        for update in updates:
+            # Strategies get records of their own: FedMedian and others pop arrays out of them.
+            content = update.message.content
+            update.message.content = RecordDict(
+                {
+                    ARRAYS: ArrayRecord(dict(content.array_records[ARRAYS].items())),
+                    METRICS: content.metric_records[METRICS],
+                }
+            )
+        try:
+            record, _ = self.strategy.aggregate_train(number, [u.message for u in updates])
+        except (AggregationError, ValueError) as error:
+            name = type(self.strategy).__name__
+            if not incomplete:
+                raise ConfigError(
+                    f"strategy {name} cannot aggregate {len(updates)} updates: {error}"
+                ) from error
+            note("warning", f"{name} could not aggregate the updates that were left: {error}")
+            record = None
+        if record is None:
+            note("warning", f"no new model in round {number}: the last one stays")
+            return self._arrays
+        new = from_record(record)
+        return {name: new[name].astype(old.dtype) for name, old in self._arrays.items()}
+
+    def _validation(
+        self, number: int, answers: list[Message], note: Callable[..., None]
+    ) -> dict[str, dict[str, float]]:
+        result = {}
+        for answer in answers:
+            site = self._sites[answer.metadata.src_node_id]
+            if answer.has_error():
+                note("site-failed", f"{site} could not evaluate: {answer.error.reason}", site)
+                continue
+            result[site] = metrics_in(answer.content)
+        # Strategies may keep state of their own here; our means skip what a plant cannot know.
+        self.strategy.aggregate_evaluate(number, [a for a in answers if not a.has_error()])
+        return result
+
+    # History --------------------------------------------------------------------------
+
+    def _commit_initial(self) -> None:
+        self._arrays = {name: self.initial[name] for name in self.trainable}
+        self._buffers = {n: a for n, a in self.initial.items() if n not in self._arrays}
+        started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._commit(RoundRecord(0, self.history.attempt, (), {}, {}, 0, 0, 0.0, (), started))
+
+    def _commit(self, record: RoundRecord) -> None:
+        states = self._grid.states if isinstance(self._grid, KeepsStates) else {}
+        self.history.commit(
+            record,
+            {**self._arrays, **self._buffers},
+            capture(self.strategy),
+            {site: pack_state(state) for site, state in states.items()},
+        )
+        self._head = record
+        best = best_round(self.history.rounds(), self.task)
+        if best:
+            self.history.protect(best)
+
+    def _return_to_head(self) -> None:
+        """Take everything from the last committed round: after a start, a crash, a rollback."""
+        head = self.history.head()
+        assert head is not None
+        self._head = head
+        weights = self.history.weights()
+        self._arrays = {name: weights[name] for name in self.trainable}
+        self._buffers = {n: a for n, a in weights.items() if n not in self._arrays}
+        restore(self.strategy, self.history.strategy_state() or {})
+        if isinstance(self._grid, KeepsStates):
+            states = self.history.client_states()
+            self._grid.load_states({s: unpack_state(data) for s, data in states.items()})
+        self._watch.rebuild([r for r in self.history.rounds() if r.round > 0])
+
+    def _roll_back(
+        self, record: RoundRecord, weights: Arrays, fault: str, updates: list[Update]
+    ) -> None:
+        outliers = self._outliers(updates)
+        if len(outliers) == len(record.sampled):
+            outliers = []  # leaving everybody out would leave nothing to learn from
+        state = capture(self.strategy)
+        self.history.rollback(
+            self._head.round,
+            by="monitor",
+            reason=fault,
+            exclude=outliers,
+            undone=(record, weights, state),
+        )
+        event = self.history.events()[-1]
+        self.display.round(record.round, None, None, [*record.events, event])
+        if self.history.consecutive_rollbacks() >= self.monitor.max_rollbacks:
+            reason = (
+                f"stopped after {self.monitor.max_rollbacks} rollbacks in a row at round "
+                f"{record.round}: {fault}"
+            )
+            self.history.note({"kind": "stopped", "round": record.round, "message": reason})
+            raise TrainingStopped(
+                f"{reason}; round {self._head.round} is the last good one. Look at the plants with "
+                "python -m fedpdm.history show RUN, lower training.learning_rate, or choose a "
+                "robust strategy (strategy=fedmedian)"
+            )
+        self._return_to_head()
+
+    def _outliers(self, updates: list[Update]) -> list[str]:
+        past = [
+            site["update_norm"]
+            for record in self.history.rounds()
+            for site in record.sites.values()
+            if site.get("update_norm") is not None
+        ]
+        result = []
+        for update in updates:
+            others = past + [u.norm for u in updates if u is not update]
+            if others and update.norm > OUTLIER_FACTOR * float(np.median(others)):
+                result.append(update.site)
+        return result
+
+    # Plants ---------------------------------------------------------------------------
+
+    def _choose(self, purpose: str, share: float, *key: int) -> list[int]:
+        """Return a seeded share of the plants, at least one, in site order."""
+        return seeded_sample(list(self._sites), share, self.seed, purpose, *key)
+
+    def _sample(self, number: int, attempt: int) -> list[int]:
+        left_out = self.history.excluded(number)
+        nodes = [node for node, site in self._sites.items() if site not in left_out]
+        return seeded_sample(nodes, self._fraction, self.seed, "sample", number, attempt)
+
+    def _ask_for_moments(self) -> Moments:
+        """One Flower query round: plants answer with sums, never with rows."""
+        share = min(1.0, SCALER_PLANTS / len(self._sites))
+        messages = [
+            Message(RecordDict(), node, MOMENTS_QUERY) for node in self._choose("scaler", share)
+        ]
+        total: Moments | None = None
+        for reply in self._exchange(messages):
+            if reply.has_error():
+                raise SiteError(
+                    f"{self._sites[reply.metadata.src_node_id]} could not sum up its training "
+                    f"rows: {reply.error.reason}"
+                )
+            part = moments_in(reply.content)
+            total = part if total is None else total + part
+        if total is None:
+            raise SiteError("no plant answered the query for its sums; is any connected?")
+        return total
+
+
+def seeded_sample(nodes: list[int], share: float, seed: int, *key: str | int) -> list[int]:
+    """Return max(1, floor(share · n)) of ``nodes`` in their order, drawn for ``key``."""
+    count = max(1, int(share * len(nodes) + 1e-9))
+    if count >= len(nodes):
+        return list(nodes)
+    chosen = numpy_generator(seed, *key).choice(len(nodes), size=count, replace=False)
+    return [nodes[i] for i in sorted(chosen)]
+
+
+def take_over_sampling(strategy: Strategy, sites: int) -> float:
+    """Make the strategy use every node it is shown, and return the fraction it was set to.
+
+    Flower's minimum of two nodes would make it wait for ever with one plant.
+
+    Raises:
+        ConfigError: the fraction is out of range, or the strategy needs more plants.
+    """
+    fraction = float(getattr(strategy, "fraction_train", 1.0))
+    if not 0.0 < fraction <= 1.0:
+        raise ConfigError(f"strategy.fraction_train={fraction} must be above 0 and at most 1")
+    sampled = max(1, int(fraction * sites + 1e-9))
+    needed = int(getattr(strategy, "min_sites", 1))
+    if sampled < needed:
+        raise ConfigError(
+            f"strategy {type(strategy).__name__} needs at least {needed} plants in a round, this run "
+            f"samples {sampled} of {sites}; add plants (site=…, replicas=…) or choose another strategy"
+        )
+    for name, value in {
+        "fraction_train": 1.0, "fraction_evaluate": 1.0, "min_train_nodes": 1,
+        "min_evaluate_nodes": 1, "min_available_nodes": 1,
+    }.items():  # fmt: skip
+        if hasattr(strategy, name):
+            setattr(strategy, name, value)
+    return fraction
+
+
+def flaw_in(arrays: Arrays, expected: Arrays) -> str | None:
+    """Return what is wrong with received arrays, or None."""
+    if set(arrays) != set(expected):
+        odd = sorted(set(arrays) ^ set(expected))
+        return f"its tensors are not the model's: {', '.join(odd[:3])}"
+    for name, array in arrays.items():
+        if array.shape != expected[name].shape:
+            return f"{name} has shape {array.shape} and not {expected[name].shape}"
+        if not np.isfinite(array).all():
+            count = int((~np.isfinite(array)).sum())
+            return f"{count} of {array.size} values of {name} are NaN or infinite"
+    return None
+
+
+def average_buffers(updates: list[Update]) -> Arrays:
+    """Return the buffers' mean weighted by examples; integer buffers take the maximum."""
+    if not updates:
+        return {}
+    total = sum(update.examples for update in updates)
+    result = {}
+    for name, first in updates[0].buffers.items():
+        values = [update.buffers[name] for update in updates]
+        if np.issubdtype(first.dtype, np.integer):
+            result[name] = np.asarray(np.max(np.stack(values), axis=0), dtype=first.dtype)
+        else:
+            mean = sum(
+                value.astype(np.float64) * (update.examples / total)
+                for value, update in zip(values, updates, strict=True)
+            )
+            result[name] = np.asarray(mean, dtype=first.dtype)
+    return result
+
+
+def weighted(pairs: Iterable[tuple[float | None, float]]) -> float | None:
+    """Return the weighted mean of the known values, or None if none is known."""
+    known = [(v, w) for v, w in pairs if v is not None and not np.isnan(v) and w > 0]
+    total = sum(w for _, w in known)
+    return sum(v * w for v, w in known) / total if known else None
+
+
+def finite(value: float | None) -> float | None:
+    """Return the value, or None for NaN and infinity."""
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:
+    """Return the round with the best validation metric, the earliest of equals.
+
+    Where no plant's validation part lets the metric be computed, the lowest loss decides.
+    """
+    best: tuple[int, float] | None = None
+    fallback: tuple[int, float] | None = None
+    for record in records:
+        if record.round == 0:
+            continue
+        value, loss = record.metrics.get(task.primary), record.metrics.get("validation_loss")
+        if value is not None and task.better(value, best[1] if best else None):
+            best = (record.round, value)
+        if loss is not None and (fallback is None or loss < fallback[1]):
+            fallback = (record.round, loss)
+    chosen = best or fallback
+    return chosen[0] if chosen else None
+
+
+def make_server_app(loop: RoundLoop) -> ServerApp:
+    """Return the Flower app of headquarters around a round loop."""
+    app = ServerApp()
+    app.main()(loop.run)
+    return app

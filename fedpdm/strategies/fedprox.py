@@ -1,0 +1,34 @@
+"""FedProx: local training stays near the model it received.
+
+Li et al. 2020, Federated Optimization in Heterogeneous Networks (MLSys), eq. 2. The
+local objective is F_k(w) + (mu/2)·‖w − w_t‖², whose gradient adds mu·(w − w_t). The
+server half is Flower's own: FedAvg that sends ``proximal-mu``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from flwr.serverapp.strategy import FedProx
+from torch import Tensor
+
+from fedpdm.strategies.terms import local_term
+from fedpdm.training import GradientTerm
+
+__all__ = ["FedProx", "proximal_term"]
+
+
+@local_term("proximal-mu")
+def proximal_term(mu: float) -> GradientTerm | None:
+    """Return the gradient of (mu/2)·‖w − w_t‖², or None for mu = 0 (then it is FedAvg)."""
+    if mu == 0.0:
+        return None
+
+    def add(parameters: Sequence[Tensor], received: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, start in zip(parameters, received, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter - start, alpha=mu)
+
+    return add

@@ -1,0 +1,43 @@
+"""q-FedAvg with the loss its paper asks for.
+
+Li et al. 2020, Fair Resource Allocation in Federated Learning (ICLR), algorithm 2: a
+plant's weight is F_k(w_t)^q, the loss of the model it *received*. Flower's class leaves
+to the client which loss it reports; this one asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import QFedAvg as FlowerQFedAvg
+
+from fedpdm.errors import ConfigError
+
+
+class QFedAvg(FlowerQFedAvg):
+    """Flower's q-FedAvg, fed with each plant's loss before local training.
+
+    Args:
+        client_learning_rate: 1/L in the paper. The deltas of Adam are not those of plain
+            gradient steps, so this sets how strongly q damps the step, not the local rate.
+        q: 0 is the plain mean over plants; larger favours the plants with the larger loss.
+        **flower: further arguments of Flower's class.
+    """
+
+    def __init__(self, client_learning_rate: float, q: float = 0.1, **flower: Any) -> None:
+        if not client_learning_rate > 0:
+            raise ConfigError(
+                f"strategy.client_learning_rate={client_learning_rate} must be above 0"
+            )
+        if q < 0:
+            raise ConfigError(f"strategy.q={q} must not be negative")
+        super().__init__(client_learning_rate, q, train_loss_key="received_loss", **flower)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        config["report-received-loss"] = True
+        return super().configure_train(server_round, arrays, config, grid)
