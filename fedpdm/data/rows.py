@@ -92,8 +92,12 @@ class Rows:
     def sha256(self) -> str:
         """Hash of content and split: two runs on the same bytes agree on it."""
         digest = hashlib.sha256("\x1f".join(self.features).encode())
-        columns = [self.values, self.time, self.life, self.time_to_failure, self.observed]
-        columns += [self.split, self.condition] + ([] if self.label is None else [self.label])
+        columns: list[NDArray[np.generic]] = [
+            self.values, self.time, self.life, self.time_to_failure, self.observed,
+        ]  # fmt: skip
+        columns += [self.split, self.condition]
+        if self.label is not None:
+            columns.append(self.label)
         for column in columns:
             digest.update(np.ascontiguousarray(column).tobytes())
         digest.update("\x1f".join(self.machine.tolist()).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from fedpdm.data.rows import Rows
+from fedpdm.data.rows import Bools, Rows
 
 
 class Source(ABC):
@@ -45,3 +45,10 @@ class Source(ABC):
         Raises:
             DataError: the plant's data cannot be used; the message names site and file.
         """
+
+    def rules(self, rows: Rows) -> Bools | None:
+        """Return (R,) what known physical rules alone would predict, or None without rules.
+
+        A control without learning, printed beside the baselines.
+        """
+        return None
