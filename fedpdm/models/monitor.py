@@ -1,0 +1,215 @@
+"""Watching training: a diagnosis for people, and a judge for the round loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedpdm.errors import ConfigError
+from fedpdm.models.manager import ModelManager
+
+STAGNATION_RANGE = 0.01
+EXPLODED_LOSS = 10.0
+UNSTABLE_GROWTH = 2.0
+LOOK_BACK = 5
+
+
+class ModelPerformanceMonitor:
+    """Keeps the metrics of every round and names what looks wrong in the last five.
+
+    Args:
+        model_manager: If given, a round tracked without ``parameter_norm`` gets the norm of
+            the registered model.
+        metric: The metric whose stagnation is watched. The source watches accuracy.
+    """
+
+    def __init__(self, model_manager: ModelManager | None = None, metric: str = "accuracy") -> None:
+        self.model_manager = model_manager
+        self.metric = metric
+        self.performance_history: dict[str, list[dict[str, float]]] = {}
+
+    def track_round_performance(
+        self, model_id: str, round_num: int, metrics: Mapping[str, float | None]
+    ) -> None:
+        """Remember the metrics of a round: ``loss``, ``parameter_norm``, the watched one.
+
+        A round that was tracked before was rolled back: it and all later ones are forgotten.
+        """
+        known = {name: float(value) for name, value in metrics.items() if value is not None}
+        manager = self.model_manager
+        if "parameter_norm" not in known and manager and model_id in manager.list_models():
+            known["parameter_norm"] = manager.get_model(model_id).parameter_norm()
+        history = self.performance_history.get(model_id, [])
+        earlier = [entry for entry in history if entry["round"] < round_num]
+        self.performance_history[model_id] = [*earlier, {**known, "round": round_num}]
+
+    def detect_training_issues(self, model_id: str) -> dict[str, Any]:
+        """Return ``status``, ``issues`` and ``skipped`` over the last five rounds.
+
+        ``status`` is ``no_data`` (no rule could be applied), ``issues_detected`` or
+        ``healthy``. Rules: ``<metric>_stagnation``, the last three values lie within .01;
+        ``loss_explosion``, a loss over 10 or not finite; ``parameter_instability``, the last
+        norm not finite or over twice the one before. ``skipped`` names the rules for which
+        rounds or metrics are missing: skipped is not passed.
+        """
+        history = self.performance_history.get(model_id, [])[-LOOK_BACK:]
+
+        def values(name: str) -> list[float]:
+            return [entry[name] for entry in history if name in entry]
+
+        watched, losses, norms = values(self.metric)[-3:], values("loss"), values("parameter_norm")
+        rules: dict[str, bool | None] = {
+            f"{self.metric}_stagnation": max(watched) - min(watched) < STAGNATION_RANGE
+            if len(watched) == 3
+            else None,
+            "loss_explosion": any(not loss <= EXPLODED_LOSS for loss in losses) if losses else None,
+            "parameter_instability": not (
+                math.isfinite(norms[-1]) and norms[-1] <= UNSTABLE_GROWTH * norms[-2]
+            )
+            if len(norms) >= 2
+            else None,
+        }
+        issues = [name for name, found in rules.items() if found]
+        skipped = [name for name, found in rules.items() if found is None]
+        status = "issues_detected" if issues else "healthy"
+        if len(skipped) == len(rules):
+            status = "no_data"
+        return {"status": status, "issues": issues, "skipped": skipped}
+
+
+@dataclass(frozen=True)
+class MonitorSettings:
+    """When a round is bad, and what follows.
+
+    Raises:
+        ConfigError: a value that cannot work.
+    """
+
+    rollback: bool = False
+    """Return to the last good round by itself; otherwise a bad round is only reported."""
+    loss_factor: float = 10.0
+    """Bad: the loss is over this many times the best so far."""
+    norm_factor: float = 2.0
+    """Bad: the parameter norm is over this many times that of the round before."""
+    metric_fall: float | None = 0.5
+    """Bad: the validation metric is worse than the best so far by over this share of it.
+    None: not watched."""
+    max_rollbacks: int = 3
+    """After this many rollbacks in a row the run stops."""
+
+    def __post_init__(self) -> None:
+        for name in ("loss_factor", "norm_factor"):
+            if not getattr(self, name) > 1:
+                raise ConfigError(f"monitor.{name}={getattr(self, name)} must be greater than 1")
+        if self.metric_fall is not None and not self.metric_fall > 0:
+            raise ConfigError(
+                f"monitor.metric_fall={self.metric_fall} must be greater than 0, or null"
+            )
+        if self.max_rollbacks < 0:
+            raise ConfigError(f"monitor.max_rollbacks={self.max_rollbacks} must be 0 or more")
+
+
+@dataclass(frozen=True)
+class AcceptedRound:
+    """What the monitor remembers of a good round; None is not known."""
+
+    round_num: int
+    loss: float | None
+    metric: float | None
+    parameter_norm: float | None
+
+
+class RoundMonitor:
+    """Judges each finished round against the good rounds before it.
+
+    Args:
+        settings: The limits.
+        accepted: Good rounds of an earlier process, in any order, as a resume or a rollback
+            by hand reads them from the history.
+        rollbacks_in_a_row: Rollbacks since the last good round, likewise.
+    """
+
+    def __init__(
+        self,
+        settings: MonitorSettings,
+        accepted: Iterable[AcceptedRound] = (),
+        rollbacks_in_a_row: int = 0,
+    ) -> None:
+        self.settings = settings
+        self.accepted = sorted(accepted, key=lambda good: good.round_num)
+        self.rollbacks_in_a_row = rollbacks_in_a_row
+
+    def judge(
+        self,
+        round_num: int,
+        loss: float | None,
+        metric: float | None,
+        higher_is_better: bool,
+        parameter_norm: float | None,
+    ) -> str | None:
+        """Return why the round is bad, or None. Changes nothing.
+
+        What is None, here or in all earlier rounds, is not judged.
+        """
+        limits = self.settings
+        watched = {"loss": loss, "validation metric": metric, "parameter norm": parameter_norm}
+        for name, value in watched.items():
+            if value is not None and not math.isfinite(value):
+                return f"the {name} is {value}"
+        # A best of 0 or below has no multiples to compare with.
+        losses = [(g.loss, g.round_num) for g in self.accepted if g.loss is not None]
+        if loss is not None and losses:
+            best, at = min(losses)
+            if best > 0 and loss > limits.loss_factor * best:
+                return (
+                    f"the loss {loss:.4g} is over {limits.loss_factor:g} times "
+                    f"the best so far ({best:.4g}, round {at})"
+                )
+        norms = [g.parameter_norm for g in self.accepted if g.parameter_norm is not None]
+        if parameter_norm is not None and norms and norms[-1] > 0:
+            if parameter_norm > limits.norm_factor * norms[-1]:
+                return (
+                    f"the parameter norm {parameter_norm:.4g} is over {limits.norm_factor:g} "
+                    f"times that of the round before ({norms[-1]:.4g})"
+                )
+        return self._metric_fell(metric, higher_is_better)
+
+    def accept(
+        self,
+        round_num: int,
+        loss: float | None,
+        metric: float | None,
+        parameter_norm: float | None,
+    ) -> None:
+        """Remember a good round. Round 0, the untrained model, may give its norm alone.
+
+        A round accepted before was undone: it and all later ones are forgotten.
+        """
+        self.accepted = [good for good in self.accepted if good.round_num < round_num]
+        self.accepted.append(AcceptedRound(round_num, loss, metric, parameter_norm))
+        self.rollbacks_in_a_row = 0
+
+    def rolled_back(self) -> bool:
+        """Count a rollback, and return whether the run must stop now."""
+        self.rollbacks_in_a_row += 1
+        return self.rollbacks_in_a_row >= self.settings.max_rollbacks
+
+    def _metric_fell(self, metric: float | None, higher_is_better: bool) -> str | None:
+        fall = self.settings.metric_fall
+        known = [(g.metric, g.round_num) for g in self.accepted if g.metric is not None]
+        if fall is None or metric is None or not known:
+            return None
+        if higher_is_better:
+            best, at = max(known, key=lambda pair: pair[0])
+            worse, way = metric < best * (1 - fall), "below"
+        else:
+            best, at = min(known)
+            worse, way = metric > best * (1 + fall), "above"
+        if best > 0 and worse:
+            return (
+                f"the validation metric {metric:.4g} is over {fall:.0%} {way} "
+                f"the best so far ({best:.4g}, round {at})"
+            )
+        return None

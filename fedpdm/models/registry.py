@@ -1,0 +1,98 @@
+"""Which architectures exist: a name, and the class that builds it.
+
+A file dropped into ``fedpdm/models/`` whose class carries ``@register("name")`` is found
+by itself; a class from elsewhere is added with ``ModelFactory.register_model``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeVar
+
+from torch import nn
+
+import fedpdm.models
+from fedpdm.errors import ModelError
+
+Architecture = TypeVar("Architecture", bound=nn.Module)
+
+_classes: dict[str, type[nn.Module]] = {}
+
+
+class ModelType(StrEnum):
+    """Names of architectures; ``ModelType("name")`` also works for every registered one."""
+
+    MLP = "mlp"
+    CNN = "cnn"
+    LSTM = "lstm"
+    HYBRID = "hybrid"
+
+    @classmethod
+    def _missing_(cls, value: object) -> ModelType | None:
+        if not isinstance(value, str) or value not in _classes:
+            return None
+        member = str.__new__(cls, value)
+        member._name_, member._value_ = value.upper(), value
+        return member
+
+
+def register(name: str) -> Callable[[type[Architecture]], type[Architecture]]:
+    """Class decorator that makes an architecture known as ``name``.
+
+    The class is called with ``input_dim``, ``num_classes``, ``sequence_length`` (None for
+    tabular rows) and its own settings, and maps (B, F) or (B, T, F) to (B, num_classes).
+
+    Raises:
+        ModelError: another class already has this name.
+    """
+
+    def add(cls: type[Architecture]) -> type[Architecture]:
+        known = _classes.get(name)
+        # A notebook cell or a reload defines the same class anew: that is no conflict.
+        if known is not None and _identity(known) != _identity(cls):
+            raise ModelError(
+                f"model {name!r} is already registered by {known.__module__}."
+                f"{known.__qualname__}: choose another name for {cls.__qualname__}"
+            )
+        _classes[name] = cls
+        return cls
+
+    return add
+
+
+def find(model_type: str) -> type[nn.Module]:
+    """Return the class registered as ``model_type``.
+
+    Raises:
+        ModelError: nothing has this name; the message lists what exists.
+    """
+    if str(model_type) not in _classes:
+        discover()
+    try:
+        return _classes[str(model_type)]
+    except KeyError:
+        raise ModelError(
+            f"model={model_type} does not exist: choose one of {', '.join(names())}, "
+            "or register your own with ModelFactory.register_model"
+        ) from None
+
+
+def names() -> list[str]:
+    """Return the registered names in alphabetical order."""
+    discover()
+    return sorted(_classes)
+
+
+@functools.cache
+def discover() -> None:
+    """Import every file of ``fedpdm.models`` once, so that its ``@register`` lines run."""
+    for module in pkgutil.iter_modules(fedpdm.models.__path__, "fedpdm.models."):
+        importlib.import_module(module.name)
+
+
+def _identity(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
