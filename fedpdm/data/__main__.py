@@ -1,0 +1,79 @@
+"""Fetch the public data sets, or check those that are here.
+
+python -m fedpdm.data fetch ai4i|cmapss [--to FOLDER] [--url URL]
+python -m fedpdm.data check [ai4i|cmapss] [--to FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from fedpdm.data.checks import KNOWN, KnownFile, sha256_of
+from fedpdm.data.fetch import URLS, fetch
+from fedpdm.data.folder import data_folder
+from fedpdm.errors import FedPdmError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, or 2 if something needs mending."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fedpdm.data",
+        description="Fetch the public data sets, or check those that are here.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    fetching = commands.add_parser("fetch", help="download a data set and check its sums")
+    fetching.add_argument("dataset", choices=sorted(URLS))
+    fetching.add_argument("--url", help="archive to take instead of the publisher's")
+    checking = commands.add_parser("check", help="list files with rows and sums")
+    checking.add_argument("dataset", nargs="?", choices=sorted(URLS), help="default: both")
+    for command in (fetching, checking):
+        command.add_argument(
+            "--to", metavar="FOLDER", help="data folder; default: $FEDPDM_DATA or ~/.cache/fedpdm"
+        )
+    given = parser.parse_args(arguments)
+    folder = data_folder(given.to)
+    try:
+        if given.command == "fetch":
+            fetch(given.dataset, folder, given.url)
+            return 0
+        return check(folder, [given.dataset] if given.dataset else sorted(KNOWN))
+    except FedPdmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def check(folder: Path, datasets: list[str]) -> int:
+    """Print each known file with its rows and whether it is the published one."""
+    print(f"{'file':<24} {'rows':>7}  sha256    in {folder}")
+    sound = True
+    for dataset in datasets:
+        verdicts = [(known, *verdict(folder / known.path, known)) for known in KNOWN[dataset]]
+        for known, rows, word in verdicts:
+            sound = sound and word == "ok"
+            print(f"{known.path:<24} {rows:>7}  {word}")
+        if any(word == "missing" for _, _, word in verdicts):
+            print(f"  python -m fedpdm.data fetch {dataset} --to {folder}")
+    return 0 if sound else 2
+
+
+def verdict(path: Path, known: KnownFile) -> tuple[str, str]:
+    """Return a file's number of rows, as text, and ``ok``, ``missing`` or what is wrong."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return "-", "missing"
+    except OSError as error:
+        return "-", f"unreadable ({error.strerror})"
+    rows = sum(1 for line in content.splitlines() if line.strip()) - known.header
+    if sha256_of(path) == known.sha256:
+        return str(rows), "ok"
+    return str(rows), "differs" if rows == known.rows else f"differs, should have {known.rows} rows"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
