@@ -211,4 +211,3 @@ def expand_replicas(sites: dict[str, Any], replicas: int) -> dict[str, Any]:
         for name, settings in sites.items()
         for number in range(1, replicas + 1)
     }
-

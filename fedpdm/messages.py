@@ -81,9 +81,7 @@ def scaler_in(content: RecordDict) -> Scaler | None:
 
 def moments_record(moments: Moments) -> ArrayRecord:
     """Return moments as a record: sums, never rows."""
-    return to_record(
-        {"count": moments.count, "total": moments.total, "squares": moments.squares}
-    )
+    return to_record({"count": moments.count, "total": moments.total, "squares": moments.squares})
 
 
 def moments_in(content: RecordDict) -> Moments:

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.exception import AggregationError
 from flwr.serverapp.strategy import Strategy
 
+from fedpdm.aggregation import Update, average_buffers, finite, flaw_in, weighted
 from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.engines.flower import pack_state, unpack_state, wire_bytes
 from fedpdm.engines.sampled import SampledGrid
@@ -41,7 +42,7 @@ from fedpdm.messages import (
     scaler_record,
     to_record,
 )
-from fedpdm.models.monitor import MonitorSettings, RoundMonitor
+from fedpdm.models.monitor import AcceptedRound, MonitorSettings, RoundMonitor
 from fedpdm.strategies.state import capture, restore
 from fedpdm.tasks import Task
 
@@ -70,22 +71,6 @@ class KeepsStates(Protocol):
     states: dict[str, RecordDict]
 
     def load_states(self, states: Mapping[str, RecordDict]) -> None: ...
-
-
-@dataclass(frozen=True)
-class Update:
-    """One plant's accepted reply of a round."""
-
-    site: str
-    message: Message
-    arrays: Arrays
-    buffers: Arrays
-    metrics: dict[str, float]
-    norm: float
-
-    @property
-    def examples(self) -> float:
-        return self.metrics[EXAMPLES]
 
 
 @dataclass
@@ -182,7 +167,9 @@ class RoundLoop:
         answers = self._exchange(asked)
         validation = self._validation(number, answers, note)
 
-        norm = float(np.sqrt(sum(float(np.sum(a.astype(np.float64) ** 2)) for a in arrays.values())))
+        norm = float(
+            np.sqrt(sum(float(np.sum(a.astype(np.float64) ** 2)) for a in arrays.values()))
+        )
         metrics: dict[str, Any] = {
             "train_loss": weighted((u.metrics.get("train_loss"), u.examples) for u in updates),
             "validation_loss": None,
@@ -208,7 +195,7 @@ class RoundLoop:
             }
         fault = self._watch.judge(
             number,
-            metrics["validation_loss"] if metrics["validation_loss"] is not None else metrics["train_loss"],
+            judged_loss(metrics),
             metrics[self.task.primary],
             self.task.higher_is_better,
             norm,
@@ -232,7 +219,7 @@ class RoundLoop:
             return
         self._arrays, self._buffers = arrays, buffers
         self._commit(record)
-        self._watch.accept(record)
+        self._watch.accept(as_accepted(record, self.task))
         self.display.round(number, metrics["validation_loss"], metrics[self.task.primary], events)
 
     def _prepare(self, messages: Iterable[Message], buffers: Arrays | None = None) -> list[Message]:
@@ -357,7 +344,7 @@ class RoundLoop:
         if isinstance(self._grid, KeepsStates):
             states = self.history.client_states()
             self._grid.load_states({s: unpack_state(data) for s, data in states.items()})
-        self._watch.rebuild([r for r in self.history.rounds() if r.round > 0])
+        self._watch.rebuild(as_accepted(r, self.task) for r in self.history.rounds() if r.round > 0)
 
     def _roll_back(
         self, record: RoundRecord, weights: Arrays, fault: str, updates: list[Update]
@@ -469,49 +456,18 @@ def take_over_sampling(strategy: Strategy, sites: int) -> float:
     return fraction
 
 
-def flaw_in(arrays: Arrays, expected: Arrays) -> str | None:
-    """Return what is wrong with received arrays, or None."""
-    if set(arrays) != set(expected):
-        odd = sorted(set(arrays) ^ set(expected))
-        return f"its tensors are not the model's: {', '.join(odd[:3])}"
-    for name, array in arrays.items():
-        if array.shape != expected[name].shape:
-            return f"{name} has shape {array.shape} and not {expected[name].shape}"
-        if not np.isfinite(array).all():
-            count = int((~np.isfinite(array)).sum())
-            return f"{count} of {array.size} values of {name} are NaN or infinite"
-    return None
+def judged_loss(metrics: Mapping[str, Any]) -> float | None:
+    """Return the loss that a round is judged by: on validation data where there is any."""
+    loss = metrics.get("validation_loss")
+    return metrics.get("train_loss") if loss is None else loss
 
 
-def average_buffers(updates: list[Update]) -> Arrays:
-    """Return the buffers' mean weighted by examples; integer buffers take the maximum."""
-    if not updates:
-        return {}
-    total = sum(update.examples for update in updates)
-    result = {}
-    for name, first in updates[0].buffers.items():
-        values = [update.buffers[name] for update in updates]
-        if np.issubdtype(first.dtype, np.integer):
-            result[name] = np.asarray(np.max(np.stack(values), axis=0), dtype=first.dtype)
-        else:
-            mean = sum(
-                value.astype(np.float64) * (update.examples / total)
-                for value, update in zip(values, updates, strict=True)
-            )
-            result[name] = np.asarray(mean, dtype=first.dtype)
-    return result
-
-
-def weighted(pairs: Iterable[tuple[float | None, float]]) -> float | None:
-    """Return the weighted mean of the known values, or None if none is known."""
-    known = [(v, w) for v, w in pairs if v is not None and not np.isnan(v) and w > 0]
-    total = sum(w for _, w in known)
-    return sum(v * w for v, w in known) / total if known else None
-
-
-def finite(value: float | None) -> float | None:
-    """Return the value, or None for NaN and infinity."""
-    return None if value is None or not np.isfinite(value) else float(value)
+def as_accepted(record: RoundRecord, task: Task) -> AcceptedRound:
+    """Return what the monitor remembers of a committed round."""
+    metrics = record.metrics
+    return AcceptedRound(
+        record.round, judged_loss(metrics), metrics.get(task.primary), metrics.get("parameter_norm")
+    )
 
 
 def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:

@@ -29,7 +29,9 @@ class Scaler:
         """
         mean, scale = self.mean[condition], self.scale[condition]
         usable = np.where(scale > 0, scale, 1.0)
-        scaled = np.where(scale > 0, (values - mean) / usable, np.where(np.isnan(values), np.nan, 0.0))
+        scaled = np.where(
+            scale > 0, (values - mean) / usable, np.where(np.isnan(values), np.nan, 0.0)
+        )
         return scaled.astype(np.float32)
 
 

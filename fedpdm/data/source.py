@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from fedpdm.data.rows import Bools, Rows
 
@@ -30,6 +31,10 @@ class Source(ABC):
     """The same for validation, test and held-out windows."""
     conditions: int = 1
     """Number of operating conditions that scaling tells apart."""
+    generated: bool = False
+    """Whether plants are made on demand, so that ``replicas`` can multiply them."""
+    warnings: Sequence[str] = ()
+    """What a person should know about the data read so far."""
 
     @property
     @abstractmethod

@@ -73,4 +73,3 @@ def unpack_state(data: bytes) -> RecordDict:
 def quiet() -> None:
     """Keep Flower's own log lines off the screen; our events say what matters."""
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
-

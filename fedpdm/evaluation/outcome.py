@@ -1,0 +1,151 @@
+"""From scores on untouched windows to the numbers of ``summary.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedpdm.data.rows import Floats, Split
+from fedpdm.data.windows import Windows
+from fedpdm.evaluation.metrics import at_threshold, best_f1_threshold
+from fedpdm.federation import Site
+from fedpdm.tasks import Metrics, Task
+from fedpdm.training import outputs
+
+Predictions = dict[str, dict[Split, Floats]]
+"""Scores by plant and split, in the order of the plant's windows."""
+
+TESTED = (Split.TEST, Split.HELDOUT)
+
+
+def predict(
+    module: nn.Module,
+    sites: Sequence[Site],
+    task: Task,
+    device: torch.device,
+    splits: Sequence[Split] = TESTED,
+) -> Predictions:
+    """Return a model's scores on the plants' windows."""
+    return {site.name: predict_site(module, site, task, device, splits) for site in sites}
+
+
+def predict_site(
+    module: nn.Module, site: Site, task: Task, device: torch.device, splits: Sequence[Split]
+) -> dict[Split, Floats]:
+    """Return a model's scores on one plant's windows, by split."""
+    result = {}
+    for split in splits:
+        x = torch.from_numpy(site.windows[split].x).to(device)
+        output = outputs(module, x) if len(x) else torch.zeros((0, task.outputs))
+        result[split] = task.scores(output)
+    return result
+
+
+def score(
+    predictions: Predictions, sites: Sequence[Site], task: Task, split: Split
+) -> dict[str, Any]:
+    """Return ``global`` (over the pooled windows), ``mean_site`` and ``per_site`` metrics.
+
+    A plant where a metric cannot be computed has None there and is left out of the mean.
+    """
+    parts = [(site.windows[split], predictions[site.name][split]) for site in sites]
+    per_site = {
+        site.name: task.metrics(part.y, part.truth, scores)
+        for site, (part, scores) in zip(sites, parts, strict=True)
+    }
+    return {
+        "global": _measure(parts, task),
+        "mean_site": mean_metrics(list(per_site.values())),
+        "per_site": per_site,
+    }
+
+
+def without_padding(
+    predictions: Predictions, sites: Sequence[Site], task: Task
+) -> dict[str, Any] | None:
+    """Return the test metrics over full windows only, and who was padded; None if nobody was.
+
+    Some published protocols drop machines shorter than the window. Ours pads them, and
+    shows their numbers beside it.
+    """
+    parts, short = [], []
+    for site in sites:
+        windows = site.test
+        full = ~windows.padded
+        short += windows.machine[windows.padded].tolist()
+        parts.append((windows.take(full), predictions[site.name][Split.TEST][full]))
+    if not short:
+        return None
+    return {**_measure(parts, task), "short_machines": sorted(short)}
+
+
+def thresholds(validation: Predictions, sites: Sequence[Site]) -> float | None:
+    """Return the F1-maximal threshold on the plants' pooled validation windows."""
+    target, scores = _pooled(validation, sites, Split.VALIDATION)
+    if target.dtype.kind != "i" or scores.ndim != 1:
+        return None
+    return best_f1_threshold(target, scores)
+
+
+def add_threshold_metrics(
+    result: dict[str, Any],
+    predictions: Predictions,
+    sites: Sequence[Site],
+    split: Split,
+    threshold: float | None,
+) -> None:
+    """Add F1, MCC, precision and recall at the threshold to a ``score`` result, in place."""
+    if threshold is None:
+        return
+    target, scores = _pooled(predictions, sites, split)
+    result["global"] |= at_threshold(target, scores, threshold)
+    for site in sites:
+        part = site.windows[split]
+        result["per_site"][site.name] |= at_threshold(
+            part.y, predictions[site.name][split], threshold
+        )
+    result["mean_site"] = mean_metrics(list(result["per_site"].values()))
+
+
+def mean_metrics(per_site: Sequence[Mapping[str, float | None]]) -> Metrics:
+    """Return the mean over the plants that have a value; None where no plant has one."""
+    result: Metrics = {}
+    for name in per_site[0] if per_site else ():
+        known = [v for values in per_site if (v := values[name]) is not None]
+        result[name] = float(np.mean(known)) if known else None
+    return result
+
+
+def gains(
+    federated: Mapping[str, Metrics], alone: Mapping[str, Metrics], task: Task
+) -> dict[str, float | None]:
+    """Return what federation gains each plant over working alone; positive is better."""
+    sign = 1.0 if task.higher_is_better else -1.0
+    result: dict[str, float | None] = {}
+    for site, values in federated.items():
+        ours = values[task.primary]
+        theirs = alone[site][task.primary] if site in alone else None
+        result[site] = None if ours is None or theirs is None else sign * (ours - theirs)
+    return result
+
+
+def _measure(parts: Sequence[tuple[Windows, Floats]], task: Task) -> Metrics:
+    windows = [part for part, _ in parts]
+    return task.metrics(
+        np.concatenate([part.y for part in windows]),
+        np.concatenate([part.truth for part in windows]),
+        np.concatenate([scores for _, scores in parts]),
+    )
+
+
+def _pooled(
+    predictions: Predictions, sites: Sequence[Site], split: Split
+) -> tuple[np.ndarray[Any, Any], Floats]:
+    return (
+        np.concatenate([site.windows[split].y for site in sites]),
+        np.concatenate([predictions[site.name][split] for site in sites]),
+    )

@@ -1,0 +1,250 @@
+"""From a composed config to the objects of a run. ``DictConfig`` goes no further than here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+import torch
+from flwr.serverapp.strategy import Strategy
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from fedpdm.data.rows import Split
+from fedpdm.data.source import Source
+from fedpdm.engines.flower import quiet
+from fedpdm.errors import ConfigError, FedPdmError
+from fedpdm.faults import Fault, parse_faults
+from fedpdm.federation import Federation, expand_replicas
+from fedpdm.keys import torch_seeded
+from fedpdm.messages import Arrays
+from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.models.monitor import MonitorSettings
+from fedpdm.server import seeded_sample, take_over_sampling
+from fedpdm.tasks import Task
+from fedpdm.training import TrainingSettings
+
+LOOK_AT = 50
+"""At most so many plants are read before the run starts, to find mistakes early."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run is made of. Building it writes nothing."""
+
+    federation: Federation
+    task: Task
+    build_model: Callable[[], ModelWrapper]
+    strategy: Strategy
+    settings: TrainingSettings
+    monitor: MonitorSettings
+    faults: list[Fault]
+    device: torch.device
+    rounds: int
+    seed: int
+    federated_scaling: bool
+    evaluate_fraction: float
+    baseline_plants: int
+    baseline_processes: int
+    round_timeout: float | None
+    keep: int | None
+    engine: Mapping[str, Any]
+    model: dict[str, Any]
+
+    @property
+    def initial(self) -> Arrays:
+        """The weights of round 0: the same for the federation and every baseline."""
+        return {n: t.cpu().numpy() for n, t in self.build_model().get_parameters().items()}
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Plants that evaluate: a seeded share, the same that the server asks."""
+        sites = self.federation.sites
+        nodes = seeded_sample(
+            list(range(len(sites))), self.evaluate_fraction, self.seed, "evaluate"
+        )
+        return [sites[node] for node in nodes]
+
+    @property
+    def compared(self) -> list[str]:
+        """Plants that get baselines: at most ``baselines.max_plants`` of the evaluated."""
+        names = self.evaluated
+        if self.baseline_plants == 0:
+            return []
+        share = min(1.0, self.baseline_plants / len(names))
+        chosen = seeded_sample(list(range(len(names))), share, self.seed, "baselines")
+        return [names[index] for index in chosen]
+
+
+def build(cfg: DictConfig) -> Experiment:
+    """Make everything a run needs, and look at the plants' data.
+
+    Raises:
+        UserError: some option, file or plant cannot work; the message says which.
+    """
+    quiet()
+    task = cast(Task, make(cfg.task, "task"))
+    seed = whole(cfg, "seed", 0)
+    source = build_source(cfg, task, seed)
+    federation = Federation(source, task)
+    device = build_device(str(cfg.device))
+    settings = TrainingSettings(**plain(cfg.training))
+    strategy = cast(Strategy, make(cfg.strategy, "strategy"))
+    take_over_sampling_of_a_copy = cast(Strategy, make(cfg.strategy, "strategy"))
+    take_over_sampling(take_over_sampling_of_a_copy, len(federation.sites))
+    if cfg.scaling not in ("federated", "plant"):
+        raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or plant")
+    model = {
+        "model_type": str(cfg.model.model_type),
+        "config": plain(cfg.model.config) or {},
+        "input_dim": len(source.features),
+        "num_classes": task.outputs,
+        "sequence_length": source.window,
+    }
+
+    def build_model() -> ModelWrapper:
+        with torch_seeded(seed, "model"):
+            return create_model(model)
+
+    build_model()  # a model that does not take this data says so now
+    experiment = Experiment(
+        federation=federation,
+        task=task,
+        build_model=build_model,
+        strategy=strategy,
+        settings=settings,
+        monitor=build_monitor(cfg),
+        faults=parse_faults(plain(cfg.faults), federation.sites),
+        device=device,
+        rounds=whole(cfg, "rounds", 1),
+        seed=seed,
+        federated_scaling=cfg.scaling == "federated",
+        evaluate_fraction=share(cfg, "evaluate.fraction"),
+        baseline_plants=whole(cfg, "baselines.max_plants", 0),
+        baseline_processes=whole(cfg, "baselines.processes", 0),
+        round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
+        keep=None if cfg.history.keep == "all" else whole(cfg, "history.keep", 1),
+        engine=plain(cfg.engine),
+        model=model,
+    )
+    return experiment
+
+
+def look_at_data(experiment: Experiment) -> list[str]:
+    """Read the first plants and refuse what cannot train; return warnings."""
+    federation = experiment.federation
+    names = experiment.evaluated[:LOOK_AT]
+    sites = [federation.site(name, federation.moments(name).scaler()) for name in names]
+    warnings = federation.check(sites)
+    if all(len(site.windows[split]) == 0 for site in sites for split in (Split.TEST,)):
+        warnings.append("no plant has a test window")
+    return [*warnings, *federation.source.warnings]
+
+
+def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
+    """Make the data set of a config, with its plants."""
+    data = plain(cfg.data)
+    data.pop("task_defaults", None)
+    sites = plain(cfg.sites) or {}
+    replicas = whole(cfg, "replicas", 1)
+    if replicas > 1 and not sites:
+        raise ConfigError(f"replicas={replicas} multiplies named plants; name some with site=…")
+    partition = make(cfg.partition, "partition")
+    source = cast(
+        Source,
+        make(
+            OmegaConf.create(data),
+            "data",
+            sites=expand_replicas(sites, replicas),
+            partition=partition,
+            seed=seed,
+            reach=task.reach,
+        ),
+    )
+    if replicas > 1 and not source.generated:
+        raise ConfigError(
+            f"replicas={replicas} needs generated plants; data={source.name} has real ones: "
+            "leave replicas at 1, or use data=fleet"
+        )
+    return source
+
+
+def build_monitor(cfg: DictConfig) -> MonitorSettings:
+    """Make the monitor's settings."""
+    monitor = plain(cfg.monitor)
+    known = {f.name for f in fields(MonitorSettings)}
+    if unknown := sorted(set(monitor) - known):
+        raise ConfigError(f"monitor.{unknown[0]} is unknown; there are {sorted(known)}")
+    return MonitorSettings(**monitor)
+
+
+def build_device(name: str) -> torch.device:
+    """Return the torch device, or say that this machine has none such."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name} is unknown; use cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name}: torch sees no CUDA device here; use device=cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={name} is not supported; use cpu or cuda")
+    return device
+
+
+def create_model(model: Mapping[str, Any]) -> ModelWrapper:
+    """Make a model from the entries of ``model.json``."""
+    return ModelFactory.create_model(
+        model["model_type"],
+        model["input_dim"],
+        model["num_classes"],
+        sequence_length=model["sequence_length"],
+        **model["config"],
+    )
+
+
+def make(node: Any, what: str, **extra: Any) -> Any:
+    """Instantiate a ``_target_`` node; its own complaints become one sentence."""
+    if "_target_" not in node:
+        raise ConfigError(f"{what}: the yaml needs a _target_, the class to make")
+    try:
+        return instantiate(node, _convert_="object", **extra)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, FedPdmError):
+            raise cause from None
+        raise ConfigError(f"{what}: {_first_line(cause)} ({node['_target_']})") from error
+
+
+def plain(node: Any) -> Any:
+    """Return a config node as plain Python values."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def whole(cfg: DictConfig, key: str, least: int) -> int:
+    """Return a whole number of the config, at least ``least``."""
+    value = OmegaConf.select(cfg, key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{key}={value} must be a whole number of at least {least}")
+    return value
+
+
+def positive(cfg: DictConfig, key: str) -> float:
+    """Return a number of the config above 0."""
+    value = OmegaConf.select(cfg, key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError(f"{key}={value} must be a number above 0")
+    return float(value)
+
+
+def share(cfg: DictConfig, key: str) -> float:
+    """Return a number of the config above 0 and at most 1."""
+    value = positive(cfg, key)
+    if value > 1:
+        raise ConfigError(f"{key}={value:g} must be above 0 and at most 1")
+    return value
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

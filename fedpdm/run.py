@@ -1,0 +1,367 @@
+"""One experiment in one folder: train, compare, test once, write what people read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Context, RecordDict
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from fedpdm.client import make_client_app
+from fedpdm.data.normalise import Scaler
+from fedpdm.data.rows import Split
+from fedpdm.engines.flower import RUN_ID, SERVER_NODE_ID
+from fedpdm.errors import HistoryError
+from fedpdm.evaluation.baselines import Bench, gather
+from fedpdm.evaluation.beside import BesideTheRun
+from fedpdm.evaluation.outcome import (
+    add_threshold_metrics,
+    gains,
+    predict,
+    score,
+    thresholds,
+    without_padding,
+)
+from fedpdm.experiment import Experiment, look_at_data, plain
+from fedpdm.faults import fault_mod
+from fedpdm.federation import Site
+from fedpdm.history import History
+from fedpdm.manifest import SCHEMA, data_hashes, git_commit, read_json, versions, write_json
+from fedpdm.messages import to_tensors
+from fedpdm.progress import Progress
+from fedpdm.runlock import RunLock
+from fedpdm.server import RoundLoop, best_round, make_server_app
+from fedpdm.tensors import write_bytes, write_tensors
+
+
+class Run:
+    """A run folder and the experiment in it.
+
+    Args:
+        experiment: what to run.
+        cfg: the resolved config, stored with the run.
+        folder: the run folder; made if missing.
+        console: where a person reads, or None for standard output.
+    """
+
+    def __init__(
+        self, experiment: Experiment, cfg: DictConfig, folder: Path, console: Console | None = None
+    ) -> None:
+        self.experiment = experiment
+        self.cfg = cfg
+        self.folder = folder
+        self.console = console
+        self.seconds: dict[str, float] = {}
+
+    def execute(self, resume: bool = False) -> dict[str, Any]:
+        """Run to the end and return the summary.
+
+        Raises:
+            UserError: the data, the folder or the options cannot work.
+            SiteError: plants failed, or the run gave up.
+        """
+        begun = time.perf_counter()
+        experiment = self.experiment
+        with self._timed("setup"), ExitStack() as early:
+            warnings = look_at_data(experiment)
+            shapes = self._shapes(experiment.evaluated[:50])
+            early.pop_all()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with RunLock(self.folder) as lock, ExitStack() as stack:
+            manifest = self._open_folder(resume, shapes)
+            history = stack.enter_context(self._history())
+            for event in history.recover():
+                warnings.append(event["message"])
+            beside = self._start_baselines(lock.close_in_child)
+            if beside is not None:
+                stack.callback(beside.stop)
+            display = Progress(
+                experiment.rounds, experiment.task.primary, self.console,
+                done=head.round if (head := history.head()) else 0,
+            )  # fmt: skip
+            with display:
+                for warning in warnings:
+                    display.say(f"note: {warning}")
+                with self._timed("training"):
+                    scaler = self._train(history, display)
+                with self._timed("evaluation"):
+                    summary = self._summary(history, scaler)
+                if beside is not None:
+                    with self._timed("baselines"):
+                        self._compare(summary, beside, scaler)
+            self._conclude(summary, history, manifest, shapes, begun)
+        return summary
+
+    # Before -----------------------------------------------------------------------------
+
+    def _shapes(self, names: list[str]) -> list[dict[str, Any]]:
+        federation = self.experiment.federation
+        return [
+            federation.shape(federation.site(name, federation.moments(name).scaler()))
+            for name in names
+        ]
+
+    def _open_folder(self, resume: bool, shapes: list[dict[str, Any]]) -> dict[str, Any]:
+        """Write config and manifest, or check that the stored ones fit."""
+        stored = self.folder / "manifest.json"
+        hashes = data_hashes(shapes)
+        if resume:
+            manifest: dict[str, Any] = read_json(stored)
+            if manifest["data"]["sha256"] != hashes["sha256"]:
+                raise HistoryError(
+                    f"the data behind {self.folder} has changed since the run began (other rows or "
+                    "splits); put the old data back, or start a new run"
+                )
+            return manifest
+        if stored.exists() or (self.folder / "history.sqlite").exists():
+            raise HistoryError(
+                f"{self.folder} already holds a run; continue it with resume={self.folder}, or "
+                "choose another folder with hydra.run.dir=…"
+            )
+        experiment = self.experiment
+        manifest = {
+            "schema": SCHEMA,
+            "seed": experiment.seed,
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "data": {"name": experiment.federation.source.name, **hashes},
+            "config": plain(self.cfg),
+        }
+        write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(self.cfg).encode())
+        write_json(self.folder / "model.json", self._model_card())
+        write_json(stored, manifest)  # last: a folder with a manifest can be resumed
+        return manifest
+
+    @contextmanager
+    def _history(self) -> Iterator[History]:
+        exists = (self.folder / "history.sqlite").exists()
+        keep = self.experiment.keep
+        history = History.open(self.folder) if exists else History.create(self.folder, keep)
+        with history:
+            yield history
+
+    def _start_baselines(self, in_child: Any) -> BesideTheRun | None:
+        experiment = self.experiment
+        if not experiment.compared:
+            return None
+        bench = Bench(
+            federation=experiment.federation,
+            names=tuple(experiment.compared),
+            build_model=experiment.build_model,
+            settings=experiment.settings,
+            rounds=experiment.rounds,
+            seed=experiment.seed,
+            pooled_scaling=experiment.federated_scaling,
+            device=experiment.device,
+        )
+        return BesideTheRun(bench, self.folder, experiment.baseline_processes, in_child)
+
+    # The federation ---------------------------------------------------------------------
+
+    def _train(self, history: History, display: Progress) -> Scaler | None:
+        experiment = self.experiment
+        client = make_client_app(
+            experiment.federation,
+            experiment.build_model,
+            experiment.settings,
+            seed=experiment.seed,
+            device=experiment.device,
+            train_mods=[fault_mod(experiment.faults, experiment.seed)] if experiment.faults else [],
+        )
+        found: list[Scaler] = []
+        model = experiment.build_model()
+        loop = RoundLoop(
+            strategy=experiment.strategy,
+            history=history,
+            initial=experiment.initial,
+            trainable=tuple(model.parameter_names),
+            task=experiment.task,
+            rounds=experiment.rounds,
+            seed=experiment.seed,
+            monitor=experiment.monitor,
+            display=display,
+            evaluate_fraction=experiment.evaluate_fraction,
+            federated_scaling=experiment.federated_scaling,
+            round_timeout=experiment.round_timeout,
+            on_scaler=found.append,
+        )
+        grid = instantiate(experiment.engine, client_app=client, sites=experiment.federation.sites)
+        context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
+        make_server_app(loop)(grid, context)
+        scaler = found[0] if found else None
+        self._write_scalers(scaler)
+        return scaler
+
+    def _write_scalers(self, scaler: Scaler | None) -> None:
+        """Keep what new data must be scaled with."""
+        federation = self.experiment.federation
+        scalers = (
+            {"federated": scaler}
+            if scaler is not None
+            else {name: federation.moments(name).scaler() for name in self.experiment.evaluated}
+        )
+        arrays = {}
+        for scope, each in scalers.items():
+            arrays |= {f"{scope}/mean": each.mean, f"{scope}/scale": each.scale}
+        write_tensors(self.folder / "scaler.safetensors", arrays)
+
+    def _sites(self, names: list[str], scaler: Scaler | None) -> list[Site]:
+        federation = self.experiment.federation
+        return [
+            federation.site(name, scaler or federation.moments(name).scaler()) for name in names
+        ]
+
+    # After ------------------------------------------------------------------------------
+
+    def _summary(self, history: History, scaler: Scaler | None) -> dict[str, Any]:
+        """Test the round chosen on validation data, once."""
+        experiment, task = self.experiment, self.experiment.task
+        records = history.rounds()
+        chosen = best_round(records, task) or records[-1].round
+        model = experiment.build_model()
+        model.set_parameters(to_tensors(history.weights(chosen)))
+        model.module.to(experiment.device)
+        sites = self._sites(experiment.evaluated, scaler)
+        splits = (Split.VALIDATION, Split.TEST, Split.HELDOUT)
+        predictions = predict(model.module, sites, task, experiment.device, splits)
+        threshold = thresholds(predictions, sites)
+        results = {split: score(predictions, sites, task, split) for split in splits[1:]}
+        for split, result in results.items():
+            add_threshold_metrics(result, predictions, sites, split, threshold)
+        test = results[Split.TEST]
+        if (full := without_padding(predictions, sites, task)) is not None:
+            test["full_windows"] = full
+        heldout = results[Split.HELDOUT] if any(len(site.heldout) for site in sites) else None
+        best = next((r for r in records if r.round == chosen), records[-1])
+        source, cfg = experiment.federation.source, self.cfg
+        return {
+            "schema": SCHEMA,
+            "sites": list(experiment.federation.sites),
+            "task": task.name,
+            "model": experiment.model["model_type"],
+            "strategy": type(experiment.strategy).__name__,
+            "engine": type(experiment.engine).__name__ if not experiment.engine else
+            str(experiment.engine["_target_"]).rsplit(".", 2)[-2],
+            "rounds": experiment.rounds,
+            "best_round": chosen,
+            "validation": {"metric": task.primary, "best": best.metrics.get(task.primary)},
+            "threshold": threshold,
+            "test": {**test, "baselines": {}},
+            "heldout": heldout,
+            "gain": {},
+            "bytes": {
+                "up": sum(r.bytes_up for r in records),
+                "down": sum(r.bytes_down for r in records),
+            },
+            "seconds": {},
+            "seed": experiment.seed,
+            "versions": versions(),
+            "data": {
+                "name": source.name,
+                "sha256": None,
+                "time_unit": source.time_unit,
+                "window": source.window,
+            },
+            "options": {
+                "task": plain(cfg.task), "strategy": plain(cfg.strategy),
+                "scaling": str(cfg.scaling),
+            },
+            "events": history.events(),
+        }  # fmt: skip
+
+    def _compare(
+        self, summary: dict[str, Any], beside: BesideTheRun, scaler: Scaler | None
+    ) -> None:
+        """Put the baselines beside the federation, on the same test windows."""
+        experiment, task = self.experiment, self.experiment.task
+        sites = self._sites(experiment.compared, scaler)
+        baselines = summary["test"]["baselines"]
+        heldout = {}
+        for name, predictions in gather(beside.scores()).items():
+            result = score(predictions, sites, task, Split.TEST)
+            baselines[name] = {key: result[key] for key in ("global", "mean_site", "per_site")}
+            if summary["heldout"] is not None:
+                heldout[name] = score(predictions, sites, task, Split.HELDOUT)
+        if summary["heldout"] is not None:
+            summary["heldout"]["baselines"] = heldout
+        summary["gain"] = gains(
+            summary["test"]["per_site"], baselines.get("alone", {}).get("per_site", {}), task
+        )
+
+    def _conclude(
+        self,
+        summary: dict[str, Any],
+        history: History,
+        manifest: dict[str, Any],
+        shapes: list[dict[str, Any]],
+        begun: float,
+    ) -> None:
+        """Write the files that people and programs read."""
+        from fedpdm.evaluation.report import write_report
+
+        summary["data"]["sha256"] = manifest["data"]["sha256"]
+        summary["seconds"] = {**self.seconds, "total": time.perf_counter() - begun}
+        card = self._model_card()
+        card |= {"best_round": summary["best_round"], "threshold": summary["threshold"]}
+        write_json(self.folder / "model.json", card)
+        records = history.rounds(undone=True)
+        self._write_metrics(history)
+        write_json(self.folder / "summary.json", summary)
+        write_report(self.folder, summary, [r.to_dict() for r in records], manifest, shapes)
+
+    def _write_metrics(self, history: History) -> None:
+        """Write ``metrics.csv``: one line per round and plant, and one per round for all."""
+        import pandas as pd
+
+        lines: list[dict[str, Any]] = []
+        for record in history.rounds():
+            if record.round == 0:
+                continue
+            shared = {"round": record.round, "attempt": record.attempt}
+            lines.append({**shared, "site": "", **record.metrics, "bytes_up": record.bytes_up,
+                          "bytes_down": record.bytes_down})  # fmt: skip
+            for site, values in record.sites.items():
+                line = {**shared, "site": site}
+                line |= {k: v for k, v in values.items() if k != "validation"}
+                for name, value in values.get("validation", {}).items():
+                    line["validation_loss" if name == "loss" else name] = value
+                lines.append(line)
+        text = pd.DataFrame(lines).to_csv(index=False)
+        write_bytes(self.folder / "metrics.csv", text.encode())
+
+    def _model_card(self) -> dict[str, Any]:
+        """Return what ``predict`` needs to know to score new data."""
+        experiment, source = self.experiment, self.experiment.federation.source
+        return {
+            "schema": SCHEMA,
+            **experiment.model,
+            "features": list(source.features),
+            "window": source.window,
+            "conditions": source.conditions,
+            "task": plain(self.cfg.task) | {"name": experiment.task.name},
+            "data": {"name": source.name, "time_unit": source.time_unit},
+            "scaling": str(self.cfg.scaling),
+            "best_round": None,
+            "threshold": None,
+            "sites": plain(self.cfg.sites) or {},
+        }
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
+
+
+def one_thread() -> None:
+    """Use one torch thread: at these sizes two are slower, and children share the cores."""
+    torch.set_num_threads(1)
+    np.seterr(all="ignore")

@@ -1,0 +1,143 @@
+"""``python -m fedpdm.simulate site=detroit,houston``: a federation, from one command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+from fedpdm.errors import ConfigError, FedPdmError
+
+RESUMABLE = {"rounds"}
+"""What may be said beside ``resume=``: a longer run. All else is in the folder."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0, 1 for our failures, 2 for mistakes."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from fedpdm.compose import help_text, run_hydra, translate
+
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text(arguments))
+        return 0
+    try:
+        if any(argument.startswith("resume=") for argument in arguments):
+            resume(arguments)
+        else:
+            run_hydra(run_composed, arguments)
+    except KeyboardInterrupt:
+        print("\nstopped; every finished round is kept: resume=RUN_FOLDER", file=sys.stderr)
+        return 130
+    except Exception as raised:
+        error = mended(translate(raised, arguments))
+        if not isinstance(error, FedPdmError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def run_composed(cfg: DictConfig) -> float | None:
+    """Run one composed config in Hydra's folder; return the validation metric, for sweepers."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from fedpdm.compose import check_types
+
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    try:
+        check_types(cfg, settings.overrides.task)
+        OmegaConf.resolve(cfg)
+        summary = simulate(cfg, folder)
+    except BaseException:
+        remove_if_empty(folder)
+        raise
+    best = summary["validation"]["best"]
+    return None if best is None else float(best)
+
+
+def simulate(cfg: DictConfig, folder: Path, *, resumed: bool = False) -> dict[str, Any]:
+    """Run a federation and return its summary. The function behind the command.
+
+    Args:
+        cfg: a composed config, e.g. ``fedpdm.compose.compose(["site=detroit,houston"])``.
+        folder: where the run goes.
+        resumed: continue what the folder holds.
+
+    Raises:
+        UserError: some option, file, plant or folder cannot work.
+        SiteError: plants failed, or the run gave up.
+    """
+    from fedpdm.evaluation.table import print_summary
+    from fedpdm.experiment import build
+    from fedpdm.run import Run, one_thread
+
+    one_thread()
+    experiment = build(cfg)
+    summary = Run(experiment, cfg, folder).execute(resume=resumed)
+    print_summary(summary, folder)
+    return summary
+
+
+def resume(arguments: Sequence[str]) -> dict[str, Any]:
+    """Continue the run of ``resume=FOLDER`` with the config that is stored there."""
+    from omegaconf import OmegaConf
+
+    from fedpdm.history import HistoryError
+
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    folder = Path(given.pop("resume"))
+    stored = folder / "config.yaml"
+    if not (folder / "manifest.json").is_file() or not stored.is_file():
+        raise HistoryError(
+            f"resume={folder}: there is no run in this folder (no manifest.json); runs are in "
+            "runs/<time>-<random>"
+        )
+    cfg = OmegaConf.load(stored)
+    for key, value in given.items():
+        if key not in RESUMABLE:
+            raise ConfigError(
+                f"resume={folder} continues with the config stored there; {key}={value} cannot be "
+                "changed (only rounds=… can, to run longer). Start a new run for another setting"
+            )
+        if not value.isdigit() or int(value) < 1:
+            raise ConfigError(f"{key}={value} must be a whole number of at least 1")
+        OmegaConf.update(cfg, key, int(value))
+    return simulate(cfg, folder, resumed=True)  # type: ignore[arg-type]
+
+
+def mended(error: Exception) -> Exception:
+    """Return a sentence about the disk for an error of the operating system."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return error
+    where = error.filename or "the run folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ConfigError(f"the disk is full: {where} could not be written; free some space, then "
+                           "resume=RUN_FOLDER continues after the last finished round")  # fmt: skip
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ConfigError(f"{where} cannot be read or written ({error.strerror}); choose another "
+                           "folder with hydra.run.dir=…, or change its permissions")  # fmt: skip
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+        return ConfigError(f"{where}: {error.strerror}; choose another folder: hydra.run.dir=…")
+    return error
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Leave nothing half-made: Hydra makes the folder before anything is checked."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
