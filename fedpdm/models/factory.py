@@ -41,10 +41,11 @@ class ModelFactory:
             ModelError: no such model or setting, or the model cannot take this input.
         """
         cls = registry.find(model_type)
-        for key, value in (("input_dim", input_dim), ("num_classes", num_classes)):
-            if value < 1:
-                raise ModelError(f"model={model_type}: {key}={value} must be 1 or more")
         settings = {"input_dim": input_dim, "num_classes": num_classes, **config}
+        for key in ("input_dim", "num_classes", "sequence_length"):
+            value = settings.get(key)
+            if value is not None and value < 1:
+                raise ModelError(f"model={model_type}: {key}={value} must be 1 or more")
         accepted = inspect.signature(cls).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
         if not anything:

@@ -92,7 +92,7 @@ class MonitorSettings:
     loss_factor: float = 10.0
     """Bad: the loss is over this many times the best so far."""
     norm_factor: float = 2.0
-    """Bad: the parameter norm is over this many times that of the round before."""
+    """Bad: the parameter norm is over this many times that of the last good round."""
     metric_fall: float | None = 0.5
     """Bad: the validation metric is worse than the best so far by over this share of it.
     None: not watched."""
@@ -126,20 +126,13 @@ class RoundMonitor:
 
     Args:
         settings: The limits.
-        accepted: Good rounds of an earlier process, in any order, as a resume or a rollback
-            by hand reads them from the history.
-        rollbacks_in_a_row: Rollbacks since the last good round, likewise.
+        accepted: Good rounds so far, see ``rebuild``.
     """
 
-    def __init__(
-        self,
-        settings: MonitorSettings,
-        accepted: Iterable[AcceptedRound] = (),
-        rollbacks_in_a_row: int = 0,
-    ) -> None:
+    def __init__(self, settings: MonitorSettings, accepted: Iterable[AcceptedRound] = ()) -> None:
         self.settings = settings
-        self.accepted = sorted(accepted, key=lambda good: good.round_num)
-        self.rollbacks_in_a_row = rollbacks_in_a_row
+        self.accepted: list[AcceptedRound] = []
+        self.rebuild(accepted)
 
     def judge(
         self,
@@ -159,7 +152,7 @@ class RoundMonitor:
             if value is not None and not math.isfinite(value):
                 return f"the {name} is {value}"
         # A best of 0 or below has no multiples to compare with.
-        losses = [(g.loss, g.round_num) for g in self.accepted if g.loss is not None]
+        losses = self._known("loss")
         if loss is not None and losses:
             best, at = min(losses)
             if best > 0 and loss > limits.loss_factor * best:
@@ -167,38 +160,39 @@ class RoundMonitor:
                     f"the loss {loss:.4g} is over {limits.loss_factor:g} times "
                     f"the best so far ({best:.4g}, round {at})"
                 )
-        norms = [g.parameter_norm for g in self.accepted if g.parameter_norm is not None]
-        if parameter_norm is not None and norms and norms[-1] > 0:
-            if parameter_norm > limits.norm_factor * norms[-1]:
+        norms = self._known("parameter_norm")
+        if parameter_norm is not None and norms:
+            before, at = norms[-1]
+            if before > 0 and parameter_norm > limits.norm_factor * before:
                 return (
                     f"the parameter norm {parameter_norm:.4g} is over {limits.norm_factor:g} "
-                    f"times that of the round before ({norms[-1]:.4g})"
+                    f"times that of the last good round ({before:.4g}, round {at})"
                 )
         return self._metric_fell(metric, higher_is_better)
 
-    def accept(
-        self,
-        round_num: int,
-        loss: float | None,
-        metric: float | None,
-        parameter_norm: float | None,
-    ) -> None:
+    def accept(self, good: AcceptedRound) -> None:
         """Remember a good round. Round 0, the untrained model, may give its norm alone.
 
         A round accepted before was undone: it and all later ones are forgotten.
         """
-        self.accepted = [good for good in self.accepted if good.round_num < round_num]
-        self.accepted.append(AcceptedRound(round_num, loss, metric, parameter_norm))
-        self.rollbacks_in_a_row = 0
+        self.accepted = [old for old in self.accepted if old.round_num < good.round_num]
+        self.accepted.append(good)
 
-    def rolled_back(self) -> bool:
-        """Count a rollback, and return whether the run must stop now."""
-        self.rollbacks_in_a_row += 1
-        return self.rollbacks_in_a_row >= self.settings.max_rollbacks
+    def rebuild(self, accepted: Iterable[AcceptedRound]) -> None:
+        """Forget everything and remember these rounds instead, in any order.
+
+        For a resume or a rollback, which read the good rounds from the history.
+        """
+        self.accepted = sorted(accepted, key=lambda good: good.round_num)
+
+    def _known(self, name: str) -> list[tuple[float, int]]:
+        # Without rollback a bad round is accepted too, and NaN must not become the measure.
+        pairs = [(getattr(good, name), good.round_num) for good in self.accepted]
+        return [(value, at) for value, at in pairs if value is not None and math.isfinite(value)]
 
     def _metric_fell(self, metric: float | None, higher_is_better: bool) -> str | None:
         fall = self.settings.metric_fall
-        known = [(g.metric, g.round_num) for g in self.accepted if g.metric is not None]
+        known = self._known("metric")
         if fall is None or metric is None or not known:
             return None
         if higher_is_better:

@@ -60,7 +60,10 @@ MODEL_PERFORMANCE_GUIDE: dict[str, dict[str, Any]] = {
 ``update_bytes`` is their size as stored, one way. For cnn and mlp the counts are of rows.
 """
 
-SAME_DATA_TEST = "none of them wins everywhere: compare on your validation data"
+ANY = [
+    (name, "none of them wins everywhere: compare on your validation data")
+    for name in ("lstm", "mlp", "cnn", "hybrid")
+]
 
 
 def recommend_model_for_usecase(
@@ -96,16 +99,15 @@ def recommend_model_for_usecase(
         found.append(("lstm", "reads every step of a window in order, of any length"))
     if spatial:
         found.append(("cnn", "local patterns, in parallel over the window or the columns"))
-    if wanted.get("max_accuracy") or not found:
-        order = ("lstm", "cnn", "hybrid", "mlp") if windows else ("mlp", "cnn")
-        found += [(name, SAME_DATA_TEST) for name in order]
-    if not windows:
-        # Where every wish falls away because it needs windows, the tabular models remain.
-        found += [("mlp", "takes tabular rows"), ("cnn", "takes tabular rows")]
+    if wanted.get("max_accuracy"):
+        found += ANY
+    # Where every wish falls away because its model does not take the data, any other may do.
+    possible = [pair for pair in found if _takes(pair[0], data, windows)] or [
+        pair for pair in ANY if _takes(pair[0], data, windows)
+    ]
     first: dict[str, str] = {}
-    for name, reason in found:
-        if _takes(name, data, windows):
-            first.setdefault(name, reason)
+    for name, reason in possible:
+        first.setdefault(name, reason)
     return list(first.items())
 
 
