@@ -59,6 +59,7 @@ def by_time(
     count = round(heldout_fraction * len(machines))
     if len(machines) >= 3 and heldout_fraction > 0:
         count = max(count, 1)
+    count = min(count, len(machines) - 1)  # something must be left to train on
     heldout = generator.permutation(machines)[:count]
     split[np.isin(rows.machine, heldout)] = Split.HELDOUT
     return replace(rows, split=split)
@@ -76,7 +77,8 @@ def by_machine(
     machines = np.unique(rows.machine[training])
     count = round(validation_fraction * len(machines))
     if len(machines) >= 2 and validation_fraction > 0:
-        count = min(max(count, 1), len(machines) - 1)
+        count = max(count, 1)
+    count = min(count, max(len(machines) - 1, 0))  # something must be left to train on
     chosen = generator.permutation(machines)[:count]
     split = rows.split.copy()
     split[training & np.isin(rows.machine, chosen)] = Split.VALIDATION

@@ -1,0 +1,107 @@
+"""No label, no window and no machine links training to what it is judged on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedpdm.data.rows import Rows, Split
+from fedpdm.data.splits import by_machine, by_time
+from fedpdm.data.windows import segment_starts, window_ends
+from fedpdm.errors import DataError
+from tests.data.row_examples import rows_of
+
+
+def daily(machines: int, days: int) -> Rows:
+    names = [f"m{k}" for k in range(machines) for _ in range(days)]
+    return rows_of(names, time=[float(day) for _ in range(machines) for day in range(days)])
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@given(
+    machines=st.integers(1, 8),
+    days=st.integers(100, 160),
+    reach=st.integers(0, 19),
+    length=st.integers(1, 20),
+    seed=st.integers(0, 50),
+)
+def test_time_cut_leaves_reach_between_a_training_label_and_a_later_window(
+    machines: int, days: int, reach: int, length: int, seed: int
+) -> None:
+    rows = by_time(daily(machines, days), reach=reach, generator=generator(seed))
+    ends, _ = window_ends(rows, length, 1, np.ones(len(rows), dtype=bool))
+    assert (ends - length + 1 >= segment_starts(rows)[ends]).all()
+    for early, late in ((Split.TRAIN, Split.VALIDATION), (Split.VALIDATION, Split.TEST)):
+        label_looks_to = rows.time[ends[rows.split[ends] == early]] + reach
+        begins = rows.time[ends[rows.split[ends] == late] - length + 1]
+        assert len(label_looks_to) == 0 or len(begins) == 0 or label_looks_to.max() < begins.min()
+
+
+@given(
+    machines=st.integers(1, 12),
+    seed=st.integers(0, 50),
+    share=st.sampled_from([0.0, 0.2, 0.5, 1.0]),
+)
+def test_heldout_machines_appear_nowhere_else(machines: int, seed: int, share: float) -> None:
+    rows = by_time(daily(machines, 100), reach=5, generator=generator(seed), heldout_fraction=share)
+    heldout = set(rows.machine[rows.split == Split.HELDOUT])
+    assert not heldout & set(rows.machine[rows.split != Split.HELDOUT])
+    least = 1 if machines >= 3 and share > 0 else 0
+    assert len(heldout) == min(max(round(share * machines), least), machines - 1)
+
+
+def test_shares_of_the_calendar_without_reach() -> None:
+    rows = by_time(daily(1, 1001), reach=0, generator=generator(), heldout_fraction=0)
+    counts = {split: int(np.sum(rows.split == split)) for split in Split}
+    assert counts == {
+        Split.UNUSED: 0, Split.TRAIN: 601, Split.VALIDATION: 200, Split.TEST: 200, Split.HELDOUT: 0,
+    }  # fmt: skip
+
+
+def test_purged_rows_are_exactly_those_within_reach_before_a_cut() -> None:
+    rows = by_time(daily(1, 101), reach=7, generator=generator(), heldout_fraction=0)
+    unused = rows.time[rows.split == Split.UNUSED]
+    assert unused.tolist() == [54, 55, 56, 57, 58, 59, 60, 74, 75, 76, 77, 78, 79, 80]
+
+
+def test_too_short_record_says_what_to_do() -> None:
+    with pytest.raises(DataError, match=r"houston: 50 time units .* 30 ahead.*task\.horizon"):
+        by_time(daily(3, 51), reach=30, generator=generator(), site="houston")
+
+
+def test_another_generator_holds_out_other_machines_and_the_same_one_the_same() -> None:
+    drawn = [
+        frozenset(r.machine[r.split == Split.HELDOUT])
+        for r in (by_time(daily(20, 100), reach=5, generator=generator(k)) for k in (1, 1, 2))
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@given(
+    train=st.integers(1, 12),
+    test=st.integers(0, 4),
+    share=st.sampled_from([0.0, 0.2, 0.5, 0.9]),
+    seed=st.integers(0, 50),
+)
+def test_split_by_machine_keeps_the_official_test_set_and_whole_machines(
+    train: int, test: int, share: float, seed: int
+) -> None:
+    names = [f"train-{k}" for k in range(train) for _ in range(3)]
+    names += [f"test-{k}" for k in range(test) for _ in range(2)]
+    marks = [int(Split.TRAIN)] * (3 * train) + [int(Split.TEST)] * (2 * test)
+    before = rows_of(names, split=marks)
+    after = by_machine(before, generator=generator(seed), validation_fraction=share)
+    parts = {s: set(after.machine[after.split == s]) for s in Split}
+    assert parts[Split.TEST] == {f"test-{k}" for k in range(test)}
+    assert not parts[Split.TRAIN] & parts[Split.VALIDATION]
+    assert parts[Split.TRAIN], "a plant must keep something to train on"
+    if train >= 2 and share > 0:
+        assert len(parts[Split.VALIDATION]) == min(max(round(share * train), 1), train - 1)
+    else:
+        assert not parts[Split.VALIDATION]
+    assert before.split.tolist() == marks, "the given rows must not change"
