@@ -22,7 +22,7 @@ from fedpdm.keys import torch_seeded
 from fedpdm.messages import Arrays
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.models.monitor import MonitorSettings
-from fedpdm.server import seeded_sample, take_over_sampling
+from fedpdm.sampling import seeded_sample, take_over_sampling
 from fedpdm.tasks import Task
 from fedpdm.training import TrainingSettings
 
@@ -92,8 +92,8 @@ def build(cfg: DictConfig) -> Experiment:
     device = build_device(str(cfg.device))
     settings = TrainingSettings(**plain(cfg.training))
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
-    take_over_sampling_of_a_copy = cast(Strategy, make(cfg.strategy, "strategy"))
-    take_over_sampling(take_over_sampling_of_a_copy, len(federation.sites))
+    # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
+    take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
         raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or plant")
     model = {

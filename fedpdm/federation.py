@@ -135,7 +135,7 @@ class Federation:
             "missing": float(np.isnan(rows.values).mean()) if rows.values.size else 0.0,
             "windows": {split.name.lower(): len(part) for split, part in site.windows.items()},
             "prevalence": {
-                split.name.lower(): float(np.mean(part.y)) if len(part) else None
+                split.name.lower(): float(np.mean(part.truth)) if len(part) else None
                 for split, part in site.windows.items()
             }
             if trained.dtype.kind == "i"

@@ -30,7 +30,7 @@ from fedpdm.evaluation.outcome import (
     thresholds,
     without_padding,
 )
-from fedpdm.experiment import Experiment, look_at_data, plain
+from fedpdm.experiment import LOOK_AT, Experiment, look_at_data, plain
 from fedpdm.faults import fault_mod
 from fedpdm.federation import Site
 from fedpdm.history import History
@@ -70,10 +70,9 @@ class Run:
         """
         begun = time.perf_counter()
         experiment = self.experiment
-        with self._timed("setup"), ExitStack() as early:
+        with self._timed("setup"):
             warnings = look_at_data(experiment)
-            shapes = self._shapes(experiment.evaluated[:50])
-            early.pop_all()
+            shapes = self._shapes(experiment.evaluated[:LOOK_AT])
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:
             manifest = self._open_folder(resume, shapes)
@@ -208,7 +207,7 @@ class Run:
             if scaler is not None
             else {name: federation.moments(name).scaler() for name in self.experiment.evaluated}
         )
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for scope, each in scalers.items():
             arrays |= {f"{scope}/mean": each.mean, f"{scope}/scale": each.scale}
         write_tensors(self.folder / "scaler.safetensors", arrays)

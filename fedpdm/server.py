@@ -25,7 +25,6 @@ from fedpdm.engines.flower import pack_state, unpack_state, wire_bytes
 from fedpdm.engines.sampled import SampledGrid
 from fedpdm.errors import ConfigError, SiteError, TrainingStopped
 from fedpdm.history import History, RoundRecord
-from fedpdm.keys import numpy_generator
 from fedpdm.messages import (
     ARRAYS,
     BUFFERS,
@@ -43,6 +42,7 @@ from fedpdm.messages import (
     to_record,
 )
 from fedpdm.models.monitor import AcceptedRound, MonitorSettings, RoundMonitor
+from fedpdm.sampling import seeded_sample, take_over_sampling
 from fedpdm.strategies.state import capture, restore
 from fedpdm.tasks import Task
 
@@ -106,8 +106,15 @@ class RoundLoop:
     federated_scaling: bool = True
     round_timeout: float | None = None
     on_scaler: Callable[[Scaler], None] | None = None
-    _sites: dict[int, str] = field(default_factory=dict)
-    _scaler: Scaler | None = None
+    _sites: dict[int, str] = field(init=False)
+    _scaler: Scaler | None = field(init=False, default=None)
+    _grid: Grid = field(init=False)
+    _fraction: float = field(init=False)
+    _panel: list[int] = field(init=False)
+    _watch: RoundMonitor = field(init=False)
+    _head: RoundRecord = field(init=False)
+    _arrays: Arrays = field(init=False)
+    _buffers: Arrays = field(init=False)
 
     def run(self, grid: Grid, context: Context) -> None:
         """Run from the last committed round to the end.
@@ -418,42 +425,6 @@ class RoundLoop:
         if total is None:
             raise SiteError("no plant answered the query for its sums; is any connected?")
         return total
-
-
-def seeded_sample(nodes: list[int], share: float, seed: int, *key: str | int) -> list[int]:
-    """Return max(1, floor(share · n)) of ``nodes`` in their order, drawn for ``key``."""
-    count = max(1, int(share * len(nodes) + 1e-9))
-    if count >= len(nodes):
-        return list(nodes)
-    chosen = numpy_generator(seed, *key).choice(len(nodes), size=count, replace=False)
-    return [nodes[i] for i in sorted(chosen)]
-
-
-def take_over_sampling(strategy: Strategy, sites: int) -> float:
-    """Make the strategy use every node it is shown, and return the fraction it was set to.
-
-    Flower's minimum of two nodes would make it wait for ever with one plant.
-
-    Raises:
-        ConfigError: the fraction is out of range, or the strategy needs more plants.
-    """
-    fraction = float(getattr(strategy, "fraction_train", 1.0))
-    if not 0.0 < fraction <= 1.0:
-        raise ConfigError(f"strategy.fraction_train={fraction} must be above 0 and at most 1")
-    sampled = max(1, int(fraction * sites + 1e-9))
-    needed = int(getattr(strategy, "min_sites", 1))
-    if sampled < needed:
-        raise ConfigError(
-            f"strategy {type(strategy).__name__} needs at least {needed} plants in a round, this run "
-            f"samples {sampled} of {sites}; add plants (site=…, replicas=…) or choose another strategy"
-        )
-    for name, value in {
-        "fraction_train": 1.0, "fraction_evaluate": 1.0, "min_train_nodes": 1,
-        "min_evaluate_nodes": 1, "min_available_nodes": 1,
-    }.items():  # fmt: skip
-        if hasattr(strategy, name):
-            setattr(strategy, name, value)
-    return fraction
 
 
 def judged_loss(metrics: Mapping[str, Any]) -> float | None:

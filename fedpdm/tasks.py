@@ -196,7 +196,7 @@ class RemainingLife(Task):
                 "use task=failure"
             )
         fails = ~np.isnan(rows.time_to_failure)
-        known = fails | (rows.observed >= self.cap)
+        known: Bools = np.asarray(fails | (rows.observed >= self.cap))
         truth = np.where(fails, rows.time_to_failure, rows.observed)
         return (np.minimum(truth, self.cap) / self.cap).astype(np.float32), truth, known
 

@@ -153,7 +153,7 @@ def outputs(module: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
     """Return (N, outputs) in eval mode, in batches that bound memory. N may be 0."""
     module.eval()
     with torch.no_grad():
-        parts = [module(part) for part in x.split(batch_size)] if len(x) else []
+        parts = [module(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
     return torch.cat(parts) if parts else torch.zeros((0, 0))
 
 

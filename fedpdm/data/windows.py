@@ -104,4 +104,4 @@ def gather(values: Floats32, ends: Ints, starts: Ints, length: int) -> Floats32:
     (a padded window) repeat that row.
     """
     index = ends[:, None] + np.arange(1 - length, 1)
-    return values[np.maximum(index, starts[:, None])]
+    return np.asarray(values[np.maximum(index, starts[:, None])])

@@ -1,0 +1,44 @@
+"""Which plants take part in a round: a seeded draw, made here and not by Flower."""
+
+from __future__ import annotations
+
+from flwr.serverapp.strategy import Strategy
+
+from fedpdm.errors import ConfigError
+from fedpdm.keys import numpy_generator
+
+
+def seeded_sample(nodes: list[int], share: float, seed: int, *key: str | int) -> list[int]:
+    """Return max(1, floor(share · n)) of ``nodes`` in their order, drawn for ``key``."""
+    count = max(1, int(share * len(nodes) + 1e-9))
+    if count >= len(nodes):
+        return list(nodes)
+    chosen = numpy_generator(seed, *key).choice(len(nodes), size=count, replace=False)
+    return [nodes[i] for i in sorted(chosen)]
+
+
+def take_over_sampling(strategy: Strategy, sites: int) -> float:
+    """Make the strategy use every node it is shown, and return the fraction it was set to.
+
+    Flower's minimum of two nodes would make it wait for ever with one plant.
+
+    Raises:
+        ConfigError: the fraction is out of range, or the strategy needs more plants.
+    """
+    fraction = float(getattr(strategy, "fraction_train", 1.0))
+    if not 0.0 < fraction <= 1.0:
+        raise ConfigError(f"strategy.fraction_train={fraction} must be above 0 and at most 1")
+    sampled = max(1, int(fraction * sites + 1e-9))
+    needed = int(getattr(strategy, "min_sites", 1))
+    if sampled < needed:
+        raise ConfigError(
+            f"strategy {type(strategy).__name__} needs at least {needed} plants in a round, this run "
+            f"samples {sampled} of {sites}; add plants (site=…, replicas=…) or choose another strategy"
+        )
+    for name, value in {
+        "fraction_train": 1.0, "fraction_evaluate": 1.0, "min_train_nodes": 1,
+        "min_evaluate_nodes": 1, "min_available_nodes": 1,
+    }.items():  # fmt: skip
+        if hasattr(strategy, name):
+            setattr(strategy, name, value)
+    return fraction
