@@ -1,0 +1,67 @@
+"""``fedpdm COMMAND …``, and ``python -m fedpdm COMMAND …``: one door to all commands."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "simulate": ("fedpdm.simulate", "train a federation of plants, and compare it honestly"),
+    "predict": ("fedpdm.predict", "score a plant's new rows with a finished run"),
+    "history": ("fedpdm.history", "list, show, roll back or export the rounds of a run"),
+    "data": ("fedpdm.data.__main__", "fetch the public data sets, or check those that are here"),
+}
+
+HELP = """\
+Federated learning for predictive maintenance across factory sites.
+
+  fedpdm COMMAND …        also: python -m fedpdm COMMAND …
+
+{commands}
+
+  fedpdm simulate site=detroit,houston
+  fedpdm history list runs/2026-01-31_12-00-00-ab12cd
+  fedpdm predict runs/2026-01-31_12-00-00-ab12cd plant.csv
+  fedpdm data fetch ai4i
+
+Each command has its own --help; fedpdm --version prints the version."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Hand the arguments on to a command; return its exit code (2: no such command)."""
+    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if command in ("--help", "-h", "help"):
+        print(help_text())
+        return 0
+    if command in ("--version", "version"):
+        from fedpdm import __version__
+
+        print(f"fedpdm {__version__}")
+        return 0
+    if command not in COMMANDS:
+        print(f"error: {unknown(command)}", file=sys.stderr)
+        return 2
+    # Imported only now: predict need not wait for what simulate needs.
+    code: int = importlib.import_module(COMMANDS[command][0]).main(rest)
+    return code
+
+
+def help_text() -> str:
+    """Return the help, with every command there is."""
+    lines = (f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items())
+    return HELP.format(commands="\n".join(lines))
+
+
+def unknown(command: str) -> str:
+    """Return what to say about a command that does not exist."""
+    if "=" in command:
+        return f"{command} is an option of simulate: fedpdm simulate {command}"
+    close = difflib.get_close_matches(command, COMMANDS, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"there is no command {command!r}; {hint}there are {', '.join(COMMANDS)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
