@@ -6,7 +6,7 @@ import datetime
 import re
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,7 +223,7 @@ def _read_parquet(
         raise DataError(f"{where} is empty (0 bytes); export it again")
     try:
         found = list(pq.read_schema(path).names)
-        _require(names, found, where, columns, hint)
+        require_columns(names, found, where, columns, hint)
         wanted = names + [name for name in optional if name in found]
         # Metadata would turn columns that once were an index back into one.
         table = pq.read_table(path, columns=list(dict.fromkeys(wanted)))
@@ -250,7 +250,7 @@ def _read_text(
         header = pd.read_csv(path, header=None, nrows=1, dtype=str, index_col=False, **form)
         found = [str(name) for name in header.iloc[0].tolist()]
         _require_separator(names, found, where, sep)
-        _require(names, found, where, columns, hint)
+        require_columns(names, found, where, columns, hint)
         wanted = list(dict.fromkeys(names + [name for name in optional if name in found]))
         as_text = set(text)
         with warnings.catch_warnings():
@@ -299,9 +299,21 @@ def _require_separator(names: list[str], found: list[str], where: str, sep: str)
             )
 
 
-def _require(
-    names: list[str], found: list[str], where: str, columns: Mapping[str, str], hint: str
+def require_columns(
+    names: Iterable[str], found: Sequence[str], where: str, columns: Mapping[str, str], hint: str
 ) -> None:
+    """Refuse a table whose header (``found``) lacks a column, or has it twice.
+
+    Args:
+        names: the columns that must be there.
+        found: the columns that are.
+        where: plant and file, for the message.
+        columns: column name to what it is for, for the message.
+        hint: what to do about a missing column.
+
+    Raises:
+        DataError: the first column that is missing or there twice.
+    """
     for name in names:
         if name not in found:
             raise DataError(

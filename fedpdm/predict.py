@@ -1,0 +1,328 @@
+"""``python -m fedpdm.predict RUN plant.csv``: risk and alarms per machine, for new data.
+
+The model is rebuilt from the run folder alone: ``model.json`` says what it is and which
+columns it reads, ``scaler.safetensors`` how they are scaled, the history holds its weights.
+No label and no failure log is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fedpdm.data.mapping import Dialect, PlantMapping, closest, plant_mapping
+from fedpdm.data.normalise import Scaler
+from fedpdm.errors import ConfigError, FedPdmError, HistoryError
+from fedpdm.manifest import read_json
+from fedpdm.models import ModelFactory
+from fedpdm.predictor import Predictor
+from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
+from fedpdm.tensors import read_tensors
+
+if TYPE_CHECKING:
+    from fedpdm.history import History
+
+SHOWN = 40  # machines in the printed table
+_TASKS: dict[str, tuple[type[Task], str]] = {
+    "failure": (Failure, "horizon"),
+    "horizons": (Horizons, "horizons"),
+    "rul": (RemainingLife, "cap"),
+}
+
+
+def load_predictor(
+    run: str | Path,
+    *,
+    site: str | None = None,
+    round: int | None = None,
+    threshold: float | None = None,
+) -> Predictor:
+    """Return the predictor of a run folder.
+
+    Args:
+        run: the run folder.
+        site: whose columns the data has, and by whose scaler (``scaling=plant``).
+        round: whose weights; None takes the round that validation chose.
+        threshold: alarm threshold; None takes the run's own, chosen on validation.
+
+    Raises:
+        HistoryError: not a run folder, no finished round, or damaged.
+        ConfigError: an unknown or missing ``site``, or a threshold out of range.
+        ModelError: the weights do not belong to the model.
+    """
+    from fedpdm.history import History
+
+    folder = Path(run).expanduser()
+    card = read_json(folder / "model.json")
+    if not isinstance(card, dict):
+        raise HistoryError(f"{folder}/model.json is damaged: it holds no object")
+    try:
+        task = _task(card["task"], folder)
+        with History.open(folder) as history:
+            chosen, notes = _round(history, card, task, round, folder)
+            weights = history.weights(chosen)
+        model = ModelFactory.create_model(
+            card["model_type"], int(card["input_dim"]), int(card["num_classes"]),
+            sequence_length=card["sequence_length"], **card["config"],
+        )  # fmt: skip
+        model.set_parameters(weights)
+        scaler, scope = _scaler(card, folder, site)
+        predictor = Predictor(
+            run=folder,
+            round=chosen,
+            model=model,
+            task=task,
+            mapping=_mapping(card, site or scope),
+            scaler=scaler,
+            window=card["window"],
+            conditions=int(card["conditions"]),
+            data=str(card["data"]["name"]),
+            time_unit=str(card["data"]["time_unit"]),
+            threshold=_threshold(threshold, card["threshold"], task),
+            notes=notes,
+        )
+    except (KeyError, TypeError) as error:
+        raise HistoryError(
+            f"{folder}/model.json is damaged: {type(error).__name__} {error}; "
+            "it does not describe a model of this version of fedpdm"
+        ) from error
+    if predictor.conditions > 1 and predictor.data != "cmapss":
+        raise ConfigError(
+            f"{folder}: this run scales by {predictor.conditions} operating conditions, and "
+            f"data={predictor.data} does not say how new rows get theirs; such runs cannot be "
+            "scored from a file"
+        )
+    if threshold is None and card["threshold"] is None:
+        told = "remaining life at or below it" if task.name == "rul" else "risk at or above it"
+        note = f"the run has no threshold, so there are no alarms: set --threshold ({told})"
+        predictor = replace(predictor, notes=(*predictor.notes, note))
+    return predictor
+
+
+def _task(described: dict[str, Any], folder: Path) -> Task:
+    """Return the run's task: one of ours by its name, else the class the run names."""
+    if described["name"] in _TASKS:
+        kind, key = _TASKS[described["name"]]
+        return kind(described[key])  # type: ignore[call-arg]
+    module, _, name = str(described.get("_target_", "")).rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise HistoryError(
+            f"{folder}/model.json: task '{described['name']}' ({module}.{name}) is not known here; "
+            f"there are {', '.join(_TASKS)}; a task of your own must be importable"
+        )
+    rest = {k: v for k, v in described.items() if k not in ("name", "_target_")}
+    return found(**rest)
+
+
+def _round(
+    history: History, card: dict[str, Any], task: Task, wanted: int | None, folder: Path
+) -> tuple[int, tuple[str, ...]]:
+    """Return the round to load, and what to say about it."""
+    best = card["best_round"]
+    records = {record.round: record for record in history.rounds()}
+    if wanted is not None:
+        if wanted not in records:
+            there = ", ".join(str(n) for n in sorted(records)) or "none"
+            raise HistoryError(f"{folder} has no finished round {wanted}; there are: {there}")
+        if best is not None and wanted != best and card["threshold"] is not None:
+            return wanted, (f"the threshold was chosen for round {best}, not for round {wanted}",)
+        return wanted, ()
+    if best is not None:
+        return int(best), ()
+    trained: int | None = None
+    value: float | None = None
+    for number in sorted(n for n in records if n > 0):
+        found = records[number].metrics.get(task.primary)
+        if trained is None or task.better(found, value):
+            trained, value = number, found
+    if trained is None:
+        raise HistoryError(
+            f"{folder} has no finished round yet; let the run finish, or continue it with "
+            f"python -m fedpdm.simulate resume={folder}"
+        )
+    return trained, (f"the run is not finished; round {trained} is its best so far",)
+
+
+def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scaler, str | None]:
+    """Return the scaler for ``site``, and the plant it belongs to if there is only one."""
+    path = folder / "scaler.safetensors"
+    if not path.exists():
+        raise HistoryError(
+            f"{folder} is not finished: it has no scaler.safetensors yet; continue it with "
+            f"python -m fedpdm.simulate resume={folder}"
+        )
+    arrays = read_tensors(path)
+    scopes = [name.removesuffix("/mean") for name in arrays if name.endswith("/mean")]
+    plants = list(dict.fromkeys([*card["sites"], *(s for s in scopes if s != "federated")]))
+    if site is not None and site not in plants:
+        there = f"there are {', '.join(plants)}." if plants else "its plants have no names of own."
+        raise ConfigError(f"--site {site}: {folder} has no such plant; {there}"
+                          + closest(site, plants))  # fmt: skip
+    scope, alone = "federated", None
+    if card["scaling"] == "plant":
+        if site is None and len(plants) > 1:
+            raise ConfigError(
+                f"{folder} scales each plant by itself (scaling=plant): say whose data this is "
+                f"with --site ({', '.join(plants)})"
+            )
+        scope = alone = site or plants[0]
+    try:
+        scaler = Scaler(arrays[f"{scope}/mean"], arrays[f"{scope}/scale"])
+    except KeyError:
+        raise HistoryError(
+            f"{path} has no scaler for {scope}; it has {', '.join(scopes)}"
+        ) from None
+    expected = (int(card["conditions"]), len(card["features"]))
+    if scaler.mean.shape != expected or scaler.scale.shape != expected:
+        raise HistoryError(f"{path} is of another run: its shape is not {expected}")
+    return scaler, alone
+
+
+def _mapping(card: dict[str, Any], site: str | None) -> PlantMapping:
+    """Return which columns to read: a plant's own, or ``machine``, ``time`` and the features.
+
+    Without a site, plants that all name their columns alike stand for each other.
+    """
+    features = [str(name) for name in card["features"]]
+    if card["data"]["name"] == "files":
+        named = [site] if site is not None else list(card["sites"])
+        mappings = [plant_mapping(name, card["sites"][name]) for name in named]
+        ordered = [replace(m, columns={f: m.columns[f] for f in features}) for m in mappings]
+        first = ordered[0]
+        if all(
+            (m.machine, m.time, m.columns, m.dialect)
+            == (first.machine, first.time, first.columns, first.dialect)
+            for m in ordered
+        ):
+            return first
+    return PlantMapping("", "", "machine", "time", {f: f for f in features}, dialect=Dialect())
+
+
+def _threshold(given: float | None, own: float | None, task: Task) -> float | None:
+    if given is None:
+        return None if own is None else float(own)
+    highest = np.inf if isinstance(task, RemainingLife) else 1.0
+    if not 0 <= given <= highest:
+        raise ConfigError(
+            f"--threshold {given:g} must be "
+            + ("0 or more" if highest == np.inf else "a probability, between 0 and 1")
+        )
+    return given
+
+
+def machines(scored: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return one row per machine: its last time, its score there, and its alarm since when.
+
+    Args:
+        scored: what ``Predictor.score`` returned.
+        column: the score to show.
+
+    Returns:
+        Columns ``machine``, ``time``, ``column``, ``alarm``, ``since`` (the first row of the
+        unbroken alarm that lasts until now, else None), ``padded``.
+    """
+    lines = []
+    for machine, rows in scored.groupby("machine", sort=True):
+        last = rows.iloc[-1]
+        alarm = rows["alarm"].fillna(False).to_numpy(dtype=bool)
+        quiet = np.flatnonzero(~alarm)
+        begin = int(quiet[-1]) + 1 if len(quiet) else 0
+        since = rows["time"].iloc[begin] if alarm[-1] else None
+        lines.append((machine, last["time"], last[column], last["alarm"], since, last["padded"]))
+    names = ["machine", "time", column, "alarm", "since", "padded"]
+    return pd.DataFrame(lines, columns=names).astype({"since": object})
+
+
+def print_machines(predictor: Predictor, scored: pd.DataFrame) -> None:
+    """Print a table with a line per machine, the one most at risk first."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    column = predictor.score_columns[0]
+    life = column == "remaining_life"
+    lines = machines(scored, column).sort_values(column, ascending=life, kind="stable")
+    title = f"{predictor.task.name}, round {predictor.round} of {predictor.run.name}"
+    if predictor.threshold is not None:
+        title += f", alarm at {'≤' if life else '≥'} {predictor.threshold:.3g}"
+    table = RichTable(title=title, title_justify="left")
+    for name in ("machine", "last time", column.replace("_", " "), "alarm", "since"):
+        table.add_column(name, justify="right" if name == column.replace("_", " ") else "left")
+    for line in lines.head(SHOWN).itertuples(index=False):
+        machine, when, value, alarm, since, padded = line
+        said = "–" if pd.isna(alarm) else "[bold red]ALARM[/]" if alarm else "no"
+        shown = f"{value:.1f}" if life else f"{value:.3f}"
+        table.add_row(f"{machine}{' *' if padded else ''}", str(when), shown, said,
+                      "" if since is None else str(since))  # fmt: skip
+    console = Console()
+    console.print(table)
+    if len(lines) > SHOWN:
+        console.print(f"… and {len(lines) - SHOWN} more machines in the file")
+    if lines["padded"].any():
+        console.print(f"* fewer rows than the model's window of {predictor.window}: padded")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0, or 2 for mistakes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fedpdm.predict",
+        description="Score a plant's new data with the model of a run: risk and alarms by machine.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run folder")
+    parser.add_argument("file", metavar="FILE", type=Path, help="CSV or Parquet with new rows")
+    parser.add_argument("--site", help="the plant whose columns and scaling apply")
+    parser.add_argument("--round", type=int, help="weights of this round (default: the best)")
+    parser.add_argument("--out", type=Path, help="where the scores go (default: FILE-scores.csv)")
+    parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
+    given = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    try:
+        predictor = load_predictor(
+            given.run, site=given.site, round=given.round, threshold=given.threshold
+        )
+        scored = predictor.score(predictor.read(given.file))
+        out = given.out or Path(f"{given.file.name.partition('.')[0]}-scores.csv")
+        write_scores(scored, out, given.file)
+    except FedPdmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    for note in predictor.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print_machines(predictor, scored)
+    print(f"{len(scored)} scored rows: {out}")
+    return 0
+
+
+def write_scores(scored: pd.DataFrame, out: Path, source: Path) -> None:
+    """Write the scores as CSV, whole or not at all; never over the file they come from.
+
+    Raises:
+        ConfigError: ``out`` cannot be written.
+    """
+    if out.exists() and source.exists() and out.samefile(source):
+        raise ConfigError(f"--out {out} is the file with the data; choose another name")
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        scored.to_csv(temporary, index=False)
+        temporary.replace(out)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(
+            f"--out {out} cannot be written: {error.strerror or error}; choose another place"
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
