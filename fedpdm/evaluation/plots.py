@@ -1,0 +1,342 @@
+"""The report's plots, as SVG that takes its colours from the page (light, dark, print).
+
+Figures are drawn for the width of a phone and scale up; text stays text.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fedpdm.evaluation.standings import COLUMNS, Standings
+from fedpdm.evaluation.wording import Metric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+
+# Matplotlib wants colours and the page wants variables: each name is drawn in a colour
+# that nothing else uses and is replaced by ``var(--name)`` in the SVG.
+_NAMES = (
+    "paper ink quiet grid better worse trivial alone federated pooled hgb rules "
+    "site-0 site-1 site-2 site-3 site-4 site-5"
+).split()
+COLOUR = {name: f"#0101{i:02x}" for i, name in enumerate(_NAMES, start=1)}
+
+MARKER = {"trivial": "|", "alone": "o", "federated": "o", "pooled": "D", "hgb": "^", "rules": "s"}
+WIDTH = 420
+LABELLED = 6
+"""Up to this many plants are drawn in colours of their own."""
+LISTED = 24
+"""Up to this many plants get a line of their own in the comparison."""
+
+
+def plants(table: Standings) -> str:
+    """Return one line per plant: every predictor's metric, alone and federated joined."""
+    rows = [row for row in table.rows if any(v is not None for v in row.values.values())]
+    pitch = 44 if len(rows) <= LABELLED else 28
+    height = 52 + pitch * max(len(rows), 2)
+    figure, axes = _figure(height, left=_room([row.name for row in rows]), bottom=42, top=6)
+    for y, row in enumerate(reversed(rows)):
+        alone, federated = row.values.get("alone"), row.values.get("federated")
+        if alone is not None and federated is not None:
+            colour = COLOUR[row.verdict] if row.verdict in ("better", "worse") else COLOUR["quiet"]
+            axes.plot([alone, federated], [y, y], color=colour, lw=3.5, solid_capstyle="butt")
+        for name in table.columns:
+            value = row.values[name]
+            if value is not None:
+                # What the plant cannot have or need not train stands a little lower, so
+                # that close scores do not hide each other.
+                _mark(axes, name, value, y if name in ("alone", "federated") else y - 0.3)
+    axes.set_yticks(range(len(rows)), [_short(row.name) for row in reversed(rows)])
+    axes.set_ylim(-0.75, max(len(rows), 1) - 0.45)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(_direction(table.metric))
+    return _svg(figure, "plants", "Every predictor's score at each plant")
+
+
+def gains(table: Standings) -> str:
+    """Return the plants' gains in order of size, for federations too large for names."""
+    rows = sorted((r for r in table.rows if r.gain is not None), key=lambda r: -(r.gain or 0.0))
+    figure, axes = _figure(250)
+    values = [row.gain or 0.0 for row in rows]
+    colours = [COLOUR["better" if v > 0 else "worse"] for v in values]
+    axes.bar(range(1, len(values) + 1), values, width=0.85, color=colours)
+    axes.axhline(0, color=COLOUR["ink"], lw=0.8)
+    axes.set_xlabel("plants, largest gain first")
+    axes.set_ylabel(f"gain in {table.metric.short}")
+    return _svg(figure, "gains", "Gain of each plant from the shared model, in order")
+
+
+def spread(table: Standings) -> str:
+    """Return how each predictor's metric spreads over many plants."""
+    import numpy as np
+
+    names = [n for n in table.columns if any(row.values[n] is not None for row in table.rows)]
+    figure, axes = _figure(250, left=78)
+    for y, name in enumerate(reversed(names)):
+        values = [v for row in table.rows if (v := row.values[name]) is not None]
+        low, first, middle, third, high = np.percentile(values, (5, 25, 50, 75, 95))
+        axes.hlines(y, low, high, color=COLOUR[name], lw=1.4)
+        axes.barh(y, third - first, 0.5, first, color=COLOUR[name], alpha=0.4)
+        axes.vlines(middle, y - 0.25, y + 0.25, color=COLOUR["ink"], lw=2.2)
+    axes.set_yticks(range(len(names)), [COLUMNS[n] for n in reversed(names)])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(_direction(table.metric))
+    return _svg(figure, "spread", "Spread of every predictor over the plants")
+
+
+def rounds(
+    records: Sequence[Record], chosen: Metric, sites: Sequence[str], best: int | None
+) -> tuple[str, str]:
+    """Return the validation metric and the loss over the rounds.
+
+    Plants are thin lines, their mean a thick one; undone rounds are dotted.
+    """
+    drawn = []
+    for name, value_of in (
+        (chosen.name, lambda r, s: _of_site(r, s, "validation", chosen.name)),
+        ("train_loss", lambda r, s: _of_site(r, s, "train_loss")),
+    ):
+        figure, axes = _figure(250, left=52)
+        kept = [r for r in records if not r.get("undone")]
+        _lines(axes, kept, sites, value_of)
+        if name == "train_loss":
+            _mean_line(axes, kept, "validation_loss", "--", COLOUR["ink"])
+        _mean_line(axes, kept, name, "-", COLOUR["federated"])
+        # What was taken back may be off by orders of magnitude: it must not set the scale.
+        low, high = axes.get_ylim()
+        for run in _undone_runs(records):
+            _mean_line(axes, run, name, ":", COLOUR["quiet"])
+        axes.set_ylim(low, high)
+        _marks(axes, records, best)
+        axes.set_ylabel("loss" if name == "train_loss" else f"validation {chosen.short}")
+        drawn.append(figure)
+    return (
+        _svg(drawn[0], "metric", f"Validation {chosen.label} over the rounds"),
+        _svg(drawn[1], "loss", "Loss over the rounds"),
+    )
+
+
+def traffic(records: Sequence[Record]) -> str:
+    """Return the bytes up and down in every round, undone rounds included."""
+    figure, axes = _figure(200, left=52)
+    x = range(1, len(records) + 1)
+    up = [(r.get("bytes_up") or 0) / 1e6 for r in records]
+    down = [(r.get("bytes_down") or 0) / 1e6 for r in records]
+    axes.bar(x, up, width=0.8, color=COLOUR["federated"])
+    axes.bar(x, [-d for d in down], width=0.8, color=COLOUR["pooled"])
+    axes.axhline(0, color=COLOUR["ink"], lw=0.8)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+    axes.set_xlim(0.4, len(records) + 0.6)
+    _whole_numbers(axes)
+    axes.set_xlabel("round, in the order of training")
+    axes.set_ylabel("MB")
+    return _svg(figure, "traffic", "Megabytes from the plants and to the plants, per round")
+
+
+def site_colour(index: int, count: int) -> str:
+    """Return the name of a plant's colour in the plots of the rounds."""
+    return f"site-{index}" if count <= LABELLED else "quiet"
+
+
+def _lines(axes: Axes, records: Sequence[Record], sites: Sequence[str], value: Any) -> None:
+    if len(sites) > LISTED:
+        _band(axes, records, sites, value)
+        return
+    for index, site in enumerate(sites):
+        points = [(r["round"], v) for r in records if (v := value(r, site)) is not None]
+        if points:
+            few = len(sites) <= LABELLED
+            axes.plot(
+                *zip(*points, strict=True),
+                color=COLOUR[site_colour(index, len(sites))],
+                lw=1.3 if few else 0.6,
+                alpha=1.0 if few else 0.45,
+                marker="." if len(points) == 1 else None,
+            )
+
+
+def _band(axes: Axes, records: Sequence[Record], sites: Sequence[str], value: Any) -> None:
+    """Draw where eight of ten plants lie: a hundred lines say less and weigh more."""
+    import numpy as np
+
+    known = [
+        (record["round"], values)
+        for record in records
+        if (values := [v for site in sites if (v := value(record, site)) is not None])
+    ]
+    if known:
+        low, high = np.array([np.percentile(values, (10, 90)) for _, values in known]).T
+        numbers = [number for number, _ in known]
+        axes.fill_between(numbers, low, high, color=COLOUR["quiet"], alpha=0.25, lw=0)
+
+
+def _mean_line(axes: Axes, records: Sequence[Record], name: str, style: str, colour: str) -> None:
+    points = [
+        (r["round"], v)
+        for r in records
+        if (v := _finite((r.get("metrics") or {}).get(name))) is not None
+    ]
+    if points:
+        marker = "." if len(points) == 1 else None
+        axes.plot(*zip(*points, strict=True), style, color=colour, lw=2.6, marker=marker)
+
+
+def _marks(axes: Axes, records: Sequence[Record], best: int | None) -> None:
+    """Mark the chosen round, rollbacks and refused updates."""
+    top = axes.get_xaxis_transform()
+    if best:
+        axes.axvline(best, color=COLOUR["federated"], lw=1, alpha=0.7, zorder=0)
+        axes.plot([best], [1.0], "v", color=COLOUR["federated"], transform=top, clip_on=False, ms=7)
+    for record in records:
+        kinds = {e.get("kind") for e in record.get("events") or () if isinstance(e, Mapping)}
+        if kinds & {"rollback", "stopped"}:
+            axes.axvline(record["round"], color=COLOUR["worse"], lw=1.2, ls=(0, (4, 3)), zorder=0)
+        if kinds & {"refused", "site-failed", "timeout"}:
+            axes.plot(
+                [record["round"]], [0.0], "X", color=COLOUR["worse"], transform=top,
+                clip_on=False, ms=8, mew=0, zorder=5,
+            )  # fmt: skip
+    _whole_numbers(axes)
+    axes.set_xlabel("round")
+
+
+def _undone_runs(records: Sequence[Record]) -> list[list[Record]]:
+    """Return each stretch of undone rounds, with the kept round that it left from."""
+    runs: list[list[Record]] = []
+    before: Record | None = None
+    for record in records:
+        if record.get("undone"):
+            follows = before is not None and record["round"] == before["round"] + 1
+            if before is not None and before.get("undone") and follows:
+                runs[-1].append(record)
+            else:
+                runs.append([before, record] if before is not None and follows else [record])
+        before = record
+    return runs
+
+
+def _of_site(record: Record, site: str, *path: str) -> float | None:
+    value: Any = (record.get("sites") or {}).get(site)
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return _finite(value)
+
+
+def _finite(value: Any) -> float | None:
+    # A poisoned round's loss is infinite or NaN: there is nothing to draw then.
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e30 else None
+
+
+def _mark(axes: Axes, name: str, value: float, y: float) -> None:
+    hollow = name == "alone"
+    size = {"federated": 9.0, "trivial": 11.0}.get(name, 7.0)
+    axes.plot(
+        [value],
+        [y],
+        MARKER[name],
+        color=COLOUR[name],
+        markerfacecolor=COLOUR["paper" if hollow else name],
+        markeredgewidth=2.0 if hollow or name == "trivial" else 0.0,
+        markersize=size,
+        zorder=4 if name == "federated" else 3,
+    )
+
+
+def _direction(chosen: Metric) -> str:
+    return f"{chosen.label} ({'higher' if chosen.higher_is_better else 'lower'} is better)"
+
+
+def _whole_numbers(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+
+
+def _short(name: str, most: int = 18) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _room(names: Sequence[str]) -> int:
+    return 18 + round(6.6 * max((len(_short(name)) for name in names), default=0))
+
+
+_STYLE: Any = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
+    "svg.hashsalt": "fedpdm",  # the same run gives the same file
+    "text.parse_math": False,  # a plant may be called a$b
+    "font.size": 11.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "axes.edgecolor": COLOUR["quiet"],
+    "axes.labelcolor": COLOUR["quiet"],
+    "axes.linewidth": 0.8,
+    "grid.color": COLOUR["grid"],
+    "grid.linewidth": 0.8,
+    "xtick.color": COLOUR["quiet"],
+    "ytick.color": COLOUR["quiet"],
+    "xtick.labelcolor": COLOUR["ink"],
+    "ytick.labelcolor": COLOUR["ink"],
+    "ytick.major.size": 0,
+    "text.color": COLOUR["ink"],
+}
+
+
+def _figure(
+    height: int, left: int = 58, right: int = 14, top: int = 16, bottom: int = 42
+) -> tuple[Figure, Axes]:
+    """Return a figure ``WIDTH`` by ``height`` SVG units with one axes and these margins."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH / 72, height / 72))
+        axes = figure.add_axes(
+            (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (top + bottom) / height)
+        )
+    return figure, axes
+
+
+def _svg(figure: Figure, prefix: str, title: str) -> str:
+    """Return the figure as an ``<svg>`` element to stand inside an HTML page."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(
+            buffer,
+            format="svg",
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
+    text = buffer.getvalue()
+    body = text[text.index(">", text.index("<svg")) + 1 :]
+    body = re.sub(r"<style.*?</style>", "", body, count=1, flags=re.DOTALL)
+    # Several figures share one page: ids must not meet.
+    body = re.sub(r'\bid="', f'id="{prefix}-', body)
+    body = re.sub(r'xlink:href="#', f'href="#{prefix}-', body)
+    body = body.replace("url(#", f"url(#{prefix}-")
+    body = re.sub(r"font(-family)?: ?([\d.]+px )?'DejaVu Sans'[^;\"]*", _page_font, body)
+    for name, colour in COLOUR.items():
+        body = body.replace(colour, f"var(--{name})")
+    height = round(figure.get_figheight() * 72)
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}">'
+        f"<title>{title}</title>{body}"
+    )
+
+
+def _page_font(match: re.Match[str]) -> str:
+    return f"font-family: inherit; font-size: {match[2]}" if match[2] else "font-family: inherit"

@@ -1,0 +1,133 @@
+"""The last thing on the screen: who gains, who loses, and where the results are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedpdm.evaluation.standings import COLUMNS, Row, Standings, headline, standings
+from fedpdm.evaluation.wording import EVENTS, counted, listing, number
+from fedpdm.progress import console_for, readable
+
+LISTED = 20
+"""Up to this many plants are all listed; of more, those with the largest changes."""
+FILES = ("report.html", "summary.json", "metrics.csv", "manifest.json")
+STYLE = {"better": "green", "worse": "bold red"}
+
+
+def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
+    """Print plant by predictor in the primary metric, the gain, the events and the files.
+
+    Args:
+        summary: the content of summary.json.
+        folder: the run folder; of its usual files those that exist are named.
+        console: where to print; standard output if None.
+    """
+    console = console_for(console)
+    table = standings(summary)
+    aim = "higher" if table.metric.higher_is_better else "lower"
+    _line(console, "")
+    _line(console, headline(table), style="bold", wrap=True)
+    _line(console, f"Test data, {table.metric.label}, {aim} is better:", style="dim")
+    console.print(_grid(table, console))
+    for row in _left_out(table):
+        _line(console, row, style="dim", wrap=True)
+    for note, names in _notes(table).items():
+        _line(console, f"– at {listing(names)}: {note}.", style="dim", wrap=True)
+    happened = events_line(summary.get("events") or ())
+    if happened:
+        _line(console, happened, style="yellow", wrap=True)
+    present = [name for name in FILES if (folder / name).exists()]
+    _line(console, f"Run folder: {folder}")
+    if present:
+        _line(console, f"  with {listing(present, most=len(present))}", style="dim")
+
+
+def events_line(events: Iterable[Mapping[str, Any]]) -> str:
+    """Return how often what happened, and where: one line, empty if nothing did."""
+    events = list(events)
+    counts = Counter(str(event.get("kind")) for event in events)
+    parts = []
+    for kind, count in counts.items():
+        sites = dict.fromkeys(
+            str(e["site"]) for e in events if str(e.get("kind")) == kind and e.get("site")
+        )
+        where = f" ({listing(list(sites))})" if sites else ""
+        words = EVENTS.get(kind, kind)
+        parts.append(f"{words[:1].lower()}{words[1:]} {counted(count, 'time')}{where}")
+    text = "; ".join(parts)
+    return f"Events: {text}" if text else ""
+
+
+def _grid(table: Standings, console: Console) -> Table:
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    # The name gives way on a narrow screen, the numbers never do.
+    grid.add_column("Plant", no_wrap=True, overflow="ellipsis", min_width=6)
+    for name in table.columns:
+        grid.add_column(COLUMNS[name], justify="right", no_wrap=True)
+        if name == "federated":
+            grid.add_column("Gain", justify="right", no_wrap=True)
+    rows = _shown(table)
+    for index, row in enumerate(rows):
+        last = index == len(rows) - 1
+        grid.add_row(*_cells(row, table, console), end_section=last)
+    if len(table.rows) > 1:
+        for row, name in ((table.mean, table.mean.name), (table.together, "All test data")):
+            grid.add_row(*_cells(row, table, console, name), style="bold")
+    return grid
+
+
+def _cells(row: Row, table: Standings, console: Console, name: str | None = None) -> list[Text]:
+    digits = table.metric.digits
+    cells = [Text(readable(name or row.name, console))]
+    for column in table.columns:
+        cells.append(Text(readable(number(row.values[column], digits), console)))
+        if column == "federated":
+            cells.append(_gain(row, digits, console))
+    return cells
+
+
+def _gain(row: Row, digits: int, console: Console) -> Text:
+    if row.gain is None:
+        return Text(readable("–", console))
+    text = f"{number(row.gain, digits, sign=True)} {row.verdict}"
+    return Text(readable(text, console), style=STYLE.get(row.verdict, ""))
+
+
+def _shown(table: Standings) -> list[Row]:
+    """Return all plants, or of too many the greatest losses, then the greatest gains."""
+    if len(table.rows) <= LISTED:
+        return list(table.rows)
+    judged = sorted((r for r in table.rows if r.gain is not None), key=lambda r: r.gain or 0.0)
+    half = LISTED // 2
+    return judged if len(judged) <= LISTED else judged[:half] + judged[-half:]
+
+
+def _left_out(table: Standings) -> list[str]:
+    rest = len(table.rows) - len(_shown(table))
+    if rest <= 0:
+        return []
+    return [
+        f"Shown: the smallest and the largest gains; {counted(rest, 'plant')} more "
+        "in metrics.csv and report.html."
+    ]
+
+
+def _notes(table: Standings) -> dict[str, list[str]]:
+    notes: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.note:
+            notes.setdefault(row.note, []).append(row.name)
+    return notes
+
+
+def _line(console: Console, text: str, style: str = "", wrap: bool = False) -> None:
+    # As Text: a bracket in a path is not markup. Paths stay whole, so that they can be copied.
+    console.print(Text(readable(text, console), style=style), soft_wrap=not wrap)

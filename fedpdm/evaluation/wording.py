@@ -1,0 +1,174 @@
+"""What the metrics mean and how numbers are written: one place for table and report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+MISSING = "–"
+MINUS = "−"
+
+EVENTS = {
+    "refused": "Update refused",
+    "site-failed": "Plant failed",
+    "timeout": "Plant too late",
+    "rollback": "Rolled back",
+    "stopped": "Run stopped",
+    "damaged-round": "Damaged round file",
+    "fault": "Fault injected on purpose",
+    "warning": "Warning",
+}
+"""Kinds of events, in words."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How one metric is named, written and explained.
+
+    Attributes:
+        name: key in summary.json.
+        label: name in a sentence.
+        short: name where there is little room.
+        higher_is_better: whether more is better.
+        digits: digits after the point.
+        meaning: plain words; ``{unit}`` is replaced by the data's time unit.
+    """
+
+    name: str
+    label: str
+    short: str
+    higher_is_better: bool = True
+    digits: int = 3
+    meaning: str = ""
+
+
+_KNOWN = {
+    m.name: m
+    for m in (
+        Metric(
+            "average_precision",
+            "average precision",
+            "AP",
+            meaning=(
+                "Average precision asks how many alarms are true, averaged over every alarm "
+                "level from the strictest to the one that misses no failure. 1 is perfect; "
+                "guessing scores the share of windows that do end in a failure."
+            ),
+        ),
+        Metric(
+            "roc_auc",
+            "ROC AUC",
+            "AUC",
+            meaning=(
+                "ROC AUC is the chance that a window before a failure gets a higher risk than "
+                "another one. 1 is perfect, 0.5 is guessing."
+            ),
+        ),
+        Metric(
+            "rmse",
+            "RMSE",
+            "RMSE",
+            higher_is_better=False,
+            digits=2,
+            meaning=(
+                "RMSE is the typical error of the predicted remaining life, in {unit}; large "
+                "errors weigh more, and lives beyond the task's cap count as the cap. "
+                "0 is perfect."
+            ),
+        ),
+        Metric("rmse_uncapped", "RMSE, life not capped", "RMSE uncapped", False, 2),
+        Metric("mae", "mean absolute error", "MAE", False, 2),
+        Metric("nasa_score", "NASA score (late costs more)", "NASA", False, 0),
+        Metric("f1", "F1 at the threshold", "F1"),
+        Metric("precision", "precision at the threshold", "precision"),
+        Metric("recall", "recall at the threshold", "recall"),
+        Metric("mcc", "Matthews correlation", "MCC"),
+        Metric("brier", "Brier score", "Brier", False),
+        Metric("ece", "calibration error (ECE)", "ECE", False),
+        Metric("prevalence", "prevalence (share before a failure)", "prevalence"),
+        Metric("n", "test windows", "n", digits=0),
+        Metric("positives", "windows before a failure", "positives", digits=0),
+        Metric("threshold", "alarm threshold", "threshold"),
+        Metric("validation_loss", "validation loss", "loss", False, 4),
+        Metric("loss", "loss", "loss", False, 4),
+    )
+}
+
+
+def metric(name: str) -> Metric:
+    """Return how ``name`` is written; ``average_precision_30`` is that of horizon 30.
+
+    A name nobody has described is shown as it is; "error" or "loss" in it means less is better.
+    """
+    if name in _KNOWN:
+        return _KNOWN[name]
+    base, _, horizon = name.rpartition("_")
+    if base in _KNOWN and horizon.replace(".", "").isdigit():
+        known = _KNOWN[base]
+        return replace(
+            known,
+            name=name,
+            label=f"{known.label}, horizon {horizon}",
+            short=f"{known.short} {horizon}",
+        )
+    lower = any(word in name for word in ("loss", "error", "rmse", "mae", "mse"))
+    return Metric(name, name.replace("_", " "), name, higher_is_better=not lower)
+
+
+def number(value: object, digits: int = 3, sign: bool = False) -> str:
+    """Return a number with a real minus sign and thousands apart; "–" for None and NaN."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return f"{MINUS if value < 0 else ''}∞"
+    rounded = round(float(value), digits) + 0.0  # + 0.0 turns -0.0 into 0.0
+    text = f"{abs(rounded):,.{digits}f}".replace(",", "\u202f")
+    if rounded < 0:
+        return MINUS + text
+    return ("±" if rounded == 0 else "+") + text if sign else text
+
+
+def percent(value: object, digits: int = 1) -> str:
+    """Return a share as a percentage."""
+    if not isinstance(value, int | float) or math.isnan(value):
+        return MISSING
+    return f"{number(100 * value, digits)} %"
+
+
+def size(count: object) -> str:
+    """Return a number of bytes in decimal units."""
+    if not isinstance(count, int | float):
+        return MISSING
+    for unit, factor, digits in (("GB", 1e9, 2), ("MB", 1e6, 1), ("kB", 1e3, 1)):
+        if count >= factor:
+            return f"{number(count / factor, digits)} {unit}"
+    return f"{number(count, 0)} B"
+
+
+def duration(seconds: object) -> str:
+    """Return seconds as people say them: 0.4 s, 12 s, 3 min 20 s, 2 h 05 min."""
+    if not isinstance(seconds, int | float):
+        return MISSING
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def listing(names: Sequence[str], most: int = 3) -> str:
+    """Return names as in a sentence: "a", "a and b", "a, b, c and 4 more"."""
+    shown, rest = list(names[:most]), len(names) - most
+    if rest > 0:
+        shown.append(f"{rest} more")
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]
+
+
+def counted(count: int, singular: str, plural: str | None = None) -> str:
+    """Return "1 plant", "12 plants"."""
+    return f"{number(count, 0)} {singular if count == 1 else plural or singular + 's'}"

@@ -1,0 +1,112 @@
+"""Headless Chromium for tests of the report: what it shows, and whether it fits."""
+
+from __future__ import annotations
+
+import html
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",
+)
+NARROWEST = 500
+"""Headless Chromium makes no window narrower than this; phones are framed inside one."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What Chromium made of a page: its DOM as text, and console messages."""
+
+    dom: str
+    console: list[str]
+
+
+def find() -> str | None:
+    """Return Chromium's path, or None."""
+    return shutil.which("chromium") or next(
+        (p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if Path(p).exists()), None
+    )
+
+
+def require() -> str:
+    """Return Chromium's path; skip the test, saying so, where there is none."""
+    path = find()
+    if path is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    return path
+
+
+def screenshot(
+    html_path: Path, png_path: Path, width: int, height: int, dark: bool = False
+) -> None:
+    """Write a picture of a page as a window of that size shows it."""
+    with tempfile.TemporaryDirectory(prefix="fedpdm-chromium-") as profile:
+        page = _framed(html_path, width, height, Path(profile))
+        flags = [f"--screenshot={png_path}", f"--window-size={width},{height}"]
+        if dark:
+            flags.append("--blink-settings=preferredColorScheme=0")
+        _run(page, Path(profile), flags)
+
+
+def dump_dom(html_path: Path, width: int = 1280, height: int = 900) -> Page:
+    """Return a page's DOM after its scripts ran, and what they wrote to the console."""
+    with tempfile.TemporaryDirectory(prefix="fedpdm-chromium-") as profile:
+        page = _framed(html_path, width, height, Path(profile))
+        done = _run(page, Path(profile), ["--dump-dom", f"--window-size={width},{height}"])
+    messages = [line for line in done.stderr.splitlines() if ":CONSOLE:" in line]
+    return Page(done.stdout, messages)
+
+
+def overflow(html_path: Path, width: int, height: int = 900) -> int:
+    """Return by how many pixels a page is wider than a window of that width."""
+    with tempfile.TemporaryDirectory(prefix="fedpdm-chromium-") as folder:
+        probe = Path(folder) / "probe.html"
+        probe.write_text(
+            _frame(html_path.read_text("utf-8"), width, height, "0")
+            + "<script>const f = document.querySelector('iframe'); f.onload = () => {"
+            "const d = f.contentDocument.documentElement;"
+            "document.body.dataset.over = d.scrollWidth - d.clientWidth;"
+            "document.body.dataset.inner = f.contentWindow.innerWidth;"
+            "}</script>",
+            encoding="utf-8",
+        )
+        dom = dump_dom(probe, max(width, NARROWEST) + 100, height).dom
+    assert f'data-inner="{width}"' in dom, "the frame did not get the width asked for"
+    return int(dom.split('data-over="')[1].split('"')[0])
+
+
+def _framed(html_path: Path, width: int, height: int, folder: Path) -> Path:
+    if width >= NARROWEST:
+        return html_path
+    page = folder / "framed.html"
+    page.write_text(_frame(html_path.read_text("utf-8"), width, height, "0"), encoding="utf-8")
+    return page
+
+
+def _frame(content: str, width: int, height: int, border: str) -> str:
+    style = f"width:{width}px;height:{height}px;border:{border}"
+    return (
+        '<!DOCTYPE html><meta charset="utf-8"><link rel="icon" href="data:,">'
+        f'<body style="margin:0"><iframe style="{style}" srcdoc="{html.escape(content)}"></iframe>'
+    )
+
+
+def _run(page: Path, profile: Path, flags: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [require(), *FLAGS, f"--user-data-dir={profile / 'profile'}", *flags]
+    return subprocess.run(
+        [*command, page.resolve().as_uri()], capture_output=True, text=True, timeout=60, check=True
+    )
