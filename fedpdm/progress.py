@@ -20,8 +20,10 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from fedpdm.evaluation.wording import EVENTS, duration, metric, number
+from fedpdm.evaluation.wording import EVENTS, MINUS, MISSING, duration, metric, number
 
+ASCII = {MINUS: "-", MISSING: "-", "±": "=", "…": "...", "\u202f": " "}
+"""What stands for a character where the console has no Unicode."""
 PLAIN_WIDTH = 100
 """Columns assumed where there is no terminal to ask."""
 
@@ -121,8 +123,8 @@ class Progress:
         """Show a finished round.
 
         Args:
-            round_num: its number, from 1; it may go back after a rollback.
-            loss: mean training loss.
+            round_num: its number, from 1; it may come again after a rollback.
+            loss: the loss to show; None if there is none.
             metric: the primary metric on validation data; None if it cannot be computed.
             events: the round's events, as in the history: kind, site, message.
         """
@@ -180,6 +182,6 @@ def readable(text: str, console: Console) -> str:
     """Return ``text`` in characters that the console can write."""
     if console.encoding.lower().startswith("utf"):
         return text
-    for fancy, plain in (("−", "-"), ("–", "-"), ("±", "="), ("…", "..."), ("\u202f", " ")):
+    for fancy, plain in ASCII.items():
         text = text.replace(fancy, plain)
     return text.encode("ascii", "replace").decode()

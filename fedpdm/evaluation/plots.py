@@ -31,6 +31,9 @@ MARKER = {"trivial": "|", "alone": "o", "federated": "o", "pooled": "D", "hgb": 
 WIDTH = 420
 LABELLED = 6
 """Up to this many plants are drawn in colours of their own."""
+BACK = frozenset({"rollback", "stopped"})
+LOST = frozenset({"refused", "site-failed", "timeout"})
+"""Kinds of events that are marked in the plots of the rounds."""
 LISTED = 24
 """Up to this many plants get a line of their own in the comparison."""
 
@@ -93,7 +96,11 @@ def spread(table: Standings) -> str:
 
 
 def rounds(
-    records: Sequence[Record], chosen: Metric, sites: Sequence[str], best: int | None
+    records: Sequence[Record],
+    events: Sequence[Record],
+    chosen: Metric,
+    sites: Sequence[str],
+    best: int | None,
 ) -> tuple[str, str]:
     """Return the validation metric and the loss over the rounds.
 
@@ -115,7 +122,7 @@ def rounds(
         for run in _undone_runs(records):
             _mean_line(axes, run, name, ":", COLOUR["quiet"])
         axes.set_ylim(low, high)
-        _marks(axes, records, best)
+        _marks(axes, events, best)
         axes.set_ylabel("loss" if name == "train_loss" else f"validation {chosen.short}")
         drawn.append(figure)
     return (
@@ -189,23 +196,25 @@ def _mean_line(axes: Axes, records: Sequence[Record], name: str, style: str, col
         axes.plot(*zip(*points, strict=True), style, color=colour, lw=2.6, marker=marker)
 
 
-def _marks(axes: Axes, records: Sequence[Record], best: int | None) -> None:
-    """Mark the chosen round, rollbacks and refused updates."""
+def _marks(axes: Axes, events: Sequence[Record], best: int | None) -> None:
+    """Mark the chosen round, rollbacks, and rounds where an update was missing."""
     top = axes.get_xaxis_transform()
     if best:
         axes.axvline(best, color=COLOUR["federated"], lw=1, alpha=0.7, zorder=0)
         axes.plot([best], [1.0], "v", color=COLOUR["federated"], transform=top, clip_on=False, ms=7)
-    for record in records:
-        kinds = {e.get("kind") for e in record.get("events") or () if isinstance(e, Mapping)}
-        if kinds & {"rollback", "stopped"}:
-            axes.axvline(record["round"], color=COLOUR["worse"], lw=1.2, ls=(0, (4, 3)), zorder=0)
-        if kinds & {"refused", "site-failed", "timeout"}:
-            axes.plot(
-                [record["round"]], [0.0], "X", color=COLOUR["worse"], transform=top,
-                clip_on=False, ms=8, mew=0, zorder=5,
-            )  # fmt: skip
+    for number in _rounds_of(events, BACK):
+        axes.axvline(number, color=COLOUR["worse"], lw=1.2, ls=(0, (4, 3)), zorder=0)
+    lost = _rounds_of(events, LOST)
+    axes.plot(
+        lost, [0.0] * len(lost), "X", color=COLOUR["worse"], transform=top,
+        clip_on=False, ms=8, mew=0, zorder=5,
+    )  # fmt: skip
     _whole_numbers(axes)
     axes.set_xlabel("round")
+
+
+def _rounds_of(events: Sequence[Record], kinds: frozenset[str]) -> list[int]:
+    return sorted({e["round"] for e in events if e.get("kind") in kinds and e.get("round")})
 
 
 def _undone_runs(records: Sequence[Record]) -> list[list[Record]]:

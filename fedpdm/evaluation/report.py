@@ -21,7 +21,6 @@ from fedpdm.evaluation.standings import (
 from fedpdm.evaluation.wording import (
     EVENTS,
     MISSING,
-    counted,
     duration,
     listing,
     metric,
@@ -85,17 +84,23 @@ def render(
         "percent": percent,
         "size": size,
         "duration": duration,
-        "counted": counted,
+        "listing": lambda names: listing(names, most=12),
     }
     table = standings(summary)
+    rounds = [r for r in rounds if r.get("round")]  # round 0 is the start: nobody trained
+    happened = list(summary.get("events") or [e for r in rounds for e in r.get("events") or ()])
     few = len(table.rows) <= plots.LISTED
     compared = [plots.plants(table)] if few else [plots.gains(table), plots.spread(table)]
     sites = [row.name for row in table.rows]
-    curves = plots.rounds(rounds, table.metric, sites, summary.get("best_round")) if rounds else ()
+    curves = (
+        plots.rounds(rounds, happened, table.metric, sites, summary.get("best_round"))
+        if rounds
+        else ()
+    )
     unit = (summary.get("data") or {}).get("time_unit") or "the data's time unit"
     return page.get_template("report.html.j2").render(
         headline=headline(table),
-        meaning=table.metric.meaning.format(unit=unit),
+        meaning=table.metric.meaning.format(unit=unit, cases=table.cases),
         summary=summary,
         run=str(summary.get("run") or "run"),
         table=table,
@@ -111,7 +116,7 @@ def render(
         sites=[(name, plots.site_colour(i, len(sites))) for i, name in enumerate(sites)]
         if len(sites) <= plots.LABELLED
         else [],
-        marks=marks(rounds),
+        marks=marks(rounds, happened),
         traffic=Markup(plots.traffic(rounds)) if rounds else None,
         exchanged=exchanged(summary, rounds),
         seconds=seconds(summary),
@@ -119,7 +124,7 @@ def render(
         heldout=standings(summary, "heldout") if summary.get("heldout") else None,
         full_windows=full_windows(summary, table),
         measures=measures(summary, table),
-        events=events(summary, rounds),
+        events=[event_row(event) for event in happened],
         shape=[shape_row(row) for row in data_shape],
         facts=facts(summary, manifest),
         manifest=flat({k: v for k, v in manifest.items() if v is not None}),
@@ -171,7 +176,7 @@ def findings(summary: Record, table: Standings) -> list[str]:
         result.append(
             f"With alarms from a risk of {level} on, a level chosen on validation data, "
             f"{percent(precision, 0)} of the alarms on test data were followed by a failure, and "
-            f"{percent(recall, 0)} of the windows before a failure raised one."
+            f"{percent(recall, 0)} of the {table.cases} before a failure raised one."
         )
     result.append(
         f"This is one run with seed {summary.get('seed', MISSING)}. Repeat it with other seeds "
@@ -187,12 +192,12 @@ def _compared(value: float, reference: float, higher_is_better: bool, digits: in
     return "better than" if (difference > 0) == higher_is_better else "worse than"
 
 
-def marks(rounds: Sequence[Record]) -> dict[str, bool]:
+def marks(rounds: Sequence[Record], events: Sequence[Record]) -> dict[str, bool]:
     """Return which marks occur in the plots of the rounds, for their legend."""
-    kinds = {e.get("kind") for r in rounds for e in r.get("events") or () if isinstance(e, Mapping)}
+    kinds = {event.get("kind") for event in events}
     return {
-        "rollback": bool(kinds & {"rollback", "stopped"}),
-        "refused": bool(kinds & {"refused", "site-failed", "timeout"}),
+        "rollback": bool(kinds & plots.BACK),
+        "refused": bool(kinds & plots.LOST),
         "undone": any(r.get("undone") for r in rounds),
     }
 
@@ -260,21 +265,18 @@ def measures(summary: Record, table: Standings) -> list[tuple[str, list[str]]]:
     ]
 
 
-def events(summary: Record, rounds: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return the run's events in the order they happened."""
-    found = summary.get("events") or [e for r in rounds for e in r.get("events") or ()]
-    return [
-        {
-            "round": event.get("round"),
-            "attempt": event.get("attempt"),
-            "what": EVENTS.get(str(event.get("kind")), str(event.get("kind"))),
-            "serious": event.get("kind") not in ("warning", "fault"),
-            "site": event.get("site"),
-            "message": event.get("message"),
-            "by": event.get("by"),
-        }
-        for event in found
-    ]
+def event_row(event: Record) -> dict[str, Any]:
+    """Return an event with every cell present."""
+    kind = str(event.get("kind"))
+    return {
+        "round": event.get("round"),
+        "attempt": event.get("attempt"),
+        "what": EVENTS.get(kind, kind),
+        "serious": kind in plots.BACK | plots.LOST or kind == "damaged-round",
+        "site": event.get("site"),
+        "message": event.get("message"),
+        "by": event.get("by"),
+    }
 
 
 def shape_row(row: Record) -> dict[str, Any]:

@@ -77,6 +77,10 @@ class Standings:
     rows: tuple[Row, ...]
     mean: Row
     together: Row
+    cases: str = "windows"
+    """What is judged one by one: windows, or rows where there is no time."""
+    left_out: tuple[str, ...] = ()
+    """Plants that were not evaluated."""
 
     def having(self, verdict: str) -> list[Row]:
         """Return the plants with a verdict, the largest change first."""
@@ -104,27 +108,37 @@ def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
             _why(values, parts),
         )
 
-    names = summary.get("sites") or sorted(per_site)
+    names = [str(name) for name in summary.get("sites") or sorted(per_site)]
+    data = summary.get("data") or {}
     rows = tuple(
         row(
-            str(name),
+            name,
             {
-                "federated": per_site.get(name),
+                "federated": per_site[name],
                 **{
                     b: ((baselines.get(b) or {}).get("per_site") or {}).get(name) for b in baselines
                 },
             },
         )
         for name in names
+        if name in per_site
     )
     together = row(
-        "All test windows together",
+        "All test data together",
         {
             "federated": tested.get("global"),
             **{b: (baselines.get(b) or {}).get("global") for b in baselines},
         },
     )
-    return Standings(chosen, columns, rows, _mean(rows, columns, chosen), together)
+    return Standings(
+        chosen,
+        columns,
+        rows,
+        _mean(rows, columns, chosen),
+        together,
+        "rows" if "window" in data and data["window"] is None else "windows",
+        tuple(name for name in names if name not in per_site),
+    )
 
 
 def primary(summary: Mapping[str, Any]) -> str:
@@ -159,13 +173,12 @@ def headline(table: Standings) -> str:
         )
     unknown = count - known
     judged = f" {unknown} could not be judged." if unknown else ""
-    average = f"Over the plants, {level}.{judged}"
+    average = f"Mean {level}.{judged}"
     if len(better) == known:
-        who = "both plants" if known == count == 2 else _every(known, count)
         detail = f" ({_by(better, digits)})" if known <= 3 else ""
-        return f"The shared model helps {who}{detail}. {average}"
+        return f"The shared model helps {_every(table, known)}{detail}. {average}"
     if len(same) == known:
-        return f"The shared model changes nothing for {_every(known, count)}. {average}"
+        return f"The shared model changes nothing for {_every(table, known)}. {average}"
     hurt = f"hurts {len(worse)} ({_by(worse, digits)})" if worse else ""
     equal = f"changes nothing for {len(same)} ({listing([r.name for r in same])})" if same else ""
     rest = " and ".join(part for part in (hurt, equal) if part)
@@ -185,8 +198,12 @@ def _from_to(table: Standings) -> str:
     return f"{m.label} {verb} from {before} to {after}"
 
 
-def _every(known: int, count: int) -> str:
-    return f"all {count} plants" if known == count else f"all {known} plants that can be judged"
+def _every(table: Standings, known: int) -> str:
+    if known < len(table.rows):
+        return f"all {known} plants that can be judged"
+    if table.left_out:
+        return f"all {known} plants that were evaluated"
+    return "both plants" if known == 2 else f"all {known} plants"
 
 
 def _by(rows: Iterable[Row], digits: int) -> str:
@@ -203,14 +220,14 @@ def _why(values: Mapping[str, float | None], parts: Mapping[str, Any]) -> str | 
     own = parts.get("federated")
     if values["federated"] is None:
         if not isinstance(own, Mapping):
-            return "not among the plants that were evaluated"
+            return "it could not be evaluated"
         n, positives = own.get("n"), own.get("positives")
         if n == 0:
-            return "no test window"
+            return "no test data"
         if positives == 0:
             return "no failure in this plant's test part, so the metric cannot be computed"
         if positives is not None and positives == n:
-            return "every window of this plant's test part ends in a failure"
+            return "this plant's test part holds nothing but failures"
         return "the metric could not be computed"
     absent = [COLUMNS[c] for c, v in values.items() if v is None]
     return f"{listing(absent)}: not computed in this run" if absent else None

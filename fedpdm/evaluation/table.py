@@ -7,18 +7,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
+from rich.box import Box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fedpdm.evaluation.standings import COLUMNS, Row, Standings, headline, standings
-from fedpdm.evaluation.wording import EVENTS, counted, listing, number
+from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.progress import console_for, readable
 
 LISTED = 20
 """Up to this many plants are all listed; of more, those with the largest changes."""
 FILES = ("report.html", "summary.json", "metrics.csv", "manifest.json")
+LINES = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
+"""A rule below the head and one above the mean."""
 STYLE = {"better": "green", "worse": "bold red"}
 
 
@@ -40,7 +42,9 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     for row in _left_out(table):
         _line(console, row, style="dim", wrap=True)
     for note, names in _notes(table).items():
-        _line(console, f"– at {listing(names)}: {note}.", style="dim", wrap=True)
+        _line(console, f"{MISSING} at {listing(names)}: {note}.", style="dim", wrap=True)
+    if table.left_out:
+        _line(console, f"Not evaluated: {listing(table.left_out)}.", style="dim", wrap=True)
     happened = events_line(summary.get("events") or ())
     if happened:
         _line(console, happened, style="yellow", wrap=True)
@@ -67,7 +71,7 @@ def events_line(events: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _grid(table: Standings, console: Console) -> Table:
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    grid = Table(box=LINES, pad_edge=False, padding=(0, 1), show_edge=False)
     # The name gives way on a narrow screen, the numbers never do.
     grid.add_column("Plant", no_wrap=True, overflow="ellipsis", min_width=6)
     for name in table.columns:
@@ -96,7 +100,7 @@ def _cells(row: Row, table: Standings, console: Console, name: str | None = None
 
 def _gain(row: Row, digits: int, console: Console) -> Text:
     if row.gain is None:
-        return Text(readable("–", console))
+        return Text(readable(MISSING, console))
     text = f"{number(row.gain, digits, sign=True)} {row.verdict}"
     return Text(readable(text, console), style=STYLE.get(row.verdict, ""))
 

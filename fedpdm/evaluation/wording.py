@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-MISSING = "–"
-MINUS = "−"
+MISSING = "\u2013"  # en dash
+MINUS = "\u2212"
 
 EVENTS = {
     "refused": "Update refused",
@@ -32,7 +32,8 @@ class Metric:
         short: name where there is little room.
         higher_is_better: whether more is better.
         digits: digits after the point.
-        meaning: plain words; ``{unit}`` is replaced by the data's time unit.
+        meaning: plain words; ``{unit}`` stands for the data's time unit, ``{cases}`` for what
+            is judged one by one: windows or rows.
     """
 
     name: str
@@ -53,7 +54,7 @@ _KNOWN = {
             meaning=(
                 "Average precision asks how many alarms are true, averaged over every alarm "
                 "level from the strictest to the one that misses no failure. 1 is perfect; "
-                "guessing scores the share of windows that do end in a failure."
+                "guessing scores the share of {cases} that do end in a failure."
             ),
         ),
         Metric(
@@ -61,8 +62,8 @@ _KNOWN = {
             "ROC AUC",
             "AUC",
             meaning=(
-                "ROC AUC is the chance that a window before a failure gets a higher risk than "
-                "another one. 1 is perfect, 0.5 is guessing."
+                "ROC AUC is the chance that one of the {cases} before a failure gets a higher risk "
+                "than one of the others. 1 is perfect, 0.5 is guessing."
             ),
         ),
         Metric(
@@ -87,8 +88,8 @@ _KNOWN = {
         Metric("brier", "Brier score", "Brier", False),
         Metric("ece", "calibration error (ECE)", "ECE", False),
         Metric("prevalence", "prevalence (share before a failure)", "prevalence"),
-        Metric("n", "test windows", "n", digits=0),
-        Metric("positives", "windows before a failure", "positives", digits=0),
+        Metric("n", "size of the test part", "n", digits=0),
+        Metric("positives", "failures in the test part", "positives", digits=0),
         Metric("threshold", "alarm threshold", "threshold"),
         Metric("validation_loss", "validation loss", "loss", False, 4),
         Metric("loss", "loss", "loss", False, 4),
@@ -117,7 +118,7 @@ def metric(name: str) -> Metric:
 
 
 def number(value: object, digits: int = 3, sign: bool = False) -> str:
-    """Return a number with a real minus sign and thousands apart; "–" for None and NaN."""
+    """Return a number with a real minus sign and thousands apart; a dash for None and NaN."""
     if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
         return MISSING
     if math.isinf(value):

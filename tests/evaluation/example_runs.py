@@ -53,7 +53,7 @@ def failure_run(count: int = 2, rounds: int = 12, seed: int = 0, faults: bool = 
             "per_site": {s: classification(0.45 + 0.1 * float(draw.random()), 0.05, 900) for s in sites},
         },
     }
-    summary["data"] = {"name": "fleet", "sha256": "9f2c" * 16, "time_unit": "hours"}
+    summary["data"] = {"name": "fleet", "window": 32, "sha256": "9f2c" * 16, "time_unit": "hours"}
     return wrapped(summary, records, draw)
 
 
@@ -85,7 +85,7 @@ def life_run(count: int = 10, rounds: int = 10, seed: int = 0) -> Json:
     summary = common(sites, rounds, records, "rmse") | {
         "task": "rul", "model": "lstm", "threshold": None, "test": tested, "heldout": None,
     }  # fmt: skip
-    summary["data"] = {"name": "cmapss", "sha256": "51ab" * 16, "time_unit": "cycles"}
+    summary["data"] = {"name": "cmapss", "window": 30, "sha256": "51ab" * 16, "time_unit": "cycles"}
     return wrapped(summary, records, draw)
 
 
