@@ -243,18 +243,21 @@ def machines(scored: pd.DataFrame, column: str) -> pd.DataFrame:
         since = rows["time"].iloc[begin] if alarm[-1] else None
         lines.append((machine, last["time"], last[column], last["alarm"], since, last["padded"]))
     names = ["machine", "time", column, "alarm", "since", "padded"]
-    return pd.DataFrame(lines, columns=names).astype({"since": object})
+    frame = pd.DataFrame(lines, columns=names)
+    frame["since"] = pd.Series([line[4] for line in lines], dtype=object)  # keeps None and 3
+    return frame
 
 
 def print_machines(predictor: Predictor, scored: pd.DataFrame) -> None:
     """Print a table with a line per machine, the one most at risk first."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table as RichTable
 
     column = predictor.score_columns[0]
     life = column == "remaining_life"
     lines = machines(scored, column).sort_values(column, ascending=life, kind="stable")
-    title = f"{predictor.task.name}, round {predictor.round} of {predictor.run.name}"
+    title = f"{predictor.task.name}, round {predictor.round} of {escape(predictor.run.name)}"
     if predictor.threshold is not None:
         title += f", alarm at {'≤' if life else '≥'} {predictor.threshold:.3g}"
     table = RichTable(title=title, title_justify="left")
@@ -262,10 +265,10 @@ def print_machines(predictor: Predictor, scored: pd.DataFrame) -> None:
         table.add_column(name, justify="right" if name == column.replace("_", " ") else "left")
     for line in lines.head(SHOWN).itertuples(index=False):
         machine, when, value, alarm, since, padded = line
-        said = "–" if pd.isna(alarm) else "[bold red]ALARM[/]" if alarm else "no"
+        said = "" if pd.isna(alarm) else "[bold red]ALARM[/]" if alarm else "no"
         shown = f"{value:.1f}" if life else f"{value:.3f}"
-        table.add_row(f"{machine}{' *' if padded else ''}", str(when), shown, said,
-                      "" if since is None else str(since))  # fmt: skip
+        table.add_row(f"{escape(machine)}{' *' if padded else ''}", escape(str(when)), shown, said,
+                      "" if since is None else escape(str(since)))  # fmt: skip
     console = Console()
     console.print(table)
     if len(lines) > SHOWN:
@@ -292,13 +295,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         predictor = load_predictor(
             given.run, site=given.site, round=given.round, threshold=given.threshold
         )
-        scored = predictor.score(predictor.read(given.file))
+        table = predictor.read(given.file)
+        scored = predictor.score(table)
         out = given.out or Path(f"{given.file.name.partition('.')[0]}-scores.csv")
         write_scores(scored, out, given.file)
     except FedPdmError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    for note in predictor.notes:
+    silent = [c for c in predictor.mapping.columns.values() if np.isnan(table.numbers(c)).all()]
+    about = (f"column '{c}' has no reading at all; it counts as average" for c in silent)
+    for note in (*predictor.notes, *about):
         print(f"note: {note}", file=sys.stderr)
     print_machines(predictor, scored)
     print(f"{len(scored)} scored rows: {out}")

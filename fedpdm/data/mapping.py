@@ -12,11 +12,11 @@ from fedpdm.errors import ConfigError
 FAILURE_KINDS = ("failure", "breakdown")
 UNIX = {"unix": 1.0, "unix_ms": 1e-3}  # time formats that are numbers: seconds in one
 REPAIR_KINDS = ("repair", "maintenance", "replacement")
-_PLANT_KEYS = (
+PLANT_KEYS = (
     "path", "machine", "time", "time_format", "features", "failures", "label",
     "sep", "decimal", "encoding", "title", "industry", "description",
 )  # fmt: skip
-_LOG_KEYS = (
+LOG_KEYS = (
     "path", "machine", "time", "time_format", "kind", "failure_kinds", "repair_kinds",
     "ignored_kinds", "unknown_machines", "sep", "decimal", "encoding",
 )  # fmt: skip
@@ -109,7 +109,7 @@ def plant_mapping(site: str, settings: Mapping[str, Any]) -> PlantMapping:
             f"{where}.path is missing: data=files reads one CSV or Parquet file per plant; write "
             f"conf/site/{site}.yaml after the pattern of conf/site/example_plant.yaml"
         )
-    _known_keys(where, settings, _PLANT_KEYS)
+    _known_keys(where, settings, PLANT_KEYS)
     machine, time = _text(where, settings, "machine"), _text(where, settings, "time")
     columns, units = _features(where, settings.get("features"))
     failures, label = settings.get("failures"), settings.get("label")
@@ -213,7 +213,7 @@ def _log(where: str, given: Any, machine: str, time: str, dialect: Dialect) -> F
     settings = {"path": given} if isinstance(given, str) else given
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{where} must be a file name or a block with path, machine, time, kind")
-    _known_keys(where, settings, _LOG_KEYS)
+    _known_keys(where, settings, LOG_KEYS)
     settings = {"machine": machine, "time": time} | dict(settings)
     choice = settings.get("unknown_machines", "error")
     if choice not in ("error", "ignore"):

@@ -216,8 +216,8 @@ def _read_parquet(
     path: Path, names: list[str], optional: list[str], where: str, columns: Mapping[str, str],
     hint: str,
 ) -> pd.DataFrame:  # fmt: skip
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     if path.stat().st_size == 0:
         raise DataError(f"{where} is empty (0 bytes); export it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpdm.data.files import FilesSource
 from fedpdm.data.lives import Events, lives
+from fedpdm.data.mapping import LOG_KEYS, PLANT_KEYS
 from fedpdm.data.partition import ByMachine, Natural
 from fedpdm.data.rows import Split
 from fedpdm.data.windows import window_ends
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.tasks import Failure
 
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs" / "bring-your-own-data.md"
 FEATURES = {"temperature": {"column": "T1", "unit": "degC"}, "vibration": "vib"}
 
 
@@ -525,3 +530,77 @@ def test_plants_must_agree_about_features(tmp_path: Path) -> None:
         features(FEATURES, kelvin)
     silent = features(FEATURES, {"vibration": "V", "temperature": "T"})
     assert ["zen: feature 'temperature' has no unit" in w for w in silent.warnings] == [True]
+
+
+# The guide and the pattern ---------------------------------------------------------------
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the guide's example has been followed up to the first command."""
+    folder = tmp_path_factory.mktemp("guide")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        exec(compile(blocks("python")[0], str(GUIDE), "exec"), {"__name__": "make_plants"})
+    return folder
+
+
+def test_the_guides_example_can_be_trained_on(guide: Path) -> None:
+    sites: dict[str, Any] = {}
+    for block in blocks("yaml"):
+        assert "# @package sites" in block
+        sites |= yaml.safe_load(block)
+    files = FilesSource(sites=sites, path=str(guide / "plants"), reach=7.0)
+    for site in files.sites:
+        rows = files.rows(site)
+        target, _, known = Failure(7.0).targets(rows)
+        for split in (Split.TRAIN, Split.VALIDATION, Split.TEST, Split.HELDOUT):
+            chosen = known & (rows.split == split)
+            assert 0.03 < target[chosen].mean() < 0.3, (site, split)
+    assert files.warnings == []
+    gdansk = files.rows("gdansk")
+    last = np.flatnonzero(np.append(np.diff(gdansk.life) != 0, True))
+    assert np.isnan(gdansk.time_to_failure[last]).any()  # repairs were read as such
+
+
+def test_the_guide_quotes_a_real_message(guide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(guide)
+    lines = Path("plants/gdansk.csv").read_text(encoding="utf-8").splitlines()
+    lines[18] = lines[18].replace(lines[18].split(";")[2], "61,5")
+    body = [line.replace(",", ".") if n != 18 else line for n, line in enumerate(lines)]
+    Path("spoilt").mkdir()
+    Path("spoilt/gdansk.csv").write_text("\n".join(body), encoding="utf-8")
+    settings_ = yaml.safe_load(blocks("yaml")[0])["gdansk"] | {"decimal": "."}
+    with pytest.raises(DataError) as caught:
+        FilesSource({"gdansk": settings_}, path="spoilt").rows("gdansk")
+    assert blocks("text")[0].strip() == str(caught.value).replace("spoilt", "plants")
+
+
+def test_the_guide_names_every_key_and_default() -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    named = set(re.findall(r"`([\w.]+)`", " ".join(rows)))
+    assert set(PLANT_KEYS) | set(LOG_KEYS) <= named
+    given_elsewhere = {"sites", "seed", "reach", "partition"}
+    arguments = inspect.signature(FilesSource).parameters
+    assert {f"data.{key}" for key in arguments if key not in given_elsewhere} <= named
+    conf = yaml.safe_load((ROOT / "conf/data/files.yaml").read_text(encoding="utf-8"))
+    for key, parameter in arguments.items():
+        if key not in given_elsewhere:
+            assert conf[key] == parameter.default, key
+
+
+def test_the_pattern_is_a_plant_that_lacks_only_its_files() -> None:
+    text = (ROOT / "conf/site/example_plant.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# @package sites\n")
+    files = FilesSource(sites=yaml.safe_load(text))
+    assert files.features == ("temperature", "vibration", "load")
+    with pytest.raises(DataError, match=r"example_plant: data/example_plant\.csv does not exist"):
+        files.rows("example_plant")
+    commented = re.sub(r"^  # (\w+:)", r"  \1", text, flags=re.MULTILINE)
+    with pytest.raises(ConfigError, match="only one of"):
+        FilesSource(sites=yaml.safe_load(commented))
