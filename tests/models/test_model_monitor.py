@@ -120,6 +120,16 @@ def test_a_rebuilt_monitor_judges_as_the_one_that_never_stopped(good, loss, metr
     assert lived.judge(*arguments) == lived.judge(*arguments)  # judging changes nothing
 
 
+def test_the_best_round_so_far_is_the_measure_and_not_the_last_one():
+    monitor = watch()
+    monitor.accept(AcceptedRound(3, 2.9, 0.31, 30.0))
+    assert "the best so far (0.3, round 2)" in monitor.judge(4, **{**FINE, "loss": 3.1})
+    assert "the best so far (0.6, round 2)" in monitor.judge(4, **{**FINE, "metric": 0.2})
+    assert monitor.judge(4, **{**FINE, "parameter_norm": 59.0}) is None  # norms follow the last
+    monitor.accept(AcceptedRound(4, 0.3, 0.6, 10.0))
+    assert "(10, round 4)" in monitor.judge(5, **{**FINE, "parameter_norm": 20.1})
+
+
 def test_a_round_accepted_again_undoes_what_came_after():
     monitor = watch()
     monitor.accept(AcceptedRound(3, 0.01, 0.99, 40.0))
