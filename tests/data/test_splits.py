@@ -105,3 +105,10 @@ def test_split_by_machine_keeps_the_official_test_set_and_whole_machines(
     else:
         assert not parts[Split.VALIDATION]
     assert before.split.tolist() == marks, "the given rows must not change"
+
+
+def test_split_by_machine_leaves_other_marks_of_a_training_machine_alone() -> None:
+    marks = [Split.TRAIN, Split.UNUSED, Split.TEST] * 2
+    rows = by_machine(rows_of(list("aaabbb"), split=list(map(int, marks))), generator=generator())
+    assert sorted(rows.split[[0, 3]]) == [Split.TRAIN, Split.VALIDATION]
+    assert rows.split[[1, 2, 4, 5]].tolist() == [Split.UNUSED, Split.TEST] * 2
