@@ -71,12 +71,20 @@ def dump_dom(html_path: Path, width: int = 1280, height: int = 900) -> Page:
     return Page(done.stdout, messages)
 
 
-def overflow(html_path: Path, width: int, height: int = 900) -> int:
-    """Return by how many pixels a page is wider than a window of that width."""
+@dataclass(frozen=True)
+class Fit:
+    """By how many pixels a page is wider than its window, and console messages."""
+
+    overflow: int
+    console: list[str]
+
+
+def fit(html_path: Path, width: int, height: int = 900) -> Fit:
+    """Return whether a page fits a window of that width."""
     with tempfile.TemporaryDirectory(prefix="fedpdm-chromium-") as folder:
         probe = Path(folder) / "probe.html"
         probe.write_text(
-            _frame(html_path.read_text("utf-8"), width, height, "0")
+            _frame(html_path.read_text("utf-8"), width, height)
             + "<script>const f = document.querySelector('iframe'); f.onload = () => {"
             "const d = f.contentDocument.documentElement;"
             "document.body.dataset.over = d.scrollWidth - d.clientWidth;"
@@ -84,21 +92,21 @@ def overflow(html_path: Path, width: int, height: int = 900) -> int:
             "}</script>",
             encoding="utf-8",
         )
-        dom = dump_dom(probe, max(width, NARROWEST) + 100, height).dom
-    assert f'data-inner="{width}"' in dom, "the frame did not get the width asked for"
-    return int(dom.split('data-over="')[1].split('"')[0])
+        page = dump_dom(probe, max(width, NARROWEST) + 100, height)
+    assert f'data-inner="{width}"' in page.dom, "the frame did not get the width asked for"
+    return Fit(int(page.dom.split('data-over="')[1].split('"')[0]), page.console)
 
 
 def _framed(html_path: Path, width: int, height: int, folder: Path) -> Path:
     if width >= NARROWEST:
         return html_path
     page = folder / "framed.html"
-    page.write_text(_frame(html_path.read_text("utf-8"), width, height, "0"), encoding="utf-8")
+    page.write_text(_frame(html_path.read_text("utf-8"), width, height), encoding="utf-8")
     return page
 
 
-def _frame(content: str, width: int, height: int, border: str) -> str:
-    style = f"width:{width}px;height:{height}px;border:{border}"
+def _frame(content: str, width: int, height: int) -> str:
+    style = f"width:{width}px;height:{height}px;border:0"
     return (
         '<!DOCTYPE html><meta charset="utf-8"><link rel="icon" href="data:,">'
         f'<body style="margin:0"><iframe style="{style}" srcdoc="{html.escape(content)}"></iframe>'

@@ -27,7 +27,7 @@ def summarise(x: NDArray[np.floating]) -> NDArray[np.float64]:
     steps -= steps.mean()
     # One row of weights turns every window into its slope; they add to zero, so a
     # constant has slope zero up to rounding.
-    weights = steps / max(float(steps @ steps), 1.0)
+    weights = steps / (float(steps @ steps) or 1.0)
     return np.concatenate(
         [
             x[:, -1].astype(np.float64),

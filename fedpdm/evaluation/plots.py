@@ -209,6 +209,7 @@ def _marks(axes: Axes, events: Sequence[Record], best: int | None) -> None:
         lost, [0.0] * len(lost), "X", color=COLOUR["worse"], transform=top,
         clip_on=False, ms=8, mew=0, zorder=5,
     )  # fmt: skip
+    axes.set_xlim(left=max(axes.get_xlim()[0], 0.5))
     _whole_numbers(axes)
     axes.set_xlabel("round")
 

@@ -169,7 +169,7 @@ def findings(summary: Record, table: Standings) -> list[str]:
             f"{words} would reach {m.label} {number(value, m.digits)}{average}, "
             f"{comparison} {own} {shared}."
         )
-    alarms = summary.get("test", {}).get("global") or {}
+    alarms = (summary.get("test") or {}).get("global") or {}
     precision, recall, threshold = (alarms.get(k) for k in ("precision", "recall", "threshold"))
     if precision is not None and recall is not None:
         level = number(threshold if threshold is not None else summary.get("threshold"), 2)

@@ -200,7 +200,11 @@ def _from_to(table: Standings) -> str:
 
 def _every(table: Standings, known: int) -> str:
     if known < len(table.rows):
-        return f"all {known} plants that can be judged"
+        return (
+            f"all {known} plants that can be judged"
+            if known > 1
+            else "the one plant that can be judged"
+        )
     if table.left_out:
         return f"all {known} plants that were evaluated"
     return "both plants" if known == 2 else f"all {known} plants"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import Box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,8 @@ LISTED = 20
 FILES = ("report.html", "summary.json", "metrics.csv", "manifest.json")
 LINES = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
 """A rule below the head and one above the mean."""
+GAP = 3
+"""Characters between two columns: padding, the box's divider, padding."""
 STYLE = {"better": "green", "worse": "bold red"}
 
 
@@ -71,20 +74,30 @@ def events_line(events: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _grid(table: Standings, console: Console) -> Table:
-    grid = Table(box=LINES, pad_edge=False, padding=(0, 1), show_edge=False)
-    # The name gives way on a narrow screen, the numbers never do.
-    grid.add_column("Plant", no_wrap=True, overflow="ellipsis", min_width=6)
+    heads = ["Plant"]
     for name in table.columns:
-        grid.add_column(COLUMNS[name], justify="right", no_wrap=True)
-        if name == "federated":
-            grid.add_column("Gain", justify="right", no_wrap=True)
-    rows = _shown(table)
-    for index, row in enumerate(rows):
-        last = index == len(rows) - 1
-        grid.add_row(*_cells(row, table, console), end_section=last)
-    if len(table.rows) > 1:
-        for row, name in ((table.mean, table.mean.name), (table.together, "All test data")):
-            grid.add_row(*_cells(row, table, console, name), style="bold")
+        heads += [COLUMNS[name], "Gain"] if name == "federated" else [COLUMNS[name]]
+    plants = [_cells(row, table, console) for row in _shown(table)]
+    means = [
+        _cells(row, table, console, name)
+        for row, name in ((table.mean, table.mean.name), (table.together, "All test data"))
+        if len(table.rows) > 1
+    ]
+    widths = [
+        max(cell_len(head), *(cells[i].cell_len for cells in plants + means), 0)
+        for i, head in enumerate(heads)
+    ]
+    # The name gives way on a narrow screen, the numbers never do.
+    room = console.width - sum(widths[1:]) - GAP * (len(widths) - 1)
+    widths[0] = max(min(widths[0], room), 6)
+    grid = Table(box=LINES, pad_edge=False, padding=(0, 1), show_edge=False)
+    for i, (head, width) in enumerate(zip(heads, widths, strict=True)):
+        side: Literal["left", "right"] = "right" if i else "left"
+        grid.add_column(head, justify=side, no_wrap=True, overflow="ellipsis", width=width)
+    for index, cells in enumerate(plants):
+        grid.add_row(*cells, end_section=index == len(plants) - 1)
+    for cells in means:
+        grid.add_row(*cells, style="bold")
     return grid
 
 
