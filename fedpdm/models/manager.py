@@ -15,11 +15,11 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,13 +28,15 @@ from typing import Any
 import torch
 
 from fedpdm.errors import HistoryError, ModelError
+from fedpdm.keys import torch_seeded
 from fedpdm.models.factory import ModelFactory
 from fedpdm.models.registry import ModelType
 from fedpdm.models.wrapper import ModelWrapper
-from fedpdm.tensors import read_tensors, write_tensors
+from fedpdm.tensors import read_tensors, write_bytes, write_tensors
 
 SCHEMA = 1
 INDEX = "model.json"
+INITIAL = "initial.safetensors"
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class ModelManager:
 
     def __init__(self, folder: Path | None = None) -> None:
         if folder is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="fedpdm-models-")
-            folder = Path(self._temporary.name)
+            folder = Path(tempfile.mkdtemp(prefix="fedpdm-models-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.folder = Path(folder)
         self._models: dict[str, ModelWrapper] = {}
         self._entries = {
@@ -103,11 +105,15 @@ class ModelManager:
             )
         model = ModelFactory.create_model(model_type, input_dim, num_classes, **config)
         place = self.folder / model_id
-        with _writing(place):
+        try:
             place.mkdir(parents=True, exist_ok=True)
-            sha256 = write_tensors(place / "initial.safetensors", _arrays(model))
-            entry = _Entry(str(model_type), model.config, _now(), sha256, 0, [])
-            _write_index(place / INDEX, entry)
+        except OSError as error:
+            raise HistoryError(
+                f"{place} cannot be written ({error}): choose another folder"
+            ) from error
+        sha256 = write_tensors(place / INITIAL, _arrays(model))
+        entry = _Entry(str(model_type), model.config, _now(), sha256, 0, [])
+        _write_index(place / INDEX, entry)
         self._entries[model_id], self._models[model_id] = entry, model
         return model
 
@@ -120,15 +126,12 @@ class ModelManager:
         """
         entry = self._entry(model_id)
         if model_id not in self._models:
-            model = ModelFactory.create_model(entry.model_type, **entry.config)
             last = entry.states[-1] if entry.states else None
-            self._load(
+            return self._load(
                 model_id,
-                model,
-                last.file if last else "initial.safetensors",
+                last.file if last else INITIAL,
                 last.sha256 if last else entry.initial_sha256,
             )
-            self._models[model_id] = model
         return self._models[model_id]
 
     def list_models(self) -> list[str]:
@@ -144,11 +147,15 @@ class ModelManager:
 
         Raises:
             ModelError: no such id.
+            HistoryError: the folder cannot be written; the model stays.
         """
         self._entry(model_id)
         place = self.folder / model_id
         # Without its index the folder is no model any more, even if deleting stops half-way.
-        (place / INDEX).unlink(missing_ok=True)
+        try:
+            (place / INDEX).unlink(missing_ok=True)
+        except OSError as error:
+            raise HistoryError(f"{place} cannot be deleted ({error})") from error
         shutil.rmtree(place, ignore_errors=True)
         del self._entries[model_id]
         self._models.pop(model_id, None)
@@ -170,13 +177,13 @@ class ModelManager:
         arrays = _arrays(self.get_model(model_id))
         replaced = [old for old in entry.states if old.round_num == round_num]
         kept = [old for old in entry.states if old.round_num != round_num]
-        with _writing(place):
-            state = SavedState(round_num, _now(), file, write_tensors(place / file, arrays))
-            changed = replace(entry, saves=entry.saves + 1, states=[*kept, state])
-            _write_index(place / INDEX, changed)
-            self._entries[model_id] = changed
-            for old in replaced:
-                (place / old.file).unlink(missing_ok=True)
+        state = SavedState(round_num, _now(), file, write_tensors(place / file, arrays))
+        changed = replace(entry, saves=entry.saves + 1, states=[*kept, state])
+        _write_index(place / INDEX, changed)
+        self._entries[model_id] = changed
+        for old in replaced:
+            with contextlib.suppress(OSError):  # it is listed no more, and harms nobody
+                (place / old.file).unlink()
         return state
 
     def restore_model_state(self, model_id: str, round_num: int | None = None) -> ModelWrapper:
@@ -197,9 +204,7 @@ class ModelManager:
             raise ModelError(
                 f"model {model_id} has no state of round {round_num}: saved are {rounds}"
             )
-        model = self.get_model(model_id)
-        self._load(model_id, model, chosen[-1].file, chosen[-1].sha256)
-        return model
+        return self._load(model_id, chosen[-1].file, chosen[-1].sha256)
 
     def remove_underperforming(
         self,
@@ -236,14 +241,17 @@ class ModelManager:
             known = ", ".join(self.list_models()) or "none"
             raise ModelError(f"no model {model_id!r} in {self.folder}: there are {known}") from None
 
-    def _load(self, model_id: str, model: ModelWrapper, file: str, sha256: str) -> None:
-        path = self.folder / model_id / file
-        try:
-            model.set_parameters(read_tensors(path, sha256))
-        except OSError as error:
-            raise HistoryError(
-                f"{path} cannot be read ({error}): restore another round of {model_id}"
-            ) from error
+    def _load(self, model_id: str, file: str, sha256: str) -> ModelWrapper:
+        # Read first: a damaged file must leave the model as it is.
+        tensors = read_tensors(self.folder / model_id / file, sha256)
+        model = self._models.get(model_id)
+        if model is None:
+            entry = self._entries[model_id]
+            with torch_seeded(0, "rebuilt", model_id):  # weights that are overwritten at once
+                model = ModelFactory.create_model(entry.model_type, **entry.config)
+        model.set_parameters(tensors)
+        self._models[model_id] = model
+        return model
 
 
 def _arrays(model: ModelWrapper) -> dict[str, Any]:
@@ -253,16 +261,6 @@ def _arrays(model: ModelWrapper) -> dict[str, Any]:
         name: (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
         for name, value in state.items()
     }
-
-
-@contextlib.contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise HistoryError(
-            f"{place} cannot be written ({error}): free space there, or choose another folder"
-        ) from error
 
 
 def _now() -> str:
@@ -290,15 +288,4 @@ def _write_index(path: Path, entry: _Entry) -> None:
             f"model={entry.model_type}: its settings must be plain numbers, texts and lists "
             f"to be kept on disk ({error})"
         ) from error
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    with contextlib.suppress(OSError):  # a folder cannot be synced on every file system
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    write_bytes(path, text.encode())

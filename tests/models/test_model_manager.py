@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -160,7 +161,9 @@ def test_a_model_that_was_never_saved_comes_back_as_it_was_registered(manager):
     first = manager.create_and_register_model(
         "detroit", "hybrid", 7, 3, sequence_length=12, lstm_hidden=16
     ).get_parameters()
+    drawn = torch.random.get_rng_state()
     again = ModelManager(manager.folder).get_model("detroit")
+    assert torch.equal(torch.random.get_rng_state(), drawn)  # rebuilding draws nothing
     assert again.config["lstm_hidden"] == 16
     assert same(again.get_parameters(), first)
 
@@ -191,6 +194,7 @@ def test_a_damaged_state_is_named_and_others_still_come_back(manager, damage):
     for broken in (again.get_model, again.restore_model_state):
         with pytest.raises(HistoryError, match=state.file):
             broken("detroit_cnn")
+    assert same(again.restore_model_state("detroit_cnn", 0).get_parameters(), saved[0])
     before = manager.get_model("detroit_cnn").get_parameters()
     with pytest.raises(HistoryError):
         manager.restore_model_state("detroit_cnn", 2)
@@ -235,10 +239,10 @@ def test_a_failed_save_leaves_the_history_as_it_was(manager, monkeypatch):
     with_rounds(manager, 2)
     before = manager.list_model_states("detroit_cnn")
 
-    def full(*_: object) -> str:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(manager_module, "write_tensors", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(HistoryError, match=r"cannot be written \(.*No space left"):
         manager.save_model_state("detroit_cnn", 2)
     assert manager.list_model_states("detroit_cnn") == before
