@@ -22,6 +22,11 @@ from fedpdm.evaluation import metrics as measure
 
 Metrics = dict[str, float | None]
 
+NEEDS_TIMES = (
+    "task={task} needs times of failure, and this data has only labels of single rows: "
+    "use task=failure"
+)
+
 
 class Task(ABC):
     """One prediction task."""
@@ -71,9 +76,10 @@ def within_horizon(rows: Rows, horizon: float) -> tuple[Bools, Bools]:
 
     A censored row is known to be negative only if its life was watched for the horizon.
     """
-    fails = ~np.isnan(rows.time_to_failure)
+    fails: Bools = np.asarray(~np.isnan(rows.time_to_failure))
     positive = fails & (np.where(fails, rows.time_to_failure, np.inf) <= horizon)
-    return positive, fails | (rows.observed >= horizon)
+    known: Bools = np.asarray(fails | (rows.observed >= horizon))
+    return positive, known
 
 
 class Failure(Task):
@@ -125,7 +131,9 @@ class Horizons(Task):
     primary = "average_precision"
     higher_is_better = True
 
-    def __init__(self, horizons: Sequence[float]) -> None:
+    def __init__(self, horizons: Sequence[float] | None) -> None:
+        if horizons is None:
+            raise ConfigError(NEEDS_TIMES.format(task=self.name))
         values = [float(h) for h in horizons]
         if not values or min(values) <= 0 or values != sorted(set(values)):
             raise ConfigError(
@@ -138,13 +146,10 @@ class Horizons(Task):
 
     def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
         if rows.label is not None:
-            raise ConfigError(
-                "task=horizons needs times of failure; this data has only a label column: "
-                "use task=failure"
-            )
+            raise ConfigError(NEEDS_TIMES.format(task=self.name))
         pairs = [within_horizon(rows, h) for h in self.horizons]
         positive = np.stack([p for p, _ in pairs], axis=1)
-        known = np.stack([k for _, k in pairs], axis=1).all(axis=1)
+        known: Bools = np.asarray(np.stack([k for _, k in pairs], axis=1).all(axis=1))
         return positive.astype(np.float32), positive[:, 0].astype(np.float64), known
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -183,7 +188,9 @@ class RemainingLife(Task):
     higher_is_better = False
     tested_at_the_end = True
 
-    def __init__(self, cap: float) -> None:
+    def __init__(self, cap: float | None) -> None:
+        if cap is None:
+            raise ConfigError(NEEDS_TIMES.format(task=self.name))
         if not cap > 0:
             raise ConfigError(f"task.cap={cap} must be greater than 0")
         self.cap = float(cap)
@@ -191,10 +198,7 @@ class RemainingLife(Task):
 
     def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
         if rows.label is not None:
-            raise ConfigError(
-                "task=rul needs times of failure; this data has only a label column: "
-                "use task=failure"
-            )
+            raise ConfigError(NEEDS_TIMES.format(task=self.name))
         fails = ~np.isnan(rows.time_to_failure)
         known: Bools = np.asarray(fails | (rows.observed >= self.cap))
         truth = np.where(fails, rows.time_to_failure, rows.observed)

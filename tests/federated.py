@@ -1,0 +1,138 @@
+"""Run a small federation in a test: the real loop, engine and history on tiny data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context, RecordDict
+from flwr.clientapp.typing import Mod
+from flwr.serverapp.strategy import Strategy
+from hydra.utils import instantiate
+
+from fedpdm.client import make_client_app
+from fedpdm.compose import compose
+from fedpdm.engines.serial import SerialGrid
+from fedpdm.faults import fault_mod, parse_faults
+from fedpdm.federation import Federation
+from fedpdm.history import History
+from fedpdm.keys import torch_seeded
+from fedpdm.models import ModelFactory, ModelWrapper, MonitorSettings
+from fedpdm.server import RoundLoop
+from fedpdm.tasks import Failure, Task
+from fedpdm.training import TrainingSettings
+from tests.tiny import TinySource
+
+
+@dataclass
+class Screen:
+    """Collects what the loop shows."""
+
+    rounds: list[tuple[int, float | None, float | None]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def round(
+        self, round_num: int, loss: float | None, metric: float | None, events: Iterable[Any]
+    ) -> None:
+        self.rounds.append((round_num, loss, metric))
+        self.events += list(events)
+
+
+@dataclass
+class Federated:
+    """A finished run."""
+
+    history: History
+    loop: RoundLoop
+    grid: SerialGrid
+    source: TinySource
+    screen: Screen
+
+    def weights(self, round_num: int | None = None) -> dict[str, np.ndarray]:
+        return self.history.weights(round_num)
+
+
+def named(overrides: Sequence[str]) -> Strategy:
+    """Return the strategy that a command line would make."""
+    return instantiate(compose(overrides).strategy)  # type: ignore[no-any-return]
+
+
+def federate(
+    folder: Path,
+    strategy: Strategy | str = "fedavg",
+    *,
+    overrides: Sequence[str] = (),
+    sites: int | Mapping[str, Mapping[str, Any]] = 3,
+    rounds: int = 3,
+    model: str = "mlp",
+    seed: int = 0,
+    faults: Mapping[str, str] | None = None,
+    monitor: MonitorSettings | None = None,
+    mods: Sequence[Mod] = (),
+    broken: Sequence[str] = (),
+    evaluate_fraction: float = 1.0,
+    federated_scaling: bool = True,
+    task: Task | None = None,
+    epochs: int = 1,
+) -> Federated:
+    """Run or continue a federation in ``folder``."""
+    names = (
+        sites
+        if isinstance(sites, Mapping)
+        else {f"p{n}": {"machines": 3 + n} for n in range(sites)}
+    )
+    source = TinySource(names, seed=seed, broken=broken)
+    federation = Federation(source, task or Failure(horizon=4.0))
+    settings = TrainingSettings(
+        local_epochs=epochs, batch_size=16, learning_rate=5e-3, weight_decay=1e-4, clip_norm=1.0
+    )
+
+    def build() -> ModelWrapper:
+        with torch_seeded(seed, "model"):
+            return ModelFactory.create_model(
+                model, 3, federation.task.outputs, sequence_length=source.window
+            )
+
+    injected = parse_faults(dict(faults or {}), federation.sites)
+    client = make_client_app(
+        federation, build, settings, seed=seed, train_mods=[*mods, fault_mod(injected, seed)]
+    )
+    grid, screen = SerialGrid(client, federation.sites), Screen()
+    folder.mkdir(exist_ok=True)
+    exists = (folder / "history.sqlite").exists()
+    history = History.open(folder) if exists else History.create(folder)
+    loop = RoundLoop(
+        strategy=named([f"strategy={strategy}", *overrides])
+        if isinstance(strategy, str)
+        else strategy,
+        history=history,
+        initial={n: t.numpy() for n, t in build().get_parameters().items()},
+        trainable=build().parameter_names,
+        task=federation.task,
+        rounds=rounds,
+        seed=seed,
+        monitor=monitor or MonitorSettings(),
+        display=screen,
+        evaluate_fraction=evaluate_fraction,
+        federated_scaling=federated_scaling,
+    )
+    result = Federated(history, loop, grid, source, screen)
+    loop.run(grid, Context(1, 1, {}, RecordDict(), {}))
+    return result
+
+
+def same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> bool:
+    """Return whether two models are equal to the bit."""
+    return set(first) == set(second) and all(
+        first[n].dtype == second[n].dtype and first[n].tobytes() == second[n].tobytes()
+        for n in first
+    )
+
+
+def distance(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> float:
+    """Return the relative distance of two models."""
+    gap = sum(float(np.sum((first[n].astype(float) - second[n]) ** 2)) for n in first)
+    return float(np.sqrt(gap / sum(float(np.sum(first[n].astype(float) ** 2)) for n in first)))

@@ -1,0 +1,119 @@
+"""Kill a run at random moments, resume it, and compare with one that was left alone.
+
+    python -m tests.kills 20 /some/empty/folder
+
+A program of its own, so that torch is imported once and forked before it has threads.
+Prints one JSON line: the kills, the rounds they hit, and whether all weights agreed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+OVERRIDES = (
+    "site=detroit,houston", "strategy=fedadam", "rounds=12", "model=mlp", "seed=3",
+    "strategy.fraction_train=1.0", "baselines.max_plants=0",
+)  # fmt: skip
+
+
+def start(folder: Path, resumed: bool) -> int:
+    """Fork a child that runs or resumes, and return its process id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        from omegaconf import OmegaConf
+
+        from fedpdm.compose import compose
+        from fedpdm.simulate import simulate
+
+        cfg = OmegaConf.load(folder / "config.yaml") if resumed else compose(OVERRIDES)
+        simulate(cfg, folder, resumed=resumed)  # type: ignore[arg-type]
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def finish(child: int) -> None:
+    """Wait for a child that must succeed."""
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, f"a run failed: {status}"
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """Return the last round's tensors as bytes."""
+    from fedpdm.history import History
+
+    with History.open(folder) as history:
+        return {n: a.tobytes() for n, a in history.weights().items()}
+
+
+def killed_once(folder: Path, delay: float) -> int | None:
+    """Run, kill -9 ``delay`` seconds after the manifest is there, resume to the end.
+
+    Returns the last round that was finished at the kill, or None if the run was faster.
+    """
+    from fedpdm.history import History
+
+    child = start(folder, resumed=False)
+    while not (folder / "manifest.json").exists():
+        time.sleep(0.001)
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) == 0:
+        return None
+    reached = -1
+    if (folder / "history.sqlite").exists():
+        try:
+            with History.open(folder) as history:
+                head = history.head()
+                reached = -1 if head is None else head.round
+        except Exception:
+            reached = -1
+    finish(start(folder, resumed=True))
+    return reached
+
+
+def main(kills: int, base: Path) -> None:
+    torch.set_num_threads(1)
+    import fedpdm.evaluation.report
+    import fedpdm.run  # noqa: F401
+
+    whole = base / "whole"
+    child = start(whole, resumed=False)
+    while not (whole / "manifest.json").exists():
+        time.sleep(0.001)
+    begun = time.perf_counter()
+    finish(child)
+    length = time.perf_counter() - begun
+    expected = weights(whole)
+    chance = random.Random(11)
+    reached: list[int] = []
+    differing: list[int] = []
+    tried = 0
+    while len(reached) < kills and tried < 4 * kills:
+        tried += 1
+        folder = base / f"killed-{tried}"
+        at = killed_once(folder, chance.uniform(0.0, length))
+        if at is None:
+            continue
+        reached.append(at)
+        if weights(folder) != expected:
+            differing.append(tried)
+    print(json.dumps({"kills": len(reached), "after_round": reached, "differing": differing}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

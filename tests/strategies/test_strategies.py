@@ -1,0 +1,147 @@
+"""Every strategy of the catalogue: invariants, limits, and that its defaults train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp.typing import ClientAppCallable
+
+from fedpdm.compose import options
+from fedpdm.errors import ConfigError
+from fedpdm.messages import ARRAYS, arrays_in, to_record
+from fedpdm.strategies.fedprox import proximal_term
+from fedpdm.strategies.state import capture, restore
+from tests.federated import distance, federate, named, same
+
+ALL = options("strategy")
+
+
+def returns_what_it_received(
+    message: Message, context: Context, call: ClientAppCallable
+) -> Message:
+    reply = call(message, context)
+    reply.content[ARRAYS] = to_record(arrays_in(message.content, ARRAYS))
+    return reply
+
+
+def test_the_catalogue_is_complete() -> None:
+    assert set(ALL) >= {
+        "fedavg", "fedavgm", "fedadam", "fedadagrad", "fedyogi", "fedmedian", "fedtrimmedavg",
+        "krum", "multikrum", "bulyan", "qfedavg", "fedprox",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", ALL)
+def test_plants_that_return_what_they_received_leave_the_model_unchanged(
+    strategy: str, tmp_path: Path
+) -> None:
+    run = federate(tmp_path, strategy, rounds=2, mods=[returns_what_it_received])
+    assert distance(run.weights(0), run.weights(2)) < 1e-6
+
+
+@pytest.mark.parametrize("strategy", ALL)
+def test_defaults_train(strategy: str, tmp_path: Path) -> None:
+    run = federate(tmp_path, strategy, rounds=6, epochs=2)
+    records = run.history.rounds()
+    first, last = records[1].metrics, records[-1].metrics
+    assert last["train_loss"] < 0.85 * first["train_loss"]
+    assert last["average_precision"] > 2 * last["prevalence"]
+    assert not run.screen.events
+
+
+@pytest.mark.parametrize("strategy", ALL)
+def test_replies_keep_the_models_dtypes(strategy: str, tmp_path: Path) -> None:
+    run = federate(tmp_path, strategy, rounds=1, model="cnn")
+    assert {a.dtype.name for a in run.weights(1).values()} == {"float32", "int64"}
+
+
+def test_mu_zero_is_fedavg_to_the_bit(tmp_path: Path) -> None:
+    average = federate(tmp_path / "a", "fedavg")
+    proximal = federate(tmp_path / "b", "fedprox", overrides=["strategy.proximal_mu=0.0"])
+    assert same(average.weights(), proximal.weights())
+
+
+def test_mu_above_zero_stays_closer_to_the_received_model(tmp_path: Path) -> None:
+    norms = [
+        np.mean([s["update_norm"] for s in federate(
+            tmp_path / str(mu), "fedprox", overrides=[f"strategy.proximal_mu={mu}"], rounds=1, epochs=5
+        ).history.rounds()[1].sites.values()])
+        for mu in (0.0, 0.5, 50.0)
+    ]  # fmt: skip
+    assert norms[0] > norms[1] > norms[2]
+
+
+def test_proximal_gradient_is_that_of_half_mu_times_the_squared_distance() -> None:
+    w = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
+    received = torch.tensor([0.5, 1.0, 0.0])
+    (0.3 / 2 * (w - received).square().sum()).backward()  # FedProx, eq. 2, with mu = 0.3
+    expected = w.grad.clone()
+    w.grad = torch.zeros(3)
+    term = proximal_term(0.3)
+    assert term is not None
+    term([w], [received])
+    assert torch.allclose(w.grad, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("fedavgm", "strategy.server_momentum=0.9"),
+        ("fedadam", "strategy.eta=0.05"),
+        ("fedtrimmedavg", "strategy.beta=0.4"),
+        ("qfedavg", "strategy.q=2.0"),
+        ("fedprox", "strategy.proximal_mu=1.0"),
+        ("multikrum", "strategy.num_nodes_to_select=1"),
+    ],
+)
+def test_every_setting_changes_the_run(name: str, change: str, tmp_path: Path) -> None:
+    default = federate(tmp_path / "a", name)
+    changed = federate(tmp_path / "b", name, overrides=[change])
+    average = federate(tmp_path / "c", "fedavg")
+    assert distance(default.weights(), changed.weights()) > 1e-5
+    assert distance(average.weights(), changed.weights()) > 1e-5
+
+
+def test_q_zero_is_the_plain_mean_over_plants(tmp_path: Path) -> None:
+    run = federate(tmp_path, "qfedavg", overrides=["strategy.q=0.0"], rounds=1)
+    updates: dict[str, Any] = {}
+
+    def spy(message: Message, context: Context, call: ClientAppCallable) -> Message:
+        reply = call(message, context)
+        updates[str(context.node_config["site"])] = arrays_in(reply.content, ARRAYS)
+        return reply
+
+    federate(tmp_path / "spy", "fedavg", rounds=1, mods=[spy])
+    for name, value in run.weights(1).items():
+        mean = np.mean([u[name] for u in updates.values()], axis=0)
+        assert np.allclose(value, mean, atol=1e-6)
+
+
+@pytest.mark.parametrize(("strategy", "sites", "needed"), [("bulyan", 2, 3), ("multikrum", 1, 2)])
+def test_too_few_plants_are_refused_with_the_number_needed(
+    strategy: str, sites: int, needed: int, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"needs at least {needed} plants"):
+        federate(tmp_path, strategy, sites=sites)
+
+
+@pytest.mark.parametrize("strategy", [s for s in ALL if s not in ("bulyan", "multikrum")])
+def test_one_plant_alone_runs(strategy: str, tmp_path: Path) -> None:
+    assert federate(tmp_path, strategy, sites=1, rounds=1).history.head().round == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("strategy", ["fedadam", "fedavgm", "fedyogi", "fedadagrad", "qfedavg"])
+def test_state_survives_capture_and_restore(strategy: str, tmp_path: Path) -> None:
+    run = federate(tmp_path, strategy, rounds=2)
+    tree = capture(run.loop.strategy)
+    fresh = named([f"strategy={strategy}"])
+    restore(fresh, tree)
+    again = capture(fresh)
+    assert set(again) == set(tree)
+    assert any(isinstance(v, dict | list) for v in tree.values()), "the momentum is in it"
+    np.testing.assert_equal(again, tree)
