@@ -1,0 +1,7 @@
+"""``python -m fedpdm.history``."""
+
+import sys
+
+from fedpdm.history import main
+
+sys.exit(main())

@@ -1,0 +1,372 @@
+"""The SQLite file of a run: which rounds there are, and which files belong to them.
+
+A change of the history is one transaction here. Files are written before it (and are
+orphans until it is through) or moved after it (and are found under both names until then),
+so at every instant the index alone says what is true.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedpdm.errors import HistoryError
+from fedpdm.history.record import RoundRecord
+from fedpdm.manifest import cleaned
+from fedpdm.tensors import sync_folder
+
+FILE = "history.sqlite"
+SCHEMA = 1
+
+_TABLES = f"""
+    PRAGMA user_version = {SCHEMA};
+    CREATE TABLE setting (name TEXT PRIMARY KEY, value INTEGER);
+    -- Every round that was ever finished. The live ones are 0, 1, … without a gap, and the
+    -- head is the last of them; weights and state are paths below the run folder.
+    CREATE TABLE round (
+        id INTEGER PRIMARY KEY, number INTEGER NOT NULL, attempt INTEGER NOT NULL,
+        live INTEGER NOT NULL, stored INTEGER NOT NULL, undone_by INTEGER,
+        weights TEXT NOT NULL, weights_sha256 TEXT NOT NULL,
+        state TEXT, state_sha256 TEXT, skeleton TEXT, record TEXT NOT NULL, digest TEXT NOT NULL);
+    CREATE UNIQUE INDEX live_round ON round (number) WHERE live;
+    CREATE TABLE event (id INTEGER PRIMARY KEY, content TEXT NOT NULL, digest TEXT NOT NULL);
+    -- A plant's state in rounds first … last (NULL: until now), kept once while unchanged.
+    CREATE TABLE client_state (
+        site TEXT NOT NULL, sha256 TEXT NOT NULL,
+        first INTEGER NOT NULL, last INTEGER, undone_by INTEGER);
+    CREATE INDEX open_state ON client_state (site) WHERE last IS NULL AND undone_by IS NULL;
+    -- From this attempt on, the round does without the site.
+    CREATE TABLE exclusion (round INTEGER, site TEXT, attempt INTEGER);
+    -- Rounds lost to damage are repeated under the attempt that they had.
+    CREATE TABLE repeated (round INTEGER PRIMARY KEY, attempt INTEGER NOT NULL);
+    -- The round to keep, as it was known when head was the head.
+    CREATE TABLE protection (head INTEGER PRIMARY KEY, round INTEGER NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A round's place in the history and its files (paths below the run folder)."""
+
+    id: int
+    number: int
+    attempt: int
+    live: bool  # SQLite's 0 or 1
+    stored: bool
+    undone_by: int | None
+    weights: str
+    weights_sha256: str
+    state: str | None
+    state_sha256: str | None
+    skeleton: str | None
+
+
+def digest(*parts: object) -> str:
+    """Return a checksum over texts, so that an altered index is found like an altered file."""
+    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()
+
+
+class Index:
+    """Reads and changes ``history.sqlite``; knows nothing of the files themselves.
+
+    Args:
+        folder: the run folder with the file in it.
+
+    Raises:
+        HistoryError: not a run folder, or the file is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._records: dict[int, RoundRecord] = {}
+        if not self.path.is_file():
+            raise HistoryError(
+                f"{folder} is not the folder of a run, or the run has not begun its first round: "
+                f"it has no {FILE}"
+            )
+        with self._explained():
+            self._connection = sqlite3.connect(
+                f"{self.path.resolve().as_uri()}?mode=rw",
+                uri=True, timeout=60.0, isolation_level=None, check_same_thread=False,
+            )  # fmt: skip
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def create(cls, folder: Path, keep: int | None) -> Index:
+        """Make the file, whole or not at all."""
+        path, temporary = folder / FILE, folder / (FILE + ".tmp")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                raise HistoryError(f"{folder} already holds the history of a run")
+            temporary.unlink(missing_ok=True)
+            with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+                connection.execute("PRAGMA synchronous = EXTRA")
+                settings = {"attempt": 0, "keep": keep, "rollbacks": 0, "retry": 0}
+                connection.executescript(f"BEGIN; {_TABLES}")
+                connection.executemany("INSERT INTO setting VALUES (?, ?)", settings.items())
+                connection.execute("COMMIT")
+            os.replace(temporary, path)
+            sync_folder(folder)
+        except (OSError, sqlite3.Error) as error:
+            raise HistoryError(
+                f"{folder}: no history can be begun there ({error}); free space, change the "
+                "folder's permissions, or choose another folder"
+            ) from error
+        return cls(folder)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes in the block, or none of them."""
+        self._all("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._commit()
+        except BaseException:
+            if self._connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+            raise
+
+    # Reading --------------------------------------------------------------------------
+
+    def setting(self, name: str) -> int | None:
+        value: int | None = self._one("SELECT value FROM setting WHERE name = ?", name)
+        return value
+
+    def head(self) -> int | None:
+        number: int | None = self._one("SELECT max(number) FROM round WHERE live")
+        return number
+
+    def rows(self, condition: str = "live ORDER BY number", *values: object) -> list[Row]:
+        names = list(Row.__dataclass_fields__)
+        found = self._all(f"SELECT {', '.join(names)} FROM round WHERE {condition}", *values)
+        return [Row(**dict(zip(names, values, strict=True))) for values in found]
+
+    def record(self, row: Row) -> RoundRecord:
+        """Return what is remembered of a round; parsed once, rounds never change."""
+        if row.id not in self._records:
+            ((text, recorded),) = self._all("SELECT record, digest FROM round WHERE id = ?", row.id)
+            if recorded != _digest_of(row, text):
+                raise self._damaged(f"round {row.number} was altered")
+            self._records[row.id] = RoundRecord.from_dict(json.loads(text) | {"undone": False})
+        record = self._records[row.id]
+        return record if row.live else RoundRecord(**vars(record) | {"undone": True})
+
+    def events(self) -> list[dict[str, Any]]:
+        result = []
+        for number, content, recorded in self._all("SELECT * FROM event ORDER BY id"):
+            if recorded != digest(content):
+                raise self._damaged(f"event {number} was altered")
+            result.append(json.loads(content))
+        return result
+
+    def states(self, row: Row) -> dict[str, str]:
+        """Return plant → sha256 of its state in a round."""
+        return dict(
+            self._all(
+                "SELECT site, sha256 FROM client_state WHERE undone_by IS ? AND first <= ?"
+                " AND coalesce(last, ?) >= ? ORDER BY site",
+                row.undone_by, row.number, row.number, row.number,
+            )
+        )  # fmt: skip
+
+    def blobs(self) -> set[str]:
+        return {sha256 for (sha256,) in self._all("SELECT DISTINCT sha256 FROM client_state")}
+
+    def attempt(self, number: int) -> int:
+        """Return the attempt under which a round is to be run next."""
+        again: int | None = self._one("SELECT attempt FROM repeated WHERE round = ?", number)
+        return again if again is not None else int(self.setting("attempt") or 0)
+
+    def excluded(self, number: int) -> set[str]:
+        found = self._all(
+            "SELECT site FROM exclusion WHERE round = ? AND attempt <= ?",
+            number, self.attempt(number),
+        )  # fmt: skip
+        return {site for (site,) in found}
+
+    def protected(self) -> int | None:
+        number: int | None = self._one("SELECT round FROM protection ORDER BY head DESC LIMIT 1")
+        return number
+
+    # Changing, inside a transaction ---------------------------------------------------
+
+    def set(self, name: str, value: int) -> None:
+        self._all("UPDATE setting SET value = ? WHERE name = ?", value, name)
+
+    def add(self, record: RoundRecord, row: Row) -> None:
+        """Insert a round (``row.id`` is ignored) and its events."""
+        content = record.to_dict()
+        text = json.dumps(content, allow_nan=False)
+        names = [name for name in Row.__dataclass_fields__ if name != "id"]
+        values = [getattr(row, name) for name in names]
+        columns = ", ".join([*names, "record", "digest"])
+        marks = ", ".join("?" * (len(names) + 2))
+        self._all(
+            f"INSERT INTO round ({columns}) VALUES ({marks})", *values, text, _digest_of(row, text)
+        )
+
+    def add_event(self, event: dict[str, Any]) -> int:
+        content = json.dumps(cleaned(event), allow_nan=False)
+        self._all("INSERT INTO event (content, digest) VALUES (?, ?)", content, digest(content))
+        return int(self._one("SELECT last_insert_rowid()"))
+
+    def change_states(self, number: int, states: dict[str, str]) -> None:
+        """Let the plants' states be ``states`` from a round on."""
+        now = dict(self._open_states())
+        for site, sha256 in now.items():
+            if states.get(site) != sha256:
+                self._all(
+                    "UPDATE client_state SET last = ?"
+                    " WHERE site = ? AND last IS NULL AND undone_by IS NULL",
+                    number - 1, site,
+                )  # fmt: skip
+        for site, sha256 in states.items():
+            if now.get(site) != sha256:
+                self._all(
+                    "INSERT INTO client_state VALUES (?, ?, ?, NULL, NULL)", site, sha256, number
+                )
+
+    def undo(self, beyond: int, event: int) -> None:
+        """Take back the live rounds after ``beyond``, because of an event."""
+        head = self.head()
+        for row in self.rows("live AND number > ?", beyond):
+            weights, state = self.names_if_undone(row.number, row.attempt)
+            self._all(
+                "UPDATE round SET live = 0, undone_by = ?, weights = ?, state = ? WHERE id = ?",
+                event, weights, state if row.state else None, row.id,
+            )  # fmt: skip
+        self._all(
+            "INSERT INTO client_state"
+            " SELECT site, sha256, max(first, ?), coalesce(last, ?), ? FROM client_state"
+            " WHERE undone_by IS NULL AND coalesce(last, ?) > ?",
+            beyond + 1, head, event, head, beyond,
+        )  # fmt: skip
+        self._all("DELETE FROM client_state WHERE undone_by IS NULL AND first > ?", beyond)
+        self._all(
+            "UPDATE client_state SET last = NULL WHERE undone_by IS NULL AND last >= ?", beyond
+        )
+        self._all("DELETE FROM protection WHERE head > ?", beyond)
+
+    def names_if_undone(self, number: int, attempt: int) -> tuple[str, str]:
+        """Return free names for the weights and the state of an undone round."""
+        base = f"rounds/undone/{number:06d}.{attempt}"
+        name, again = base, 1
+        while self._one("SELECT 1 FROM round WHERE weights = ?", f"{name}.safetensors"):
+            again += 1
+            name = f"{base}-{again}"
+        return f"{name}.safetensors", f"{name}.state.safetensors"
+
+    def exclude(self, rounds: range, sites: tuple[str, ...], attempt: int) -> None:
+        for number in rounds:
+            for site in sites:
+                self._all("INSERT INTO exclusion VALUES (?, ?, ?)", number, site, attempt)
+
+    def forgive(self, beyond: int) -> None:
+        self._all("DELETE FROM exclusion WHERE round > ?", beyond)
+
+    def repeat(self, number: int, attempt: int) -> None:
+        self._all("INSERT OR REPLACE INTO repeated VALUES (?, ?)", number, attempt)
+
+    def repeat_no_more(self, beyond: int) -> None:
+        self._all("DELETE FROM repeated WHERE round > ?", beyond)
+
+    def protect(self, head: int, number: int) -> None:
+        self._all("INSERT OR REPLACE INTO protection VALUES (?, ?)", head, number)
+
+    def prune(self, head: int, keep: int) -> None:
+        """Give up the files of live rounds, but for the last ``keep`` and the protected.
+
+        Protected is what was so at any head that can still be returned to.
+        """
+        oldest = head - keep + 1
+        self._all(
+            "UPDATE round SET stored = 0 WHERE live AND stored AND number < ? AND number NOT IN ("
+            " SELECT round FROM protection WHERE head >="
+            " (SELECT coalesce(max(head), 0) FROM protection WHERE head <= ?))",
+            oldest, oldest,
+        )  # fmt: skip
+        self._all(
+            "DELETE FROM client_state WHERE undone_by IS NULL AND last IS NOT NULL AND NOT EXISTS"
+            " (SELECT 1 FROM round WHERE live AND stored AND number BETWEEN first AND last)"
+        )
+
+    # SQLite ---------------------------------------------------------------------------
+
+    def _open_states(self) -> list[Any]:
+        return self._all(
+            "SELECT site, sha256 FROM client_state WHERE last IS NULL AND undone_by IS NULL"
+        )
+
+    def _check(self) -> None:
+        version = self._one("PRAGMA user_version")
+        if self._one("PRAGMA quick_check(1)") != "ok":
+            raise self._damaged("its pages do not fit together")
+        if version != SCHEMA:
+            raise HistoryError(
+                f"{self.path} was written by another version of fedpdm (schema {version}, "
+                f"here {SCHEMA})"
+            )
+        self._all("PRAGMA synchronous = EXTRA")
+        numbers = [number for (number,) in self._all("SELECT number FROM round WHERE live")]
+        if sorted(numbers) != list(range(len(numbers))):
+            raise self._damaged("a finished round is missing in it")
+
+    def _all(self, statement: str, *values: object) -> list[Any]:
+        with self._explained():
+            return self._connection.execute(statement, values).fetchall()
+
+    def _one(self, statement: str, *values: object) -> Any:
+        found = self._all(statement, *values)
+        return found[0][0] if found else None
+
+    def _commit(self) -> None:
+        self._all("COMMIT")
+
+    def _damaged(self, reason: object) -> HistoryError:
+        return HistoryError(
+            f"{self.path} is damaged ({reason}): put it back from a copy, or start a new run"
+        )
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            name = str(getattr(error, "sqlite_errorname", ""))
+            if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+                raise HistoryError(
+                    f"{self.path} cannot be written ({error}): free space in {self.path.parent}; "
+                    "finished rounds are safe"
+                ) from error
+            if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+                raise HistoryError(
+                    f"{self.path} cannot be opened for this ({error}): change the permissions of "
+                    f"{self.path.parent} and what is in it"
+                ) from error
+            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise HistoryError(
+                    f"{self.path} is in use by another program; try again"
+                ) from error
+            raise self._damaged(error) from error
+
+
+def _digest_of(row: Row, record: str) -> str:
+    return digest(
+        row.number, row.attempt, row.weights_sha256, row.state_sha256, row.skeleton, record
+    )

@@ -1,0 +1,53 @@
+"""What is remembered of a round, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedpdm.manifest import cleaned
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """A finished round.
+
+    Attributes:
+        round: its number; 0 is the initial state.
+        attempt: how many rollbacks lie before it; part of the key of its random draws.
+        sampled: names of the plants that were asked to train.
+        metrics: of the federation, for example ``train_loss``.
+        sites: per plant what it reported: examples, losses, validation metrics, update norm.
+        bytes_up: bytes from the plants, as serialised.
+        bytes_down: bytes to the plants.
+        seconds: duration.
+        events: what went wrong or was decided, each with ``kind`` and ``message``.
+        started: ISO time.
+        undone: whether the round was taken back.
+    """
+
+    round: int
+    attempt: int
+    sampled: tuple[str, ...]
+    metrics: dict[str, Any]
+    sites: dict[str, Any]
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+    events: tuple[dict[str, Any], ...]
+    started: str
+    undone: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON can hold it; NaN and infinity become None."""
+        content: dict[str, Any] = cleaned(dict(vars(self)))
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> RoundRecord:
+        """Return the record that ``to_dict`` described."""
+        values = dict(content)
+        values["sampled"] = tuple(values["sampled"])
+        values["events"] = tuple(values["events"])
+        return cls(**values)
