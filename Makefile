@@ -1,0 +1,72 @@
+# `make` alone lists what there is. Every target works as the first command on a fresh
+# machine: it makes .venv, installs what it needs there, and the next call finds it done.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+ARGS    ?=
+
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip
+INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
+SOURCES := pyproject.toml constraints.txt
+
+# Real data beside the checkout is used where nothing else is said.
+ifeq ($(origin FEDPDM_DATA),undefined)
+ifneq ($(wildcard ../shared/data/.),)
+export FEDPDM_DATA := $(shell cd ../shared/data && pwd)
+endif
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help simulate test check bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' \
+	  | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+simulate: $(VENV)/.run-stamp ## run a federation: make simulate ARGS="site=houston rounds=20"
+	$(BIN)/python -m fedpdm.simulate $(or $(ARGS),site=detroit,houston)
+
+test: $(VENV)/.dev-stamp ## run all tests; some of them: make test ARGS="-k history"
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(VENV)/.dev-stamp ## formatting, lint, strict types, examples in the docs
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+bench: $(VENV)/.dev-stamp ## measure speed against other simulators: make bench ARGS=…
+	@test -f benchmarks/run.py || { echo "there is no benchmarks/run.py yet"; exit 2; }
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean: ## remove .venv, caches and builds; runs/ stays
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A Python that is new enough is looked for under its usual names, $(PYTHON) first.
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  $$python -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "error: $$python has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; \
+	    exit 2; }; \
+	  echo "making $(VENV) with $$($$python --version)"; \
+	  rm -rf $(VENV) && exec $$python -m venv $(VENV); \
+	done; \
+	echo "error: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python3" >&2; \
+	exit 2
+
+# Two stamps, because simulating needs no test tools. The second covers the first.
+$(VENV)/.run-stamp: $(SOURCES) | $(BIN)/python
+	@echo "installing fedpdm into $(VENV) (once; torch alone takes a minute or more)"
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev-stamp: $(SOURCES) | $(BIN)/python
+	@echo "installing fedpdm and its test tools into $(VENV) (once; torch alone takes a minute or more)"
+	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.run-stamp $@
