@@ -126,11 +126,14 @@ class Progress:
             round_num: its number, from 1; it may come again after a rollback.
             loss: the loss to show; None if there is none.
             metric: the primary metric on validation data; None if it cannot be computed.
+                Without both, only the events are shown.
             events: the round's events, as in the history: kind, site, message.
         """
-        self._finished += 1
         for event in events:
             self.say(event_line(event))
+        if loss is None and metric is None:
+            return  # taken back, or nobody could be evaluated: there are no figures to show
+        self._finished += 1
         figures = (
             f"loss {number(loss, 4)}  {self.metric.short} {number(metric, self.metric.digits)}"
         )
@@ -167,15 +170,20 @@ class Progress:
 
 
 def event_line(event: Mapping[str, Any]) -> str:
-    """Return an event in one line: round, what happened, which plant, why."""
-    kind = str(event.get("kind", "event"))
-    parts = [EVENTS.get(kind, kind)]
-    if event.get("site"):
+    """Return an event in one line: round, what happened, which plant, why.
+
+    What the message says by itself is not said twice.
+    """
+    kind, message = str(event.get("kind", "event")), str(event.get("message") or "")
+    words = EVENTS.get(kind, kind)
+    parts = [words[:1].lower() + words[1:]] if words.lower() not in message.lower() else []
+    if event.get("site") and str(event["site"]) not in message:
         parts.append(str(event["site"]))
-    line = ", ".join(parts)
-    if event.get("round") is not None:
-        line = f"round {event['round']}: {line[:1].lower() + line[1:]}"
-    return f"{line}: {event['message']}" if event.get("message") else line
+    line = ": ".join(part for part in (", ".join(parts), message) if part)
+    number = event.get("round")
+    return (
+        line if number is None or line.startswith(f"round {number} ") else f"round {number}: {line}"
+    )
 
 
 def readable(text: str, console: Console) -> str:

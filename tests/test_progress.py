@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedpdm.progress import Progress
+from fedpdm.progress import Progress, event_line
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -79,6 +79,43 @@ def test_every_event_is_said_even_in_a_round_that_is_not() -> None:
     assert lines[1] == "round 3: update refused, houston: NaN in [fc.bias]"
     assert lines[2] == "note: [detroit] has 3 rows"
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (
+            {
+                "kind": "refused",
+                "round": 2,
+                "site": "houston",
+                "message": "houston: update refused",
+            },
+            "round 2: houston: update refused",
+        ),
+        (
+            {"kind": "warning", "round": 4, "site": None, "message": "round 4 looks bad"},
+            "round 4: warning: round 4 looks bad",
+        ),
+        (
+            {"kind": "rollback", "round": 4, "site": "houston", "message": "back to 3"},
+            "round 4: rolled back, houston: back to 3",
+        ),
+        ({"kind": "timeout", "site": "a"}, "plant too late, a"),
+        ({"kind": "something-new"}, "something-new"),
+    ],
+)
+def test_an_event_is_one_line_that_says_nothing_twice(event: dict[str, Any], line: str) -> None:
+    assert event_line(event) == line
+
+
+def test_a_round_that_was_taken_back_shows_its_events_only() -> None:
+    console = plain()
+    with Progress(10, "average_precision", console) as progress:
+        progress.round(1, 0.5, 0.1)
+        progress.round(2, None, None, [{"kind": "rollback", "round": 2, "message": "bad"}])
+        progress.round(2, 0.4, 0.2)
+    assert [line.split()[1] for line in text_of(console).splitlines()] == ["1/10", "2:", "2/10"]
 
 
 def test_a_run_that_stops_early_says_its_last_round() -> None:

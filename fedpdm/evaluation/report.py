@@ -17,6 +17,7 @@ from fedpdm.evaluation.standings import (
     Standings,
     headline,
     standings,
+    verdict,
 )
 from fedpdm.evaluation.wording import (
     EVENTS,
@@ -30,6 +31,9 @@ from fedpdm.evaluation.wording import (
 )
 
 Record = Mapping[str, Any]
+
+SHOWN_ABOVE = frozenset({"schema", "seed", "git_commit"})
+"""Keys of the manifest that ``facts`` shows already."""
 
 
 def write_report(
@@ -49,7 +53,7 @@ def write_report(
         manifest: the content of manifest.json; shown as it is.
         data_shape: per plant, as ``Federation.shape`` returns it.
     """
-    text = render(summary, rounds, manifest, data_shape)
+    text = render({"run": folder.resolve().name, **summary}, rounds, manifest, data_shape)
     path = folder / "report.html"
     handle, name = tempfile.mkstemp(dir=folder, prefix=".report-", suffix=".html")
     try:
@@ -127,7 +131,7 @@ def render(
         events=[event_row(event) for event in happened],
         shape=[shape_row(row) for row in data_shape],
         facts=facts(summary, manifest),
-        manifest=flat({k: v for k, v in manifest.items() if v is not None}),
+        manifest=flat({k: v for k, v in manifest.items() if k not in SHOWN_ABOVE}),
         missing=MISSING,
     )
 
@@ -169,6 +173,9 @@ def findings(summary: Record, table: Standings) -> list[str]:
             f"{words} would reach {m.label} {number(value, m.digits)}{average}, "
             f"{comparison} {own} {shared}."
         )
+    unseen = verdict(standings(summary, "heldout")) if many else None
+    if unseen:
+        result.append(f"On machines never seen in training it {unseen}.")
     alarms = (summary.get("test") or {}).get("global") or {}
     precision, recall, threshold = (alarms.get(k) for k in ("precision", "recall", "threshold"))
     if precision is not None and recall is not None:
@@ -274,7 +281,7 @@ def event_row(event: Record) -> dict[str, Any]:
         "what": EVENTS.get(kind, kind),
         "serious": kind in plots.BACK | plots.LOST or kind == "damaged-round",
         "site": event.get("site"),
-        "message": event.get("message"),
+        "message": str(event.get("message") or "").removeprefix(f"{event.get('site')}: "),
         "by": event.get("by"),
     }
 
@@ -309,12 +316,9 @@ def facts(summary: Record, manifest: Record) -> list[tuple[str, str]]:
         ("Strategy", summary.get("strategy")),
         ("Engine", summary.get("engine")),
         ("Seed", summary.get("seed")),
-        ("Data sha256", data.get("sha256")),
-        ("Git commit", manifest.get("git_commit") or manifest.get("git")),
+        ("Git commit", manifest.get("git_commit")),
     )
-    versions = summary.get("versions") or {}
-    listed = [(k, _plain(v)) for k, v in pairs if v is not None]
-    return [*listed, *((f"{name} version", str(value)) for name, value in versions.items())]
+    return [(name, _plain(value)) for name, value in pairs if value is not None]
 
 
 def flat(tree: Any, prefix: str = "") -> list[tuple[str, str]]:

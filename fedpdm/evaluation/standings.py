@@ -150,8 +150,7 @@ def headline(table: Standings) -> str:
     """Return in one sentence whether the shared model helps each plant, and by how much."""
     label, digits = table.metric.label, table.metric.digits
     count = len(table.rows)
-    better, worse, same = (table.having(v) for v in ("better", "worse", "same"))
-    known = len(better) + len(worse) + len(same)
+    known = sum(row.verdict != "unknown" for row in table.rows)
     if not known:
         reached = table.together.values.get("federated")
         if reached is None:
@@ -163,7 +162,6 @@ def headline(table: Standings) -> str:
             f"The shared model reaches {label} {number(reached, digits)}; "
             "no plant was trained alone to compare it with."
         )
-    level = _from_to(table)
     if count == 1:
         row = table.rows[0]
         return (
@@ -173,18 +171,26 @@ def headline(table: Standings) -> str:
         )
     unknown = count - known
     judged = f" {unknown} could not be judged." if unknown else ""
-    average = f"Mean {level}.{judged}"
+    return f"The shared model {verdict(table)}. Mean {_from_to(table)}.{judged}"
+
+
+def verdict(table: Standings) -> str | None:
+    """Return what the shared model does, from "helps" or "hurts" on; None if nothing is known."""
+    better, worse, same = (table.having(v) for v in ("better", "worse", "same"))
+    known, digits = len(better) + len(worse) + len(same), table.metric.digits
+    if not known:
+        return None
     if len(better) == known:
         detail = f" ({_by(better, digits)})" if known <= 3 else ""
-        return f"The shared model helps {_every(table, known)}{detail}. {average}"
+        return f"helps {_every(table, known)}{detail}"
     if len(same) == known:
-        return f"The shared model changes nothing for {_every(table, known)}. {average}"
+        return f"changes nothing for {_every(table, known)}"
     hurt = f"hurts {len(worse)} ({_by(worse, digits)})" if worse else ""
     equal = f"changes nothing for {len(same)} ({listing([r.name for r in same])})" if same else ""
     rest = " and ".join(part for part in (hurt, equal) if part)
     if not better:
-        return f"The shared model helps no plant: it {rest}. {average}"
-    return f"The shared model helps {len(better)} of {known} plants and {rest}. {average}"
+        return f"helps no plant: it {rest}"
+    return f"helps {len(better)} of {known} plants and {rest}"
 
 
 def _from_to(table: Standings) -> str:

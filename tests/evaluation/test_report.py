@@ -213,6 +213,14 @@ def test_full_windows_and_short_machines_are_named() -> None:
     assert "12, 31." in text
 
 
+def test_losses_on_machines_never_seen_are_said() -> None:
+    run = failure_run(2)
+    alone = run["summary"]["heldout"]["baselines"]["alone"]["per_site"]
+    alone["houston"]["average_precision"] = 0.5
+    text = words(render(**run))
+    assert "never seen in training it helps 1 of 2 plants and hurts 1 (houston by 0.040)" in text
+
+
 def test_the_same_run_gives_the_same_bytes() -> None:
     assert render(**failure_run(3)) == render(**failure_run(3))
 
