@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -423,3 +426,41 @@ def test_files_that_cannot_be_scored(run: Path, tmp_path: Path, spoil: Any, said
     assert re.search(said, text), text
     with pytest.raises(FedPdmError):
         load_predictor(run, site="acme").score(spoil(acme()))
+
+
+def test_the_guide_from_files_to_alarms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/bring-your-own-data.md as a reader follows it, with one round of a small model."""
+    root = Path(__file__).parents[1]
+    text = (root / "docs" / "bring-your-own-data.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+    python, yamls, commands = ([b for kind, b in blocks if kind == language]
+                               for language in ("python", "yaml", "bash"))  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    exec(compile(python[0], "make_plants.py", "exec"), {})
+    (tmp_path / "plants" / "site").mkdir(parents=True)
+    for block in yamls:
+        name = re.search(r"# in (plants/site/\w+\.yaml)", block)
+        assert name is not None
+        (tmp_path / name[1]).write_text(block, encoding="utf-8")
+    small = "model=mlp rounds=1 baselines.max_plants=0 hydra.run.dir=runs/NAME_OF_THE_RUN"
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+
+    def follow(command: str) -> str:
+        assert command.startswith("python ")
+        arguments = [sys.executable, *command.split()[1:]]
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True,
+                              text=True, timeout=120)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    follow(f"{commands[0].strip()} {small}")
+    assert "last time" in follow(commands[1].strip())
+    scored = pd.read_csv(tmp_path / "scores.csv")
+    said = re.search(r"per machine and time: `([^`]*)`", text)
+    assert said is not None and list(scored) == said[1].split(", ")
+    assert scored["machine"].nunique() == 10 and scored["risk"].between(0, 1).all()
+    assert (scored["threshold"] > 0).all() and set(scored["alarm"]) <= {True, False}
+    exec(compile(python[1], str(tmp_path), "exec"), {})
+    assert "risk" in capsys.readouterr().out

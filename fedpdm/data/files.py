@@ -67,7 +67,10 @@ class FilesSource(Source):
                 "with site=NAME,NAME"
             )
         if not sites:
-            raise ConfigError("data=files needs plants: name them with site=NAME,NAME")
+            raise ConfigError(
+                "data=files needs plants: name them with site=NAME,NAME; each one's yaml must "
+                "begin with the line '# @package sites', else its settings are not found"
+            )
         for key, value in (("window", window), ("stride", stride)):
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
             if not whole and not (key == "window" and value is None):
