@@ -182,7 +182,7 @@ def _export(given: argparse.Namespace) -> None:
     with History.open(given.run) as history:
         row, _ = _chosen(history, given)
         history.weights(row.number, _attempt_of(row))  # says what is wrong, if anything is
-        path = history.path(row, row.weights)
+        path = history.path(row)
         if out.exists() and out.samefile(path):
             raise ConfigError(f"--to {out} is the round's own file; choose another name")
         sha256 = write_bytes(out, read_bytes(path, row.weights_sha256))

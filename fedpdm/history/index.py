@@ -157,6 +157,10 @@ class Index:
         found = self._all(f"SELECT {', '.join(names)} FROM round WHERE {condition}", *values)
         return [Row(**dict(zip(names, values, strict=True))) for values in found]
 
+    def last_undone(self) -> list[Row]:
+        """Return what the last rollback took back; only its files can still be in the way."""
+        return self.rows("stored AND undone_by = (SELECT max(undone_by) FROM round)")
+
     def record(self, row: Row) -> RoundRecord:
         """Return what is remembered of a round; parsed once, rounds never change."""
         if row.id not in self._records:
@@ -185,7 +189,16 @@ class Index:
             )
         )  # fmt: skip
 
-    def blobs(self) -> set[str]:
+    def states_now(self) -> dict[str, str]:
+        """Return plant → sha256 of its state at the head."""
+        return dict(
+            self._all(
+                "SELECT site, sha256 FROM client_state WHERE last IS NULL AND undone_by IS NULL"
+            )
+        )
+
+    def clients(self) -> set[str]:
+        """Return the sha256 of every client state that any round needs."""
         return {sha256 for (sha256,) in self._all("SELECT DISTINCT sha256 FROM client_state")}
 
     def attempt(self, number: int) -> int:
@@ -228,7 +241,7 @@ class Index:
 
     def change_states(self, number: int, states: dict[str, str]) -> None:
         """Let the plants' states be ``states`` from a round on."""
-        now = dict(self._open_states())
+        now = self.states_now()
         for site, sha256 in now.items():
             if states.get(site) != sha256:
                 self._all(
@@ -272,7 +285,7 @@ class Index:
             name = f"{base}-{again}"
         return f"{name}.safetensors", f"{name}.state.safetensors"
 
-    def exclude(self, rounds: range, sites: tuple[str, ...], attempt: int) -> None:
+    def exclude(self, rounds: range, sites: list[str], attempt: int) -> None:
         for number in rounds:
             for site in sites:
                 self._all("INSERT INTO exclusion VALUES (?, ?, ?)", number, site, attempt)
@@ -283,8 +296,11 @@ class Index:
     def repeat(self, number: int, attempt: int) -> None:
         self._all("INSERT OR REPLACE INTO repeated VALUES (?, ?)", number, attempt)
 
-    def repeat_no_more(self, beyond: int) -> None:
+    def raise_attempt(self, beyond: int) -> int:
+        """Run the rounds after ``beyond`` under a new attempt, and return it."""
         self._all("DELETE FROM repeated WHERE round > ?", beyond)
+        self._all("UPDATE setting SET value = value + 1 WHERE name = 'attempt'")
+        return int(self.setting("attempt") or 0)
 
     def protect(self, head: int, number: int) -> None:
         self._all("INSERT OR REPLACE INTO protection VALUES (?, ?)", head, number)
@@ -307,11 +323,6 @@ class Index:
         )
 
     # SQLite ---------------------------------------------------------------------------
-
-    def _open_states(self) -> list[Any]:
-        return self._all(
-            "SELECT site, sha256 FROM client_state WHERE last IS NULL AND undone_by IS NULL"
-        )
 
     def _check(self) -> None:
         version = self._one("PRAGMA user_version")

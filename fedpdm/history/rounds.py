@@ -13,9 +13,9 @@ The order of steps and what a crash between any two leaves: docs/decisions/004-h
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -23,18 +23,10 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from fedpdm.errors import HistoryError
+from fedpdm.history.files import RoundFiles
 from fedpdm.history.index import Index, Row
 from fedpdm.history.record import RoundRecord
-from fedpdm.tensors import (
-    Arrays,
-    flatten_tree,
-    read_bytes,
-    read_tensors,
-    restore_tree,
-    sync_folder,
-    write_bytes,
-    write_tensors,
-)
+from fedpdm.tensors import Arrays, read_bytes, read_tensors, restore_tree
 
 Event = dict[str, Any]
 Undone = tuple[RoundRecord, Mapping[str, NDArray[Any]], Any]
@@ -51,7 +43,7 @@ class History:
     def __init__(self, folder: Path, index: Index) -> None:
         self.folder = folder
         self._index = index
-        self._tidy = False
+        self._files = RoundFiles(folder, index)
 
     @classmethod
     def create(cls, folder: Path, keep: int | None = None) -> History:
@@ -123,25 +115,32 @@ class History:
             attempt: to read a round that was taken back; None is the live line.
         """
         row = self._stored(round, attempt)
-        return read_tensors(self.path(row, row.weights), row.weights_sha256)
+        with self._advised(row):
+            return read_tensors(self.path(row), row.weights_sha256)
 
     def strategy_state(self, round: int | None = None, attempt: int | None = None) -> Any:
         """Return the strategy's state after a round, as it was given to ``commit``, or None."""
         row = self._stored(round, attempt)
         if row.skeleton is None:
             return None
-        arrays = (
-            {} if row.state is None else read_tensors(self.path(row, row.state), row.state_sha256)
-        )
-        return restore_tree(row.skeleton, arrays)
+        with self._advised(row):
+            arrays: Arrays = {}
+            if row.state is not None:
+                arrays = read_tensors(self._files.path(row, row.state), row.state_sha256)
+            return restore_tree(row.skeleton, arrays)
 
     def client_states(
         self, round: int | None = None, attempt: int | None = None
     ) -> dict[str, bytes]:
         """Return each plant's state after a round."""
-        states = self._index.states(self._stored(round, attempt))
-        found = {sha256: read_bytes(self._blob(sha256), sha256) for sha256 in set(states.values())}
-        return {site: found[sha256] for site, sha256 in states.items()}
+        row = self._stored(round, attempt)
+        states = self._index.states(row)
+        with self._advised(row):
+            contents = {
+                sha256: read_bytes(self._files.client(sha256), sha256)
+                for sha256 in set(states.values())
+            }
+        return {site: contents[sha256] for site, sha256 in states.items()}
 
     def excluded(self, round: int) -> set[str]:
         """Return the plants to leave out when this round is repeated."""
@@ -177,37 +176,13 @@ class History:
             )
         return rows[-1]
 
-    def path(self, row: Row, name: str) -> Path:
-        """Return where a file of a round lies; an undone one may not have been moved yet."""
-        path = self.folder / name
-        if not row.live and not path.exists():
-            before = self.folder / (
-                _state(row.number) if name == row.state else _weights(row.number)
-            )
-            if before.exists() and not self._index.rows("live AND number = ?", row.number):
-                return before
-        return path
+    def path(self, row: Row) -> Path:
+        """Return where a round's weights lie."""
+        return self._files.path(row, row.weights)
 
-    def flaws(self, row: Row, sound: set[str] | None = None) -> list[str]:
-        """Return what is wrong with a round's files, each named; empty if all are as written.
-
-        Args:
-            row: the round.
-            sound: checksums of client states already checked; added to.
-        """
-        sound = set() if sound is None else sound
-        files = [(self.path(row, row.weights), row.weights_sha256)]
-        if row.state is not None and row.state_sha256 is not None:
-            files.append((self.path(row, row.state), row.state_sha256))
-        blobs = sorted(set(self._index.states(row).values()) - sound)
-        found = []
-        for path, sha256 in [*files, *((self._blob(sha256), sha256) for sha256 in blobs)]:
-            try:
-                read_bytes(path, sha256)
-                sound.add(sha256)
-            except HistoryError as error:
-                found.append(str(error))
-        return found
+    def flaws(self, row: Row) -> list[str]:
+        """Return what is wrong with a round's files, each named; empty if all are sound."""
+        return self._files.flaws(row, set())
 
     # Writing --------------------------------------------------------------------------
 
@@ -232,28 +207,23 @@ class History:
             raise HistoryError(
                 f"{self.folder}: round {record.round} cannot be committed, round {number} is next"
             )
-        self._get_ready()
-        self._tidy = False  # until it is through, or an error leaves files that nobody knows
-        row = self._write(
-            record, weights, strategy_state, _weights(number), _state(number), live=True
-        )
-        states = self._write_states(client_states or {})
-        with self._index.transaction():
-            self._index.add(record, row)
-            for event in record.events:
-                self._index.add_event(event)
-            self._index.change_states(number, states)
-            if number >= (self._index.setting("retry") or 0):
-                self._index.set("rollbacks", 0)
-                self._index.set("retry", 0)
-            if keep := self._index.setting("keep"):
-                before = self._files()
-                self._index.prune(number, keep)
-        if keep:
-            for name in before - self._files():
-                with contextlib.suppress(OSError):  # else the next process cleans up
-                    os.unlink(self.folder / name)
-        self._tidy = True
+        with self._files.changing():
+            row = self._files.write_round(record, weights, strategy_state, undone=False)
+            states = self._files.write_clients(client_states or {})
+            given_up: set[str] = set()
+            with self._index.transaction():
+                self._index.add(record, row)
+                for event in record.events:
+                    self._index.add_event(event)
+                self._index.change_states(number, states)
+                if number >= (self._index.setting("retry") or 0):
+                    self._index.set("rollbacks", 0)
+                    self._index.set("retry", 0)
+                if keep := self._index.setting("keep"):
+                    before = self._files.known()
+                    self._index.prune(number, keep)
+                    given_up = before - self._files.known()
+            self._files.discard(given_up)
 
     def rollback(
         self,
@@ -277,7 +247,6 @@ class History:
         row = self._stored(to_round)
         if flaws := self.flaws(row):
             raise HistoryError(f"round {to_round} cannot be returned to: {'; '.join(flaws)}")
-        self._get_ready()
         head = self.head()
         assert head is not None
         bad = undone[0] if undone else head
@@ -286,36 +255,33 @@ class History:
                 f"{self.folder}: round {bad.round} cannot be kept as undone, round "
                 f"{head.round + 1} is next"
             )
-        out = tuple(sorted(set(exclude)))
-        attempt = (self._index.setting("attempt") or 0) + 1
-        extra = self._write_undone(*undone) if undone else None
+        out = sorted(set(exclude))
         without = f", repeated without {', '.join(out)}" if out else ""
         event = {
             "kind": "rollback", "round": bad.round, "attempt": bad.attempt,
             "site": out[0] if len(out) == 1 else None, "by": by,
             "message": f"{reason}; back to round {to_round}{without}",
-            "exclude": list(out), "to": to_round,
+            "exclude": out, "to": to_round,
         }  # fmt: skip
-        with self._index.transaction():
-            for earlier in bad.events if undone else ():
-                self._index.add_event(earlier)
-            number = self._index.add_event(event)
-            self._index.undo(to_round, number)
-            if extra is not None:
-                self._index.add(bad, _undone_by(extra, number))
-            self._index.repeat_no_more(to_round)
-            self._index.set("attempt", attempt)
-            if by == "person":
-                self._index.forgive(to_round)
-                self._index.set("rollbacks", 0)
-                self._index.set("retry", 0)
-            else:
-                self._index.set("rollbacks", self.consecutive_rollbacks() + 1)
-                self._index.set("retry", max(self._index.setting("retry") or 0, bad.round))
-            last = max(head.round, bad.round, to_round + 1)
-            self._index.exclude(range(to_round + 1, last + 1), out, attempt)
-        self._tidy = False
-        self._get_ready()
+        with self._files.changing():
+            extra = self._files.write_round(*undone, undone=True) if undone else None
+            with self._index.transaction():
+                for earlier in bad.events if undone else ():
+                    self._index.add_event(earlier)
+                number = self._index.add_event(event)
+                self._index.undo(to_round, number)
+                if extra is not None:
+                    self._index.add(bad, replace(extra, undone_by=number))
+                attempt = self._index.raise_attempt(to_round)
+                if by == "person":
+                    self._index.forgive(to_round)
+                    self._index.set("rollbacks", 0)
+                    self._index.set("retry", 0)
+                else:
+                    self._index.set("rollbacks", self.consecutive_rollbacks() + 1)
+                    self._index.set("retry", max(self._index.setting("retry") or 0, bad.round))
+                last = max(head.round, bad.round, to_round + 1)
+                self._index.exclude(range(to_round + 1, last + 1), out, attempt)
 
     def recover(self) -> list[Event]:
         """Check the files of every round; go back to the last good one if the head is damaged.
@@ -330,10 +296,9 @@ class History:
         Raises:
             HistoryError: no good round is left.
         """
-        self._get_ready()
         rows = self._index.rows("live AND stored ORDER BY number")
         sound: set[str] = set()
-        flaws = {row.number: found for row in rows if (found := self.flaws(row, sound))}
+        flaws = {row.number: found for row in rows if (found := self._files.flaws(row, sound))}
         if not flaws:
             return []
         head, best = rows[-1].number, self._index.protected()
@@ -349,31 +314,29 @@ class History:
         returns = target < head
         known = {event.get("message") for event in self.events()}
         events: list[Event] = []
-        last = 0
-        with self._index.transaction():
-            for number, found in flaws.items():
-                message = "; ".join(found)
-                if returns and number > target:
-                    message += f"; back to round {target}"
-                elif message in known:
-                    continue
-                events.append(
-                    {"kind": "damaged-round", "round": number, "site": None, "message": message,
-                     "attempt": next(row.attempt for row in rows if row.number == number)}
-                )  # fmt: skip
-                last = self._index.add_event(events[-1])
+        for row in rows:
+            if row.number not in flaws:
+                continue
+            message = "; ".join(flaws[row.number]).replace(f"{self.folder}{os.sep}", "")
+            if returns and row.number > target:
+                message += f"; back to round {target}"
+            elif message in known:
+                continue
+            events.append(
+                {"kind": "damaged-round", "round": row.number, "attempt": row.attempt,
+                 "site": None, "message": message}
+            )  # fmt: skip
+        with self._files.changing(), self._index.transaction():
+            numbers = [self._index.add_event(event) for event in events]
             if returns:
                 for row in self._index.rows("live AND number > ?", target):
                     self._index.repeat(row.number, row.attempt)
-                self._index.undo(target, last)
-        self._tidy = False
-        self._get_ready()
+                self._index.undo(target, numbers[-1])
         return events
 
     def note(self, event: Event) -> None:
         """Store an event that belongs to no finished round."""
-        self._get_ready()
-        with self._index.transaction():
+        with self._files.changing(), self._index.transaction():
             self._index.add_event(event)
 
     def protect(self, round: int) -> None:
@@ -381,13 +344,25 @@ class History:
         if self._index.protected() == round:
             return
         self._stored(round)
-        self._get_ready()
         head = self._index.head()
         assert head is not None
-        with self._index.transaction():
+        with self._files.changing(), self._index.transaction():
             self._index.protect(head, round)
 
-    # Files ----------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _advised(self, row: Row) -> Iterator[None]:
+        """Add the way out to the sentence about a damaged file."""
+        try:
+            yield
+        except HistoryError as error:
+            if not row.live:
+                raise
+            needed = row.number in (self._index.head(), self._index.protected())
+            way = f"python -m fedpdm.history rollback {self.folder} {max(row.number - 1, 0)}, then "
+            raise HistoryError(
+                f"{error}; {'' if needed else way}resume={self.folder} goes back to the last good "
+                "round and repeats the lost ones"
+            ) from error
 
     def _stored(self, round: int | None, attempt: int | None = None) -> Row:
         row = self.row(round, attempt)
@@ -399,108 +374,6 @@ class History:
             )
         return row
 
-    def _write(
-        self,
-        record: RoundRecord,
-        weights: Mapping[str, NDArray[Any]],
-        state: Any,
-        weights_name: str,
-        state_name: str,
-        *,
-        live: bool,
-    ) -> Row:
-        """Write a round's files; they are orphans until the index knows them."""
-        skeleton, arrays = (None, {}) if state is None else flatten_tree(state)
-        return Row(
-            id=0,
-            number=record.round,
-            attempt=record.attempt,
-            live=live,
-            stored=True,
-            undone_by=None,
-            weights=weights_name,
-            weights_sha256=write_tensors(self._place(weights_name), weights),
-            state=state_name if arrays else None,
-            state_sha256=write_tensors(self._place(state_name), arrays) if arrays else None,
-            skeleton=skeleton,
-        )
-
-    def _write_undone(
-        self, record: RoundRecord, weights: Mapping[str, NDArray[Any]], state: Any = None
-    ) -> Row:
-        names = self._index.names_if_undone(record.round, record.attempt)
-        return self._write(record, weights, state, *names, live=False)
-
-    def _write_states(self, states: Mapping[str, bytes]) -> dict[str, str]:
-        """Write client states that the head does not share; return plant → sha256."""
-        head = self._index.rows("live ORDER BY number DESC LIMIT 1")
-        there = set(self._index.states(head[0]).values()) if head else set()
-        result = {}
-        for site, content in states.items():
-            result[site] = sha256 = hashlib.sha256(content).hexdigest()
-            if sha256 not in there:
-                write_bytes(self._place(_client(sha256)), content)
-                there.add(sha256)
-        return result
-
-    def _get_ready(self) -> None:
-        """Finish what an earlier process was cut off in; once, before the first change."""
-        if self._tidy:
-            return
-        self._settle()
-        wanted = self._files()
-        for place in ("rounds", "rounds/undone", "clients"):
-            with contextlib.suppress(OSError):
-                for path in (self.folder / place).iterdir():
-                    ours = path.name.endswith((".safetensors", ".bin", ".tmp"))
-                    if ours and f"{place}/{path.name}" not in wanted:
-                        path.unlink()
-        self._tidy = True
-
-    def _settle(self) -> None:
-        """Move the files of undone rounds out of the way of the rounds that replace them."""
-        live = {row.number for row in self._index.rows()}
-        moved = set()
-        # Only the last rollback can have been cut off: whoever writes settles first.
-        for row in self._index.rows("undone_by = (SELECT max(undone_by) FROM round) AND stored"):
-            if row.number in live:
-                continue
-            names = [(row.weights, _weights(row.number)), (row.state, _state(row.number))]
-            for name, before in names:
-                source = self.folder / before
-                if name is None or (self.folder / name).exists() or not source.exists():
-                    continue
-                try:
-                    os.replace(source, self._place(name))
-                except OSError as error:
-                    raise HistoryError(
-                        f"{source} cannot be moved to {name} ({error.strerror}): free space in "
-                        f"{self.folder}, change its permissions, then resume={self.folder}"
-                    ) from error
-                moved |= {source.parent, (self.folder / name).parent}
-        for folder in moved:
-            sync_folder(folder)
-
-    def _files(self) -> set[str]:
-        """Return the names of all files that the index knows, below the run folder."""
-        rows = self._index.rows("stored")
-        names = {name for row in rows for name in (row.weights, row.state) if name is not None}
-        return names | {_client(sha256) for sha256 in self._index.blobs()}
-
-    def _place(self, name: str) -> Path:
-        path = self.folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise HistoryError(
-                f"{path.parent} cannot be made ({error.strerror}): free space in {self.folder}, "
-                "or change its permissions"
-            ) from error
-        return path
-
-    def _blob(self, sha256: str) -> Path:
-        return self.folder / _client(sha256)
-
 
 def spans(numbers: Iterable[int]) -> str:
     """Return numbers as people write them, for example ``0–4, 7``."""
@@ -511,19 +384,3 @@ def spans(numbers: Iterable[int]) -> str:
         else:
             parts.append([number])
     return ", ".join("–".join(str(end) for end in part) for part in parts) or "none"
-
-
-def _weights(number: int) -> str:
-    return f"rounds/{number:06d}.safetensors"
-
-
-def _state(number: int) -> str:
-    return f"rounds/{number:06d}.state.safetensors"
-
-
-def _client(sha256: str) -> str:
-    return f"clients/{sha256}.bin"
-
-
-def _undone_by(row: Row, event: int) -> Row:
-    return Row(**vars(row) | {"undone_by": event})

@@ -1,0 +1,190 @@
+"""The files of a run's rounds: where they lie, writing, checking, moving, clearing up."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fedpdm.errors import HistoryError
+from fedpdm.history.index import Index, Row
+from fedpdm.history.record import RoundRecord
+from fedpdm.tensors import (
+    flatten_tree,
+    read_bytes,
+    sync_folder,
+    write_bytes,
+    write_tensors,
+)
+
+_FOLDERS = ("rounds", "rounds/undone", "clients")
+_ENDINGS = (".safetensors", ".bin", ".tmp")
+
+
+def weights_name(number: int) -> str:
+    return f"rounds/{number:06d}.safetensors"
+
+
+def state_name(number: int) -> str:
+    return f"rounds/{number:06d}.state.safetensors"
+
+
+def client_name(sha256: str) -> str:
+    return f"clients/{sha256}.bin"
+
+
+class RoundFiles:
+    """Files below the run folder, as the index knows them.
+
+    Args:
+        folder: the run folder.
+        index: says which files there should be.
+    """
+
+    def __init__(self, folder: Path, index: Index) -> None:
+        self.folder = folder
+        self._index = index
+        self._tidy = False
+
+    # Reading --------------------------------------------------------------------------
+
+    def path(self, row: Row, name: str) -> Path:
+        """Return where a file of a round lies; an undone one may not have been moved yet."""
+        path = self.folder / name
+        if row.live or path.exists():
+            return path
+        before = state_name(row.number) if name == row.state else weights_name(row.number)
+        unmoved = (self.folder / before).exists() and before not in self.known()
+        return self.folder / before if unmoved else path
+
+    def client(self, sha256: str) -> Path:
+        return self.folder / client_name(sha256)
+
+    def flaws(self, row: Row, sound: set[str]) -> list[str]:
+        """Return what is wrong with a round's files, each named; empty if all are as written.
+
+        Args:
+            row: the round.
+            sound: checksums of client states that were found whole; added to.
+        """
+        files = [(self.path(row, row.weights), row.weights_sha256)]
+        if row.state is not None and row.state_sha256 is not None:
+            files.append((self.path(row, row.state), row.state_sha256))
+        clients = sorted(set(self._index.states(row).values()) - sound)
+        found = []
+        for path, sha256 in [*files, *((self.client(sha256), sha256) for sha256 in clients)]:
+            try:
+                read_bytes(path, sha256)
+                sound.add(sha256)
+            except HistoryError as error:
+                found.append(str(error))
+        return found
+
+    def known(self) -> set[str]:
+        """Return the names of all files that the index knows, below the run folder."""
+        rows = self._index.rows("stored")
+        names = {name for row in rows for name in (row.weights, row.state) if name is not None}
+        return names | {client_name(sha256) for sha256 in self._index.clients()}
+
+    # Writing --------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Finish what an earlier change was cut off in, before the block and after it.
+
+        What a failed block leaves behind, the next one clears up.
+        """
+        if not self._tidy:
+            self._clear_up()
+        self._tidy = False
+        yield
+        self._settle()
+        self._tidy = True
+
+    def write_round(
+        self, record: RoundRecord, weights: Mapping[str, NDArray[Any]], state: Any, undone: bool
+    ) -> Row:
+        """Write a round's files, orphans until the index knows them, and return their row."""
+        names = weights_name(record.round), state_name(record.round)
+        if undone:
+            names = self._index.names_if_undone(record.round, record.attempt)
+        skeleton, arrays = (None, {}) if state is None else flatten_tree(state)
+        return Row(
+            id=0,  # given by the index
+            number=record.round,
+            attempt=record.attempt,
+            live=not undone,
+            stored=True,
+            undone_by=None,
+            weights=names[0],
+            weights_sha256=write_tensors(self._place(names[0]), weights),
+            state=names[1] if arrays else None,
+            state_sha256=write_tensors(self._place(names[1]), arrays) if arrays else None,
+            skeleton=skeleton,
+        )
+
+    def write_clients(self, states: Mapping[str, bytes]) -> dict[str, str]:
+        """Write the states that the head does not share; return plant → sha256."""
+        there = set(self._index.states_now().values())
+        result = {}
+        for site, content in states.items():
+            result[site] = sha256 = hashlib.sha256(content).hexdigest()
+            if sha256 not in there:
+                write_bytes(self._place(client_name(sha256)), content)
+                there.add(sha256)
+        return result
+
+    def discard(self, names: Iterable[str]) -> None:
+        """Delete files that the index has given up."""
+        for name in names:
+            with contextlib.suppress(OSError):  # else the next process clears up
+                os.unlink(self.folder / name)
+
+    def _clear_up(self) -> None:
+        self._settle()
+        known = self.known()
+        for place in _FOLDERS:
+            with contextlib.suppress(OSError):
+                for path in (self.folder / place).iterdir():
+                    if path.name.endswith(_ENDINGS) and f"{place}/{path.name}" not in known:
+                        path.unlink()
+
+    def _settle(self) -> None:
+        """Move the files of undone rounds out of the way of the rounds that replace them."""
+        known = self.known()
+        moved = set()
+        for row in self._index.last_undone():
+            names = [(row.weights, weights_name(row.number)), (row.state, state_name(row.number))]
+            for name, before in names:
+                source = self.folder / before
+                if name is None or before in known or not source.exists():
+                    continue
+                target = self._place(name)
+                if target.exists():
+                    continue
+                try:
+                    os.replace(source, target)
+                except OSError as error:
+                    raise HistoryError(
+                        f"{source} cannot be moved to {name} ({error.strerror}): free space in "
+                        f"{self.folder} or change its permissions; the next command moves it"
+                    ) from error
+                moved |= {source.parent, target.parent}
+        for folder in moved:
+            sync_folder(folder)
+
+    def _place(self, name: str) -> Path:
+        path = self.folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HistoryError(
+                f"{path.parent} cannot be made ({error.strerror}): free space in {self.folder}, "
+                "or change its permissions"
+            ) from error
+        return path
