@@ -22,7 +22,7 @@ from rich.text import Text
 
 from fedpdm.evaluation.wording import EVENTS, MINUS, MISSING, duration, metric, number
 
-ASCII = {MINUS: "-", MISSING: "-", "±": "=", "…": "...", "\u202f": " "}
+ASCII = {MINUS: "-", MISSING: "-", "±": "=", "…": "...", "\u202f": " ", "\u00a0": " "}
 """What stands for a character where the console has no Unicode."""
 PLAIN_WIDTH = 100
 """Columns assumed where there is no terminal to ask."""

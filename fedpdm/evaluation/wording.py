@@ -134,7 +134,7 @@ def percent(value: object, digits: int = 1) -> str:
     """Return a share as a percentage."""
     if not isinstance(value, int | float) or math.isnan(value):
         return MISSING
-    return f"{number(100 * value, digits)} %"
+    return f"{number(100 * value, digits)}\u00a0%"
 
 
 def size(count: object) -> str:

@@ -154,7 +154,7 @@ def test_numbers_are_written_for_people(value: Any, digits: int, sign: bool, tex
 
 
 def test_shares_sizes_times_and_lists_are_written_for_people() -> None:
-    assert percent(0.0309) == "3.1 %"
+    assert percent(0.0309) == "3.1\u00a0%"
     assert [size(n) for n in (12, 4_500, 2_340_000, 1.5e9)] == ["12 B", "4.5 kB", "2.3 MB", "1.50 GB"]  # fmt: skip # noqa: E501
     assert [duration(s) for s in (0.44, 12.2, 200, 7500)] == ["0.4 s", "12 s", "3 min 20 s", "2 h 05 min"]  # fmt: skip # noqa: E501
     assert listing(["a"]) == "a"
