@@ -8,7 +8,7 @@ ARGS    ?=
 
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip
-INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(PIP) install -qq --disable-pip-version-check -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
 
 # Real data beside the checkout is used where nothing else is said.
