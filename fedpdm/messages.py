@@ -34,7 +34,9 @@ MOMENTS_QUERY = "query.moments"
 
 def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """Return named arrays as a record."""
-    return ArrayRecord({name: Array(np.array(a, order="C", copy=None)) for name, a in arrays.items()})
+    return ArrayRecord(
+        {name: Array(np.array(a, order="C", copy=None)) for name, a in arrays.items()}
+    )
 
 
 def from_record(record: ArrayRecord) -> Arrays:

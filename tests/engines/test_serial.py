@@ -108,7 +108,7 @@ def test_the_engine_imports_neither_ray_nor_the_flower_cli(tmp_path: Path) -> No
 
     code = (
         "import sys, fedpdm.run, fedpdm.engines.serial\n"
-        "print([m for m in sys.modules if m == 'ray' or m.startswith('flwr.cli')])"
+        "print([m for m in sys.modules if m == 'ray' or (m + '.').startswith('flwr.cli.')])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
