@@ -23,8 +23,8 @@ from fedpdm.errors import HistoryError
 Arrays = dict[str, NDArray[Any]]
 
 _DTYPES = frozenset(
-    ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
-    + ["float16", "float32", "float64", "complex64"]
+    {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+    | {"float16", "float32", "float64", "complex64"}
 )
 _JSON_INT = 2**63
 
@@ -102,7 +102,7 @@ def read_bytes(path: Path, sha256: str | None = None) -> bytes:
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> Arrays:
-    """Return the tensors in ``path``, as arrays of their own memory.
+    """Return the tensors in ``path`` by name in alphabetical order, in memory of their own.
 
     Raises:
         HistoryError: the file is missing, truncated, altered, or not safetensors.
@@ -112,7 +112,8 @@ def read_tensors(path: Path, sha256: str | None = None) -> Arrays:
 
     content = read_bytes(path, sha256)
     try:
-        return {name: np.array(value) for name, value in load(content).items()}
+        # The library's own order differs from call to call; sums over tensors must not.
+        return {name: np.array(value) for name, value in sorted(load(content).items())}
     except (SafetensorError, ValueError, KeyError) as error:
         raise HistoryError(f"{path} is damaged: {error}") from error
 

@@ -105,7 +105,7 @@ def test_dtype_shape_and_bits_are_kept(tmp_path):
     }
     sha256 = write_tensors(tmp_path / "a", tensors)
     found = read_tensors(tmp_path / "a", sha256)
-    assert set(found) == set(tensors)
+    assert list(found) == sorted(tensors)
     assert all(identical(found[name], tensors[name]) for name in tensors)
     assert all(array.flags.writeable and array.flags.c_contiguous for array in found.values())
 

@@ -118,8 +118,8 @@ class RoundFiles:
             id=0,  # given by the index
             number=record.round,
             attempt=record.attempt,
-            live=not undone,
-            stored=True,
+            live=int(not undone),
+            stored=1,
             undone_by=None,
             weights=names[0],
             weights_sha256=write_tensors(self._place(names[0]), weights),

@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ SCHEMA = 1
 
 _TABLES = f"""
     PRAGMA user_version = {SCHEMA};
-    CREATE TABLE setting (name TEXT PRIMARY KEY, value INTEGER);
+    CREATE TABLE setting (name TEXT PRIMARY KEY, value);
     -- Every round that was ever finished. The live ones are 0, 1, … without a gap, and the
     -- head is the last of them; weights and state are paths below the run folder.
     CREATE TABLE round (
@@ -58,8 +58,8 @@ class Row:
     id: int
     number: int
     attempt: int
-    live: bool  # SQLite's 0 or 1
-    stored: bool
+    live: int  # 0 or 1, as SQLite has it
+    stored: int
     undone_by: int | None
     weights: str
     weights_sha256: str
@@ -113,7 +113,7 @@ class Index:
             temporary.unlink(missing_ok=True)
             with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
                 connection.execute("PRAGMA synchronous = EXTRA")
-                settings = {"attempt": 0, "keep": keep, "rollbacks": 0, "retry": 0}
+                settings = {"attempt": 0, "keep": keep, "rollbacks": 0, "retry": 0, "seal": None}
                 connection.executescript(f"BEGIN; {_TABLES}")
                 connection.executemany("INSERT INTO setting VALUES (?, ?)", settings.items())
                 connection.execute("COMMIT")
@@ -135,6 +135,7 @@ class Index:
         self._all("BEGIN IMMEDIATE")
         try:
             yield
+            self._all("UPDATE setting SET value = ? WHERE name = 'seal'", self._seal())
             self._commit()
         except BaseException:
             if self._connection.in_transaction:
@@ -144,9 +145,8 @@ class Index:
 
     # Reading --------------------------------------------------------------------------
 
-    def setting(self, name: str) -> int | None:
-        value: int | None = self._one("SELECT value FROM setting WHERE name = ?", name)
-        return value
+    def setting(self, name: str) -> Any:
+        return self._one("SELECT value FROM setting WHERE name = ?", name)
 
     def head(self) -> int | None:
         number: int | None = self._one("SELECT max(number) FROM round WHERE live")
@@ -167,7 +167,7 @@ class Index:
             ((text, recorded),) = self._all("SELECT record, digest FROM round WHERE id = ?", row.id)
             if recorded != _digest_of(row, text):
                 raise self._damaged(f"round {row.number} was altered")
-            self._records[row.id] = RoundRecord.from_dict(json.loads(text) | {"undone": False})
+            self._records[row.id] = RoundRecord.from_dict(json.loads(text))
         record = self._records[row.id]
         return record if row.live else RoundRecord(**vars(record) | {"undone": True})
 
@@ -260,10 +260,8 @@ class Index:
         head = self.head()
         for row in self.rows("live AND number > ?", beyond):
             weights, state = self.names_if_undone(row.number, row.attempt)
-            self._all(
-                "UPDATE round SET live = 0, undone_by = ?, weights = ?, state = ? WHERE id = ?",
-                event, weights, state if row.state else None, row.id,
-            )  # fmt: skip
+            state_if_any = state if row.state else None
+            self._change(row, live=0, undone_by=event, weights=weights, state=state_if_any)
         self._all(
             "INSERT INTO client_state"
             " SELECT site, sha256, max(first, ?), coalesce(last, ?), ? FROM client_state"
@@ -311,12 +309,13 @@ class Index:
         Protected is what was so at any head that can still be returned to.
         """
         oldest = head - keep + 1
-        self._all(
-            "UPDATE round SET stored = 0 WHERE live AND stored AND number < ? AND number NOT IN ("
+        for row in self.rows(
+            "live AND stored AND number < ? AND number NOT IN ("
             " SELECT round FROM protection WHERE head >="
             " (SELECT coalesce(max(head), 0) FROM protection WHERE head <= ?))",
             oldest, oldest,
-        )  # fmt: skip
+        ):  # fmt: skip
+            self._change(row, stored=0)
         self._all(
             "DELETE FROM client_state WHERE undone_by IS NULL AND last IS NOT NULL AND NOT EXISTS"
             " (SELECT 1 FROM round WHERE live AND stored AND number BETWEEN first AND last)"
@@ -334,9 +333,33 @@ class Index:
                 f"here {SCHEMA})"
             )
         self._all("PRAGMA synchronous = EXTRA")
-        numbers = [number for (number,) in self._all("SELECT number FROM round WHERE live")]
-        if sorted(numbers) != list(range(len(numbers))):
-            raise self._damaged("a finished round is missing in it")
+        self._all("BEGIN")  # one look, whatever a run writes meanwhile
+        try:
+            intact = self.setting("seal") in (None, self._seal())
+        finally:
+            self._all("ROLLBACK")
+        if not intact:
+            raise self._damaged("it was altered")
+
+    def _change(self, row: Row, **columns: object) -> None:
+        (text,) = self._all("SELECT record FROM round WHERE id = ?", row.id)[0]
+        columns["digest"] = _digest_of(replace(row, **columns), text)  # type: ignore[arg-type]
+        changes = ", ".join(f"{name} = ?" for name in columns)
+        self._all(f"UPDATE round SET {changes} WHERE id = ?", *columns.values(), row.id)
+
+    def _seal(self) -> str:
+        """Return a checksum over what has none of its own; rounds and events only counted."""
+        return digest(
+            self._all("SELECT * FROM setting WHERE name != 'seal' ORDER BY name"),
+            *(
+                self._all(f"SELECT * FROM {table} ORDER BY 1, 2")
+                for table in ("exclusion", "repeated", "protection")
+            ),
+            *(
+                self._one(f"SELECT count(*) FROM {table}")
+                for table in ("round", "event", "client_state")
+            ),
+        )
 
     def _all(self, statement: str, *values: object) -> list[Any]:
         with self._explained():
@@ -378,6 +401,4 @@ class Index:
 
 
 def _digest_of(row: Row, record: str) -> str:
-    return digest(
-        row.number, row.attempt, row.weights_sha256, row.state_sha256, row.skeleton, record
-    )
+    return digest(*(value for name, value in vars(row).items() if name != "id"), record)
