@@ -75,7 +75,8 @@ def test_failure_modes_and_product_id_do_not_reach_the_features(
 def test_derived_features_by_hand(tmp_path: Path, lines: list[str]) -> None:
     row = "1,H1,H,300.0,310.5,1500,40.0,100,1,0,0,0,0,0"
     rows = read_ai4i(write(tmp_path, [HEADER, row, *lines[2:]]), ai4i.FEATURES["physics"])
-    expected = [300, 310.5, 1500, 40, 100, 2, 10.5, 40 * 1500 * 2 * np.pi / 60, 40 / 1500, 4000]
+    power = 40 * 1500 * 2 * np.pi / 60
+    expected = [10.5, 1500, 300, 310.5, power, 40, 100, 40 / 1500, 2, 4000]
     np.testing.assert_allclose(rows.values[0], expected)
     assert rows.label is not None and rows.label[0] == 1
 
