@@ -42,8 +42,10 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     """
     result = []
     for argument in arguments:
-        match = re.fullmatch(r"site=([\w.-]+(?:,[\w.-]+)*)", argument)
+        match = re.fullmatch(r"site=([\w.,-]+)", argument)
         if match:
+            if "" in match[1].split(","):
+                raise ConfigError(f"{argument}: a plant's name is missing beside a comma")
             argument = f"site=[{match[1]}]"
         for group in re.findall(r"\[([^\]]*)\]", argument) if argument.startswith("site=") else ():
             names = [name.strip() for name in group.split(",") if name.strip()]
@@ -98,6 +100,8 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) -> None:
     """Run ``task`` under Hydra: one run, or one per combination with ``-m``.
 
+    A combination that fails does not end a sweep; the first failure is raised at its end.
+
     Raises:
         ConfigError: Hydra refuses the command line.
         FedPdmError: what the task raises.
@@ -107,6 +111,15 @@ def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) ->
     for folder in config_dirs(arguments):
         if not Path(folder).is_dir():
             raise ConfigError(f"--config-dir {folder} is not a folder")
+    failures: list[Exception] = []
+
+    def guarded(cfg: DictConfig) -> object:
+        try:
+            return task(cfg)
+        except Exception as error:  # Hydra would print a line of its own about it
+            failures.append(error)
+            return None
+
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     # Hydra prints its own errors and exits with 1; asked for full errors, it raises them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -115,12 +128,14 @@ def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) ->
         main = hydra.main(
             version_base=VERSION_BASE, config_path=str(conf_dir()), config_name="config"
         )
-        main(task)()
+        main(guarded)()
     finally:
         sys.argv = before
         os.environ.pop("HYDRA_FULL_ERROR")
         if full is not None:
             os.environ["HYDRA_FULL_ERROR"] = full
+    if failures:
+        raise failures[0]
 
 
 def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -129,8 +144,7 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: names the key, the value and the default.
     """
-    choices = [o for o in overrides if o.lstrip("+~").split("=")[0].split("@")[0] in groups()]
-    default = hydra.compose("config", overrides=choices)
+    default = hydra.compose("config", overrides=_choices(overrides))
     for key in _changed(overrides):
         old, new = _select(default, key), _select(cfg, key)
         numeric = isinstance(old, int | float) and not isinstance(old, bool)
@@ -138,6 +152,11 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
             raise ConfigError(f"{key}={new} must be a number (default {old})")
         if isinstance(old, bool) and not isinstance(new, bool):
             raise ConfigError(f"{key}={new} must be true or false (default {str(old).lower()})")
+
+
+def _choices(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that choose an option of a group."""
+    return [o for o in overrides if o.lstrip("+~").split("=")[0].split("@")[0] in groups()]
 
 
 def _changed(overrides: Sequence[str]) -> list[str]:
@@ -176,9 +195,9 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
     if match := re.search(r"[Kk]ey '([^']+)' is not in struct", text):
         path = re.search(r"full_key: (\S+)", text)
         key = path[1] if path else match[1]
-        return ConfigError(f"there is no option {key!r}; {_siblings(key)}")
+        return ConfigError(f"there is no option {key!r}; {_siblings(key, arguments)}")
     if match := re.search(r"Could not override '([^']+)'", text):
-        return ConfigError(f"there is no option {match[1]!r}; {_siblings(match[1])}")
+        return ConfigError(f"there is no option {match[1]!r}; {_siblings(match[1], arguments)}")
     if match := re.search(r"Could not find '([\w/@-]+)'", text):
         return ConfigError(
             f"there is no option group {match[1]!r}; there are {', '.join(groups())}"
@@ -187,11 +206,15 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
     return ConfigError(f"the command line cannot be read: {lines[0]}" if lines else "bad options")
 
 
-def _siblings(key: str) -> str:
+def _siblings(key: str, arguments: Sequence[str]) -> str:
+    """Say what stands beside a key that does not exist, with the options that were chosen."""
     parent, _, last = key.rpartition(".")
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        cfg = hydra.compose("config")
+        try:
+            cfg = hydra.compose("config", overrides=_choices(rewrite(arguments)))
+        except Exception:  # options of a --config-dir are not seen here
+            cfg = hydra.compose("config")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     names = sorted(str(name) for name in node) if OmegaConf.is_config(node) else []
     return _suggest(last, names) if names else "see --help"
