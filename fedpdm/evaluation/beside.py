@@ -49,6 +49,10 @@ class BesideTheRun:
             lightest = loads.index(min(loads))
             self._shares[lightest].append(piece)
             loads[lightest] += self._cost(piece)
+        # Imported once here, a second and more, instead of once in every child.
+        import sklearn.ensemble
+        import sklearn.metrics  # noqa: F401
+
         can_fork = hasattr(os, "fork") and bench.device.type == "cpu" and processes > 0
         self._children: dict[int, int] = {}
         for number, share in enumerate(self._shares):
