@@ -11,6 +11,9 @@ PIP     := $(BIN)/python -m pip
 INSTALL := $(PIP) install -qq --disable-pip-version-check -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
 
+# In a variable, because the comma would end an argument of $(or …).
+TWO_PLANTS := site=detroit,houston
+
 # Real data beside the checkout is used where nothing else is said.
 ifeq ($(origin FEDPDM_DATA),undefined)
 ifneq ($(wildcard ../shared/data/.),)
@@ -28,7 +31,7 @@ help: ## list the targets
 	  | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 simulate: $(VENV)/.run-stamp ## run a federation: make simulate ARGS="site=houston rounds=20"
-	$(BIN)/python -m fedpdm.simulate $(or $(ARGS),site=detroit,houston)
+	$(BIN)/python -m fedpdm.simulate $(or $(ARGS),$(TWO_PLANTS))
 
 test: $(VENV)/.dev-stamp ## run all tests; some of them: make test ARGS="-k history"
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

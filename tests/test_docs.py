@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -124,6 +127,27 @@ def test_every_make_target_exists() -> None:
     for page, text in texts():
         named = set(re.findall(r"(?:^ {4}|`)make ([a-z]+)", text, re.MULTILINE))
         assert named <= targets, f"{page} names {named - targets}"
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ((), "-m fedpdm.simulate site=detroit,houston"),
+        (("ARGS=site=houston rounds=20",), "-m fedpdm.simulate site=houston rounds=20"),
+    ],
+)
+def test_make_simulate_runs_the_readme_s_command(given: tuple[str, ...], command: str) -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("make is not installed")
+    # Tests may themselves run below make, whose settings must not leak in.
+    inherited = {"ARGS", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"}
+    clean = {name: value for name, value in os.environ.items() if name not in inherited}
+    done = subprocess.run(
+        [make, "--dry-run", "simulate", *given], cwd=ROOT, env=clean, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith(command)
 
 
 def test_every_link_leads_somewhere() -> None:

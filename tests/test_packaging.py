@@ -120,6 +120,15 @@ def test_away_from_the_checkout_the_wheel_shows_help_and_composes(
     assert list(tmp_path.iterdir()) == [], "a look at the config writes nothing"
 
 
+def test_away_from_the_checkout_the_wheel_runs_a_federation(
+    site_packages: Path, tmp_path: Path
+) -> None:
+    options = ["model=mlp", "data.days=120", "debug=quick", "baselines.max_plants=0"]
+    in_wheel(site_packages, tmp_path, "-m", "fedpdm", "simulate", "site=houston", *options)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert {"summary.json", "report.html"} <= {file.name for file in run.iterdir()}
+
+
 def test_in_a_checkout_the_config_is_the_one_beside_the_package() -> None:
     assert _conf.conf_dir() == ROOT / "conf"
 
