@@ -211,6 +211,7 @@ def test_the_monitor_keeps_the_bad_round_that_it_refuses(folder):
     assert [event["kind"] for event in history.events()] == ["warning", "rollback"]
     assert history.events()[-1]["by"] == "monitor"
     assert history.events()[-1]["round"] == 4
+    assert len(history._index._all("SELECT * FROM client_state")) == 4, "no plant's state changed"
     commit(history, 4)
     assert same(history.weights(4, attempt=0), weights(4, 0))
     assert repr(history.strategy_state(4, attempt=0)) == repr(state(4, 0))

@@ -200,9 +200,7 @@ def test_names_are_not_read_as_markup(tmp_path, capsys):
     with History.create(tmp_path / "run") as history:
         event = {"kind": "site-failed", "site": plant, "message": "[/] odd"}
         sites = {plant: {"examples": 1}}
-        history.commit(
-            record(0, events=(event,), sites=sites), {tensor: weights(0)["lstm.weight"]}
-        )
+        history.commit(record(0, events=(event,), sites=sites), {tensor: weights(0)["lstm.weight"]})
     text = said(capsys, "show", tmp_path / "run", 0)
     for part in (plant, tensor, "[/] odd"):
         assert part in text

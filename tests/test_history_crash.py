@@ -372,6 +372,30 @@ def test_a_flipped_bit_in_the_index_never_changes_what_is_read(tmp_path, fast_di
     assert found > 20
 
 
+@pytest.mark.parametrize(
+    "alteration",
+    [
+        "UPDATE setting SET value = value + 1 WHERE name = 'attempt'",
+        "DELETE FROM setting WHERE name = 'keep'",
+        "DELETE FROM round WHERE number = (SELECT max(number) FROM round)",
+        "DELETE FROM event",
+        "DELETE FROM client_state WHERE site = 'houston'",
+        "UPDATE exclusion SET site = 'dallas'",
+        "INSERT INTO protection VALUES (1, 1)",
+    ],
+)
+def test_an_index_that_was_altered_is_not_believed(tmp_path, fast_disk, alteration):
+    folder = tmp_path / "run"
+    with filled(folder, 4) as history:
+        history.rollback(3, by="person", reason="?", exclude=["houston"])
+    connection = sqlite3.connect(folder / "history.sqlite")
+    connection.execute(alteration)
+    connection.commit()
+    connection.close()
+    with pytest.raises(HistoryError, match=r"history.sqlite is damaged \(it was altered\)"):
+        History.open(folder)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_a_truncated_index_is_damaged(tmp_path, fast_disk, share):
     folder = tmp_path / "run"

@@ -41,7 +41,7 @@ class HistoryMachine(RuleBasedStateMachine):
         self.gone: list[tuple[int, int]] = []
         self.raised = 0
         self.again: dict[int, int] = {}
-        self.left_out: list[tuple[int, int, str]] = []
+        self.left_out: list[tuple[int, str]] = []
 
     def teardown(self) -> None:
         self._quiet.__exit__(None, None, None)
@@ -81,7 +81,7 @@ class HistoryMachine(RuleBasedStateMachine):
         self._cut(to)
         self.again = {n: a for n, a in self.again.items() if n <= to}
         rounds = range(to + 1, max(last, to + 1) + 1)
-        self.left_out += [(n, self.raised, plant) for n in rounds for plant in out]
+        self.left_out += [(n, plant) for n in rounds for plant in out]
 
     def _cut(self, to: int) -> None:
         self.gone += [(n, self.live[n]) for n in range(to + 1, len(self.live))]
@@ -110,8 +110,7 @@ class HistoryMachine(RuleBasedStateMachine):
         assert sorted(undone(self.history)) == sorted(self.gone)
         assert self.history.attempt == self.attempt
         for number in (len(self.live), len(self.live) + 1):
-            now = self.again.get(number, self.raised)
-            expected = {p for n, since, p in self.left_out if n == number and since <= now}
+            expected = {plant for n, plant in self.left_out if n == number}
             assert self.history.excluded(number) == expected
         assert_live_sound(self.history)
         assert files(self.folder) == self.history._files.known()

@@ -42,8 +42,8 @@ _TABLES = f"""
         site TEXT NOT NULL, sha256 TEXT NOT NULL,
         first INTEGER NOT NULL, last INTEGER, undone_by INTEGER);
     CREATE INDEX open_state ON client_state (site) WHERE last IS NULL AND undone_by IS NULL;
-    -- From this attempt on, the round does without the site.
-    CREATE TABLE exclusion (round INTEGER, site TEXT, attempt INTEGER);
+    -- When it is repeated, the round does without the site.
+    CREATE TABLE exclusion (round INTEGER, site TEXT);
     -- Rounds lost to damage are repeated under the attempt that they had.
     CREATE TABLE repeated (round INTEGER PRIMARY KEY, attempt INTEGER NOT NULL);
     -- The round to keep, as it was known when head was the head.
@@ -207,11 +207,7 @@ class Index:
         return again if again is not None else int(self.setting("attempt") or 0)
 
     def excluded(self, number: int) -> set[str]:
-        found = self._all(
-            "SELECT site FROM exclusion WHERE round = ? AND attempt <= ?",
-            number, self.attempt(number),
-        )  # fmt: skip
-        return {site for (site,) in found}
+        return {site for (site,) in self._all("SELECT site FROM exclusion WHERE round = ?", number)}
 
     def protected(self) -> int | None:
         number: int | None = self._one("SELECT round FROM protection ORDER BY head DESC LIMIT 1")
@@ -283,10 +279,10 @@ class Index:
             name = f"{base}-{again}"
         return f"{name}.safetensors", f"{name}.state.safetensors"
 
-    def exclude(self, rounds: range, sites: list[str], attempt: int) -> None:
+    def exclude(self, rounds: range, sites: list[str]) -> None:
         for number in rounds:
             for site in sites:
-                self._all("INSERT INTO exclusion VALUES (?, ?, ?)", number, site, attempt)
+                self._all("INSERT INTO exclusion VALUES (?, ?)", number, site)
 
     def forgive(self, beyond: int) -> None:
         self._all("DELETE FROM exclusion WHERE round > ?", beyond)
@@ -294,11 +290,10 @@ class Index:
     def repeat(self, number: int, attempt: int) -> None:
         self._all("INSERT OR REPLACE INTO repeated VALUES (?, ?)", number, attempt)
 
-    def raise_attempt(self, beyond: int) -> int:
-        """Run the rounds after ``beyond`` under a new attempt, and return it."""
+    def raise_attempt(self, beyond: int) -> None:
+        """Run the rounds after ``beyond`` under a new attempt."""
         self._all("DELETE FROM repeated WHERE round > ?", beyond)
         self._all("UPDATE setting SET value = value + 1 WHERE name = 'attempt'")
-        return int(self.setting("attempt") or 0)
 
     def protect(self, head: int, number: int) -> None:
         self._all("INSERT OR REPLACE INTO protection VALUES (?, ?)", head, number)

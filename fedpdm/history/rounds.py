@@ -272,7 +272,7 @@ class History:
                 self._index.undo(to_round, number)
                 if extra is not None:
                     self._index.add(bad, replace(extra, undone_by=number))
-                attempt = self._index.raise_attempt(to_round)
+                self._index.raise_attempt(to_round)
                 if by == "person":
                     self._index.forgive(to_round)
                     self._index.set("rollbacks", 0)
@@ -281,7 +281,7 @@ class History:
                     self._index.set("rollbacks", self.consecutive_rollbacks() + 1)
                     self._index.set("retry", max(self._index.setting("retry") or 0, bad.round))
                 last = max(head.round, bad.round, to_round + 1)
-                self._index.exclude(range(to_round + 1, last + 1), out, attempt)
+                self._index.exclude(range(to_round + 1, last + 1), out)
 
     def recover(self) -> list[Event]:
         """Check the files of every round; go back to the last good one if the head is damaged.
