@@ -237,12 +237,14 @@ def _print_sites(console: Console, record: RoundRecord) -> None:
         return
     names = list(dict.fromkeys(key for site in record.sites.values() for key in site))
     plain = [name for name in names if name != "validation"]
-    judged = list(
-        dict.fromkeys(k for s in record.sites.values() for k in (s.get("validation") or {}))
-    )
-    table = _table("plants")
+    judged = [
+        name
+        for name in dict.fromkeys(k for s in record.sites.values() for k in s.get("validation", {}))
+        if name != "num-examples"
+    ]
+    table = _table(f"plants (from {judged[0]} on: validation data)" if judged else "plants")
     table.add_column("plant")
-    for name in [*plain, *(f"validation {key}" for key in judged)]:
+    for name in [*plain, *judged]:
         table.add_column(name.replace("_", " "), justify="right")
     for site, values in record.sites.items():
         validation = values.get("validation") or {}
