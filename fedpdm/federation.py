@@ -168,8 +168,8 @@ class Federation:
         if classes and len(np.unique(np.concatenate(classes))) < 2:
             kind = "failure" if 1 not in np.concatenate(classes) else "healthy row"
             raise DataError(
-                f"no {kind} in the training data of any plant ({', '.join(s.name for s in sites)}): "
-                "nothing can be learned; bring a longer record, raise task.horizon, or check the "
+                f"no {kind} in the training data of any plant "
+                f"({', '.join(s.name for s in sites)}): nothing can be learned; bring a longer record, raise task.horizon, or check the "
                 "failure log"
             )
         return warnings
@@ -184,8 +184,8 @@ class Federation:
                 f"{lives.max() if len(lives) else 0} rows); lower data.window or bring more rows"
             )
         return (
-            f"{site.name}: {len(rows)} rows give {len(site.train)} training windows, at least 2 are "
-            "needed; bring a longer record, or lower data.window or task.horizon"
+            f"{site.name}: {len(rows)} rows give {len(site.train)} training windows, at least 2 "
+            "are needed; bring a longer record, or lower data.window or task.horizon"
         )
 
 

@@ -32,8 +32,9 @@ def take_over_sampling(strategy: Strategy, sites: int) -> float:
     needed = int(getattr(strategy, "min_sites", 1))
     if sampled < needed:
         raise ConfigError(
-            f"strategy {type(strategy).__name__} needs at least {needed} plants in a round, this run "
-            f"samples {sampled} of {sites}; add plants (site=…, replicas=…) or choose another strategy"
+            f"strategy {type(strategy).__name__} needs at least {needed} plants in a round, this "
+            f"run samples {sampled} of {sites}; add plants (site=…, replicas=…) or choose another "
+            "strategy"
         )
     for name, value in {
         "fraction_train": 1.0, "fraction_evaluate": 1.0, "min_train_nodes": 1,

@@ -263,7 +263,7 @@ def test_all_checkpoints_corrupt(run: Path, capsys: pytest.CaptureFixture[str]) 
         file.write_bytes(file.read_bytes()[:-10])
     code = main([f"resume={run}", "rounds=4"])
     message = capsys.readouterr().err
-    assert code == 2 and "000003.safetensors" in message or "good" in message
+    assert (code == 2 and "000003.safetensors" in message) or "good" in message
 
 
 def test_a_damaged_last_round_is_named_and_the_one_before_is_used(

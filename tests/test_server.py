@@ -81,20 +81,20 @@ def test_the_evaluated_model_has_the_federated_running_statistics(tmp_path: Path
 
 
 def test_the_strategy_never_sees_buffers(tmp_path: Path) -> None:
-    class Watching(FedAvg):
-        seen: set[str] = set()
+    seen: set[str] = set()
 
+    class Watching(FedAvg):
         def aggregate_train(self, server_round, replies):  # type: ignore[no-untyped-def]
             replies = list(replies)
             for reply in replies:
                 assert set(reply.content.array_records) == {ARRAYS}
                 assert set(reply.content.metric_records) == {METRICS}
-                self.seen |= set(reply.content.array_records[ARRAYS])
+                seen.update(reply.content.array_records[ARRAYS])
             return super().aggregate_train(server_round, replies)
 
     run = federate(tmp_path, Watching(), rounds=1, model="cnn")
-    assert Watching.seen == set(run.loop.trainable)
-    assert not any("running" in name or "tracked" in name for name in Watching.seen)
+    assert seen == set(run.loop.trainable)
+    assert not any("running" in name or "tracked" in name for name in seen)
 
 
 def test_each_round_trains_its_seeded_sample_in_site_order(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_files_are_read_when_first_needed_and_once(
 
 
 def spoil(folder: Path, how: str) -> Path:
-    train, test, left = (folder / f"cmapss/{k}_FD001.txt" for k in ("train", "test", "RUL"))
+    train, _, left = (folder / f"cmapss/{k}_FD001.txt" for k in ("train", "test", "RUL"))
     lines = train.read_text().splitlines()
     cells = lines[6].split()
 

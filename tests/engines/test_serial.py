@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -16,8 +17,6 @@ from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import HistoryError
 from fedpdm.messages import from_record, to_record
 from tests.federated import federate
-
-import numpy as np
 
 
 def counting_app() -> ClientApp:
