@@ -169,8 +169,8 @@ class Federation:
             kind = "failure" if 1 not in np.concatenate(classes) else "healthy row"
             raise DataError(
                 f"no {kind} in the training data of any plant "
-                f"({', '.join(s.name for s in sites)}): nothing can be learned; bring a longer record, raise task.horizon, or check the "
-                "failure log"
+                f"({', '.join(s.name for s in sites)}): nothing can be learned; bring a longer "
+                "record, raise task.horizon, or check the failure log"
             )
         return warnings
 

@@ -335,8 +335,12 @@ class RoundLoop:
             {site: pack_state(state) for site, state in states.items()},
         )
         self._head = record
+        self._protect_best()
+
+    def _protect_best(self) -> None:
+        """Keep the best round's weights, whatever ``history.keep`` says."""
         best = best_round(self.history.rounds(), self.task)
-        if best:
+        if best is not None:
             self.history.protect(best)
 
     def _return_to_head(self) -> None:
