@@ -21,6 +21,7 @@ import torch
 OVERRIDES = (
     "site=detroit,houston", "strategy=fedadam", "rounds=12", "model=mlp", "seed=3",
     "strategy.fraction_train=1.0", "baselines.max_plants=0",
+    "sites.detroit.machines=8", "sites.houston.machines=8",
 )  # fmt: skip
 
 
