@@ -89,6 +89,12 @@ def killed_once(folder: Path, delay: float) -> int | None:
 
 def main(kills: int, base: Path) -> None:
     torch.set_num_threads(1)
+    # What a run imports late is imported once here, and not in every child.
+    import jinja2  # noqa: F401
+    import pandas  # noqa: F401
+    import sklearn.ensemble
+    import sklearn.metrics  # noqa: F401
+
     import fedpdm.evaluation.report
     import fedpdm.run  # noqa: F401
 
