@@ -54,23 +54,23 @@ class TinySource(Source):
         machines, count = settings.get("machines", 4), settings.get("rows", 120)
         random = numpy_generator(self._seed, "tiny", site)
         life = 30 + int(random.integers(10))
-        age = np.arange(count) % life
+        # Machines are at different ages when the record begins, so every split has failures.
+        step = np.arange(count) + random.integers(life, size=machines)[:, None]
+        left = (life - 1 - step % life).astype(float)
+        observed = np.broadcast_to(count - 1.0 - np.arange(count), left.shape)
+        fails = left <= observed
         values = random.normal(size=(machines * count, 3))
-        wear = np.tile(np.exp(-(life - 1 - age) / 4.0), machines)
-        values[:, 1] += 3.0 * wear
+        values[:, 1] += 3.0 * np.exp(-left.ravel() / 4.0)
         values[:, 2] = 5.0 + random.normal()
         number = np.repeat(np.arange(machines), count)
-        ends = np.tile((np.arange(count) // life + 1) * life <= count, machines)
-        left = np.tile(life - 1.0 - age, machines)
-        observed = np.tile(count - 1.0 - np.arange(count), machines)
         rows = Rows(
             features=self.features,
             values=values,
             machine=np.array([f"{site}-{n}" for n in number]),
             time=np.tile(np.arange(count, dtype=float), machines),
-            life=np.tile(np.arange(count) // life, machines).astype(np.int64),
-            time_to_failure=np.where(ends, left, np.nan),
-            observed=np.where(ends, left, observed),
+            life=(step // life).ravel().astype(np.int64),
+            time_to_failure=np.where(fails, left, np.nan).ravel(),
+            observed=np.minimum(left, observed).ravel(),
             split=np.zeros(machines * count, dtype=np.int8),
             condition=np.zeros(machines * count, dtype=np.int64),
         )
