@@ -15,7 +15,9 @@ from tests.tiny import TinySource
 
 
 def federation(**sites: dict[str, int]) -> Federation:
-    return Federation(TinySource(sites or {"a": {"machines": 8}, "b": {"machines": 8}}), Failure(4.0))
+    return Federation(
+        TinySource(sites or {"a": {"machines": 8}, "b": {"machines": 8}}), Failure(4.0)
+    )
 
 
 def test_nothing_is_read_before_it_is_needed() -> None:

@@ -1,0 +1,226 @@
+"""The command from end to end, on generated plants."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedpdm.history import History
+from fedpdm.simulate import main
+from fedpdm.tensors import read_tensors
+
+SMALL = ["model=mlp", "rounds=3", "sites.detroit.machines=8"]
+
+
+def run(folder: Path, *arguments: str) -> dict[str, Any]:
+    assert main([*arguments, f"hydra.run.dir={folder}"]) == 0
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("simulate") / "run"
+    run(folder, "site=detroit,houston", *SMALL)
+    return folder
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def test_the_run_folder_holds_what_is_promised(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {
+        "summary.json", "metrics.csv", "report.html", "manifest.json", "history.sqlite",
+        "config.yaml", "model.json", "scaler.safetensors", "rounds",
+    }  # fmt: skip
+    rounds = {path.name for path in (finished / "rounds").glob("*[0-9].safetensors")}
+    assert rounds == {f"{n:06d}.safetensors" for n in range(4)}
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_the_summary_has_the_stable_keys(finished: Path) -> None:
+    summary = summary_of(finished)
+    assert summary["schema"] == 1 and summary["sites"] == ["detroit", "houston"]
+    assert (summary["task"], summary["model"], summary["strategy"], summary["engine"]) == (
+        "failure", "mlp", "FedAvg", "serial",
+    )  # fmt: skip
+    assert summary["rounds"] == 3 and summary["best_round"] in (1, 2, 3) and summary["seed"] == 42
+    assert set(summary["bytes"]) == {"up", "down"} and summary["bytes"]["up"] > 0
+    assert {"name", "sha256"} <= set(summary["data"]) and len(summary["data"]["sha256"]) == 64
+    test = summary["test"]
+    assert set(test["baselines"]) == {"trivial", "alone", "pooled", "hgb"}
+    for arm in (test, *test["baselines"].values()):
+        assert set(arm["per_site"]) == {"detroit", "houston"}
+        assert {"average_precision", "roc_auc", "brier", "ece", "prevalence"} <= set(arm["global"])
+    assert {"f1", "mcc", "recall", "threshold"} <= set(test["global"])
+    for site in summary["sites"]:
+        gain = test["per_site"][site]["average_precision"]
+        gain -= test["baselines"]["alone"]["per_site"][site]["average_precision"]
+        assert summary["gain"][site] == pytest.approx(gain)
+
+
+def test_a_constant_scores_its_prevalence(finished: Path) -> None:
+    trivial = summary_of(finished)["test"]["baselines"]["trivial"]
+    for values in (trivial["global"], *trivial["per_site"].values()):
+        assert values["average_precision"] == pytest.approx(values["prevalence"])
+        assert values["roc_auc"] == pytest.approx(0.5)
+
+
+def test_all_arms_are_tested_on_the_same_windows(finished: Path) -> None:
+    test = summary_of(finished)["test"]
+    for arm in test["baselines"].values():
+        for site, values in arm["per_site"].items():
+            for name in ("n", "positives"):
+                assert values[name] == test["per_site"][site][name]
+
+
+def test_same_seed_same_bytes_and_another_seed_differs(finished: Path, tmp_path: Path) -> None:
+    again = run(tmp_path / "again", "site=detroit,houston", *SMALL)
+    first = summary_of(finished)
+    for summary in (first, again):
+        del summary["seconds"]
+    assert first == again
+    for number in range(4):
+        name = f"rounds/{number:06d}.safetensors"
+        assert (finished / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    other = run(tmp_path / "other", "site=detroit,houston", *SMALL, "seed=7")
+    assert other["test"]["global"] != first["test"]["global"]
+    name = "rounds/000003.safetensors"
+    assert (finished / name).read_bytes() != (tmp_path / "other" / name).read_bytes()
+
+
+def test_baselines_are_the_same_beside_the_run_and_in_it(finished: Path, tmp_path: Path) -> None:
+    inside = run(tmp_path / "run", "site=detroit,houston", *SMALL, "baselines.processes=0")
+    assert inside["test"]["baselines"] == summary_of(finished)["test"]["baselines"]
+
+
+def test_alone_does_not_depend_on_the_other_plants(finished: Path, tmp_path: Path) -> None:
+    single = run(tmp_path / "run", "site=houston", *SMALL[:2])
+    pair = summary_of(finished)["test"]["baselines"]["alone"]["per_site"]["houston"]
+    assert single["test"]["baselines"]["alone"]["per_site"]["houston"] == pair
+    assert single["sites"] == ["houston"]
+
+
+def test_metrics_csv_has_a_line_per_round_and_plant(finished: Path) -> None:
+    table = pd.read_csv(finished / "metrics.csv")
+    assert len(table) == 3 * 3 and sorted(table["round"].unique()) == [1, 2, 3]
+    with History.open(finished) as history:
+        last = history.rounds()[-1]
+    whole = table[table["site"].isna()].iloc[-1]
+    assert whole["average_precision"] == pytest.approx(last.metrics["average_precision"])
+
+
+def test_the_test_set_is_scored_with_the_round_chosen_on_validation(finished: Path) -> None:
+    with History.open(finished) as history:
+        values = {r.round: r.metrics["average_precision"] for r in history.rounds() if r.round}
+    assert summary_of(finished)["best_round"] == max(values, key=lambda n: (values[n], -n))
+
+
+def test_a_finished_run_can_be_made_longer(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "longer"
+    shutil.copytree(finished, folder)
+    assert main([f"resume={folder}", "rounds=5"]) == 0
+    whole = run(tmp_path / "whole", "site=detroit,houston", *SMALL, "rounds=5")
+    assert summary_of(folder)["test"] == whole["test"]
+    name = "rounds/000005.safetensors"
+    assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_events_reach_history_summary_and_report(tmp_path: Path) -> None:
+    summary = run(
+        tmp_path / "run", "site=detroit,houston", *SMALL, "rounds=5", "baselines.max_plants=0",
+        "faults.nan=houston@2", "faults.poison=houston@4", "monitor.rollback=true",
+    )  # fmt: skip
+    kinds = [event["kind"] for event in summary["events"]]
+    assert kinds.count("refused") == 1 and kinds.count("rollback") == 1
+    assert summary["rounds"] == 5 and summary["test"]["baselines"] == {}
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "houston" in report and "rolled back" in report.lower() and "refused" in report.lower()
+    with History.open(tmp_path / "run") as history:
+        assert {e["kind"] for e in history.events()} >= {"refused", "rollback"}
+
+
+def test_replicas_are_sampled_and_the_scaler_is_kept(tmp_path: Path) -> None:
+    summary = run(
+        tmp_path / "run", "site=detroit,pune", "model=mlp", "rounds=2", "replicas=4",
+        "strategy.fraction_train=0.5", "baselines.max_plants=2", "evaluate.fraction=0.5",
+    )  # fmt: skip
+    assert len(summary["sites"]) == 8
+    assert len(summary["test"]["per_site"]) == 4
+    assert len(summary["test"]["baselines"]["alone"]["per_site"]) == 2
+    scaler = read_tensors(tmp_path / "run" / "scaler.safetensors")
+    assert scaler["federated/mean"].shape == (1, 10) and np.all(scaler["federated/scale"] > 0)
+
+
+@pytest.mark.parametrize("task", ["rul", "horizons"])
+def test_other_tasks(task: str, tmp_path: Path) -> None:
+    summary = run(tmp_path / "run", *SMALL, f"task={task}")
+    metric = summary["validation"]["metric"]
+    arms = {name: arm["global"][metric] for name, arm in summary["test"]["baselines"].items()}
+    assert set(arms) == {"trivial", "alone", "pooled", "hgb"}
+    assert all(value is not None and np.isfinite(value) for value in arms.values())
+    values = pd.read_csv(tmp_path / "run" / "metrics.csv").groupby("round")["train_loss"].mean()
+    assert values.iloc[-1] < values.iloc[0]
+
+
+def test_a_sweep_makes_a_run_per_combination_and_survives_a_bad_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = main(["-m", "strategy=fedavg,bulyan,fedprox", "site=detroit,houston", *SMALL,
+                 "baselines.max_plants=0"])  # fmt: skip
+    assert code == 2 and "Bulyan" in capsys.readouterr().err
+    strategies = {
+        json.loads(path.read_text())["strategy"] for path in tmp_path.glob("runs/*/*/summary.json")
+    }
+    assert strategies == {"FedAvg", "FedProx"}
+
+
+def test_real_data_with_natural_plants(data_folder: Path, tmp_path: Path) -> None:
+    summary = run(
+        tmp_path / "run", "data=ai4i", f"data.path={data_folder}", "model=mlp", "rounds=2"
+    )
+    assert summary["sites"] == ["L", "M", "H"]
+    assert summary["test"]["per_site"]["H"]["average_precision"] is None, "H has no test failure"
+    assert summary["gain"]["H"] is None
+    rules = summary["test"]["baselines"]["rules"]["global"]
+    assert rules["average_precision"] > 0.7
+    with_failures = [summary["test"]["per_site"][s]["average_precision"] for s in ("L", "M")]
+    assert summary["test"]["mean_site"]["average_precision"] == pytest.approx(
+        np.mean(with_failures)
+    )
+
+
+def test_the_protocol_of_published_windows(data_folder: Path, tmp_path: Path) -> None:
+    summary = run(
+        tmp_path / "run", "data=cmapss", f"data.path={data_folder}", "model=mlp", "rounds=1",
+        "data.window=50", "data.stride=10", "training.local_epochs=1", "baselines.max_plants=0",
+    )  # fmt: skip
+    full = summary["test"]["full_windows"]
+    assert full["n"] == 8255 and len(full["short_machines"]) == 7
+    assert summary["test"]["global"]["n"] == 8262
+    assert full["prevalence"] == pytest.approx(0.040, abs=5e-4)
+
+
+def test_nothing_but_our_lines_reaches_the_screen(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "fedpdm.simulate", "site=houston", "debug=quick", "model=mlp",
+         f"hydra.run.dir={tmp_path}/run"],
+        cwd=root, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
+    assert "flwr" not in done.stdout and "WARNING" not in done.stdout
+    assert "round 1/2" in done.stdout and "summary.json" in done.stdout
