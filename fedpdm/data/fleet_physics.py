@@ -184,13 +184,12 @@ def _live(
     # Shocks are drawn per step before lives are cut, so that they do not hang on them.
     shocks = generator.poisson(step_days / SHOCK_EVERY, size=pace.shape)
     shocks = shocks * generator.exponential(SHOCK, size=pace.shape)
-    share = np.asarray(plant.modes) / sum(plant.modes)
     running, life = np.zeros(steps, dtype=bool), np.zeros(steps, dtype=np.int64)
     to_failure, mode = np.full(steps, np.nan), np.full(steps, -1, dtype=np.int64)
     wear, shown = np.zeros((steps, modes)), np.zeros((steps, modes))
     begin, number = 0, 0
     while begin < steps:
-        weak = generator.choice(modes, p=share)
+        weak = generator.choice(modes, p=plant.shares(float(time[begin])))
         speed = generator.uniform(*SOUND, size=modes)
         speed[weak] = 1.0
         speed *= np.exp(generator.normal(0.0, QUALITY))

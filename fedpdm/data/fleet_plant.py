@@ -31,6 +31,9 @@ class Plant:
         noise: measurement and process noise, as a multiple of the usual one.
         calibration: spread of gains and offsets between plants and machines, likewise.
         modes: weight of each of ``MODES`` (all, in that order): how often it is the weak part.
+        change_day: from this day of the record on, repaired machines come back with the weak
+            parts of ``modes_later``: other products, other suppliers.
+        modes_later: the weights from then on; all 0 for no change.
     """
 
     industry: str = "general"
@@ -45,6 +48,14 @@ class Plant:
     noise: float = 1.0
     calibration: float = 1.0
     modes: tuple[float, ...] = (1.0,) * len(MODES)
+    change_day: float = 0.0
+    modes_later: tuple[float, ...] = (0.0,) * len(MODES)
+
+    def shares(self, day: float) -> tuple[float, ...]:
+        """Return (K,) how likely each mode is the weak part of a life that begins on ``day``."""
+        changed = sum(self.modes_later) > 0 and day >= self.change_day
+        weights = self.modes_later if changed else self.modes
+        return tuple(weight / sum(weights) for weight in weights)
 
 
 # Smallest and largest sensible value of every number.
@@ -59,6 +70,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "ambient_yearly_c": (0, 40),
     "noise": (0, math.inf),
     "calibration": (0, math.inf),
+    "change_day": (0, math.inf),
 }
 
 
@@ -84,6 +96,8 @@ def plant_settings(site: str, settings: Mapping[str, Any] | None) -> Plant:
             values[key] = str(value)
         elif key == "modes":
             values[key] = _modes(where, value)
+        elif key == "modes_later":
+            values[key] = _modes(where, value) if value is not None else Plant.modes_later
         elif key == "machines" and (isinstance(value, bool) or not isinstance(value, int)):
             raise ConfigError(f"{where}={value} must be a whole number of at least 1")
         else:
