@@ -43,17 +43,17 @@ class Sensor:
 
 # fmt: off
 SENSORS = (
-    #                                level  spread  load  heat   bearing align.  drive cooling lubric. filter
-    Sensor("vibration_rms_mm_s",       3.2,  0.35,  0.3,  0.0,  ( 5.2,    5.6,    2.0,    0.0,    1.8,    0.0)),
-    Sensor("vibration_kurtosis",       3.3,  0.30,  0.1,  0.0,  ( 5.0,   -1.5,    0.6,    0.0,    1.0,    0.0)),
-    Sensor("bearing_temperature_c",   58.0,  3.00,  0.4,  0.6,  ( 2.4,    2.0,    1.0,    4.8,    3.2,    1.2)),
-    Sensor("motor_current_a",         62.0,  4.00,  0.6,  0.1,  ( 0.8,    1.6,    4.8,    0.8,    1.8,    1.0)),
-    Sensor("oil_pressure_bar",         3.6,  0.22, -0.1, -0.8,  ( 0.0,    0.0,    0.0,   -1.0,   -4.8,    4.4)),
-    Sensor("acoustic_emission_db",    48.0,  3.00,  0.2,  0.0,  ( 4.0,    0.0,    0.8,    0.0,    4.0,    1.0)),
-    Sensor("coolant_flow_l_min",      36.0,  1.80,  0.1,  0.1,  ( 0.0,    0.0,    0.0,   -5.2,    0.0,    0.0)),
-    Sensor("shaft_speed_rpm",       1480.0,  8.00, -0.3,  0.0,  ( 0.0,    0.0,   -4.4,   -0.4,   -0.8,   -0.8)),
-    Sensor("power_kw",                34.0,  2.40,  0.7,  0.1,  ( 0.6,    1.6,    3.0,    1.0,    1.6,    2.0)),
-    Sensor("ambient_temperature_c",   20.0,  1.00,  0.0, 10.0,  ( 0.0,    0.0,    0.0,    0.0,    0.0,    0.0)),
+    #                               level spread load  heat   bearing align drive cool lubric filter
+    Sensor("vibration_rms_mm_s",        3.2, 0.35,  0.3,  0.0, ( 5.2,  5.6,  2.0,  0.0,  1.8,  0.0)),
+    Sensor("vibration_kurtosis",        3.3, 0.30,  0.1,  0.0, ( 5.0, -1.5,  0.6,  0.0,  1.0,  0.0)),
+    Sensor("bearing_temperature_c",    58.0, 3.00,  0.4,  0.6, ( 2.4,  2.0,  1.0,  4.8,  3.2,  1.2)),
+    Sensor("motor_current_a",          62.0, 4.00,  0.6,  0.1, ( 0.8,  1.6,  4.8,  0.8,  1.8,  1.0)),
+    Sensor("oil_pressure_bar",          3.6, 0.22, -0.1, -0.8, ( 0.0,  0.0,  0.0, -1.0, -4.8,  4.4)),
+    Sensor("acoustic_emission_db",     48.0, 3.00,  0.2,  0.0, ( 4.0,  0.0,  0.8,  0.0,  4.0,  1.0)),
+    Sensor("coolant_flow_l_min",       36.0, 1.80,  0.1,  0.1, ( 0.0,  0.0,  0.0, -5.2,  0.0,  0.0)),
+    Sensor("shaft_speed_rpm",        1480.0, 8.00, -0.3,  0.0, ( 0.0,  0.0, -4.4, -0.4, -0.8, -0.8)),
+    Sensor("power_kw",                 34.0, 2.40,  0.7,  0.1, ( 0.6,  1.6,  3.0,  1.0,  1.6,  2.0)),
+    Sensor("ambient_temperature_c",    20.0, 1.00,  0.0, 10.0, ( 0.0,  0.0,  0.0,  0.0,  0.0,  0.0)),
 )
 
 # Harmless disturbances in spreads, each the twin of a failure mode: they move the same
@@ -70,7 +70,9 @@ DISTURBANCES = (
 AMBIENT = len(SENSORS) - 1
 
 NOMINAL_LOAD = 0.75
-LOAD_EXPONENT = np.array([1.6, 1.4, 1.8, 0.8, 1.2, 0.6])  # how much each mode's wear speeds up with load
+LOAD_EXPONENT = np.array(
+    [1.6, 1.4, 1.8, 0.8, 1.2, 0.6]
+)  # how much each mode's wear speeds up with load
 HEAT_RATE = np.array([0.08, 0.05, 0.12, 0.30, 0.22, 0.10])  # … and per 10 °C, as an exponent
 QUALITY = 0.2  # log-normal spread of wear speed between lives
 SOUND = (0.15, 0.65)  # speed of the parts that are not a life's weak one, relative to it
@@ -119,7 +121,7 @@ def operate(plant: Plant, site: str, seed: int, steps: int, step_days: float) ->
 
     A machine's draws are keyed by its number, so more machines leave the others alone.
     """
-    time = np.arange(steps) * step_days
+    time: Floats = np.arange(steps, dtype=np.float64) * step_days
     whole = numpy_generator(seed, "fleet", site)
     each = [numpy_generator(seed, "fleet", site, number) for number in range(plant.machines)]
     weather = persistent(whole.normal(size=(1, steps, 1)), step_days / WEATHER_DAYS)[0, :, 0]
@@ -182,15 +184,15 @@ def _live(
     """Return the lives of one machine: ``Telemetry``'s columns, and (S, K) wear as it shows."""
     steps, modes = pace.shape
     # Shocks are drawn per step before lives are cut, so that they do not hang on them.
-    shocks = generator.poisson(step_days / SHOCK_EVERY, size=pace.shape)
-    shocks = shocks * generator.exponential(SHOCK, size=pace.shape)
+    count = generator.poisson(step_days / SHOCK_EVERY, size=pace.shape)
+    shocks = count * generator.exponential(SHOCK, size=pace.shape)
     running, life = np.zeros(steps, dtype=bool), np.zeros(steps, dtype=np.int64)
     to_failure, mode = np.full(steps, np.nan), np.full(steps, -1, dtype=np.int64)
     wear, shown = np.zeros((steps, modes)), np.zeros((steps, modes))
     begin, number = 0, 0
     while begin < steps:
         weak = generator.choice(modes, p=plant.shares(float(time[begin])))
-        speed = generator.uniform(*SOUND, size=modes)
+        speed: Floats = generator.uniform(SOUND[0], SOUND[1], size=modes)
         speed[weak] = 1.0
         speed *= np.exp(generator.normal(0.0, QUALITY))
         limit = np.exp(generator.normal(0.0, LIMIT, size=modes))
