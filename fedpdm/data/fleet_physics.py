@@ -44,16 +44,16 @@ class Sensor:
 # fmt: off
 SENSORS = (
     #                               level spread load  heat   bearing align drive cool lubric filter
-    Sensor("vibration_rms_mm_s",        3.2, 0.35,  0.3,  0.0, ( 5.2,  5.6,  2.0,  0.0,  1.8,  0.0)),
-    Sensor("vibration_kurtosis",        3.3, 0.30,  0.1,  0.0, ( 5.0, -1.5,  0.6,  0.0,  1.0,  0.0)),
-    Sensor("bearing_temperature_c",    58.0, 3.00,  0.4,  0.6, ( 2.4,  2.0,  1.0,  4.8,  3.2,  1.2)),
-    Sensor("motor_current_a",          62.0, 4.00,  0.6,  0.1, ( 0.8,  1.6,  4.8,  0.8,  1.8,  1.0)),
-    Sensor("oil_pressure_bar",          3.6, 0.22, -0.1, -0.8, ( 0.0,  0.0,  0.0, -1.0, -4.8,  4.4)),
-    Sensor("acoustic_emission_db",     48.0, 3.00,  0.2,  0.0, ( 4.0,  0.0,  0.8,  0.0,  4.0,  1.0)),
-    Sensor("coolant_flow_l_min",       36.0, 1.80,  0.1,  0.1, ( 0.0,  0.0,  0.0, -5.2,  0.0,  0.0)),
-    Sensor("shaft_speed_rpm",        1480.0, 8.00, -0.3,  0.0, ( 0.0,  0.0, -4.4, -0.4, -0.8, -0.8)),
-    Sensor("power_kw",                 34.0, 2.40,  0.7,  0.1, ( 0.6,  1.6,  3.0,  1.0,  1.6,  2.0)),
-    Sensor("ambient_temperature_c",    20.0, 1.00,  0.0, 10.0, ( 0.0,  0.0,  0.0,  0.0,  0.0,  0.0)),
+    Sensor("vibration_rms_mm_s",        3.2, 0.35,  0.3,  0.0,( 5.2,  5.6,  2.0,  0.0,  1.8,  0.0)),
+    Sensor("vibration_kurtosis",        3.3, 0.30,  0.1,  0.0,( 5.0, -1.5,  0.6,  0.0,  1.0,  0.0)),
+    Sensor("bearing_temperature_c",    58.0, 3.00,  0.4,  0.6,( 2.4,  2.0,  1.0,  4.8,  3.2,  1.2)),
+    Sensor("motor_current_a",          62.0, 4.00,  0.6,  0.1,( 0.8,  1.6,  4.8,  0.8,  1.8,  1.0)),
+    Sensor("oil_pressure_bar",          3.6, 0.22, -0.1, -0.8,( 0.0,  0.0,  0.0, -1.0, -4.8,  4.4)),
+    Sensor("acoustic_emission_db",     48.0, 3.00,  0.2,  0.0,( 4.0,  0.0,  0.8,  0.0,  4.0,  1.0)),
+    Sensor("coolant_flow_l_min",       36.0, 1.80,  0.1,  0.1,( 0.0,  0.0,  0.0, -5.2,  0.0,  0.0)),
+    Sensor("shaft_speed_rpm",        1480.0, 8.00, -0.3,  0.0,( 0.0,  0.0, -4.4, -0.4, -0.8, -0.8)),
+    Sensor("power_kw",                 34.0, 2.40,  0.7,  0.1,( 0.6,  1.6,  3.0,  1.0,  1.6,  2.0)),
+    Sensor("ambient_temperature_c",    20.0, 1.00,  0.0, 10.0,( 0.0,  0.0,  0.0,  0.0,  0.0,  0.0)),
 )
 
 # Harmless disturbances in spreads, each the twin of a failure mode: they move the same
@@ -192,9 +192,9 @@ def _live(
     begin, number = 0, 0
     while begin < steps:
         weak = generator.choice(modes, p=plant.shares(float(time[begin])))
-        speed: Floats = generator.uniform(SOUND[0], SOUND[1], size=modes)
+        speed: Floats = np.asarray(generator.uniform(SOUND[0], SOUND[1], size=modes))
         speed[weak] = 1.0
-        speed *= np.exp(generator.normal(0.0, QUALITY))
+        speed *= float(np.exp(generator.normal(0.0, QUALITY)))
         limit = np.exp(generator.normal(0.0, LIMIT, size=modes))
         age = generator.uniform(0.0, 0.9)  # the plant is older than its record
         repair = generator.uniform(*DOWNTIME)
