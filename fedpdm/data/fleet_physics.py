@@ -214,7 +214,8 @@ def _live(
         failed = time[begin] - step_days * (1 - crossing)
         to_failure[part] = np.maximum(failed - time[part], 0.0)
         mode[part] = int(np.argmax(grown[alive] / limit))
-        begin = int(np.ceil((failed + repair) / step_days))
+        # Where a step is longer than a repair, time must still go on.
+        begin = max(begin + 1, int(np.ceil((failed + repair) / step_days)))
     return running, life, to_failure, wear, shown, mode
 
 

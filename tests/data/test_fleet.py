@@ -158,3 +158,9 @@ def test_settings_that_cannot_work_are_refused_by_key(changes: dict[str, Any], s
 def test_a_record_too_short_to_cut_is_refused_by_site() -> None:
     with pytest.raises(DataError, match="detroit: .*too short"):
         fleet(days=10).rows("detroit")
+
+
+def test_steps_longer_than_a_life_come_to_an_end() -> None:
+    sites = {"a": {"machines": 3, "life_days": 1}}
+    rows = fleet(sites=sites, step_hours=168, days=2000, reach=7.0).rows("a")
+    assert len(rows) > 0
