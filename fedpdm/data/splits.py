@@ -42,6 +42,8 @@ def by_time(
     Raises:
         DataError: the calendar is too short for the cuts and the purge.
     """
+    if len(rows) == 0:
+        raise DataError(f"{site}: there are no rows; bring a longer record")
     begin, end = float(rows.time.min()), float(rows.time.max())
     first = begin + fractions[0] * (end - begin)
     second = begin + (fractions[0] + fractions[1]) * (end - begin)
