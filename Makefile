@@ -42,9 +42,8 @@ check: $(VENV)/.dev-stamp ## formatting, lint, strict types, examples in the doc
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
-bench: $(VENV)/.dev-stamp ## measure speed against other simulators: make bench ARGS=…
-	@test -f benchmarks/run.py || { echo "there is no benchmarks/run.py yet"; exit 2; }
-	$(BIN)/python benchmarks/run.py $(ARGS)
+bench: $(VENV)/.dev-stamp ## make the numbers of the README again: make bench ARGS="fleet ai4i"
+	$(BIN)/python benchmarks/evidence.py $(ARGS)
 
 clean: ## remove .venv, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
