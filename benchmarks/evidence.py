@@ -122,6 +122,48 @@ def collect(summaries: list[dict[str, Any]], metric: str) -> dict[str, Any]:
     return result
 
 
+ROWS = {
+    "fleet": ("generated, detroit and houston, AP, mean of plants", "mean_site"),
+    "fleet_all": ("generated, all six plants, AP, mean of plants", "mean_site"),
+    "fleet_unchanging": ("generated, plants that never change, AP, mean of plants", "mean_site"),
+    "ai4i": ("AI4I, plants by product type, AP, test rows", "global"),
+    "cmapss_failure": ("C-MAPSS FD001, failure within 30 cycles, AP, all test windows", "global"),
+    "cmapss_rul": ("C-MAPSS FD001, remaining life, RMSE in cycles", "global"),
+}
+ARMS = {"trivial": "trivial", "alone": "alone", "federated": "federated", "pooled": "pooled",
+        "hgb": "trees"}  # fmt: skip
+BEGIN, END = "<!-- made by benchmarks/evidence.py -->", "<!-- end -->"
+
+
+def readme_table(stored: dict[str, Any]) -> str:
+    """Return the README's table of results, in Markdown."""
+    lines = [
+        f"| experiment | {' | '.join(ARMS.values())} | seeds |",
+        "|---|" + "---|" * (len(ARMS) + 1),
+    ]
+    for name, (title, scope) in ROWS.items():
+        if name not in stored:
+            continue
+        digits = 2 if stored[name]["metric"] == "rmse" else 3
+        cells = []
+        for arm in ARMS:
+            found = stored[name][scope].get(arm)
+            cell = "–" if found is None else f"{found['mean']:.{digits}f}"
+            if found is not None and found["sd"] and arm != "trivial":
+                cell += f" ± {found['sd']:.{digits}f}"
+            cells.append(f"**{cell}**" if arm == "federated" else cell)
+        lines.append(f"| {title} | {' | '.join(cells)} | {len(stored[name]['seeds'])} |")
+    return "\n".join(lines)
+
+
+def write_readme(stored: dict[str, Any]) -> None:
+    """Put the table into the README, between its marks."""
+    path = ROOT / "README.md"
+    before, rest = path.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    path.write_text(f"{before}{BEGIN}\n{readme_table(stored)}\n{END}{after}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", choices=[[], *EXPERIMENTS], default=[])
@@ -142,6 +184,7 @@ def main() -> None:
         }
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(stored, indent=2) + "\n")
+        write_readme(stored)
         for arm, values in stored[name]["global"].items():
             print(f"  {arm:<10} {values['mean']:.3f} ± {values['sd'] or 0:.3f}")
 

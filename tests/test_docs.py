@@ -178,3 +178,15 @@ def test_every_runnable_example_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(block, page, "exec"), {"__name__": "__main__"})
+
+
+def test_the_readmes_results_are_those_of_the_result_file() -> None:
+    import json
+    import sys
+
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import evidence
+
+    stored = json.loads(evidence.RESULTS.read_text())
+    assert evidence.readme_table(stored) in (ROOT / "README.md").read_text("utf-8")
+    assert len(stored) > 0
