@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,15 +57,3 @@ def average_buffers(updates: list[Update]) -> Arrays:
             )
             result[name] = np.asarray(mean, dtype=first.dtype)
     return result
-
-
-def weighted(pairs: Iterable[tuple[float | None, float]]) -> float | None:
-    """Return the weighted mean of the known values, or None if none is known."""
-    known = [(v, w) for v, w in pairs if v is not None and not np.isnan(v) and w > 0]
-    total = sum(w for _, w in known)
-    return sum(v * w for v, w in known) / total if known else None
-
-
-def finite(value: float | None) -> float | None:
-    """Return the value, or None for NaN and infinity."""
-    return None if value is None or not np.isfinite(value) else float(value)

@@ -36,9 +36,10 @@ from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.manifest import SCHEMA, data_hashes, git_commit, read_json, versions, write_json
 from fedpdm.messages import to_tensors
+from fedpdm.outcomes import best_round
 from fedpdm.progress import Progress
 from fedpdm.runlock import RunLock
-from fedpdm.server import RoundLoop, best_round, make_server_app
+from fedpdm.server import RoundLoop, make_server_app
 from fedpdm.tensors import write_bytes, write_tensors
 
 

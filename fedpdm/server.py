@@ -19,7 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.exception import AggregationError
 from flwr.serverapp.strategy import Strategy
 
-from fedpdm.aggregation import Update, average_buffers, finite, flaw_in, weighted
+from fedpdm.aggregation import Update, average_buffers, flaw_in
 from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.engines.flower import pack_state, unpack_state, wire_bytes
 from fedpdm.engines.sampled import SampledGrid
@@ -28,7 +28,6 @@ from fedpdm.history import History, RoundRecord
 from fedpdm.messages import (
     ARRAYS,
     BUFFERS,
-    EXAMPLES,
     METRICS,
     MOMENTS_QUERY,
     SCALER,
@@ -41,7 +40,8 @@ from fedpdm.messages import (
     scaler_record,
     to_record,
 )
-from fedpdm.models.monitor import AcceptedRound, MonitorSettings, RoundMonitor
+from fedpdm.models.monitor import MonitorSettings, RoundMonitor
+from fedpdm.outcomes import as_accepted, best_round, describe, judged_loss, outliers
 from fedpdm.sampling import seeded_sample, take_over_sampling
 from fedpdm.strategies.state import capture, restore
 from fedpdm.tasks import Task
@@ -50,10 +50,6 @@ Event = dict[str, Any]
 
 SCALER_PLANTS = 50
 """At most so many plants (seeded) are asked for their sums, as in ``baselines.max_plants``."""
-
-OUTLIER_FACTOR = 5.0
-"""An update this many times the usual norm is left out when a round is repeated. With two
-plants a z-score could never tell (it cannot pass sqrt(n - 1)), so past rounds count too."""
 
 
 class Display(Protocol):
@@ -174,38 +170,13 @@ class RoundLoop:
         answers = self._exchange(asked)
         validation = self._validation(number, answers, note)
 
-        norm = float(
-            np.sqrt(sum(float(np.sum(a.astype(np.float64) ** 2)) for a in arrays.values()))
-        )
-        metrics: dict[str, Any] = {
-            "train_loss": weighted((u.metrics.get("train_loss"), u.examples) for u in updates),
-            "validation_loss": None,
-            self.task.primary: None,
-            "parameter_norm": norm,
-        }
-        for name in sorted({name for values in validation.values() for name in values}):
-            if name != EXAMPLES:
-                label = "validation_loss" if name == "loss" else name
-                metrics[label] = weighted(
-                    (values[name], values[EXAMPLES]) for values in validation.values()
-                )
-        sites: dict[str, Any] = {
-            name: {"validation": {k: finite(v) for k, v in values.items()}}
-            for name, values in validation.items()
-        }
-        for update in updates:
-            entry = sites.setdefault(update.site, {})
-            entry |= {
-                "examples": int(update.examples),
-                "train_loss": finite(update.metrics.get("train_loss")),
-                "update_norm": update.norm,
-            }
+        metrics, sites = describe(updates, validation, arrays, self.task)
         fault = self._watch.judge(
             number,
             judged_loss(metrics),
             metrics[self.task.primary],
             self.task.higher_is_better,
-            norm,
+            metrics["parameter_norm"],
         )
         if fault is not None:
             note("warning", f"round {number} looks bad: {fault}")
@@ -254,7 +225,7 @@ class RoundLoop:
         for message in messages:
             if message.metadata.dst_node_id not in answered:
                 site = self._sites[message.metadata.dst_node_id]
-                note("timeout", f"{site} did not answer in {self.round_timeout:g} s", site)
+                note("timeout", f"{site} did not answer (round_timeout={self.round_timeout})", site)
         accepted = []
         for reply in replies:
             site = self._sites[reply.metadata.src_node_id]
@@ -360,15 +331,15 @@ class RoundLoop:
     def _roll_back(
         self, record: RoundRecord, weights: Arrays, fault: str, updates: list[Update]
     ) -> None:
-        outliers = self._outliers(updates)
-        if len(outliers) == len(record.sampled):
-            outliers = []  # leaving everybody out would leave nothing to learn from
+        left_out = outliers(updates, self.history.rounds())
+        if len(left_out) == len(record.sampled):
+            left_out = []  # leaving everybody out would leave nothing to learn from
         state = capture(self.strategy)
         self.history.rollback(
             self._head.round,
             by="monitor",
             reason=fault,
-            exclude=outliers,
+            exclude=left_out,
             undone=(record, weights, state),
         )
         event = self.history.events()[-1]
@@ -385,20 +356,6 @@ class RoundLoop:
                 "robust strategy (strategy=fedmedian)"
             )
         self._return_to_head()
-
-    def _outliers(self, updates: list[Update]) -> list[str]:
-        past = [
-            site["update_norm"]
-            for record in self.history.rounds()
-            for site in record.sites.values()
-            if site.get("update_norm") is not None
-        ]
-        result = []
-        for update in updates:
-            others = past + [u.norm for u in updates if u is not update]
-            if others and update.norm > OUTLIER_FACTOR * float(np.median(others)):
-                result.append(update.site)
-        return result
 
     # Plants ---------------------------------------------------------------------------
 
@@ -429,39 +386,6 @@ class RoundLoop:
         if total is None:
             raise SiteError("no plant answered the query for its sums; is any connected?")
         return total
-
-
-def judged_loss(metrics: Mapping[str, Any]) -> float | None:
-    """Return the loss that a round is judged by: on validation data where there is any."""
-    loss = metrics.get("validation_loss")
-    return metrics.get("train_loss") if loss is None else loss
-
-
-def as_accepted(record: RoundRecord, task: Task) -> AcceptedRound:
-    """Return what the monitor remembers of a committed round."""
-    metrics = record.metrics
-    return AcceptedRound(
-        record.round, judged_loss(metrics), metrics.get(task.primary), metrics.get("parameter_norm")
-    )
-
-
-def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:
-    """Return the round with the best validation metric, the earliest of equals.
-
-    Where no plant's validation part lets the metric be computed, the lowest loss decides.
-    """
-    best: tuple[int, float] | None = None
-    fallback: tuple[int, float] | None = None
-    for record in records:
-        if record.round == 0:
-            continue
-        value, loss = record.metrics.get(task.primary), record.metrics.get("validation_loss")
-        if value is not None and task.better(value, best[1] if best else None):
-            best = (record.round, value)
-        if loss is not None and (fallback is None or loss < fallback[1]):
-            fallback = (record.round, loss)
-    chosen = best or fallback
-    return chosen[0] if chosen else None
 
 
 def make_server_app(loop: RoundLoop) -> ServerApp:

@@ -12,10 +12,10 @@ from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpdm.aggregation import weighted
 from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.messages import ARRAYS, BUFFERS, EXAMPLES, METRICS, arrays_in, metrics_in, to_record
 from fedpdm.models import MonitorSettings
+from fedpdm.outcomes import weighted
 from fedpdm.sampling import seeded_sample
 from fedpdm.strategies.state import capture
 from tests.federated import federate, same
