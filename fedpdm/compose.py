@@ -42,6 +42,8 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     """
     result = []
     for argument in arguments:
+        if argument == "site=":
+            raise ConfigError("site= names no plant; write site=detroit,houston, or site=[]")
         match = re.fullmatch(r"site=([\w.,-]+)", argument)
         if match:
             if "" in match[1].split(","):
@@ -91,6 +93,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     try:
         with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
             cfg = hydra.compose("config", overrides=rewrite(overrides))
+            check_sites(cfg, chosen_sites(rewrite(overrides)))
             check_types(cfg, rewrite(overrides))
             return cfg
     except Exception as error:
@@ -138,6 +141,21 @@ def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) ->
         raise failures[0]
 
 
+def check_sites(cfg: DictConfig, chosen: Sequence[str]) -> None:
+    """Refuse a plant whose yaml defines another name, or none: it would be lost silently.
+
+    Raises:
+        ConfigError: names the plant and the line that its yaml needs.
+    """
+    defined = list(cfg.sites) if OmegaConf.is_dict(cfg.sites) else []
+    for name in chosen:
+        if name not in defined:
+            raise ConfigError(
+                f"site={name}: {name}.yaml defines no plant {name}; its very first line must be "
+                f"'# @package sites', and below it one block '{name}:'"
+            )
+
+
 def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Refuse text where the default is a number: ``rounds=ten``, ``strategy.eta=big``.
 
@@ -147,11 +165,22 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
     default = hydra.compose("config", overrides=_choices(overrides))
     for key in _changed(overrides):
         old, new = _select(default, key), _select(cfg, key)
+        if OmegaConf.is_dict(old) and not (OmegaConf.is_dict(new) or new is None):
+            hint = f"; did you mean site={new}?" if key == "sites" else ""
+            raise ConfigError(f"{key}={new} must be a block of settings: {key}.NAME=VALUE{hint}")
         numeric = isinstance(old, int | float) and not isinstance(old, bool)
         if numeric and (isinstance(new, str | bool) or OmegaConf.is_config(new)):
             raise ConfigError(f"{key}={new} must be a number (default {old})")
         if isinstance(old, bool) and not isinstance(new, bool):
             raise ConfigError(f"{key}={new} must be true or false (default {str(old).lower()})")
+
+
+def chosen_sites(overrides: Sequence[str]) -> list[str]:
+    """Return the plants that ``site=[…]`` names in overrides."""
+    for override in overrides:
+        if match := re.fullmatch(r"site=\[([\w.,\s-]*)\]", override):
+            return [name.strip() for name in match[1].split(",") if name.strip()]
+    return []
 
 
 def _choices(overrides: Sequence[str]) -> list[str]:
@@ -176,10 +205,15 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
 
     Errors of other kinds are returned as they are.
     """
+    import yaml
     from antlr4.error.Errors import ParseCancellationException
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    if isinstance(error, yaml.YAMLError):
+        return ConfigError(f"a yaml file cannot be read: {' '.join(str(error).split())}")
+    if isinstance(error, ValueError) and "Config group override" in str(error):
+        return ConfigError(f"an option is chosen by its name, see --help ({error})")
     known = (HydraException, OmegaConfBaseException, ParseCancellationException)
     chain = [error]
     while chain[-1].__cause__ is not None and isinstance(chain[-1].__cause__, Exception):
@@ -267,6 +301,6 @@ Federations python -m fedpdm.simulate -m 'site=[detroit],[houston],[detroit,hous
 Look:       python -m fedpdm.simulate --cfg job        (the composed config)
 Your own:   python -m fedpdm.simulate --config-dir my_conf strategy=mine
 
-After it:   python -m fedpdm.history list RUN · rollback RUN ROUND · export RUN ROUND
+After it:   python -m fedpdm.history list RUN · show RUN ROUND · rollback RUN ROUND
             python -m fedpdm.predict RUN plant.csv
 """

@@ -68,6 +68,21 @@ class Experiment:
         return [sites[node] for node in nodes]
 
     @property
+    def looked_at(self) -> list[str]:
+        """Plants that are read, checked and hashed before the run: all that have real data."""
+        if not self.federation.source.generated:
+            return list(self.federation.sites)
+        return self.evaluated[:LOOK_AT]
+
+    @property
+    def pooled(self) -> list[str]:
+        """Plants whose rows the pooled baselines train on: all, or a seeded share of many."""
+        sites = self.federation.sites
+        share = min(1.0, max(self.baseline_plants, 1) / len(sites))
+        chosen = seeded_sample(list(range(len(sites))), share, self.seed, "pooled")
+        return [sites[index] for index in chosen]
+
+    @property
     def compared(self) -> list[str]:
         """Plants that get baselines: at most ``baselines.max_plants`` of the evaluated."""
         names = self.evaluated
@@ -90,7 +105,8 @@ def build(cfg: DictConfig) -> Experiment:
     source = build_source(cfg, task, seed)
     federation = Federation(source, task)
     device = build_device(str(cfg.device))
-    settings = TrainingSettings(**plain(cfg.training))
+    rounds = whole(cfg, "rounds", 1)
+    settings = build_settings(cfg)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
     take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
@@ -116,9 +132,9 @@ def build(cfg: DictConfig) -> Experiment:
         strategy=strategy,
         settings=settings,
         monitor=build_monitor(cfg),
-        faults=parse_faults(plain(cfg.faults), federation.sites),
+        faults=parse_faults(block(cfg, "faults"), federation.sites, rounds),
         device=device,
-        rounds=whole(cfg, "rounds", 1),
+        rounds=rounds,
         seed=seed,
         federated_scaling=cfg.scaling == "federated",
         evaluate_fraction=share(cfg, "evaluate.fraction"),
@@ -135,7 +151,7 @@ def build(cfg: DictConfig) -> Experiment:
 def look_at_data(experiment: Experiment) -> list[str]:
     """Read the first plants and refuse what cannot train; return warnings."""
     federation = experiment.federation
-    names = experiment.evaluated[:LOOK_AT]
+    names = experiment.looked_at
     sites = [federation.site(name, federation.moments(name).scaler()) for name in names]
     warnings = federation.check(sites)
     if all(len(site.windows[split]) == 0 for site in sites for split in (Split.TEST,)):
@@ -147,7 +163,7 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
     """Make the data set of a config, with its plants."""
     data = plain(cfg.data)
     data.pop("task_defaults", None)
-    sites = plain(cfg.sites) or {}
+    sites = block(cfg, "sites")
     replicas = whole(cfg, "replicas", 1)
     if replicas > 1 and not sites:
         raise ConfigError(f"replicas={replicas} multiplies named plants; name some with site=…")
@@ -171,12 +187,33 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
     return source
 
 
+def build_settings(cfg: DictConfig) -> TrainingSettings:
+    """Make the settings of local training.
+
+    Raises:
+        ConfigError: a value is of the wrong kind; names ``training.KEY``.
+    """
+    training = block(cfg, "training")
+    for name in ("local_epochs", "batch_size", "step_size"):
+        whole(cfg, f"training.{name}", 1)
+    for name in ("learning_rate", "gamma"):
+        positive(cfg, f"training.{name}")
+    for name in ("weight_decay", "clip_norm"):
+        value = training.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise ConfigError(f"training.{name}={value} must be a number")
+    return TrainingSettings(**training)
+
+
 def build_monitor(cfg: DictConfig) -> MonitorSettings:
     """Make the monitor's settings."""
-    monitor = plain(cfg.monitor)
+    monitor = block(cfg, "monitor")
     known = {f.name for f in fields(MonitorSettings)}
     if unknown := sorted(set(monitor) - known):
         raise ConfigError(f"monitor.{unknown[0]} is unknown; there are {sorted(known)}")
+    for name in ("loss_factor", "norm_factor"):
+        positive(cfg, f"monitor.{name}")
+    whole(cfg, "monitor.max_rollbacks", 0)
     return MonitorSettings(**monitor)
 
 
@@ -220,6 +257,17 @@ def make(node: Any, what: str, **extra: Any) -> Any:
 def plain(node: Any) -> Any:
     """Return a config node as plain Python values."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def block(cfg: DictConfig, key: str) -> dict[str, Any]:
+    """Return a block of the config, or say that it must be one."""
+    value = plain(OmegaConf.select(cfg, key))
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        hint = f"; did you mean site={value}?" if key == "sites" else ""
+        raise ConfigError(f"{key}={value} must be a block of settings, {key}.KEY=VALUE{hint}")
+    return value
 
 
 def whole(cfg: DictConfig, key: str, least: int) -> int:

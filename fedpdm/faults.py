@@ -24,7 +24,9 @@ class Fault:
     round: int
 
 
-def parse_faults(settings: dict[str, str | None], sites: tuple[str, ...]) -> list[Fault]:
+def parse_faults(
+    settings: dict[str, str | None], sites: tuple[str, ...], rounds: int
+) -> list[Fault]:
     """Read ``{"nan": "houston@4", "poison": None}``.
 
     Raises:
@@ -43,6 +45,10 @@ def parse_faults(settings: dict[str, str | None], sites: tuple[str, ...]) -> lis
             raise ConfigError(
                 f"faults.{kind}={text}: there is no plant {match[1]!r} in this run; "
                 f"it has {', '.join(sites[:10])}{' …' if len(sites) > 10 else ''}"
+            )
+        if int(match[2]) > rounds:
+            raise ConfigError(
+                f"faults.{kind}={text} is after the last round ({rounds}) and would never happen"
             )
         faults.append(Fault(kind, match[1], int(match[2])))
     return faults

@@ -41,9 +41,7 @@ def describe(
     }
     for name in sorted({name for values in validation.values() for name in values} - {EXAMPLES}):
         label = "validation_loss" if name == "loss" else name
-        metrics[label] = weighted(
-            (values[name], values[EXAMPLES]) for values in validation.values()
-        )
+        metrics[label] = over_plants(name, [(v[name], v[EXAMPLES]) for v in validation.values()])
     sites: dict[str, Any] = {
         site: {"validation": {name: finite(value) for name, value in values.items()}}
         for site, values in validation.items()
@@ -88,6 +86,22 @@ def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:
             fallback = (record.round, loss)
     chosen = best or fallback
     return chosen[0] if chosen else None
+
+
+COUNTS = ("n", "positives")
+
+
+def over_plants(name: str, values: Sequence[tuple[float, float]]) -> float | None:
+    """Return one number for all plants from (value, examples) of each.
+
+    Counts add up, root mean squares average as squares, all else averages by examples.
+    """
+    if name in COUNTS:
+        return sum(value for value, _ in values)
+    if name.startswith("rmse"):
+        mean = weighted((value**2, examples) for value, examples in values)
+        return None if mean is None else float(np.sqrt(mean))
+    return weighted(values)
 
 
 def weighted(pairs: Iterable[tuple[float | None, float]]) -> float | None:

@@ -30,7 +30,7 @@ from fedpdm.evaluation.outcome import (
     thresholds,
     without_padding,
 )
-from fedpdm.experiment import LOOK_AT, Experiment, look_at_data, plain
+from fedpdm.experiment import Experiment, look_at_data, plain
 from fedpdm.faults import fault_mod
 from fedpdm.federation import Site
 from fedpdm.history import History
@@ -39,6 +39,7 @@ from fedpdm.messages import to_tensors
 from fedpdm.outcomes import best_round
 from fedpdm.progress import Progress
 from fedpdm.runlock import RunLock
+from fedpdm.sampling import scaler_plants
 from fedpdm.server import RoundLoop, make_server_app
 from fedpdm.tensors import write_bytes, write_tensors
 
@@ -73,13 +74,14 @@ class Run:
         experiment = self.experiment
         with self._timed("setup"):
             warnings = look_at_data(experiment)
-            shapes = self._shapes(experiment.evaluated[:LOOK_AT])
+            shapes = self._shapes(experiment.looked_at)
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:
             manifest = self._open_folder(resume, shapes)
             history = stack.enter_context(self._history())
             for event in history.recover():
                 warnings.append(event["message"])
+            self._settle_rounds(history, manifest)
             beside = self._start_baselines(lock.close_in_child)
             if beside is not None:
                 stack.callback(beside.stop)
@@ -115,6 +117,7 @@ class Run:
         hashes = data_hashes(shapes)
         if resume:
             manifest: dict[str, Any] = read_json(stored)
+            self._check_stored_config(manifest)
             if manifest["data"]["sha256"] != hashes["sha256"]:
                 raise HistoryError(
                     f"the data behind {self.folder} has changed since the run began (other rows or "
@@ -140,6 +143,18 @@ class Run:
         write_json(stored, manifest)  # last: a folder with a manifest can be resumed
         return manifest
 
+    def _check_stored_config(self, manifest: dict[str, Any]) -> None:
+        """Refuse a config that was edited since the run began."""
+        config, before = plain(self.cfg), manifest["config"]
+        different = [
+            key for key in sorted({*config, *before}) if config.get(key) != before.get(key)
+        ]
+        if changed := [key for key in different if key != "rounds"]:
+            raise HistoryError(
+                f"{self.folder / 'config.yaml'} was changed since the run began: {changed[0]} is "
+                "not what manifest.json says; put it back, or start a new run for other settings"
+            )
+
     @contextmanager
     def _history(self) -> Iterator[History]:
         exists = (self.folder / "history.sqlite").exists()
@@ -147,6 +162,19 @@ class Run:
         history = History.open(self.folder) if exists else History.create(self.folder, keep)
         with history:
             yield history
+
+    def _settle_rounds(self, history: History, manifest: dict[str, Any]) -> None:
+        """Refuse fewer rounds than are done, and remember that a run was made longer."""
+        head, rounds = history.head(), self.experiment.rounds
+        if head is not None and head.round > rounds:
+            raise HistoryError(
+                f"{self.folder} has {head.round} finished rounds, rounds={rounds} is less; go back "
+                f"with python -m fedpdm.history rollback {self.folder} {rounds}, or ask for more"
+            )
+        if manifest["config"]["rounds"] != rounds:
+            manifest["config"]["rounds"] = rounds
+            write_json(self.folder / "manifest.json", manifest)
+            write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(self.cfg).encode())
 
     def _start_baselines(self, in_child: Any) -> BesideTheRun | None:
         experiment = self.experiment
@@ -159,10 +187,22 @@ class Run:
             settings=experiment.settings,
             rounds=experiment.rounds,
             seed=experiment.seed,
-            pooled_scaling=experiment.federated_scaling,
+            scaler=self._shared_scaler(),
+            pool=tuple(experiment.pooled),
             device=experiment.device,
         )
         return BesideTheRun(bench, self.folder, experiment.baseline_processes, in_child)
+
+    def _shared_scaler(self) -> Scaler | None:
+        """Return the scaler that the server will make of the same plants' sums."""
+        experiment, federation = self.experiment, self.experiment.federation
+        if not experiment.federated_scaling:
+            return None
+        names = [federation.sites[i] for i in scaler_plants(len(federation.sites), experiment.seed)]
+        total = federation.moments(names[0])
+        for name in names[1:]:
+            total = total + federation.moments(name)
+        return total.scaler()
 
     # The federation ---------------------------------------------------------------------
 
@@ -242,6 +282,7 @@ class Run:
         heldout = results[Split.HELDOUT] if any(len(site.heldout) for site in sites) else None
         best = next((r for r in records if r.round == chosen), records[-1])
         source, cfg = experiment.federation.source, self.cfg
+        sent = history.rounds(undone=True)  # what was rolled back was sent all the same
         return {
             "schema": SCHEMA,
             "sites": list(experiment.federation.sites),
@@ -258,8 +299,8 @@ class Run:
             "heldout": heldout,
             "gain": {},
             "bytes": {
-                "up": sum(r.bytes_up for r in records),
-                "down": sum(r.bytes_down for r in records),
+                "up": sum(r.bytes_up for r in sent),
+                "down": sum(r.bytes_down for r in sent),
             },
             "seconds": {},
             "seed": experiment.seed,

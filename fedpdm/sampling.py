@@ -17,6 +17,15 @@ def seeded_sample(nodes: list[int], share: float, seed: int, *key: str | int) ->
     return [nodes[i] for i in sorted(chosen)]
 
 
+SCALER_PLANTS = 50
+"""At most so many plants (seeded) are asked for their sums, as in ``baselines.max_plants``."""
+
+
+def scaler_plants(sites: int, seed: int) -> list[int]:
+    """Return the positions of the plants whose sums make the shared scaler."""
+    return seeded_sample(list(range(sites)), min(1.0, SCALER_PLANTS / sites), seed, "scaler")
+
+
 def take_over_sampling(strategy: Strategy, sites: int) -> float:
     """Make the strategy use every node it is shown, and return the fraction it was set to.
 
@@ -25,7 +34,9 @@ def take_over_sampling(strategy: Strategy, sites: int) -> float:
     Raises:
         ConfigError: the fraction is out of range, or the strategy needs more plants.
     """
-    fraction = float(getattr(strategy, "fraction_train", 1.0))
+    fraction = getattr(strategy, "fraction_train", 1.0)
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+        raise ConfigError(f"strategy.fraction_train={fraction} must be a number up to 1")
     if not 0.0 < fraction <= 1.0:
         raise ConfigError(f"strategy.fraction_train={fraction} must be above 0 and at most 1")
     sampled = max(1, int(fraction * sites + 1e-9))

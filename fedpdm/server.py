@@ -28,6 +28,7 @@ from fedpdm.history import History, RoundRecord
 from fedpdm.messages import (
     ARRAYS,
     BUFFERS,
+    EXAMPLES,
     METRICS,
     MOMENTS_QUERY,
     SCALER,
@@ -42,14 +43,20 @@ from fedpdm.messages import (
 )
 from fedpdm.models.monitor import MonitorSettings, RoundMonitor
 from fedpdm.outcomes import as_accepted, best_round, describe, judged_loss, outliers
-from fedpdm.sampling import seeded_sample, take_over_sampling
+from fedpdm.sampling import scaler_plants, seeded_sample, take_over_sampling
 from fedpdm.strategies.state import capture, restore
 from fedpdm.tasks import Task
 
 Event = dict[str, Any]
 
-SCALER_PLANTS = 50
-"""At most so many plants (seeded) are asked for their sums, as in ``baselines.max_plants``."""
+
+IDLE_ROUNDS = 3
+"""After so many rounds in a row without a usable update the run stops."""
+
+
+def reply_bytes(replies: Iterable[Message]) -> int:
+    """Return the serialised size of the replies that carry content."""
+    return wire_bytes(reply.content for reply in replies if reply.has_content())
 
 
 class Display(Protocol):
@@ -109,6 +116,7 @@ class RoundLoop:
     _panel: list[int] = field(init=False)
     _watch: RoundMonitor = field(init=False)
     _head: RoundRecord = field(init=False)
+    _asked: tuple[int, int] = field(init=False, default=(0, 0))
     _arrays: Arrays = field(init=False)
     _buffers: Arrays = field(init=False)
 
@@ -134,6 +142,21 @@ class RoundLoop:
         self._return_to_head()
         while self._head.round < self.rounds:
             self._round(self._head.round + 1)
+            self._refuse_to_learn_nothing()
+
+    def _refuse_to_learn_nothing(self) -> None:
+        """Stop a run that goes through its rounds without one usable update.
+
+        One such round is an event; several in a row are no training.
+        """
+        last = [r for r in self.history.rounds() if r.round > 0][-IDLE_ROUNDS:]
+        idle = all("examples" not in site for record in last for site in record.sites.values())
+        if not idle or len(last) < min(IDLE_ROUNDS, max(self.rounds, 2)):
+            return
+        reasons = "; ".join(event["message"] for event in last[-1].events[:2])
+        message = f"no usable update in {len(last)} rounds in a row ({reasons})"
+        self.history.note({"kind": "stopped", "round": last[-1].round, "message": message})
+        raise TrainingStopped(f"{message}; lower training.learning_rate, or look at the plants")
 
     # One round ------------------------------------------------------------------------
 
@@ -154,6 +177,7 @@ class RoundLoop:
             )
         )
         replies = self._exchange(messages)
+        up = reply_bytes(replies)  # before aggregation: strategies take arrays out of messages
         updates = self._screen(messages, replies, note)
         if not any(not reply.has_error() for reply in replies):
             reasons = "; ".join(event["message"] for event in events)
@@ -186,7 +210,7 @@ class RoundLoop:
             sampled=tuple(self._sites[node] for node in nodes),
             metrics=metrics,
             sites=sites,
-            bytes_up=wire_bytes(r.content for r in [*replies, *answers] if r.has_content()),
+            bytes_up=up + reply_bytes(answers),
             bytes_down=wire_bytes(m.content for m in [*messages, *asked]),
             seconds=time.perf_counter() - clock,
             events=tuple(events),
@@ -286,7 +310,13 @@ class RoundLoop:
                 continue
             result[site] = metrics_in(answer.content)
         # Strategies may keep state of their own here; our means skip what a plant cannot know.
-        self.strategy.aggregate_evaluate(number, [a for a in answers if not a.has_error()])
+        counted = [
+            answer
+            for answer in answers
+            if not answer.has_error() and metrics_in(answer.content)[EXAMPLES] > 0
+        ]
+        if counted:
+            self.strategy.aggregate_evaluate(number, counted)
         return result
 
     # History --------------------------------------------------------------------------
@@ -295,7 +325,11 @@ class RoundLoop:
         self._arrays = {name: self.initial[name] for name in self.trainable}
         self._buffers = {n: a for n, a in self.initial.items() if n not in self._arrays}
         started = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._commit(RoundRecord(0, self.history.attempt, (), {}, {}, 0, 0, 0.0, (), started))
+        metrics, _ = describe([], {}, self._arrays, self.task)
+        down, up = self._asked
+        self._commit(
+            RoundRecord(0, self.history.attempt, (), metrics, {}, up, down, 0.0, (), started)
+        )
 
     def _commit(self, record: RoundRecord) -> None:
         states = self._grid.states if isinstance(self._grid, KeepsStates) else {}
@@ -326,7 +360,7 @@ class RoundLoop:
         if isinstance(self._grid, KeepsStates):
             states = self.history.client_states()
             self._grid.load_states({s: unpack_state(data) for s, data in states.items()})
-        self._watch.rebuild(as_accepted(r, self.task) for r in self.history.rounds() if r.round > 0)
+        self._watch.rebuild(as_accepted(r, self.task) for r in self.history.rounds())
 
     def _roll_back(
         self, record: RoundRecord, weights: Arrays, fault: str, updates: list[Update]
@@ -370,12 +404,13 @@ class RoundLoop:
 
     def _ask_for_moments(self) -> Moments:
         """One Flower query round: plants answer with sums, never with rows."""
-        share = min(1.0, SCALER_PLANTS / len(self._sites))
-        messages = [
-            Message(RecordDict(), node, MOMENTS_QUERY) for node in self._choose("scaler", share)
-        ]
+        nodes = list(self._sites)
+        chosen = [nodes[position] for position in scaler_plants(len(nodes), self.seed)]
+        messages = [Message(RecordDict(), node, MOMENTS_QUERY) for node in chosen]
+        replies = self._exchange(messages)
+        self._asked = (wire_bytes(m.content for m in messages), reply_bytes(replies))
         total: Moments | None = None
-        for reply in self._exchange(messages):
+        for reply in replies:
             if reply.has_error():
                 raise SiteError(
                     f"{self._sites[reply.metadata.src_node_id]} could not sum up its training "

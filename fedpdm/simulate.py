@@ -50,11 +50,12 @@ def run_composed(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from fedpdm.compose import check_types
+    from fedpdm.compose import check_sites, check_types, chosen_sites
 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     try:
+        check_sites(cfg, chosen_sites(settings.overrides.task))
         check_types(cfg, settings.overrides.task)
         OmegaConf.resolve(cfg)
         summary = simulate(cfg, folder)
@@ -126,7 +127,7 @@ def mended(error: Exception) -> Exception:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ConfigError(f"{where} cannot be read or written ({error.strerror}); choose another "
                            "folder with hydra.run.dir=…, or change its permissions")  # fmt: skip
-    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+    if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
         return ConfigError(f"{where}: {error.strerror}; choose another folder: hydra.run.dir=…")
     return error
 

@@ -201,8 +201,9 @@ class RemainingLife(Task):
             raise ConfigError(NEEDS_TIMES.format(task=self.name))
         fails = ~np.isnan(rows.time_to_failure)
         known: Bools = np.asarray(fails | (rows.observed >= self.cap))
-        truth = np.where(fails, rows.time_to_failure, rows.observed)
-        return (np.minimum(truth, self.cap) / self.cap).astype(np.float32), truth, known
+        # A life watched for at least the cap is at the cap, but how long it was nobody knows.
+        capped = np.minimum(np.where(fails, rows.time_to_failure, self.cap), self.cap)
+        return (capped / self.cap).astype(np.float32), rows.time_to_failure, known
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return functional.mse_loss(output[:, 0], target)

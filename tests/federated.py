@@ -77,6 +77,8 @@ def federate(
     federated_scaling: bool = True,
     task: Task | None = None,
     epochs: int = 1,
+    round_timeout: float | None = None,
+    source: type[TinySource] = TinySource,
 ) -> Federated:
     """Run or continue a federation in ``folder``."""
     names = (
@@ -84,8 +86,8 @@ def federate(
         if isinstance(sites, Mapping)
         else {f"p{n}": {"machines": 3 + n} for n in range(sites)}
     )
-    source = TinySource(names, seed=seed, broken=broken)
-    federation = Federation(source, task or Failure(horizon=4.0))
+    plants = source(names, seed=seed, broken=broken)
+    federation = Federation(plants, task or Failure(horizon=4.0))
     settings = TrainingSettings(
         local_epochs=epochs, batch_size=16, learning_rate=5e-3, weight_decay=1e-4, clip_norm=1.0
     )
@@ -93,10 +95,10 @@ def federate(
     def build() -> ModelWrapper:
         with torch_seeded(seed, "model"):
             return ModelFactory.create_model(
-                model, 3, federation.task.outputs, sequence_length=source.window
+                model, 3, federation.task.outputs, sequence_length=plants.window
             )
 
-    injected = parse_faults(dict(faults or {}), federation.sites)
+    injected = parse_faults(dict(faults or {}), federation.sites, rounds)
     client = make_client_app(
         federation, build, settings, seed=seed, train_mods=[*mods, fault_mod(injected, seed)]
     )
@@ -118,8 +120,9 @@ def federate(
         display=screen,
         evaluate_fraction=evaluate_fraction,
         federated_scaling=federated_scaling,
+        round_timeout=round_timeout,
     )
-    result = Federated(history, loop, grid, source, screen)
+    result = Federated(history, loop, grid, plants, screen)
     loop.run(grid, Context(1, 1, {}, RecordDict(), {}))
     return result
 

@@ -77,6 +77,18 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["monitor.rollback=perhaps"], ["monitor.rollback=perhaps", "true or false"]),
         (["faults.nan=houston"], ["faults.nan", "SITE@ROUND"]),
         (["faults.poison=boston@2"], ["boston", "detroit"]),
+        (["faults.nan=houston@40"], ["houston@40", "last round"]),
+        (["sites=detroit"], ["did you mean site=detroit"]),
+        (["site="], ["names no plant"]),
+        (["training=3"], ["training=3", "block"]),
+        (["training.clip_norm=abc"], ["training.clip_norm=abc"]),
+        (["training.batch_size=2.5"], ["training.batch_size=2.5"]),
+        (["training.gamma=-1"], ["training.gamma=-1"]),
+        (["strategy.fraction_train=null"], ["fraction_train"]),
+        (["monitor=5"], ["monitor=5"]),
+        (["debug=slow"], ["slow", "quick"]),
+        (["data=5"], ["name"]),
+        (["strategy=fedprox", "strategy.proximal_mu=-1"], ["proximal_mu=-1"]),
         (["task.horizon=-5"], ["task.horizon"]),
         (["task.horizon=100000"], ["task.horizon"]),
         (["data.window=100000"], ["data.window", "longer"]),
@@ -173,6 +185,19 @@ def test_files(
         assert word in message, message
 
 
+def test_a_yaml_that_defines_another_plant(capsys: pytest.CaptureFixture[str]) -> None:
+    command = plant()
+    Path("my_conf/site/lost.yaml").write_text("lost: {path: plant.csv}\n")
+    message = refused([*command[:3], "site=plant,lost"], capsys)
+    assert "lost" in message and "# @package sites" in message
+
+
+def test_a_yaml_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    command = plant()
+    Path("my_conf/site/plant.yaml").write_text("# @package sites\nplant: {path: [\n")
+    assert "yaml" in refused(command, capsys)
+
+
 def test_an_empty_file(capsys: pytest.CaptureFixture[str]) -> None:
     command = plant()
     Path("plant.csv").write_text("")
@@ -255,7 +280,14 @@ def test_resume_of_a_tampered_model(run: Path, capsys: pytest.CaptureFixture[str
 def test_resume_with_other_data(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("seed: 42", "seed: 43"))
-    assert "has changed" in refused([f"resume={run}", "rounds=4"], capsys)
+    assert "seed is not what manifest.json says" in refused([f"resume={run}", "rounds=4"], capsys)
+
+
+def test_resume_with_fewer_rounds_than_are_done(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"resume={run}", "rounds=2"]) == 2
+    assert "has 3 finished rounds" in capsys.readouterr().err
 
 
 def test_all_checkpoints_corrupt(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

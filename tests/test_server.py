@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.messages import ARRAYS, BUFFERS, EXAMPLES, METRICS, arrays_in, metrics_in, to_record
 from fedpdm.models import MonitorSettings
-from fedpdm.outcomes import weighted
+from fedpdm.outcomes import over_plants, weighted
 from fedpdm.sampling import seeded_sample
 from fedpdm.strategies.state import capture
 from tests.federated import federate, same
@@ -248,3 +248,67 @@ def test_weighted_mean_skips_the_unknown() -> None:
     assert weighted([(1.0, 1), (4.0, 2), (None, 5), (float("nan"), 5)]) == pytest.approx(3.0)
     assert weighted([(None, 1)]) is None
     assert weighted([]) is None
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedmedian", "fedtrimmedavg", "qfedavg", "krum"])
+def test_bytes_up_do_not_depend_on_what_the_strategy_does_to_messages(
+    strategy: str, tmp_path: Path
+) -> None:
+    run = federate(tmp_path, strategy, rounds=1, model="cnn")
+    model = sum(array.nbytes for array in run.weights().values())
+    assert run.history.rounds()[1].bytes_up > 3 * model
+
+
+def test_poison_in_the_first_round_is_noticed(tmp_path: Path) -> None:
+    run = federate(
+        tmp_path, rounds=2, faults={"poison": "p1@1"}, monitor=MonitorSettings(rollback=True)
+    )
+    assert [e["kind"] for e in run.history.events()].count("rollback") == 1
+    assert run.history.rounds()[-1].metrics["parameter_norm"] < 30
+
+
+def test_a_run_without_any_usable_update_stops(tmp_path: Path) -> None:
+    def broken(message: Message, context: Context, call: ClientAppCallable) -> Message:
+        reply = call(message, context)
+        arrays = arrays_in(reply.content, ARRAYS)
+        reply.content[ARRAYS] = to_record({n: a * np.nan for n, a in arrays.items()})
+        return reply
+
+    with pytest.raises(TrainingStopped, match="no usable update in 3 rounds in a row"):
+        federate(tmp_path, rounds=9, mods=[broken])
+
+
+def test_a_plant_that_is_too_slow_is_left_out_by_name(tmp_path: Path) -> None:
+    import time
+
+    def slow(message: Message, context: Context, call: ClientAppCallable) -> Message:
+        if context.node_config["site"] == "p2" and message.content["config"]["server-round"] == 2:  # type: ignore[index]
+            time.sleep(3.0)
+        return call(message, context)
+
+    run = federate(tmp_path, rounds=3, mods=[slow], round_timeout=2.5)
+    assert any(e["kind"] == "timeout" and e["site"] == "p2" for e in run.screen.events)
+    assert run.history.head().round == 3  # type: ignore[union-attr]
+
+
+def test_plants_without_validation_windows_are_no_crash(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from fedpdm.data.rows import Rows, Split
+    from tests.tiny import TinySource
+
+    class Unvalidated(TinySource):
+        def rows(self, site: str) -> Rows:
+            rows = super().rows(site)
+            split = rows.split.copy()
+            split[split == Split.VALIDATION] = Split.UNUSED
+            return replace(rows, split=split)
+
+    run = federate(tmp_path, rounds=2, source=Unvalidated)
+    assert run.history.rounds()[-1].metrics["average_precision"] is None
+
+
+def test_counts_add_up_and_rmse_averages_as_squares() -> None:
+    assert over_plants("positives", [(3, 10), (4, 30)]) == 7
+    assert over_plants("rmse", [(3.0, 1), (4.0, 1)]) == pytest.approx(12.5**0.5)
+    assert over_plants("brier", [(0.2, 1), (0.4, 3)]) == pytest.approx(0.35)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Floats, Split
 from fedpdm.data.windows import Windows
 from fedpdm.evaluation.features_summary import summarise
@@ -27,7 +28,19 @@ from fedpdm.training import TrainingSettings, fit, outputs, tensors
 
 @dataclass(frozen=True)
 class Bench:
-    """What baselines need: the plants to compare on, and how the federation trains."""
+    """What baselines need.
+
+    Attributes:
+        federation: the plants' data.
+        names: plants that are tested.
+        build_model: makes the federation's initial model.
+        settings: the federation's local training.
+        rounds: its rounds.
+        seed: its seed.
+        scaler: its shared scaler; None where each plant scales by itself.
+        pool: plants whose rows are pooled for training.
+        device: where to compute.
+    """
 
     federation: Federation
     names: tuple[str, ...]
@@ -35,7 +48,8 @@ class Bench:
     settings: TrainingSettings
     rounds: int
     seed: int
-    pooled_scaling: bool
+    scaler: Scaler | None
+    pool: tuple[str, ...]
     device: torch.device
 
     @property
@@ -46,20 +60,19 @@ class Bench:
         """Return a plant scaled by its own training rows."""
         return self.federation.site(name, self.federation.moments(name).scaler())
 
-    def sites(self) -> list[Site]:
-        """Return the plants as the federation scales them."""
-        if not self.pooled_scaling:
-            return [self.own_site(name) for name in self.names]
-        total = self.federation.moments(self.names[0])
-        for name in self.names[1:]:
-            total = total + self.federation.moments(name)
-        return [self.federation.site(name, total.scaler()) for name in self.names]
+    def sites(self, names: Sequence[str] | None = None) -> list[Site]:
+        """Return the tested plants, or ``names``, as the federation scales them."""
+        names = self.names if names is None else names
+        if self.scaler is None:
+            return [self.own_site(name) for name in names]
+        return [self.federation.site(name, self.scaler) for name in names]
 
 
 def trivial(bench: Bench) -> Predictions:
     """A constant: the share of failures, or the mean remaining life, in all training data."""
     sites = bench.sites()
-    constant = bench.task.trivial(np.concatenate([site.train.y for site in sites]))
+    pool = bench.sites(bench.pool)
+    constant = bench.task.trivial(np.concatenate([site.train.y for site in pool]))
     return {
         site.name: {
             split: np.broadcast_to(constant, (len(site.windows[split]), *constant.shape)).copy()
@@ -78,14 +91,14 @@ def alone(bench: Bench, name: str) -> Predictions:
 
 def pooled(bench: Bench) -> Predictions:
     """All rows in one place, which no plant may do: the ceiling."""
-    sites = bench.sites()
+    pool = bench.sites(bench.pool)
     model = train_whole(
         bench,
-        Windows.concatenate([site.train for site in sites]),
-        Windows.concatenate([site.validation for site in sites]),
+        Windows.concatenate([site.train for site in pool]),
+        Windows.concatenate([site.validation for site in pool]),
         ("pooled",),
     )
-    return predict(model.module, sites, bench.task, bench.device)
+    return predict(model.module, bench.sites(), bench.task, bench.device)
 
 
 def train_whole(
@@ -123,7 +136,7 @@ def boosted_trees(bench: Bench) -> Predictions:
     from threadpoolctl import threadpool_limits
 
     sites = bench.sites()
-    train = Windows.concatenate([site.train for site in sites])
+    train = Windows.concatenate([site.train for site in bench.sites(bench.pool)])
     with threadpool_limits(limits=1):
         model = _Trees(train, bench)
         return {

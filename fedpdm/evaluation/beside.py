@@ -94,7 +94,7 @@ class BesideTheRun:
     def _cost(self, piece: Piece) -> float:
         if piece.site is not None:
             return 1.0
-        plants = float(len(self._bench.names))
+        plants = float(len(self._bench.pool))
         return {"pooled": plants, "hgb": 0.4 * plants}.get(piece.baseline, 0.01)
 
     def _fork(self, number: int, share: list[Piece], in_child: Callable[[], None]) -> int:

@@ -81,13 +81,20 @@ def expected_calibration_error(
 
 
 def remaining_life(truth: Floats, predicted: Floats, cap: float) -> Metrics:
-    """Return ``rmse`` (truth capped), ``rmse_uncapped``, ``mae`` and ``nasa_score``."""
+    """Return ``rmse`` (truth capped), ``rmse_uncapped``, ``mae`` and ``nasa_score``.
+
+    A truth of NaN is a life whose end was not seen, watched for at least ``cap``: it counts
+    as ``cap``, and not in ``rmse_uncapped``.
+    """
     if len(truth) == 0:
         return dict.fromkeys(("rmse", "rmse_uncapped", "mae", "nasa_score"), None) | {"n": 0.0}
-    capped = np.minimum(truth, cap)
+    seen = ~np.isnan(truth)
+    capped = np.minimum(np.where(seen, truth, cap), cap)
     return {
         "rmse": float(np.sqrt(np.mean((predicted - capped) ** 2))),
-        "rmse_uncapped": float(np.sqrt(np.mean((predicted - truth) ** 2))),
+        "rmse_uncapped": float(np.sqrt(np.mean((predicted - truth)[seen] ** 2)))
+        if seen.any()
+        else None,
         "mae": float(np.mean(np.abs(predicted - capped))),
         "nasa_score": nasa_score(capped, predicted),
         "n": float(len(truth)),

@@ -115,6 +115,8 @@ def mean_metrics(per_site: Sequence[Mapping[str, float | None]]) -> Metrics:
     """Return the mean over the plants that have a value; None where no plant has one."""
     result: Metrics = {}
     for name in per_site[0] if per_site else ():
+        if name in ("n", "positives", "threshold"):
+            continue  # a mean of counts says nothing
         known = [v for values in per_site if (v := values[name]) is not None]
         result[name] = float(np.mean(known)) if known else None
     return result

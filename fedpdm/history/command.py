@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -165,12 +166,32 @@ def _rollback(given: argparse.Namespace) -> None:
             raise ConfigError("--exclude names every plant of the run: nobody would train")
         history.rollback(row.number, by="person", reason=given.reason, exclude=given.exclude)
         attempt = history.attempt
+        stale = _set_aside(given.run, row.number, attempt)
     without = f" without {', '.join(given.exclude)}" if given.exclude else ""
     print(
         f"round {row.number} is the head again; the rounds after it are kept in "
         f"{given.run / 'rounds' / 'undone'}\ncontinue{without} (attempt {attempt}): "
         f"python -m fedpdm.simulate resume={given.run}"
     )
+    if stale:
+        print(f"{', '.join(stale)} told of undone rounds and are kept there; resume makes new ones")
+
+
+def _set_aside(run: Path, number: int, attempt: int) -> list[str]:
+    """Move what describes undone rounds out of the way, so that nobody takes it for the result."""
+    card_path = run / "model.json"
+    if card_path.exists():
+        card = json.loads(card_path.read_text())
+        if card.get("best_round") is not None:
+            card |= {"best_round": None, "threshold": None}
+            write_bytes(card_path, (json.dumps(card, indent=2) + "\n").encode())
+    moved = []
+    for name in ("summary.json", "report.html", "metrics.csv"):
+        if (run / name).exists():
+            (run / "rounds" / "undone").mkdir(exist_ok=True)
+            (run / name).replace(run / "rounds" / "undone" / f"{attempt - 1}-{name}")
+            moved.append(name)
+    return moved
 
 
 def _export(given: argparse.Namespace) -> None:

@@ -2,21 +2,32 @@
 
 Li et al. 2020, Federated Optimization in Heterogeneous Networks (MLSys), eq. 2. The
 local objective is F_k(w) + (mu/2)·‖w − w_t‖², whose gradient adds mu·(w − w_t). The
-server half is Flower's own: FedAvg that sends ``proximal-mu``.
+server half is Flower's: FedAvg that sends ``proximal-mu``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from flwr.serverapp.strategy import FedProx
+from flwr.serverapp.strategy import FedProx as FlowerFedProx
 from torch import Tensor
 
+from fedpdm.errors import ConfigError
 from fedpdm.strategies.terms import local_term
 from fedpdm.training import GradientTerm
 
 __all__ = ["FedProx", "proximal_term"]
+
+
+class FedProx(FlowerFedProx):
+    """Flower's FedProx, refusing a mu that would push plants away from the received model."""
+
+    def __init__(self, proximal_mu: float = 0.0, **flower: Any) -> None:
+        if proximal_mu < 0:
+            raise ConfigError(f"strategy.proximal_mu={proximal_mu} must not be negative")
+        super().__init__(proximal_mu=proximal_mu, **flower)
 
 
 @local_term("proximal-mu")
