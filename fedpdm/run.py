@@ -90,6 +90,8 @@ class Run:
                 done=head.round if (head := history.head()) else 0,
             )  # fmt: skip
             with display:
+                if head is not None:
+                    display.say(f"continuing after round {head.round}")
                 for warning in warnings:
                     display.say(f"note: {warning}")
                 with self._timed("training"):

@@ -48,11 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_composed(cfg: DictConfig) -> float | None:
     """Run one composed config in Hydra's folder; return the validation metric, for sweepers."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     from fedpdm.compose import check_sites, check_types, chosen_sites
 
     settings = HydraConfig.get()
+    if settings.mode == RunMode.MULTIRUN:
+        print(f"\n{' '.join(settings.overrides.task)}", flush=True)
     folder = Path(settings.runtime.output_dir)
     try:
         check_sites(cfg, chosen_sites(settings.overrides.task))

@@ -40,12 +40,15 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     aim = "higher" if table.metric.higher_is_better else "lower"
     _line(console, "")
     _line(console, headline(table), style="bold", wrap=True)
-    _line(console, f"Test data, {table.metric.label}, {aim} is better:", style="dim")
+    tested = f"Test data at round {summary['best_round']}"
+    _line(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim")
     console.print(_grid(table, console))
     for row in _left_out(table):
         _line(console, row, style="dim", wrap=True)
     for note, names in _notes(table).items():
         _line(console, f"{MISSING} at {listing(names)}: {note}.", style="dim", wrap=True)
+    if unseen := _unseen(summary, table.metric.digits):
+        _line(console, unseen, wrap=True)
     if table.left_out:
         _line(console, f"Not evaluated: {listing(table.left_out)}.", style="dim", wrap=True)
     happened = events_line(summary.get("events") or ())
@@ -125,6 +128,22 @@ def _shown(table: Standings) -> list[Row]:
     judged = sorted((r for r in table.rows if r.gain is not None), key=lambda r: r.gain or 0.0)
     half = LISTED // 2
     return judged if len(judged) <= LISTED else judged[:half] + judged[-half:]
+
+
+def _unseen(summary: Mapping[str, Any], digits: int) -> str | None:
+    """Return how alone and federated do on machines that no training row came from."""
+    heldout = summary.get("heldout") or {}
+    alone = (heldout.get("baselines") or {}).get("alone")
+    if not alone or "mean_site" not in heldout or "mean_site" not in alone:
+        return None
+    primary = summary["validation"]["metric"]
+    pair = [part["mean_site"].get(primary) for part in (alone, heldout)]
+    if None in pair:
+        return None
+    return (
+        "Machines never seen in training, mean of plants: alone "
+        f"{number(pair[0], digits)}, federated {number(pair[1], digits)}."
+    )
 
 
 def _left_out(table: Standings) -> list[str]:
