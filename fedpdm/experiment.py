@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -12,7 +12,6 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from fedpdm.data.rows import Split
 from fedpdm.data.source import Source
 from fedpdm.engines.flower import quiet
 from fedpdm.errors import ConfigError, FedPdmError
@@ -61,11 +60,7 @@ class Experiment:
     @property
     def evaluated(self) -> list[str]:
         """Plants that evaluate: a seeded share, the same that the server asks."""
-        sites = self.federation.sites
-        nodes = seeded_sample(
-            list(range(len(sites))), self.evaluate_fraction, self.seed, "evaluate"
-        )
-        return [sites[node] for node in nodes]
+        return self._draw(self.federation.sites, self.evaluate_fraction, "evaluate")
 
     @property
     def looked_at(self) -> list[str]:
@@ -78,9 +73,7 @@ class Experiment:
     def pooled(self) -> list[str]:
         """Plants whose rows the pooled baselines train on: all, or a seeded share of many."""
         sites = self.federation.sites
-        share = min(1.0, max(self.baseline_plants, 1) / len(sites))
-        chosen = seeded_sample(list(range(len(sites))), share, self.seed, "pooled")
-        return [sites[index] for index in chosen]
+        return self._draw(sites, min(1.0, max(self.baseline_plants, 1) / len(sites)), "pooled")
 
     @property
     def compared(self) -> list[str]:
@@ -88,8 +81,11 @@ class Experiment:
         names = self.evaluated
         if self.baseline_plants == 0:
             return []
-        share = min(1.0, self.baseline_plants / len(names))
-        chosen = seeded_sample(list(range(len(names))), share, self.seed, "baselines")
+        return self._draw(names, min(1.0, self.baseline_plants / len(names)), "baselines")
+
+    def _draw(self, names: Sequence[str], share: float, purpose: str) -> list[str]:
+        """Return a seeded share of the plants, in their order."""
+        chosen = seeded_sample(list(range(len(names))), share, self.seed, purpose)
         return [names[index] for index in chosen]
 
 
@@ -154,7 +150,7 @@ def look_at_data(experiment: Experiment) -> list[str]:
     names = experiment.looked_at
     sites = [federation.site(name, federation.moments(name).scaler()) for name in names]
     warnings = federation.check(sites)
-    if all(len(site.windows[split]) == 0 for site in sites for split in (Split.TEST,)):
+    if all(len(site.test) == 0 for site in sites):
         warnings.append("no plant has a test window")
     return [*warnings, *federation.source.warnings]
 
