@@ -6,20 +6,28 @@ reads from ``context.node_config["site"]``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict
 
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
+from torch import Tensor
 
+from fedpdm.data.normalise import Scaler
+from fedpdm.data.rows import Split
+from fedpdm.data.windows import Windows
 from fedpdm.federation import Federation, Site
 from fedpdm.messages import (
     ARRAYS,
     BUFFERS,
     METRICS,
     MOMENTS,
+    SCALER,
+    Arrays,
     arrays_in,
     config_in,
     metric_record,
@@ -30,19 +38,53 @@ from fedpdm.messages import (
 )
 from fedpdm.models import ModelWrapper
 from fedpdm.strategies import gradient_terms
-from fedpdm.training import TrainingSettings, fit, outputs, tensors
+from fedpdm.training import GradientTerm, TrainingSettings, fit, outputs, tensors
+
+
+class Order(TypedDict):
+    """What of a round's message concerns local training; arguments of ``training.fit``."""
+
+    key: tuple[str | int, ...]
+    epochs: int
+    first_epoch: int
+    terms: list[GradientTerm]
+
+
+class Trainer(Protocol):
+    """Something that has trained plants before their messages are answered."""
+
+    def trained(self, site: str) -> tuple[Arrays, float] | None:
+        """Return a plant's new weights and training loss, once; None to train it here."""
 
 
 @dataclass
 class Plant:
-    """Everything local work needs. One resident model serves all plants of a process."""
+    """Everything local work needs. One resident model serves all plants of a process.
+
+    What a round's messages have in common, the weights and the scaler, is decoded once.
+    """
 
     federation: Federation
     build_model: Callable[[], ModelWrapper]
     settings: TrainingSettings
     seed: int
     device: torch.device = torch.device("cpu")
-    _model: ModelWrapper | None = None
+    trainer: Trainer | None = None
+    """Trains in place of ``fit``, for engines that train many plants at once."""
+
+    def __post_init__(self) -> None:
+        self._model: ModelWrapper | None = None
+        self._received: tuple[Any, dict[str, Tensor]] = (None, {})
+        self._scaler: tuple[Any, Scaler | None] = (None, None)
+        self._tensors: OrderedDict[tuple[str, Split], tuple[Windows, Tensor, Tensor]] = (
+            OrderedDict()
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process without model and data; it makes its own."""
+        return type(self), (
+            self.federation, self.build_model, self.settings, self.seed, self.device, self.trainer
+        )  # fmt: skip
 
     @property
     def model(self) -> ModelWrapper:
@@ -51,47 +93,85 @@ class Plant:
             self._model.module.to(self.device)
         return self._model
 
-    def receive(self, message: Message, context: Context) -> Site:
-        """Load the received weights and return the plant's scaled windows."""
+    def site(self, message: Message, context: Context) -> Site:
+        """Return the plant's windows, scaled as the message asks.
+
+        Under Flower's simulation runtime, which knows no names, plants are numbered.
+        """
+        config = context.node_config
+        name = str(config.get("site") or self.federation.sites[int(config["partition-id"])])
+        record = message.content.get(SCALER)
+        if record is None:
+            return self.federation.site(name, self.federation.moments(name).scaler())
+        if self._scaler[0] is not record:
+            self._scaler = (record, scaler_in(message.content))
+        assert self._scaler[1] is not None
+        return self.federation.site(name, self._scaler[1])
+
+    def received(self, message: Message) -> dict[str, Tensor]:
+        """Return the received parameters and buffers on the device; not to be changed."""
         content = message.content
-        self.model.set_parameters(
-            to_tensors({**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)})
-        )
-        name = str(context.node_config["site"])
-        scaler = scaler_in(content) or self.federation.moments(name).scaler()
-        return self.federation.site(name, scaler)
+        record = content.get(ARRAYS)
+        if self._received[0] is not record:
+            arrays = {**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)}
+            self.model.check_names(arrays)
+            weights = {name: t.to(self.device) for name, t in to_tensors(arrays).items()}
+            self._received = (record, weights)
+        return self._received[1]
+
+    def tensors(self, site: Site, split: Split) -> tuple[Tensor, Tensor]:
+        """Return a split's inputs and targets on the device, where they stay."""
+        part, key = site.windows[split], (site.name, split)
+        found = self._tensors.get(key)
+        if found is None or found[0] is not part:
+            found = self._tensors[key] = (part, *tensors(part.x, part.y, self.device))
+            while len(self._tensors) > 2 * self.federation.keep:
+                self._tensors.popitem(last=False)
+        self._tensors.move_to_end(key)
+        return found[1], found[2]
 
     def train(self, message: Message, context: Context) -> Message:
         """Train ``local_epochs`` epochs and reply with the new weights."""
-        site, config = self.receive(message, context), config_in(message.content)
-        server_round, attempt = int(config["server-round"]), int(config.get("attempt", 0))
-        module, task = self.model.module, self.federation.task
-        x, y = tensors(site.train.x, site.train.y, self.device)
+        site, config = self.site(message, context), config_in(message.content)
+        weights, task = self.received(message), self.federation.task
         report = {}
         if config.get("report-received-loss"):
-            report["received_loss"] = float(task.loss(outputs(module, x), y))
-        report["train_loss"] = fit(
-            module, x, y, task.loss, self.settings,
-            seed=self.seed,
-            key=("train", site.name, server_round, attempt),
-            epochs=self.settings.local_epochs,
-            first_epoch=(server_round - 1) * self.settings.local_epochs,
-            terms=gradient_terms(config),
-        )  # fmt: skip
-        weights = {name: t.cpu().numpy() for name, t in self.model.get_parameters().items()}
-        buffers = {name: weights.pop(name) for name in self.model.buffer_names}
+            self.model.set_parameters(weights)
+            x, y = self.tensors(site, Split.TRAIN)
+            report["received_loss"] = float(task.loss(outputs(self.model.module, x), y))
+        order = self.order(site, config)
+        trained = self.trainer.trained(site.name) if self.trainer else None
+        if trained is None:
+            self.model.set_parameters(weights)
+            x, y = self.tensors(site, Split.TRAIN)
+            loss = fit(self.model.module, x, y, task.loss, self.settings, seed=self.seed, **order)
+            trained = self.model.snapshot(), loss
+        arrays, report["train_loss"] = trained
+        buffers = {name: arrays.pop(name) for name in self.model.buffer_names}
         reply = RecordDict(
-            {ARRAYS: to_record(weights), METRICS: metric_record(len(site.train), report)}
+            {ARRAYS: to_record(arrays), METRICS: metric_record(len(site.train), report)}
         )
         if buffers:
             reply[BUFFERS] = to_record(buffers)
         return Message(reply, reply_to=message)
 
+    def order(self, site: Site, config: Mapping[str, Any]) -> Order:
+        """Return how a plant is to train in a round, in the words of ``fit``."""
+        server_round, attempt = int(config["server-round"]), int(config.get("attempt", 0))
+        epochs = self.settings.local_epochs
+        return {
+            "key": ("train", site.name, server_round, attempt),
+            "epochs": epochs,
+            "first_epoch": (server_round - 1) * epochs,
+            "terms": gradient_terms(config),
+        }
+
     def evaluate(self, message: Message, context: Context) -> Message:
         """Reply with the loss and the metrics on the plant's validation windows."""
-        site, task = self.receive(message, context), self.federation.task
+        site, task = self.site(message, context), self.federation.task
+        self.model.set_parameters(self.received(message))
         part = site.validation
-        x, y = tensors(part.x, part.y, self.device)
+        x, y = self.tensors(site, Split.VALIDATION)
         output = outputs(self.model.module, x)
         if len(part) == 0:
             output = torch.zeros((0, task.outputs))
@@ -103,8 +183,25 @@ class Plant:
 
     def moments(self, message: Message, context: Context) -> Message:
         """Reply with counts, sums and sums of squares of the training rows."""
-        sums = self.federation.moments(str(context.node_config["site"]))
+        config = context.node_config
+        name = str(config.get("site") or self.federation.sites[int(config["partition-id"])])
+        sums = self.federation.moments(name)
         return Message(RecordDict({MOMENTS: moments_record(sums)}), reply_to=message)
+
+
+class PlantApp(ClientApp):
+    """The Flower app of plants, with what is behind it in reach of engines."""
+
+    def __init__(self, plant: Plant, train_mods: Sequence[Mod] = ()) -> None:
+        super().__init__()
+        self.plant = plant
+        self.train_mods = list(train_mods)
+        self.train(mods=self.train_mods)(plant.train)
+        self.evaluate()(plant.evaluate)
+        self.query("moments")(plant.moments)
+
+    def __reduce__(self) -> tuple[type[PlantApp], tuple[Plant, list[Mod]]]:
+        return type(self), (self.plant, self.train_mods)
 
 
 def make_client_app(
@@ -115,7 +212,7 @@ def make_client_app(
     seed: int,
     device: torch.device = torch.device("cpu"),
     train_mods: Sequence[Mod] = (),
-) -> ClientApp:
+) -> PlantApp:
     """Return the Flower app of a plant.
 
     Args:
@@ -126,9 +223,4 @@ def make_client_app(
         device: where to train.
         train_mods: Flower client mods around training.
     """
-    plant = Plant(federation, build_model, settings, seed, device)
-    app = ClientApp()
-    app.train(mods=list(train_mods))(plant.train)
-    app.evaluate()(plant.evaluate)
-    app.query("moments")(plant.moments)
-    return app
+    return PlantApp(Plant(federation, build_model, settings, seed, device), train_mods)

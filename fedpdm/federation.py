@@ -63,15 +63,20 @@ class Federation:
                 "no plant to run: name some with site=detroit,houston, or let the partition "
                 "make them, for example partition=machine partition.sites=10"
             )
-        self._keep = keep
+        self.keep = keep
+        self._scaler: tuple[Scaler | None, str] = (None, "")
         self._rows: OrderedDict[str, Rows] = OrderedDict()
         self._built: OrderedDict[tuple[str, str], Site] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[Federation], tuple[Source, Task, int]]:
+        """Go to another process without the rows; it reads those of its own plants."""
+        return type(self), (self.source, self.task, self.keep)
 
     def rows(self, name: str) -> Rows:
         """Return the rows of a plant in raw units. They never leave it."""
         if name not in self._rows:
             self._rows[name] = self.source.rows(name)
-            while len(self._rows) > self._keep:
+            while len(self._rows) > self.keep:
                 self._rows.popitem(last=False)
         self._rows.move_to_end(name)
         return self._rows[name]
@@ -82,11 +87,13 @@ class Federation:
 
     def site(self, name: str, scaler: Scaler) -> Site:
         """Return a plant's scaled windows."""
-        digest = hashlib.sha256(scaler.mean.tobytes() + scaler.scale.tobytes()).hexdigest()
-        key = (name, digest)
+        if self._scaler[0] is not scaler:
+            digest = hashlib.sha256(scaler.mean.tobytes() + scaler.scale.tobytes()).hexdigest()
+            self._scaler = (scaler, digest)
+        key = (name, self._scaler[1])
         if key not in self._built:
             self._built[key] = Site(name, self._windows(self.rows(name), scaler))
-            while len(self._built) > self._keep:
+            while len(self._built) > self.keep:
                 self._built.popitem(last=False)
         self._built.move_to_end(key)
         return self._built[key]

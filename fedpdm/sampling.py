@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from flwr.serverapp.strategy import Strategy
 
 from fedpdm.errors import ConfigError
 from fedpdm.keys import numpy_generator
 
+T = TypeVar("T")
 
-def seeded_sample(nodes: list[int], share: float, seed: int, *key: str | int) -> list[int]:
-    """Return max(1, floor(share · n)) of ``nodes`` in their order, drawn for ``key``."""
-    count = max(1, int(share * len(nodes) + 1e-9))
-    if count >= len(nodes):
-        return list(nodes)
-    chosen = numpy_generator(seed, *key).choice(len(nodes), size=count, replace=False)
-    return [nodes[i] for i in sorted(chosen)]
+
+def seeded_sample(items: Sequence[T], share: float, seed: int, *key: str | int) -> list[T]:
+    """Return max(1, floor(share · n)) of ``items`` in their order, drawn for ``key``."""
+    count = max(1, int(share * len(items) + 1e-9))
+    if count >= len(items):
+        return list(items)
+    chosen = numpy_generator(seed, *key).choice(len(items), size=count, replace=False)
+    return [items[i] for i in sorted(chosen)]
 
 
 SCALER_PLANTS = 50

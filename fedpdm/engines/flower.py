@@ -10,13 +10,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from flwr.app import Message, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.serde import (
+    array_record_to_proto,
+    config_record_to_proto,
+    metric_record_to_proto,
+    recorddict_from_proto,
+    recorddict_to_proto,
+)
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedpdm.errors import HistoryError
+
+RecordType = ArrayRecord | MetricRecord | ConfigRecord
 
 RUN_ID = 1
 SERVER_NODE_ID = 1
@@ -42,15 +50,38 @@ def local_run() -> Run:
 def wire_bytes(records: Iterable[RecordDict]) -> int:
     """Return the bytes of records as Flower serialises them (protocol buffers).
 
-    A record that several messages share is serialised once and counted for each.
+    A record that several messages share is counted for each. Arrays are serialised once per
+    combination of names, types and shapes: their values do not change the size.
     """
     sizes: dict[int, int] = {}
     total = 0
     for record in records:
         if id(record) not in sizes:
-            sizes[id(record)] = recorddict_to_proto(record).ByteSize()
+            sizes[id(record)] = sum(_item_size(key, value) for key, value in record.items())
         total += sizes[id(record)]
     return total
+
+
+def _item_size(key: str, value: RecordType) -> int:
+    """Return the size of one entry of a RecordDict: tag, length, then key and value."""
+    if isinstance(value, ArrayRecord):
+        shapes = tuple((name, a.dtype, tuple(a.shape), a.stype) for name, a in value.items())
+        if shapes not in _ARRAY_SIZES:
+            _ARRAY_SIZES[shapes] = array_record_to_proto(value).ByteSize()
+        size = _ARRAY_SIZES[shapes]
+    elif isinstance(value, MetricRecord):
+        size = metric_record_to_proto(value).ByteSize()
+    else:
+        size = config_record_to_proto(value).ByteSize()
+    return _field(_field(len(key.encode())) + _field(size))
+
+
+def _field(length: int) -> int:
+    """Return the size of a length-delimited field whose tag is one byte."""
+    return 1 + max(1, (length.bit_length() + 6) // 7) + length
+
+
+_ARRAY_SIZES: dict[tuple[tuple[str, str, tuple[int, ...], str], ...], int] = {}
 
 
 def pack_state(state: RecordDict) -> bytes:

@@ -94,6 +94,20 @@ class ModelWrapper:
         """Return copies of all parameters and buffers by name: same dtype, no gradient."""
         return {name: tensor.detach().clone() for name, tensor in self._state().items()}
 
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """Return what ``get_parameters`` does as arrays; those of one dtype share one block."""
+        state = {name: tensor.detach() for name, tensor in self._state().items()}
+        arrays: dict[str, NDArray[Any]] = {}
+        for dtype in {tensor.dtype for tensor in state.values()}:
+            group = {name: tensor for name, tensor in state.items() if tensor.dtype == dtype}
+            block = torch.cat([tensor.reshape(-1) for tensor in group.values()]).cpu().numpy()
+            begin = 0
+            for name, tensor in group.items():
+                end = begin + tensor.numel()
+                arrays[name] = block[begin:end].reshape(tensor.shape)
+                begin = end
+        return {name: arrays[name] for name in state}
+
     def set_parameters(self, parameters: Mapping[str, Tensor | NDArray[Any]]) -> None:
         """Copy tensors of the given names into the module, all of them or none.
 
@@ -105,7 +119,7 @@ class ModelWrapper:
                 offered for whole ones.
         """
         state = self._state()
-        self._check_names(state, parameters)
+        self.check_names(parameters)
         # An array is copied first: torch warns about memory that it may not write to.
         offered = {
             name: value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
@@ -123,8 +137,7 @@ class ModelWrapper:
                     f"{self._title()}: {name} holds {tensor.dtype} and was given {new.dtype}"
                 )
         with torch.no_grad():
-            for name, tensor in state.items():
-                tensor.copy_(offered[name])
+            torch._foreach_copy_(list(state.values()), [offered[name] for name in state])
 
     def _fluent(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``method`` of the module, giving the wrapper where it gives the module."""
@@ -140,8 +153,13 @@ class ModelWrapper:
         state = self.module.state_dict(keep_vars=True)
         return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
-    def _check_names(self, state: Mapping[str, Tensor], offered: Iterable[str]) -> None:
-        given = set(offered)
+    def check_names(self, offered: Iterable[str]) -> None:
+        """Refuse names that are not exactly those of the parameters and buffers.
+
+        Raises:
+            ModelError: names what is missing and what is unknown.
+        """
+        state, given = self._state(), set(offered)
         missing = [name for name in state if name not in given]
         unknown = sorted(given - set(state))
         if missing or unknown:

@@ -1,0 +1,99 @@
+"""Takes in the updates of a round: screens each, and adds up those that can be added up."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, RecordDict
+
+from fedpdm.aggregation import Update, WeightedMean, distance, mismatch, not_finite
+from fedpdm.engines.flower import wire_bytes
+from fedpdm.messages import ARRAYS, BUFFERS, METRICS, Arrays, arrays_in, metrics_in
+
+
+class Note(Protocol):
+    """Remembers an event of the round."""
+
+    def __call__(self, kind: str, message: str, site: str | None = None) -> None: ...
+
+
+class Intake:
+    """The updates of one round, one after another, in site order.
+
+    Args:
+        parameters: what was sent; an update is refused if its tensors differ in name or
+            shape, or hold NaN or infinity.
+        buffers: the buffers that were sent beside them.
+        note: where refusals go.
+        streaming: add the parameters up at once and keep none. Else every accepted reply is
+            kept, for a strategy that needs all of them.
+
+    Attributes:
+        updates: who was accepted.
+        answers: how many plants answered, errors not counted.
+        bytes_up: serialised size of the replies.
+    """
+
+    def __init__(self, parameters: Arrays, buffers: Arrays, note: Note, streaming: bool) -> None:
+        self._expected, self._expected_buffers = parameters, buffers
+        self._note = note
+        self._parameters = WeightedMean() if streaming else None
+        self._buffers = WeightedMean()
+        self.updates: list[Update] = []
+        self.answers = 0
+        self.bytes_up = 0
+
+    def take(self, site: str, reply: Message) -> None:
+        """Take one plant's reply."""
+        if reply.has_error():
+            self._note("site-failed", f"{site} failed: {reply.error.reason}", site)
+            return
+        self.answers += 1
+        self.bytes_up += wire_bytes([reply.content])
+        arrays, buffers = arrays_in(reply.content, ARRAYS), arrays_in(reply.content, BUFFERS)
+        flaw = mismatch(arrays, self._expected) or mismatch(buffers, self._expected_buffers)
+        norm = 0.0
+        if flaw is None:
+            norm = distance(arrays, self._expected)
+            # A sum of squares is finite only if every value is: one pass instead of two.
+            flaw = None if np.isfinite(norm) else not_finite(arrays)
+            flaw = flaw or not_finite(buffers)
+        if flaw is not None:
+            self._note("refused", f"{site}: update refused, {flaw}", site)
+            return
+        metrics = metrics_in(reply.content)
+        update = Update(site, metrics, norm, None if self._parameters else copied(reply))
+        self.updates.append(update)
+        self._buffers.add(buffers, update.examples)
+        if self._parameters is not None:
+            self._parameters.add(arrays, update.examples)
+
+    def mean(self) -> Arrays | None:
+        """Return the weighted mean of the parameters, if this intake was streaming."""
+        return self._parameters.mean() if self._parameters is not None else None
+
+    def buffers(self) -> Arrays | None:
+        """Return the plants' buffers combined, or None if nobody sent any."""
+        return self._buffers.mean() or None
+
+    def messages(self) -> list[Message]:
+        """Return the accepted replies."""
+        return [update.message for update in self.updates if update.message is not None]
+
+
+def copied(reply: Message) -> Message:
+    """Give a strategy records of its own: FedMedian and others take arrays out of them."""
+    content = reply.content
+    reply.content = RecordDict(
+        {ARRAYS: shallow(content[ARRAYS]), METRICS: content[METRICS]}  # type: ignore[arg-type]
+    )
+    return reply
+
+
+def shallow(record: ArrayRecord) -> ArrayRecord:
+    """Return another record of the same arrays."""
+    copy = ArrayRecord()
+    for name, array in record.items():
+        copy[name] = array
+    return copy
