@@ -1,0 +1,99 @@
+"""The work that every contender does: data, model, settings. Needs torch and numpy only.
+
+100 samples a plant, batch 32, one local epoch, Adam with learning rate 1e-3, fixed shapes:
+windows of 30 steps by 14 features, and for the MLP rows of 10 features (2,978 parameters).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fedpdm.models import ModelWrapper
+
+MODELS = ("mlp", "cnn", "lstm", "hybrid")
+SAMPLES, BATCH, EPOCHS, LEARNING_RATE, CLASSES = 100, 32, 1, 1e-3, 2
+STEPS, WINDOW_FEATURES, ROW_FEATURES = 30, 14, 10
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run of one contender."""
+
+    contender: str
+    model: str
+    plants: int
+    rounds: int
+    device: str = "cpu"
+    workers: int = 2
+
+    @property
+    def features(self) -> int:
+        return ROW_FEATURES if self.model == "mlp" else WINDOW_FEATURES
+
+    @property
+    def window(self) -> int | None:
+        return None if self.model == "mlp" else STEPS
+
+
+def plant_data(model: str, plant: int) -> tuple[Any, Any]:
+    """Return a plant's (100, 30, 14) or (100, 10) float32 inputs and (100,) int64 classes.
+
+    The classes follow from the inputs, the same way in every plant, so a loss can fall.
+    """
+    random = np.random.default_rng([SEED, plant])
+    shape = (SAMPLES, ROW_FEATURES) if model == "mlp" else (SAMPLES, STEPS, WINDOW_FEATURES)
+    x = random.standard_normal(shape, dtype=np.float32)
+    level = random.standard_normal(SAMPLES, dtype=np.float32)
+    x[..., 0] += level if model == "mlp" else level[:, None]
+    y = (level + 0.5 * random.standard_normal(SAMPLES, dtype=np.float32) > 0).astype(np.int64)
+    return x, y
+
+
+@functools.cache
+def cached_plant_data(model: str, plant: int) -> tuple[Any, Any]:
+    """Return ``plant_data``, made once per process."""
+    return plant_data(model, plant)
+
+
+def build_model(model: str) -> ModelWrapper:
+    """Return fedpdm's model with its own defaults; the same weights in every process."""
+    from fedpdm.keys import torch_seeded
+    from fedpdm.models import ModelFactory
+
+    work = Work("", model, 0, 0)
+    with torch_seeded(SEED, "model"):
+        return ModelFactory.create_model(model, work.features, CLASSES, sequence_length=work.window)
+
+
+def read_work() -> tuple[Work, Path]:
+    """Return what the command line of a contender asks for, and where its result goes."""
+    import torch
+
+    torch.set_num_threads(1)
+    return Work(**json.loads(sys.argv[1])), Path(sys.argv[2])
+
+
+def write_result(path: Path, stamps: list[float], losses: list[float], **more: Any) -> None:
+    """Write what a contender measured itself.
+
+    Args:
+        path: the file.
+        stamps: clock at the start and after every round.
+        losses: mean training loss of each round over all plants.
+        more: anything else to keep.
+    """
+    rounds = [b - a for a, b in zip(stamps, stamps[1:], strict=False)]
+    path.write_text(json.dumps({"round_seconds": rounds, "train_loss": losses, **more}))
+
+
+def as_argument(work: Work) -> str:
+    return json.dumps(asdict(work))
