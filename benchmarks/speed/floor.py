@@ -55,7 +55,7 @@ def run(work: Work) -> tuple[list[float], list[float]]:
                 else Adam(parameters, 0.0)
             )
             for _ in range(EPOCHS):
-                for index in torch.randperm(SAMPLES, device=device).split(BATCH):
+                for index in torch.split(torch.randperm(SAMPLES, device=device), BATCH):
                     for parameter in parameters:
                         parameter.grad = None
                     loss = functional.cross_entropy(module(x[index]), y[index])

@@ -153,6 +153,8 @@ def measure(launch: list[str], argument: str, timeout: float) -> dict[str, Any]:
         path = Path(folder) / "result.json"
         done = run_watched([*launch, argument, str(path)], timeout, QUIET)
         if done.returncode != 0 or not path.exists():
+            if done.seconds >= timeout:
+                return {"failed": f"not done after {timeout:.0f} s"}
             lines = [line for line in done.output.splitlines() if line.strip()]
             return {"failed": lines[-1][:300] if lines else f"exit {done.returncode}"}
         result: dict[str, Any] = json.loads(path.read_text())

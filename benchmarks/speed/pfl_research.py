@@ -48,7 +48,7 @@ def run(work: Work) -> tuple[list[float], list[float]]:
     torch.manual_seed(SEED)
     module = build_model(work.model).module
     module.train()
-    seen = [torch.zeros(()), 0]
+    seen: list[Any] = [torch.zeros(()), 0]  # sum of losses, number of samples
 
     def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         value = functional.cross_entropy(module(x), y)

@@ -93,7 +93,7 @@ def disagreements(entries: Iterable[dict[str, Any]], tolerance: float = 0.1) -> 
         if floor is None:
             continue
         found += [
-            f"{model}, {plants} plants: {name} ends at loss {loss:.3f}, the bare loop at {floor:.3f}"
+            f"{model}, {plants} plants: {name} ends at loss {loss:.3f}, the bare loop {floor:.3f}"
             for name, loss in by_name.items()
             if not abs(loss - floor) <= tolerance * floor
         ]

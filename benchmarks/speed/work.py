@@ -7,6 +7,7 @@ windows of 30 steps by 14 features, and for the MLP rows of 10 features (2,978 p
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -91,7 +92,7 @@ def write_result(path: Path, stamps: list[float], losses: list[float], **more: A
         losses: mean training loss of each round over all plants.
         more: anything else to keep.
     """
-    rounds = [b - a for a, b in zip(stamps, stamps[1:], strict=False)]
+    rounds = [b - a for a, b in itertools.pairwise(stamps)]
     path.write_text(json.dumps({"round_seconds": rounds, "train_loss": losses, **more}))
 
 

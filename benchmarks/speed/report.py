@@ -1,0 +1,150 @@
+"""The README's tables and plot, made from ``benchmarks/results/speed*.json`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.work import MODELS
+
+BEGIN, END = "<!-- made by benchmarks/run.py -->", "<!-- end speed -->"
+PLOT = Path("docs") / "img" / "speed.svg"
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "bare loop": ("floor",),
+    "serial": ("serial",),
+    "ray, 2 workers": ("ray",),
+    "batched": ("batched",),
+    "auto": ("auto",),
+    "Flower, 2 actors": ("flower",),
+    "pfl-research": ("pfl1", "pfl2"),
+}
+"""Title and contenders of a column; of several the better one of a cell is shown."""
+
+GPU_COLUMNS: dict[str, tuple[str, ...]] = {
+    "bare loop": ("floor-cuda",),
+    "serial": ("serial-cuda",),
+    "batched": ("batched-cuda",),
+}
+OURS = ("serial", "ray", "batched", "auto", "serial-cuda", "batched-cuda")
+
+ALT = (
+    "Seconds per round against the number of plants, both axes logarithmic, one panel for each "
+    "model: fedpdm's engines, a bare PyTorch loop, Flower's Simulation Runtime and pfl-research."
+)
+
+Entry = dict[str, Any]
+
+
+def best(entries: Sequence[Entry], model: str, plants: int, names: Sequence[str]) -> Entry | None:
+    """Return the quickest of some contenders in a cell."""
+    found = [
+        e for e in entries
+        if (e["model"], e["plants"]) == (model, plants) and e["contender"] in names
+        and "failed" not in e
+    ]  # fmt: skip
+    return min(found, key=lambda e: float(e["round_seconds"]), default=None)
+
+
+def seconds(value: float) -> str:
+    """Return seconds with two digits that mean something: 0.0098, 0.45, 1.3, 12."""
+    for limit, digits in ((0.01, 4), (0.1, 3), (1, 2), (10, 1)):
+        if value < limit:
+            return f"{value:.{digits}f}"
+    return f"{value:.0f}"
+
+
+def cells(entries: Sequence[Entry]) -> list[tuple[str, int]]:
+    """Return the measured cells in the order of models and sizes."""
+    found = {(e["model"], e["plants"]) for e in entries}
+    return sorted(found, key=lambda cell: (MODELS.index(cell[0]), cell[1]))
+
+
+def table(entries: Sequence[Entry], columns: dict[str, tuple[str, ...]]) -> str:
+    """Return median seconds per round in Markdown; the quickest of a row in bold.
+
+    A column that nobody measured is left out.
+    """
+    used = {
+        title: names for title, names in columns.items()
+        if any(e["contender"] in names for e in entries)
+    }  # fmt: skip
+    lines = [f"| model | plants | {' | '.join(used)} |", "|---|--:|" + "--:|" * len(used)]
+    for model, plants in cells(entries):
+        row = [best(entries, model, plants, names) for names in used.values()]
+        if not any(row):
+            continue
+        quickest = min(float(e["round_seconds"]) for e in row if e is not None)
+        texts = []
+        for entry in row:
+            text = "–" if entry is None else seconds(entry["round_seconds"])
+            if entry is not None and entry["round_seconds"] == quickest:
+                text = f"**{text}**"
+            texts.append(text)
+        lines.append(f"| {model} | {plants:,} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def process_table(entries: Sequence[Entry], plants: Sequence[int] = (10, 100)) -> str:
+    """Return whole-process seconds and peak memory in Markdown."""
+    used = {
+        title: names for title, names in COLUMNS.items()
+        if any(e["contender"] in names for e in entries)
+    }  # fmt: skip
+    lines = [f"| model | plants | {' | '.join(used)} |", "|---|--:|" + "--:|" * len(used)]
+    for model, count in cells(entries):
+        if count not in plants:
+            continue
+        texts = []
+        for names in used.values():
+            entry = best(entries, model, count, names)
+            if entry is None:
+                texts.append("–")
+                continue
+            peak = entry.get("peak_bytes")
+            memory = "" if peak is None else f", {peak / 2**20:,.0f} MB"
+            texts.append(f"{seconds(entry['process_seconds'])} s{memory}")
+        lines.append(f"| {model} | {count:,} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def origin(stored: dict[str, Any]) -> str:
+    """Return in one sentence where numbers were taken, and with what."""
+    machine, packages = stored["machine"], dict(stored["versions"].get("ours", {}))
+    packages |= {k: v for k, v in stored["versions"].get("pfl", {}).items() if k == "pfl"}
+    names = {"flwr": "Flower", "pfl": "pfl-research", "ray": "Ray", "torch": "PyTorch"}
+    versions = ", ".join(f"{names[n]} {v}" for n, v in sorted(packages.items()) if n in names)
+    where = machine["gpu"] if stored["device"] == "cuda" else machine["processor"]
+    return f"{where}; {versions}; {stored['date']}; medians of {stored['repeats']}."
+
+
+def section(cpu: dict[str, Any] | None, cuda: dict[str, Any] | None) -> str:
+    """Return what stands between the README's marks."""
+    parts = []
+    if cpu is not None:
+        parts += [
+            "Seconds per round, 100 samples a plant, batch 32, one epoch, Adam, no evaluation:",
+            table(cpu["results"], COLUMNS),
+            f"Of pfl-research the better of one and two processes is shown. {origin(cpu)}",
+            f"![{ALT}]({PLOT.as_posix()})",
+            "Whole process from start to exit, and peak memory of all its processes "
+            "(5 rounds, cold, imports included):",
+            process_table(cpu["results"]),
+        ]
+    if cuda is not None:
+        parts += [
+            "On one GPU, seconds per round:",
+            table(cuda["results"], GPU_COLUMNS),
+            origin(cuda),
+        ]
+    return "\n\n".join(parts)
+
+
+def write_readme(path: Path, text: str) -> bool:
+    """Put the section between its marks; return whether there are such marks."""
+    before, found, rest = path.read_text().partition(BEGIN)
+    if not found or END not in rest:
+        return False
+    path.write_text(f"{before}{BEGIN}\n{text}\n{rest[rest.index(END) :]}")
+    return True
