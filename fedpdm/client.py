@@ -6,10 +6,10 @@ reads from ``context.node_config["site"]``.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
+from weakref import WeakKeyDictionary
 
 import torch
 from flwr.app import Context, Message, RecordDict
@@ -19,7 +19,6 @@ from torch import Tensor
 
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
-from fedpdm.data.windows import Windows
 from fedpdm.federation import Federation, Site
 from fedpdm.messages import (
     ARRAYS,
@@ -74,10 +73,12 @@ class Plant:
 
     def __post_init__(self) -> None:
         self._model: ModelWrapper | None = None
+        self._buffer_names: tuple[str, ...] = ()
         self._received: tuple[Any, dict[str, Tensor]] = (None, {})
         self._scaler: tuple[Any, Scaler | None] = (None, None)
-        self._tensors: OrderedDict[tuple[str, Split], tuple[Windows, Tensor, Tensor]] = (
-            OrderedDict()
+        # As long as the federation keeps the plant, its tensors stay on the device.
+        self._tensors: WeakKeyDictionary[Site, dict[Split, tuple[Tensor, Tensor]]] = (
+            WeakKeyDictionary()
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -91,6 +92,7 @@ class Plant:
         if self._model is None:
             self._model = self.build_model()
             self._model.module.to(self.device)
+            self._buffer_names = self._model.buffer_names
         return self._model
 
     def site(self, message: Message, context: Context) -> Site:
@@ -121,20 +123,21 @@ class Plant:
 
     def tensors(self, site: Site, split: Split) -> tuple[Tensor, Tensor]:
         """Return a split's inputs and targets on the device, where they stay."""
-        part, key = site.windows[split], (site.name, split)
-        found = self._tensors.get(key)
-        if found is None or found[0] is not part:
-            found = self._tensors[key] = (part, *tensors(part.x, part.y, self.device))
-            while len(self._tensors) > 2 * self.federation.keep:
-                self._tensors.popitem(last=False)
-        self._tensors.move_to_end(key)
-        return found[1], found[2]
+        part = site.windows[split]
+        if self.device.type == "cpu":
+            return tensors(part.x, part.y, self.device)  # a view, which costs nothing
+        found = self._tensors.get(site)
+        if found is None:
+            found = self._tensors[site] = {}
+        if split not in found:
+            found[split] = tensors(part.x, part.y, self.device)
+        return found[split]
 
     def train(self, message: Message, context: Context) -> Message:
         """Train ``local_epochs`` epochs and reply with the new weights."""
         site, config = self.site(message, context), config_in(message.content)
         weights, task = self.received(message), self.federation.task
-        report = {}
+        report: dict[str, float] = {}
         if config.get("report-received-loss"):
             self.model.set_parameters(weights)
             x, y = self.tensors(site, Split.TRAIN)
@@ -147,7 +150,7 @@ class Plant:
             loss = fit(self.model.module, x, y, task.loss, self.settings, seed=self.seed, **order)
             trained = self.model.snapshot(), loss
         arrays, report["train_loss"] = trained
-        buffers = {name: arrays.pop(name) for name in self.model.buffer_names}
+        buffers = {name: arrays.pop(name) for name in self._buffer_names}
         reply = RecordDict(
             {ARRAYS: to_record(arrays), METRICS: metric_record(len(site.train), report)}
         )

@@ -89,8 +89,12 @@ class Experiment:
         return [names[index] for index in chosen]
 
 
-def build(cfg: DictConfig) -> Experiment:
+def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
     """Make everything a run needs, and look at the plants' data.
+
+    Args:
+        cfg: a composed config.
+        source: the data, if it is not to be made from the config: headquarters has none.
 
     Raises:
         UserError: some option, file or plant cannot work; the message says which.
@@ -98,7 +102,7 @@ def build(cfg: DictConfig) -> Experiment:
     quiet()
     task = cast(Task, make(cfg.task, "task"))
     seed = whole(cfg, "seed", 0)
-    source = build_source(cfg, task, seed)
+    source = source or build_source(cfg, task, seed)
     federation = Federation(source, task)
     device = build_device(str(cfg.device))
     rounds = whole(cfg, "rounds", 1)

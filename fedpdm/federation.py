@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -20,8 +21,11 @@ from fedpdm.data.windows import Windows, gather, segment_starts, window_ends
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.tasks import Task
 
+K = TypeVar("K")
+V = TypeVar("V")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Site:
     """One plant, ready to train: windows per split, scaled."""
 
@@ -45,16 +49,60 @@ class Site:
         return self.windows[Split.HELDOUT]
 
 
+BUDGET = 512 * 1024**2
+
+
+class Shelf(Generic[K, V]):
+    """What was asked for last, up to a size in bytes, and always the last one.
+
+    Args:
+        budget: bytes to keep.
+        size: the size of one value in bytes.
+    """
+
+    def __init__(self, budget: int, size: Callable[[V], int]) -> None:
+        self._budget, self._size = budget, size
+        self._total = 0
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """Return what is kept under ``key``, or make it and keep it."""
+        if key in self._values:
+            self._values.move_to_end(key)
+            return self._values[key]
+        value = self._values[key] = make()
+        self._total += self._size(value)
+        while self._total > self._budget and len(self._values) > 1:
+            _, dropped = self._values.popitem(last=False)
+            self._total -= self._size(dropped)
+        return value
+
+
+def rows_size(rows: Rows) -> int:
+    """Return the bytes of a plant's rows."""
+    return sum(v.nbytes for v in vars(rows).values() if isinstance(v, np.ndarray))
+
+
+def windows_size(site: Site) -> int:
+    """Return the bytes of a plant's windows."""
+    parts = (vars(part) for part in site.windows.values())
+    return sum(v.nbytes for part in parts for v in part.values() if isinstance(v, np.ndarray))
+
+
 class Federation:
     """The plants of one run.
 
     Args:
         source: the data set.
         task: gives each row its target.
-        keep: how many plants stay in memory.
+        budget: bytes of rows and windows that stay in memory; beyond them the plants that
+            were not asked for longest are dropped, and read or generated again when asked.
     """
 
-    def __init__(self, source: Source, task: Task, keep: int = 256) -> None:
+    def __init__(self, source: Source, task: Task, budget: int = BUDGET) -> None:
         self.source = source
         self.task = task
         self.sites = source.sites
@@ -63,23 +111,18 @@ class Federation:
                 "no plant to run: name some with site=detroit,houston, or let the partition "
                 "make them, for example partition=machine partition.sites=10"
             )
-        self.keep = keep
+        self._budget = budget
         self._scaler: tuple[Scaler | None, str] = (None, "")
-        self._rows: OrderedDict[str, Rows] = OrderedDict()
-        self._built: OrderedDict[tuple[str, str], Site] = OrderedDict()
+        self._rows: Shelf[str, Rows] = Shelf(budget // 2, rows_size)
+        self._built: Shelf[tuple[str, str], Site] = Shelf(budget // 2, windows_size)
 
     def __reduce__(self) -> tuple[type[Federation], tuple[Source, Task, int]]:
         """Go to another process without the rows; it reads those of its own plants."""
-        return type(self), (self.source, self.task, self.keep)
+        return type(self), (self.source, self.task, self._budget)
 
     def rows(self, name: str) -> Rows:
         """Return the rows of a plant in raw units. They never leave it."""
-        if name not in self._rows:
-            self._rows[name] = self.source.rows(name)
-            while len(self._rows) > self.keep:
-                self._rows.popitem(last=False)
-        self._rows.move_to_end(name)
-        return self._rows[name]
+        return self._rows.get(name, lambda: self.source.rows(name))
 
     def moments(self, name: str) -> Moments:
         """Return the counts, sums and squares of a plant's training rows."""
@@ -91,12 +134,7 @@ class Federation:
             digest = hashlib.sha256(scaler.mean.tobytes() + scaler.scale.tobytes()).hexdigest()
             self._scaler = (scaler, digest)
         key = (name, self._scaler[1])
-        if key not in self._built:
-            self._built[key] = Site(name, self._windows(self.rows(name), scaler))
-            while len(self._built) > self.keep:
-                self._built.popitem(last=False)
-        self._built.move_to_end(key)
-        return self._built[key]
+        return self._built.get(key, lambda: Site(name, self._windows(self.rows(name), scaler)))
 
     def _windows(self, rows: Rows, scaler: Scaler) -> dict[Split, Windows]:
         source, task = self.source, self.task

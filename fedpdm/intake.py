@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedpdm.aggregation import Update, WeightedMean, distance, mismatch, not_finite
-from fedpdm.engines.flower import wire_bytes
+from fedpdm.engines.flower import array_record, wire_bytes
 from fedpdm.messages import ARRAYS, BUFFERS, METRICS, Arrays, arrays_in, metrics_in
 
 
@@ -85,15 +85,6 @@ class Intake:
 def copied(reply: Message) -> Message:
     """Give a strategy records of its own: FedMedian and others take arrays out of them."""
     content = reply.content
-    reply.content = RecordDict(
-        {ARRAYS: shallow(content[ARRAYS]), METRICS: content[METRICS]}  # type: ignore[arg-type]
-    )
+    arrays = array_record(dict(cast(ArrayRecord, content[ARRAYS]).items()))
+    reply.content = RecordDict({ARRAYS: arrays, METRICS: content[METRICS]})
     return reply
-
-
-def shallow(record: ArrayRecord) -> ArrayRecord:
-    """Return another record of the same arrays."""
-    copy = ArrayRecord()
-    for name, array in record.items():
-        copy[name] = array
-    return copy

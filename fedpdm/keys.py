@@ -44,7 +44,13 @@ def torch_seeded(seed: int, *key: str | int) -> Iterator[None]:
 
     For code that has no generator argument (parameter initialisation, ``nn.Dropout``).
     """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    value = key_seed(seed, *key)
     with torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(key_seed(seed, *key))
+        # Not torch.manual_seed: it also queues calls for devices nobody has touched, each with
+        # a formatted stack trace, which takes longer than a small plant's training step.
+        torch.default_generator.manual_seed(value)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(value)
         yield

@@ -12,6 +12,7 @@ sees. ``buffers`` (BatchNorm's running statistics) and ``scaler`` travel beside 
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Mapping
 from typing import Any, Self, cast
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpdm.data.normalise import Moments, Scaler
+from fedpdm.engines.flower import array_record
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -33,6 +35,12 @@ EXAMPLES = "num-examples"
 MOMENTS_QUERY = "query.moments"
 
 
+@functools.cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return Flower's name of a type; NumPy puts it together anew at every call."""
+    return str(dtype)
+
+
 class LiveArray(Array):
     """Flower's Array around an ndarray, turned into bytes only when somebody asks.
 
@@ -41,11 +49,16 @@ class LiveArray(Array):
     as any other Array. The ndarray must not change while the record lives.
     """
 
+    ndarray: NDArray[Any]
+
     def __init__(self, ndarray: NDArray[Any]) -> None:
-        self.ndarray = ndarray
-        self.dtype = str(ndarray.dtype)
-        self.shape = ndarray.shape
-        self.stype = "numpy.ndarray"
+        # Flower's __setattr__ forgets what it derived from an old value; here is none yet.
+        self.__dict__.update(
+            ndarray=ndarray,
+            dtype=dtype_name(ndarray.dtype),
+            shape=ndarray.shape,
+            stype="numpy.ndarray",
+        )
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
@@ -75,10 +88,7 @@ LiveArray.__qualname__ = Array.__qualname__
 
 def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """Return named arrays as a record. They are shared, not copied."""
-    record = ArrayRecord()  # its constructor would turn every array into bytes
-    for name, array in arrays.items():
-        record[name] = LiveArray(np.array(array, order="C", copy=None))
-    return record
+    return array_record({name: LiveArray(np.asarray(a, order="C")) for name, a in arrays.items()})
 
 
 def from_record(record: ArrayRecord) -> Arrays:

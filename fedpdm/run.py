@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from fedpdm.client import make_client_app
+from fedpdm.client import PlantApp, make_client_app
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
 from fedpdm.engines.flower import RUN_ID, SERVER_NODE_ID
@@ -35,7 +35,7 @@ from fedpdm.faults import fault_mod
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.manifest import SCHEMA, data_hashes, git_commit, read_json, versions, write_json
-from fedpdm.messages import to_tensors
+from fedpdm.messages import Arrays, to_tensors
 from fedpdm.outcomes import best_round
 from fedpdm.progress import Progress
 from fedpdm.runlock import RunLock
@@ -73,8 +73,7 @@ class Run:
         begun = time.perf_counter()
         experiment = self.experiment
         with self._timed("setup"):
-            warnings = look_at_data(experiment)
-            shapes = self._shapes(experiment.looked_at)
+            warnings, shapes = self._look()
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:
             manifest = self._open_folder(resume, shapes)
@@ -106,11 +105,13 @@ class Run:
 
     # Before -----------------------------------------------------------------------------
 
-    def _shapes(self, names: list[str]) -> list[dict[str, Any]]:
-        federation = self.experiment.federation
-        return [
+    def _look(self) -> tuple[list[str], list[dict[str, Any]]]:
+        """Look at the plants' data: what a person should know of it, and its shapes."""
+        experiment, federation = self.experiment, self.experiment.federation
+        warnings = look_at_data(experiment)
+        return warnings, [
             federation.shape(federation.site(name, federation.moments(name).scaler()))
-            for name in names
+            for name in experiment.looked_at
         ]
 
     def _open_folder(self, resume: bool, shapes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -120,7 +121,7 @@ class Run:
         if resume:
             manifest: dict[str, Any] = read_json(stored)
             self._check_stored_config(manifest)
-            if manifest["data"]["sha256"] != hashes["sha256"]:
+            if self._data_changed(manifest["data"], hashes):
                 raise HistoryError(
                     f"the data behind {self.folder} has changed since the run began (other rows or "
                     "splits); put the old data back, or start a new run"
@@ -144,6 +145,9 @@ class Run:
         write_json(self.folder / "model.json", self._model_card())
         write_json(stored, manifest)  # last: a folder with a manifest can be resumed
         return manifest
+
+    def _data_changed(self, before: dict[str, Any], now: dict[str, Any]) -> bool:
+        return bool(before["sha256"] != now["sha256"])
 
     def _check_stored_config(self, manifest: dict[str, Any]) -> None:
         """Refuse a config that was edited since the run began."""
@@ -210,14 +214,6 @@ class Run:
 
     def _train(self, history: History, display: Progress) -> Scaler | None:
         experiment = self.experiment
-        client = make_client_app(
-            experiment.federation,
-            experiment.build_model,
-            experiment.settings,
-            seed=experiment.seed,
-            device=experiment.device,
-            train_mods=[fault_mod(experiment.faults, experiment.seed)] if experiment.faults else [],
-        )
         found: list[Scaler] = []
         model = experiment.build_model()
         loop = RoundLoop(
@@ -235,12 +231,18 @@ class Run:
             round_timeout=experiment.round_timeout,
             on_scaler=found.append,
         )
-        grid = instantiate(experiment.engine, client_app=client, sites=experiment.federation.sites)
-        context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
-        make_server_app(loop)(grid, context)
+        self._rounds(loop)
         scaler = found[0] if found else None
         self._write_scalers(scaler)
         return scaler
+
+    def _rounds(self, loop: RoundLoop) -> None:
+        """Let the plants train."""
+        experiment = self.experiment
+        client = client_app(experiment)
+        grid = instantiate(experiment.engine, client_app=client, sites=experiment.federation.sites)
+        context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
+        make_server_app(loop)(grid, context)
 
     def _write_scalers(self, scaler: Scaler | None) -> None:
         """Keep what new data must be scaled with."""
@@ -268,20 +270,7 @@ class Run:
         experiment, task = self.experiment, self.experiment.task
         records = history.rounds()
         chosen = best_round(records, task) or records[-1].round
-        model = experiment.build_model()
-        model.set_parameters(to_tensors(history.weights(chosen)))
-        model.module.to(experiment.device)
-        sites = self._sites(experiment.evaluated, scaler)
-        splits = (Split.VALIDATION, Split.TEST, Split.HELDOUT)
-        predictions = predict(model.module, sites, task, experiment.device, splits)
-        threshold = thresholds(predictions, sites)
-        results = {split: score(predictions, sites, task, split) for split in splits[1:]}
-        for split, result in results.items():
-            add_threshold_metrics(result, predictions, sites, split, threshold)
-        test = results[Split.TEST]
-        if (full := without_padding(predictions, sites, task)) is not None:
-            test["full_windows"] = full
-        heldout = results[Split.HELDOUT] if any(len(site.heldout) for site in sites) else None
+        tested = self._test(history.weights(chosen), scaler)
         best = next((r for r in records if r.round == chosen), records[-1])
         source, cfg = experiment.federation.source, self.cfg
         sent = history.rounds(undone=True)  # what was rolled back was sent all the same
@@ -291,14 +280,13 @@ class Run:
             "task": task.name,
             "model": experiment.model["model_type"],
             "strategy": type(experiment.strategy).__name__,
-            "engine": type(experiment.engine).__name__ if not experiment.engine else
-            str(experiment.engine["_target_"]).rsplit(".", 2)[-2],
+            "engine": self._engine_name(),
             "rounds": experiment.rounds,
             "best_round": chosen,
             "validation": {"metric": task.primary, "best": best.metrics.get(task.primary)},
-            "threshold": threshold,
-            "test": {**test, "baselines": {}},
-            "heldout": heldout,
+            "threshold": tested["threshold"],
+            "test": {**tested["test"], "baselines": {}},
+            "heldout": tested["heldout"],
             "gain": {},
             "bytes": {
                 "up": sum(r.bytes_up for r in sent),
@@ -319,6 +307,28 @@ class Run:
             },
             "events": history.events(),
         }  # fmt: skip
+
+    def _engine_name(self) -> str:
+        return str(self.experiment.engine["_target_"]).rsplit(".", 2)[-2]
+
+    def _test(self, weights: Arrays, scaler: Scaler | None) -> dict[str, Any]:
+        """Return ``threshold``, ``test`` and ``heldout`` of a round's weights."""
+        experiment, task = self.experiment, self.experiment.task
+        model = experiment.build_model()
+        model.set_parameters(to_tensors(weights))
+        model.module.to(experiment.device)
+        sites = self._sites(experiment.evaluated, scaler)
+        splits = (Split.VALIDATION, Split.TEST, Split.HELDOUT)
+        predictions = predict(model.module, sites, task, experiment.device, splits)
+        threshold = thresholds(predictions, sites)
+        results = {split: score(predictions, sites, task, split) for split in splits[1:]}
+        for split, result in results.items():
+            add_threshold_metrics(result, predictions, sites, split, threshold)
+        test = results[Split.TEST]
+        if (full := without_padding(predictions, sites, task)) is not None:
+            test["full_windows"] = full
+        heldout = results[Split.HELDOUT] if any(len(site.heldout) for site in sites) else None
+        return {"threshold": threshold, "test": test, "heldout": heldout}
 
     def _compare(
         self, summary: dict[str, Any], beside: BesideTheRun, scaler: Scaler | None
@@ -402,6 +412,19 @@ class Run:
         begun = time.perf_counter()
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
+
+
+def client_app(experiment: Experiment) -> PlantApp:
+    """Return the Flower app of an experiment's plants, with the faults put in on purpose."""
+    faults = experiment.faults
+    return make_client_app(
+        experiment.federation,
+        experiment.build_model,
+        experiment.settings,
+        seed=experiment.seed,
+        device=experiment.device,
+        train_mods=[fault_mod(faults, experiment.seed)] if faults else [],
+    )
 
 
 def one_thread() -> None:

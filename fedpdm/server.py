@@ -82,6 +82,7 @@ class RoundLoop:
         round_timeout: seconds to wait for replies, or None.
         display: shows finished rounds.
         on_scaler: called with the federated scaler once it is known.
+        scaler: the federated scaler, if it is known already: then plants are not asked for it.
         make_roster: says which plants there are behind a Grid.
     """
 
@@ -98,6 +99,7 @@ class RoundLoop:
     federated_scaling: bool = True
     round_timeout: float | None = None
     on_scaler: Callable[[Scaler], None] | None = None
+    scaler: Scaler | None = None
     make_roster: Callable[[Grid], Roster] = LocalRoster
     _exchange: Exchange = field(init=False)
     _fraction: float = field(init=False)
@@ -121,7 +123,7 @@ class RoundLoop:
         self._fraction = take_over_sampling(self.strategy, len(roster.sites))
         self._panel = self._choose("evaluate", self.evaluate_fraction)
         if self.federated_scaling:
-            self._exchange.scaler = self._exchange.moments(self.seed).scaler()
+            self._exchange.scaler = self.scaler or self._exchange.moments(self.seed).scaler()
             if self.on_scaler is not None:
                 self.on_scaler(self._exchange.scaler)
         self._watch = RoundMonitor(self.monitor)

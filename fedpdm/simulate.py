@@ -94,6 +94,17 @@ def simulate(cfg: DictConfig, folder: Path, *, resumed: bool = False) -> dict[st
 
 def resume(arguments: Sequence[str]) -> dict[str, Any]:
     """Continue the run of ``resume=FOLDER`` with the config that is stored there."""
+    cfg, folder = stored_run(arguments)
+    return simulate(cfg, folder, resumed=True)
+
+
+def stored_run(arguments: Sequence[str]) -> tuple[DictConfig, Path]:
+    """Return the config and the folder of the run of ``resume=FOLDER``.
+
+    Raises:
+        HistoryError: there is no run in the folder.
+        ConfigError: something is to be changed that cannot be.
+    """
     from omegaconf import OmegaConf
 
     from fedpdm.history import HistoryError
@@ -116,7 +127,7 @@ def resume(arguments: Sequence[str]) -> dict[str, Any]:
         if not value.isdigit() or int(value) < 1:
             raise ConfigError(f"{key}={value} must be a whole number of at least 1")
         OmegaConf.update(cfg, key, int(value))
-    return simulate(cfg, folder, resumed=True)  # type: ignore[arg-type]
+    return cfg, folder  # type: ignore[return-value]
 
 
 def mended(error: Exception) -> Exception:

@@ -9,7 +9,7 @@ import pytest
 
 from fedpdm.data.rows import Rows, Split
 from fedpdm.errors import ConfigError, DataError
-from fedpdm.federation import Federation, expand_replicas
+from fedpdm.federation import Federation, rows_size, expand_replicas
 from fedpdm.tasks import Failure, RemainingLife
 from tests.tiny import TinySource
 
@@ -29,7 +29,10 @@ def test_nothing_is_read_before_it_is_needed() -> None:
 
 
 def test_the_least_recently_used_plant_is_dropped() -> None:
-    built = Federation(TinySource({n: {} for n in "abc"}), Failure(4.0), keep=2)
+    plants = TinySource({n: {} for n in "abc"})
+    one = rows_size(plants.rows("a"))
+    plants.read.clear()
+    built = Federation(plants, Failure(4.0), budget=2 * int(2.5 * one))  # room for the rows of two
     for name in ("a", "b", "a", "c", "a", "b"):
         built.rows(name)
     assert built.source.read == ["a", "b", "c", "b"]  # type: ignore[attr-defined]
