@@ -1,0 +1,129 @@
+"""Flower's Grid to real machines, with what fedpdm adds to every message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from flwr.app import Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fedpdm.deployment.letters import ANOTHER_PLANT, LETTER, Letter
+from fedpdm.errors import SiteError
+
+POLL_SECONDS = 0.5
+"""Between two looks for replies; Flower's own Grid looks every three seconds."""
+APP_ANSWERED = {1, 2, 6, 7, 8, ANOTHER_PLANT}
+"""Error codes that a plant's app answers with: it is there, it just could not work."""
+NOT_REACHED = 991
+"""Error code of a reply that we write for a node that no message could be left for."""
+
+
+class DeployedGrid(Grid):
+    """A Grid whose messages carry the run's config, and whose silent nodes are remembered.
+
+    Args:
+        grid: Flower's, between this ServerApp and its SuperLink.
+        config: the composed config as yaml; goes with every message.
+
+    Attributes:
+        names: plant by node, as far as known; tells a plant whom a message is for.
+        silent: nodes that did not answer the last message they were sent.
+        strangers: nodes that answered that they are not who they were thought to be.
+    """
+
+    def __init__(self, grid: Grid, config: str) -> None:
+        self._grid = grid
+        self._config = config
+        self.names: dict[int, str] = {}
+        self.silent: set[int] = set()
+        self.strangers: set[int] = set()
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send, and return the replies that came in time, those of nodes now gone as errors.
+
+        A message that nobody fetched in time is not worth working on later: it lives as long
+        as its answer is waited for.
+        """
+        asked = list(messages)
+        sent = self.leave(asked, timeout)
+        reached = {message.metadata.dst_node_id for message in sent.values()}
+        replies = [
+            Message(Error(NOT_REACHED, "the message could not be left for it"), reply_to=message)
+            for message in asked
+            if message.metadata.dst_node_id not in reached
+        ]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while sent:
+            replies += self.collect(sent)
+            if not sent or (deadline is not None and time.monotonic() >= deadline):
+                break
+            time.sleep(POLL_SECONDS)
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            code = reply.error.code if reply.has_error() else None
+            if code is None or code in APP_ANSWERED:
+                self.silent.discard(node)
+            else:
+                self.silent.add(node)
+            if code == ANOTHER_PLANT:
+                self.strangers.add(node)
+        self.silent |= {message.metadata.dst_node_id for message in sent.values()}
+        return replies
+
+    def leave(self, messages: Iterable[Message], timeout: float | None) -> dict[str, Message]:
+        """Leave messages at the SuperLink; return the given ones by the ids they got."""
+        asked = list(messages)
+        outgoing = [self._addressed(message, timeout) for message in asked]
+        ids = list(self._grid.push_messages(outgoing)) if outgoing else []
+        return {i: message for i, message in zip(ids, asked, strict=False) if i}
+
+    def collect(self, sent: dict[str, Message]) -> list[Message]:
+        """Return the replies that are there, and take what they answer out of ``sent``."""
+        found = []
+        for reply in self._grid.pull_messages(list(sent)):
+            message = sent.pop(reply.metadata.reply_to_message_id, None)
+            if message is None:
+                continue
+            body = reply.error if reply.has_error() else reply.content
+            found.append(Message(body, reply_to=message))
+        return found
+
+    def _addressed(self, message: Message, timeout: float | None) -> Message:
+        node = message.metadata.dst_node_id
+        letter = Letter(self._config, self.names.get(node, ""))
+        content = RecordDict({**dict(message.content.items()), LETTER: letter.record()})
+        ttl = message.metadata.ttl if timeout is None else min(message.metadata.ttl, timeout)
+        kind, group = message.metadata.message_type, message.metadata.group_id
+        return Message(content, node, kind, ttl=ttl, group_id=group)
+
+    # Flower's side ----------------------------------------------------------------------
+
+    def set_run(self, run: Run) -> None:
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        return self._grid.run
+
+    def get_node_ids(self) -> Iterable[int]:
+        return self._grid.get_node_ids()
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        raise SiteError("a deployed run speaks with its plants by send_and_receive only")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise SiteError("a deployed run speaks with its plants by send_and_receive only")

@@ -1,0 +1,20 @@
+"""What headquarters runs under ``flower-superlink``; see README.md beside this file.
+
+``flwr run . --run-config 'overrides="…"'`` says what to run, in the words of
+``python -m fedpdm.simulate``. The rounds are fedpdm's, the same as in a simulation.
+"""
+
+from __future__ import annotations
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedpdm.deployment.headquarters import headquarters
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what the run config asks for, to the end."""
+    headquarters(grid, context)
