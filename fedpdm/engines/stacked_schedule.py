@@ -5,6 +5,7 @@ Shapes: K plants, S steps (the most that one makes), W rows (the widest batch).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,5 +107,5 @@ def schedule(
             sizes[first : first + len(cut), place] = cut
     ordered = per_epoch[order]
     edges = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(plants)]
-    runs = [(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a and ordered[a]]
+    runs = [(a, b) for a, b in itertools.pairwise(edges) if b > a and ordered[a]]
     return Schedule(order, ordered, torch.from_numpy(rows), sizes, runs)

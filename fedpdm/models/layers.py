@@ -26,10 +26,32 @@ def convolve(model: nn.Module, x: Tensor, blocks: int, drop: nn.Module) -> Tenso
     Each block is Conv1d + BatchNorm + ReLU + MaxPool2 + dropout.
     """
     for number in range(1, blocks + 1):
-        x = model.get_submodule(f"conv{number}")(x)
-        x = model.get_submodule(f"bn{number}")(x).relu()
-        x = drop(nn.functional.max_pool1d(x, kernel_size=2))
+        x = normalised(model.get_submodule(f"conv{number}"), model.get_submodule(f"bn{number}"), x)
+        x = drop(nn.functional.max_pool1d(x.relu(), kernel_size=2))
     return x
+
+
+def normalised(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """Return ``norm(conv(x))``; in training without the convolution's bias.
+
+    Batch statistics take a bias away again, so its true gradient is zero. Computed, it is
+    rounding noise, which Adam divides by its own size: the bias would walk at random, and
+    differently on every engine. Taken times zero its gradient is exactly zero; the running
+    mean, which evaluation uses, gets the bias's share, so that nothing else changes.
+    """
+    bias = getattr(conv, "bias", None)
+    if (
+        not (isinstance(conv, nn.Conv1d) and isinstance(norm, nn.BatchNorm1d) and norm.training)
+        or bias is None
+        or norm.running_mean is None
+        or norm.momentum in (None, 1.0)
+    ):
+        result: Tensor = norm(conv(x))
+        return result
+    # Before the call, because batch norm keeps the running mean for its backward pass.
+    norm.running_mean.add_(bias.detach(), alpha=norm.momentum / (1 - norm.momentum))
+    result = norm(conv._conv_forward(x, conv.weight, bias * 0.0))
+    return result
 
 
 def add_linear_blocks(model: nn.Module, width: int, hidden: Sequence[int]) -> None:
