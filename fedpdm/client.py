@@ -39,11 +39,12 @@ from fedpdm.models import ModelWrapper
 from fedpdm.strategies import gradient_terms
 from fedpdm.training import GradientTerm, TrainingSettings, fit, outputs, tensors
 
+Key = tuple[str | int, ...]
+
 
 class Order(TypedDict):
     """What of a round's message concerns local training; arguments of ``training.fit``."""
 
-    key: tuple[str | int, ...]
     epochs: int
     first_epoch: int
     terms: list[GradientTerm]
@@ -142,12 +143,14 @@ class Plant:
             self.model.set_parameters(weights)
             x, y = self.tensors(site, Split.TRAIN)
             report["received_loss"] = float(task.loss(outputs(self.model.module, x), y))
-        order = self.order(site, config)
         trained = self.trainer.trained(site.name) if self.trainer else None
         if trained is None:
             self.model.set_parameters(weights)
             x, y = self.tensors(site, Split.TRAIN)
-            loss = fit(self.model.module, x, y, task.loss, self.settings, seed=self.seed, **order)
+            loss = fit(
+                self.model.module, x, y, task.loss, self.settings,
+                seed=self.seed, key=self.key(site.name, config), **self.order(config),
+            )  # fmt: skip
             trained = self.model.snapshot(), loss
         arrays, report["train_loss"] = trained
         buffers = {name: arrays.pop(name) for name in self._buffer_names}
@@ -158,14 +161,16 @@ class Plant:
             reply[BUFFERS] = to_record(buffers)
         return Message(reply, reply_to=message)
 
-    def order(self, site: Site, config: Mapping[str, Any]) -> Order:
-        """Return how a plant is to train in a round, in the words of ``fit``."""
-        server_round, attempt = int(config["server-round"]), int(config.get("attempt", 0))
+    def key(self, site: str, config: Mapping[str, Any]) -> Key:
+        """Return what a plant's shuffling and dropout are drawn for in this round."""
+        return ("train", site, int(config["server-round"]), int(config.get("attempt", 0)))
+
+    def order(self, config: Mapping[str, Any]) -> Order:
+        """Return how every plant is to train in this round, in the words of ``fit``."""
         epochs = self.settings.local_epochs
         return {
-            "key": ("train", site.name, server_round, attempt),
             "epochs": epochs,
-            "first_epoch": (server_round - 1) * epochs,
+            "first_epoch": (int(config["server-round"]) - 1) * epochs,
             "terms": gradient_terms(config),
         }
 

@@ -44,7 +44,8 @@ def torch_seeded(seed: int, *key: str | int) -> Iterator[None]:
 
     For code that has no generator argument (parameter initialisation, ``nn.Dropout``).
     """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if used else ()
     value = key_seed(seed, *key)
     with torch.random.fork_rng(devices=list(devices)):
         # Not torch.manual_seed: it also queues calls for devices nobody has touched, each with

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import Context, RecordDict
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from fedpdm.client import PlantApp, make_client_app
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
+from fedpdm.engines.auto import Workload, cores
+from fedpdm.engines.choice import Engine, settle_engine
 from fedpdm.engines.flower import RUN_ID, SERVER_NODE_ID
 from fedpdm.errors import HistoryError
 from fedpdm.evaluation.baselines import Bench, gather
@@ -30,7 +31,7 @@ from fedpdm.evaluation.outcome import (
     thresholds,
     without_padding,
 )
-from fedpdm.experiment import Experiment, look_at_data, plain
+from fedpdm.experiment import Experiment, look_at_data, make, plain
 from fedpdm.faults import fault_mod
 from fedpdm.federation import Site
 from fedpdm.history import History
@@ -61,6 +62,7 @@ class Run:
         self.cfg = cfg
         self.folder = folder
         self.console = console
+        self.engine: Engine
         self.seconds: dict[str, float] = {}
 
     def execute(self, resume: bool = False) -> dict[str, Any]:
@@ -77,6 +79,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:
             manifest = self._open_folder(resume, shapes)
+            self.engine = manifest["engine"]
             history = stack.enter_context(self._history())
             for event in history.recover():
                 warnings.append(event["message"])
@@ -91,6 +94,8 @@ class Run:
             with display:
                 if head is not None:
                     display.say(f"continuing after round {head.round}")
+                if self.engine["reason"]:
+                    display.say(f"engine={self.engine['name']}: {self.engine['reason']}")
                 for warning in warnings:
                     display.say(f"note: {warning}")
                 with self._timed("training"):
@@ -139,6 +144,7 @@ class Run:
             "versions": versions(),
             "git_commit": git_commit(),
             "data": {"name": experiment.federation.source.name, **hashes},
+            "engine": self._settle_engine(shapes),
             "config": plain(self.cfg),
         }
         write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(self.cfg).encode())
@@ -148,6 +154,23 @@ class Run:
 
     def _data_changed(self, before: dict[str, Any], now: dict[str, Any]) -> bool:
         return bool(before["sha256"] != now["sha256"])
+
+    def _settle_engine(self, shapes: list[dict[str, Any]]) -> Engine:
+        """Return the engine of this run; who resumes it gets the same."""
+        experiment = self.experiment
+        sites, settings = experiment.federation.sites, experiment.settings
+        share = float(getattr(experiment.strategy, "fraction_train", 1.0))
+        windows = [shape["windows"]["train"] for shape in shapes]
+        epoch = -(-int(np.mean(windows)) // settings.batch_size) if windows else 1
+        work = Workload(
+            sampled=max(1, int(share * len(sites) + 1e-9)),
+            rounds=experiment.rounds,
+            steps=settings.local_epochs * max(1, epoch),
+            module=experiment.build_model().module,
+            device=experiment.device,
+            cores=cores(),
+        )
+        return settle_engine(experiment.engine, work)
 
     def _check_stored_config(self, manifest: dict[str, Any]) -> None:
         """Refuse a config that was edited since the run began."""
@@ -239,10 +262,12 @@ class Run:
     def _rounds(self, loop: RoundLoop) -> None:
         """Let the plants train."""
         experiment = self.experiment
-        client = client_app(experiment)
-        grid = instantiate(experiment.engine, client_app=client, sites=experiment.federation.sites)
+        client, sites = client_app(experiment), experiment.federation.sites
         context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
-        make_server_app(loop)(grid, context)
+        with closing(
+            make(self.engine["settings"], "engine", client_app=client, sites=sites)
+        ) as grid:
+            make_server_app(loop)(grid, context)
 
     def _write_scalers(self, scaler: Scaler | None) -> None:
         """Keep what new data must be scaled with."""
@@ -280,7 +305,7 @@ class Run:
             "task": task.name,
             "model": experiment.model["model_type"],
             "strategy": type(experiment.strategy).__name__,
-            "engine": self._engine_name(),
+            "engine": self.engine["name"],
             "rounds": experiment.rounds,
             "best_round": chosen,
             "validation": {"metric": task.primary, "best": best.metrics.get(task.primary)},
@@ -307,9 +332,6 @@ class Run:
             },
             "events": history.events(),
         }  # fmt: skip
-
-    def _engine_name(self) -> str:
-        return str(self.experiment.engine["_target_"]).rsplit(".", 2)[-2]
 
     def _test(self, weights: Arrays, scaler: Scaler | None) -> dict[str, Any]:
         """Return ``threshold``, ``test`` and ``heldout`` of a round's weights."""

@@ -53,7 +53,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert list(cfg.sites) == ["detroit", "houston"]
     assert cfg.data["_target_"].endswith("FleetSource") and cfg.task["_target_"].endswith("Failure")
     assert cfg.model.model_type == "lstm" and cfg.strategy["_target_"].endswith("FedAvg")
-    assert cfg.engine["_target_"].endswith("SerialGrid")
+    assert cfg.engine["_target_"].endswith("Auto")
 
 
 @pytest.mark.parametrize(

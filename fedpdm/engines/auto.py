@@ -1,0 +1,110 @@
+"""engine=auto: which engine fits a run, by a fixed rule that it explains in one line.
+
+The rule looks at the model, the device, the cores and the amount of work, never at a clock,
+so that the same command makes the same choice on the same machine. Serial and ray give the
+same bits, batched rounds differently in the last digits; the choice is kept in the manifest
+and a resumed run obeys it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+DENSE = (
+    nn.Linear, nn.Identity, nn.Flatten, nn.Dropout, nn.LayerNorm,
+    nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid,
+)  # fmt: skip
+"""Layers so cheap on a CPU that calling them costs more than computing them."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run asks of an engine.
+
+    Attributes:
+        sampled: plants that train in a round.
+        rounds: federated rounds.
+        steps: optimizer steps of one plant in one round.
+        module: the model.
+        device: where it trains.
+        cores: processor cores that this process may use.
+    """
+
+    sampled: int
+    rounds: int
+    steps: int
+    module: nn.Module
+    device: torch.device
+    cores: int
+
+    @property
+    def total(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.sampled * self.rounds * self.steps
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine of ``conf/engine`` by name, settings that differ from its yaml, and why."""
+
+    name: str
+    settings: Mapping[str, Any]
+    reason: str
+
+
+class Auto:
+    """Chooses an engine.
+
+    Args:
+        stack_from: from so many plants in a round on, a model that stacking speeds up is
+            trained as one stack.
+        ray_from: from so many optimizer steps in a run on, several processes repay their start.
+        workers: handed to ray.
+        chunk: handed to batched.
+    """
+
+    def __init__(
+        self,
+        stack_from: int = 8,
+        ray_from: int = 20_000,
+        workers: int | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        self.stack_from, self.ray_from = stack_from, ray_from
+        self.workers, self.chunk = workers, chunk
+
+    def choose(self, work: Workload) -> Choice:
+        """Return the engine for a workload."""
+        on_gpu, dense = work.device.type == "cuda", is_dense(work.module)
+        if work.sampled >= self.stack_from and (on_gpu or dense):
+            what = "a GPU" if on_gpu else "a model of small dense layers"
+            reason = f"{work.sampled} plants a round on {what} train faster as one stack"
+            return Choice("batched", {"chunk": self.chunk}, reason)
+        workers = min(self.workers or work.cores, work.sampled)
+        if not on_gpu and workers > 1 and work.total >= self.ray_from:
+            reason = f"{work.total:,} training steps repay the start of {workers} processes"
+            return Choice("ray", {"workers": self.workers}, reason)
+        if on_gpu:
+            reason = f"{work.sampled} plants a round are too few to stack (from {self.stack_from})"
+        elif workers < 2:
+            reason = "there is one core, or one plant a round"
+        else:
+            reason = f"{work.total:,} training steps are done before more processes would start"
+        return Choice("serial", {}, reason)
+
+
+def is_dense(module: nn.Module) -> bool:
+    """Return whether a model consists of small dense layers only."""
+    leaves = [layer for layer in module.modules() if not any(layer.children())]
+    return all(isinstance(layer, DENSE) for layer in leaves)
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,101 @@
+"""The batched engine: the plants of a round train as one stacked model on one device.
+
+Where a model is small, calling its layers costs more than computing them; a stack of a
+hundred plants makes one call in place of a hundred. Evaluation and queries go through the
+plants one by one, as in the serial engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from flwr.app import Message
+from flwr.clientapp import ClientApp
+
+from fedpdm.client import PlantApp
+from fedpdm.data.rows import Split
+from fedpdm.engines.local import LocalGrid
+from fedpdm.engines.stacked import PlantData, StackedTrainer
+from fedpdm.errors import ConfigError, FedPdmError
+from fedpdm.messages import Arrays, config_in
+
+
+class BatchedGrid(LocalGrid):
+    """Trains plants in stacks.
+
+    Args:
+        client_app: fedpdm's own; another app's training cannot be looked into.
+        sites: the plants.
+        chunk: plants in one stack, which bounds memory; None lets the trainer choose.
+        compile: run the stacked step through ``torch.compile``.
+        cuda_graphs: on a GPU, record a step once and replay it.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        sites: Sequence[str],
+        chunk: int | None = None,
+        compile: bool = False,
+        cuda_graphs: bool = False,
+    ) -> None:
+        super().__init__(client_app, sites)
+        if not isinstance(client_app, PlantApp):
+            raise ConfigError(
+                "engine=batched trains with fedpdm's own client app only; use engine=serial"
+            )
+        plant = self._plant = client_app.plant
+        self._trainer = StackedTrainer(
+            plant.build_model().module, plant.federation.task.loss, plant.settings,
+            seed=plant.seed, device=plant.device, chunk=chunk,
+        )  # fmt: skip
+        self._done: dict[str, tuple[Arrays, float]] = {}
+        plant.trainer = self
+
+    def stream(
+        self, messages: Iterable[Message], timeout: float | None = None
+    ) -> Iterator[Message]:
+        """Yield replies stack by stack; stacks that are not done in time are left out."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for train, group in groupby(self.numbered(messages), key=is_training):
+            together = list(group)
+            size = (self._trainer.chunk or 128) if train else 1
+            for begin in range(0, len(together), size):
+                if deadline is not None and time.monotonic() >= deadline:
+                    return
+                stack = together[begin : begin + size]
+                if train:
+                    self._train(stack)
+                replies = [self.answer(message) for message in stack]
+                if deadline is None or time.monotonic() < deadline:
+                    yield from replies
+        self._done.clear()
+
+    def trained(self, site: str) -> tuple[Arrays, float] | None:
+        """Return what the stack found for a plant; asked by the plant's own app."""
+        return self._done.pop(site, None)
+
+    def _train(self, messages: Sequence[Message]) -> None:
+        """Train the plants of these messages, which were all sent the same."""
+        plant, plants = self._plant, []
+        config = config_in(messages[0].content)
+        self._done.clear()
+        for message in messages:
+            try:
+                site = plant.site(message, self.context(message.metadata.dst_node_id))
+                x, y = plant.tensors(site, Split.TRAIN)
+            except FedPdmError:
+                continue  # its own answer will say what is wrong with it
+            plants.append(PlantData(site.name, plant.key(site.name, config), x, y))
+        if not plants:
+            return
+        received = plant.received(messages[0])
+        for result in self._trainer.train(received, plants, **plant.order(config)):
+            self._done[result.name] = (result.weights, result.train_loss)
+
+
+def is_training(message: Message) -> bool:
+    """Return whether a message asks a plant to train."""
+    return message.metadata.message_type == "train"

@@ -1,0 +1,55 @@
+"""Which engine a run gets: the one that was asked for, or the one that a chooser names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypedDict, runtime_checkable
+
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from fedpdm._conf import conf_dir
+from fedpdm.engines.auto import Choice, Workload
+
+
+class Engine(TypedDict):
+    """A run's engine as the manifest keeps it.
+
+    ``settings`` is its yaml, ``name`` that of the yaml's module, ``reason`` why it was chosen
+    (None if a person chose it).
+    """
+
+    name: str
+    settings: dict[str, Any]
+    reason: str | None
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """What an engine yaml may name in place of a Grid."""
+
+    def choose(self, work: Workload) -> Choice:
+        """Return the engine for a workload."""
+
+
+def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
+    """Return the engine of a run.
+
+    Args:
+        settings: the chosen yaml of ``conf/engine``.
+        work: what the run asks of it.
+    """
+    reason = None
+    if issubclass(get_class(settings["_target_"]), Chooser):
+        choice = instantiate(settings).choose(work)
+        settings = read(choice.name) | dict(choice.settings)
+        reason = choice.reason
+    name = str(settings["_target_"]).rsplit(".", 2)[-2]
+    return Engine(name=name, settings=dict(settings), reason=reason)
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return an engine's yaml."""
+    content = OmegaConf.to_container(OmegaConf.load(conf_dir() / "engine" / f"{name}.yaml"))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
