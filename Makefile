@@ -24,7 +24,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help simulate test check bench clean
+.PHONY: help simulate test check bench evidence clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' \
@@ -42,7 +42,10 @@ check: $(VENV)/.dev-stamp ## formatting, lint, strict types, examples in the doc
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
-bench: $(VENV)/.dev-stamp ## make the numbers of the README again: make bench ARGS="fleet ai4i"
+bench: $(VENV)/.dev-stamp ## measure speed, against peers too: make bench ARGS="--cells cnn:100"
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+evidence: $(VENV)/.dev-stamp ## measure predictions again: make evidence ARGS="fleet ai4i"
 	$(BIN)/python benchmarks/evidence.py $(ARGS)
 
 clean: ## remove .venv, caches and builds; runs/ stays

@@ -18,6 +18,7 @@ from benchmarks.speed.work import (
     BATCH,
     EPOCHS,
     LEARNING_RATE,
+    SAMPLES,
     SEED,
     Work,
     build_model,
@@ -69,8 +70,9 @@ class BenchFederation(Federation):
         self._model = model
         self._made: dict[str, Site] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_made": {}}
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process without windows; it draws those of its own plants."""
+        return type(self), (self._model, len(self.sites))
 
     def site(self, name: str, scaler: Scaler) -> Site:
         """Return a plant's windows. They are drawn scaled, so the scaler has nothing to do."""
@@ -114,7 +116,8 @@ def run(work: Work, path: Path) -> None:
     """Run the rounds and write what they took."""
     from hydra.utils import instantiate
 
-    from fedpdm.compose import compose
+    from fedpdm.engines.auto import Workload, cores
+    from fedpdm.engines.choice import read, settle_engine
     from fedpdm.engines.flower import quiet
     from fedpdm.history import History
     from fedpdm.models import MonitorSettings
@@ -125,13 +128,15 @@ def run(work: Work, path: Path) -> None:
     federation = BenchFederation(work.model, work.plants)
     build = functools.partial(build_model, work.model)
     client = make_client_app(federation, build, SETTINGS, seed=SEED, device=device)
-    options = [f"engine={work.contender.removesuffix('-cuda')}"]
-    engine = compose(options).engine
-    if "workers" in engine:
-        engine.workers = work.workers
     watch, model = Stopwatch(), build()
+    asked = read(work.contender.removesuffix("-cuda"))
+    if work.contender == "ray":
+        asked["workers"] = work.workers
+    steps = EPOCHS * -(-SAMPLES // BATCH)
+    load = Workload(work.plants, work.rounds, steps, model.module, device, cores())
+    engine = settle_engine(asked, load)
     with tempfile.TemporaryDirectory() as folder:
-        grid = instantiate(engine, client_app=client, sites=federation.sites)
+        grid = instantiate(engine["settings"], client_app=client, sites=federation.sites)
         try:
             with History.create(Path(folder)) as history:
                 loop = RoundLoop(
@@ -159,7 +164,7 @@ def run(work: Work, path: Path) -> None:
         [float(np.mean([s["train_loss"] for s in r.sites.values()])) for r in records],
         bytes_up=records[-1].bytes_up,
         bytes_down=records[-1].bytes_down,
-        engine=type(grid).__name__,
+        engine=engine["name"],
     )
 
 

@@ -39,9 +39,6 @@ def train(work: Work, message: Message, context: Context) -> Message:
     """Let fedpdm's plant train. Flower's FedAvg knows one record: buffers travel in it too."""
     plant = resident(work.model, work.plants)
     names = set(plant.model.buffer_names)
-    node = context.node_config
-    # A plain dict, as the context's own allows no key that was not there.
-    node["site"] = plant.federation.sites[int(node["partition-id"])]
     arrays = cast(ArrayRecord, message.content[ARRAYS])
     kinds = {n: t.dtype for n, t in plant.model.state_dict().items()}
     content = RecordDict(dict(message.content.items()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,6 +139,9 @@ def clear(mark: str, patience: float = 10.0) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+    deadline = time.monotonic() + patience
+    while left and marked(mark) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 QUIET = {
@@ -155,10 +159,16 @@ def measure(launch: list[str], argument: str, timeout: float) -> dict[str, Any]:
         if done.returncode != 0 or not path.exists():
             if done.seconds >= timeout:
                 return {"failed": f"not done after {timeout:.0f} s"}
-            lines = [line for line in done.output.splitlines() if line.strip()]
-            return {"failed": lines[-1][:300] if lines else f"exit {done.returncode}"}
+            return {"failed": last_words(done.output) or f"exit {done.returncode}"}
         result: dict[str, Any] = json.loads(path.read_text())
     return {**result, "process_seconds": done.seconds, "peak_bytes": done.peak_bytes}
+
+
+def last_words(output: str) -> str:
+    """Return the line that says why a program failed: the last exception, or the last line."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (raised or lines or [""])[-1][:300]
 
 
 def launch_of(module: str, python: str = sys.executable, processes: int = 1) -> list[str]:
