@@ -43,6 +43,7 @@ CONTENDERS = {
     "serial": Contender("serial", "engines"),
     "ray": Contender("ray, 2 workers", "engines"),
     "batched": Contender("batched", "engines"),
+    "kernel": Contender("stacked kernel alone", "kernel", optional=True),
     "auto": Contender("auto", "engines"),
     "flower": Contender("Flower, 2 actors", "flower", "flower"),
     "pfl1": Contender("pfl, 1 process", "pfl_research", "pfl"),
@@ -50,6 +51,7 @@ CONTENDERS = {
     "floor-cuda": Contender("bare loop, GPU", "floor", cuda=True),
     "serial-cuda": Contender("serial, GPU", "engines", cuda=True),
     "batched-cuda": Contender("batched, GPU", "engines", cuda=True),
+    "kernel-cuda": Contender("stacked kernel alone, GPU", "kernel", cuda=True),
 }
 
 

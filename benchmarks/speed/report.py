@@ -26,9 +26,8 @@ GPU_COLUMNS: dict[str, tuple[str, ...]] = {
     "bare loop": ("floor-cuda",),
     "serial": ("serial-cuda",),
     "batched": ("batched-cuda",),
+    "its kernel alone": ("kernel-cuda",),
 }
-OURS = ("serial", "ray", "batched", "auto", "serial-cuda", "batched-cuda")
-
 ALT = (
     "Seconds per round against the number of plants, both axes logarithmic, one panel for each "
     "model: fedpdm's engines, a bare PyTorch loop, Flower's Simulation Runtime and pfl-research."
