@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 from hydra.utils import instantiate
 
-from fedpdm.client import make_client_app
+from fedpdm.client import PlantApp, make_client_app
 from fedpdm.compose import compose
+from fedpdm.engines.local import LocalGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.faults import fault_mod, parse_faults
 from fedpdm.federation import Federation
@@ -47,7 +48,7 @@ class Federated:
 
     history: History
     loop: RoundLoop
-    grid: SerialGrid
+    grid: LocalGrid
     source: TinySource
     screen: Screen
 
@@ -79,6 +80,7 @@ def federate(
     epochs: int = 1,
     round_timeout: float | None = None,
     source: type[TinySource] = TinySource,
+    engine: Callable[[PlantApp, Sequence[str]], LocalGrid] = SerialGrid,
 ) -> Federated:
     """Run or continue a federation in ``folder``."""
     names = (
@@ -102,7 +104,7 @@ def federate(
     client = make_client_app(
         federation, build, settings, seed=seed, train_mods=[*mods, fault_mod(injected, seed)]
     )
-    grid, screen = SerialGrid(client, federation.sites), Screen()
+    grid, screen = engine(client, federation.sites), Screen()
     folder.mkdir(exist_ok=True)
     exists = (folder / "history.sqlite").exists()
     history = History.open(folder) if exists else History.create(folder)
