@@ -227,6 +227,12 @@ def test_the_table_shows_the_better_pfl_and_the_quickest_in_bold() -> None:
     assert lines[2:] == ["| cnn | 100 | 0.50 | 12 | **0.25** |"]
 
 
+def test_whole_processes_are_compared_by_their_own_time() -> None:
+    slow = entry("pfl2", 0.25) | {"process_seconds": 20.0}
+    table = report.process_table([entry("pfl1", 0.4), slow])
+    assert table.splitlines()[2] == "| cnn | 100 | 10 s, 3 MB |"
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.00981, "0.0098"), (0.0451, "0.045"), (0.449, "0.45"), (1.34, "1.3")]
 )

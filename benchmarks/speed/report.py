@@ -36,14 +36,20 @@ ALT = (
 Entry = dict[str, Any]
 
 
-def best(entries: Sequence[Entry], model: str, plants: int, names: Sequence[str]) -> Entry | None:
+def best(
+    entries: Sequence[Entry],
+    model: str,
+    plants: int,
+    names: Sequence[str],
+    by: str = "round_seconds",
+) -> Entry | None:
     """Return the quickest of some contenders in a cell."""
     found = [
         e for e in entries
         if (e["model"], e["plants"]) == (model, plants) and e["contender"] in names
         and "failed" not in e
     ]  # fmt: skip
-    return min(found, key=lambda e: float(e["round_seconds"]), default=None)
+    return min(found, key=lambda e: float(e[by]), default=None)
 
 
 def seconds(value: float) -> str:
@@ -97,7 +103,7 @@ def process_table(entries: Sequence[Entry], plants: Sequence[int] = (10, 100)) -
             continue
         texts = []
         for names in used.values():
-            entry = best(entries, model, count, names)
+            entry = best(entries, model, count, names, by="process_seconds")
             if entry is None:
                 texts.append("–")
                 continue
@@ -122,13 +128,14 @@ def section(cpu: dict[str, Any] | None, cuda: dict[str, Any] | None) -> str:
     """Return what stands between the README's marks."""
     parts = []
     if cpu is not None:
+        rounds = max((e["rounds"] for e in cpu["results"] if "rounds" in e), default=0)
         parts += [
             "Seconds per round, 100 samples a plant, batch 32, one epoch, Adam, no evaluation:",
             table(cpu["results"], COLUMNS),
             f"Of pfl-research the better of one and two processes is shown. {origin(cpu)}",
             f"![{ALT}]({PLOT.as_posix()})",
-            "Whole process from start to exit, and peak memory of all its processes "
-            "(5 rounds, cold, imports included):",
+            f"Whole process from start to exit, {rounds} rounds, cold, imports included, and peak "
+            "memory of all its processes:",
             process_table(cpu["results"]),
         ]
     if cuda is not None:
