@@ -130,7 +130,10 @@ def publish(folder: Path) -> None:
 
     cpu, cuda = load(folder)
     if cpu is not None:
-        draw(cpu["results"], ROOT / report.PLOT)
+        try:
+            draw(cpu["results"], ROOT / report.PLOT)
+        except ImportError:
+            print(f"matplotlib is missing: {report.PLOT} was not drawn")
     if not report.write_readme(ROOT / "README.md", report.section(cpu, cuda)):
         print(f"README.md has no {report.BEGIN} … {report.END}: its table was not written")
 

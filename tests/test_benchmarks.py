@@ -252,13 +252,13 @@ def test_the_readme_is_written_only_between_its_marks(tmp_path: Path) -> None:
 
 def test_what_is_written_is_what_the_tables_are_made_of(tmp_path: Path) -> None:
     machine = {"processor": "some CPU, 2 cores", "gpu": "some GPU", "python": "3.11"}
-    cpu = measured("serial", [9.0, 0.5], commit="abc")
+    cpu = measured("serial", [9.0, 0.5], commit="abc", bytes_up=500_000, bytes_down=700_000)
     cuda = measured("serial-cuda", [9.0, 0.2], commit="abc") | {"device": "cuda"}
     run.write([cpu, cuda], machine, {"ours": {"torch": "2.13"}}, tmp_path)
     found = run.load(tmp_path)
     text = report.section(*found)
     assert "| cnn | 100 | **0.50** |" in text and "| cnn | 100 | **0.20** |" in text
-    assert "10 s, 3 MB" in text
+    assert "10 s, 3 MB" in text and "in a round: cnn 5 and 7 kB." in text
     assert "some CPU, 2 cores; PyTorch 2.13" in text and "some GPU; PyTorch 2.13" in text
 
 

@@ -114,6 +114,19 @@ def process_table(entries: Sequence[Entry], plants: Sequence[int] = (10, 100)) -
     return "\n".join(lines)
 
 
+def traffic(entries: Sequence[Entry]) -> str:
+    """Return in one sentence what a plant sends and receives in a round, by model."""
+    found = {
+        e["model"]: (e["bytes_up"] / e["plants"], e["bytes_down"] / e["plants"])
+        for e in sorted(entries, key=lambda e: int(e["plants"])) if e.get("bytes_up")
+    }  # fmt: skip
+    parts = [
+        f"{model} {found[model][0] / 1000:,.0f} and {found[model][1] / 1000:,.0f} kB"
+        for model in MODELS if model in found
+    ]  # fmt: skip
+    return f"A plant sends and receives in a round: {', '.join(parts)}." if parts else ""
+
+
 def origin(stored: dict[str, Any]) -> str:
     """Return in one sentence where numbers were taken, and with what."""
     machine, packages = stored["machine"], dict(stored["versions"].get("ours", {}))
@@ -137,6 +150,7 @@ def section(cpu: dict[str, Any] | None, cuda: dict[str, Any] | None) -> str:
             f"Whole process from start to exit, {rounds} rounds, cold, imports included, and peak "
             "memory of all its processes:",
             process_table(cpu["results"]),
+            traffic(cpu["results"]),
         ]
     if cuda is not None:
         parts += [
@@ -144,7 +158,7 @@ def section(cpu: dict[str, Any] | None, cuda: dict[str, Any] | None) -> str:
             table(cuda["results"], GPU_COLUMNS),
             origin(cuda),
         ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def write_readme(path: Path, text: str) -> bool:
