@@ -1,14 +1,15 @@
 """Many plants trained as one stacked model: the kernel of ``engine=batched``.
 
 K plants that share an architecture become one model whose tensors have a first dimension
-K (Bradbury et al. 2018, JAX ``vmap``; He & Zou, functorch, 2021): one large operation in
-place of K small ones. Forward passes run under ``torch.func.vmap``; because no plant's loss
-depends on another's weights, one backward pass of the summed losses gives every plant its
-own gradient. Imports torch and numpy only. Shapes: K plants, B rows, C outputs.
+K: one large operation in place of K small ones. The forward pass runs under
+``torch.func.vmap``; because no plant's loss depends on another's weights, one backward pass
+of the summed losses gives every plant its own gradient, and optimizers that work value by
+value need not know. Imports torch and numpy only. Shapes: K plants, B rows, C outputs.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
-from fedpdm.engines.stacked_errors import stackable
-from fedpdm.engines.stacked_layers import Now, stacked_copy
-from fedpdm.engines.stacked_schedule import PlantData, Schedule, schedule
+from fedpdm.engines.stacked_graphs import RecordedStep
+from fedpdm.engines.stacked_memory import JoinedData, chunk_on_cpu, chunk_on_cuda, saved_bytes
+from fedpdm.engines.stacked_schedule import PlantData, Schedule, batch_sizes, schedule
+from fedpdm.engines.stacked_step import StackedStep, clip
 from fedpdm.errors import ConfigError
-from fedpdm.keys import key_seed
-from fedpdm.optimizers import OPTIMIZERS, Optimizer
+from fedpdm.optimizers import OPTIMIZERS
 from fedpdm.training import GradientTerm, LossFunction, TrainingSettings
 
 __all__ = ["PlantData", "StackedTrainer", "Trained"]
@@ -56,7 +56,12 @@ class StackedTrainer:
         settings: optimizer, batches, learning rate.
         seed: the run's seed.
         device: where to train.
-        chunk: plants in one stack, which bounds memory; None for as many as are fast.
+        chunk: plants in one stack, which bounds memory; None for as many as are fast and fit.
+        compile: run the forward pass through ``torch.compile``: minutes at first.
+        cuda_graphs: record a step once per shape and replay it; needs CUDA.
+
+    Raises:
+        ConfigError: an option that cannot work here.
     """
 
     def __init__(
@@ -68,17 +73,35 @@ class StackedTrainer:
         seed: int,
         device: torch.device | str = "cpu",
         chunk: int | None = None,
+        compile: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
+        self.device = torch.device(device)
         if chunk is not None and chunk < 1:
             raise ConfigError(f"engine.chunk={chunk} must be at least 1, or null")
+        if cuda_graphs and self.device.type != "cuda":
+            raise ConfigError(
+                f"engine.cuda_graphs=true needs device=cuda, not device={self.device}"
+            )
         self.module, self.loss, self.settings = module, loss, settings
-        self.seed, self.device, self.chunk = seed, torch.device(device), chunk
-        self._now = Now()
-        self._stacked = stacked_copy(module, self._now).to(self.device).train()
-        self._trainable = [n for n, p in self._stacked.named_parameters() if p.requires_grad]
-        self._state = list(module.state_dict())
-        buffers = dict(module.named_buffers())
-        self._buffers = [name for name in self._state if name in buffers]
+        self.seed, self.chunk, self.cuda_graphs = seed, chunk, cuda_graphs
+        self._step = StackedStep(module, loss, self.device, compile=compile)
+        self._normalises = any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()
+        )
+        self._data = JoinedData()
+        self._alone: nn.Module | None = None
+        self._recorded: dict[tuple[Any, ...], RecordedStep] = {}
+        self._resident: dict[int, Named] = {}
+        self._fitting: int | None = None
+
+    def can_train(self, plant: PlantData) -> bool:
+        """Return whether ``train`` takes this plant: batch norm needs two rows in a batch.
+
+        ``training.fit`` says what is wrong with one that is not taken.
+        """
+        sizes = batch_sizes(len(plant.x), self.settings.batch_size)
+        return not (self._normalises and 1 in sizes)
 
     def train(
         self,
@@ -89,7 +112,9 @@ class StackedTrainer:
         first_epoch: int = 0,
         terms: Sequence[GradientTerm] = (),
     ) -> Iterator[Trained]:
-        """Train every plant from ``received`` and yield them in the order given.
+        """Train plants from ``received`` and yield them in the order given, chunk by chunk.
+
+        A plant that ``can_train`` refuses is left out.
 
         Args:
             received: all parameters and buffers by name; not changed.
@@ -100,155 +125,166 @@ class StackedTrainer:
 
         Raises:
             ConfigError: the model or the loss cannot be stacked.
+            DataError: plants whose rows have different shapes.
         """
-        chunk = self.chunk or len(plants) or 1
-        for begin in range(0, len(plants), chunk):
-            yield from self._train(
-                received, plants[begin : begin + chunk], epochs, first_epoch, terms
-            )
+        taken = [plant for plant in plants if self.can_train(plant)]
+        if not taken:
+            return
+        dtypes = self._step.dtypes
+        start = {name: received[name].to(self.device, dtypes[name]) for name in self._step.names}
+        chunk = self.chunk or self._chunk(start, taken)
+        for begin in range(0, len(taken), chunk):
+            part = taken[begin : begin + chunk]
+            yield from self._train(start, part, epochs, first_epoch, terms)
 
     def _train(
         self,
-        received: Mapping[str, Tensor],
+        start: Named,
         plants: Sequence[PlantData],
         epochs: int,
         first_epoch: int,
         terms: Sequence[GradientTerm],
     ) -> Iterator[Trained]:
         plan = schedule(plants, self.settings, seed=self.seed, epochs=epochs)
-        x, y = (torch.cat([getattr(plant, part) for plant in plants]) for part in "xy")
-        rows = plan.rows.to(self.device)
-        keys = torch.tensor(
-            [key_seed(self.seed, "dropout", *plants[i].key) for i in plan.order.tolist()],
-            device=self.device,
-        )
-        stack = {
-            name: received[name].to(self.device).expand(len(plants), *received[name].shape).clone()
-            for name in self._state
-        }
-        losses = np.zeros(plan.sizes.shape)
-        found: list[tuple[int, Tensor]] = []
-        optimizers: dict[tuple[int, int], tuple[list[Tensor], Optimizer]] = {}
-        for run in plan.runs:
-            mine = [stack[name][run[0] : run[1]].detach() for name in self._trainable]
-            optimizers[run] = (
-                mine,
-                OPTIMIZERS[self.settings.optimizer](mine, self.settings.weight_decay),
-            )
-        reference = [received[name].to(self.device) for name in self._trainable] if terms else []
+        x, y = self._data.of(plants)
+        rows, keys = plan.rows.to(self.device), plan.keys.to(self.device)
+        stack = self._stack(start, len(plants))
+        trainable = self._step.trainable
+        reference = [start[name] for name in trainable]
+        parameters = [stack[name] for name in trainable]
+        optimizers = [
+            (run, mine, OPTIMIZERS[self.settings.optimizer](mine, self.settings.weight_decay))
+            for run in plan.runs
+            if (mine := [tensor[run[0] : run[1]] for tensor in parameters])
+        ]
+        found: list[Tensor] = []
         for step in range(len(plan.sizes)):
             active = plan.active(step)
             sizes = plan.sizes[step, :active]
             width = int(sizes.max())
             index = rows[step, :active, :width].reshape(-1)
-            batch = x[index].unflatten(0, (active, width)), y[index].unflatten(0, (active, width))
-            leaves = [stack[name][:active].detach().requires_grad_() for name in self._trainable]
-            real = None if (sizes == width).all() else torch.from_numpy(sizes).to(self.device)
-            loss, gradients = self._gradients(leaves, stack, batch, keys[:active], step, real)
-            found.append((active, loss))
-            for leaf, gradient in zip(leaves, _apart(gradients), strict=True):
+            inputs = [
+                *(
+                    part.index_select(0, index).view(active, width, *part.shape[1:])
+                    for part in (x, y)
+                ),
+                keys[:active],
+                torch.tensor(step, device=self.device),
+            ]
+            if (sizes != width).any():
+                longest = int(plan.order[0])
+                self._step.check_padding(stack, plants[longest].x, plants[longest].y)
+                inputs.append(torch.from_numpy(sizes).to(self.device))
+            loss, *gradients = self._gradients(stack, inputs)
+            assert loss is not None
+            found.append(loss)
+            leaves = [tensor[:active] for tensor in parameters]
+            for leaf, gradient in zip(leaves, gradients, strict=True):
                 leaf.grad = gradient
             for term in terms:
                 term(leaves, reference)
             if self.settings.clip_norm is not None:
-                _clip([g for p in leaves if (g := p.grad) is not None], self.settings.clip_norm)
-            for run, (mine, optimizer) in optimizers.items():
+                clip([g for p in leaves if (g := p.grad) is not None], self.settings.clip_norm)
+            for run, mine, optimizer in optimizers:
                 if run[1] <= active:
                     for part, leaf in zip(mine, leaves, strict=True):
                         part.grad = None if leaf.grad is None else leaf.grad[run[0] : run[1]]
                     optimizer.step(plan.rate(self.settings, run, step, first_epoch))
-        for step, (active, loss) in enumerate(found):
-            losses[step, :active] = loss.cpu().numpy()
-        yield from self._trained(plants, plan, stack, losses, epochs)
+        yield from self._trained(plants, plan, stack, found, epochs)
 
     def _trained(
         self,
         plants: Sequence[PlantData],
         plan: Schedule,
         stack: Named,
-        losses: NDArray[np.float64],
+        found: Sequence[Tensor],
         epochs: int,
     ) -> Iterator[Trained]:
-        steps = np.arange(len(losses))[:, None]
-        last = (steps >= plan.per_epoch * (epochs - 1)) * plan.sizes
-        means = (losses * last).sum(0) / np.maximum(last.sum(0), 1)
-        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in stack.items()}
-        places = np.argsort(plan.order).tolist()
-        for plant, place in zip(plants, places, strict=True):
+        losses = np.zeros(plan.sizes.shape)
+        for step, loss in enumerate(found):
+            losses[step, : len(loss)] = loss.cpu().numpy()
+        means = plan.means(losses, epochs)
+        arrays = {name: tensor.cpu().numpy() for name, tensor in stack.items()}
+        arrays |= {alias: arrays[name] for alias, name in self._step.aliases.items()}
+        for plant, place in zip(plants, np.argsort(plan.order).tolist(), strict=True):
             weights = {name: array[place, ...] for name, array in arrays.items()}
             yield Trained(plant.name, weights, float(means[place]))
 
-    def _gradients(
-        self,
-        leaves: list[Tensor],
-        stack: Named,
-        batch: tuple[Tensor, Tensor],
-        keys: Tensor,
-        step: int,
-        sizes: Tensor | None,
-    ) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """Return (K,) mean losses and each parameter's gradient, None where it has none."""
-        count = len(keys)
-        named = dict(zip(self._trainable, leaves, strict=True))
-        tensors = {
-            name: named[name] if name in named else stack[name][:count] for name in self._state
+    def outputs(
+        self, weights: Mapping[str, Tensor], inputs: Sequence[Tensor], batch_size: int = 4096
+    ) -> Iterator[Tensor]:
+        """Yield each plant's (N, C) outputs in eval mode, all with the same weights.
+
+        Rows of many plants share a forward pass. An empty plant gets (0, 0), as from
+        ``training.outputs``.
+
+        Args:
+            weights: all parameters and buffers by name.
+            inputs: each plant's (N, …), on the trainer's device.
+            batch_size: rows of a forward pass, at most.
+        """
+        if self._alone is None:
+            self._alone = copy.deepcopy(self.module).to(self.device).eval()
+        module = self._alone
+        module.load_state_dict(dict(weights))
+        begin = 0
+        while begin < len(inputs):
+            end, rows = begin, 0
+            while end < len(inputs) and (end == begin or rows + len(inputs[end]) <= batch_size):
+                rows += len(inputs[end])
+                end += 1
+            group = [part for part in inputs[begin:end] if len(part)]
+            with torch.no_grad():
+                x = torch.cat(group) if len(group) > 1 else group[0] if group else None
+                parts = [] if x is None else [module(part) for part in torch.split(x, batch_size)]
+            whole = torch.cat(parts) if parts else torch.zeros((0, 0), device=self.device)
+            found = iter(torch.split(whole, [len(part) for part in group]) if group else ())
+            for part in inputs[begin:end]:
+                yield next(found) if len(part) else whole.new_zeros((0, 0))
+            begin = end
+
+    def _gradients(self, stack: Named, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+        """Return losses and gradients, from a recorded step if so asked."""
+        if not self.cuda_graphs:
+            return self._step.gradients(stack, *inputs)
+        plants = len(next(iter(stack.values())))
+        key = (plants, *(tuple(tensor.shape) for tensor in inputs))
+        if key not in self._recorded:
+            changed = [stack[n] for n in self._step.names if n not in self._step.trainable]
+            self._recorded[key] = RecordedStep(
+                lambda *given: self._step.gradients(stack, *given), inputs, changed
+            )
+        loss, *gradients = self._recorded[key](*inputs)
+        return [None if loss is None else loss.clone(), *gradients]
+
+    def _stack(self, start: Named, plants: int) -> Named:
+        """Return a copy of the received tensors for each plant; recorded steps need the same."""
+        if self.cuda_graphs and plants in self._resident:
+            for name, tensor in self._resident[plants].items():
+                tensor.copy_(start[name].expand_as(tensor))
+            return self._resident[plants]
+        stack = {
+            name: tensor.detach()
+            .expand(plants, *tensor.shape)
+            .clone(memory_format=torch.contiguous_format)
+            for name, tensor in start.items()
         }
-        at = torch.tensor(step, device=self.device)
-        with stackable(self.module):
-            if sizes is None:
-                loss = vmap(self._plain, in_dims=(0, 0, 0, 0, None))(tensors, *batch, keys, at)
-            else:
-                width = batch[0].shape[1]
-                real = torch.arange(width, device=self.device) < sizes.unsqueeze(1)
-                loss = vmap(self._padded, in_dims=(0, 0, 0, 0, None, 0, 0))(
-                    tensors, *batch, keys, at, real, sizes
-                )
-            gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
-        return loss.detach(), gradients
+        if self.cuda_graphs:
+            self._resident[plants] = stack
+        return stack
 
-    def _plain(self, tensors: Named, x: Tensor, y: Tensor, key: Tensor, step: Tensor) -> Tensor:
-        """Return one plant's mean loss, as ``vmap`` sees it."""
-        now = self._now
-        now.key, now.step, now.rows, now.count, now.drawn = key, step, None, None, 0
-        return self.loss(functional_call(self._stacked, tensors, (x,)), y)
-
-    def _padded(
-        self,
-        tensors: Named,
-        x: Tensor,
-        y: Tensor,
-        key: Tensor,
-        step: Tensor,
-        rows: Tensor,
-        count: Tensor,
-    ) -> Tensor:
-        """Return one plant's mean loss over the rows that are not padding."""
-        now = self._now
-        now.key, now.step, now.rows, now.count, now.drawn = key, step, rows, count, 0
-        output = functional_call(self._stacked, tensors, (x,))
-        each = vmap(lambda o, t: self.loss(o.unsqueeze(0), t.unsqueeze(0)))(output, y)
-        return torch.where(rows, each, 0.0).sum() / count
-
-
-def _apart(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Return gradients that may be changed in place: two parameters may share one tensor.
-
-    They are contiguous: a fused optimizer takes values in the order of memory.
-    """
-    seen: set[int] = set()
-    apart: list[Tensor | None] = []
-    for gradient in gradients:
-        if gradient is not None:
-            whole = gradient.contiguous()
-            gradient = whole.clone() if whole.data_ptr() in seen else whole
-            seen.add(gradient.data_ptr())
-        apart.append(gradient)
-    return apart
-
-
-def _clip(gradients: Sequence[Tensor], limit: float) -> None:
-    """Scale each plant's (K, …) gradients to a norm of at most ``limit``, as torch does."""
-    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
-    factor = (limit / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
+    def _chunk(self, start: Named, plants: Sequence[PlantData]) -> int:
+        """Return how many plants to stack."""
+        if self.device.type != "cuda":
+            return chunk_on_cpu(self.module, len(plants))
+        if self._fitting is None:
+            largest = max(plants, key=lambda plant: len(plant.x))
+            rows = slice(0, self.settings.batch_size)
+            one = [start[name].detach().unsqueeze(0).clone() for name in self._step.names]
+            for tensor, name in zip(one, self._step.names, strict=True):
+                tensor.requires_grad_(name in self._step.trainable)
+            zero = torch.zeros((), dtype=torch.int64, device=self.device)
+            x, y = largest.x[rows].unsqueeze(0), largest.y[rows].unsqueeze(0)
+            needs = saved_bytes(lambda: self._step.losses(one, x, y, zero.view(1), zero))
+            self._fitting = chunk_on_cuda(self.module, 2**31, needs, self.device)
+        return min(self._fitting, len(plants))

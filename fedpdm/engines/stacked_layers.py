@@ -85,14 +85,14 @@ class _Lifted(torch.autograd.Function):
 
     @staticmethod
     def forward(work: Callable[..., Any], *tensors: Tensor) -> Any:
-        return work(*(tensor.unsqueeze(0) for tensor in tensors)).squeeze(0)
+        raise NotImplementedError("a layer of a stack works under vmap only")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Nothing to keep: the operations inside the rule are differentiated themselves."""
 
     @staticmethod
-    def vmap(  # type: ignore[override]
+    def vmap(
         info: Any, in_dims: Sequence[int | None], work: Callable[..., Any], *tensors: Tensor
     ) -> tuple[Any, int]:
         whole = [
@@ -158,7 +158,11 @@ class _Products(torch.autograd.Function):
     def backward(ctx: Any, *wanted: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), (grad,) = ctx.saved_tensors, wanted
         inward = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
-        return inward, torch.bmm(grad.mT, x), grad.sum(1)
+        if x.shape[-1] < grad.shape[-1]:  # few columns are slow, and copying them is not
+            outer = torch.bmm(x.mT, grad).mT.contiguous()
+        else:
+            outer = torch.bmm(grad.mT, x)
+        return inward, outer, grad.sum(1)
 
 
 class _StackedBatchNorm(nn.modules.batchnorm._BatchNorm):

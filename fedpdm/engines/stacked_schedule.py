@@ -53,6 +53,7 @@ class Schedule:
         rows: (S, K, W) where a batch's rows are in all plants' joined data; padding repeats
             a plant's first row.
         sizes: (S, K) how many of them are not padding; 0 once a plant has finished.
+        keys: (K,) int64, one hash of seed and key for each plant, as its shuffles start from.
         runs: [begin, end) of plants in the stack that make equally many steps.
     """
 
@@ -60,11 +61,19 @@ class Schedule:
     per_epoch: NDArray[np.int64]
     rows: Tensor
     sizes: NDArray[np.int64]
+    keys: Tensor
     runs: list[tuple[int, int]]
 
     def active(self, step: int) -> int:
         """Return how many plants make this step."""
         return int(np.count_nonzero(self.sizes[step]))
+
+    def means(self, losses: NDArray[np.float64], epochs: int) -> NDArray[np.float64]:
+        """Return (K,) mean losses over the last epoch from (S, K) losses of batches."""
+        steps = np.arange(len(losses))[:, None]
+        counted = (steps >= self.per_epoch * (epochs - 1)) * self.sizes
+        total: NDArray[np.float64] = (losses * counted).sum(0) / np.maximum(counted.sum(0), 1)
+        return total
 
     def rate(
         self, settings: TrainingSettings, run: tuple[int, int], step: int, first: int
@@ -87,6 +96,7 @@ def schedule(
     width = max((max(s, default=0) for s in sizes_of.values()), default=0)
     rows = np.empty((steps, len(plants), width), dtype=np.int64)
     sizes = np.zeros((steps, len(plants)), dtype=np.int64)
+    keys = [key_seed(seed, "batches", *plants[number].key) for number in order.tolist()]
     generator = torch.Generator()
     for place, number in enumerate(order.tolist()):
         count, cut = counts[number], sizes_of[counts[number]]
@@ -94,7 +104,7 @@ def schedule(
             continue
         last = len(cut) - 1
         whole = last * size
-        generator.manual_seed(key_seed(seed, "batches", *plants[number].key))
+        generator.manual_seed(keys[place])
         begin = int(starts[number])
         rows[:, place] = begin
         for epoch in range(epochs):
@@ -108,4 +118,4 @@ def schedule(
     ordered = per_epoch[order]
     edges = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(plants)]
     runs = [(a, b) for a, b in itertools.pairwise(edges) if b > a and ordered[a]]
-    return Schedule(order, ordered, torch.from_numpy(rows), sizes, runs)
+    return Schedule(order, ordered, torch.from_numpy(rows), sizes, torch.tensor(keys), runs)
