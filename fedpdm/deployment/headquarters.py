@@ -27,6 +27,7 @@ from fedpdm.data.source import Source
 from fedpdm.deployment.grid import DeployedGrid
 from fedpdm.deployment.letters import TEST_QUERY, Description, tested_in
 from fedpdm.deployment.reception import Reception
+from fedpdm.engines.choice import Engine
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.evaluation.outcome import mean_metrics
 from fedpdm.evaluation.table import print_summary
@@ -223,8 +224,8 @@ class DeployedRun(Run):
         if scaler is not None:  # with scaling=plant each plant keeps its own
             super()._write_scalers(scaler)
 
-    def _engine_name(self) -> str:
-        return "flower"
+    def _settle_engine(self, shapes: list[dict[str, Any]]) -> Engine:
+        return {"name": "flower", "settings": {}, "reason": None}
 
     def _test(self, weights: Arrays, scaler: Scaler | None) -> dict[str, Any]:
         """Let the plants test a round's weights on their own windows; metrics come back.

@@ -203,6 +203,7 @@ class Reception:
     def _event(self, kind: str, message: str, site: str | None = None) -> None:
         event = {"kind": kind, "site": site, "message": message}
         if self.tell is None:
+            print(f"note: {message}", flush=True)
             self._told.append(event)
         else:
             self.tell(event)

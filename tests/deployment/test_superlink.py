@@ -1,0 +1,176 @@
+"""Plants behind a real SuperLink: the same bits as in one process, and nothing lost when
+a plant or headquarters is killed. Real processes on 127.0.0.1, with TLS and node keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf, open_dict
+
+from fedpdm.compose import compose
+from fedpdm.history import History
+from fedpdm.manifest import read_json
+from fedpdm.simulate import simulate
+from tests.deployment.machines import Headquarters, Machine, Plant, until
+from tests.federated import same
+
+SITES = ("gdansk", "lyon", "porto")
+TINY = ("data=files data.window=8 data.stride=2 model=cnn task.horizon=4 "
+        "training.local_epochs=1 deployment.start_timeout=300")  # fmt: skip
+LONG = 420
+"""Seconds. Flower starts a process per message and plant: a minute here, more on a busy machine."""
+
+
+def bring_data(folder: Path, site: str) -> None:
+    """Write a plant's file, and what its columns mean, into the plant's own folder."""
+    random = np.random.default_rng(SITES.index(site))
+    rows = []
+    for machine in range(6):
+        wear = random.uniform(0, 0.8)
+        for day in range(90):
+            wear += 0.05
+            rows.append((f"M{machine}", day, 60 + 9 * wear + random.normal(), random.normal(),
+                         int(wear > 0.8)))  # fmt: skip
+            wear = 0.0 if wear >= 1.0 else wear
+    names = ["machine", "day", f"{site}_heat", "hum", "fails_soon"]
+    pd.DataFrame(rows, columns=names).to_csv(folder / f"{site}.csv", index=False)
+    (folder / "site").mkdir()
+    (folder / "site" / f"{site}.yaml").write_text(
+        f"# @package sites\n{site}:\n  path: {site}.csv\n  machine: machine\n  time: day\n"
+        f"  features: {{heat: {site}_heat, humidity: hum}}\n  label: fails_soon\n"
+    )
+
+
+class Scene:
+    """Headquarters and three plants, each on a machine of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.headquarters = Headquarters(folder / "headquarters")
+        self.plants = {site: Plant(folder / site, site, self.headquarters) for site in SITES}
+        self.others: list[Machine] = []
+
+    def begin(self) -> None:
+        self.headquarters.open()
+        for plant in self.plants.values():
+            bring_data(plant.folder, plant.site)
+            plant.register()
+            plant.connect()
+
+    def end(self) -> None:
+        for machine in (*self.plants.values(), *self.others, self.headquarters):
+            machine.stop()
+
+    def serial(self, *overrides: str) -> Path:
+        """Run the same experiment in this process, with all plants' folders at hand."""
+        cfg = compose(["site=[]", *TINY.split(), "engine=serial", "baselines.max_plants=0",
+                       *overrides])  # fmt: skip
+        with open_dict(cfg):
+            for site, plant in self.plants.items():
+                own = OmegaConf.load(plant.folder / "site" / f"{site}.yaml")[site]
+                own.path = str(plant.folder / own.path)
+                cfg.sites[site] = own
+        folder = self.folder / f"serial-{len(list(self.folder.iterdir()))}"
+        simulate(cfg, folder)
+        return folder
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    scene = Scene(tmp_path_factory.mktemp("deployed"))
+    try:
+        scene.begin()
+        yield scene
+    finally:
+        scene.end()
+
+
+def weights(folder: Path, rounds: int) -> list[dict[str, np.ndarray[Any, Any]]]:
+    with History.open(folder) as history:
+        return [history.weights(number) for number in range(rounds + 1)]
+
+
+def committed(folder: Path, number: int) -> bool:
+    return (folder / "rounds" / f"{number:06d}.safetensors").exists()
+
+
+def equal(first: Path, second: Path, rounds: int) -> bool:
+    pairs = zip(weights(first, rounds), weights(second, rounds), strict=True)
+    return all(same(a, b) for a, b in pairs)
+
+
+def test_with_tls_and_keys_the_result_is_that_of_one_process(scene: Scene) -> None:
+    hq, folder = scene.headquarters, scene.folder / "run"
+    stranger = Plant(scene.folder / "stranger", "lyon", hq)  # its key is not registered
+    plain = Plant(scene.folder / "plain", "lyon", hq)
+    scene.others += [stranger, plain]
+    stranger.connect()
+    plain.connect(insecure=True)
+    run = hq.run(overrides=f"{TINY} site=[{','.join(SITES)}] rounds=2", run_folder=str(folder))
+    expected = scene.serial("rounds=2")
+
+    assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
+
+    assert equal(folder, expected, 2)
+    ours, theirs = (read_json(f / "summary.json") for f in (folder, expected))
+    assert ours["engine"] == "flower" and ours["sites"] == list(SITES)
+    assert ours["best_round"] == theirs["best_round"]
+    assert ours["data"]["sha256"] == theirs["data"]["sha256"]
+    for site in SITES:
+        mine, serial = (s["test"]["per_site"][site] for s in (ours, theirs))
+        assert {k: mine[k] for k in ("average_precision", "n", "brier")} == {
+            k: serial[k] for k in ("average_precision", "n", "brier")
+        }
+    # Nobody may pool: what needs all rows in one place is null.
+    assert ours["test"]["global"] is None and set(ours["test"]["baselines"].values()) == {None}
+    assert "lyon" in (folder / "report.html").read_text()
+    # Neither the stranger nor the plain one got in, and both say why.
+    nodes = hq.flwr("supernode", "list", "here")["nodes"]
+    assert len(nodes) == len(SITES)
+    assert "SuperNode ID" not in stranger.said() + plain.said()
+    assert not ours["events"], json.dumps(ours["events"])
+
+
+def test_a_plant_is_killed_and_comes_back(scene: Scene) -> None:
+    hq, folder, lyon = scene.headquarters, scene.folder / "killed", scene.plants["lyon"]
+    run = hq.run(
+        overrides=f"{TINY} site=[{','.join(SITES)}] rounds=4 round_timeout=45 scaling=plant "
+        "evaluate.fraction=0.34",
+        run_folder=str(folder),
+    )
+    until("round 1", lambda: committed(folder, 1), LONG)
+    lyon.stop()
+    until("round 2", lambda: committed(folder, 2), LONG)
+    lyon.connect()
+
+    assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
+
+    with History.open(folder) as history:
+        records = {record.round: record for record in history.rounds()}
+    trained = {n: {s for s, v in r.sites.items() if "examples" in v} for n, r in records.items()}
+    assert trained[1] == trained[4] == set(SITES)
+    assert trained[2] == {"gdansk", "porto"}
+    assert any(e["kind"] == "timeout" and e["site"] == "lyon" for e in records[2].events)
+
+
+def test_headquarters_is_killed_and_resumes(scene: Scene) -> None:
+    hq, folder = scene.headquarters, scene.folder / "interrupted"
+    less = ("rounds=2", "scaling=plant", "evaluate.fraction=0.34")
+    run = hq.run(overrides=f"{TINY} site=[{','.join(SITES)}] {' '.join(less)}",
+                 run_folder=str(folder))  # fmt: skip
+    until("round 1", lambda: committed(folder, 1), LONG)
+    hq.stop()
+    assert not (folder / "summary.json").exists()
+    hq.open()
+
+    run = hq.run(resume=str(folder))
+
+    assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
+    assert equal(folder, scene.serial(*less), 2)
+    assert "continuing after round" in hq.shown(run)
