@@ -96,12 +96,12 @@ class StackedTrainer:
         self._fitting: int | None = None
 
     def can_train(self, plant: PlantData) -> bool:
-        """Return whether ``train`` takes this plant: batch norm needs two rows in a batch.
+        """Return whether ``train`` takes this plant: one with rows, two a batch for batch norm.
 
         ``training.fit`` says what is wrong with one that is not taken.
         """
         sizes = batch_sizes(len(plant.x), self.settings.batch_size)
-        return not (self._normalises and 1 in sizes)
+        return bool(sizes) and not (self._normalises and 1 in sizes)
 
     def train(
         self,

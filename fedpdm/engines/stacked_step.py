@@ -68,7 +68,6 @@ class StackedStep:
         self._originals = [
             (box, key, box[key]) for places in self._places.values() for box, key in places
         ]
-        self._recurrent = [m for m in self._stacked.modules() if isinstance(m, nn.RNNBase)]
 
     def gradients(
         self,
@@ -142,14 +141,14 @@ class StackedStep:
         losses = []
         for rows, real in ((index[:count], None), (index, torch.tensor(sizes, device=x.device))):
             tensors = [stack[name][:1].detach().clone() for name in self.names]
-            with stackable(self._title), torch.no_grad():
+            with stackable(self._title):
                 batch = x[rows].unsqueeze(0), y[rows].unsqueeze(0)
                 losses.append(self.losses(tensors, *batch, zero.view(1), zero, real))
         if not torch.allclose(losses[0], losses[1], rtol=1e-3, atol=1e-5, equal_nan=True):
             raise ConfigError(
                 "engine=batched pads plants of unequal size, and in "
                 f"{type(self._title).__name__} or its loss padding changes the loss from "
-                f"{float(losses[0]):.6g} to {float(losses[1]):.6g} (rows see each other, or the "
+                f"{losses[0].item():.6g} to {losses[1].item():.6g} (rows see each other, or the "
                 "loss is no mean over rows): use engine=serial"
             )
 
@@ -157,8 +156,6 @@ class StackedStep:
         for tensor, places in zip(tensors, self._places.values(), strict=True):
             for box, key in places:
                 box[key] = tensor
-        for layer in self._recurrent:  # they keep a list of their weights beside the names
-            layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
         return self._stacked(x)
 
     def _plant(
