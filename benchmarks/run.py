@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -198,6 +199,11 @@ def speed(options: argparse.Namespace) -> None:
         publish(out)
 
 
+def stop(*_: object) -> None:
+    """End as after Ctrl-C, so that a contender that is at work is ended too."""
+    raise SystemExit(143)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["evidence"]:
@@ -235,4 +241,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
     main()

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,14 @@ def test_the_plot_is_the_same_for_the_same_numbers(tmp_path: Path) -> None:
 # Processes --------------------------------------------------------------------------------
 
 
+def running(pid: int) -> bool:
+    """Return whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
 def test_memory_of_children_counts_and_nothing_is_left_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -292,13 +301,40 @@ def test_memory_of_children_counts_and_nothing_is_left_running(
         f"p = subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)\n"
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(p.pid)); time.sleep(1.5)"
     )
-    monkeypatch.setattr(measure.clear, "__defaults__", (0.3,))
+    monkeypatch.setattr(measure, "PATIENCE", 0.5)
     done = measure.run_watched([sys.executable, "-c", parent], 20, {})
     assert done.returncode == 0
     assert done.peak_bytes is not None and 60 * 2**20 < done.peak_bytes < 300 * 2**20
     pid = int((tmp_path / "pid").read_text())
-    status = Path(f"/proc/{pid}/stat")
-    assert not status.exists() or status.read_text().split()[2] == "Z"
+    deadline = time.monotonic() + 20  # a killed process takes a moment to give its memory back
+    while running(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+def test_an_interrupted_benchmark_ends_its_contender(tmp_path: Path) -> None:
+    contender = f"""
+import os, pathlib, time
+pathlib.Path({str(tmp_path / "mark")!r}).write_text(os.environ[{measure.MARK!r}])
+time.sleep(60)"""
+    (tmp_path / "bench.py").write_text(f"""
+import runpy, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from benchmarks.speed.measure import run_watched
+module = runpy.run_path({str(ROOT / "benchmarks" / "run.py")!r})
+signal.signal(signal.SIGTERM, module["stop"])
+run_watched([sys.executable, "-c", {contender!r}], 60, {{}})
+""")
+    bench = subprocess.Popen([sys.executable, str(tmp_path / "bench.py")])
+    deadline = time.monotonic() + 60
+    while not (mark := tmp_path / "mark").exists() or not mark.read_text():
+        assert bench.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    assert measure.marked(mark.read_text())
+    bench.terminate()
+    assert bench.wait(30) == 143
+    assert measure.marked(mark.read_text()) == []
 
 
 def test_what_a_contender_cannot_do_is_said_in_its_own_words() -> None:

@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MARK = "FEDPDM_BENCH"
 """Environment variable that every process of a run inherits, also those that Ray detaches."""
 
+PATIENCE = 10.0
+"""Seconds that what a run left behind (Ray's processes) may take to end by itself."""
+
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 PROC = Path("/proc")
 
@@ -112,24 +115,25 @@ def run_watched(command: list[str], timeout: float, environment: dict[str, str])
         )  # fmt: skip
         watch = PeakMemory(mark)
         watch.start()
+        patience = PATIENCE
         try:
             process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        except BaseException as interruption:  # Ctrl-C and SIGTERM too: nothing may stay behind
+            patience = 0.0
             process.kill()
             process.wait()
+            if not isinstance(interruption, subprocess.TimeoutExpired):
+                raise
         finally:
             seconds = time.perf_counter() - started
             peak = watch.stop()
-            if process.poll() is None:  # Ctrl-C
-                process.kill()
-                process.wait()
-            clear(mark)
+            clear(mark, patience)
         output.seek(0)
         text = output.read().decode(errors="replace")
     return Finished(process.returncode, seconds, peak, text)
 
 
-def clear(mark: str, patience: float = 10.0) -> None:
+def clear(mark: str, patience: float) -> None:
     """Wait for what a run started and left behind (Ray's processes), then end it."""
     deadline = time.monotonic() + patience
     while (left := marked(mark)) and time.monotonic() < deadline:
@@ -139,7 +143,7 @@ def clear(mark: str, patience: float = 10.0) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE
     while left and marked(mark) and time.monotonic() < deadline:
         time.sleep(0.02)
 
