@@ -246,9 +246,14 @@ def make(node: Any, what: str, **extra: Any) -> Any:
     if "_target_" not in node:
         raise ConfigError(f"{what}: the yaml needs a _target_, the class to make")
     try:
-        return instantiate(node, _convert_="object", **extra)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
+        # What is given beside the yaml goes past OmegaConf: ten thousand plants would take
+        # minutes to be wrapped and unwrapped.
+        maker = instantiate(node, _convert_="object", _partial_=True)
+        return maker(**extra)
+    except FedPdmError:
+        raise
+    except Exception as error:
+        cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
         if isinstance(cause, FedPdmError):
             raise cause from None
         raise ConfigError(f"{what}: {_first_line(cause)} ({node['_target_']})") from error
