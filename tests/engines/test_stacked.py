@@ -179,7 +179,7 @@ def test_a_plant_of_one_row_trains_unless_batch_norm_forbids_it_and_an_empty_one
 
 
 class Grown(nn.Module):
-    """What users write: other norms, a deep LSTM over (T, B, F), two names for one weight, a frozen tensor."""
+    """What users write: other norms, a deep LSTM over (T, B, F), shared and frozen weights."""
 
     def __init__(self, layer: str) -> None:
         super().__init__()
