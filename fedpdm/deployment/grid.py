@@ -14,6 +14,8 @@ from fedpdm.errors import SiteError
 
 POLL_SECONDS = 0.5
 """Between two looks for replies; Flower's own Grid looks every three seconds."""
+AFTERLIFE_SECONDS = 5.0
+"""A message lives so much longer than its answer is waited for: we time out, not the SuperLink."""
 APP_ANSWERED = {1, 2, 6, 7, 8, ANOTHER_PLANT}
 """Error codes that a plant's app answers with: it is there, it just could not work."""
 NOT_REACHED = 991
@@ -96,7 +98,9 @@ class DeployedGrid(Grid):
         node = message.metadata.dst_node_id
         letter = Letter(self._config, self.names.get(node, ""))
         content = RecordDict({**dict(message.content.items()), LETTER: letter.record()})
-        ttl = message.metadata.ttl if timeout is None else min(message.metadata.ttl, timeout)
+        ttl = message.metadata.ttl
+        if timeout is not None:
+            ttl = min(ttl, timeout + AFTERLIFE_SECONDS)
         kind, group = message.metadata.message_type, message.metadata.group_id
         return Message(content, node, kind, ttl=ttl, group_id=group)
 

@@ -25,7 +25,7 @@ from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Rows
 from fedpdm.data.source import Source
 from fedpdm.deployment.grid import DeployedGrid
-from fedpdm.deployment.letters import TEST_QUERY, Description, tested_in
+from fedpdm.deployment.letters import TEST_QUERY, Description, result_in
 from fedpdm.deployment.reception import Reception
 from fedpdm.engines.choice import Engine
 from fedpdm.errors import ConfigError, DataError
@@ -253,7 +253,7 @@ class DeployedRun(Run):
                 message = f"{site} could not test: {reply.error.reason}"
                 self.reception.tell({"kind": "site-failed", "site": site, "message": message})
             else:
-                answers[site] = tested_in(reply.content)
+                answers[site] = result_in(reply.content)
         for site in self.experiment.evaluated:
             if site not in answers and site not in asked.values():
                 message = f"{site} is not connected and was not tested"
@@ -265,5 +265,9 @@ class DeployedRun(Run):
             if split == "test" or per_site:
                 mean = mean_metrics(list(per_site.values()))
                 result[split] = {"global": None, "mean_site": mean, "per_site": per_site}
-        result["test"]["baselines"] = dict.fromkeys(BASELINES)
         return result
+
+    def _summary(self, history: History, scaler: Scaler | None) -> dict[str, Any]:
+        summary = super()._summary(history, scaler)
+        summary["test"]["baselines"] = dict.fromkeys(BASELINES)
+        return summary

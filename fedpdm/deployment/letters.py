@@ -100,12 +100,12 @@ class Description:
         return None
 
 
-def tested_content(result: dict[str, Any]) -> RecordDict:
+def result_content(result: dict[str, Any]) -> RecordDict:
     """Return a plant's test results as a reply."""
     return RecordDict({TESTED: ConfigRecord({"json": json.dumps(cleaned(result))})})
 
 
-def tested_in(content: RecordDict) -> dict[str, Any]:
+def result_in(content: RecordDict) -> dict[str, Any]:
     """Return the test results of a reply."""
     result: dict[str, Any] = json.loads(str(content.config_records[TESTED]["json"]))
     return result

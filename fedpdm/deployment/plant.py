@@ -28,7 +28,7 @@ from fedpdm.deployment.letters import (
     TEST_QUERY,
     Description,
     Letter,
-    tested_content,
+    result_content,
 )
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.outcome import add_threshold_metrics, predict, score, thresholds
@@ -170,7 +170,7 @@ class DeployedPlant(ClientApp):
         if kind == DESCRIBE_QUERY:
             return Message(describe(experiment, site).content(), reply_to=message)
         if kind == TEST_QUERY:
-            return Message(tested_content(test(experiment, site, message)), reply_to=message)
+            return Message(result_content(try_out(experiment, site, message)), reply_to=message)
         inner = Context(context.run_id, context.node_id, {**context.node_config, "site": site},
                         context.state, context.run_config)  # fmt: skip
         reply = app(message, inner)
@@ -220,7 +220,7 @@ def describe(experiment: Experiment, name: str) -> Description:
     )
 
 
-def test(experiment: Experiment, name: str, message: Message) -> dict[str, Any]:
+def try_out(experiment: Experiment, name: str, message: Message) -> dict[str, Any]:
     """Return the metrics of the received weights on the plant's own windows.
 
     The alarm threshold is the plant's own, chosen on its validation windows.

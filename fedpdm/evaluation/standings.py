@@ -152,14 +152,16 @@ def headline(table: Standings) -> str:
     count = len(table.rows)
     known = sum(row.verdict != "unknown" for row in table.rows)
     if not known:
-        reached = table.together.values.get("federated")
+        reached, where = table.together.values.get("federated"), ""
+        if reached is None:  # where nobody may pool
+            reached, where = table.mean.values.get("federated"), " on average over the plants"
         if reached is None:
             return (
                 "Whether the shared model helps cannot be said: "
                 f"{label} could not be computed for any plant."
             )
         return (
-            f"The shared model reaches {label} {number(reached, digits)}; "
+            f"The shared model reaches {label} {number(reached, digits)}{where}; "
             "no plant was trained alone to compare it with."
         )
     if count == 1:

@@ -112,6 +112,10 @@ def test_with_tls_and_keys_the_result_is_that_of_one_process(scene: Scene) -> No
     scene.others += [stranger, plain]
     stranger.connect()
     plain.connect(insecure=True)
+    until("refusals", lambda: "Failed to activate" in stranger.said()
+          and "Connection attempt failed" in plain.said(), 60)  # fmt: skip
+    stranger.stop()
+    plain.stop()
     run = hq.run(overrides=f"{TINY} site=[{','.join(SITES)}] rounds=2", run_folder=str(folder))
     expected = scene.serial("rounds=2")
 

@@ -1,0 +1,49 @@
+"""``flwr run`` under Flower's own simulation runtime: the same bits as engine=serial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedpdm.compose import compose
+from fedpdm.history import History
+from fedpdm.manifest import read_json
+from fedpdm.simulate import simulate
+from tests.deployment.machines import Headquarters
+from tests.federated import same
+
+SITES = "detroit,houston,pune"
+TINY = (f"site=[{SITES}] data.days=150 data.step_hours=24 data.window=8 model=mlp rounds=2 "
+        "training.local_epochs=1 sites.detroit.machines=4 sites.houston.machines=4 "
+        "sites.pune.machines=4")  # fmt: skip
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Headquarters]:
+    box = Headquarters(tmp_path / "box", tls=False)
+    try:
+        box.open("--simulation")
+        yield box
+    finally:
+        box.stop()
+
+
+def test_the_simulation_runtime_gives_the_bits_of_one_process(
+    runtime: Headquarters, tmp_path: Path
+) -> None:
+    told = f'overrides="{TINY}" run-folder="{tmp_path}/run"'
+    run = runtime.flwr(
+        "run", ".", "here", "--run-config", told, "--federation-config",
+        "num-supernodes=3 client-resources-num-cpus=1 init-args-num-cpus=2",
+    )["run-id"]  # fmt: skip
+    simulate(compose([*TINY.split(), "engine=serial", "baselines.max_plants=0"]), tmp_path / "one")
+
+    assert runtime.finished(run, 300) == "finished:completed", runtime.shown(run)
+
+    with History.open(tmp_path / "run") as ours, History.open(tmp_path / "one") as theirs:
+        for number in range(3):
+            assert same(ours.weights(number), theirs.weights(number))
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert list(summary["test"]["per_site"]) == SITES.split(",")
