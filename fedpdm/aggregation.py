@@ -85,7 +85,7 @@ class WeightedMean:
         self._weight += weight
         for name, array in arrays.items():
             self._dtypes[name] = array.dtype
-            if np.issubdtype(array.dtype, np.integer):
+            if array.dtype.kind in "iu":
                 largest = self._largest.get(name)
                 self._largest[name] = array if largest is None else np.maximum(largest, array)
             elif name in self._sums:

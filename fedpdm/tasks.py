@@ -50,6 +50,14 @@ class Task(ABC):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of (N, outputs) model outputs, a scalar."""
 
+    def row_losses(self, output: Tensor, target: Tensor) -> Tensor | None:
+        """Return (N,) losses whose mean is ``loss``, or None where there are no such.
+
+        Stacked training computes the rows of all plants in one go with it; without it, it
+        calls ``loss`` for plant after plant.
+        """
+        return None
+
     @abstractmethod
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         """Return (N,) or (N, H) float64: failure probabilities, or remaining life."""
@@ -109,6 +117,9 @@ class Failure(Task):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return functional.cross_entropy(output, target)
 
+    def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(output, target, reduction="none")
+
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         return np.asarray(torch.softmax(output.double(), dim=1)[:, 1].cpu().numpy())
 
@@ -153,9 +164,12 @@ class Horizons(Task):
         return positive.astype(np.float32), positive[:, 0].astype(np.float64), known
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return self.row_losses(output, target).mean()
+
+    def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
         survived = torch.cat([torch.ones_like(target[:, :1]), 1 - target[:, :-1]], dim=1)
         losses = functional.binary_cross_entropy_with_logits(output, target, reduction="none")
-        return (losses * survived).sum(dim=1).mean()
+        return (losses * survived).sum(dim=1)
 
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         survival = torch.cumsum(functional.logsigmoid(-output.double()), dim=1)
@@ -207,6 +221,9 @@ class RemainingLife(Task):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return functional.mse_loss(output[:, 0], target)
+
+    def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
+        return functional.mse_loss(output[:, 0], target, reduction="none")
 
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         return np.asarray(output[:, 0].double().clamp(0.0, 1.0).cpu().numpy()) * self.cap

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import cast
 
 from flwr.app import Message
 from flwr.clientapp import ClientApp
@@ -18,8 +19,10 @@ from fedpdm.client import PlantApp
 from fedpdm.data.rows import Split
 from fedpdm.engines.local import LocalGrid
 from fedpdm.engines.stacked import PlantData, StackedTrainer
+from fedpdm.engines.stacked_step import RowLosses
 from fedpdm.errors import ConfigError, FedPdmError
 from fedpdm.messages import Arrays, config_in
+from fedpdm.tasks import Task
 
 
 class BatchedGrid(LocalGrid):
@@ -47,10 +50,16 @@ class BatchedGrid(LocalGrid):
                 "engine=batched trains with fedpdm's own client app only; use engine=serial"
             )
         plant = self._plant = client_app.plant
+        task = plant.federation.task
+        known = type(task).row_losses is not Task.row_losses
         self._trainer = StackedTrainer(
-            plant.build_model().module, plant.federation.task.loss, plant.settings,
-            seed=plant.seed, device=plant.device, chunk=chunk,
+            plant.build_model().module, task.loss, plant.settings,
+            row_losses=cast(RowLosses, task.row_losses) if known else None,
+            seed=plant.seed, device=plant.device, chunk=chunk, compile=compile,
+            cuda_graphs=cuda_graphs,
         )  # fmt: skip
+        # Plants whose data is at hand at once; the trainer may make several stacks of them.
+        self._group = 4096 if plant.device.type == "cuda" else 256
         self._done: dict[str, tuple[Arrays, float]] = {}
         plant.trainer = self
 
@@ -61,7 +70,7 @@ class BatchedGrid(LocalGrid):
         deadline = None if timeout is None else time.monotonic() + timeout
         for train, group in groupby(self.numbered(messages), key=is_training):
             together = list(group)
-            size = (self._trainer.chunk or 128) if train else 1
+            size = self._group if train else 1
             for begin in range(0, len(together), size):
                 if deadline is not None and time.monotonic() >= deadline:
                     return

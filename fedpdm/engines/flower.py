@@ -81,7 +81,14 @@ def _item_size(key: str, value: RecordType) -> int:
             _ARRAY_SIZES[shapes] = array_record_to_proto(value).ByteSize()
         size = _ARRAY_SIZES[shapes]
     elif isinstance(value, MetricRecord):
-        size = metric_record_to_proto(value).ByteSize()
+        # A float takes eight bytes whatever it is, a whole number takes what it needs.
+        kinds = tuple((k, v if isinstance(v, int) else type(v)) for k, v in value.items())
+        if any(isinstance(v, list) for v in value.values()):
+            size = metric_record_to_proto(value).ByteSize()
+        else:
+            if kinds not in _METRIC_SIZES:
+                _METRIC_SIZES[kinds] = metric_record_to_proto(value).ByteSize()
+            size = _METRIC_SIZES[kinds]
     else:
         size = config_record_to_proto(value).ByteSize()
     return _field(_field(len(key.encode())) + _field(size))
@@ -92,6 +99,7 @@ def _field(length: int) -> int:
     return 1 + max(1, (length.bit_length() + 6) // 7) + length
 
 
+_METRIC_SIZES: dict[tuple[tuple[str, int | type], ...], int] = {}
 _ARRAY_SIZES: dict[tuple[tuple[str, str, tuple[int, ...], str], ...], int] = {}
 
 

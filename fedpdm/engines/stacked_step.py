@@ -5,7 +5,7 @@ Shapes: K plants, B rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from fedpdm.engines.stacked_errors import stackable
 from fedpdm.engines.stacked_layers import Now, stacked_copy
 from fedpdm.errors import ConfigError
 from fedpdm.training import LossFunction
+
+RowLosses = Callable[[Tensor, Tensor], Tensor]
 
 
 class StackedStep:
@@ -29,20 +31,30 @@ class StackedStep:
     """
 
     def __init__(
-        self, module: nn.Module, loss: LossFunction, device: torch.device, *, compile: bool = False
+        self,
+        module: nn.Module,
+        loss: LossFunction,
+        device: torch.device,
+        *,
+        row_losses: RowLosses | None = None,
+        compile: bool = False,
     ) -> None:
         self._now = Now()
+        self._row_losses = row_losses
         self._module, self._loss, self._title = module, loss, module
         self._stacked = stacked_copy(module, self._now).to(device).train()
         parameters = dict(self._stacked.named_parameters())
         self.trainable = [name for name, p in parameters.items() if p.requires_grad]
         self._find_places()
+        self._outputs: Any = vmap(self._output, in_dims=(0, 0, 0, None))
+        self._padded_outputs: Any = vmap(self._padded_output, in_dims=(0, 0, 0, None, 0, 0))
         self._plants: Any = vmap(self._plant, in_dims=(0, 0, 0, 0, None))
         self._padded_plants: Any = vmap(self._padded_plant, in_dims=(0, 0, 0, 0, None, 0, 0))
         self.compiles = compile
         if compile:
-            self._plants, self._padded_plants = (
-                torch.compile(f, dynamic=False) for f in (self._plants, self._padded_plants)
+            made = (self._plants, self._padded_plants, self._outputs, self._padded_outputs)
+            self._plants, self._padded_plants, self._outputs, self._padded_outputs = (
+                torch.compile(work, dynamic=False) for work in made
             )
         self._padding_checked = False
 
@@ -109,16 +121,42 @@ class StackedStep:
         sizes: Tensor | None = None,
     ) -> Tensor:
         """Return (K,) mean losses for (K, …) of each tensor in ``names``."""
+        real = None if sizes is None else (
+            torch.arange(x.shape[1], device=x.device) < sizes.unsqueeze(1)
+        )  # fmt: skip
+        given = tuple(tensors)
         try:
+            if self._row_losses is not None:
+                return self._by_rows(given, x, y, keys, step, real, sizes)
             if sizes is None:
-                loss: Tensor = self._plants(tuple(tensors), x, y, keys, step)
+                loss: Tensor = self._plants(given, x, y, keys, step)
             else:
-                real = torch.arange(x.shape[1], device=x.device) < sizes.unsqueeze(1)
-                loss = self._padded_plants(tuple(tensors), x, y, keys, step, real, sizes)
+                loss = self._padded_plants(given, x, y, keys, step, real, sizes)
         finally:
             for box, key, tensor in self._originals:
                 box[key] = tensor
         return loss
+
+    def _by_rows(
+        self,
+        tensors: tuple[Tensor, ...],
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        step: Tensor,
+        real: Tensor | None,
+        sizes: Tensor | None,
+    ) -> Tensor:
+        """Return (K,) mean losses: the forward pass plant by plant, the loss for all rows."""
+        if real is None or sizes is None:
+            output = self._outputs(tensors, x, keys, step)
+        else:
+            output = self._padded_outputs(tensors, x, keys, step, real, sizes)
+        assert self._row_losses is not None
+        each = self._row_losses(output.flatten(0, 1), y.flatten(0, 1)).view(y.shape[:2])
+        if real is None or sizes is None:
+            return each.mean(1)
+        return torch.where(real, each, 0.0).sum(1) / sizes
 
     def check_padding(self, stack: Mapping[str, Tensor], x: Tensor, y: Tensor) -> None:
         """Make sure, once, that padded rows have no part in a plant's loss.
@@ -158,13 +196,31 @@ class StackedStep:
                 box[key] = tensor
         return self._stacked(x)
 
+    def _output(self, tensors: Sequence[Tensor], x: Tensor, key: Tensor, step: Tensor) -> Any:
+        """Return one plant's outputs, as ``vmap`` sees it."""
+        now = self._now
+        now.key, now.step, now.rows, now.count, now.drawn = key, step, None, None, 0
+        return self._forward(tensors, x)
+
+    def _padded_output(
+        self,
+        tensors: Sequence[Tensor],
+        x: Tensor,
+        key: Tensor,
+        step: Tensor,
+        rows: Tensor,
+        count: Tensor,
+    ) -> Any:
+        """Return one plant's outputs; those of padding mean nothing."""
+        now = self._now
+        now.key, now.step, now.rows, now.count, now.drawn = key, step, rows, count, 0
+        return self._forward(tensors, x)
+
     def _plant(
         self, tensors: Sequence[Tensor], x: Tensor, y: Tensor, key: Tensor, step: Tensor
     ) -> Tensor:
         """Return one plant's mean loss, as ``vmap`` sees it."""
-        now = self._now
-        now.key, now.step, now.rows, now.count, now.drawn = key, step, None, None, 0
-        return self._loss(self._forward(tensors, x), y)
+        return self._loss(self._output(tensors, x, key, step), y)
 
     def _padded_plant(
         self,
@@ -177,9 +233,7 @@ class StackedStep:
         count: Tensor,
     ) -> Tensor:
         """Return one plant's mean loss over the rows that are not padding."""
-        now = self._now
-        now.key, now.step, now.rows, now.count, now.drawn = key, step, rows, count, 0
-        output = self._forward(tensors, x)
+        output = self._padded_output(tensors, x, key, step, rows, count)
         each = vmap(lambda o, t: self._loss(o.unsqueeze(0), t.unsqueeze(0)))(output, y)
         return torch.where(rows, each, 0.0).sum() / count
 
