@@ -66,14 +66,17 @@ class Reception:
         """
         deadline = time.monotonic() + timeout
         while len(here := self._look()) < least:
-            if time.monotonic() >= deadline:
+            # Where every plant refuses, the run is at fault, and waiting would not mend it.
+            hopeless = not here and len(self._refused) >= least and not self._asked
+            if hopeless or time.monotonic() >= deadline:
                 missing = [site for site in self.sites if site not in here]
                 reasons = [reason for reason, _ in self._refused.values()]
                 why = f" Refused: {'; '.join(reasons)}." if reasons else ""
+                waited = "" if hopeless else f" after {timeout:g} s"
                 raise SiteError(
-                    f"{len(here)} of {len(self.sites)} plants are connected after {timeout:g} s, "
-                    f"{least} are needed; missing: {', '.join(missing)}.{why} Start their "
-                    "supernodes (clients/README.md), or begin with fewer: deployment.min_plants=…"
+                    f"{len(here)} of {len(self.sites)} plants are connected{waited}, {least} are "
+                    f"needed; missing: {', '.join(missing)}.{why} Start their supernodes "
+                    "(clients/README.md), or begin with fewer: deployment.min_plants=…"
                 )
             time.sleep(LOOK_SECONDS)
 

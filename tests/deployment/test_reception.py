@@ -126,6 +126,12 @@ def test_who_is_missing_and_why_is_said(stranger: Description | str, words: str)
     reception.wait(1, 0.0)  # deployment.min_plants=1
 
 
+def test_a_run_that_every_plant_refuses_ends_at_once() -> None:
+    reception, _, _ = receive({3: "data.window is wrong", 4: "data.window is wrong"}, ("a", "b"))
+    with pytest.raises(SiteError, match=r"Refused: node 3: data\.window is wrong"):
+        reception.wait(2, 600.0)
+
+
 def test_plants_that_disagree_are_named() -> None:
     other = said("porto", features=("load", "heat"))
     fake = FakeNodes({3: said("lyon"), 4: other})
