@@ -10,7 +10,9 @@ import importlib.util
 import logging
 import os
 import shutil
+import signal
 import socket
+import sys
 import tempfile
 import threading
 from dataclasses import dataclass, field
@@ -26,6 +28,11 @@ START_SECONDS = 120.0
 
 GRACE_SECONDS = 1.0
 """A worker that is late at the end of a round is given so long before it is replaced."""
+
+BASE = sys.base_prefix + "/lib"
+
+ONE_AT_A_TIME = threading.Lock()
+"""A process has one Ray: who comes second joins it."""
 
 TOPOLOGY = ("physical_package_id", "core_id")
 
@@ -76,6 +83,7 @@ class Crew:
         self._app, self._plants, self._gpus, self._address = app, plants, gpus, address
         self._wanted = workers
         self.seats: list[Seat] = []
+        self._signal = False
         self._failure: BaseException | None = None
         self._folder: str | None = None
         self._started, self._closing = threading.Event(), threading.Event()
@@ -89,7 +97,8 @@ class Crew:
 
     def _live(self) -> None:
         try:
-            self._start()
+            with ONE_AT_A_TIME:
+                self._start()
         except BaseException as error:
             self._failure = error
         self._started.set()
@@ -113,7 +122,8 @@ class Crew:
             self._folder = tempfile.mkdtemp(prefix="fedpdm-", dir=base)
             ray.init(
                 "local", num_cpus=count, num_gpus=None if self._gpus else 0,
-                include_dashboard=False, _temp_dir=self._folder, **quiet,
+                include_dashboard=False, _temp_dir=self._folder,
+                job_config=ray.job_config.JobConfig(_py_driver_sys_path=own_path()), **quiet,
             )  # fmt: skip
         else:
             reachable(self._address)
@@ -149,6 +159,7 @@ class Crew:
             ConfigError: Ray or its workers cannot start; says why.
         """
         self._started.wait()
+        self._end_on_sigterm()
         if isinstance(self._failure, ConfigError):
             raise self._failure
         if self._failure is not None:
@@ -168,6 +179,13 @@ class Crew:
         for seat in self.seats:
             if seat.pid is None:
                 seat.pid = self._greeted(seat)
+
+    def _end_on_sigterm(self) -> None:
+        """Let SIGTERM end this process by way of ``close``; Ray would print a stack trace."""
+        main = threading.current_thread() is threading.main_thread()
+        if main and not self._signal and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            self._signal = True
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
     def _greeted(self, seat: Seat) -> int:
         errors = self.ray.exceptions
@@ -195,6 +213,9 @@ class Crew:
         atexit.unregister(self.close)
         self._closing.set()
         self._thread.join()
+        if self._signal and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._signal = False
 
     def _end(self) -> None:
         if not hasattr(self, "ray"):
@@ -222,6 +243,11 @@ def cores() -> int:
         except OSError:
             return len(allowed)
     return len(found)
+
+
+def own_path() -> list[str]:
+    """Return where this process finds modules beside its Python's own, for its workers."""
+    return [str(Path(p).resolve()) for p in sys.path if not p.startswith((sys.prefix, BASE))]
 
 
 def reachable(address: str) -> None:
