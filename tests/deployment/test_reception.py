@@ -6,25 +6,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from flwr.app import Context, Error, Message, RecordDict
-from omegaconf import OmegaConf
+from flwr.app import Error, Message, RecordDict
 
 from fedpdm.deployment.grid import DeployedGrid
-from fedpdm.deployment.headquarters import composed, plants_of
 from fedpdm.deployment.letters import (
-    DESCRIBE_QUERY,
-    LETTER,
-    TEST_QUERY,
     Description,
     Letter,
-    result_in,
 )
-from fedpdm.deployment.plant import DeployedPlant
 from fedpdm.deployment.reception import Reception
 from fedpdm.engines.flower import become_server
 from fedpdm.engines.local import set_message_id
 from fedpdm.errors import ConfigError, SiteError
-from fedpdm.messages import ARRAYS, to_record
 
 
 def said(site: str, **other: Any) -> Description:
@@ -156,60 +148,3 @@ def test_every_message_says_what_the_run_is_and_whom_it_is_for() -> None:
     reception.connected()
     reception.grid.send_and_receive([Message(RecordDict(), 3, "train")], timeout=0.01)
     assert fake.letters[-1] == Letter("seed: 1", "lyon")
-
-
-# The plant's side --------------------------------------------------------------------------
-
-
-def ask(node_config: dict[str, Any], config: str, kind: str, **content: Any) -> Message:
-    become_server()
-    site = content.pop("site", "")
-    letter = Letter(config, site).record()
-    message = Message(RecordDict({LETTER: letter, **content}), 5, kind)
-    return DeployedPlant()(message, Context(1, 5, node_config, RecordDict(), {}))
-
-
-FLEET = ("site=[detroit,pune] data.days=150 data.step_hours=24 data.window=8 model=mlp "
-         "sites.pune.machines=4 sites.detroit.machines=4").split()  # fmt: skip
-
-
-def test_a_plant_describes_and_tests_itself_and_sends_numbers_only() -> None:
-    cfg = composed(FLEET)
-    text = OmegaConf.to_yaml(cfg)
-    described = Description.of(ask({"site": "pune"}, text, DESCRIBE_QUERY).content)
-    assert described.site == "pune" and described.window == 8 and described.shape["rows"] > 0
-    numbered = ask({"partition-id": 1, "num-partitions": 2}, text, DESCRIBE_QUERY)
-    assert Description.of(numbered.content) == described
-
-    from fedpdm.experiment import build
-
-    arrays = to_record(build(cfg).initial)
-    tested = result_in(ask({"site": "pune"}, text, TEST_QUERY, **{ARRAYS: arrays}).content)
-    assert set(tested) == {"threshold", "validation", "test", "heldout"}
-    assert all(not isinstance(v, list | dict) for v in tested["test"].values())
-
-
-@pytest.mark.parametrize(
-    ("node_config", "site", "words"),
-    [
-        ({}, "", "does not say which plant it is"),
-        ({"site": "paris"}, "", "none of this run's plants: it has detroit, pune"),
-        ({"partition-id": 2}, "", "set num-supernodes to 2"),
-        ({"sit": "pune"}, "", "sit=… means nothing"),
-        ({"site": "pune"}, "detroit", "this supernode is pune, not detroit"),
-        ({"site": "pune", "config": "/no/where.yaml"}, "", "/no/where.yaml is not a file"),
-    ],
-)
-def test_a_plant_says_what_is_wrong_with_its_start(
-    node_config: dict[str, Any], site: str, words: str
-) -> None:
-    text = OmegaConf.to_yaml(composed(FLEET))
-    reply = ask(node_config, text, DESCRIBE_QUERY, site=site)
-    assert reply.has_error() and words in reply.error.reason
-
-
-def test_headquarters_needs_no_yaml_of_plants_with_files() -> None:
-    cfg = composed(["data=files", "site=[gdansk,lyon]"])
-    assert plants_of(cfg) == ("gdansk", "lyon")
-    with pytest.raises(ConfigError, match="site=gdansk does not exist"):
-        composed(["data=fleet", "site=[gdansk]"])
