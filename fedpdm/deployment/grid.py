@@ -31,7 +31,7 @@ class DeployedGrid(Grid):
 
     Attributes:
         names: plant by node, as far as known; tells a plant whom a message is for.
-        silent: nodes that did not answer the last message they were sent.
+        silent: nodes that did not answer the last message they were sent, and how many in a row.
         strangers: nodes that answered that they are not who they were thought to be.
     """
 
@@ -39,7 +39,7 @@ class DeployedGrid(Grid):
         self._grid = grid
         self._config = config
         self.names: dict[int, str] = {}
-        self.silent: set[int] = set()
+        self.silent: dict[int, int] = {}
         self.strangers: set[int] = set()
 
     def send_and_receive(
@@ -68,12 +68,14 @@ class DeployedGrid(Grid):
             node = reply.metadata.src_node_id
             code = reply.error.code if reply.has_error() else None
             if code is None or code in APP_ANSWERED:
-                self.silent.discard(node)
+                self.silent.pop(node, None)
             else:
-                self.silent.add(node)
+                self.silent[node] = self.silent.get(node, 0) + 1
             if code == ANOTHER_PLANT:
                 self.strangers.add(node)
-        self.silent |= {message.metadata.dst_node_id for message in sent.values()}
+        for message in sent.values():
+            node = message.metadata.dst_node_id
+            self.silent[node] = self.silent.get(node, 0) + 1
         return replies
 
     def leave(self, messages: Iterable[Message], timeout: float | None) -> dict[str, Message]:

@@ -55,7 +55,7 @@ class Reception:
     _present: set[int] = field(default_factory=set)
     _told: list[Event] = field(default_factory=list)
     _last: dict[str, int] = field(default_factory=dict)
-    _rest: set[int] = field(default_factory=set)
+    _rested: dict[int, int] = field(default_factory=dict)
 
     def wait(self, least: int, timeout: float) -> None:
         """Wait until ``least`` plants are connected.
@@ -98,8 +98,9 @@ class Reception:
             self._event("timeout", "no plant is connected; waiting for one to come back")
             self.wait(1, self.empty_patience)
             here = self._look()
-        resting = self.grid.silent - self._rest
-        self._rest = set(resting)
+        silences = self.grid.silent
+        resting = {node for node, count in silences.items() if self._rested.get(node) != count}
+        self._rested = dict(silences)
         awake = {site: node for site, node in here.items() if node not in resting}
         return awake or here
 
@@ -165,6 +166,7 @@ class Reception:
             self._refuse(node, difference, said.site)
             return
         self._refused.pop(node, None)
+        self.grid.silent.pop(node, None)
         self._nodes[node] = said
         before = self.described.setdefault(said.site, said)
         if before.shape.get("sha256") != said.shape.get("sha256"):

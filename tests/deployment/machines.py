@@ -192,3 +192,20 @@ class Plant(Machine):
         self.start("flower-supernode", *(secure if hq.tls and not insecure else ["--insecure"]),
                    "--superlink", f"127.0.0.1:{hq.port}", "--port", str(self.port),
                    "--node-config", f'site="{self.site}" data="{self.folder}"')  # fmt: skip
+
+    def come_back(self, seconds: float) -> None:
+        """Start the supernode again and again, as systemd would, until it is let in.
+
+        Flower refuses the key of a supernode that was killed for as long as it takes the
+        old process for alive: a minute after its last sign of life.
+        """
+        greetings = self.said().count("SuperNode ID")
+
+        def let_in() -> bool:
+            if self.process is None or self.process.poll() is not None:
+                self.stop()
+                time.sleep(2)
+                self.connect()
+            return self.said().count("SuperNode ID") > greetings
+
+        until(f"{self.site} is let in again ({self.log})", let_in, seconds)

@@ -97,12 +97,14 @@ def test_a_plant_that_restarts_as_another_node_is_found_again() -> None:
     ]  # fmt: skip
 
 
-def test_a_silent_plant_rests_for_one_turn() -> None:
+def test_a_silent_plant_rests_for_one_turn_each_time() -> None:
     reception, fake, _ = receive({3: said("lyon"), 4: said("porto")}, ("lyon", "porto"))
     reception.connected()
     fake.nodes[3] = None
-    reception.grid.send_and_receive([Message(RecordDict(), 3, "train")], timeout=0.01)
-    assert list(reception.connected()) == ["porto"]
+    for _ in range(2):
+        reception.grid.send_and_receive([Message(RecordDict(), 3, "train")], timeout=0.01)
+        assert list(reception.connected()) == ["porto"]
+        assert list(reception.connected()) == ["lyon", "porto"]
     assert list(reception.connected()) == ["lyon", "porto"]
 
 

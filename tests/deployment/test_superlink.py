@@ -144,23 +144,26 @@ def test_with_tls_and_keys_the_result_is_that_of_one_process(scene: Scene) -> No
 def test_a_plant_is_killed_and_comes_back(scene: Scene) -> None:
     hq, folder, lyon = scene.headquarters, scene.folder / "killed", scene.plants["lyon"]
     run = hq.run(
-        overrides=f"{TINY} site=[{','.join(SITES)}] rounds=4 round_timeout=45 scaling=plant "
+        overrides=f"{TINY} site=[{','.join(SITES)}] rounds=5 round_timeout=75 scaling=plant "
         "evaluate.fraction=0.34",
         run_folder=str(folder),
     )
     until("round 1", lambda: committed(folder, 1), LONG)
     lyon.stop()
     until("round 2", lambda: committed(folder, 2), LONG)
-    lyon.connect()
+    lyon.come_back(120)
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
 
     with History.open(folder) as history:
         records = {record.round: record for record in history.rounds()}
+        events = history.events()
     trained = {n: {s for s, v in r.sites.items() if "examples" in v} for n, r in records.items()}
-    assert trained[1] == trained[4] == set(SITES)
+    assert trained[1] == trained[5] == set(SITES)
     assert trained[2] == {"gdansk", "porto"}
-    assert any(e["kind"] == "timeout" and e["site"] == "lyon" for e in records[2].events)
+    lost = [e for e in records[2].events if e["site"] == "lyon"]
+    assert lost and lost[0]["kind"] in ("timeout", "site-failed")
+    assert any(e["kind"] == "connected" and e["site"] == "lyon" for e in events)
 
 
 def test_headquarters_is_killed_and_resumes(scene: Scene) -> None:
