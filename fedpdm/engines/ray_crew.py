@@ -107,6 +107,9 @@ class Crew:
 
     def _start(self) -> None:
         os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+        if self._address is None:
+            # After kill -9 of this process Ray's agents look for its database so long, not 60 s.
+            os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "8")
         import ray
 
         logging.getLogger("ray").setLevel(logging.CRITICAL)  # what matters we say ourselves
