@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
+from fedpdm.engines.flower import content_of
 from fedpdm.federation import Federation, Site
 from fedpdm.messages import (
     ARRAYS,
@@ -154,7 +155,7 @@ class Plant:
             trained = self.model.snapshot(), loss
         arrays, report["train_loss"] = trained
         buffers = {name: arrays.pop(name) for name in self._buffer_names}
-        reply = RecordDict(
+        reply = content_of(
             {ARRAYS: to_record(arrays), METRICS: metric_record(len(site.train), report)}
         )
         if buffers:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpdm.data.normalise import Moments, Scaler
-from fedpdm.engines.flower import array_record
+from fedpdm.engines.flower import array_record, metric_record_of
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -118,7 +118,7 @@ def metrics_in(content: RecordDict) -> dict[str, float]:
 def metric_record(examples: int, values: Mapping[str, float | None]) -> MetricRecord:
     """Return metrics as a record; a metric that cannot be computed travels as NaN."""
     record = {name: float("nan") if v is None else float(v) for name, v in values.items()}
-    return MetricRecord({EXAMPLES: examples, **record})
+    return metric_record_of({EXAMPLES: int(examples), **record})
 
 
 def to_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:

@@ -7,8 +7,10 @@ commit per round, resume, and a monitor that can roll back.
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, runtime_checkable
@@ -130,9 +132,10 @@ class RoundLoop:
         if self.history.head() is None:
             self._commit_initial()
         self._return_to_head()
-        while self._head.round < self.rounds:
-            self._round(self._head.round + 1)
-            self._refuse_to_learn_nothing()
+        with settled():
+            while self._head.round < self.rounds:
+                self._round(self._head.round + 1)
+                self._refuse_to_learn_nothing()
 
     def _refuse_to_learn_nothing(self) -> None:
         """Stop a run that goes through its rounds without one usable update.
@@ -350,6 +353,21 @@ class RoundLoop:
         left_out = self.history.excluded(number)
         sites = [site for site in self._exchange.roster.sites if site not in left_out]
         return seeded_sample(sites, self._fraction, self.seed, "sample", number, attempt)
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Keep the garbage collector off what was there before.
+
+    Rounds make many small objects; every full collection on their behalf would walk through
+    all modules that were ever imported.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def make_server_app(loop: RoundLoop) -> ServerApp:
