@@ -9,7 +9,7 @@ layer is taught by ``@stacks(ItsClass)``. Shapes: K plants, B rows, T time steps
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,7 @@ def lifted(work: Callable[..., Any], *tensors: Tensor) -> Any:
         else tensor.expand(size, *tensor.shape)
         for tensor in tensors
     ]
-    with temporarily_pop_interpreter_stack():  # type: ignore[no-untyped-call]
+    with temporarily_pop_interpreter_stack():
         result = work(*whole)
     if isinstance(result, tuple):
         return tuple(functorch._add_batch_dim(part, 0, level) for part in result)
