@@ -86,12 +86,15 @@ class Despatch:
         return self._done.pop(position)
 
     def stop(self) -> None:
-        """Call off what is still under way; whoever is busy with it is looked at next round."""
+        """Remember who is still busy with this round; the next one looks after them.
+
+        ``ray.cancel`` would leave a gap in an actor's order of calls, and Ray waits half a
+        minute for the call that is missing.
+        """
         for seat, flights in zip(self._crew.seats, self._flights, strict=False):
             for flight in flights:
                 if flight.generation == seat.generation:
                     seat.late.append(flight.reference)
-                    self._ray.cancel(flight.reference)
 
     def _send(self, position: int) -> None:
         """Give workers their next plants, as far ahead of ``position`` as is allowed."""

@@ -295,7 +295,8 @@ def test_a_plant_that_kills_its_worker_is_given_up_and_named(
     failed = [reply for reply in replies if reply.has_error()]
     assert nodes(failed) == [5]
     assert "the worker of p4 died 3 times" in failed[0].error.reason
-    assert (tmp_path / "log").read_text().splitlines().count("p4") == 3
+    # The first death may be put down to the plants before it, whose replies died on their way.
+    assert (tmp_path / "log").read_text().splitlines().count("p4") in (3, 4)
 
 
 def test_who_is_not_done_in_time_is_left_out_and_the_next_round_works(
