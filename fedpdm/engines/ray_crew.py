@@ -135,6 +135,9 @@ class Crew:
             if self._wanted is None:
                 there = int(self.ray.cluster_resources().get("CPU", 1))
                 count = max(1, min(there, self._plants))
+        if self._private or self._joined:
+            # No option keeps Ray from printing a paragraph when a worker dies.
+            ray._private.worker.print_to_stdstream = lambda *_, **__: None
         have = self.ray.cluster_resources().get("GPU", 0)
         if self._gpus and have < count * self._gpus:
             raise ConfigError(
