@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Mapping
-from typing import Any, Self, cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -70,8 +70,8 @@ class LiveArray(Array):
         """Return a copy, which the caller may change, as Flower's Array does."""
         return self.ndarray.copy()
 
-    def __reduce__(self) -> tuple[type[Self], tuple[NDArray[Any]]]:
-        return type(self), (self.ndarray,)
+    def __reduce__(self) -> tuple[Callable[[NDArray[Any]], LiveArray], tuple[NDArray[Any]]]:
+        return live, (self.ndarray,)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Array):
@@ -80,6 +80,11 @@ class LiveArray(Array):
         return mine == theirs
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def live(ndarray: NDArray[Any]) -> LiveArray:
+    """Return an Array around an ndarray; by this name another process makes it again."""
+    return LiveArray(ndarray)
 
 
 # Flower names the kind of an object on the wire by its class; the receiver knows only Array.

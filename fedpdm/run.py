@@ -17,9 +17,10 @@ from rich.console import Console
 from fedpdm.client import PlantApp, make_client_app
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
-from fedpdm.engines.auto import Workload, cores
+from fedpdm.engines.auto import Workload
 from fedpdm.engines.choice import Engine, settle_engine
 from fedpdm.engines.flower import RUN_ID, SERVER_NODE_ID
+from fedpdm.engines.machine import cores
 from fedpdm.errors import HistoryError
 from fedpdm.evaluation.baselines import Bench, gather
 from fedpdm.evaluation.beside import BesideTheRun

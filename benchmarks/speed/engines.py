@@ -116,9 +116,10 @@ def run(work: Work, path: Path) -> None:
     """Run the rounds and write what they took."""
     from hydra.utils import instantiate
 
-    from fedpdm.engines.auto import Workload, cores
+    from fedpdm.engines.auto import Workload
     from fedpdm.engines.choice import read, settle_engine
     from fedpdm.engines.flower import quiet
+    from fedpdm.engines.machine import cores
     from fedpdm.history import History
     from fedpdm.models import MonitorSettings
     from fedpdm.server import RoundLoop

@@ -8,7 +8,6 @@ and a resumed run obeys it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,8 +102,3 @@ def is_dense(module: nn.Module) -> bool:
     """Return whether a model consists of small dense layers only."""
     leaves = [layer for layer in module.modules() if not any(layer.children())]
     return all(isinstance(layer, DENSE) for layer in leaves)
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -105,7 +106,9 @@ class LocalGrid(Grid):
     def context(self, node: int) -> Context:
         """Return a plant's context, with the state it last had."""
         site = self.sites[node]
-        return make_context(node, site, len(self.sites), self.states.get(site))
+        # A copy: what a plant remembers of a message that it could not answer is forgotten.
+        state = copy.deepcopy(self.states.get(site))
+        return make_context(node, site, len(self.sites), state)
 
     def answer(self, message: Message) -> Message:
         """Let a plant work in this process, and keep its state."""

@@ -21,6 +21,7 @@ from typing import Any
 
 from flwr.clientapp import ClientApp
 
+from fedpdm.engines.machine import cores
 from fedpdm.errors import ConfigError
 
 START_SECONDS = 120.0
@@ -34,7 +35,6 @@ BASE = sys.base_prefix + "/lib"
 ONE_AT_A_TIME = threading.Lock()
 """A process has one Ray: who comes second joins it."""
 
-TOPOLOGY = ("physical_package_id", "core_id")
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -234,21 +234,6 @@ class Crew:
         self.seats = []
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def cores() -> int:
-    """Return how many physical cores this process may use; two threads of one count once."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    allowed = os.sched_getaffinity(0)
-    found = set()
-    for number in allowed:
-        topology = Path(f"/sys/devices/system/cpu/cpu{number}/topology")
-        try:
-            found.add(tuple((topology / name).read_text() for name in TOPOLOGY))
-        except OSError:
-            return len(allowed)
-    return len(found)
 
 
 def own_path() -> list[str]:
