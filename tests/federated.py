@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import Context, RecordDict
 from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
@@ -81,6 +82,9 @@ def federate(
     round_timeout: float | None = None,
     source: type[TinySource] = TinySource,
     engine: Callable[[PlantApp, Sequence[str]], LocalGrid] = SerialGrid,
+    model_config: Mapping[str, Any] | None = None,
+    settings: TrainingSettings | None = None,
+    double: bool = False,
 ) -> Federated:
     """Run or continue a federation in ``folder``."""
     names = (
@@ -90,15 +94,17 @@ def federate(
     )
     plants = source(names, seed=seed, broken=broken)
     federation = Federation(plants, task or Failure(horizon=4.0))
-    settings = TrainingSettings(
+    settings = settings or TrainingSettings(
         local_epochs=epochs, batch_size=16, learning_rate=5e-3, weight_decay=1e-4, clip_norm=1.0
     )
 
     def build() -> ModelWrapper:
         with torch_seeded(seed, "model"):
-            return ModelFactory.create_model(
-                model, 3, federation.task.outputs, sequence_length=plants.window
-            )
+            made = ModelFactory.create_model(
+                model, 3, federation.task.outputs, sequence_length=plants.window,
+                **(model_config or {}),
+            )  # fmt: skip
+        return made.to(torch.float64) if double else made
 
     injected = parse_faults(dict(faults or {}), federation.sites, rounds)
     client = make_client_app(

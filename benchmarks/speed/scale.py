@@ -43,7 +43,7 @@ def command(model: str, plants: int, fraction: float, rounds: int, folder: Path,
         f"site={','.join(ARCHETYPES)}", f"replicas={plants // len(ARCHETYPES)}",
         f"model={model}", f"rounds={rounds}", f"strategy.fraction_train={fraction}",
         f"evaluate.fraction={min(1.0, 50 / plants)}", "baselines.max_plants=0",
-        "training.local_epochs=1", f"hydra.run.dir={folder}", *extra,
+        "training.local_epochs=1", "data.days=120", f"hydra.run.dir={folder}", *extra,
     ]  # fmt: skip
 
 
