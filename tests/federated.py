@@ -62,6 +62,11 @@ def named(overrides: Sequence[str]) -> Strategy:
     return instantiate(compose(overrides).strategy)  # type: ignore[no-any-return]
 
 
+def as_double(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
+    """Let a float64 model take the plants' float32 windows."""
+    return tuple(x.double() for x in inputs)
+
+
 def federate(
     folder: Path,
     strategy: Strategy | str = "fedavg",
@@ -104,6 +109,8 @@ def federate(
                 model, 3, federation.task.outputs, sequence_length=plants.window,
                 **(model_config or {}),
             )  # fmt: skip
+        if double:
+            made.module.register_forward_pre_hook(as_double)
         return made.to(torch.float64) if double else made
 
     injected = parse_faults(dict(faults or {}), federation.sites, rounds)
@@ -111,7 +118,7 @@ def federate(
         federation, build, settings, seed=seed, train_mods=[*mods, fault_mod(injected, seed)]
     )
     grid, screen = engine(client, federation.sites), Screen()
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     exists = (folder / "history.sqlite").exists()
     history = History.open(folder) if exists else History.create(folder)
     loop = RoundLoop(

@@ -9,7 +9,7 @@ import pytest
 
 from fedpdm.data.rows import Rows, Split
 from fedpdm.errors import ConfigError, DataError
-from fedpdm.federation import Federation, rows_size, expand_replicas
+from fedpdm.federation import Federation, expand_replicas, rows_size
 from fedpdm.tasks import Failure, RemainingLife
 from tests.tiny import TinySource
 

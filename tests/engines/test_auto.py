@@ -1,0 +1,78 @@
+"""engine=auto: the same workload, the same choice, and a resumed run keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedpdm._conf import conf_dir
+from fedpdm.compose import compose
+from fedpdm.engines.auto import Auto, Workload
+from fedpdm.engines.choice import read, settle_engine
+from fedpdm.experiment import plain
+from fedpdm.manifest import read_json
+from fedpdm.models import ModelFactory
+from fedpdm.simulate import resume, simulate
+
+
+def work(model: str = "lstm", **change: Any) -> Workload:
+    module = ModelFactory.create_model(model, 10, 2, sequence_length=10).module
+    given: dict[str, Any] = {
+        "sampled": 2, "rounds": 10, "steps": 5, "device": torch.device("cpu"), "cores": 4, **change
+    }  # fmt: skip
+    return Workload(module=module, **given)
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "change"),
+    [
+        ("serial", "lstm", {}),
+        ("serial", "mlp", {"sampled": 7}),
+        ("batched", "mlp", {"sampled": 8}),
+        ("serial", "cnn", {"sampled": 100}),
+        ("ray", "cnn", {"sampled": 100, "steps": 40}),
+        ("ray", "lstm", {"sampled": 4, "steps": 500}),
+        ("serial", "lstm", {"sampled": 4, "steps": 500, "cores": 1}),
+        ("serial", "lstm", {"sampled": 1, "steps": 5000}),
+        ("batched", "lstm", {"sampled": 8, "device": torch.device("cuda")}),
+        ("serial", "lstm", {"sampled": 3, "steps": 5000, "device": torch.device("cuda")}),
+    ],
+)
+def test_the_rule(engine: str, model: str, change: dict[str, Any]) -> None:
+    choice = Auto().choose(work(model, **change))
+    assert choice.name == engine
+    assert (conf_dir() / "engine" / f"{choice.name}.yaml").exists()
+    assert choice.reason and "\n" not in choice.reason
+
+
+def test_what_is_set_for_the_chosen_engine_reaches_it() -> None:
+    yaml = read("auto") | {"workers": 3, "chunk": 5}
+    many = settle_engine(yaml, work(sampled=100, steps=100))
+    assert (many["name"], many["settings"]["workers"]) == ("ray", 3)
+    assert many["reason"] and "100,000" in many["reason"]
+    stacked = settle_engine(yaml, work("mlp", sampled=20))
+    assert (stacked["name"], stacked["settings"]["chunk"]) == ("batched", 5)
+
+
+def test_an_engine_that_was_asked_for_is_taken_without_reasons() -> None:
+    asked = plain(compose(["engine=batched", "engine.chunk=2"]).engine)
+    engine = settle_engine(asked, work())
+    assert engine == {"name": "batched", "settings": asked, "reason": None}
+
+
+def test_a_resumed_run_obeys_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ["model=mlp", "data.days=120", "debug=quick", "rounds=1", "baselines.max_plants=0"]
+    cfg = compose(["site=detroit,houston", "engine.stack_from=2", *few])
+    first = simulate(cfg, tmp_path / "run")
+    kept = read_json(tmp_path / "run" / "manifest.json")["engine"]
+    assert first["engine"] == kept["name"] == "batched"
+    assert kept["settings"]["_target_"].endswith("BatchedGrid") and "2 plants" in kept["reason"]
+
+    def never(self: Auto, work: Workload) -> None:
+        raise AssertionError("a resumed run must not choose again")
+
+    monkeypatch.setattr(Auto, "choose", never)
+    assert resume([f"resume={tmp_path / 'run'}", "rounds=2"])["engine"] == "batched"

@@ -1,0 +1,85 @@
+"""The weighted mean that is added up as updates come."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from flwr.serverapp.strategy import FedAvg
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from fedpdm.aggregation import WeightedMean, distance, is_weighted_mean, mismatch, not_finite
+from fedpdm.compose import options
+from tests.federated import named
+
+FLOATS = st.floats(-1e6, 1e6, width=32)
+
+
+def test_the_mean_by_hand() -> None:
+    mean = WeightedMean()
+    mean.add({"w": np.array([1.0, 2.0], np.float32), "n": np.array(3)}, 1)
+    mean.add({"w": np.array([5.0, 0.0], np.float32), "n": np.array(7)}, 3)
+    found = mean.mean()
+    assert found is not None
+    np.testing.assert_array_equal(found["w"], np.array([4.0, 0.5], np.float32))
+    assert found["w"].dtype == np.float32
+    assert found["n"] == 7 and found["n"].dtype == np.int64
+
+
+def test_nothing_has_no_mean() -> None:
+    assert WeightedMean().mean() is None
+
+
+@given(
+    array=arrays(np.float32, array_shapes(min_dims=0, max_dims=3, max_side=4), elements=FLOATS),
+    weights=st.lists(st.integers(1, 1_000_000), min_size=1, max_size=50),
+)
+def test_plants_that_return_what_they_received_change_no_bit(
+    array: np.ndarray, weights: list[int]
+) -> None:
+    mean = WeightedMean()
+    for weight in weights:
+        mean.add({"w": array}, weight)
+    found = mean.mean()
+    assert found is not None and found["w"].tobytes() == np.asarray(array).tobytes()
+
+
+@given(st.lists(st.tuples(FLOATS, st.integers(1, 1000)), min_size=1, max_size=20))
+def test_it_is_numpys_average(pairs: list[tuple[float, int]]) -> None:
+    mean = WeightedMean()
+    for value, weight in pairs:
+        mean.add({"w": np.array([value])}, weight)
+    found = mean.mean()
+    values, weights = zip(*pairs, strict=True)
+    assert found is not None
+    np.testing.assert_allclose(
+        found["w"][0], np.average(values, weights=weights), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_distance_is_euclidean_and_tells_nan() -> None:
+    old = {"a": np.zeros((2, 2), np.float32), "b": np.ones(1, np.float32)}
+    new = {"a": np.full((2, 2), 2.0, np.float32), "b": np.zeros(1, np.float32)}
+    assert distance(new, old) == pytest.approx(np.sqrt(17.0))
+    for bad in (np.nan, np.inf, -np.inf):
+        new["a"][1, 1] = bad
+        assert not np.isfinite(distance(new, old))
+        assert "1 of 4 values of a" in str(not_finite(new))
+    largest = {"a": np.full(3, np.finfo(np.float32).max), "b": old["b"]}
+    assert np.isfinite(distance(largest, {"a": -largest["a"], "b": old["b"]}))
+
+
+def test_other_names_and_shapes_are_told() -> None:
+    expected = {"a": np.zeros(2), "b": np.zeros(3)}
+    assert mismatch(expected, expected) is None
+    assert "not the model's: b" in str(mismatch({"a": np.zeros(2)}, expected))
+    assert "b has shape (4,)" in str(mismatch({"a": np.zeros(2), "b": np.zeros(4)}, expected))
+
+
+def test_only_strategies_that_keep_flowers_mean_are_added_up() -> None:
+    streamed = {
+        name for name in options("strategy") if is_weighted_mean(named([f"strategy={name}"]))
+    }
+    assert streamed == {"fedavg", "fedprox"}
+    assert not is_weighted_mean(FedAvg(weighted_by_key="hours"))
