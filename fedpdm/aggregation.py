@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flwr.app import Message
@@ -34,18 +35,6 @@ class Update:
         return self.metrics[EXAMPLES]
 
 
-def distance(arrays: Arrays, expected: Arrays) -> float:
-    """Return the Euclidean distance between arrays of the same names and shapes.
-
-    NaN or infinite if, and only if, some value of ``arrays`` is, for float32 and narrower.
-    """
-    total = 0.0
-    for name, array in arrays.items():
-        change = np.subtract(array, expected[name], dtype=np.float64).ravel()
-        total += float(np.dot(change, change))
-    return float(np.sqrt(total))
-
-
 def mismatch(arrays: Arrays, expected: Arrays) -> str | None:
     """Return how the names or shapes of received arrays differ from the model's, or None."""
     if arrays.keys() != expected.keys():
@@ -66,12 +55,60 @@ def not_finite(arrays: Arrays) -> str | None:
     return None
 
 
-class WeightedMean:
-    """The mean of arrays weighted by examples, added up one plant after another.
+class Vectors:
+    """Parameters as one vector: how far a plant's are from those that were sent, and their mean.
 
-    Sums are float64 and made in the order of ``add``; integer arrays take the maximum. The
-    memory is that of one model, however many plants there are. For float32 arrays and
-    whole weights every product is exact, so equal updates give back just themselves.
+    The mean is weighted by examples and added up one plant after another. Sums are float64 and
+    made in the order of ``add``; the memory is that of one model, however many plants there
+    are. For float32 and whole weights every product is exact, so equal updates give back just
+    themselves.
+
+    Args:
+        sent: names, shapes and types of the parameters, and what they are compared with.
+    """
+
+    def __init__(self, sent: Arrays) -> None:
+        self._sent = sent
+        self._start = self.of(sent).astype(np.float64)
+        self._sum = np.full_like(self._start, -0.0)  # 0.0 would take the sign off a -0.0
+        self._scratch = np.empty_like(self._start)
+        self._weight = 0.0
+
+    def of(self, arrays: Arrays) -> NDArray[Any]:
+        """Return (P,) values of arrays with the names and shapes of ``sent``."""
+        if not self._sent:
+            return np.zeros(0)
+        return np.concatenate([arrays[name].reshape(-1) for name in self._sent])
+
+    def distance(self, vector: NDArray[Any]) -> float:
+        """Return the Euclidean distance from what was sent.
+
+        For float32 and narrower types it is NaN or infinite if, and only if, a value is.
+        """
+        change = np.subtract(vector, self._start, out=self._scratch)
+        return float(np.sqrt(np.dot(change, change)))
+
+    def add(self, vector: NDArray[Any], weight: float) -> None:
+        """Add one plant's values."""
+        self._weight += weight
+        self._sum += np.multiply(vector, weight, out=self._scratch, dtype=np.float64)
+
+    def mean(self) -> Arrays | None:
+        """Return the mean in the parameters' own types, or None if nothing has weight."""
+        if self._weight <= 0:
+            return None
+        mean, begin, result = self._sum / self._weight, 0, {}
+        for name, array in self._sent.items():
+            end = begin + array.size
+            result[name] = mean[begin:end].reshape(array.shape).astype(array.dtype)
+            begin = end
+        return result
+
+
+class WeightedMean:
+    """The mean of buffers weighted by examples, added up as ``Vectors`` does.
+
+    Arrays of whole numbers, which count something, take the maximum.
     """
 
     def __init__(self) -> None:

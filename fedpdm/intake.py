@@ -7,7 +7,7 @@ from typing import Protocol, cast
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 
-from fedpdm.aggregation import Update, WeightedMean, distance, mismatch, not_finite
+from fedpdm.aggregation import Update, Vectors, WeightedMean, mismatch, not_finite
 from fedpdm.engines.flower import array_record, wire_bytes
 from fedpdm.messages import ARRAYS, BUFFERS, METRICS, Arrays, arrays_in, metrics_in
 
@@ -38,7 +38,8 @@ class Intake:
     def __init__(self, parameters: Arrays, buffers: Arrays, note: Note, streaming: bool) -> None:
         self._expected, self._expected_buffers = parameters, buffers
         self._note = note
-        self._parameters = WeightedMean() if streaming else None
+        self._vectors = Vectors(parameters)
+        self._streaming = streaming
         self._buffers = WeightedMean()
         self.updates: list[Update] = []
         self.answers = 0
@@ -55,7 +56,8 @@ class Intake:
         flaw = mismatch(arrays, self._expected) or mismatch(buffers, self._expected_buffers)
         norm = 0.0
         if flaw is None:
-            norm = distance(arrays, self._expected)
+            vector = self._vectors.of(arrays)
+            norm = self._vectors.distance(vector)
             # A sum of squares is finite only if every value is: one pass instead of two.
             flaw = None if np.isfinite(norm) else not_finite(arrays)
             flaw = flaw or not_finite(buffers)
@@ -63,15 +65,15 @@ class Intake:
             self._note("refused", f"{site}: update refused, {flaw}", site)
             return
         metrics = metrics_in(reply.content)
-        update = Update(site, metrics, norm, None if self._parameters else copied(reply))
+        update = Update(site, metrics, norm, None if self._streaming else copied(reply))
         self.updates.append(update)
         self._buffers.add(buffers, update.examples)
-        if self._parameters is not None:
-            self._parameters.add(arrays, update.examples)
+        if self._streaming:
+            self._vectors.add(vector, update.examples)
 
     def mean(self) -> Arrays | None:
         """Return the weighted mean of the parameters, if this intake was streaming."""
-        return self._parameters.mean() if self._parameters is not None else None
+        return self._vectors.mean() if self._streaming else None
 
     def buffers(self) -> Arrays | None:
         """Return the plants' buffers combined, or None if nobody sent any."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from fedpdm.aggregation import WeightedMean, distance, is_weighted_mean, mismatch, not_finite
+from fedpdm.aggregation import Vectors, WeightedMean, is_weighted_mean, mismatch, not_finite
 from fedpdm.compose import options
 from tests.federated import named
 
@@ -61,13 +61,32 @@ def test_it_is_numpys_average(pairs: list[tuple[float, int]]) -> None:
 def test_distance_is_euclidean_and_tells_nan() -> None:
     old = {"a": np.zeros((2, 2), np.float32), "b": np.ones(1, np.float32)}
     new = {"a": np.full((2, 2), 2.0, np.float32), "b": np.zeros(1, np.float32)}
-    assert distance(new, old) == pytest.approx(np.sqrt(17.0))
+    vectors = Vectors(old)
+    assert vectors.distance(vectors.of(new)) == pytest.approx(np.sqrt(17.0))
     for bad in (np.nan, np.inf, -np.inf):
         new["a"][1, 1] = bad
-        assert not np.isfinite(distance(new, old))
+        assert not np.isfinite(vectors.distance(vectors.of(new)))
         assert "1 of 4 values of a" in str(not_finite(new))
-    largest = {"a": np.full(3, np.finfo(np.float32).max), "b": old["b"]}
-    assert np.isfinite(distance(largest, {"a": -largest["a"], "b": old["b"]}))
+    most = np.finfo(np.float32).max
+    far = Vectors({"a": np.full(3, -most)})
+    assert np.isfinite(far.distance(far.of({"a": np.full(3, most)})))
+
+
+@given(
+    array=arrays(np.float32, array_shapes(min_dims=0, max_dims=3, max_side=4), elements=FLOATS),
+    weights=st.lists(st.integers(1, 1_000_000), min_size=1, max_size=50),
+)
+def test_as_vectors_too(array: np.ndarray, weights: list[int]) -> None:
+    sent = {"w": np.asarray(array), "v": np.ones((2, 1), np.float64)}
+    vectors = Vectors(sent)
+    assert vectors.mean() is None
+    for weight in weights:
+        vectors.add(vectors.of(sent), weight)
+    found = vectors.mean()
+    assert found is not None and list(found) == ["w", "v"]
+    for name, each in sent.items():
+        assert found[name].dtype == each.dtype and found[name].shape == each.shape
+        assert found[name].tobytes() == each.tobytes()
 
 
 def test_other_names_and_shapes_are_told() -> None:

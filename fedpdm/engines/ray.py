@@ -23,7 +23,7 @@ from fedpdm.engines.ray_despatch import Despatch
 from fedpdm.engines.ray_worker import Result, Task, pack, unpack
 from fedpdm.errors import ConfigError
 
-AHEAD_PER_WORKER = 4
+AHEAD_PER_WORKER = 16
 
 SLACK = 2
 """A plant moves to another worker rather than let its own get so many plants behind."""
@@ -38,7 +38,7 @@ class RayGrid(LocalGrid):
         workers: processes; None is one per physical core, at most one per plant.
         num_gpus_per_worker: share of a GPU, 0 to 1; a worker cannot use more of its memory.
         address: HOST:PORT of an existing Ray cluster, or "auto"; None starts a private Ray.
-        ahead: how many replies may wait for the reader; None is four per worker.
+        ahead: how many replies may wait for the reader; None is 16 per worker.
 
     Raises:
         ConfigError: a setting cannot work, or Ray is not installed.
