@@ -138,6 +138,8 @@ class Plant:
     def train(self, message: Message, context: Context) -> Message:
         """Train ``local_epochs`` epochs and reply with the new weights."""
         site, config = self.site(message, context), config_in(message.content)
+        if len(site.train) == 0:
+            self.federation.check([site])  # says why there is nothing to train on
         weights, task = self.received(message), self.federation.task
         report: dict[str, float] = {}
         if config.get("report-received-loss"):

@@ -20,8 +20,8 @@ from fedpdm.data.rows import Split
 from fedpdm.engines.local import LocalGrid
 from fedpdm.engines.stacked import PlantData, StackedTrainer
 from fedpdm.engines.stacked_step import RowLosses
-from fedpdm.errors import ConfigError, FedPdmError
-from fedpdm.messages import Arrays, config_in
+from fedpdm.errors import ConfigError
+from fedpdm.messages import ARRAYS, BUFFERS, Arrays, config_in
 from fedpdm.tasks import Task
 
 
@@ -87,15 +87,20 @@ class BatchedGrid(LocalGrid):
         return self._done.pop(site, None)
 
     def _train(self, messages: Sequence[Message]) -> None:
+        """Train the plants of these messages, each with others that were sent the same."""
+        self._done.clear()
+        for together in alike(messages):
+            self._train_stack(together)
+
+    def _train_stack(self, messages: Sequence[Message]) -> None:
         """Train the plants of these messages, which were all sent the same."""
         plant, plants = self._plant, []
         config = config_in(messages[0].content)
-        self._done.clear()
         for message in messages:
             try:
                 site = plant.site(message, self.context(message.metadata.dst_node_id))
                 x, y = plant.tensors(site, Split.TRAIN)
-            except FedPdmError:
+            except Exception:
                 continue  # its own answer will say what is wrong with it
             plants.append(PlantData(site.name, plant.key(site.name, config), x, y))
         if not plants:
@@ -103,6 +108,19 @@ class BatchedGrid(LocalGrid):
         received = plant.received(messages[0])
         for result in self._trainer.train(received, plants, **plant.order(config)):
             self._done[result.name] = (result.weights, result.train_loss)
+
+
+def alike(messages: Sequence[Message]) -> list[list[Message]]:
+    """Return messages in groups of equal weights and config; a strategy may send several."""
+    groups: dict[tuple[int, int, str], list[Message]] = {}
+    keys: dict[int, tuple[int, int, str]] = {}
+    for message in messages:
+        content = message.content
+        if id(content) not in keys:  # most strategies send one content to all
+            config = repr(sorted(config_in(content).items()))
+            keys[id(content)] = id(content.get(ARRAYS)), id(content.get(BUFFERS)), config
+        groups.setdefault(keys[id(content)], []).append(message)
+    return list(groups.values())
 
 
 def is_training(message: Message) -> bool:

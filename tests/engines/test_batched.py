@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Context, Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
-from fedpdm.client import make_client_app
-from fedpdm.data.rows import Split
+from fedpdm.client import PlantApp, make_client_app
+from fedpdm.data.rows import Rows, Split
+from fedpdm.engines import batched
 from fedpdm.engines.batched import BatchedGrid
+from fedpdm.engines.local import LocalGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
-from fedpdm.messages import to_tensors
-from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.messages import ARRAYS, CONFIG, Arrays, arrays_in, config_record, to_record, to_tensors
+from fedpdm.models import ModelFactory, ModelWrapper, registry
 from fedpdm.tasks import Failure
 from fedpdm.training import TrainingSettings, outputs
-from tests.federated import Federated, federate
+from tests.federated import Federated, federate, same
 from tests.tiny import TinySource
 
 RAGGED = {f"p{n}": {"machines": 2 + n % 4, "rows": 60 + 10 * n} for n in range(8)}
@@ -116,10 +123,141 @@ def test_a_broken_plant_is_an_event_and_the_others_train(tmp_path: Path) -> None
     assert sorted(s for s, v in record.sites.items() if "examples" in v) == ["p0", "p1", "p3"]
 
 
-def test_a_fault_hits_its_plant_only(tmp_path: Path) -> None:
-    run = federate(tmp_path, sites=4, rounds=1, engine=BatchedGrid, faults={"nan": "p1@1"})
-    events = run.history.rounds()[-1].events
-    assert [(e["kind"], e["site"]) for e in events] == [("refused", "p1")]
+class Unreadable(TinySource):
+    """A source that fails in a way of its own, as users' sources do."""
+
+    def rows(self, site: str) -> Rows:
+        if site == "p1":
+            raise ValueError("its clock runs backwards")
+        return super().rows(site)
+
+
+def test_an_unforeseen_error_of_one_plant_is_an_event_too(tmp_path: Path) -> None:
+    run = federate(tmp_path, sites=3, rounds=1, engine=BatchedGrid, source=Unreadable,
+                   federated_scaling=False)  # fmt: skip
+    record = run.history.rounds()[-1]
+    event = next(e for e in record.events if e["kind"] == "site-failed")
+    assert event["site"] == "p1" and "its clock runs backwards" in event["message"]
+    assert sorted(s for s, v in record.sites.items() if "examples" in v) == ["p0", "p2"]
+
+
+class Sent:
+    """A client mod that keeps each plant's new weights."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Arrays] = {}
+
+    def __call__(self, message: Message, context: Context, call: ClientAppCallable) -> Message:
+        reply = call(message, context)
+        self.arrays[str(context.node_config["site"])] = arrays_in(reply.content, ARRAYS)
+        return reply
+
+
+@pytest.mark.parametrize("kind", ["nan", "poison"])
+def test_a_fault_hits_its_plant_only(tmp_path: Path, kind: str) -> None:
+    well, ill = Sent(), Sent()
+    federate(tmp_path / "well", sites=4, rounds=1, engine=BatchedGrid, mods=[well])
+    run = federate(tmp_path / "ill", sites=4, rounds=1, engine=BatchedGrid, mods=[ill],
+                   faults={kind: "p1@1"})  # fmt: skip
+    assert [s for s in well.arrays if not same(well.arrays[s], ill.arrays[s])] == ["p1"]
+    if kind == "nan":
+        events = run.history.rounds()[-1].events
+        assert [(e["kind"], e["site"]) for e in events] == [("refused", "p1")]
+
+
+class ToEachItsOwn(FedAvg):
+    """Sends half of the plants other weights, and another half another proximal term."""
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        other = to_record({name: 0.5 * array.numpy() for name, array in arrays.items()})
+        for message in super().configure_train(server_round, arrays, config, grid):
+            node = message.metadata.dst_node_id
+            own = ConfigRecord({**config, "proximal-mu": float(node > 2)})
+            content = RecordDict({ARRAYS: other if node % 2 else arrays, CONFIG: own})
+            yield Message(content, node, "train")
+
+
+def test_a_strategy_may_send_every_plant_something_else(tmp_path: Path) -> None:
+    one, many = Sent(), Sent()
+    options: dict[str, Any] = {"sites": 4, "rounds": 1, "double": True}
+    strategy = functools.partial(ToEachItsOwn, min_train_nodes=1, min_available_nodes=1)
+    federate(tmp_path / "serial", strategy(), mods=[one], **options)
+    federate(tmp_path / "batched", strategy(), mods=[many], engine=BatchedGrid, **options)
+    for site, arrays in one.arrays.items():
+        for name, array in arrays.items():
+            np.testing.assert_allclose(many.arrays[site][name], array, atol=1e-10, err_msg=site)
+
+
+def test_stacks_that_are_not_done_in_time_are_left_out_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]  # a clock of our own: a busy machine must not decide
+    monkeypatch.setattr(batched, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    asked: list[str] = []
+
+    def slow(message: Message, context: Context, call: ClientAppCallable) -> Message:
+        asked.append(str(context.node_config["site"]))
+        if asked[-1] == "p2" and message.content["config"]["server-round"] == 1:  # type: ignore[index]
+            clock[0] += 61.0
+        return call(message, context)
+
+    def pairs(app: PlantApp, sites: Sequence[str]) -> BatchedGrid:
+        grid = BatchedGrid(app, sites)
+        grid._group = 2
+        return grid
+
+    run = federate(tmp_path, sites=6, rounds=2, mods=[slow], round_timeout=60.0, engine=pairs)
+    late = [(e["kind"], e["site"], e["round"]) for e in run.screen.events]
+    assert late == [("timeout", site, 1) for site in ("p2", "p3", "p4", "p5")]
+    trained = [{s for s, v in r.sites.items() if "examples" in v} for r in run.history.rounds()]
+    assert trained[1] == {"p0", "p1"} and len(trained[2]) == 6
+    assert asked == ["p0", "p1", "p2", "p3", *(f"p{n}" for n in range(6))]
+
+
+class Scarce(TinySource):
+    """Plant p1 has a single window to train on."""
+
+    left = TinySource({}).window
+
+    def rows(self, site: str) -> Rows:
+        rows = super().rows(site)
+        if site != "p1":
+            return rows
+        split, first = rows.split.copy(), np.flatnonzero(rows.split == Split.TRAIN)
+        split[first[self.left :]] = Split.UNUSED
+        return replace(rows, split=split)
+
+
+class Barren(Scarce):
+    """And here not even one."""
+
+    left = 2
+
+
+def test_a_plant_of_one_window_trains_beside_the_stack(tmp_path: Path) -> None:
+    one, many = Sent(), Sent()
+    options: dict[str, Any] = {"model": "cnn", "model_config": OFF, "double": True, "rounds": 1}
+    serial = federate(tmp_path / "a", mods=[one], source=Scarce, **options)
+    federate(tmp_path / "b", mods=[many], source=Scarce, engine=BatchedGrid, **options)
+    assert serial.history.rounds()[1].sites["p1"]["examples"] == 1
+    assert same(one.arrays["p1"], many.arrays["p1"]), "trained by the same function"
+    for site in ("p0", "p2"):
+        for name, array in one.arrays[site].items():
+            np.testing.assert_allclose(many.arrays[site][name], array, atol=1e-10, err_msg=name)
+    before = serial.weights(0)
+    assert not same({n: before[n] for n in one.arrays["p1"]}, one.arrays["p1"])
+
+
+@pytest.mark.parametrize("engine", [SerialGrid, BatchedGrid])
+def test_a_plant_without_a_window_says_so(tmp_path: Path, engine: type[LocalGrid]) -> None:
+    run = federate(tmp_path, rounds=1, source=Barren, engine=engine)
+    failed = [e for e in run.screen.events if e["kind"] == "site-failed"]
+    assert [e["site"] for e in failed] == ["p1"]
+    assert "0 training windows, at least 2 are needed" in failed[0]["message"]
+    trained = [s for s, v in run.history.rounds()[1].sites.items() if "examples" in v]
+    assert trained == ["p0", "p2"]
 
 
 def test_a_plant_that_cannot_be_stacked_trains_by_itself(tmp_path: Path) -> None:
@@ -142,12 +280,19 @@ def test_client_mods_run_around_the_stack(tmp_path: Path) -> None:
     assert seen == ["p0", "p1", "p2"]
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    whole = federate(tmp_path / "whole", "fedadam", sites=RAGGED, rounds=4, engine=BatchedGrid)
-    federate(tmp_path / "parts", "fedadam", sites=RAGGED, rounds=2, engine=BatchedGrid)
-    parts = federate(tmp_path / "parts", "fedadam", sites=RAGGED, rounds=4, engine=BatchedGrid)
-    for name, array in whole.weights(4).items():
-        assert np.array_equal(parts.weights(4)[name], array), name
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, model: str) -> None:
+    options: dict[str, Any] = {
+        "sites": RAGGED, "model": model, "model_config": {"dropout_rate": 0.3},
+        "engine": BatchedGrid, "overrides": ["strategy.fraction_train=0.67"],
+    }  # fmt: skip
+    whole = federate(tmp_path / "whole", "fedadam", rounds=4, **options)
+    federate(tmp_path / "parts", "fedadam", rounds=2, **options).history.close()
+    parts = federate(tmp_path / "parts", "fedadam", rounds=4, **options)
+    for number in range(5):
+        assert same(parts.weights(number), whole.weights(number)), number
+    records = [[r.metrics for r in run.history.rounds()] for run in (whole, parts)]
+    assert records[0] == records[1]
 
 
 class Recurrent(nn.Module):
@@ -168,16 +313,29 @@ def test_an_operation_without_a_rule_is_named_with_the_way_out() -> None:
     app = make_client_app(plants, lambda: ModelWrapper(Recurrent()), OWN["lstm"], seed=0)
     grid = BatchedGrid(app, plants.sites)
     weights = ModelWrapper(Recurrent()).snapshot()
-    from fedpdm.messages import ARRAYS, CONFIG, config_record, to_record
-
-    messages = []
-    from flwr.app import RecordDict
-
     content = RecordDict({ARRAYS: to_record(weights), CONFIG: config_record(server_round=1)})
     messages = [Message(content, node, "train") for node in (1, 2)]
     with pytest.raises(ConfigError, match=r"gru.*engine=serial|engine=serial.*gru") as caught:
         list(grid.stream(messages))
     assert "Recurrent" in str(caught.value)
+
+
+class Registered(Recurrent):
+    """The same as a user would register it."""
+
+    def __init__(self, input_dim: int, num_classes: int, sequence_length: int | None) -> None:
+        super().__init__()
+
+
+def test_a_registered_model_that_cannot_be_stacked_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No plant is to blame: without this the run would go on, and say that all of them failed.
+    monkeypatch.setitem(registry._classes, "recurrent", Registered)
+    with pytest.raises(ConfigError, match=r"Registered .*gru.*: use engine=serial"):
+        federate(tmp_path / "batched", model="recurrent", rounds=1, engine=BatchedGrid)
+    run = federate(tmp_path / "serial", model="recurrent", rounds=1)
+    assert run.history.rounds()[-1].round == 1
 
 
 def test_another_client_app_is_refused() -> None:
