@@ -36,13 +36,15 @@ class Update:
 
 
 def mismatch(arrays: Arrays, expected: Arrays) -> str | None:
-    """Return how the names or shapes of received arrays differ from the model's, or None."""
+    """Return how names, shapes or kinds of received arrays differ from the model's, or None."""
     if arrays.keys() != expected.keys():
         odd = sorted(set(arrays) ^ set(expected))
         return f"its tensors are not the model's: {', '.join(odd[:3])}"
     for name, array in arrays.items():
         if array.shape != expected[name].shape:
             return f"{name} has shape {array.shape} and not {expected[name].shape}"
+        if array.dtype.kind != expected[name].dtype.kind:
+            return f"{name} holds {array.dtype} and not {expected[name].dtype}"
     return None
 
 

@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedpdm.aggregation import Update, Vectors, WeightedMean, mismatch, not_finite
 from fedpdm.engines.flower import array_record, wire_bytes
-from fedpdm.messages import ARRAYS, BUFFERS, METRICS, Arrays, arrays_in, metrics_in
+from fedpdm.messages import ARRAYS, BUFFERS, EXAMPLES, METRICS, Arrays, arrays_in, metrics_in
 
 
 class Note(Protocol):
@@ -52,8 +52,17 @@ class Intake:
             return
         self.answers += 1
         self.bytes_up += wire_bytes([reply.content])
-        arrays, buffers = arrays_in(reply.content, ARRAYS), arrays_in(reply.content, BUFFERS)
+        try:
+            arrays, buffers = arrays_in(reply.content, ARRAYS), arrays_in(reply.content, BUFFERS)
+            metrics = metrics_in(reply.content)
+            weight = metrics[EXAMPLES]
+        except Exception as error:  # whatever a plant sends, the others' round goes on
+            reason = f"it cannot be read ({type(error).__name__}: {error})"
+            self._note("refused", f"{site}: update refused, {reason}", site)
+            return
         flaw = mismatch(arrays, self._expected) or mismatch(buffers, self._expected_buffers)
+        if not (np.isfinite(weight) and weight >= 0):
+            flaw = flaw or f"its {EXAMPLES} is {weight}"
         norm = 0.0
         if flaw is None:
             vector = self._vectors.of(arrays)
@@ -64,7 +73,6 @@ class Intake:
         if flaw is not None:
             self._note("refused", f"{site}: update refused, {flaw}", site)
             return
-        metrics = metrics_in(reply.content)
         update = Update(site, metrics, norm, None if self._streaming else copied(reply))
         self.updates.append(update)
         self._buffers.add(buffers, update.examples)

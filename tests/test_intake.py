@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 
 from fedpdm.engines.flower import become_server, wire_bytes
 from fedpdm.intake import Intake
-from fedpdm.messages import ARRAYS, BUFFERS, METRICS, Arrays, metric_record, to_record
+from fedpdm.messages import ARRAYS, BUFFERS, EXAMPLES, METRICS, Arrays, metric_record, to_record
 
 SENT: Arrays = {"w": np.zeros(3, np.float32), "b": np.zeros(1, np.float32)}
 STATISTICS: Arrays = {"mean": np.zeros(2, np.float32), "seen": np.array(0)}
@@ -43,6 +43,8 @@ def intake(streaming: bool = True) -> tuple[Intake, list[tuple[Any, ...]]]:
         ({**SENT, "w": np.zeros(4, np.float32)}, STATISTICS, "w has shape"),
         ({"w": SENT["w"]}, STATISTICS, "not the model's: b"),
         (SENT, {**STATISTICS, "mean": np.array([np.nan, 0], np.float32)}, "values of mean"),
+        ({**SENT, "w": np.zeros(3, complex)}, STATISTICS, "w holds complex128 and not float32"),
+        ({**SENT, "w": np.array(["a", "b", "c"])}, STATISTICS, "w holds <U1"),
         (SENT, {"mean": STATISTICS["mean"]}, "not the model's: seen"),
     ],
 )
@@ -56,6 +58,40 @@ def test_a_broken_update_is_refused_by_name(
     assert words in events[0][1] and "gdansk" in events[0][1]
     assert took.updates == [] and took.mean() is None and took.buffers() is None
     assert took.answers == 1
+
+
+RUBBISH = ArrayRecord(
+    {n: Array("float32", a.shape, "numpy.ndarray", b"?") for n, a in SENT.items()}
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "record", "words"),
+    [
+        (METRICS, MetricRecord({EXAMPLES: float("nan")}), "num-examples is nan"),
+        (METRICS, MetricRecord({EXAMPLES: float("inf")}), "num-examples is inf"),
+        (METRICS, MetricRecord({EXAMPLES: -3}), "num-examples is -3"),
+        (METRICS, MetricRecord({"train_loss": 0.5}), "cannot be read (KeyError: 'num-examples')"),
+        (METRICS, None, "cannot be read (KeyError: 'metrics')"),
+        (ARRAYS, RUBBISH, "cannot be read (ValueError"),
+        (ARRAYS, None, "not the model's: b, w"),
+    ],
+)
+def test_whatever_a_plant_sends_the_round_goes_on(
+    key: str, record: ArrayRecord | MetricRecord | None, words: str
+) -> None:
+    took, events = intake()
+    odd = reply(SENT)
+    if record is None:
+        del odd.content[key]
+    else:
+        odd.content[key] = record
+    took.take("odd", odd)
+    took.take("good", reply({n: a + 2.0 for n, a in SENT.items()}))
+    assert [event[0] for event in events] == ["refused"] and words in events[0][1]
+    assert [update.site for update in took.updates] == ["good"] and took.answers == 2
+    mean = took.mean()
+    assert mean is not None and mean["w"].tolist() == [2.0, 2.0, 2.0]
 
 
 def test_updates_are_added_up_and_let_go() -> None:
