@@ -76,3 +76,25 @@ def test_a_resumed_run_obeys_the_manifest(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Auto, "choose", never)
     assert resume([f"resume={tmp_path / 'run'}", "rounds=2"])["engine"] == "batched"
+
+
+def test_reasons_name_the_numbers_that_decided() -> None:
+    cuda = torch.device("cuda")
+    reasons = [
+        (work("mlp", sampled=123), "123 plants a round on a model of small dense layers"),
+        (work("cnn", sampled=77, device=cuda), "77 plants a round on a GPU"),
+        (work(sampled=3, device=cuda), "3 plants a round are too few to stack (from 8)"),
+        (work(sampled=2, rounds=10, steps=1000), "20,000 training steps repay the start of 2 pro"),
+        (work(sampled=2, rounds=1, steps=9_999), "19,998 training steps are done before"),
+        (work(cores=1), "one core"),
+    ]
+    for load, words in reasons:
+        assert words in Auto().choose(load).reason
+
+
+def test_the_thresholds_are_those_of_the_yaml() -> None:
+    from_three = Auto(stack_from=3, ray_from=100)
+    assert from_three.choose(work("mlp", sampled=3)).name == "batched"
+    assert from_three.choose(work("mlp", sampled=2, rounds=5, steps=10)).name == "ray"
+    assert from_three.choose(work("mlp", sampled=2, rounds=5, steps=9)).name == "serial"
+    assert Auto(ray_from=1, workers=1).choose(work()).name == "serial"
