@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from flwr.serverapp.strategy import FedAvg
@@ -102,3 +104,30 @@ def test_only_strategies_that_keep_flowers_mean_are_added_up() -> None:
     }
     assert streamed == {"fedavg", "fedprox"}
     assert not is_weighted_mean(FedAvg(weighted_by_key="hours"))
+
+
+@given(
+    pairs=st.lists(st.tuples(FLOATS, st.integers(1, 1_000_000)), min_size=1, max_size=30),
+    random=st.randoms(use_true_random=False),
+)
+def test_the_order_of_plants_hardly_matters(pairs: list[tuple[float, int]], random: Random) -> None:
+    means = []
+    for order in (pairs, random.sample(pairs, len(pairs))):
+        mean = WeightedMean()
+        for value, weight in order:
+            mean.add({"w": np.array([value]), "n": np.array(weight)}, weight)
+        found = mean.mean()
+        assert found is not None and found["n"] == max(weight for _, weight in pairs)
+        means.append(found["w"][0])
+    size = max(abs(value) for value, _ in pairs)
+    assert abs(means[0] - means[1]) <= 1e-12 * max(size, 1.0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "uint8"])
+def test_types_are_kept_and_what_was_added_is_not_changed(dtype: str) -> None:
+    array, mean = np.array([[1, 2], [3, 4]], dtype), WeightedMean()
+    for weight in (3, 5):
+        mean.add({"w": array}, weight)
+    found = mean.mean()
+    assert found is not None and found["w"].dtype == array.dtype
+    assert np.array_equal(found["w"], array) and array.tolist() == [[1, 2], [3, 4]]
