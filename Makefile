@@ -34,7 +34,7 @@ simulate: $(VENV)/.run-stamp ## run a federation: make simulate ARGS="site=houst
 	$(BIN)/python -m fedpdm.simulate $(or $(ARGS),$(TWO_PLANTS))
 
 test: $(VENV)/.dev-stamp ## run all tests; some of them: make test ARGS="-k history"
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: $(VENV)/.dev-stamp ## formatting, lint, strict types, examples in the docs
 	$(BIN)/python -m ruff format --check .

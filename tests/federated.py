@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,13 @@ class Federated:
 
 def named(overrides: Sequence[str]) -> Strategy:
     """Return the strategy that a command line would make."""
-    return instantiate(compose(overrides).strategy)  # type: ignore[no-any-return]
+    return instantiate(yaml_of(tuple(overrides)))  # type: ignore[no-any-return]
+
+
+@functools.cache
+def yaml_of(overrides: tuple[str, ...]) -> Any:
+    """Return the strategy's yaml; composing takes longer than a tiny round."""
+    return compose(overrides).strategy
 
 
 def as_double(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:

@@ -20,6 +20,10 @@ TINY = (f"site=[{SITES}] data.days=150 data.step_hours=24 data.window=8 model=ml
         "sites.pune.machines=4")  # fmt: skip
 
 
+pytestmark = pytest.mark.xdist_group("deployment")
+"""One after another: each has many processes of its own."""
+
+
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Headquarters]:
     box = Headquarters(tmp_path / "box", tls=False)

@@ -23,6 +23,9 @@ from tests.federated import same
 SITES = ("gdansk", "lyon", "porto")
 TINY = ("data=files data.window=8 data.stride=2 model=cnn task.horizon=4 "
         "training.local_epochs=1 deployment.start_timeout=300")  # fmt: skip
+pytestmark = pytest.mark.xdist_group("deployment")
+"""One after another: each has many processes of its own."""
+
 LONG = 420
 """Seconds. Flower starts a process per message and plant: a minute here, more on a busy machine."""
 

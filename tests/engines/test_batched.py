@@ -34,7 +34,7 @@ from fedpdm.training import TrainingSettings, outputs
 from tests.federated import Federated, federate, same
 from tests.tiny import TinySource
 
-RAGGED = {f"p{n}": {"machines": 2 + n % 4, "rows": 60 + 10 * n} for n in range(8)}
+RAGGED = {f"p{n}": {"machines": 1 + n % 3, "rows": 60 + 7 * n} for n in range(8)}
 OFF = {"dropout_rate": 0.0}
 OWN = {
     "cnn": TrainingSettings(1, 32, 5e-4, 1e-4),

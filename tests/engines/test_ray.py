@@ -30,6 +30,7 @@ from tests.federated import Federated, federate
 
 # Ray drops the handles of its processes without waiting for them.
 pytestmark = [
+    pytest.mark.xdist_group("ray"),  # one Ray for all tests here
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
