@@ -71,16 +71,21 @@ class Vectors:
 
     def __init__(self, sent: Arrays) -> None:
         self._sent = sent
+        size = sum(array.size for array in sent.values())
+        # Memory of its own for what every plant needs anew: fresh pages cost more than the sums.
+        self._values = np.empty(size, np.result_type(*sent.values()) if sent else np.float64)
         self._start = self.of(sent).astype(np.float64)
         self._sum = np.full_like(self._start, -0.0)  # 0.0 would take the sign off a -0.0
         self._scratch = np.empty_like(self._start)
         self._weight = 0.0
 
     def of(self, arrays: Arrays) -> NDArray[Any]:
-        """Return (P,) values of arrays with the names and shapes of ``sent``."""
+        """Return (P,) values of arrays with the names and shapes of ``sent``; good until the
+        next call, which writes over them."""
         if not self._sent:
             return np.zeros(0)
-        return np.concatenate([arrays[name].reshape(-1) for name in self._sent])
+        parts = [arrays[name].reshape(-1) for name in self._sent]
+        return np.concatenate(parts, out=self._values, casting="unsafe")
 
     def distance(self, vector: NDArray[Any]) -> float:
         """Return the Euclidean distance from what was sent.
