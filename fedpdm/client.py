@@ -126,8 +126,6 @@ class Plant:
     def tensors(self, site: Site, split: Split) -> tuple[Tensor, Tensor]:
         """Return a split's inputs and targets on the device, where they stay."""
         part = site.windows[split]
-        if self.device.type == "cpu":
-            return tensors(part.x, part.y, self.device)  # a view, which costs nothing
         found = self._tensors.get(site)
         if found is None:
             found = self._tensors[site] = {}

@@ -97,11 +97,15 @@ class Exchange:
         return Question(plants, messages)
 
     def hear(
-        self, asked: Question, note: Note | None, listen: Callable[[str, Message], None]
+        self,
+        asked: Question,
+        note: Note | None,
+        listen: Callable[[str, Message], None],
+        timeout: float | None = None,
     ) -> None:
         """Send, and hand over each reply in site order as it comes; note who stayed silent."""
         silent = dict(asked.plants)
-        for reply in self._replies(asked):
+        for reply in self._replies(asked, timeout):
             node = reply.metadata.src_node_id
             if node in silent:  # who was not asked, or answers twice, is not heard
                 listen(silent.pop(node), reply)
@@ -109,15 +113,22 @@ class Exchange:
             if note is not None:
                 note("timeout", f"{site} did not answer (round_timeout={self.timeout})", site)
 
-    def _replies(self, asked: Question) -> Iterable[Message]:
+    def _replies(self, asked: Question, timeout: float | None) -> Iterable[Message]:
         if isinstance(self.grid, LocalGrid):
-            return self.grid.stream(asked.messages, self.timeout)
+            return self.grid.stream(asked.messages, timeout)
         place = {node: position for position, node in enumerate(asked.plants)}
-        replies = self.grid.send_and_receive(asked.messages, timeout=self.timeout)
+        replies = self.grid.send_and_receive(asked.messages, timeout=timeout)
         return sorted(replies, key=lambda r: place.get(r.metadata.src_node_id, len(place)))
 
-    def moments(self, seed: int) -> Moments:
+    def moments(self, seed: int, note: Note) -> Moments:
         """One Flower query round: plants answer with sums, never with rows.
+
+        In one box every plant is waited for: which plants make the scaler of the whole run
+        must not depend on the clock.
+
+        Args:
+            seed: draws who is asked, where there are many.
+            note: where plants go whose sums are missing.
 
         Raises:
             SiteError: a plant could not sum up its rows, or none answered.
@@ -126,7 +137,7 @@ class Exchange:
         chosen = [sites[position] for position in scaler_plants(len(sites), seed)]
         plants = {connected[site]: site for site in chosen if site in connected}
         asked = Question(plants, [Message(RecordDict(), node, MOMENTS_QUERY) for node in plants])
-        parts: list[Moments] = []
+        parts: dict[str, Moments] = {}
         up = 0
 
         def listen(site: str, reply: Message) -> None:
@@ -134,10 +145,22 @@ class Exchange:
             if reply.has_error():
                 raise SiteError(f"{site} could not sum up its training rows: {reply.error.reason}")
             up += wire_bytes([reply.content])
-            parts.append(moments_in(reply.content))
+            try:
+                found = moments_in(reply.content)
+            except Exception as error:  # whatever a plant sends, the run goes on
+                note("refused", f"{site}: its sums cannot be read ({type(error).__name__})", site)
+                return
+            if flaw := found.flaw(next(iter(parts.values()), found)):
+                note("refused", f"{site}: its sums are refused, {flaw}", site)
+                return
+            parts[site] = found
 
-        self.hear(asked, None, listen)
+        timeout = None if isinstance(self.grid, LocalGrid) else self.timeout
+        self.hear(asked, None, listen, timeout)
         if not parts:
             raise SiteError("no plant answered the query for its sums; is any connected?")
+        for site in chosen:
+            if site not in parts:
+                note("timeout", f"{site} sent no sums; the shared scaler is made without it", site)
         self.asked_for_sums = (asked.bytes_down, up)
-        return functools.reduce(operator.add, parts)
+        return functools.reduce(operator.add, parts.values())

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.data.source import Source
+from fedpdm.engines.choice import check_engine
 from fedpdm.engines.flower import quiet
 from fedpdm.errors import ConfigError, FedPdmError
 from fedpdm.faults import Fault, parse_faults
@@ -124,6 +125,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         with torch_seeded(seed, "model"):
             return create_model(model)
 
+    check_engine(plain(cfg.engine), device)
     build_model()  # a model that does not take this data says so now
     experiment = Experiment(
         federation=federation,

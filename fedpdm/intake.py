@@ -11,6 +11,9 @@ from fedpdm.aggregation import Update, Vectors, WeightedMean, mismatch, not_fini
 from fedpdm.engines.flower import array_record, wire_bytes
 from fedpdm.messages import ARRAYS, BUFFERS, EXAMPLES, METRICS, Arrays, arrays_in, metrics_in
 
+MOST_EXAMPLES = 2.0**53
+"""More than any plant has; beyond it a sum of weights could not be exact."""
+
 
 class Note(Protocol):
     """Remembers an event of the round."""
@@ -61,7 +64,7 @@ class Intake:
             self._note("refused", f"{site}: update refused, {reason}", site)
             return
         flaw = mismatch(arrays, self._expected) or mismatch(buffers, self._expected_buffers)
-        if not (np.isfinite(weight) and weight >= 0):
+        if not 0 <= weight <= MOST_EXAMPLES:  # NaN is neither
             flaw = flaw or f"its {EXAMPLES} is {weight}"
         norm = 0.0
         if flaw is None:

@@ -44,6 +44,7 @@ from fedpdm.runlock import RunLock
 from fedpdm.sampling import scaler_plants
 from fedpdm.server import RoundLoop, make_server_app
 from fedpdm.tensors import write_bytes, write_tensors
+from fedpdm.training import tensors
 
 
 class Run:
@@ -80,7 +81,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:
             manifest = self._open_folder(resume, shapes)
-            self.engine = manifest["engine"]
+            self.engine = manifest.get("engine") or self._asked_engine()
             history = stack.enter_context(self._history())
             for event in history.recover():
                 warnings.append(event["message"])
@@ -156,6 +157,12 @@ class Run:
     def _data_changed(self, before: dict[str, Any], now: dict[str, Any]) -> bool:
         return bool(before["sha256"] != now["sha256"])
 
+    def _asked_engine(self) -> Engine:
+        """Return the engine of a run from before manifests named one: the config's own."""
+        settings = dict(self.experiment.engine)
+        return Engine(name=str(settings["_target_"]).rsplit(".", 2)[-2], settings=settings,
+                      reason=None)  # fmt: skip
+
     def _settle_engine(self, shapes: list[dict[str, Any]]) -> Engine:
         """Return the engine of this run; who resumes it gets the same."""
         experiment = self.experiment
@@ -170,8 +177,19 @@ class Run:
             module=experiment.build_model().module,
             device=experiment.device,
             cores=cores(),
+            obstacle=self._obstacle,
         )
         return settle_engine(experiment.engine, work)
+
+    def _obstacle(self) -> str | None:
+        """Try whether the model can be trained as a stack; return why not."""
+        from fedpdm.engines.batched import obstacle
+
+        federation = self.experiment.federation
+        name = self.experiment.looked_at[0]
+        part = federation.site(name, federation.moments(name).scaler()).train
+        x, y = tensors(part.x[:5], part.y[:5], torch.device("cpu"))
+        return obstacle(client_app(self.experiment).plant, x, y)
 
     def _check_stored_config(self, manifest: dict[str, Any]) -> None:
         """Refuse a config that was edited since the run began."""
@@ -263,6 +281,11 @@ class Run:
     def _rounds(self, loop: RoundLoop) -> None:
         """Let the plants train."""
         experiment = self.experiment
+        if not self.engine["settings"]:
+            raise HistoryError(
+                f"{self.folder} is a deployed run; its plants are elsewhere. Continue it with "
+                "flwr run . --run-config 'resume=\"…\"' (server/README.md)"
+            )
         client, sites = client_app(experiment), experiment.federation.sites
         context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
         with closing(

@@ -125,7 +125,7 @@ class RoundLoop:
         self._fraction = take_over_sampling(self.strategy, len(roster.sites))
         self._panel = self._choose("evaluate", self.evaluate_fraction)
         if self.federated_scaling:
-            self._exchange.scaler = self.scaler or self._exchange.moments(self.seed).scaler()
+            self._exchange.scaler = self.scaler or self._scaler_of_all()
             if self.on_scaler is not None:
                 self.on_scaler(self._exchange.scaler)
         self._watch = RoundMonitor(self.monitor)
@@ -136,6 +136,14 @@ class RoundLoop:
             while self._head.round < self.rounds:
                 self._round(self._head.round + 1)
                 self._refuse_to_learn_nothing()
+
+    def _scaler_of_all(self) -> Scaler:
+        """Return the scaler made of the plants' sums; who did not send any is an event."""
+
+        def note(kind: str, message: str, site: str | None = None) -> None:
+            self.history.note({"kind": kind, "round": 0, "site": site, "message": message})
+
+        return self._exchange.moments(self.seed, note).scaler()
 
     def _refuse_to_learn_nothing(self) -> None:
         """Stop a run that goes through its rounds without one usable update.
@@ -171,7 +179,7 @@ class RoundLoop:
             self._buffers,
         )  # fmt: skip
         intake = Intake(self._arrays, self._buffers, note, is_weighted_mean(self.strategy))
-        self._exchange.hear(asked, note, intake.take)
+        self._exchange.hear(asked, note, intake.take, self.round_timeout)
         if intake.answers == 0:
             reasons = "; ".join(event["message"] for event in events)
             raise SiteError(f"round {number}: every plant failed ({reasons})")
@@ -257,12 +265,19 @@ class RoundLoop:
                 note("site-failed", f"{site} could not evaluate: {answer.error.reason}", site)
                 return
             heard += wire_bytes([answer.content])
-            result[site] = metrics_in(answer.content)
+            try:
+                measured = metrics_in(answer.content)
+                weight = measured[EXAMPLES]
+            except Exception as error:  # whatever a plant sends, the others' round goes on
+                reason = f"{type(error).__name__}: {error}"
+                note("refused", f"{site}: its evaluation cannot be read ({reason})", site)
+                return
+            result[site] = measured
             # Strategies may keep state of their own; our means skip what a plant cannot know.
-            if result[site][EXAMPLES] > 0:
+            if weight > 0:
                 counted.append(answer)
 
-        self._exchange.hear(asked, note, listen)
+        self._exchange.hear(asked, note, listen, self.round_timeout)
         if counted:
             self.strategy.aggregate_evaluate(number, counted)
         return result, asked.bytes_down, heard

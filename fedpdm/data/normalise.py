@@ -48,6 +48,20 @@ class Moments:
             self.count + other.count, self.total + other.total, self.squares + other.squares
         )
 
+    def flaw(self, other: Moments) -> str | None:
+        """Return why these cannot be added to ``other``, or None."""
+        for name, mine in vars(self).items():
+            expected = getattr(other, name).shape
+            if mine.shape != expected or mine.ndim != 2:
+                return f"{name} has shape {mine.shape} and not {expected}"
+            if not np.isfinite(mine).all():
+                return f"{name} holds NaN or infinity"
+        return (
+            "count or squares are negative"
+            if min(self.count.min(initial=0), self.squares.min(initial=0)) < 0
+            else None
+        )
+
     def scaler(self) -> Scaler:
         """Return the scaler of the rows behind these moments (population deviation).
 

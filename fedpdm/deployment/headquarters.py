@@ -31,7 +31,7 @@ from fedpdm.engines.choice import Engine
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.evaluation.outcome import mean_metrics
 from fedpdm.evaluation.table import print_summary
-from fedpdm.experiment import Experiment, build, build_source, make, whole
+from fedpdm.experiment import Experiment, build, build_source, make, positive, whole
 from fedpdm.federation import expand_replicas
 from fedpdm.history import History
 from fedpdm.messages import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, to_record
@@ -137,9 +137,11 @@ def headquarters(grid: Grid, context: Context) -> dict[str, Any]:
     order = Order.of(context.run_config)
     cfg = order.cfg
     carrier = DeployedGrid(grid, OmegaConf.to_yaml(cfg, resolve=True))
-    start_timeout = float(OmegaConf.select(cfg, "deployment.start_timeout", default=600))
+    start_timeout = positive(cfg, "deployment.start_timeout")
     sites = plants_of(cfg)
-    least = OmegaConf.select(cfg, "deployment.min_plants", default=None) or len(sites)
+    least = len(sites)
+    if OmegaConf.select(cfg, "deployment.min_plants", default=None) is not None:
+        least = whole(cfg, "deployment.min_plants", 1)
     reception = Reception(carrier, sites, empty_patience=start_timeout)
     print(f"waiting for {', '.join(sites)} (at most {start_timeout:g} s)", flush=True)
     reception.wait(min(int(least), len(sites)), start_timeout)
@@ -253,7 +255,12 @@ class DeployedRun(Run):
                 message = f"{site} could not test: {reply.error.reason}"
                 self.reception.tell({"kind": "site-failed", "site": site, "message": message})
             else:
-                answers[site] = result_in(reply.content)
+                try:
+                    found = result_in(reply.content)
+                    answers[site] = {split: found[split] for split in ("test", "heldout")}
+                except Exception as error:  # one plant's odd answer must not lose the run
+                    message = f"{site}: its test results cannot be read ({error!r})"
+                    self.reception.tell({"kind": "refused", "site": site, "message": message})
         for site in self.experiment.evaluated:
             if site not in answers and site not in asked.values():
                 message = f"{site} is not connected and was not tested"

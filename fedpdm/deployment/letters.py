@@ -12,7 +12,7 @@ and because a resumed run goes by the config in its folder, not by the command l
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
@@ -79,11 +79,13 @@ class Description:
     @classmethod
     def of(cls, content: RecordDict) -> Description:
         values = json.loads(str(content.config_records[DESCRIPTION]["json"]))
+        # Another version may say more or less of itself; that it is another, is said then.
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         return cls(
             **{
-                **values,
-                "features": tuple(values["features"]),
-                "warnings": tuple(values["warnings"]),
+                **known,
+                "features": tuple(known["features"]),
+                "warnings": tuple(known.get("warnings", ())),
             }
         )
 

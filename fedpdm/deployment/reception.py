@@ -71,12 +71,16 @@ class Reception:
             if hopeless or time.monotonic() >= deadline:
                 missing = [site for site in self.sites if site not in here]
                 reasons = [reason for reason, _ in self._refused.values()]
+                if hopeless:
+                    raise SiteError(
+                        f"every plant was refused: {'; '.join(reasons)}. Mend it where it is said, "
+                        "then submit the run again; the supernodes may go on"
+                    )
                 why = f" Refused: {'; '.join(reasons)}." if reasons else ""
-                waited = "" if hopeless else f" after {timeout:g} s"
                 raise SiteError(
-                    f"{len(here)} of {len(self.sites)} plants are connected{waited}, {least} are "
-                    f"needed; missing: {', '.join(missing)}.{why} Start their supernodes "
-                    "(clients/README.md), or begin with fewer: deployment.min_plants=…"
+                    f"{len(here)} of {len(self.sites)} plants are connected after {timeout:g} s, "
+                    f"{least} are needed; missing: {', '.join(missing)}.{why} Start their "
+                    "supernodes (clients/README.md), or begin with fewer: deployment.min_plants=…"
                 )
             time.sleep(LOOK_SECONDS)
 
@@ -155,7 +159,12 @@ class Reception:
         if reply.has_error():
             self._refuse(node, f"node {node}: {reply.error.reason}", None)
             return
-        said = Description.of(reply.content)
+        try:
+            said = Description.of(reply.content)
+        except Exception as error:  # a stranger must not end the run
+            reason = f"node {node}: what it says of itself cannot be read ({error})"
+            self._refuse(node, reason, None)
+            return
         if said.site not in self.sites:
             names = ", ".join(self.sites[:20])
             self._refuse(node, f"node {node} says it is {said.site}; the run has {names}", None)

@@ -8,12 +8,14 @@ and a resumed run obeys it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+
+from fedpdm.errors import ConfigError
 
 DENSE = (
     nn.Linear, nn.Identity, nn.Flatten, nn.Dropout, nn.LayerNorm,
@@ -33,6 +35,7 @@ class Workload:
         module: the model.
         device: where it trains.
         cores: processor cores that this process may use.
+        obstacle: tries whether the model can be stacked; says why not.
     """
 
     sampled: int
@@ -41,6 +44,7 @@ class Workload:
     module: nn.Module
     device: torch.device
     cores: int
+    obstacle: Callable[[], str | None] = lambda: None
 
     @property
     def total(self) -> int:
@@ -75,13 +79,27 @@ class Auto:
         workers: int | None = None,
         chunk: int | None = None,
     ) -> None:
+        given = {"stack_from": stack_from, "ray_from": ray_from, "workers": workers, "chunk": chunk}
+        for name, value in given.items():
+            missing = value is None and name in ("workers", "chunk")
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not (missing or whole):
+                raise ConfigError(f"engine.{name}={value} must be a whole number of at least 1")
         self.stack_from, self.ray_from = stack_from, ray_from
         self.workers, self.chunk = workers, chunk
+
+    @classmethod
+    def check(cls, device: torch.device, **settings: Any) -> None:
+        """Refuse settings that cannot work, as engines do."""
+        cls(**settings)
 
     def choose(self, work: Workload) -> Choice:
         """Return the engine for a workload."""
         on_gpu, dense = work.device.type == "cuda", is_dense(work.module)
+        obstacle = None
         if work.sampled >= self.stack_from and (on_gpu or dense):
+            obstacle = work.obstacle()
+        if work.sampled >= self.stack_from and (on_gpu or dense) and obstacle is None:
             what = "a GPU" if on_gpu else "a model of small dense layers"
             reason = f"{work.sampled} plants a round on {what} train faster as one stack"
             return Choice("batched", {"chunk": self.chunk}, reason)
@@ -89,7 +107,9 @@ class Auto:
         if not on_gpu and workers > 1 and work.total >= self.ray_from:
             reason = f"{work.total:,} training steps repay the start of {workers} processes"
             return Choice("ray", {"workers": self.workers}, reason)
-        if on_gpu:
+        if obstacle is not None:
+            reason = obstacle
+        elif on_gpu:
             reason = f"{work.sampled} plants a round are too few to stack (from {self.stack_from})"
         elif workers < 2:
             reason = "there is one core, or one plant a round"

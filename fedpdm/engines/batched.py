@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import cast
+from typing import Any, cast
 
+import torch
 from flwr.app import Message
 from flwr.clientapp import ClientApp
+from torch import Tensor
 
-from fedpdm.client import PlantApp
+from fedpdm.client import Plant, PlantApp
 from fedpdm.data.rows import Split
 from fedpdm.engines.local import LocalGrid
-from fedpdm.engines.stacked import PlantData, StackedTrainer
+from fedpdm.engines.stacked import PlantData, StackedTrainer, check_options
 from fedpdm.engines.stacked_step import RowLosses
 from fedpdm.errors import ConfigError
 from fedpdm.messages import ARRAYS, BUFFERS, Arrays, config_in
@@ -50,18 +53,17 @@ class BatchedGrid(LocalGrid):
                 "engine=batched trains with fedpdm's own client app only; use engine=serial"
             )
         plant = self._plant = client_app.plant
-        task = plant.federation.task
-        known = type(task).row_losses is not Task.row_losses
-        self._trainer = StackedTrainer(
-            plant.build_model().module, task.loss, plant.settings,
-            row_losses=cast(RowLosses, task.row_losses) if known else None,
-            seed=plant.seed, device=plant.device, chunk=chunk, compile=compile,
-            cuda_graphs=cuda_graphs,
-        )  # fmt: skip
+        self._trainer = stacked_trainer(
+            plant, chunk=chunk, compile=compile, cuda_graphs=cuda_graphs
+        )
         # Plants whose data is at hand at once; the trainer may make several stacks of them.
         self._group = 4096 if plant.device.type == "cuda" else 256
         self._done: dict[str, tuple[Arrays, float]] = {}
         plant.trainer = self
+
+    @classmethod
+    def check(cls, device: torch.device, **settings: Any) -> None:
+        check_options(device, settings.get("chunk"), bool(settings.get("cuda_graphs")))
 
     def stream(
         self, messages: Iterable[Message], timeout: float | None = None
@@ -108,6 +110,29 @@ class BatchedGrid(LocalGrid):
         received = plant.received(messages[0])
         for result in self._trainer.train(received, plants, **plant.order(config)):
             self._done[result.name] = (result.weights, result.train_loss)
+
+
+def obstacle(plant: Plant, x: Tensor, y: Tensor) -> str | None:
+    """Return why a plant's model cannot be stacked, or None: one step with a few of its rows."""
+    trainer = stacked_trainer(replace(plant, device=torch.device("cpu")))
+    few = [PlantData(name, (name,), x[:rows], y[:rows]) for name, rows in (("a", 5), ("b", 3))]
+    try:
+        received = plant.build_model().get_parameters()
+        list(trainer.train(received, few, epochs=1))
+    except ConfigError as error:
+        return str(error).removeprefix("engine=batched ").removesuffix(": use engine=serial")
+    return None
+
+
+def stacked_trainer(plant: Plant, **options: Any) -> StackedTrainer:
+    """Return the trainer of stacks of such plants."""
+    task = plant.federation.task
+    known = type(task).row_losses is not Task.row_losses
+    return StackedTrainer(
+        plant.build_model().module, task.loss, plant.settings,
+        row_losses=cast(RowLosses, task.row_losses) if known else None,
+        seed=plant.seed, device=plant.device, **options,
+    )  # fmt: skip
 
 
 def alike(messages: Sequence[Message]) -> list[list[Message]]:

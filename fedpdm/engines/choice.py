@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
+import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
@@ -46,6 +47,18 @@ def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
         reason = choice.reason
     name = str(settings["_target_"]).rsplit(".", 2)[-2]
     return Engine(name=name, settings=dict(settings), reason=reason)
+
+
+def check_engine(settings: Mapping[str, Any], device: torch.device) -> None:
+    """Refuse an engine that cannot work, before anything is read or written.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    given = {key: value for key, value in settings.items() if key != "_target_"}
+    check = getattr(get_class(settings["_target_"]), "check", None)
+    if check is not None:  # an engine of somebody's own need not have it
+        check(device, **given)
 
 
 def read(name: str) -> dict[str, Any]:

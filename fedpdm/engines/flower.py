@@ -91,9 +91,12 @@ def _item_size(key: str, value: RecordType) -> int:
     """Return the size of one entry of a RecordDict: tag, length, then key and value."""
     if isinstance(value, ArrayRecord):
         shapes = tuple((name, a.dtype, tuple(a.shape), a.stype) for name, a in value.items())
-        if shapes not in _ARRAY_SIZES:
-            _ARRAY_SIZES[shapes] = array_record_to_proto(value).ByteSize()
-        size = _ARRAY_SIZES[shapes]
+        if any(stype != "numpy.ndarray" for *_, stype in shapes):  # a client mod packed them
+            size = array_record_to_proto(value).ByteSize()
+        else:
+            if shapes not in _ARRAY_SIZES:
+                _ARRAY_SIZES[shapes] = array_record_to_proto(value).ByteSize()
+            size = _ARRAY_SIZES[shapes]
     elif isinstance(value, MetricRecord):
         # A float takes eight bytes whatever it is, a whole number takes what it needs.
         kinds = tuple((k, v if isinstance(v, int) else type(v)) for k, v in value.items())

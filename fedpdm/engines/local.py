@@ -6,7 +6,9 @@ import copy
 import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
@@ -38,6 +40,18 @@ class LocalGrid(Grid):
         self._run = local_run()
         self._sent = 0
         self._replies: dict[str, Message] = {}
+
+    @classmethod
+    def check(cls, device: torch.device, **settings: Any) -> None:
+        """Refuse settings that cannot work, before a run has written anything.
+
+        Args:
+            device: where the plants train.
+            settings: the engine's yaml, its target aside.
+
+        Raises:
+            ConfigError: names the setting.
+        """
 
     @abstractmethod
     def stream(

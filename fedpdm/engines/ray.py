@@ -18,7 +18,7 @@ from flwr.clientapp import ClientApp
 
 from fedpdm.engines.flower import set_message_id
 from fedpdm.engines.local import LocalGrid
-from fedpdm.engines.ray_crew import Crew
+from fedpdm.engines.ray_crew import Crew, reachable
 from fedpdm.engines.ray_despatch import Despatch
 from fedpdm.engines.ray_worker import Result, Task, pack, unpack
 from fedpdm.errors import ConfigError
@@ -54,14 +54,25 @@ class RayGrid(LocalGrid):
         ahead: int | None = None,
     ) -> None:
         super().__init__(client_app, sites)
-        for name, value in (("workers", workers), ("ahead", ahead)):
-            if value is not None and (isinstance(value, bool) or not _whole(value)):
-                raise ConfigError(f"engine.{name}={value} must be a whole number of at least 1")
-        _check_gpus(client_app, num_gpus_per_worker)
+        plant = getattr(client_app, "plant", None)
+        self.check(
+            getattr(plant, "device", torch.device("cpu")), workers=workers, ahead=ahead,
+            num_gpus_per_worker=num_gpus_per_worker,
+        )  # fmt: skip
         self._ahead = ahead
         self._contents = 0
         self._known: dict[int, set[int]] = {}
         self.crew = Crew(client_app, len(self.sites), workers, num_gpus_per_worker, address)
+
+    @classmethod
+    def check(cls, device: torch.device, **settings: Any) -> None:
+        for name in ("workers", "ahead"):
+            value = settings.get(name)
+            if value is not None and (isinstance(value, bool) or not _whole(value)):
+                raise ConfigError(f"engine.{name}={value} must be a whole number of at least 1")
+        _check_gpus(device, settings.get("num_gpus_per_worker", 0))
+        if settings.get("address") is not None:
+            reachable(str(settings["address"]))
 
     def close(self) -> None:
         self.crew.close()
@@ -124,7 +135,7 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and value >= 1
 
 
-def _check_gpus(app: ClientApp, share: Any) -> None:
+def _check_gpus(device: torch.device, share: Any) -> None:
     """Refuse shares of a GPU that cannot work.
 
     Raises:
@@ -133,8 +144,6 @@ def _check_gpus(app: ClientApp, share: Any) -> None:
     number = isinstance(share, int | float) and not isinstance(share, bool)
     if not number or not math.isfinite(share) or not 0 <= share <= 1:
         raise ConfigError(f"engine.num_gpus_per_worker={share} must be a number from 0 to 1")
-    plant = getattr(app, "plant", None)
-    device = getattr(plant, "device", torch.device("cpu"))
     if device.type != "cuda":
         if share:
             raise ConfigError(

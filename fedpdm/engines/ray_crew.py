@@ -164,7 +164,15 @@ class Crew:
         Raises:
             ConfigError: Ray or its workers cannot start; says why.
         """
-        self._started.wait()
+        if not self._started.wait(START_SECONDS):
+            raise ConfigError(
+                f"engine=ray: Ray did not start within {START_SECONDS:.0f} s"
+                + (
+                    f"; is a Ray cluster at engine.address={self._address}?"
+                    if self._address
+                    else ""
+                )
+            )
         self._end_on_sigterm()
         if isinstance(self._failure, ConfigError):
             raise self._failure
@@ -184,7 +192,7 @@ class Crew:
             seat.late = []
         for seat in self.seats:
             if seat.pid is None:
-                seat.pid = self._greeted(seat)
+                self.greet(seat)
 
     def _end_on_sigterm(self) -> None:
         """Let SIGTERM end this process by way of ``close``; Ray would print a stack trace."""
@@ -193,10 +201,15 @@ class Crew:
             self._signal = True
             signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
-    def _greeted(self, seat: Seat) -> int:
+    def greet(self, seat: Seat) -> None:
+        """Wait until a worker is there.
+
+        Raises:
+            ConfigError: it cannot start, or there is no room for it.
+        """
         errors = self.ray.exceptions
         try:
-            return int(self.ray.get(seat.hello, timeout=START_SECONDS))
+            seat.pid = int(self.ray.get(seat.hello, timeout=START_SECONDS))
         except errors.GetTimeoutError:
             need = f"{len(self.seats)} workers of one CPU"
             need += f" and {self._gpus:g} GPU each" if self._gpus else " each"

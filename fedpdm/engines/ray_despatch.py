@@ -173,6 +173,7 @@ class Despatch:
         flight = flights.popleft()
         if flight.generation == seat.generation:
             self._crew.replace(seat)
+            self._crew.greet(seat)  # says so if there is no room for another
         for position in flight.positions:
             self._deaths[position] = self._deaths.get(position, 0) + 1
         back = [position for each in flights for position in each.positions]

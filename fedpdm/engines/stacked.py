@@ -79,12 +79,7 @@ class StackedTrainer:
         cuda_graphs: bool = False,
     ) -> None:
         self.device = torch.device(device)
-        if chunk is not None and chunk < 1:
-            raise ConfigError(f"engine.chunk={chunk} must be at least 1, or null")
-        if cuda_graphs and self.device.type != "cuda":
-            raise ConfigError(
-                f"engine.cuda_graphs=true needs device=cuda, not device={self.device}"
-            )
+        check_options(self.device, chunk, cuda_graphs)
         self.module, self.loss, self.settings = module, loss, settings
         self.seed, self.chunk, self.cuda_graphs = seed, chunk, cuda_graphs
         self._step = StackedStep(module, loss, self.device, row_losses=row_losses, compile=compile)
@@ -290,3 +285,16 @@ class StackedTrainer:
             needs = saved_bytes(lambda: self._step.losses(one, x, y, zero.view(1), zero))
             self._fitting = chunk_on_cuda(self.module, 2**31, needs, self.device)
         return min(self._fitting, len(plants))
+
+
+def check_options(device: torch.device, chunk: int | None, cuda_graphs: bool) -> None:
+    """Refuse options that cannot work.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    whole = isinstance(chunk, int) and not isinstance(chunk, bool)
+    if chunk is not None and not (whole and chunk >= 1):
+        raise ConfigError(f"engine.chunk={chunk} must be at least 1, a whole number, or null")
+    if cuda_graphs and device.type != "cuda":
+        raise ConfigError(f"engine.cuda_graphs=true needs device=cuda, not device={device}")

@@ -40,7 +40,8 @@ class JoinedData:
             return self._kept[key][1]
         _check_alike(plants)
         joined = torch.cat([p.x for p in plants]), torch.cat([p.y for p in plants])
-        size = sum(tensor.numel() * tensor.element_size() for tensor in joined)
+        # Twice: the plants' own tensors are held, too.
+        size = 2 * sum(tensor.numel() * tensor.element_size() for tensor in joined)
         if size <= self.limit:
             # With the parts, so that their ids stay theirs.
             self._kept[key] = (parts, joined, size)

@@ -122,7 +122,7 @@ def test_who_is_missing_and_why_is_said(stranger: Description | str, words: str)
 
 def test_a_run_that_every_plant_refuses_ends_at_once() -> None:
     reception, _, _ = receive({3: "data.window is wrong", 4: "data.window is wrong"}, ("a", "b"))
-    with pytest.raises(SiteError, match=r"Refused: node 3: data\.window is wrong"):
+    with pytest.raises(SiteError, match=r"every plant was refused: node 3: data\.window is wrong"):
         reception.wait(2, 600.0)
 
 

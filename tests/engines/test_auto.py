@@ -12,8 +12,9 @@ from fedpdm._conf import conf_dir
 from fedpdm.compose import compose
 from fedpdm.engines.auto import Auto, Workload
 from fedpdm.engines.choice import read, settle_engine
-from fedpdm.experiment import plain
-from fedpdm.manifest import read_json
+from fedpdm.errors import ConfigError, HistoryError
+from fedpdm.experiment import build, plain
+from fedpdm.manifest import read_json, write_json
 from fedpdm.models import ModelFactory
 from fedpdm.simulate import resume, simulate
 
@@ -98,3 +99,59 @@ def test_the_thresholds_are_those_of_the_yaml() -> None:
     assert from_three.choose(work("mlp", sampled=2, rounds=5, steps=10)).name == "ray"
     assert from_three.choose(work("mlp", sampled=2, rounds=5, steps=9)).name == "serial"
     assert Auto(ray_from=1, workers=1).choose(work()).name == "serial"
+
+
+def test_a_model_that_cannot_be_stacked_is_not_and_the_reason_is_said() -> None:
+    stubborn = work("mlp", sampled=50, obstacle=lambda: "cannot train Odd as a stack of plants")
+    choice = Auto().choose(stubborn)
+    assert choice.name == "serial" and "Odd" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("engine.workers=0", "engine.workers=0"),
+        ("engine.chunk=-1", "engine.chunk=-1"),
+        ("engine.stack_from=0", "engine.stack_from=0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_a_run(setting: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build(compose([setting]))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["engine=batched", "engine.chunk=0"],
+        ["engine=batched", "engine.cuda_graphs=true"],
+        ["engine=ray", "engine.workers=0"],
+        ["engine=ray", "engine.num_gpus_per_worker=0.5"],
+        ["engine=ray", "engine.address=127.0.0.1:9"],
+    ],
+    ids=" ".join,
+)
+def test_a_refused_engine_leaves_no_run_folder(given: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=given[1].split("=")[0]):
+        build(compose(given))
+
+
+def test_a_run_from_before_engines_were_kept_can_be_resumed(tmp_path: Path) -> None:
+    few = ["model=mlp", "data.days=120", "debug=quick", "rounds=1", "baselines.max_plants=0"]
+    folder = tmp_path / "run"
+    simulate(compose(["site=detroit,houston", "engine=serial", *few]), folder)
+    manifest = read_json(folder / "manifest.json")
+    del manifest["engine"]
+    write_json(folder / "manifest.json", manifest)
+    assert resume([f"resume={folder}", "rounds=2"])["engine"] == "serial"
+
+
+def test_a_deployed_run_is_not_resumed_as_a_simulation(tmp_path: Path) -> None:
+    few = ["model=mlp", "data.days=120", "debug=quick", "rounds=1", "baselines.max_plants=0"]
+    folder = tmp_path / "run"
+    simulate(compose(["site=detroit,houston", "engine=serial", *few]), folder)
+    manifest = read_json(folder / "manifest.json")
+    manifest["engine"] = {"name": "flower", "settings": {}, "reason": None}
+    write_json(folder / "manifest.json", manifest)
+    with pytest.raises(HistoryError, match="flwr run"):
+        resume([f"resume={folder}", "rounds=2"])

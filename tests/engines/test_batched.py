@@ -21,7 +21,7 @@ from torch import nn
 
 from fedpdm.client import PlantApp, make_client_app
 from fedpdm.data.rows import Rows, Split
-from fedpdm.engines import batched
+from fedpdm.engines import batched, stacked_memory
 from fedpdm.engines.batched import BatchedGrid
 from fedpdm.engines.local import LocalGrid
 from fedpdm.engines.serial import SerialGrid
@@ -341,3 +341,41 @@ def test_a_registered_model_that_cannot_be_stacked_stops_the_run(
 def test_another_client_app_is_refused() -> None:
     with pytest.raises(ConfigError, match="engine=serial"):
         BatchedGrid(ClientApp(), ["a"])
+
+
+def test_the_plants_rows_are_joined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = []
+    check = stacked_memory._check_alike
+    monkeypatch.setattr(stacked_memory, "_check_alike", lambda p: (joined.append(len(p)), check(p)))
+    federate(tmp_path, sites=4, rounds=3, engine=BatchedGrid)
+    assert joined == [4]  # rounds 2 and 3 found them
+
+
+class Scaled(nn.Module):
+    """A model with a parameter that is a single number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Linear(3, 2)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.output(x[:, -1]) * self.scale
+        return logits
+
+
+def test_a_parameter_of_one_number_is_clipped_with_the_others() -> None:
+    plants = Federation(TinySource({"a": {}, "b": {}}), Failure(4.0))
+
+    def trained(engine: type[LocalGrid]) -> list[Arrays]:
+        torch.manual_seed(0)
+        wrapper = ModelWrapper(Scaled())
+        start = wrapper.snapshot()
+        app = make_client_app(plants, lambda: ModelWrapper(Scaled()), OWN["lstm"], seed=0)
+        content = RecordDict({ARRAYS: to_record(start), CONFIG: config_record(server_round=1)})
+        messages = [Message(content, node, "train") for node in (1, 2)]
+        return [arrays_in(r.content, ARRAYS) for r in engine(app, plants.sites).stream(messages)]
+
+    for serial, stacked in zip(trained(SerialGrid), trained(BatchedGrid), strict=True):
+        for name, array in serial.items():
+            np.testing.assert_allclose(stacked[name], array, atol=1e-6)
