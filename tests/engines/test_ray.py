@@ -322,7 +322,8 @@ def test_a_reader_who_goes_away_disturbs_nobody(grid: RayGrid, ask: Any) -> None
 # The end -------------------------------------------------------------------------------------
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from tests.engines.test_ray import errand_app, RayGrid
 from flwr.app import ConfigRecord, Message, RecordDict
 from fedpdm.messages import to_record
@@ -361,7 +362,10 @@ def test_nothing_is_left_running(end: str, tmp_path: Path) -> None:
     started = [psutil.Process(int(p)) for p in pids if psutil.pid_exists(int(p))]
     if end != "close":
         program.send_signal(getattr(signal, end))
-    said = program.communicate(timeout=60)
+    try:
+        said = program.communicate(timeout=60)
+    finally:
+        program.kill()
     assert program.returncode == {"close": 5, "SIGKILL": -9}.get(end, program.returncode) != 0
     deadline = time.monotonic() + 40
     while (alive := [p for p in started if lives(p)]) and time.monotonic() < deadline:
