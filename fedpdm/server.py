@@ -23,6 +23,7 @@ from flwr.serverapp.strategy import Strategy
 from fedpdm.aggregation import Update, is_weighted_mean
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.flower import pack_state, unpack_state, wire_bytes
+from fedpdm.engines.machine import keep_memory
 from fedpdm.errors import ConfigError, SiteError, TrainingStopped
 from fedpdm.exchange import Exchange
 from fedpdm.history import History, RoundRecord
@@ -377,6 +378,7 @@ def settled() -> Iterator[None]:
     Rounds make many small objects; every full collection on their behalf would walk through
     all modules that were ever imported.
     """
+    keep_memory()
     gc.collect()
     gc.freeze()
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 TOPOLOGY = ("physical_package_id", "core_id")
 
 
@@ -21,3 +23,18 @@ def cores() -> int:
         except OSError:
             return len(allowed)
     return len(found)
+
+
+def keep_memory() -> None:
+    """Let glibc's malloc keep what is freed, up to 256 MiB, instead of handing it back.
+
+    Every plant needs the same few buffers again. Fresh pages for them cost more than the
+    arithmetic on them: a third of a small LSTM's training time on a virtual machine.
+    Elsewhere than on glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, 32 * 1024**2)
+    mallopt(M_TRIM_THRESHOLD, 256 * 1024**2)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fedpdm.engines.flower import array_record, become_server
 from fedpdm.engines.local import answer, make_context
+from fedpdm.engines.machine import keep_memory
 from fedpdm.messages import LiveArray
 
 Parcel = dict[str, tuple[str, dict[str, Any]]]
@@ -69,6 +70,7 @@ class Worker:
 
     def __init__(self, app: ClientApp, plants: int, share: float) -> None:
         torch.set_num_threads(1)
+        keep_memory()
         np.seterr(all="ignore")  # as in the server's process
         become_server()
         if share > 0:
