@@ -97,13 +97,14 @@ class Plant:
             self._buffer_names = self._model.buffer_names
         return self._model
 
-    def site(self, message: Message, context: Context) -> Site:
-        """Return the plant's windows, scaled as the message asks.
-
-        Under Flower's simulation runtime, which knows no names, plants are numbered.
-        """
+    def name(self, context: Context) -> str:
+        """Return which plant this is; Flower's simulation runtime only numbers them."""
         config = context.node_config
-        name = str(config.get("site") or self.federation.sites[int(config["partition-id"])])
+        return str(config.get("site") or self.federation.sites[int(config["partition-id"])])
+
+    def site(self, message: Message, context: Context) -> Site:
+        """Return the plant's windows, scaled as the message asks."""
+        name = self.name(context)
         record = message.content.get(SCALER)
         if record is None:
             return self.federation.site(name, self.federation.moments(name).scaler())
@@ -192,9 +193,7 @@ class Plant:
 
     def moments(self, message: Message, context: Context) -> Message:
         """Reply with counts, sums and sums of squares of the training rows."""
-        config = context.node_config
-        name = str(config.get("site") or self.federation.sites[int(config["partition-id"])])
-        sums = self.federation.moments(name)
+        sums = self.federation.moments(self.name(context))
         return Message(RecordDict({MOMENTS: moments_record(sums)}), reply_to=message)
 
 

@@ -101,10 +101,14 @@ class Exchange:
         asked: Question,
         note: Note | None,
         listen: Callable[[str, Message], None],
-        timeout: float | None = None,
+        patient: bool = False,
     ) -> None:
-        """Send, and hand over each reply in site order as it comes; note who stayed silent."""
+        """Send, and hand over each reply in site order as it comes; note who stayed silent.
+
+        With ``patient``, plants in one box are waited for as long as they take.
+        """
         silent = dict(asked.plants)
+        timeout = None if patient and isinstance(self.grid, LocalGrid) else self.timeout
         for reply in self._replies(asked, timeout):
             node = reply.metadata.src_node_id
             if node in silent:  # who was not asked, or answers twice, is not heard
@@ -155,8 +159,7 @@ class Exchange:
                 return
             parts[site] = found
 
-        timeout = None if isinstance(self.grid, LocalGrid) else self.timeout
-        self.hear(asked, None, listen, timeout)
+        self.hear(asked, None, listen, patient=True)
         if not parts:
             raise SiteError("no plant answered the query for its sums; is any connected?")
         for site in chosen:

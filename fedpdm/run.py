@@ -18,7 +18,7 @@ from fedpdm.client import PlantApp, make_client_app
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
 from fedpdm.engines.auto import Workload
-from fedpdm.engines.choice import Engine, settle_engine
+from fedpdm.engines.choice import Engine, engine_of, settle_engine
 from fedpdm.engines.flower import RUN_ID, SERVER_NODE_ID
 from fedpdm.engines.machine import cores
 from fedpdm.errors import HistoryError
@@ -41,7 +41,7 @@ from fedpdm.messages import Arrays, to_tensors
 from fedpdm.outcomes import best_round
 from fedpdm.progress import Progress
 from fedpdm.runlock import RunLock
-from fedpdm.sampling import scaler_plants
+from fedpdm.sampling import sample_size, scaler_plants
 from fedpdm.server import RoundLoop, make_server_app
 from fedpdm.tensors import write_bytes, write_tensors
 from fedpdm.training import tensors
@@ -81,7 +81,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:
             manifest = self._open_folder(resume, shapes)
-            self.engine = manifest.get("engine") or self._asked_engine()
+            self.engine = manifest.get("engine") or engine_of(experiment.engine)  # an old one
             history = stack.enter_context(self._history())
             for event in history.recover():
                 warnings.append(event["message"])
@@ -157,12 +157,6 @@ class Run:
     def _data_changed(self, before: dict[str, Any], now: dict[str, Any]) -> bool:
         return bool(before["sha256"] != now["sha256"])
 
-    def _asked_engine(self) -> Engine:
-        """Return the engine of a run from before manifests named one: the config's own."""
-        settings = dict(self.experiment.engine)
-        return Engine(name=str(settings["_target_"]).rsplit(".", 2)[-2], settings=settings,
-                      reason=None)  # fmt: skip
-
     def _settle_engine(self, shapes: list[dict[str, Any]]) -> Engine:
         """Return the engine of this run; who resumes it gets the same."""
         experiment = self.experiment
@@ -171,7 +165,7 @@ class Run:
         windows = [shape["windows"]["train"] for shape in shapes]
         epoch = -(-int(np.mean(windows)) // settings.batch_size) if windows else 1
         work = Workload(
-            sampled=max(1, int(share * len(sites) + 1e-9)),
+            sampled=sample_size(share, len(sites)),
             rounds=experiment.rounds,
             steps=settings.local_epochs * max(1, epoch),
             module=experiment.build_model().module,

@@ -13,9 +13,14 @@ from fedpdm.keys import numpy_generator
 T = TypeVar("T")
 
 
+def sample_size(share: float, count: int) -> int:
+    """Return how many of ``count`` a share is: max(1, floor(share · count))."""
+    return max(1, int(share * count + 1e-9))
+
+
 def seeded_sample(items: Sequence[T], share: float, seed: int, *key: str | int) -> list[T]:
     """Return max(1, floor(share · n)) of ``items`` in their order, drawn for ``key``."""
-    count = max(1, int(share * len(items) + 1e-9))
+    count = sample_size(share, len(items))
     if count >= len(items):
         return list(items)
     chosen = numpy_generator(seed, *key).choice(len(items), size=count, replace=False)
@@ -44,7 +49,7 @@ def take_over_sampling(strategy: Strategy, sites: int) -> float:
         raise ConfigError(f"strategy.fraction_train={fraction} must be a number up to 1")
     if not 0.0 < fraction <= 1.0:
         raise ConfigError(f"strategy.fraction_train={fraction} must be above 0 and at most 1")
-    sampled = max(1, int(fraction * sites + 1e-9))
+    sampled = sample_size(fraction, sites)
     needed = int(getattr(strategy, "min_sites", 1))
     if sampled < needed:
         raise ConfigError(

@@ -180,7 +180,7 @@ class RoundLoop:
             self._buffers,
         )  # fmt: skip
         intake = Intake(self._arrays, self._buffers, note, is_weighted_mean(self.strategy))
-        self._exchange.hear(asked, note, intake.take, self.round_timeout)
+        self._exchange.hear(asked, note, intake.take)
         if intake.answers == 0:
             reasons = "; ".join(event["message"] for event in events)
             raise SiteError(f"round {number}: every plant failed ({reasons})")
@@ -278,7 +278,7 @@ class RoundLoop:
             if weight > 0:
                 counted.append(answer)
 
-        self._exchange.hear(asked, note, listen, self.round_timeout)
+        self._exchange.hear(asked, note, listen)
         if counted:
             self.strategy.aggregate_evaluate(number, counted)
         return result, asked.bytes_down, heard

@@ -30,15 +30,13 @@ from fedpdm.deployment.letters import (
     Letter,
     result_content,
 )
+from fedpdm.engines.local import CLIENT_APP_RAISED
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.outcome import add_threshold_metrics, predict, score, thresholds
 from fedpdm.experiment import Experiment, build
 from fedpdm.federation import expand_replicas
 from fedpdm.messages import ARRAYS, BUFFERS, arrays_in, scaler_in, to_tensors
 from fedpdm.run import client_app, one_thread
-
-CLIENT_APP_RAISED = 2
-"""Flower's error code for an exception inside a ClientApp."""
 
 
 @dataclass(frozen=True)

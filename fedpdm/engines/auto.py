@@ -96,10 +96,9 @@ class Auto:
     def choose(self, work: Workload) -> Choice:
         """Return the engine for a workload."""
         on_gpu, dense = work.device.type == "cuda", is_dense(work.module)
-        obstacle = None
-        if work.sampled >= self.stack_from and (on_gpu or dense):
-            obstacle = work.obstacle()
-        if work.sampled >= self.stack_from and (on_gpu or dense) and obstacle is None:
+        stack = work.sampled >= self.stack_from and (on_gpu or dense)
+        obstacle = work.obstacle() if stack else None
+        if stack and obstacle is None:
             what = "a GPU" if on_gpu else "a model of small dense layers"
             reason = f"{work.sampled} plants a round on {what} train faster as one stack"
             return Choice("batched", {"chunk": self.chunk}, reason)

@@ -40,11 +40,14 @@ def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
         settings: the chosen yaml of ``conf/engine``.
         work: what the run asks of it.
     """
-    reason = None
-    if issubclass(get_class(settings["_target_"]), Chooser):
-        choice = instantiate(settings).choose(work)
-        settings = read(choice.name) | dict(choice.settings)
-        reason = choice.reason
+    if not issubclass(get_class(settings["_target_"]), Chooser):
+        return engine_of(settings)
+    choice = instantiate(settings).choose(work)
+    return engine_of(read(choice.name) | dict(choice.settings), choice.reason)
+
+
+def engine_of(settings: Mapping[str, Any], reason: str | None = None) -> Engine:
+    """Return an engine's yaml as the manifest keeps it."""
     name = str(settings["_target_"]).rsplit(".", 2)[-2]
     return Engine(name=name, settings=dict(settings), reason=reason)
 

@@ -60,7 +60,7 @@ class LocalGrid(Grid):
         """Yield the replies in site order, each as soon as it is there and it is its turn.
 
         Args:
-            messages: one per plant, numbered by ``number``.
+            messages: one per plant.
             timeout: seconds after which plants that are not done are left out.
         """
 

@@ -119,7 +119,7 @@ class ModelWrapper:
                 offered for whole ones.
         """
         state = self._state()
-        self.check_names(parameters)
+        self._check_names(state, parameters)
         # An array is copied first: torch warns about memory that it may not write to.
         offered = {
             name: value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
@@ -159,7 +159,10 @@ class ModelWrapper:
         Raises:
             ModelError: names what is missing and what is unknown.
         """
-        state, given = self._state(), set(offered)
+        self._check_names(self._state(), offered)
+
+    def _check_names(self, state: Mapping[str, Tensor], offered: Iterable[str]) -> None:
+        given = set(offered)
         missing = [name for name in state if name not in given]
         unknown = sorted(given - set(state))
         if missing or unknown:
