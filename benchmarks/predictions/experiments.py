@@ -1,0 +1,128 @@
+"""Every experiment behind a number about predictions: its command and its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+FIVE = (0, 1, 2, 3, 4)
+FRESH = (10, 11, 12, 13, 14)
+CHOICE = 100
+"""The seed that candidates are compared on, by validation data alone."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A command, repeated over seeds.
+
+    Attributes:
+        overrides: what follows ``python -m fedpdm.simulate``.
+        seeds: one run each.
+        metric: what is collected of it.
+        title: its line in the table.
+        scope: ``global`` (all test data) or ``mean_site`` (mean of the plants) in the table.
+        also: further values to collect: a name and a dotted path in ``summary.json``.
+        candidates: pairs of model and strategy, as overrides by name. One is taken, by its
+            validation metric with the seed ``CHOICE``.
+    """
+
+    overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
+    metric: str
+    title: str = ""
+    scope: str = "global"
+    also: Mapping[str, str] = field(default_factory=dict)
+    candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+INTERVALS = {
+    "coverage": "test.intervals.global.coverage",
+    "width": "test.intervals.global.width",
+    "rmse_uncapped": "test.global.rmse_uncapped",
+    "nasa_score": "test.global.nasa_score",
+}
+ALARMS = {
+    "false_alarm_rate": "test.global.false_alarm_rate",
+    "recall": "test.global.recall",
+    "event_recall": "test.alarms.global.event_recall",
+}
+SUBSETS = ("FD001", "FD002", "FD003", "FD004")
+
+FEDCMAPSS = {
+    f"fedcmapss_{task}": Experiment(
+        (f"experiment=fedcmapss_{task}",), FIVE, "rmse",
+        title=f"FedCMAPSS {task.upper()}, {what}, RMSE in cycles",
+        also={"nasa_score": "test.global.nasa_score", "rmse_uncapped": "test.global.rmse_uncapped"},
+    )
+    for task, what in {
+        "a": "FD001, 10 plants alike",
+        "b": "one subset per plant",
+        "c": "FD004, 10 plants by life",
+        "d": "FD004, 6 plants by operating condition",
+        "e": "FD001, 85 plants of one engine",
+    }.items()
+}  # fmt: skip
+RUL = {
+    f"rul_{subset.lower()}": Experiment(
+        ("experiment=cmapss_rul", f"data.subset={subset}"), FIVE, "rmse",
+        title=f"{subset}, remaining life, RMSE in cycles", also=INTERVALS,
+    )
+    for subset in SUBSETS
+}  # fmt: skip
+FAILURE = {
+    f"failure_{subset.lower()}": Experiment(
+        ("experiment=cmapss_failure", f"data.subset={subset}"), FIVE, "average_precision",
+        title=f"{subset}, failure within 30 cycles, AP", also=ALARMS,
+    )
+    for subset in SUBSETS
+}  # fmt: skip
+
+EXPERIMENTS: dict[str, Experiment] = {
+    # The generator was designed while looking at seeds 0 to 4, so these are others.
+    "fleet": Experiment(
+        ("site=detroit,houston",), FRESH, "average_precision",
+        title="generated, detroit and houston, AP", scope="mean_site",
+    ),
+    "fleet_all": Experiment(
+        ("site=detroit,houston,seattle,rotterdam,nagoya,pune",), FRESH[:3], "average_precision",
+        title="generated, all six plants, AP", scope="mean_site",
+    ),
+    "fleet_unchanging": Experiment(
+        ("site=detroit,houston", "sites.detroit.modes_later=null",
+         "sites.houston.modes_later=null"),
+        FRESH, "average_precision",
+        title="generated, plants that never change, AP", scope="mean_site",
+    ),
+    "ai4i": Experiment(
+        ("experiment=ai4i",), FIVE, "average_precision",
+        title="AI4I, plants by product type, forward in time, AP",
+    ),
+    **{
+        f"ai4i_fold_{fold}": Experiment(
+            ("experiment=ai4i", "data.split=stratified", f"data.fold={fold}"), (0,),
+            "average_precision", title=f"AI4I, stratified, fold {fold + 1} of 5, AP",
+        )
+        for fold in range(5)
+    },
+    **FAILURE,
+    **RUL,
+    **FEDCMAPSS,
+    **{
+        f"shuffled_{name}": Experiment(
+            (*overrides, "debug=shuffled_labels"), (0, 1, 2), "average_precision",
+            title=f"labels shuffled, {name}, AP",
+            also={"low": "test.bootstrap.global.low", "high": "test.bootstrap.global.high"},
+        )
+        for name, overrides in {
+            "fleet": ("site=detroit,houston",),
+            "ai4i": ("experiment=ai4i",),
+            "cmapss": ("experiment=cmapss_failure",),
+        }.items()
+    },
+}  # fmt: skip
+
+GROUPS = {
+    "fedcmapss": tuple(FEDCMAPSS), "rul": tuple(RUL), "failure": tuple(FAILURE),
+    "folds": tuple(f"ai4i_fold_{fold}" for fold in range(5)),
+    "shuffled": ("shuffled_fleet", "shuffled_ai4i", "shuffled_cmapss"),
+}  # fmt: skip

@@ -1,0 +1,83 @@
+"""Runs that are kept: finished ones are read again, half-finished ones resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ROOT / "runs" / "evidence"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command: an experiment's overrides with a seed."""
+
+    name: str
+    overrides: tuple[str, ...]
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept; other overrides are another run."""
+        digest = hashlib.sha256("\x1f".join(self.overrides).encode()).hexdigest()[:8]
+        return KEPT / f"{self.name}-{digest}-{self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "summary.json").exists()
+
+    @property
+    def command(self) -> list[str]:
+        begun = (self.folder / "manifest.json").exists()
+        arguments = [f"resume={self.folder}"] if begun else [
+            *self.overrides, f"seed={self.seed}", f"hydra.run.dir={self.folder}"
+        ]  # fmt: skip
+        return [sys.executable, "-m", "fedpdm.simulate", *arguments]
+
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return found
+
+
+def finish(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, float]]:
+    """Run what is not finished, ``at_once`` side by side, one thread each.
+
+    Yields each job with its seconds, 0 if it was finished before.
+
+    Raises:
+        SystemExit: a run failed; its last lines are printed.
+    """
+    todo = [job for job in jobs if not job.finished]
+    for job in jobs:
+        if job.finished:
+            yield job, 0.0
+    with ThreadPoolExecutor(at_once) as pool:
+        waiting = [pool.submit(_run, job) for job in todo]
+        try:
+            for future in as_completed(waiting):
+                yield future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _run(job: Job) -> tuple[Job, float]:
+    begun = time.perf_counter()
+    done = subprocess.run(
+        job.command, cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    if done.returncode:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-8:])
+        raise SystemExit(f"{job.name}, seed {job.seed}: {' '.join(job.command[2:])}\n{tail}")
+    return job, time.perf_counter() - begun

@@ -1,0 +1,62 @@
+"""The tables of README.md and docs/evidence.md, written between their marks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.predictions import targets
+from benchmarks.predictions.experiments import EXPERIMENTS
+
+ARMS = {"trivial": "trivial", "alone": "alone", "federated": "federated", "pooled": "pooled",
+        "hgb": "trees", "minirocket": "MiniRocket"}  # fmt: skip
+BEGIN, END = "<!-- made by benchmarks/evidence.py -->", "<!-- end -->"
+IN_README = ("fleet", "fleet_all", "fleet_unchanging", "ai4i", "failure_fd001", "rul_fd001",
+             "fedcmapss_a", "fedcmapss_c")  # fmt: skip
+
+
+def scores(stored: Mapping[str, Any], names: tuple[str, ...] = tuple(EXPERIMENTS)) -> str:
+    """Return a table of all predictors on the named experiments, in Markdown."""
+    lines = [
+        f"| experiment | {' | '.join(ARMS.values())} | seeds |",
+        "|---|" + "---|" * (len(ARMS) + 1),
+    ]
+    for name in names:
+        if name not in stored:
+            continue
+        experiment, found = EXPERIMENTS[name], stored[name]
+        digits = 2 if found["metric"] == "rmse" else 3
+        cells = []
+        for arm in ARMS:
+            cell = cell_of(found[experiment.scope].get(arm), digits, arm != "trivial")
+            cells.append(f"**{cell}**" if arm == "federated" else cell)
+        where = ", mean of plants" if experiment.scope == "mean_site" else ""
+        lines.append(f"| {experiment.title}{where} | {' | '.join(cells)} | {len(found['seeds'])} |")
+    return "\n".join(lines)
+
+
+def cell_of(found: Mapping[str, Any] | None, digits: int, spread: bool) -> str:
+    """Return ``mean ± deviation``; a dash where there is nothing."""
+    if found is None or found["mean"] is None:
+        return "–"
+    cell = f"{found['mean']:.{digits}f}"
+    return cell + (f" ± {found['sd']:.{digits}f}" if spread and found["sd"] else "")
+
+
+def write(root: Path, stored: Mapping[str, Any]) -> None:
+    """Put the tables between the marks of README.md and docs/evidence.md."""
+    replace(root / "README.md", [scores(stored, IN_README)])
+    replace(root / "docs" / "evidence.md", [targets.as_markdown(stored), scores(stored)])
+
+
+def replace(path: Path, tables: list[str]) -> None:
+    """Replace what stands between each pair of marks."""
+    head, *parts = path.read_text().split(BEGIN)
+    if len(parts) != len(tables):
+        raise SystemExit(f"{path.name} must have {len(tables)} marks {BEGIN}")
+    rest = [part.split(END, 1)[1] for part in parts]
+    text = head + "".join(
+        f"{BEGIN}\n{table}\n{END}{after}" for table, after in zip(tables, rest, strict=True)
+    )
+    path.write_text(text)
