@@ -5,30 +5,19 @@ Figures are drawn for the width of a phone and scale up; text stays text.
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedpdm.evaluation.drawing import COLOUR, figure_of, svg_of
 from fedpdm.evaluation.standings import COLUMNS, Standings
 from fedpdm.evaluation.wording import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Record = Mapping[str, Any]
 
-# Matplotlib wants colours and the page wants variables: each name is drawn in a colour
-# that nothing else uses and is replaced by ``var(--name)`` in the SVG.
-_NAMES = (
-    "paper ink quiet grid better worse trivial alone federated pooled hgb rules "
-    "site-0 site-1 site-2 site-3 site-4 site-5"
-).split()
-COLOUR = {name: f"#0101{i:02x}" for i, name in enumerate(_NAMES, start=1)}
-
 MARKER = {"trivial": "|", "alone": "o", "federated": "o", "pooled": "D", "hgb": "^", "rules": "s"}
-WIDTH = 420
 LABELLED = 6
 """Up to this many plants are drawn in colours of their own."""
 BACK = frozenset({"rollback", "stopped"})
@@ -43,7 +32,7 @@ def plants(table: Standings) -> str:
     rows = [row for row in table.rows if any(v is not None for v in row.values.values())]
     pitch = 44 if len(rows) <= LABELLED else 28
     height = 52 + pitch * max(len(rows), 2)
-    figure, axes = _figure(height, left=_room([row.name for row in rows]), bottom=42, top=6)
+    figure, axes = figure_of(height, left=_room([row.name for row in rows]), bottom=42, top=6)
     for y, row in enumerate(reversed(rows)):
         alone, federated = row.values.get("alone"), row.values.get("federated")
         if alone is not None and federated is not None:
@@ -60,20 +49,20 @@ def plants(table: Standings) -> str:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(_direction(table.metric))
-    return _svg(figure, "plants", "Every predictor's score at each plant")
+    return svg_of(figure, "plants", "Every predictor's score at each plant")
 
 
 def gains(table: Standings) -> str:
     """Return the plants' gains in order of size, for federations too large for names."""
     rows = sorted((r for r in table.rows if r.gain is not None), key=lambda r: -(r.gain or 0.0))
-    figure, axes = _figure(250)
+    figure, axes = figure_of(250)
     values = [row.gain or 0.0 for row in rows]
     colours = [COLOUR["better" if v > 0 else "worse"] for v in values]
     axes.bar(range(1, len(values) + 1), values, width=0.85, color=colours)
     axes.axhline(0, color=COLOUR["ink"], lw=0.8)
     axes.set_xlabel("plants, largest gain first")
     axes.set_ylabel(f"gain in {table.metric.short}")
-    return _svg(figure, "gains", "Gain of each plant from the shared model, in order")
+    return svg_of(figure, "gains", "Gain of each plant from the shared model, in order")
 
 
 def spread(table: Standings) -> str:
@@ -81,7 +70,7 @@ def spread(table: Standings) -> str:
     import numpy as np
 
     names = [n for n in table.columns if any(row.values[n] is not None for row in table.rows)]
-    figure, axes = _figure(250, left=78)
+    figure, axes = figure_of(250, left=78)
     for y, name in enumerate(reversed(names)):
         values = [v for row in table.rows if (v := row.values[name]) is not None]
         low, first, middle, third, high = np.percentile(values, (5, 25, 50, 75, 95))
@@ -92,7 +81,7 @@ def spread(table: Standings) -> str:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(_direction(table.metric))
-    return _svg(figure, "spread", "Spread of every predictor over the plants")
+    return svg_of(figure, "spread", "Spread of every predictor over the plants")
 
 
 def rounds(
@@ -111,7 +100,7 @@ def rounds(
         (chosen.name, lambda r, s: _of_site(r, s, "validation", chosen.name)),
         ("train_loss", lambda r, s: _of_site(r, s, "train_loss")),
     ):
-        figure, axes = _figure(250, left=52)
+        figure, axes = figure_of(250, left=52)
         kept = [r for r in records if not r.get("undone")]
         _lines(axes, kept, sites, value_of)
         if name == "train_loss":
@@ -126,14 +115,14 @@ def rounds(
         axes.set_ylabel("loss" if name == "train_loss" else f"validation {chosen.short}")
         drawn.append(figure)
     return (
-        _svg(drawn[0], "metric", f"Validation {chosen.label} over the rounds"),
-        _svg(drawn[1], "loss", "Loss over the rounds"),
+        svg_of(drawn[0], "metric", f"Validation {chosen.label} over the rounds"),
+        svg_of(drawn[1], "loss", "Loss over the rounds"),
     )
 
 
 def traffic(records: Sequence[Record]) -> str:
     """Return the bytes up and down in every round, undone rounds included."""
-    figure, axes = _figure(200, left=52)
+    figure, axes = figure_of(200, left=52)
     x = range(1, len(records) + 1)
     up = [(r.get("bytes_up") or 0) / 1e6 for r in records]
     down = [(r.get("bytes_down") or 0) / 1e6 for r in records]
@@ -145,7 +134,7 @@ def traffic(records: Sequence[Record]) -> str:
     _whole_numbers(axes)
     axes.set_xlabel("round, in the order of training")
     axes.set_ylabel("MB")
-    return _svg(figure, "traffic", "Megabytes from the plants and to the plants, per round")
+    return svg_of(figure, "traffic", "Megabytes from the plants and to the plants, per round")
 
 
 def site_colour(index: int, count: int) -> str:
@@ -276,77 +265,3 @@ def _short(name: str, most: int = 18) -> str:
 
 def _room(names: Sequence[str]) -> int:
     return 18 + round(6.6 * max((len(_short(name)) for name in names), default=0))
-
-
-_STYLE: Any = {
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
-    "svg.hashsalt": "fedpdm",  # the same run gives the same file
-    "text.parse_math": False,  # a plant may be called a$b
-    "font.size": 11.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "axes.edgecolor": COLOUR["quiet"],
-    "axes.labelcolor": COLOUR["quiet"],
-    "axes.linewidth": 0.8,
-    "grid.color": COLOUR["grid"],
-    "grid.linewidth": 0.8,
-    "xtick.color": COLOUR["quiet"],
-    "ytick.color": COLOUR["quiet"],
-    "xtick.labelcolor": COLOUR["ink"],
-    "ytick.labelcolor": COLOUR["ink"],
-    "ytick.major.size": 0,
-    "text.color": COLOUR["ink"],
-}
-
-
-def _figure(
-    height: int, left: int = 58, right: int = 14, top: int = 16, bottom: int = 42
-) -> tuple[Figure, Axes]:
-    """Return a figure ``WIDTH`` by ``height`` SVG units with one axes and these margins."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH / 72, height / 72))
-        axes = figure.add_axes(
-            (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (top + bottom) / height)
-        )
-    return figure, axes
-
-
-def _svg(figure: Figure, prefix: str, title: str) -> str:
-    """Return the figure as an ``<svg>`` element to stand inside an HTML page."""
-    import matplotlib
-
-    buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(
-            buffer,
-            format="svg",
-            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-        )
-    text = buffer.getvalue()
-    body = text[text.index(">", text.index("<svg")) + 1 :]
-    body = re.sub(r"<style.*?</style>", "", body, count=1, flags=re.DOTALL)
-    # Several figures share one page: ids must not meet.
-    body = re.sub(r'\bid="', f'id="{prefix}-', body)
-    body = re.sub(r'xlink:href="#', f'href="#{prefix}-', body)
-    body = body.replace("url(#", f"url(#{prefix}-")
-    body = re.sub(r"font(-family)?: ?([\d.]+px )?'DejaVu Sans'[^;\"]*", _page_font, body)
-    for name, colour in COLOUR.items():
-        body = body.replace(colour, f"var(--{name})")
-    height = round(figure.get_figheight() * 72)
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}">'
-        f"<title>{title}</title>{body}"
-    )
-
-
-def _page_font(match: re.Match[str]) -> str:
-    return f"font-family: inherit; font-size: {match[2]}" if match[2] else "font-family: inherit"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fedpdm.evaluation import plots
+from fedpdm.evaluation.page import render_page, write_page
 from fedpdm.evaluation.standings import (
     COLUMNS,
     EXPLAINED,
@@ -22,12 +20,10 @@ from fedpdm.evaluation.standings import (
 from fedpdm.evaluation.wording import (
     EVENTS,
     MISSING,
-    duration,
     listing,
     metric,
     number,
     percent,
-    size,
 )
 
 Record = Mapping[str, Any]
@@ -54,42 +50,15 @@ def write_report(
         data_shape: per plant, as ``Federation.shape`` returns it.
     """
     text = render({"run": folder.resolve().name, **summary}, rounds, manifest, data_shape)
-    path = folder / "report.html"
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 would hide the report from colleagues
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+    return write_page(folder / "report.html", text)
 
 
 def render(
     summary: Record, rounds: Sequence[Record], manifest: Record, data_shape: Sequence[Record]
 ) -> str:
     """Return the report as HTML."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
-    page = Environment(
-        loader=FunctionLoader(_template),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page.filters |= {
-        "number": number,
-        "percent": percent,
-        "size": size,
-        "duration": duration,
-        "listing": lambda names: listing(names, most=12),
-    }
     table = standings(summary)
     rounds = [r for r in rounds if r.get("round")]  # round 0 is the start: nobody trained
     happened = list(summary.get("events") or [e for r in rounds for e in r.get("events") or ()])
@@ -102,7 +71,8 @@ def render(
         else ()
     )
     unit = (summary.get("data") or {}).get("time_unit") or "the data's time unit"
-    return page.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
         headline=headline(table),
         meaning=table.metric.meaning.format(unit=unit, cases=table.cases),
         summary=summary,
@@ -340,8 +310,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_plain(v) for v in value) or MISSING
     return MISSING if value is None else str(value)
-
-
-def _template(name: str) -> str:
-    # Through importlib.resources, so that a wheel works, zipped or not.
-    return (resources.files("fedpdm.evaluation") / "templates" / name).read_text("utf-8")
