@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedpdm.evaluation import report
+from fedpdm.evaluation import page
 from fedpdm.evaluation.report import render, write_report
 from tests import chromium
 from tests.evaluation.example_runs import failure_run, life_run
@@ -235,7 +235,7 @@ def test_a_report_is_written_whole_or_not_at_all(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "replace", full)
+    monkeypatch.setattr(page.os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         write_report(tmp_path, **RUNS["life, 10 plants"])
     assert path.read_bytes() == before
