@@ -83,7 +83,8 @@ def simulate(cfg: DictConfig, folder: Path, *, resumed: bool = False) -> dict[st
     """
     from fedpdm.evaluation.table import print_summary
     from fedpdm.experiment import build
-    from fedpdm.run import Run, one_thread
+    from fedpdm.run import Run
+    from fedpdm.settling import one_thread
 
     one_thread()
     experiment = build(cfg)

@@ -36,8 +36,9 @@ from fedpdm.federation import expand_replicas
 from fedpdm.history import History
 from fedpdm.messages import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, to_record
 from fedpdm.progress import Progress
-from fedpdm.run import Run, one_thread
+from fedpdm.run import Run
 from fedpdm.server import RoundLoop, make_server_app
+from fedpdm.settling import one_thread
 from fedpdm.simulate import stored_run
 from fedpdm.tasks import Task
 from fedpdm.tensors import read_tensors

@@ -21,7 +21,6 @@ from flwr.clientapp import ClientApp
 from omegaconf import DictConfig, OmegaConf
 
 from fedpdm import __version__
-from fedpdm.data.rows import Split
 from fedpdm.deployment.letters import (
     ANOTHER_PLANT,
     DESCRIBE_QUERY,
@@ -32,11 +31,11 @@ from fedpdm.deployment.letters import (
 )
 from fedpdm.engines.local import CLIENT_APP_RAISED
 from fedpdm.errors import ConfigError, DataError, FedPdmError
-from fedpdm.evaluation.outcome import add_threshold_metrics, predict, score, thresholds
+from fedpdm.evaluation.trial import try_model
 from fedpdm.experiment import Experiment, build
 from fedpdm.federation import expand_replicas
 from fedpdm.messages import ARRAYS, BUFFERS, arrays_in, scaler_in, to_tensors
-from fedpdm.run import client_app, one_thread
+from fedpdm.settling import client_app, one_thread
 
 
 @dataclass(frozen=True)
@@ -229,14 +228,8 @@ def try_out(experiment: Experiment, name: str, message: Message) -> dict[str, An
     model.module.to(experiment.device)
     scaler = scaler_in(content) or federation.moments(name).scaler()
     sites = [federation.site(name, scaler)]
-    splits = (Split.VALIDATION, Split.TEST, Split.HELDOUT)
-    predictions = predict(model.module, sites, task, experiment.device, splits)
-    threshold = thresholds(predictions, sites)
-    result: dict[str, Any] = {"threshold": threshold}
-    for split in splits:
-        scores = score(predictions, sites, task, split)
-        add_threshold_metrics(scores, predictions, sites, split, threshold)
-        result[split.name.lower()] = scores["per_site"][name]
-    if not len(sites[0].heldout):
-        result["heldout"] = None
+    tried = try_model(model.module, sites, task, experiment.device)
+    result: dict[str, Any] = {"threshold": tried["threshold"]}
+    for split in ("validation", "test", "heldout"):
+        result[split] = None if tried[split] is None else tried[split]["per_site"][name]
     return result

@@ -1,0 +1,70 @@
+"""How a run's plants are run: their Flower app, and the engine that fits the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedpdm.client import PlantApp, make_client_app
+from fedpdm.engines.auto import Workload
+from fedpdm.engines.choice import Engine, settle_engine
+from fedpdm.engines.machine import cores
+from fedpdm.experiment import Experiment
+from fedpdm.faults import fault_mod
+from fedpdm.sampling import sample_size
+from fedpdm.training import tensors
+
+
+def client_app(experiment: Experiment) -> PlantApp:
+    """Return the Flower app of an experiment's plants, with the faults put in on purpose."""
+    faults = experiment.faults
+    return make_client_app(
+        experiment.federation,
+        experiment.build_model,
+        experiment.settings,
+        seed=experiment.seed,
+        device=experiment.device,
+        train_mods=[fault_mod(faults, experiment.seed)] if faults else [],
+    )
+
+
+def settled_engine(experiment: Experiment, shapes: list[dict[str, Any]]) -> Engine:
+    """Return the engine of a run; who resumes it gets the same.
+
+    Args:
+        experiment: what is run.
+        shapes: of the plants looked at, as ``Federation.shape`` returns them.
+    """
+    sites, settings = experiment.federation.sites, experiment.settings
+    share = float(getattr(experiment.strategy, "fraction_train", 1.0))
+    windows = [shape["windows"]["train"] for shape in shapes]
+    epoch = -(-int(np.mean(windows)) // settings.batch_size) if windows else 1
+    work = Workload(
+        sampled=sample_size(share, len(sites)),
+        rounds=experiment.rounds,
+        steps=settings.local_epochs * max(1, epoch),
+        module=experiment.build_model().module,
+        device=experiment.device,
+        cores=cores(),
+        obstacle=lambda: stack_obstacle(experiment),
+    )
+    return settle_engine(experiment.engine, work)
+
+
+def stack_obstacle(experiment: Experiment) -> str | None:
+    """Try whether the model can be trained as a stack; return why not."""
+    from fedpdm.engines.batched import obstacle
+
+    federation = experiment.federation
+    name = experiment.looked_at[0]
+    part = federation.site(name, federation.moments(name).scaler()).train
+    x, y = tensors(part.x[:5], part.y[:5], torch.device("cpu"))
+    return obstacle(client_app(experiment).plant, x, y)
+
+
+def one_thread() -> None:
+    """Use one torch thread: at these sizes two are slower, and children share the cores."""
+    torch.set_num_threads(1)
+    np.seterr(all="ignore")
