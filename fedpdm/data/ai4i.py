@@ -5,6 +5,7 @@ AI4I 2020; UCI 601, CC BY 4.0. Synthetic. Rows have no time stamps and belong to
 trajectory, and the label hangs on the row alone, so nothing can be said about horizons
 or remaining life: only task=failure makes sense. Failures cluster along the file (154 of
 339 in rows 4000–5999), so the cut by row number is a real shift between training and test.
+Five stratified folds are the easier alternative that most papers use.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,9 @@ from numpy.typing import NDArray
 from fedpdm.data import checks
 from fedpdm.data.folder import find
 from fedpdm.data.partition import Partition, PartitionedSource
-from fedpdm.data.rows import Bools, Floats, Rows, Split, Strings
+from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split, Strings
 from fedpdm.errors import ConfigError, DataError
+from fedpdm.keys import numpy_generator
 
 TYPES = ("L", "M", "H")  # product quality: low, medium, high
 RAW = (
@@ -53,15 +56,18 @@ FEATURES = {"source": SOURCE_FEATURES, "physics": (*SOURCE_FEATURES, "strain_min
 # Of the numbers, so that line ends, headers and float styles of copies do not matter.
 VALUES_SHA256 = "0938452aebeb9e71c4a3ef0267a28c5d16343a8b97d065ba692461c9273aed76"
 VALIDATION_FROM, TEST_FROM = 6000, 7500  # UDI
+FOLDS = 5
+VALIDATED = 8  # of the rows outside the test fold, one in so many is validated on
 
 
 class Ai4iSource(PartitionedSource):
-    """AI4I 2020, tabular, split by row number (UDI)."""
+    """AI4I 2020, tabular, split by row number (UDI) or in stratified folds."""
 
     name = "ai4i"
     time_unit = "operations"
     window = None
     stride = 1
+    categorical = ("type",)
 
     def __init__(
         self,
@@ -72,6 +78,8 @@ class Ai4iSource(PartitionedSource):
         reach: float = 0.0,
         path: str | None = None,
         features: str = "source",
+        split: str = "forward",
+        fold: int = 0,
         window: int | None = None,
     ) -> None:
         """Prepare; the file is read when a plant is first asked for.
@@ -83,6 +91,9 @@ class Ai4iSource(PartitionedSource):
             reach: must be 0, as labels here look at their own row only.
             path: the data folder; None means FEDPDM_DATA or ~/.cache/fedpdm.
             features: ``source`` (9) or ``physics`` (10, with wear × torque).
+            split: ``forward`` (train on UDI below 6000, validate below 7500, test on the rest)
+                or ``stratified`` (see ``stratified_split``).
+            fold: which of the five folds is tested on, 0 to 4; for ``stratified`` only.
             window: must be None.
 
         Raises:
@@ -90,6 +101,15 @@ class Ai4iSource(PartitionedSource):
         """
         if features not in FEATURES:
             raise ConfigError(f"data.features={features} is unknown; choose source or physics")
+        if split not in ("forward", "stratified"):
+            raise ConfigError(f"data.split={split} is unknown; choose forward or stratified")
+        if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < FOLDS:
+            raise ConfigError(f"data.fold={fold} must be a whole number from 0 to {FOLDS - 1}")
+        if split == "forward" and fold:
+            raise ConfigError(
+                f"data.fold={fold} says nothing with data.split=forward, which cuts by row "
+                "number: add data.split=stratified"
+            )
         if window is not None:
             raise ConfigError(
                 f"data.window={window}: AI4I has single rows and no time series; "
@@ -103,12 +123,43 @@ class Ai4iSource(PartitionedSource):
         self.features = FEATURES[features]
         super().__init__(sites, partition, seed)
         self._path = path
+        self._fold = fold if split == "stratified" else None
 
     def read(self) -> Rows:
-        return read_ai4i(find(self._path, checks.AI4I.path, self.name), self.features)
+        rows = read_ai4i(find(self._path, checks.AI4I.path, self.name), self.features)
+        if self._fold is None:
+            return rows
+        assert rows.label is not None
+        split = stratified_split(rows.label, rows.groups["type"], self._fold)
+        return replace(rows, split=split)
 
     def rules(self, rows: Rows) -> Bools:
         return physical_rules(rows)
+
+
+def stratified_split(label: Ints, kind: Strings, fold: int) -> NDArray[np.int8]:
+    """Return (R,) splits: one of five folds is tested on, an eighth of the rest validated on.
+
+    Every fold, and its validation part, holds failures and product types in the shares of the
+    whole file (each kind of row is dealt out in turn). The order is fixed and no run's seed
+    changes it, so seeds differ in training only. Rows are drawn at random, which is sound only
+    because labels look at their own row; temperatures are a slow walk along the file, so
+    neighbours of a test row are trained on, and the forward cut is the harder test.
+    """
+    generator = numpy_generator(42, "ai4i", "folds")
+    split = np.full(len(label), Split.TRAIN, dtype=np.int8)
+    dealt = validated = 0
+    for stratum in [(value, one) for value in (0, 1) for one in TYPES]:
+        rows = np.flatnonzero((label == stratum[0]) & (kind == stratum[1]))
+        rows = generator.permutation(rows)
+        tested = (dealt + np.arange(len(rows))) % FOLDS == fold
+        rest = rows[~tested]
+        chosen = (validated + np.arange(len(rest))) % VALIDATED == 0
+        split[rows[tested]] = Split.TEST
+        split[rest[chosen]] = Split.VALIDATION
+        # Carried on, so that the remainders of small strata do not all fall to the same fold.
+        dealt, validated = dealt + len(rows), validated + len(rest)
+    return split
 
 
 def physical_rules(rows: Rows) -> Bools:

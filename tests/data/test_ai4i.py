@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedpdm.data import ai4i
-from fedpdm.data.ai4i import Ai4iSource, physical_rules, read_ai4i
+from fedpdm.data.ai4i import Ai4iSource, physical_rules, read_ai4i, stratified_split
 from fedpdm.data.partition import ByMachine, ByType, Iid, Partition
 from fedpdm.data.rows import Split
 from fedpdm.errors import ConfigError, DataError
@@ -302,3 +302,60 @@ def test_three_rules_alone_reach_precision_1_and_recall_847(data_folder: Path) -
     )
     assert (flagged & failed).sum() == flagged.sum() == 287
     assert round((flagged & failed).sum() / failed.sum(), 3) == 0.847
+
+
+@pytest.fixture(scope="module")
+def labelled() -> tuple[np.ndarray, np.ndarray]:
+    """Labels and types in the shares of the real file: 339 failures, 21 of them of type H."""
+    kind = np.repeat(["L", "M", "H"], [6000, 2997, 1003])
+    label = np.zeros(10_000, dtype=np.int64)
+    for first, count in ((0, 235), (6000, 83), (8997, 21)):
+        label[first : first + count] = 1
+    order = np.random.default_rng(0).permutation(10_000)
+    return label[order], kind[order]
+
+
+def test_every_row_is_tested_in_exactly_one_of_five_folds(
+    labelled: tuple[np.ndarray, np.ndarray],
+) -> None:
+    splits = np.stack([stratified_split(*labelled, fold) for fold in range(5)])
+    assert np.array_equal((splits == Split.TEST).sum(axis=0), np.ones(10_000))
+    assert set(np.unique(splits)) == {Split.TRAIN, Split.VALIDATION, Split.TEST}
+
+
+def test_folds_hold_failures_and_types_in_equal_shares(
+    labelled: tuple[np.ndarray, np.ndarray],
+) -> None:
+    label, kind = labelled
+    for fold in range(5):
+        split = stratified_split(label, kind, fold)
+        assert abs(int((split == Split.TEST).sum()) - 2000) <= 1
+        assert abs(int((split == Split.VALIDATION).sum()) - 1000) <= 1
+        for one in "LMH":
+            of_kind = (kind == one) & (label == 1)
+            tested = int((split[of_kind] == Split.TEST).sum())
+            assert abs(tested - of_kind.sum() / 5) < 1
+            assert abs(int((split[of_kind] == Split.VALIDATION).sum()) - of_kind.sum() / 10) <= 1
+
+
+def test_folds_do_not_hang_on_the_runs_seed(tmp_path: Path, lines: list[str]) -> None:
+    write(tmp_path, lines)
+    first, second = (
+        source(tmp_path, split="stratified", fold=3, seed=seed).rows("M").split for seed in (0, 9)
+    )
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, source(tmp_path, split="stratified").rows("M").split)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"split": "random"}, "data.split=random is unknown; choose forward or stratified"),
+        ({"split": "stratified", "fold": 5}, "data.fold=5 must be a whole number from 0 to 4"),
+        ({"split": "stratified", "fold": True}, "data.fold=True must be a whole number"),
+        ({"fold": 2}, "data.fold=2 says nothing with data.split=forward"),
+    ],
+)
+def test_folds_that_cannot_be(options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Ai4iSource(sites={}, partition=ByType(), seed=0, **options)  # type: ignore[arg-type]
