@@ -169,7 +169,8 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
     replicas = whole(cfg, "replicas", 1)
     if replicas > 1 and not sites:
         raise ConfigError(f"replicas={replicas} multiplies named plants; name some with site=…")
-    partition = make(cfg.partition, "partition")
+    purge = {"purge": task.reach} if cfg.partition.get("purge", 0) is None else {}
+    partition = make(cfg.partition, "partition", **purge)
     source = cast(
         Source,
         make(

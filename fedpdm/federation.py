@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.normalise import Moments, Scaler, fill_missing, moments
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.source import Source
@@ -100,9 +101,18 @@ class Federation:
         task: gives each row its target.
         budget: bytes of rows and windows that stay in memory; beyond them the plants that
             were not asked for longest are dropped, and read or generated again when asked.
+        features: what a model sees of a window.
+        resampler: makes up for rare failures in training windows; None leaves them as they are.
     """
 
-    def __init__(self, source: Source, task: Task, budget: int = BUDGET) -> None:
+    def __init__(
+        self,
+        source: Source,
+        task: Task,
+        budget: int = BUDGET,
+        features: WindowFeatures = RAW,
+        resampler: Resampler | None = None,
+    ) -> None:
         self.source = source
         self.task = task
         self.sites = source.sites
@@ -111,22 +121,62 @@ class Federation:
                 "no plant to run: name some with site=detroit,houston, or let the partition "
                 "make them, for example partition=machine partition.sites=10"
             )
+        features.check(source)
         self._budget = budget
+        self.features = features
+        self.resampler = resampler
         self._scaler: tuple[Scaler | None, str] = (None, "")
         self._rows: Shelf[str, Rows] = Shelf(budget // 2, rows_size)
         self._built: Shelf[tuple[str, str], Site] = Shelf(budget // 2, windows_size)
+        self._computed: Shelf[str, dict[Split, Floats]] = Shelf(
+            budget // 2, lambda parts: sum(part.nbytes for part in parts.values())
+        )
 
-    def __reduce__(self) -> tuple[type[Federation], tuple[Source, Task, int]]:
+    def __reduce__(self) -> tuple[type[Federation], tuple[Any, ...]]:
         """Go to another process without the rows; it reads those of its own plants."""
-        return type(self), (self.source, self.task, self._budget)
+        return type(self), (
+            self.source, self.task, self._budget, self.features, self.resampler
+        )  # fmt: skip
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what a model sees at each time step, or of a row."""
+        return self.features.inputs(self.source.features)
+
+    @property
+    def input_length(self) -> int | None:
+        """Time steps of a model's input, None for rows."""
+        return self.features.length(self.source.window)
 
     def rows(self, name: str) -> Rows:
         """Return the rows of a plant in raw units. They never leave it."""
         return self._rows.get(name, lambda: self.source.rows(name))
 
     def moments(self, name: str) -> Moments:
-        """Return the counts, sums and squares of a plant's training rows."""
-        return moments(self.rows(name), self.source.conditions)
+        """Return the counts, sums and squares of a plant's training rows.
+
+        Where windows have features, those of its training windows stand beside the readings'.
+        """
+        readings = moments(self.rows(name), self.source.conditions)
+        if not self.features.active:
+            return readings
+        return self.features.add_moments(readings, self._features(name)[Split.TRAIN])
+
+    def _features(self, name: str) -> dict[Split, Floats]:
+        """Return (N, K) features of a plant's windows in raw units, by split."""
+
+        def compute() -> dict[Split, Floats]:
+            rows, length = self.rows(name), self.source.window
+            assert length is not None  # the features' check says so
+            start = segment_starts(rows)
+            return {
+                split: self.features.compute(
+                    gather(rows.values, ends, start[ends], length), self.source.features
+                )
+                for split, (ends, _) in self._ends(rows).items()
+            }
+
+        return self._computed.get(name, compute)
 
     def site(self, name: str, scaler: Scaler) -> Site:
         """Return a plant's scaled windows."""
@@ -151,7 +201,8 @@ class Federation:
                 x, padded = values[ends], np.zeros(len(ends), dtype=bool)
             else:
                 stride = source.stride if split == Split.TRAIN else source.evaluation_stride
-                ends, padded = window_ends(rows, source.window, stride, usable)
+                pad_all = source.pad_training and split == Split.TRAIN
+                ends, padded = window_ends(rows, source.window, stride, usable, pad_all)
                 if split == Split.TEST and rows.test_last_only and task.tested_at_the_end:
                     chosen = machine_end[ends]
                     ends, padded = ends[chosen], padded[chosen]
@@ -194,21 +245,18 @@ class Federation:
         Raises:
             DataError: a plant without training windows, or no failure anywhere.
         """
-        warnings = []
+        flaws: dict[str, list[str]] = {}
         for site in sites:
             if len(site.train) < 2:
                 raise DataError(self._no_windows(site))
             for split in (Split.VALIDATION, Split.TEST):
-                part = site.windows[split]
+                part, word = site.windows[split], split.name.lower()
                 if len(part) == 0:
-                    warnings.append(
-                        f"{site.name}: no {split.name.lower()} window, its scores are empty"
-                    )
+                    flaws.setdefault(f"no {word} window, scores are empty", []).append(site.name)
                 elif part.y.dtype.kind == "i" and len(np.unique(part.y)) < 2:
-                    warnings.append(
-                        f"{site.name}: the {split.name.lower()} part has one class only, "
-                        "its average precision is empty"
-                    )
+                    flaw = f"the {word} part has one class only, average precision is empty"
+                    flaws.setdefault(flaw, []).append(site.name)
+        warnings = [f"{some(names)}: {flaw}" for flaw, names in flaws.items()]
         classes = [np.unique(site.train.y) for site in sites if site.train.y.dtype.kind == "i"]
         if classes and len(np.unique(np.concatenate(classes))) < 2:
             kind = "failure" if 1 not in np.concatenate(classes) else "healthy row"
@@ -232,6 +280,12 @@ class Federation:
             f"{site.name}: {len(rows)} rows give {len(site.train)} training windows, at least 2 "
             "are needed; bring a longer record, or lower data.window or task.horizon"
         )
+
+
+def some(names: list[str]) -> str:
+    """Return up to three names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _failures(rows: Rows) -> int:

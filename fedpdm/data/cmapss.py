@@ -9,7 +9,7 @@ file gives what life was left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,7 @@ from fedpdm.data import checks
 from fedpdm.data.folder import find
 from fedpdm.data.partition import Partition, PartitionedSource
 from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
-from fedpdm.data.splits import by_machine
 from fedpdm.errors import ConfigError, DataError
-from fedpdm.keys import numpy_generator
 
 COLUMNS = (
     "unit", "cycle", "setting_1", "setting_2", "setting_3",
@@ -41,10 +39,15 @@ SET_POINT_TOLERANCE = np.array([0.5, 0.05, 0.5])
 
 
 class CmapssSource(PartitionedSource):
-    """One subset of C-MAPSS: training engines and official test engines, dealt to plants."""
+    """Subsets of C-MAPSS: training engines and official test engines, dealt to plants.
+
+    Groups for a partition: ``subset``, and ``number``, which a training and a test engine
+    have in common that stand under one number in their files (they are different engines).
+    """
 
     name = "cmapss"
     time_unit = "cycles"
+    test_truncated = True
 
     def __init__(
         self,
@@ -54,10 +57,11 @@ class CmapssSource(PartitionedSource):
         seed: int,
         reach: float = 0.0,
         path: str | None = None,
-        subset: str = "FD001",
+        subset: str | Sequence[str] = "FD001",
         features: str = "informative",
         window: int = 30,
         stride: int = 1,
+        pad: str = "short",
         validation_fraction: float = 0.2,
         verify: bool = True,
     ) -> None:
@@ -69,45 +73,70 @@ class CmapssSource(PartitionedSource):
             seed: of the draws of plants and of validation engines.
             reach: not needed, as training and validation never share an engine.
             path: the data folder; None means FEDPDM_DATA or ~/.cache/fedpdm.
-            subset: FD001, FD002, FD003 or FD004.
+            subset: FD001, FD002, FD003 or FD004, or several of them.
             features: ``informative`` (14 sensors) or ``all`` (3 settings and 21 sensors).
             window: cycles in a model input.
             stride: cycles between two training windows.
+            pad: ``short``: an engine shorter than the window gives one window, padded with
+                its first row. ``all``: moreover every early row of a training engine ends a
+                padded window, so that a model has seen what short test engines look like.
             validation_fraction: share of each plant's training engines to validate on.
             verify: refuse files that have not the published number of rows.
 
         Raises:
             ConfigError: an option out of its range.
         """
-        if subset not in CONDITIONS:
-            raise ConfigError(f"data.subset={subset} is unknown; choose {', '.join(CONDITIONS)}")
+        self.subsets = subset_names(subset)
         if features not in FEATURES:
             raise ConfigError(f"data.features={features} is unknown; choose informative or all")
+        if pad not in ("short", "all"):
+            raise ConfigError(f"data.pad={pad} is unknown; choose short or all")
         if not 0 <= validation_fraction < 1:
             raise ConfigError(
                 f"data.validation_fraction={validation_fraction} must be at least 0 and below 1"
             )
         self.window = checks.require_positive("data.window", window)
         self.stride = checks.require_positive("data.stride", stride)
+        self.pad_training = pad == "all"
         self.features = FEATURES[features]
-        self.conditions = CONDITIONS[subset]
+        # Six conditions have the same numbers in every subset; FD001 and FD003 fly in the first.
+        self.conditions = max(CONDITIONS[name] for name in self.subsets)
         super().__init__(sites, partition, seed)
-        self._path, self._subset, self._verify = path, subset, verify
+        self._path, self._verify = path, verify
         self._validation_fraction = validation_fraction
 
     def rows(self, site: str) -> Rows:
-        return by_machine(
-            super().rows(site),
-            generator=numpy_generator(self.seed, "validation", self.name, site),
-            validation_fraction=self._validation_fraction,
-        )
+        return self.hold_back(super().rows(site), site, self._validation_fraction)
 
     def read(self) -> Rows:
+        return Rows.concatenate([self._read(subset) for subset in self.subsets])
+
+    def _read(self, subset: str) -> Rows:
         test, train, life_left = (
-            find(self._path, f"cmapss/{kind}_{self._subset}.txt", self.name)
+            find(self._path, f"cmapss/{kind}_{subset}.txt", self.name)
             for kind in ("test", "train", "RUL")
         )
-        return read_subset(train, test, life_left, self.features, self.conditions, self._verify)
+        prefix = f"{subset}-" if len(self.subsets) > 1 else ""
+        return read_subset(
+            train, test, life_left, self.features, CONDITIONS[subset], self._verify, prefix
+        )
+
+
+def subset_names(subset: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the subsets that ``data.subset`` names, by name: their order changes nothing.
+
+    Raises:
+        ConfigError: an unknown one, one named twice, or none.
+    """
+    chosen = [subset] if isinstance(subset, str) else [str(name) for name in subset]
+    unknown = [name for name in chosen if name not in CONDITIONS]
+    if unknown or not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigError(
+            f"data.subset={unknown[0] if unknown else subset} "
+            f"{'is unknown' if unknown else 'must name each subset once'}; choose one or several "
+            f"of {', '.join(CONDITIONS)}"
+        )
+    return tuple(sorted(chosen))
 
 
 def read_subset(
@@ -117,8 +146,11 @@ def read_subset(
     features: tuple[str, ...] = FEATURES["informative"],
     conditions: int = 1,
     verify: bool = True,
+    prefix: str = "",
 ) -> Rows:
     """Return all engines of a subset: ``test-001`` … as TEST, ``train-001`` … as TRAIN.
+
+    ``prefix`` goes before the ids, to tell the engines of several subsets apart.
 
     Every engine's end is known, so ``time_to_failure`` is set on every row: 0 on the last
     row of a training engine, the given remaining life on the last row of a test engine.
@@ -136,10 +168,13 @@ def read_subset(
     table, count = np.concatenate(tables), len(tables[0])
     split = np.full(len(table), Split.TRAIN, dtype=np.int8)
     split[:count] = Split.TEST
+    number, subset = np.concatenate(units), train.stem.removeprefix("train_")
     return Rows(
         features=features,
         values=table[:, [COLUMNS.index(name) for name in features]],
-        machine=np.concatenate([names("test", units[0]), names("train", units[1])]),
+        machine=np.concatenate(
+            [names(f"{prefix}test", units[0]), names(f"{prefix}train", units[1])]
+        ),
         time=table[:, 1],
         life=np.zeros(len(table), dtype=np.int64),
         time_to_failure=to_failure,
@@ -148,6 +183,10 @@ def read_subset(
         condition=operating_condition(table[:, 2:5], conditions, train.parent),
         pad=True,
         test_last_only=True,
+        groups={
+            "subset": np.full(len(table), subset),
+            "number": names(subset, number),
+        },
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TypeAlias
@@ -87,6 +88,37 @@ class Rows:
             condition=self.condition[index],
             label=None if self.label is None else self.label[index],
             groups={name: column[index] for name, column in self.groups.items()},
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[Rows]) -> Rows:
+        """Return the rows of several sources as one set; what is not a column must agree.
+
+        Raises:
+            ValueError: features, padding, labels or groups differ.
+        """
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        for part in parts[1:]:
+            same = (part.features, part.pad, part.test_last_only, list(part.groups))
+            if same != (first.features, first.pad, first.test_last_only, list(first.groups)) or (
+                (part.label is None) != (first.label is None)
+            ):
+                raise ValueError("rows with other features, labels or groups cannot be joined")
+        labels = [part.label for part in parts if part.label is not None]
+        return replace(
+            first,
+            values=np.concatenate([part.values for part in parts]),
+            machine=np.concatenate([part.machine for part in parts]),
+            time=np.concatenate([part.time for part in parts]),
+            life=np.concatenate([part.life for part in parts]),
+            time_to_failure=np.concatenate([part.time_to_failure for part in parts]),
+            observed=np.concatenate([part.observed for part in parts]),
+            split=np.concatenate([part.split for part in parts]),
+            condition=np.concatenate([part.condition for part in parts]),
+            label=np.concatenate(labels) if labels else None,
+            groups={k: np.concatenate([p.groups[k] for p in parts]) for k in first.groups},
         )
 
     def sha256(self) -> str:

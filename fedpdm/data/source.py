@@ -33,6 +33,14 @@ class Source(ABC):
     """Number of operating conditions that scaling tells apart."""
     generated: bool = False
     """Whether plants are made on demand, so that ``replicas`` can multiply them."""
+    pad_training: bool = False
+    """Whether every training row ends a window, early ones padded with their first row."""
+    test_truncated: bool = False
+    """Whether test machines are cut before they fail, while validation machines run to failure.
+    Then thresholds and calibration need validation machines that are cut in the same way."""
+    shares_machines: bool = False
+    """Whether plants may see the same machines, each its own rows. If so, a machine is of one
+    split at all of them."""
     warnings: Sequence[str] = ()
     """What a person should know about the data read so far."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedpdm.data.rows import Rows, Split
+from fedpdm.data.rows import Rows, Split, Strings
 from fedpdm.errors import DataError
 
 
@@ -75,13 +75,17 @@ def by_machine(
     Rows with another mark (an official test set) keep it. At least one machine is
     validated on where there are two or more.
     """
-    training = rows.split == Split.TRAIN
-    machines = np.unique(rows.machine[training])
-    count = round(validation_fraction * len(machines))
-    if len(machines) >= 2 and validation_fraction > 0:
+    chosen = drawn_machines(rows, generator, validation_fraction)
+    split = rows.split.copy()
+    split[(rows.split == Split.TRAIN) & np.isin(rows.machine, chosen)] = Split.VALIDATION
+    return replace(rows, split=split)
+
+
+def drawn_machines(rows: Rows, generator: np.random.Generator, fraction: float) -> Strings:
+    """Return a share of the machines marked TRAIN: at least one of two or more, never all."""
+    machines = np.unique(rows.machine[rows.split == Split.TRAIN])
+    count = round(fraction * len(machines))
+    if len(machines) >= 2 and fraction > 0:
         count = max(count, 1)
     count = min(count, max(len(machines) - 1, 0))  # something must be left to train on
-    chosen = generator.permutation(machines)[:count]
-    split = rows.split.copy()
-    split[training & np.isin(rows.machine, chosen)] = Split.VALIDATION
-    return replace(rows, split=split)
+    return np.asarray(generator.permutation(machines)[:count])

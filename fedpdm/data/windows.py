@@ -73,12 +73,15 @@ def segment_starts(rows: Rows) -> Ints:
     return np.asarray(first[np.cumsum(change) - 1], dtype=np.int64)
 
 
-def window_ends(rows: Rows, length: int, stride: int, usable: Bools) -> tuple[Ints, Bools]:
+def window_ends(
+    rows: Rows, length: int, stride: int, usable: Bools, pad_all: bool = False
+) -> tuple[Ints, Bools]:
     """Return (N,) positions of the last row of each window, and which are padded.
 
     Ends are counted back from each segment's last row in steps of ``stride``, so that
     the row nearest to a failure is always there. Rows outside ``usable`` (R,) end no
-    window, but may lie inside one.
+    window, but may lie inside one. With ``pad_all`` the early rows of a segment end windows
+    too, padded like those of a life that is short as a whole.
     """
     start = segment_starts(rows)
     position = np.arange(len(rows), dtype=np.int64)
@@ -90,7 +93,10 @@ def window_ends(rows: Rows, length: int, stride: int, usable: Bools) -> tuple[In
     on_stride = (last - position) % stride == 0
     chosen = usable & full & on_stride
     padded = np.zeros(len(rows), dtype=bool)
-    if rows.pad:  # only a life that is short as a whole: its last row stands for it
+    if pad_all:
+        padded = usable & ~full & on_stride
+        chosen = chosen | padded
+    elif rows.pad:  # only a life that is short as a whole: its last row stands for it
         padded = usable & ~full & (position == last)
         chosen = chosen | padded
     ends = np.flatnonzero(chosen)

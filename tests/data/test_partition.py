@@ -131,7 +131,6 @@ def test_number_of_plants_must_be_a_whole_number_of_at_least_1(kind: type, sites
         (ByType(), parts("LMH"), ("a", "b"), r"3 plants \(H, L, M\), but site= names 2"),
         (ByType("shape"), parts("LMH"), (), r"partition\.column=shape.*columns: type"),
         (ByType(), engines(3, 3), (), r"columns: none"),
-        (Iid(2), engines(3, 3), (), "partition=machine"),
     ],
 )
 def test_impossible_division_is_refused_with_the_way_out(

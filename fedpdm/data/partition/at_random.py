@@ -1,0 +1,99 @@
+"""Plants that differ by chance only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedpdm.data.checks import require_positive
+from fedpdm.data.partition.base import (
+    Division,
+    Machines,
+    Partition,
+    by_name,
+    deal,
+    plant_names,
+    require_enough,
+)
+from fedpdm.data.rows import Ints, Rows, Split, Strings
+from fedpdm.errors import ConfigError
+
+
+class ByMachine(Partition):
+    """Whole machines at random, each split's machines dealt evenly: nothing is skewed.
+
+    Args:
+        sites: number of plants; None: those that ``site=`` names, or 10.
+    """
+
+    name = "machine"
+
+    def __init__(self, sites: int | None = None) -> None:
+        self.sites = None if sites is None else require_positive("partition.sites", sites)
+
+    def plants(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> dict[str, Ints]:
+        names, machines = plant_names(self.sites, names), Machines(rows)
+        require_enough(self.name, names, machines)
+        owner = np.zeros(len(machines), dtype=np.int64)
+        for part in machines.groups:
+            owner[part] = deal(int(part.sum()), len(names), generator)
+        return machines.of_plants(by_name(names)[owner], names)
+
+
+class Iid(ByMachine):
+    """Single rows at random, or whole machines of a time series: nothing is skewed.
+
+    Rows of a series are not torn apart: neighbours are nearly copies, and a plant that trains
+    on one of two would know what another plant is tested on.
+    """
+
+    name = "iid"
+
+
+class Paired(Partition):
+    """One training machine per plant, and the test machine of the same number.
+
+    Skewed is everything that one machine can be: FedCMAPSS task E. Training machines that
+    are left over are dealt among plants to be validated on; test machines that are left over
+    belong to no plant.
+
+    Args:
+        sites: number of plants.
+        column: the group that a training and a test machine have in common.
+    """
+
+    def __init__(self, sites: int | None = None, column: str = "number") -> None:
+        self.sites = None if sites is None else require_positive("partition.sites", sites)
+        self.column = column
+
+    def plants(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> dict[str, Ints]:
+        return self.divide(rows, names, generator).plants
+
+    def divide(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> Division:
+        names, machines = plant_names(self.sites, names), Machines(rows)
+        require_enough("paired", names, machines)
+        number = self._numbers(rows)[machines.first]
+        training = np.flatnonzero(machines.split == Split.TRAIN)
+        drawn = generator.permutation(training)
+        share, position = by_name(names), np.full(len(machines), -1, dtype=np.int64)
+        chosen, spare = drawn[: len(names)], drawn[len(names) :]
+        position[chosen] = share
+        position[spare] = share[np.arange(len(spare)) % len(names)]
+        owner_of = dict(zip(number[chosen].tolist(), share.tolist(), strict=True))
+        for machine in np.flatnonzero(machines.split != Split.TRAIN):
+            position[machine] = owner_of.get(str(number[machine]), -1)
+        return Division(machines.of_plants(position, names), machines.ids[spare])
+
+    def _numbers(self, rows: Rows) -> Strings:
+        numbers = rows.groups.get(self.column)
+        if numbers is None:
+            raise ConfigError(
+                f"partition=paired pairs training and test machines by the column "
+                f"'{self.column}', which this data has not; use partition=machine"
+            )
+        return numbers

@@ -1,0 +1,160 @@
+"""What a partition is, and what all of them share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fedpdm.data.rows import Bools, Ints, Rows, Split, Strings
+from fedpdm.errors import ConfigError
+
+DEFAULT_PLANTS = 10  # as FedCMAPSS task A
+
+
+@dataclass(frozen=True)
+class Division:
+    """What a partition decided.
+
+    Attributes:
+        plants: for each plant the ascending positions of its rows.
+        validation: machines that are only validated on; None lets the data set draw them
+            among the machines that it marks for training.
+    """
+
+    plants: dict[str, Ints]
+    validation: Strings | None = None
+
+
+class Partition(ABC):
+    """A way to give rows to plants. One class here and one yaml in ``conf/partition``."""
+
+    shares_machines: bool = False
+    """Whether one machine's rows may lie at several plants. Then machines, not rows, must be
+    validated on: the same ones at every plant."""
+
+    @abstractmethod
+    def plants(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> dict[str, Ints]:
+        """Return for each plant the ascending positions of its rows.
+
+        Args:
+            rows: all rows of the data set, with the splits that the data prescribes.
+            names: the plants that ``site=`` names; empty lets the partition name them.
+            generator: the only source of chance.
+
+        Raises:
+            ConfigError: the rows cannot be divided in this way among these plants.
+        """
+
+    def divide(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> Division:
+        """Return the plants, and the validation machines where the partition chooses them."""
+        return Division(self.plants(rows, names, generator))
+
+
+class Natural(Partition):
+    """Each plant owns what the data says it owns: skewed as the real plants are."""
+
+    def plants(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> dict[str, Ints]:
+        raise ConfigError(
+            "partition=natural: this data is one file and has no plants of its own; use "
+            "partition=type (AI4I) or partition=machine partition.sites=10 (C-MAPSS)"
+        )
+
+
+class Machines:
+    """The machines of a data set, sorted by id: what most partitions deal.
+
+    Where every row is a machine of its own (AI4I), they are the single rows.
+
+    Attributes:
+        ids: (M,) machine ids.
+        first: (M,) position of each machine's first row.
+        index: (R,) which machine a row belongs to.
+        split: (M,) the split of each machine's first row.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.ids, self.first, self.index = np.unique(
+            rows.machine, return_index=True, return_inverse=True
+        )
+        self.split = rows.split[self.first]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def trained_on(self) -> int:
+        """How many machines there are to train on."""
+        return int(np.sum(self.split == Split.TRAIN))
+
+    @property
+    def word(self) -> str:
+        """What a person calls one of them."""
+        return "row" if len(self.ids) == len(self.rows) else "machine"
+
+    @cached_property
+    def groups(self) -> list[Bools]:
+        """(M,) masks of the machines of each split: every split is dealt by itself."""
+        return [self.split == part for part in np.unique(self.split)]
+
+    @cached_property
+    def life(self) -> tuple[Bools, np.ndarray]:
+        """(M,) whether each machine has one life with a known end, and (M,) how long it is.
+
+        For an engine of an official test set that is its length plus the life it has left.
+        """
+        rows, count = self.rows, len(self)
+        start, end = np.full(count, np.inf), np.full(count, -np.inf)
+        np.minimum.at(start, self.index, rows.time)
+        np.maximum.at(end, self.index, rows.time + rows.time_to_failure)
+        pairs = np.unique(np.stack([self.index, rows.life]), axis=1)[0]
+        return np.asarray((np.bincount(pairs) == 1) & np.isfinite(end)), end - start
+
+    def of_plants(self, owner: Ints, names: tuple[str, ...]) -> dict[str, Ints]:
+        """Return each plant's rows for the (M,) numbers of the machines' plants."""
+        of_row = owner[self.index]
+        return {name: np.flatnonzero(of_row == k) for k, name in enumerate(names)}
+
+
+def plant_names(sites: int | None, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the named plants, or ``sites`` numbered ones; refuse a contradiction."""
+    if names and sites is not None and sites != len(names):
+        raise ConfigError(
+            f"partition.sites={sites} contradicts site=, which names {len(names)} plants "
+            f"({', '.join(names)}): leave one of them out"
+        )
+    if names:
+        return names
+    count = DEFAULT_PLANTS if sites is None else sites
+    width = max(2, len(str(count)))
+    return tuple(f"plant-{number:0{width}d}" for number in range(1, count + 1))
+
+
+def require_enough(partition: str, names: tuple[str, ...], machines: Machines) -> None:
+    """Raise ConfigError where there are more plants than machines to train on."""
+    if len(names) > machines.trained_on:
+        raise ConfigError(
+            f"partition={partition} cannot give {len(names)} plants a {machines.word} each to "
+            f"train on: the data has {machines.trained_on}; lower partition.sites"
+        )
+
+
+def deal(things: int, plants: int, generator: np.random.Generator) -> Ints:
+    """Return for each of ``things`` its plant: shuffled, shares differ by at most one."""
+    owner = np.empty(things, dtype=np.int64)
+    owner[generator.permutation(things)] = np.arange(things) % plants
+    return owner
+
+
+def by_name(names: tuple[str, ...]) -> Ints:
+    """Return the position in ``names`` of each share: it hangs on a plant's name alone."""
+    return np.argsort(np.array(names), kind="stable").astype(np.int64)

@@ -1,0 +1,90 @@
+"""Plants in an order: by the length of life, or by the calendar."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedpdm.data.checks import require_positive
+from fedpdm.data.partition.base import Machines, Partition, plant_names, require_enough
+from fedpdm.data.rows import Ints, Rows, Split
+from fedpdm.errors import ConfigError
+
+
+class ByLife(Partition):
+    """Machines sorted by life and cut into blocks: life, and so the label, is skewed.
+
+    FedCMAPSS task C. The first plant gets the shortest lives. Each split is sorted by
+    itself; the life of an official test machine is its length plus the life it has left.
+    Machines of equal life lie in the order of their ids.
+
+    Args:
+        sites: number of plants; None: those that ``site=`` names, or 10.
+    """
+
+    def __init__(self, sites: int | None = None) -> None:
+        self.sites = None if sites is None else require_positive("partition.sites", sites)
+
+    def plants(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> dict[str, Ints]:
+        names, machines = plant_names(self.sites, names), Machines(rows)
+        require_enough("life", names, machines)
+        known, life = machines.life
+        if not known.all():
+            raise ConfigError(
+                f"partition=life sorts machines by life, and the life of {machines.word} "
+                f"{machines.ids[~known][0]} is not known (none, several, or its end was not seen); "
+                "use partition=machine or partition=dirichlet"
+            )
+        owner = np.zeros(len(machines), dtype=np.int64)
+        for part in machines.groups:
+            members = np.flatnonzero(part)
+            order = members[np.argsort(life[members], kind="stable")]
+            for plant, block in enumerate(np.array_split(order, len(names))):
+                owner[block] = plant
+        return machines.of_plants(owner, names)
+
+
+class ByTime(Partition):
+    """The calendar cut into blocks, one for each plant: the season is skewed (drift).
+
+    Each split's rows are cut into blocks of equal size by their time, so every plant trains
+    before it is validated and tested. A machine that is watched through several blocks is
+    shared by their plants, each with its own rows of it. Rows whose label looks past the end
+    of their block belong to no plant: labels and windows stay in one block.
+
+    Args:
+        sites: number of plants; None: those that ``site=`` names, or 10.
+        purge: time before the end of a block that belongs to no plant; None: as far as the
+            task's labels look.
+    """
+
+    shares_machines = True
+
+    def __init__(self, sites: int | None = None, purge: float | None = None) -> None:
+        self.sites = None if sites is None else require_positive("partition.sites", sites)
+        if purge is not None and not purge >= 0:
+            raise ConfigError(f"partition.purge={purge} must be at least 0")
+        self.purge = purge or 0.0
+
+    def plants(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> dict[str, Ints]:
+        names = plant_names(self.sites, names)
+        owner = np.full(len(rows), -1, dtype=np.int64)
+        for part in np.unique(rows.split):
+            members = np.flatnonzero(rows.split == part)
+            time = rows.time[members]
+            cuts = np.quantile(time, np.arange(1, len(names)) / len(names), method="higher")
+            block = np.searchsorted(cuts, time, side="right")
+            end = np.r_[cuts, np.inf][block]
+            inside = time < end - self.purge if self.purge else np.ones(len(time), dtype=bool)
+            owner[members[inside]] = block[inside]
+        trained = np.bincount(owner[(rows.split == Split.TRAIN) & (owner >= 0)], minlength=1)
+        if np.sum(trained > 0) < len(names):
+            raise ConfigError(
+                f"partition=time cannot cut the calendar into {len(names)} blocks with rows to "
+                f"train on, {self.purge:g} time units before each cut left out; lower "
+                "partition.sites or partition.purge"
+            )
+        return {name: np.flatnonzero(owner == k) for k, name in enumerate(names)}

@@ -1,0 +1,166 @@
+"""Plants that differ in labels or in amount: the usual controlled heterogeneity."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedpdm.data.checks import require_positive
+from fedpdm.data.partition.base import Machines, Partition, by_name, plant_names, require_enough
+from fedpdm.data.rows import Floats, Ints, Rows, Split
+from fedpdm.errors import ConfigError
+
+DRAWS = 200
+"""So often shares are drawn again until every plant has its minimum."""
+LEAST_ROWS, LEAST_MACHINES = 10, 2  # ten rows as NIID-Bench; two machines: one to validate on
+
+
+class Dirichlet(Partition):
+    """Label skew: each class is dealt by shares drawn from Dirichlet(alpha).
+
+    Hsu, Qi, Brown, arXiv 1909.06335. A small ``alpha`` gives a plant nearly one class only, a
+    large one nearly equal plants. Rows are shuffled within their class. Every split of a
+    class is dealt by the same shares, so that a plant is tested on what it knows. Of a time
+    series whole machines are dealt, and the class of a machine is the quantile of
+
+    - its share of positive rows, where the data itself gives labels;
+    - its life, where every machine has one life with a known end (C-MAPSS);
+    - else its number of failures per time.
+
+    Args:
+        alpha: concentration, above 0.
+        sites: number of plants; None: those that ``site=`` names, or 10.
+        minimum: training rows (machines of a time series) that every plant must get; None:
+            10 rows or 2 machines. Shares are drawn again until it holds.
+        classes: classes into which machines are put by quantiles.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        sites: int | None = None,
+        minimum: int | None = None,
+        classes: int = 4,
+    ) -> None:
+        self.alpha = concentration(alpha)
+        self.sites = None if sites is None else require_positive("partition.sites", sites)
+        self.minimum = None if minimum is None else require_positive("partition.minimum", minimum)
+        self.classes = require_positive("partition.classes", classes)
+
+    def plants(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> dict[str, Ints]:
+        names, machines = plant_names(self.sites, names), Machines(rows)
+        require_enough("dirichlet", names, machines)
+        kind = machine_classes(machines, self.classes)
+        owner = shares_of(
+            "dirichlet", machines, kind, len(names), self.alpha, self.minimum, generator
+        )
+        return machines.of_plants(by_name(names)[owner], names)
+
+
+class ByQuantity(Partition):
+    """Quantity skew: plants own very different amounts of alike data.
+
+    Machines (single rows of tabular data) are dealt at random by shares drawn from
+    Dirichlet(alpha), the same shares in every split; Li et al., arXiv 2102.02079.
+
+    Args:
+        alpha: concentration, above 0; small: very unequal.
+        sites: number of plants; None: those that ``site=`` names, or 10.
+        minimum: training rows (machines of a time series) that every plant must get.
+    """
+
+    def __init__(
+        self, alpha: float = 0.5, sites: int | None = None, minimum: int | None = None
+    ) -> None:
+        self.alpha = concentration(alpha)
+        self.sites = None if sites is None else require_positive("partition.sites", sites)
+        self.minimum = None if minimum is None else require_positive("partition.minimum", minimum)
+
+    def plants(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> dict[str, Ints]:
+        names, machines = plant_names(self.sites, names), Machines(rows)
+        require_enough("quantity", names, machines)
+        alike = np.zeros(len(machines), dtype=np.int64)
+        owner = shares_of(
+            "quantity", machines, alike, len(names), self.alpha, self.minimum, generator
+        )
+        return machines.of_plants(by_name(names)[owner], names)
+
+
+def concentration(alpha: float) -> float:
+    """Return ``alpha`` if it can be the concentration of a Dirichlet distribution."""
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if not number or not 0 < alpha < np.inf:
+        raise ConfigError(f"partition.alpha={alpha} must be a number above 0")
+    return float(alpha)
+
+
+def machine_classes(machines: Machines, classes: int) -> Ints:
+    """Return (M,) the class of each machine, for label skew.
+
+    Quantiles are those of the training machines, whatever the split of a machine.
+    """
+    rows = machines.rows
+    if rows.label is not None and machines.word == "row":
+        return rows.label[machines.first]
+    value = machine_values(machines)
+    trained = np.sort(value[machines.split == Split.TRAIN])
+    edges = np.quantile(trained, np.arange(1, classes) / classes)
+    return np.searchsorted(np.unique(edges), value, side="right").astype(np.int64)
+
+
+def machine_values(machines: Machines) -> Floats:
+    """Return (M,) what machines are ranked by: positive share, life, or failures per time."""
+    rows, index = machines.rows, machines.index
+    if rows.label is not None:
+        return np.asarray(np.bincount(index, weights=rows.label) / np.bincount(index))
+    known, life = machines.life
+    if known.all():
+        return life
+    pairs = np.stack([index, rows.life])[:, ~np.isnan(rows.time_to_failure)]
+    failures = np.bincount(np.unique(pairs, axis=1)[0], minlength=len(machines))
+    begin, end = np.full(len(machines), np.inf), np.full(len(machines), -np.inf)
+    np.minimum.at(begin, index, rows.time)
+    np.maximum.at(end, index, rows.time)
+    return np.asarray(failures / np.maximum(end - begin, 1e-9))
+
+
+def shares_of(
+    partition: str,
+    machines: Machines,
+    kind: Ints,
+    plants: int,
+    alpha: float,
+    minimum: int | None,
+    generator: np.random.Generator,
+) -> Ints:
+    """Return (M,) the plant of each machine, each class dealt by its own Dirichlet shares.
+
+    Raises:
+        ConfigError: no draw gives every plant its minimum of training machines.
+    """
+    least = minimum or (LEAST_ROWS if machines.word == "row" else LEAST_MACHINES)
+    kinds, training = np.unique(kind), machines.split == Split.TRAIN
+    most = 0
+    for _ in range(DRAWS if least * plants <= machines.trained_on else 0):
+        shares = {k: generator.dirichlet(np.full(plants, alpha)) for k in kinds}
+        owner = np.zeros(len(machines), dtype=np.int64)
+        for part in machines.groups:
+            for k in kinds:
+                members = np.flatnonzero(part & (kind == k))
+                # Where a member's place in the shuffled class falls among the summed shares.
+                place = (generator.permutation(len(members)) + 0.5) / max(len(members), 1)
+                found = np.searchsorted(np.cumsum(shares[k]), place)
+                owner[members] = np.minimum(found, plants - 1)
+        smallest = int(np.bincount(owner[training], minlength=plants).min())
+        if smallest >= least:
+            return owner
+        most = max(most, smallest)
+    raise ConfigError(
+        f"partition={partition} partition.alpha={alpha:g} cannot give each of {plants} plants "
+        f"(partition.sites) {least} training {machines.word}s out of {machines.trained_on}: in "
+        f"{DRAWS} draws the smallest plant got {most} at most; raise partition.alpha, lower "
+        "partition.sites or partition.minimum, or take another seed"
+    )

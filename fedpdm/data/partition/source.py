@@ -1,0 +1,86 @@
+"""A data set that comes as one file, and the plants that a partition makes of it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from fedpdm.data.partition.base import Division, Partition
+from fedpdm.data.rows import Ints, Rows, Split, Strings
+from fedpdm.data.source import Source
+from fedpdm.data.splits import by_machine, drawn_machines
+from fedpdm.errors import ConfigError
+from fedpdm.keys import numpy_generator
+
+
+class PartitionedSource(Source):
+    """A data set that comes as one file and that a partition divides among plants."""
+
+    def __init__(self, sites: Mapping[str, object], partition: Partition, seed: int) -> None:
+        """Prepare; nothing is read before a plant is first asked for.
+
+        Args:
+            sites: plants to name; empty lets the partition name them.
+            partition: which plant owns which rows.
+            seed: of every draw.
+        """
+        self.seed = seed
+        self._names = tuple(sites)
+        self._partition = partition
+        self.shares_machines = partition.shares_machines
+
+    @abstractmethod
+    def read(self) -> Rows:
+        """Return the rows of all plants, with the splits that the data prescribes."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(self._plants)
+
+    def rows(self, site: str) -> Rows:
+        if site not in self._plants:
+            raise ConfigError(
+                f"data={self.name} has no plant '{site}'; there are {', '.join(self.sites)}"
+            )
+        return self._whole.take(self._plants[site])
+
+    def hold_back(self, rows: Rows, site: str, fraction: float) -> Rows:
+        """Mark the machines of a plant that are validated on, out of those marked TRAIN.
+
+        A partition may name them (``Division.validation``). Where plants share machines,
+        they are drawn once for all plants, so that no plant trains on what another
+        validates. Else each plant draws ``fraction`` of its own.
+        """
+        if self._division.validation is None and not self.shares_machines:
+            return by_machine(
+                rows,
+                generator=numpy_generator(self.seed, "validation", self.name, site),
+                validation_fraction=fraction,
+            )
+        chosen = self._division.validation
+        if chosen is None:
+            chosen = self._shared_validation(fraction)
+        split = rows.split.copy()
+        split[(split == Split.TRAIN) & np.isin(rows.machine, chosen)] = Split.VALIDATION
+        return replace(rows, split=split)
+
+    @cached_property
+    def _whole(self) -> Rows:
+        return self.read()
+
+    @cached_property
+    def _division(self) -> Division:
+        generator = numpy_generator(self.seed, "partition", self.name)
+        return self._partition.divide(self._whole, self._names, generator)
+
+    @property
+    def _plants(self) -> dict[str, Ints]:
+        return self._division.plants
+
+    def _shared_validation(self, fraction: float) -> Strings:
+        generator = numpy_generator(self.seed, "validation", self.name)
+        return drawn_machines(self._whole, generator, fraction)
