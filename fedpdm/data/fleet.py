@@ -4,40 +4,34 @@ Telemetry of rotating machines (pumps, spindles, fans) with latent wear per fail
 failures, repairs, load cycles, weather, drifting instruments and missing readings. Plants
 share the physics of degradation and differ in regime and in which parts are weak, so each
 knows some failures well and others hardly: that is what they can learn from each other.
+What can be set, and what is realistic: docs/fleet.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from fedpdm.data.checks import require_positive
-from fedpdm.data.fleet_physics import SENSORS, operate
-from fedpdm.data.fleet_plant import MODES, number, plant_settings
+from fedpdm.data.fleet_adapt import adapt
+from fedpdm.data.fleet_assets import NAMES
+from fedpdm.data.fleet_dials import HETEROGENEITY, dials
+from fedpdm.data.fleet_files import FleetFolder
+from fedpdm.data.fleet_log import Log, outcomes
+from fedpdm.data.fleet_loss import Loss
+from fedpdm.data.fleet_plant import SCENARIOS, Plant, number, plant_settings, weights
+from fedpdm.data.fleet_record import Latent, Record, record
 from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
+from fedpdm.data.rows import Floats, Rows, Split, Strings
 from fedpdm.data.source import Source
 from fedpdm.data.splits import by_time
 from fedpdm.errors import ConfigError
 from fedpdm.keys import numpy_generator
 
-
-@dataclass(frozen=True)
-class Latent:
-    """The truth behind a plant's rows, for checking; no model sees it.
-
-    Attributes:
-        modes: K names.
-        wear: (R, K) wear as a share of what the part bears: it fails at 1.
-        mode: (R,) which mode ends the row's life; -1 where no failure was seen.
-    """
-
-    modes: tuple[str, ...]
-    wear: Floats
-    mode: Ints
+__all__ = ["FleetSource", "Latent"]
 
 
 class FleetSource(Source):
@@ -45,7 +39,7 @@ class FleetSource(Source):
 
     name = "fleet"
     time_unit = "days"
-    features = tuple(sensor.name for sensor in SENSORS)
+    features = NAMES
     generated = True
 
     def __init__(
@@ -55,6 +49,7 @@ class FleetSource(Source):
         seed: int = 0,
         reach: float = 0.0,
         partition: Partition | None = None,
+        path: str | None = None,
         days: float = 320,
         step_hours: float = 6,
         window: int = 12,
@@ -63,6 +58,13 @@ class FleetSource(Source):
         missing: float = 0.02,
         outages: float = 0.01,
         outage_hours: float = 36,
+        heterogeneity: Mapping[str, Any] | None = None,
+        prevalence: float | None = None,
+        prevalence_horizon: float = 7,
+        scenarios: Mapping[str, Any] | None = None,
+        concept_drift: float = 0,
+        sensor_drift: float = 0,
+        dropout: float = 0,
     ) -> None:
         """Check the settings; nothing is generated yet.
 
@@ -71,6 +73,8 @@ class FleetSource(Source):
             seed: of every draw.
             reach: how far past a row its label looks, in days.
             partition: only the natural one: every plant has machines of its own.
+            path: folder that ``python -m fedpdm.data generate`` wrote: plants are read from
+                it instead of generated. The other settings must be those it was made with.
             days: length of every plant's record.
             step_hours: time between two rows of a machine.
             window: rows in a model input.
@@ -79,9 +83,13 @@ class FleetSource(Source):
             missing: share of readings that are missing, one by one.
             outages: share of readings that are missing because a sensor is out for a while.
             outage_hours: mean length of an outage.
+            heterogeneity, prevalence, prevalence_horizon, concept_drift, sensor_drift,
+                dropout: see ``fedpdm.data.fleet_dials.Dials``.
+            scenarios: weights for all plants, instead of each plant's own.
 
         Raises:
             ConfigError: a setting that does not exist or is out of range, by its key.
+            DataError: the folder cannot be read.
         """
         if partition is not None and not isinstance(partition, Natural):
             raise ConfigError(
@@ -98,66 +106,93 @@ class FleetSource(Source):
         self.steps = int(number("data.days", days, 0) / self.step_days + 1e-9)
         if self.steps < 1:
             raise ConfigError(f"data.days={days} is shorter than a step of {step_hours} hours")
-        self.missing = number("data.missing", missing, 0, 0.9)
-        self.outages = number("data.outages", outages, 0, 0.9)
-        self.outage_steps = number("data.outage_hours", outage_hours, 0) / 24 / self.step_days
-        self.seed, self.reach = seed, reach
+        self.loss = Loss(
+            missing=number("data.missing", missing, 0, 0.9),
+            outages=number("data.outages", outages, 0, 0.9),
+            outage_days=number("data.outage_hours", outage_hours, 0) / 24,
+            dropout=number("data.dropout", dropout, 0, 0.9),
+        )
+        self.dials = dials(
+            heterogeneity, prevalence=prevalence, prevalence_horizon=prevalence_horizon,
+            concept_drift=concept_drift, sensor_drift=sensor_drift, dropout=dropout,
+        )  # fmt: skip
+        self.seed, self.reach, self.days = seed, reach, float(days)
         self.plants = {name: plant_settings(name, settings) for name, settings in sites.items()}
+        if scenarios is not None:
+            story = weights("data.scenarios", scenarios, SCENARIOS, "scenario")
+            self.plants = {
+                name: replace(plant, scenarios=story) for name, plant in self.plants.items()
+            }
+        self.folder = None if path is None else FleetFolder(path)
+        if self.folder is not None:
+            self.folder.require(self.settings, self.plant_settings)
 
     @property
     def sites(self) -> tuple[str, ...]:
         return tuple(self.plants)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that shapes generated data, but for the plants' own settings, by key."""
+        return {
+            "data.days": self.days,
+            "data.step_hours": round(self.step_days * 24, 9),
+            "data.missing": self.loss.missing,
+            "data.outages": self.loss.outages,
+            "data.outage_hours": round(self.loss.outage_days * 24, 9),
+            **{
+                f"data.{'heterogeneity.' if key in HETEROGENEITY else ''}{key}": value
+                for key, value in asdict(self.dials).items()
+            },
+        }
+
+    @property
+    def plant_settings(self) -> dict[str, dict[str, Any]]:
+        """Every plant's settings by name, as its yaml and archetype give them."""
+        return {name: asdict(plant) for name, plant in self.plants.items()}
+
     def rows(self, site: str) -> Rows:
-        return self._generate(site)[0]
+        if self.folder is not None:
+            machine, time, values, log = self.folder.readings(site, self.features)
+            return self.labelled(site, machine, time, values, log)
+        made = self.record(site)
+        return self.labelled(site, made.machine, made.time, made.values, made.log)
 
     def latent(self, site: str) -> Latent:
         """Return the latent truth behind each row of ``rows(site)``, in the same order."""
-        return self._generate(site)[1]
+        return self.record(site).latent if self.folder is None else self.folder.latent(site)
 
-    def _generate(self, site: str) -> tuple[Rows, Latent]:
-        plant = self.plants[site]
-        telemetry = operate(plant, site, self.seed, self.steps, self.step_days)
-        running = telemetry.running
-        values = self._lose(telemetry.values, site)[running]
-        time = np.broadcast_to(telemetry.time, running.shape)[running]
-        to_failure = telemetry.time_to_failure[running]
-        end = _last_running(running, telemetry.time)[running]
+    def plant(self, site: str) -> Plant:
+        """Return a plant as it is generated: with its drawn size and the dials' effect."""
+        return adapt(self.plants[site], self.dials, site, self.seed, self.steps, self.step_days)
+
+    def record(self, site: str) -> Record:
+        """Generate all there is to know about a plant.
+
+        Raises:
+            ConfigError: ``data.prevalence`` cannot be reached.
+        """
+        return record(
+            self.plant(site), site, self.seed, self.steps, self.step_days, self.dials, self.loss
+        )
+
+    def labelled(self, site: str, machine: Strings, time: Floats, values: Floats, log: Log) -> Rows:
+        """Return readings and a log as rows with outcomes and splits.
+
+        Raises:
+            DataError: the record is too short to cut.
+        """
+        life, to_failure, observed = outcomes(machine, time, log)
         rows = Rows(
             features=self.features,
             values=values,
-            machine=np.repeat(_machine_names(site, plant.machines), running.sum(axis=1)),
+            machine=machine,
             time=time,
-            life=telemetry.life[running],
+            life=life,
             time_to_failure=to_failure,
-            observed=np.where(np.isnan(to_failure), end - time, to_failure),
+            observed=observed,
             split=np.full(len(time), Split.UNUSED, dtype=np.int8),
             condition=np.zeros(len(time), dtype=np.int64),
         )
         generator = numpy_generator(self.seed, "heldout", site)
-        rows = by_time(rows, reach=self.reach, generator=generator, site=site)
-        return rows, Latent(MODES, telemetry.wear[running], telemetry.mode[running])
-
-    def _lose(self, values: Floats, site: str) -> Floats:
-        """Return (M, S, F) values with NaN where readings got lost, singly or in outages."""
-        lost = np.zeros(values.shape, dtype=bool)
-        length = max(self.outage_steps, 1.0)
-        for index, machine in enumerate(lost):
-            generator = numpy_generator(self.seed, "fleet", site, index, "missing")
-            machine |= generator.random(machine.shape) < self.missing
-            # An outage begins with this chance and lasts a geometric number of steps.
-            begins = np.argwhere(generator.random(machine.shape) < self.outages / length)
-            for step, feature in begins:
-                machine[step : step + generator.geometric(1 / length), feature] = True
-        return np.where(lost, np.nan, values)
-
-
-def _machine_names(site: str, machines: int) -> Strings:
-    width = max(3, len(str(machines)))
-    return np.array([f"{site}-m{index:0{width}d}" for index in range(1, machines + 1)])
-
-
-def _last_running(running: np.ndarray[Any, np.dtype[np.bool_]], time: Floats) -> Floats:
-    """Return (M, S) the time of each machine's last row."""
-    last = running.shape[1] - 1 - np.argmax(running[:, ::-1], axis=1)
-    return np.broadcast_to(time[last][:, None], running.shape)
+        return by_time(rows, reach=self.reach, generator=generator, site=site)

@@ -1,10 +1,7 @@
-"""How generated machines wear, fail, are repaired, and what their sensors show.
+"""What the sensors of generated machines show: wear, load, heat, instruments and noise.
 
-Every machine has a latent wear per failure mode. Wear grows with load and temperature, at
-a speed drawn anew for every life, and by shocks; the life ends when one mode's wear
-crosses its own random limit. A repair resets all of it. Wear moves several sensors, late
-and steeply, in a pattern that belongs to the mode; load, heat, drifting instruments and
-noise move the same sensors without meaning anything.
+Wear moves several sensors, late and steeply, in a pattern that belongs to the mode; load,
+heat, drifting instruments and noise move the same sensors without meaning anything.
 
 Shapes: M machines, S steps of the plant's calendar, K modes, F sensors. Time in days.
 """
@@ -15,50 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedpdm.data.fleet_assets import AMBIENT, LACKS, LEVEL, RESPONSE, SENSORS, draw_kinds
+from fedpdm.data.fleet_calendar import Calendar, calendar, loads, persistent, regimes
+from fedpdm.data.fleet_dials import Dials
+from fedpdm.data.fleet_life import STEEPNESS, Course, live, pace
 from fedpdm.data.fleet_plant import Plant
-from fedpdm.data.rows import Bools, Floats, Ints
+from fedpdm.data.rows import Floats, Ints
 from fedpdm.keys import numpy_generator
-
-
-@dataclass(frozen=True)
-class Sensor:
-    """One sensor: its level at nominal load and 20 °C, and what moves it.
-
-    Attributes:
-        name: name with unit.
-        level: reading of a healthy machine, in the sensor's unit.
-        spread: a change that means something, in the same unit; all else is in spreads.
-        load: response to load, per 0.1 of the rating.
-        heat: response to the hall temperature, per 10 °C.
-        wear: (K,) response at the end of a life that ends by each of ``MODES``.
-    """
-
-    name: str
-    level: float
-    spread: float
-    load: float
-    heat: float
-    wear: tuple[float, ...]
-
-
-# fmt: off
-SENSORS = (
-    #                               level spread load  heat   bearing align drive cool lubric filter
-    Sensor("vibration_rms_mm_s",        3.2, 0.35,  0.3,  0.0,( 5.2,  5.6,  2.0,  0.0,  1.8,  0.0)),
-    Sensor("vibration_kurtosis",        3.3, 0.30,  0.1,  0.0,( 5.0, -1.5,  0.6,  0.0,  1.0,  0.0)),
-    Sensor("bearing_temperature_c",    58.0, 3.00,  0.4,  0.6,( 2.4,  2.0,  1.0,  4.8,  3.2,  1.2)),
-    Sensor("motor_current_a",          62.0, 4.00,  0.6,  0.1,( 0.8,  1.6,  4.8,  0.8,  1.8,  1.0)),
-    Sensor("oil_pressure_bar",          3.6, 0.22, -0.1, -0.8,( 0.0,  0.0,  0.0, -1.0, -4.8,  4.4)),
-    Sensor("acoustic_emission_db",     48.0, 3.00,  0.2,  0.0,( 4.0,  0.0,  0.8,  0.0,  4.0,  1.0)),
-    Sensor("coolant_flow_l_min",       36.0, 1.80,  0.1,  0.1,( 0.0,  0.0,  0.0, -5.2,  0.0,  0.0)),
-    Sensor("shaft_speed_rpm",        1480.0, 8.00, -0.3,  0.0,( 0.0,  0.0, -4.4, -0.4, -0.8, -0.8)),
-    Sensor("power_kw",                 34.0, 2.40,  0.7,  0.1,( 0.6,  1.6,  3.0,  1.0,  1.6,  2.0)),
-    Sensor("ambient_temperature_c",    20.0, 1.00,  0.0, 10.0,( 0.0,  0.0,  0.0,  0.0,  0.0,  0.0)),
-)
 
 # Harmless disturbances in spreads, each the twin of a failure mode: they move the same
 # sensors, in other proportions, and come and go within days. So a single reading tells
 # little; what tells is a pattern of several, and learning it takes examples.
+# fmt: off
 DISTURBANCES = (
     # days  vib   kurt  temp  amps   oil  sound  flow   rpm    kW  hall
     (1.5, ( 3.2,  2.1,  0.0,  1.4,  0.0,  2.1,  0.0, -0.7,  1.0, 0.0)),  # hard, uneven material
@@ -66,31 +31,24 @@ DISTURBANCES = (
     (8.0, ( 0.0,  0.0,  0.9, -0.7, -3.5,  1.4,  0.0,  0.0, -0.7, 0.0)),  # thin oil
     (1.0, ( 0.5,  0.0,  0.7,  3.5,  0.0,  0.0,  0.0, -3.2,  0.7, 0.0)),  # low grid voltage
 )
+RECIPE = ( 0.6,  0.4,  0.0,  0.8,  0.0,  0.6,  0.0,  1.2,  0.0, 0.0)  # lightest to heaviest
 # fmt: on
-AMBIENT = len(SENSORS) - 1
-
 NOMINAL_LOAD = 0.75
-LOAD_EXPONENT = np.array(
-    [1.6, 1.4, 1.8, 0.8, 1.2, 0.6]
-)  # how much each mode's wear speeds up with load
-HEAT_RATE = np.array([0.08, 0.05, 0.12, 0.30, 0.22, 0.10])  # … and per 10 °C, as an exponent
-QUALITY = 0.2  # log-normal spread of wear speed between lives
-SOUND = (0.15, 0.65)  # speed of the parts that are not a life's weak one, relative to it
-LIMIT = 0.02  # log-normal spread of the wear at which a part breaks
-SHOCK_EVERY = 40.0  # days between shocks of one mode
-SHOCK = 0.02  # mean wear of a shock
-STEEPNESS = 7.0  # wear w shows as (exp(7 w) - 1) / (exp(7) - 1)
 IDLE_SHARE = 0.4  # share of a fault's signature that shows without load
-DOWNTIME = (0.5, 3.0)  # days of repair
-
 FAST_NOISE = 0.15  # in spreads: of a single reading,
 SLOW_NOISE = 0.10  # of a process that forgets within days,
 DRIFT = 0.10  # and of an instrument that drifts over weeks
 SLOW_DAYS, DRIFT_DAYS = 1.0, 12.0
 MACHINE_OFFSET, PLANT_OFFSET = 0.10, 0.25  # in spreads: how instruments differ,
 PLANT_GAIN = 0.04  # log-normal
-LOAD_NOISE, LOAD_DAYS = 0.08, 2.0  # share of the load; orders come and go
-WEATHER, WEATHER_DAYS = 2.5, 3.0  # °C
+SHIFT_GAIN = 0.1  # log-normal gain per unit of heterogeneity.feature_shift
+CALIBRATED_DAYS = 180.0  # between two calibrations of a drifting instrument
+CONCEPT_DAYS = 180.0  # in which concept_drift changes signatures by its log-normal factor
+BLOCK = 16  # machines at a time, so that memory does not grow with the plant
+TABLE = {
+    key: np.array([getattr(sensor, key) for sensor in SENSORS])
+    for key in ("level", "spread", "load", "heat", "wear")
+}
 
 
 @dataclass(frozen=True)
@@ -98,154 +56,154 @@ class Telemetry:
     """What a plant's machines did on its whole calendar.
 
     Attributes:
-        time: (S,) days.
-        values: (M, S, F) readings in the sensors' units.
-        running: (M, S) false during repairs.
-        life: (M, S) number of the machine's life.
-        time_to_failure: (M, S) days to the failure that ends the life; NaN where none does.
-        wear: (M, S, K) latent wear as a share of what the part of this life can bear.
-        mode: (M, S) which of ``MODES`` ends the life; -1 where none does.
+        around: what the plant is exposed to.
+        values: (M, S, F) readings in the sensors' units; NaN for sensors a machine lacks.
+        courses: each machine's lives and wear.
+        load: (M, S) share of the rating.
+        regime: (M, S) which recipe runs.
+        kinds: (M,) positions in ``KINDS``.
     """
 
-    time: Floats
+    around: Calendar
     values: Floats
-    running: Bools
-    life: Ints
-    time_to_failure: Floats
-    wear: Floats
-    mode: Ints
+    courses: list[Course]
+    load: Floats
+    regime: Ints
+    kinds: Ints
 
 
-def operate(plant: Plant, site: str, seed: int, steps: int, step_days: float) -> Telemetry:
+def operate(
+    plant: Plant, site: str, seed: int, steps: int, step_days: float, dials: Dials | None = None
+) -> Telemetry:
     """Run a plant's machines for ``steps`` steps.
 
     A machine's draws are keyed by its number, so more machines leave the others alone.
     """
+    dials = dials or Dials()
+    whole, around = surroundings(plant, site, seed, steps, step_days)
+    bias = PLANT_OFFSET * whole.normal(size=len(SENSORS))
+    gain = np.exp(plant.calibration * PLANT_GAIN * whole.normal(size=len(SENSORS)))
+    gain[AMBIENT] = 1.0
+    shift, shift_gain = _shift(dials.feature_shift, site, seed)
+    gain *= shift_gain
+    changing, creep = _concept(dials.concept_drift, site, seed, around.time)
+    kinds = draw_kinds(
+        plant.assets,
+        [numpy_generator(seed, "fleet", site, n, "asset") for n in range(plant.machines)],
+    )
+    values = np.empty((plant.machines, steps, len(SENSORS)))
+    load = np.empty((plant.machines, steps))
+    regime = np.empty((plant.machines, steps), dtype=np.int64)
+    courses: list[Course] = []
+    for first in range(0, plant.machines, BLOCK):
+        numbers = range(first, min(first + BLOCK, plant.machines))
+        block = slice(numbers.start, numbers.stop)
+        each = [numpy_generator(seed, "fleet", site, number) for number in numbers]
+        load[block], regime[block], lived = run(
+            plant, site, seed, around, step_days, kinds, numbers, each
+        )
+        shown = np.stack([course.shown for course in lived])
+        reading = _faults(plant, shown, load[block], kinds[block])
+        if dials.concept_drift:
+            reading *= changing
+            reading += creep
+        if plant.regimes > 1:
+            place = regime[block] / (plant.regimes - 1) - 0.5
+            reading += place[..., None] * np.array(RECIPE)
+        reading += (load[block][..., None] - NOMINAL_LOAD) / 0.1 * TABLE["load"]
+        _disturb(reading, step_days, each)
+        reading += (around.ambient[:, None] - 20) / 10 * TABLE["heat"]
+        if plant.assets[0] < sum(plant.assets):
+            reading += LEVEL[kinds[block], None]
+        if dials.sensor_drift:
+            keys = [(seed, "fleet", site, n, "sensor drift") for n in numbers]
+            drawn = [numpy_generator(*key) for key in keys]
+            reading += dials.sensor_drift * _uncalibrated(around.time, drawn)
+        noise = plant.noise * _noise(reading.shape[1], step_days, each)
+        own = np.stack([g.normal(size=(1, len(SENSORS))) for g in each])
+        offset = plant.calibration * (MACHINE_OFFSET * own + bias)
+        offset[..., AMBIENT] = 0.0
+        offset[..., :AMBIENT] += shift[:AMBIENT]
+        values[block] = TABLE["level"] + TABLE["spread"] * gain * (reading + noise + offset)
+        courses += lived
+    values[..., :AMBIENT] = np.maximum(values[..., :AMBIENT], 0.0)
+    values[np.broadcast_to(LACKS[kinds][:, None], values.shape)] = np.nan
+    return Telemetry(around, values, courses, load, regime, kinds)
+
+
+def surroundings(
+    plant: Plant, site: str, seed: int, steps: int, step_days: float
+) -> tuple[np.random.Generator, Calendar]:
+    """Return the generator of what all machines share, and the plant's calendar."""
     time: Floats = np.arange(steps, dtype=np.float64) * step_days
     whole = numpy_generator(seed, "fleet", site)
-    each = [numpy_generator(seed, "fleet", site, number) for number in range(plant.machines)]
-    weather = persistent(whole.normal(size=(1, steps, 1)), step_days / WEATHER_DAYS)[0, :, 0]
-    ambient = _ambient(plant, time) + WEATHER * weather
-    orders = np.stack([g.normal(size=(steps, 1)) for g in each])
-    orders = persistent(orders, step_days / LOAD_DAYS)[:, :, 0]
-    load = np.clip(_load(plant, time) * (1 + LOAD_NOISE * orders), 0.05, 1.6)  # (M, S)
-    pace = _pace(plant, load, ambient) * step_days / plant.life_days
-    lives = [
-        _live(plant, pace[number], time, step_days, each[number])
-        for number in range(plant.machines)
+    return whole, calendar(plant, site, seed, time, step_days, whole)
+
+
+def run(
+    plant: Plant, site: str, seed: int, around: Calendar, step_days: float, kinds: Ints,
+    numbers: range, each: list[np.random.Generator],
+) -> tuple[Floats, Ints, list[Course]]:  # fmt: skip
+    """Return (M, S) load, (M, S) recipe and the course of the machines ``numbers``."""
+    steps = len(around.time)
+    keys = [numpy_generator(seed, "fleet", site, number, "regime") for number in numbers]
+    recipe = np.stack([regimes(plant, steps, step_days, generator) for generator in keys])
+    load = loads(plant, around, recipe, step_days, each)
+    wearing = pace(plant, load, around.ambient, around.planned) * step_days / plant.life_days
+    courses = [
+        live(plant, site, seed, n, int(kinds[n]), wearing[i], load[i], around.time, step_days, g)
+        for i, (n, g) in enumerate(zip(numbers, each, strict=True))
     ]
-    running, life, to_failure, wear, shown, mode = (
-        np.stack(column) for column in zip(*lives, strict=True)
-    )
-    values = _sense(plant, load, ambient, shown, step_days, whole, each)
-    return Telemetry(time, values, running, life, to_failure, wear, mode)
+    return load, recipe, courses
 
 
-def persistent(white: Floats, forgotten: float) -> Floats:
-    """Turn (M, S, F) white noise into AR(1) noise of unit variance.
-
-    Args:
-        white: standard normal draws.
-        forgotten: step length as a share of the correlation time.
-    """
-    keep = float(np.exp(-forgotten))
-    result = np.empty_like(white)
-    result[:, 0] = white[:, 0]
-    fresh = np.sqrt(1 - keep**2) * white
-    for step in range(1, white.shape[1]):
-        result[:, step] = keep * result[:, step - 1] + fresh[:, step]
-    return result
-
-
-def _ambient(plant: Plant, time: Floats) -> Floats:
-    """Return (S,) hall temperature without weather: warmest in mid July at three o'clock."""
-    yearly = np.cos(2 * np.pi * (time - 196) / 365)
-    daily = np.cos(2 * np.pi * (time - 15 / 24))
-    return plant.ambient_c + plant.ambient_yearly_c * yearly + plant.ambient_daily_c * daily
-
-
-def _load(plant: Plant, time: Floats) -> Floats:
-    """Return (S,) planned load as a share of the rating: day 0 is a Monday."""
-    daily = 1 + plant.daily_cycle * np.cos(2 * np.pi * (time - 13 / 24))
-    weekend = np.floor(time) % 7 >= 5
-    return plant.load * daily * np.where(weekend, 1 - plant.weekend, 1.0)
-
-
-def _pace(plant: Plant, load: Floats, ambient: Floats) -> Floats:
-    """Return (M, S, K) speed of wear, 1 in the regime that the plant's machines are built for."""
-    strain = (load / plant.load)[..., None] ** LOAD_EXPONENT
-    heat = np.exp((ambient - plant.ambient_c)[:, None] / 10 * HEAT_RATE)
-    return np.asarray(strain * heat)
-
-
-def _live(
-    plant: Plant, pace: Floats, time: Floats, step_days: float, generator: np.random.Generator
-) -> tuple[Bools, Ints, Floats, Floats, Floats, Ints]:
-    """Return the lives of one machine: ``Telemetry``'s columns, and (S, K) wear as it shows."""
-    steps, modes = pace.shape
-    # Shocks are drawn per step before lives are cut, so that they do not hang on them.
-    count = generator.poisson(step_days / SHOCK_EVERY, size=pace.shape)
-    shocks = count * generator.exponential(SHOCK, size=pace.shape)
-    running, life = np.zeros(steps, dtype=bool), np.zeros(steps, dtype=np.int64)
-    to_failure, mode = np.full(steps, np.nan), np.full(steps, -1, dtype=np.int64)
-    wear, shown = np.zeros((steps, modes)), np.zeros((steps, modes))
-    begin, number = 0, 0
-    while begin < steps:
-        weak = generator.choice(modes, p=plant.shares(float(time[begin])))
-        speed: Floats = np.asarray(generator.uniform(SOUND[0], SOUND[1], size=modes))
-        speed[weak] = 1.0
-        speed *= float(np.exp(generator.normal(0.0, QUALITY)))
-        limit = np.exp(generator.normal(0.0, LIMIT, size=modes))
-        age = generator.uniform(0.0, 0.9)  # the plant is older than its record
-        repair = generator.uniform(*DOWNTIME)
-        grown = np.cumsum(speed * pace[begin:] + shocks[begin:], axis=0)
-        grown += (age if number == 0 else 0.0) * speed / speed[weak]
-        strain = (grown / limit).max(axis=1)  # (S - begin,) rises
-        alive = int(np.searchsorted(strain, 1.0))
-        part = slice(begin, begin + alive)
-        running[part], life[part] = True, number
-        wear[part], shown[part] = grown[:alive] / limit, grown[:alive]
-        begin += alive
-        number += 1
-        if begin >= steps:
-            break
-        before = strain[alive - 1] if alive else 0.0
-        crossing = min(max((1.0 - before) / (strain[alive] - before), 0.0), 1.0)
-        failed = time[begin] - step_days * (1 - crossing)
-        to_failure[part] = np.maximum(failed - time[part], 0.0)
-        mode[part] = int(np.argmax(grown[alive] / limit))
-        # Where a step is longer than a repair, time must still go on.
-        begin = max(begin + 1, int(np.ceil((failed + repair) / step_days)))
-    return running, life, to_failure, wear, shown, mode
-
-
-def _sense(
-    plant: Plant, load: Floats, ambient: Floats, shown: Floats, step_days: float,
-    whole: np.random.Generator, each: list[np.random.Generator],
-) -> Floats:  # fmt: skip
-    """Return (M, S, F) readings."""
-    shape = (load.shape[1], len(SENSORS))
-    table = {
-        key: np.array([getattr(sensor, key) for sensor in SENSORS])
-        for key in ("level", "spread", "load", "heat", "wear")
-    }
+def _faults(plant: Plant, shown: Floats, load: Floats, kinds: Ints) -> Floats:
+    """Return (M, S, F) what wear adds to the readings, in spreads."""
     # A fault shows more under load; past its limit a part would be broken.
     visible = np.expm1(STEEPNESS * np.minimum(shown, 1.25)) / np.expm1(STEEPNESS)
     visible = visible * (IDLE_SHARE + (1 - IDLE_SHARE) * load / plant.load)[..., None]
-    reading = visible @ table["wear"].T
-    reading += (load[..., None] - NOMINAL_LOAD) / 0.1 * table["load"]
+    return np.asarray(visible @ TABLE["wear"].T * RESPONSE[kinds, None, None])
+
+
+def _disturb(reading: Floats, step_days: float, each: list[np.random.Generator]) -> None:
+    """Add the harmless disturbances to (M, S, F) readings, in place."""
     for days, pattern in DISTURBANCES:
-        white = np.stack([g.normal(size=(shape[0], 1)) for g in each])
+        white = np.stack([g.normal(size=(reading.shape[1], 1)) for g in each])
         reading += persistent(white, step_days / days) * np.array(pattern)
-    reading += (ambient[:, None] - 20) / 10 * table["heat"]
+
+
+def _noise(steps: int, step_days: float, each: list[np.random.Generator]) -> Floats:
+    """Return (M, S, F) noise: of single readings, within days, and drifting over weeks."""
+    shape = (steps, len(SENSORS))
     fast = np.stack([g.normal(size=shape) for g in each])
     slow = persistent(np.stack([g.normal(size=shape) for g in each]), step_days / SLOW_DAYS)
     drift = persistent(np.stack([g.normal(size=shape) for g in each]), step_days / DRIFT_DAYS)
-    noise = plant.noise * (FAST_NOISE * fast + SLOW_NOISE * slow + DRIFT * drift)
-    own = np.stack([g.normal(size=(1, shape[1])) for g in each])
-    offset = plant.calibration * (MACHINE_OFFSET * own + PLANT_OFFSET * whole.normal(size=shape[1]))
-    gain = np.exp(plant.calibration * PLANT_GAIN * whole.normal(size=shape[1]))
-    offset[..., AMBIENT], gain[AMBIENT] = 0.0, 1.0
-    values = table["level"] + table["spread"] * gain * (reading + noise + offset)
-    values[..., :AMBIENT] = np.maximum(values[..., :AMBIENT], 0.0)
-    return np.asarray(values)
+    return np.asarray(FAST_NOISE * fast + SLOW_NOISE * slow + DRIFT * drift)
+
+
+def _shift(amount: float, site: str, seed: int) -> tuple[Floats, Floats]:
+    """Return (F,) offsets in spreads and (F,) gains of a plant's sensors."""
+    generator = numpy_generator(seed, "fleet", site, "feature shift")
+    offset = amount * generator.normal(size=len(SENSORS))
+    gain = np.exp(amount * SHIFT_GAIN * generator.normal(size=len(SENSORS)))
+    gain[AMBIENT] = 1.0  # a thermometer in the hall is no part of a machine
+    return offset, gain
+
+
+def _concept(amount: float, site: str, seed: int, time: Floats) -> tuple[Floats, Floats]:
+    """Return (S, F) how faults show, relative to day 0, and (S, F) how far all levels crept."""
+    generator = numpy_generator(seed, "fleet", site, "concept drift")
+    how, far = generator.normal(size=(2, 1, len(SENSORS)))
+    elapsed = amount * time[:, None] / CONCEPT_DAYS
+    creep = 0.5 * elapsed * far
+    creep[:, AMBIENT] = 0.0
+    return np.exp(elapsed * how), creep
+
+
+def _uncalibrated(time: Floats, each: list[np.random.Generator]) -> Floats:
+    """Return (M, S, F) how far instruments have drifted since they were last calibrated."""
+    slope = np.stack([g.normal(size=(1, len(SENSORS))) for g in each])
+    phase = np.stack([g.uniform(0, CALIBRATED_DAYS, size=(1, len(SENSORS))) for g in each])
+    slope[..., AMBIENT] = 0.0
+    since = (time[:, None] + phase) % CALIBRATED_DAYS
+    return np.asarray(slope * since / 100.0)

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from fedpdm.data.fleet_archetypes import ARCHETYPES, SIZES
+from fedpdm.data.fleet_assets import KINDS, MODES, weak_shares
 from fedpdm.errors import ConfigError
 
-MODES = ("bearing", "alignment", "drive", "cooling", "lubrication", "filter")
-"""Ways in which a machine wears out, the same physics in every plant."""
+SCENARIOS = ("progressive", "sudden", "intermittent", "depletion", "communication")
+"""How a failure comes about; the last is one of the data link, and no machine fails."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ class Plant:
         change_day: from this day of the record on, repaired machines come back with the weak
             parts of ``modes_later``: other products, other suppliers.
         modes_later: the weights from then on; all 0 for no change.
+        archetype: name of the bundle of settings (``ARCHETYPES``) that the others start from.
+        size: class that ``machines`` is drawn from (``SIZES``, or ``mixed``); empty: as given.
+        assets: weight of each kind of machine (``KINDS``, in that order).
+        scenarios: weight of each of ``SCENARIOS``: how a life goes. The weight of
+            ``communication`` counts failures of the data link per life.
+        shifts: eight-hour shifts of a working day from six o'clock on; 0: no shifts.
+        holidays: closed days per year.
+        regimes: how many products or recipes a machine changes between.
+        service_days: days between planned services, which renew a machine; 0: none.
     """
 
     industry: str = "general"
@@ -50,12 +61,24 @@ class Plant:
     modes: tuple[float, ...] = (1.0,) * len(MODES)
     change_day: float = 0.0
     modes_later: tuple[float, ...] = (0.0,) * len(MODES)
+    archetype: str = ""
+    size: str = ""
+    assets: tuple[float, ...] = (1.0, *(0.0,) * (len(KINDS) - 1))
+    scenarios: tuple[float, ...] = (1.0, *(0.0,) * (len(SCENARIOS) - 1))
+    shifts: int = 0
+    holidays: int = 0
+    regimes: int = 1
+    service_days: float = 0.0
 
-    def shares(self, day: float) -> tuple[float, ...]:
-        """Return (K,) how likely each mode is the weak part of a life that begins on ``day``."""
+    def shares(self, day: float, kind: int = 0) -> tuple[float, ...]:
+        """Return (K,) how likely each mode is the weak part of a life that begins on ``day``.
+
+        Args:
+            day: of the record.
+            kind: of the machine, a position in ``KINDS``.
+        """
         changed = sum(self.modes_later) > 0 and day >= self.change_day
-        weights = self.modes_later if changed else self.modes
-        return tuple(weight / sum(weights) for weight in weights)
+        return weak_shares(self.modes_later if changed else self.modes, kind)
 
 
 # Smallest and largest sensible value of every number.
@@ -71,7 +94,18 @@ RANGES: dict[str, tuple[float, float]] = {
     "noise": (0, math.inf),
     "calibration": (0, math.inf),
     "change_day": (0, math.inf),
+    "shifts": (0, 3),
+    "holidays": (0, 200),
+    "regimes": (1, 10),
+    "service_days": (0, math.inf),
 }
+WEIGHTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "modes": (MODES, "way of failing"),
+    "modes_later": (MODES, "way of failing"),
+    "assets": (KINDS, "kind of machine"),
+    "scenarios": (SCENARIOS, "scenario"),
+}
+"""Settings that are weights by name: the names, and what one is called."""
 
 
 def plant_settings(site: str, settings: Mapping[str, Any] | None) -> Plant:
@@ -84,26 +118,34 @@ def plant_settings(site: str, settings: Mapping[str, Any] | None) -> Plant:
     if not isinstance(given, Mapping):
         raise ConfigError(f"sites.{site}={given} must be a block of settings, e.g. machines: 20")
     known = [field.name for field in fields(Plant)]
-    values: dict[str, Any] = {}
-    for key, value in given.items():
-        where = f"sites.{site}.{key}"
+    for key in given:
         if key not in known:
             raise ConfigError(
-                f"{where} is no setting of a generated plant{_close(str(key), known)}; there are "
-                f"{', '.join(known)} (a plant with files of its own needs data=files)"
+                f"sites.{site}.{key} is no setting of a generated plant{_close(str(key), known)}; "
+                f"there are {', '.join(known)} (a plant with files of its own needs data=files)"
             )
-        if key == "industry":
-            values[key] = str(value)
-        elif key == "modes":
-            values[key] = _modes(where, value)
-        elif key == "modes_later":
-            values[key] = _modes(where, value) if value is not None else Plant.modes_later
-        elif key == "machines" and (isinstance(value, bool) or not isinstance(value, int)):
-            raise ConfigError(f"{where}={value} must be a whole number of at least 1")
-        else:
-            low, high = RANGES[key]
-            values[key] = type(getattr(Plant, key))(number(where, value, low, high))
-    return Plant(**values)
+    own = {key: value for key, value in given.items() if value is not None}
+    if "archetype" in own:
+        archetype = _one_of(f"sites.{site}.archetype", own["archetype"], list(ARCHETYPES))
+        # Who counts the machines does not ask for a size to be drawn.
+        counted = ("size",) if "machines" in own else ()
+        own = {k: v for k, v in ARCHETYPES[archetype].items() if k not in counted} | own
+    return Plant(**{key: _checked(f"sites.{site}.{key}", key, own[key]) for key in own})
+
+
+def _checked(where: str, key: str, value: object) -> Any:
+    if key in ("industry", "archetype"):
+        return str(value)
+    if key == "size":
+        return _one_of(where, value, [*SIZES, "mixed"])
+    if key in WEIGHTS:
+        return weights(where, value, *WEIGHTS[key])
+    low, high = RANGES[key]
+    if isinstance(getattr(Plant, key), int):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(f"{where}={value} must be a whole number of at least {low:g}")
+        return int(number(where, value, low, high))
+    return number(where, value, low, high)
 
 
 def number(where: str, value: object, low: float, high: float = math.inf) -> float:
@@ -115,19 +157,40 @@ def number(where: str, value: object, low: float, high: float = math.inf) -> flo
     return float(value)  # type: ignore[arg-type]
 
 
-def _modes(where: str, value: object) -> tuple[float, ...]:
+def weights(where: str, value: object, names: tuple[str, ...], what: str) -> tuple[float, ...]:
+    """Return one weight per name from a mapping, or raise ConfigError at ``where``.
+
+    Args:
+        where: key for the message.
+        value: weights by name; names that are left out get 0.
+        names: those that exist.
+        what: what a name is called in messages.
+    """
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}={value} must give weights, e.g. {{bearing: 2, cooling: 1}}")
-    for mode in value:
-        if mode not in MODES:
+        example = f"{{{names[0]}: 2, {names[1]}: 1}}"
+        raise ConfigError(f"{where}={value} must give weights by name, e.g. {example}")
+    for name in value:
+        if name not in names:
             raise ConfigError(
-                f"{where}.{mode} is no way of failing{_close(str(mode), list(MODES))}; there are "
-                f"{', '.join(MODES)}"
+                f"{where}.{name} is no {what}{_close(str(name), list(names))}; there are "
+                f"{', '.join(names)}"
             )
-    weights = tuple(number(f"{where}.{mode}", value.get(mode, 0), 0) for mode in MODES)
-    if sum(weights) <= 0:
-        raise ConfigError(f"{where}: at least one of {', '.join(MODES)} needs a weight above 0")
-    return weights
+    found = tuple(number(f"{where}.{name}", value.get(name, 0), 0) for name in names)
+    # A link that fails makes no life: one of the others must.
+    lives = found[:-1] if names == SCENARIOS else found
+    if sum(lives) <= 0:
+        some = ", ".join(names[: len(lives)])
+        raise ConfigError(f"{where}: at least one of {some} needs a weight above 0")
+    return found
+
+
+def _one_of(where: str, value: object, known: list[str]) -> str:
+    if value not in known:
+        raise ConfigError(
+            f"{where}={value} does not exist{_close(str(value), known)}; there are "
+            f"{', '.join(known)}"
+        )
+    return str(value)
 
 
 def _close(name: str, known: list[str]) -> str:

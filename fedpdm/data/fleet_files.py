@@ -1,0 +1,272 @@
+"""A generated fleet as a folder of files, and reading it back.
+
+    FOLDER/summary.json             settings, counts, gates, sha256 of every file
+    FOLDER/plants/detroit.parquet   machine, time (days), one column per sensor
+    FOLDER/logs/detroit.csv         machine, time, kind (failure | maintenance), downtime_days
+    FOLDER/exogenous/…              time, weather, hall temperature, planned load, working
+    FOLDER/truth/detroit.parquet    per row: wear per mode, mode, scenario, asset, load, …
+    FOLDER/truth/detroit-lives.csv  per life: when, how it ended, of what, which scenario
+
+Nothing below ``truth/`` is needed to train, and none of it may be used to. Numbers are
+written so that they read back to the bit, in Parquet and in CSV.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedpdm.data.checks import sha256_of
+from fedpdm.data.fleet_life import FAILURE, MAINTENANCE
+from fedpdm.data.fleet_log import Log
+from fedpdm.data.rows import Floats, Strings
+from fedpdm.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from fedpdm.data.fleet_record import Latent, Record
+
+FORMAT = 1
+SUMMARY = "summary.json"
+Columns = dict[str, Any]
+
+
+def write_plant(folder: Path, site: str, made: Record, csv: bool) -> list[str]:
+    """Write one plant's files below ``folder``; return their paths, relative to it."""
+    suffix = "csv" if csv else "parquet"
+    latent, around = made.latent, made.around
+    readings: Columns = {"machine": made.machine, "time": made.time}
+    readings |= dict(zip(made.features, made.values.T, strict=True))
+    modes = np.array([*latent.modes, "none"])
+    truth: Columns = {"machine": made.machine, "time": made.time}
+    truth |= {f"wear_{name}": wear for name, wear in zip(latent.modes, latent.wear.T, strict=True)}
+    truth |= {
+        "mode": modes[latent.mode],
+        "scenario": np.array(latent.scenarios)[latent.scenario],
+        "asset": np.array(latent.kinds)[latent.kind],
+        "load": latent.load,
+        "regime": latent.regime,
+        "link_down": latent.link_down.astype(np.int64),
+    }
+    time, lives = around.time, made.lives
+    tables: dict[str, Columns] = {
+        f"plants/{site}.{suffix}": readings,
+        f"logs/{site}.csv": {
+            "machine": made.log.machine,
+            "time": made.log.time,
+            "kind": np.where(made.log.failure, FAILURE, MAINTENANCE),
+            "downtime_days": made.log.downtime,
+        },
+        f"exogenous/{site}.{suffix}": {
+            "time": time,
+            "weather_c": around.weather,
+            "hall_temperature_c": around.ambient,
+            "planned_load": around.planned,
+            "working": around.working.astype(np.int64),
+        },
+        f"truth/{site}.{suffix}": truth,
+        f"truth/{site}-lives.csv": {
+            "machine": np.array([name for name, _, _ in lives], dtype=np.str_),
+            "life": np.array([number for _, number, _ in lives], dtype=np.int64),
+            "begin": np.array([time[life.begin] for _, _, life in lives], dtype=np.float64),
+            "end": np.array([life.time for _, _, life in lives], dtype=np.float64),
+            "ended_by": np.array([life.end for _, _, life in lives], dtype=np.str_),
+            "mode": np.array([latent.modes[life.mode] for _, _, life in lives], dtype=np.str_),
+            "scenario": np.array(
+                [latent.scenarios[life.scenario] for _, _, life in lives], dtype=np.str_
+            ),
+            "wear_before_jump": np.array([life.onset for _, _, life in lives], dtype=np.float64),
+        },
+    }
+    for path, columns in tables.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        write_table(folder / path, columns)
+    return list(tables)
+
+
+def write_table(path: Path, columns: Columns) -> None:
+    """Write columns as CSV or Parquet by the path's ending; NaN becomes an empty cell."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    arrays = {}
+    for name, values in columns.items():
+        if values.dtype.kind == "U":  # few different names, many rows: written once each
+            known, index = np.unique(values, return_inverse=True)
+            words = pa.array(known.tolist(), pa.string())
+            encoded = pa.DictionaryArray.from_arrays(pa.array(index.astype(np.int32)), words)
+            arrays[name] = encoded.cast(pa.string()) if path.suffix == ".csv" else encoded
+        else:
+            arrays[name] = pa.array(np.ascontiguousarray(values), from_pandas=True)
+    table = pa.table(arrays)
+    if path.suffix == ".csv":
+        pa.csv.write_csv(table, path, pa.csv.WriteOptions(quoting_style="none"))
+    else:
+        # Readings are noise to the last digit: looking for repeated ones costs time, not bytes.
+        words = [name for name, values in columns.items() if values.dtype.kind == "U"]
+        pa.parquet.write_table(
+            table, path, compression="zstd", compression_level=1, use_dictionary=words,
+            store_schema=False,
+        )  # fmt: skip
+
+
+def read_table(path: Path, numbers: list[str], words: list[str]) -> Columns:
+    """Return the named columns of a table that ``write_table`` wrote: float64, and text.
+
+    Raises:
+        DataError: it is missing, damaged, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    try:
+        if path.suffix == ".csv":
+            types = dict.fromkeys(numbers, pa.float64()) | dict.fromkeys(words, pa.string())
+            options = pa.csv.ConvertOptions(
+                column_types=types, include_columns=[*words, *numbers], strings_can_be_null=False
+            )
+            table = pa.csv.read_csv(path, convert_options=options)
+        else:
+            table = pa.parquet.read_table(path, columns=[*words, *numbers])
+        found: Columns = {
+            name: table[name].to_numpy().astype(np.float64, copy=False) for name in numbers
+        }
+        found |= {name: _words(table[name]) for name in words}
+        return found
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: generate the fleet again") from None
+    except (pa.ArrowException, OSError, KeyError) as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} cannot be read ({cause}): generate the fleet again") from None
+
+
+def _words(column: Any) -> Strings:
+    encoded = column.combine_chunks().dictionary_encode()
+    if hasattr(encoded, "combine_chunks"):
+        encoded = encoded.combine_chunks()
+    known = np.array(encoded.dictionary.to_pylist(), dtype=np.str_)
+    if len(known) == 0:
+        return np.zeros(0, dtype=np.str_)
+    return np.asarray(known[encoded.indices.to_numpy()])
+
+
+class FleetFolder:
+    """A folder that ``python -m fedpdm.data generate`` wrote.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        DataError: it is not there, or its summary is not one of ours.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        try:
+            self.summary: dict[str, Any] = json.loads((self.path / SUMMARY).read_text("utf-8"))
+            form = self.summary["format"]
+            self.files: dict[str, str] = self.summary["files"]
+            self.plants: dict[str, Any] = self.summary["settings"]["plants"]
+        except FileNotFoundError:
+            raise DataError(
+                f"data.path={path} holds no {SUMMARY}: name a folder that "
+                "'python -m fedpdm.data generate' wrote, or leave data.path out"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.path / SUMMARY} cannot be read ({type(error).__name__}): generate the "
+                "fleet again"
+            ) from None
+        if form != FORMAT:
+            raise DataError(
+                f"{self.path / SUMMARY} has format {form}, this version of fedpdm reads {FORMAT}: "
+                "generate the fleet again"
+            )
+
+    def require(self, settings: Mapping[str, Any], plants: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse settings other than those that the folder was made with.
+
+        Raises:
+            ConfigError: names the first key that differs, or a plant that is not there.
+        """
+        made = dict(self.summary["settings"]["data"])
+        wanted = json.loads(json.dumps(dict(settings)))
+        for site, plant in plants.items():
+            if site not in self.plants:
+                raise ConfigError(
+                    f"data.path={self.path} has no plant {site}; there are {', '.join(self.plants)}"
+                )
+            pairs = json.loads(json.dumps(dict(plant)))
+            wanted |= {f"sites.{site}.{key}": value for key, value in pairs.items()}
+            made |= {f"sites.{site}.{key}": value for key, value in self.plants[site].items()}
+        for key, value in wanted.items():
+            if value != made.get(key):
+                raise ConfigError(
+                    f"{key}={value}, but the files in {self.path} were generated with "
+                    f"{made.get(key)}: give the settings of the command in its {SUMMARY}, or "
+                    "generate another fleet"
+                )
+
+    def readings(self, site: str, features: tuple[str, ...]) -> tuple[Strings, Floats, Floats, Log]:
+        """Return (R,) machine, (R,) time, (R, F) values and the log of a plant."""
+        table = read_table(self._checked("plants", site), ["time", *features], ["machine"])
+        log = read_table(
+            self._checked("logs", site), ["time", "downtime_days"], ["machine", "kind"]
+        )
+        values = np.stack([table[name] for name in features], axis=1)
+        events = Log(log["machine"], log["time"], log["kind"] == FAILURE, log["downtime_days"])
+        return table["machine"], table["time"], values, events
+
+    def latent(self, site: str) -> Latent:
+        """Return the truth behind the rows of a plant."""
+        from fedpdm.data.fleet_assets import KINDS, MODES
+        from fedpdm.data.fleet_plant import SCENARIOS
+        from fedpdm.data.fleet_record import Latent
+
+        wear = [f"wear_{name}" for name in MODES]
+        numbers, words = [*wear, "load", "regime", "link_down"], ["mode", "scenario", "asset"]
+        table = read_table(self._checked("truth", site), numbers, words)
+
+        def positions(column: str, names: tuple[str, ...]) -> Any:
+            known = {name: index for index, name in enumerate(names)} | {"none": -1}
+            words, index = np.unique(table[column], return_inverse=True)
+            return np.array([known[word] for word in words.tolist()], dtype=np.int64)[index]
+
+        return Latent(
+            modes=MODES,
+            wear=np.stack([table[name] for name in wear], axis=1),
+            mode=positions("mode", MODES),
+            scenarios=SCENARIOS,
+            scenario=positions("scenario", SCENARIOS),
+            kinds=KINDS,
+            kind=positions("asset", KINDS),
+            load=table["load"],
+            regime=table["regime"].astype(np.int64),
+            link_down=table["link_down"] > 0,
+        )
+
+    def _checked(self, kind: str, site: str) -> Path:
+        """Return the path of a plant's file, if it is still the one that was generated."""
+        for suffix in ("parquet", "csv"):
+            name = f"{kind}/{site}.{suffix}"
+            if name in self.files:
+                path = self.path / name
+                try:
+                    same = sha256_of(path) == self.files[name]
+                except OSError as error:
+                    raise DataError(
+                        f"{site}: {path} cannot be read ({error.strerror}): generate the fleet "
+                        "again"
+                    ) from None
+                if not same:
+                    raise DataError(
+                        f"{site}: {path} is not as it was generated (its sha256 differs): generate "
+                        "the fleet again, or read your own files with data=files"
+                    )
+                return path
+        raise DataError(f"{site}: {self.path / SUMMARY} lists no file of kind {kind}")
