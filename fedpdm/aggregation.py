@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from flwr.app import Message
@@ -100,16 +100,23 @@ class Vectors:
         self._weight += weight
         self._sum += np.multiply(vector, weight, out=self._scratch, dtype=np.float64)
 
-    def mean(self) -> Arrays | None:
-        """Return the mean in the parameters' own types, or None if nothing has weight."""
+    def exact(self) -> Arrays | None:
+        """Return the mean in float64, or None if nothing has weight."""
         if self._weight <= 0:
             return None
         mean, begin, result = self._sum / self._weight, 0, {}
         for name, array in self._sent.items():
             end = begin + array.size
-            result[name] = mean[begin:end].reshape(array.shape).astype(array.dtype)
+            result[name] = mean[begin:end].reshape(array.shape)
             begin = end
         return result
+
+    def mean(self) -> Arrays | None:
+        """Return the mean in the parameters' own types, or None if nothing has weight."""
+        exact = self.exact()
+        if exact is None:
+            return None
+        return {name: exact[name].astype(array.dtype) for name, array in self._sent.items()}
 
 
 class WeightedMean:
@@ -146,6 +153,57 @@ class WeightedMean:
             name: np.asarray(self._largest[name] if name in self._largest else means[name], dtype)
             for name, dtype in self._dtypes.items()
         }
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A round's updates after they were added up one by one.
+
+    Attributes:
+        plants: what each of them reported, in site order.
+        weight: the sum of their weights.
+        mean: the weighted mean of their parameters, in float64.
+        means: the same of each further record that they sent.
+    """
+
+    plants: Sequence[Mapping[str, float]]
+    weight: float
+    mean: Arrays
+    means: Mapping[str, Arrays]
+
+
+@runtime_checkable
+class AddsUp(Protocol):
+    """A strategy that needs of a round's updates only weighted sums, so that none is kept."""
+
+    @property
+    def replies(self) -> Sequence[str]:
+        """Records that plants send beside their parameters, with the same names and shapes."""
+
+    def weight(self, metrics: Mapping[str, float]) -> float:
+        """Return the weight of a plant from what it reported; may raise what it likes."""
+
+    def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
+        """Return the new parameters from those that were sent and the sums of the replies."""
+
+
+class MeanByExamples:
+    """Flower's FedAvg: the mean weighted by examples."""
+
+    replies: Sequence[str] = ()
+
+    def weight(self, metrics: Mapping[str, float]) -> float:
+        return metrics[EXAMPLES]
+
+    def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
+        return sums.mean
+
+
+def adds_up(strategy: Strategy) -> AddsUp | None:
+    """Return how a strategy's updates are added up as they come; None if it needs them all."""
+    if is_weighted_mean(strategy):
+        return MeanByExamples()
+    return strategy if isinstance(strategy, AddsUp) else None
 
 
 def is_weighted_mean(strategy: Strategy) -> bool:

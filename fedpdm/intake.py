@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 
-from fedpdm.aggregation import Update, Vectors, WeightedMean, mismatch, not_finite
+from fedpdm.aggregation import (
+    AddsUp,
+    Sums,
+    Update,
+    Vectors,
+    WeightedMean,
+    mismatch,
+    not_finite,
+)
 from fedpdm.engines.flower import array_record, wire_bytes
 from fedpdm.messages import ARRAYS, BUFFERS, EXAMPLES, METRICS, Arrays, arrays_in, metrics_in
 
@@ -29,7 +38,7 @@ class Intake:
             shape, or hold NaN or infinity.
         buffers: the buffers that were sent beside them.
         note: where refusals go.
-        streaming: add the parameters up at once and keep none. Else every accepted reply is
+        adding: how to add updates up at once and keep none. None: every accepted reply is
             kept, for a strategy that needs all of them.
 
     Attributes:
@@ -38,11 +47,15 @@ class Intake:
         bytes_up: serialised size of the replies.
     """
 
-    def __init__(self, parameters: Arrays, buffers: Arrays, note: Note, streaming: bool) -> None:
+    def __init__(
+        self, parameters: Arrays, buffers: Arrays, note: Note, adding: AddsUp | None
+    ) -> None:
         self._expected, self._expected_buffers = parameters, buffers
         self._note = note
         self._vectors = Vectors(parameters)
-        self._streaming = streaming
+        self._adding = adding
+        self._records = {name: Vectors(parameters) for name in (adding.replies if adding else ())}
+        self._weight = 0.0
         self._buffers = WeightedMean()
         self.updates: list[Update] = []
         self.answers = 0
@@ -57,15 +70,20 @@ class Intake:
         self.bytes_up += wire_bytes([reply.content])
         try:
             arrays, buffers = arrays_in(reply.content, ARRAYS), arrays_in(reply.content, BUFFERS)
+            records = {name: arrays_in(reply.content, name) for name in self._records}
             metrics = metrics_in(reply.content)
-            weight = metrics[EXAMPLES]
+            examples = metrics[EXAMPLES]
+            weight = self._adding.weight(metrics) if self._adding else examples
         except Exception as error:  # whatever a plant sends, the others' round goes on
             reason = f"it cannot be read ({type(error).__name__}: {error})"
             self._note("refused", f"{site}: update refused, {reason}", site)
             return
         flaw = mismatch(arrays, self._expected) or mismatch(buffers, self._expected_buffers)
-        if not 0 <= weight <= MOST_EXAMPLES:  # NaN is neither
-            flaw = flaw or f"its {EXAMPLES} is {weight}"
+        flaw = flaw or self._odd_record(records)
+        if not 0 <= examples <= MOST_EXAMPLES:  # NaN is neither
+            flaw = flaw or f"its {EXAMPLES} is {examples}"
+        if not 0 <= weight <= MOST_EXAMPLES:
+            flaw = flaw or f"its weight is {weight}"
         norm = 0.0
         if flaw is None:
             vector = self._vectors.of(arrays)
@@ -76,15 +94,31 @@ class Intake:
         if flaw is not None:
             self._note("refused", f"{site}: update refused, {flaw}", site)
             return
-        update = Update(site, metrics, norm, None if self._streaming else copied(reply))
+        update = Update(site, metrics, norm, copied(reply) if self._adding is None else None)
         self.updates.append(update)
         self._buffers.add(buffers, update.examples)
-        if self._streaming:
-            self._vectors.add(vector, update.examples)
+        if self._adding is None:
+            return
+        self._weight += weight
+        self._vectors.add(vector, weight)
+        for name, sums in self._records.items():
+            sums.add(sums.of(records[name]), weight)
 
-    def mean(self) -> Arrays | None:
-        """Return the weighted mean of the parameters, if this intake was streaming."""
-        return self._vectors.mean() if self._streaming else None
+    def _odd_record(self, records: Mapping[str, Arrays]) -> str | None:
+        """Return what is wrong with the records beside the parameters, or None."""
+        for name, arrays in records.items():
+            flaw = mismatch(arrays, self._expected) or not_finite(arrays)
+            if flaw is not None:
+                return f"in its {name} {flaw}"
+        return None
+
+    def sums(self) -> Sums | None:
+        """Return what was added up; None if nothing was, or nothing had weight."""
+        mean = self._vectors.exact()
+        if self._adding is None or mean is None:
+            return None
+        means = {name: found for name, v in self._records.items() if (found := v.exact())}
+        return Sums([update.metrics for update in self.updates], self._weight, mean, means)
 
     def buffers(self) -> Arrays | None:
         """Return the plants' buffers combined, or None if nobody sent any."""

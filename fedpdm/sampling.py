@@ -39,7 +39,8 @@ def scaler_plants(sites: int, seed: int) -> list[int]:
 def take_over_sampling(strategy: Strategy, sites: int) -> float:
     """Make the strategy use every node it is shown, and return the fraction it was set to.
 
-    Flower's minimum of two nodes would make it wait for ever with one plant.
+    Flower's minimum of two nodes would make it wait for ever with one plant. A strategy with
+    an attribute ``plants`` is told how many there are behind the sample.
 
     Raises:
         ConfigError: the fraction is out of range, or the strategy needs more plants.
@@ -63,4 +64,6 @@ def take_over_sampling(strategy: Strategy, sites: int) -> float:
     }.items():  # fmt: skip
         if hasattr(strategy, name):
             setattr(strategy, name, value)
+    if hasattr(strategy, "plants"):  # what it is shown is a sample: some count all
+        strategy.plants = sites
     return fraction

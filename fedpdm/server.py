@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.exception import AggregationError
 from flwr.serverapp.strategy import Strategy
 
-from fedpdm.aggregation import Update, is_weighted_mean
+from fedpdm.aggregation import Update, adds_up
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.flower import pack_state, unpack_state, wire_bytes
 from fedpdm.engines.machine import keep_memory
@@ -40,6 +40,8 @@ from fedpdm.models.monitor import MonitorSettings, RoundMonitor
 from fedpdm.outcomes import as_accepted, best_round, describe, judged_loss, outliers
 from fedpdm.roster import LocalRoster, Roster
 from fedpdm.sampling import seeded_sample, take_over_sampling
+from fedpdm.strategies.halves import ServerHalf
+from fedpdm.strategies.memory import forget
 from fedpdm.strategies.state import capture, restore
 from fedpdm.tasks import Task
 
@@ -133,10 +135,27 @@ class RoundLoop:
         if self.history.head() is None:
             self._commit_initial()
         self._return_to_head()
+        self._start_anew_with_supernodes()
         with settled():
             while self._head.round < self.rounds:
                 self._round(self._head.round + 1)
                 self._refuse_to_learn_nothing()
+
+    def _start_anew_with_supernodes(self) -> None:
+        """Tell a strategy that is resumed with plants whose supernodes remember nothing of it.
+
+        Flower keeps a plant's state for one submitted run; a resumed one is another.
+        """
+        strategy, local = self.strategy, isinstance(self._exchange.grid, KeepsStates)
+        if local or not self._head.round or not isinstance(strategy, ServerHalf):
+            return
+        if strategy.client.groups:
+            strategy.forget_plants()
+            message = (
+                f"{type(strategy).__name__} goes on from these weights without its corrections: "
+                "the plants' supernodes forgot theirs when the last run ended"
+            )
+            self.history.note({"kind": "warning", "round": self._head.round, "message": message})
 
     def _scaler_of_all(self) -> Scaler:
         """Return the scaler made of the plants' sums; who did not send any is an event."""
@@ -179,11 +198,13 @@ class RoundLoop:
             lambda grid: self.strategy.configure_train(number, parameters, config, grid),
             self._buffers,
         )  # fmt: skip
-        intake = Intake(self._arrays, self._buffers, note, is_weighted_mean(self.strategy))
+        intake = Intake(self._arrays, self._buffers, note, adds_up(self.strategy))
+        states = dict(grid.states) if isinstance(grid := self._exchange.grid, KeepsStates) else {}
         self._exchange.hear(asked, note, intake.take)
         if intake.answers == 0:
             reasons = "; ".join(event["message"] for event in events)
             raise SiteError(f"round {number}: every plant failed ({reasons})")
+        self._unlearn({*sampled} - {update.site for update in intake.updates}, states)
         arrays = self._aggregate(number, intake, len(sampled), note)
         buffers = intake.buffers() or self._buffers
 
@@ -220,13 +241,30 @@ class RoundLoop:
 
     def _aggregate(self, number: int, intake: Intake, asked: int, note: Note) -> Arrays:
         """Return the new parameters, of the dtypes of the old ones."""
-        new = intake.mean()
-        if new is None and intake.messages():
+        new, sums, adding = None, intake.sums(), adds_up(self.strategy)
+        if adding is not None and sums is not None:
+            new = adding.combine(number, self._arrays, sums)
+        elif intake.messages():
             new = self._combine(number, intake.messages(), asked, note)
         if new is None:
             note("warning", f"no new model in round {number}: the last one stays")
             return self._arrays
         return {name: new[name].astype(old.dtype) for name, old in self._arrays.items()}
+
+    def _unlearn(self, sites: Iterable[str], before: Mapping[str, RecordDict]) -> None:
+        """Let plants whose update does not count forget what a strategy made of the round.
+
+        The server's half knows nothing of it, and the two must agree. Supernodes keep their
+        states to themselves; there such a plant is ahead by one round.
+        """
+        if not isinstance(grid := self._exchange.grid, KeepsStates):
+            return
+        for site in sites:
+            if (state := grid.states.get(site)) is not before.get(site):
+                assert state is not None
+                forget(state, before.get(site))
+                if not len(state) and site not in before:
+                    del grid.states[site]
 
     def _combine(
         self, number: int, replies: list[Message], asked: int, note: Note

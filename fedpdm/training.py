@@ -6,8 +6,9 @@ differ in nothing but data and initial weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +23,26 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 GradientTerm = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 """Adds a strategy's local term to ``parameter.grad``, given parameters and received ones."""
+
+Memory = Mapping[str, Sequence[Tensor]]
+"""What a plant remembers for a strategy: groups by name, in each a tensor per parameter."""
+
+
+@runtime_checkable
+class PlantTerm(Protocol):
+    """A term that differs from plant to plant, because each remembers something else."""
+
+    @property
+    def key(self) -> str:
+        """Under which the plant's memory for it is kept."""
+
+    def term(self, received: Sequence[Tensor], memory: Memory) -> GradientTerm | None:
+        """Return the term of a plant, or of K plants at once.
+
+        Args:
+            received: the received parameters.
+            memory: tensors of the parameters' shapes; for K plants with a first dimension K.
+        """
 
 
 @dataclass(frozen=True)
@@ -61,6 +82,19 @@ class TrainingSettings:
     def rate(self, epoch: int) -> float:
         """Return the learning rate of a global epoch, counted from 0."""
         return float(self.learning_rate * self.gamma ** (epoch // self.step_size))
+
+    def rates(self, count: int, epochs: int, first_epoch: int = 0) -> list[float]:
+        """Return the learning rate of every step that ``fit`` makes on ``count`` examples."""
+        steps = len(batch_sizes(count, self.batch_size))
+        return [self.rate(first_epoch + epoch) for epoch in range(epochs) for _ in range(steps)]
+
+
+def batch_sizes(count: int, size: int) -> list[int]:
+    """Return the sizes of the batches that ``batches`` makes of ``count`` examples."""
+    full, rest = divmod(count, size)
+    if rest == 1 and full:
+        return [size] * (full - 1) + [size + 1]
+    return [size] * full + ([rest] if rest else [])
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -102,7 +136,11 @@ def fit(
         key: what the shuffling and the dropout are drawn for, e.g. ("train", site, round, 0).
         epochs: passes over the data.
         first_epoch: global number of the first pass, for the learning rate.
-        terms: strategy terms added to the gradient (before clipping).
+        terms: strategy terms, added to the gradient before clipping. What is clipped is the
+            step: where the sum of gradient and term is zero, clipping leaves it zero, so a
+            term that corrects a plant's drift stops where it should. Had the gradient been
+            clipped before the term is added, plants whose own gradient is long at the common
+            optimum would be pulled less than their share, and all would stop elsewhere.
         after_epoch: called with the number of finished passes.
 
     Returns:

@@ -64,6 +64,14 @@ def named(overrides: Sequence[str]) -> Strategy:
 
 
 @functools.cache
+def training_of(strategy: str) -> dict[str, Any]:
+    """Return the optimizer that a strategy's yaml asks for, and a rate to go with it."""
+    chosen = compose([f"strategy={strategy}"]).training
+    rate = chosen.learning_rate if chosen.optimizer == "sgd" else 5e-3
+    return {"optimizer": chosen.optimizer, "learning_rate": rate}
+
+
+@functools.cache
 def yaml_of(overrides: tuple[str, ...]) -> Any:
     """Return the strategy's yaml; composing takes longer than a tiny round."""
     return compose(overrides).strategy
@@ -107,8 +115,9 @@ def federate(
     plants = source(names, seed=seed, broken=broken)
     federation = Federation(plants, task or Failure(horizon=4.0))
     settings = settings or TrainingSettings(
-        local_epochs=epochs, batch_size=16, learning_rate=5e-3, weight_decay=1e-4, clip_norm=1.0
-    )
+        local_epochs=epochs, batch_size=16, weight_decay=1e-4, clip_norm=1.0,
+        **training_of(strategy if isinstance(strategy, str) else "fedavg"),
+    )  # fmt: skip
 
     def build() -> ModelWrapper:
         with torch_seeded(seed, "model"):

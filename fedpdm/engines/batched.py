@@ -24,7 +24,7 @@ from fedpdm.engines.local import LocalGrid
 from fedpdm.engines.stacked import PlantData, StackedTrainer, check_options
 from fedpdm.engines.stacked_step import RowLosses
 from fedpdm.errors import ConfigError
-from fedpdm.messages import ARRAYS, BUFFERS, Arrays, config_in
+from fedpdm.messages import CONFIG, Arrays, config_in
 from fedpdm.tasks import Task
 
 
@@ -97,18 +97,20 @@ class BatchedGrid(LocalGrid):
     def _train_stack(self, messages: Sequence[Message]) -> None:
         """Train the plants of these messages, which were all sent the same."""
         plant, plants = self._plant, []
-        config = config_in(messages[0].content)
+        config, order = config_in(messages[0].content), plant.order(messages[0])
         for message in messages:
             try:
-                site = plant.site(message, self.context(message.metadata.dst_node_id))
+                context = self.context(message.metadata.dst_node_id)
+                site = plant.site(message, context)
                 x, y = plant.tensors(site, Split.TRAIN)
             except Exception:
                 continue  # its own answer will say what is wrong with it
-            plants.append(PlantData(site.name, plant.key(site.name, config), x, y))
+            memory = plant.memory(order["terms"], message, context)
+            plants.append(PlantData(site.name, plant.key(site.name, config), x, y, memory))
         if not plants:
             return
         received = plant.received(messages[0])
-        for result in self._trainer.train(received, plants, **plant.order(config)):
+        for result in self._trainer.train(received, plants, **order):
             self._done[result.name] = (result.weights, result.train_loss)
 
 
@@ -136,14 +138,15 @@ def stacked_trainer(plant: Plant, **options: Any) -> StackedTrainer:
 
 
 def alike(messages: Sequence[Message]) -> list[list[Message]]:
-    """Return messages in groups of equal weights and config; a strategy may send several."""
-    groups: dict[tuple[int, int, str], list[Message]] = {}
-    keys: dict[int, tuple[int, int, str]] = {}
+    """Return messages in groups of equal records and config; a strategy may send several."""
+    groups: dict[tuple[object, ...], list[Message]] = {}
+    keys: dict[int, tuple[object, ...]] = {}
     for message in messages:
         content = message.content
         if id(content) not in keys:  # most strategies send one content to all
             config = repr(sorted(config_in(content).items()))
-            keys[id(content)] = id(content.get(ARRAYS)), id(content.get(BUFFERS)), config
+            records = sorted((key, id(record)) for key, record in content.items() if key != CONFIG)
+            keys[id(content)] = *records, config
         groups.setdefault(keys[id(content)], []).append(message)
     return list(groups.values())
 

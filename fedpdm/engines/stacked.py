@@ -21,11 +21,18 @@ from torch import Tensor, nn
 
 from fedpdm.engines.stacked_graphs import RecordedStep
 from fedpdm.engines.stacked_memory import JoinedData, chunk_on_cpu, chunk_on_cuda, saved_bytes
-from fedpdm.engines.stacked_schedule import PlantData, Schedule, batch_sizes, schedule
+from fedpdm.engines.stacked_schedule import PlantData, Schedule, schedule
 from fedpdm.engines.stacked_step import RowLosses, StackedStep, clip
 from fedpdm.errors import ConfigError
 from fedpdm.optimizers import OPTIMIZERS
-from fedpdm.training import GradientTerm, LossFunction, TrainingSettings
+from fedpdm.training import (
+    GradientTerm,
+    LossFunction,
+    Memory,
+    PlantTerm,
+    TrainingSettings,
+    batch_sizes,
+)
 
 __all__ = ["PlantData", "StackedTrainer", "Trained"]
 
@@ -107,7 +114,7 @@ class StackedTrainer:
         *,
         epochs: int,
         first_epoch: int = 0,
-        terms: Sequence[GradientTerm] = (),
+        terms: Sequence[GradientTerm | PlantTerm] = (),
     ) -> Iterator[Trained]:
         """Train plants from ``received`` and yield them in the order given, chunk by chunk.
 
@@ -118,7 +125,7 @@ class StackedTrainer:
             plants: data on the trainer's device; numbers of rows may differ.
             epochs: passes over the data.
             first_epoch: global number of the first pass, for the learning rate.
-            terms: strategy terms, added to the gradient (before clipping).
+            terms: strategy terms, added to the gradient before clipping, as ``fit`` does.
 
         Raises:
             ConfigError: the model or the loss cannot be stacked.
@@ -140,7 +147,7 @@ class StackedTrainer:
         plants: Sequence[PlantData],
         epochs: int,
         first_epoch: int,
-        terms: Sequence[GradientTerm],
+        terms: Sequence[GradientTerm | PlantTerm],
     ) -> Iterator[Trained]:
         plan = schedule(plants, self.settings, seed=self.seed, epochs=epochs)
         x, y = self._data.of(plants)
@@ -154,9 +161,14 @@ class StackedTrainer:
             for run in plan.runs
             if (mine := [tensor[run[0] : run[1]] for tensor in parameters])
         ]
+        memories = self._memories(terms, [plants[n] for n in plan.order.tolist()], reference)
         found: list[Tensor] = []
+        bound: list[GradientTerm] = []
+        before = 0
         for step in range(len(plan.sizes)):
             active = plan.active(step)
+            if active != before:
+                bound, before = bind(terms, reference, memories, active), active
             sizes = plan.sizes[step, :active]
             width = int(sizes.max())
             index = rows[step, :active, :width].reshape(-1)
@@ -178,7 +190,7 @@ class StackedTrainer:
             leaves = [tensor[:active] for tensor in parameters]
             for leaf, gradient in zip(leaves, gradients, strict=True):
                 leaf.grad = gradient
-            for term in terms:
+            for term in bound:
                 term(leaves, reference)
             if self.settings.clip_norm is not None:
                 clip([g for p in leaves if (g := p.grad) is not None], self.settings.clip_norm)
@@ -188,6 +200,27 @@ class StackedTrainer:
                         part.grad = None if leaf.grad is None else leaf.grad[run[0] : run[1]]
                     optimizer.step(plan.rate(self.settings, run, step, first_epoch))
         yield from self._trained(plants, plan, stack, found, epochs)
+
+    def _memories(
+        self,
+        terms: Sequence[GradientTerm | PlantTerm],
+        plants: Sequence[PlantData],
+        reference: Sequence[Tensor],
+    ) -> dict[str, Memory]:
+        """Return what plants remember, stacked in their order, by the key of the term."""
+        return {
+            term.key: {
+                group: [
+                    torch.stack([p.memory[term.key][group][place] for p in plants]).to(
+                        self.device, like.dtype
+                    )
+                    for place, like in enumerate(reference)
+                ]
+                for group in plants[0].memory.get(term.key, {})
+            }
+            for term in terms
+            if isinstance(term, PlantTerm)
+        }
 
     def _trained(
         self,
@@ -285,6 +318,24 @@ class StackedTrainer:
             needs = saved_bytes(lambda: self._step.losses(one, x, y, zero.view(1), zero))
             self._fitting = chunk_on_cuda(self.module, 2**31, needs, self.device)
         return min(self._fitting, len(plants))
+
+
+def bind(
+    terms: Sequence[GradientTerm | PlantTerm],
+    received: Sequence[Tensor],
+    memories: Mapping[str, Memory],
+    active: int,
+) -> list[GradientTerm]:
+    """Return the terms of the first ``active`` plants of a stack."""
+    bound: list[GradientTerm | None] = []
+    for term in terms:
+        if isinstance(term, PlantTerm):
+            memory = memories[term.key]
+            mine = {group: [t[:active] for t in tensors] for group, tensors in memory.items()}
+            bound.append(term.term(received, mine))
+        else:
+            bound.append(term)
+    return [term for term in bound if term is not None]
 
 
 def check_options(device: torch.device, chunk: int | None, cuda_graphs: bool) -> None:

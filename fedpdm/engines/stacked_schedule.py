@@ -6,8 +6,8 @@ Shapes: K plants, S steps (the most that one makes), W rows (the widest batch).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpdm.keys import key_seed
-from fedpdm.training import TrainingSettings
+from fedpdm.training import Memory, TrainingSettings, batch_sizes
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,14 @@ class PlantData:
         key: what its shuffles and dropout are drawn for, as given to ``training.fit``.
         x: (N, T, F) or (N, F) inputs.
         y: (N, …) targets.
+        memory: what it remembers, by the key of the strategy's term.
     """
 
     name: str
     key: tuple[str | int, ...]
     x: Tensor
     y: Tensor
-
-
-def batch_sizes(count: int, size: int) -> list[int]:
-    """Return the sizes of the batches that ``training.batches`` makes of ``count`` rows."""
-    full, rest = divmod(count, size)
-    if rest == 1 and full:
-        return [size] * (full - 1) + [size + 1]
-    return [size] * full + ([rest] if rest else [])
+    memory: Mapping[str, Memory] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,42 @@
-"""The registry of what strategies add to a plant's local gradient."""
+"""The registry of client halves: what a strategy changes in a plant's local training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fedpdm.training import GradientTerm
+from fedpdm.training import GradientTerm, PlantTerm
 
-_TERMS: dict[str, Callable[[float], GradientTerm | None]] = {}
+Maker = Callable[[Any], GradientTerm | PlantTerm | None]
+
+_MAKERS: dict[str, Maker] = {}
 
 
 def local_term(
     key: str,
 ) -> Callable[[Callable[[float], GradientTerm | None]], Callable[[float], GradientTerm | None]]:
-    """Register the client half of a strategy under the train config's ``key``.
+    """Register a term that is the same for every plant under the train config's ``key``.
 
     The decorated function gets the value that the server sent and returns what to add to
-    the gradient, or None if that value asks for nothing.
+    the gradient, or None if that value asks for nothing. Where a plant has to remember
+    something, or more than weights must travel, see ``fedpdm.strategies.halves``.
     """
 
-    def register(
+    def decorate(
         make: Callable[[float], GradientTerm | None],
     ) -> Callable[[float], GradientTerm | None]:
-        _TERMS[key] = make
+        register(key, make)
         return make
 
-    return register
+    return decorate
 
 
-def gradient_terms(config: Mapping[str, Any]) -> list[GradientTerm]:
+def register(key: str, make: Maker) -> None:
+    """Let ``make`` answer for the train config's ``key``."""
+    _MAKERS[key] = make
+
+
+def gradient_terms(config: Mapping[str, Any]) -> list[GradientTerm | PlantTerm]:
     """Return the terms that a train config asks for, in the order of their keys."""
-    made = [_TERMS[key](config[key]) for key in sorted(_TERMS) if key in config]
+    made = [_MAKERS[key](config[key]) for key in sorted(_MAKERS) if key in config]
     return [term for term in made if term is not None]
