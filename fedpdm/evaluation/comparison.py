@@ -27,6 +27,8 @@ DRAWS = 100_000
 """Flips drawn beyond that."""
 FEWEST_PAIRS = 6
 """2 / 2^5 = .0625: with fewer pairs no p-value can fall below .05."""
+FEWEST_BLOCKS = 6
+"""Blocks from which ranks are tested; the approximation is good from about ten (Demšar)."""
 TIE = 1e-10
 """Sums of differences closer than this share of the largest possible sum are equal."""
 
@@ -199,8 +201,10 @@ def ranking(scores: Floats, higher_is_better: bool = True) -> Ranking:
     mean = tuple(float(value) for value in ranked.mean(axis=0))
     if k < 3:
         return Ranking(n, mean, undefined="it takes three settings or more; see the paired test")
-    if n < 2:
-        return Ranking(n, mean, undefined="it takes two seeds or more")
+    if n < FEWEST_BLOCKS:
+        return Ranking(
+            n, mean, undefined=f"it takes {FEWEST_BLOCKS} blocks (seeds) or more, there are {n}"
+        )
     # scipy's statistic takes the correction for ties along.
     spread = float(np.sum((ranked - (k + 1) / 2) ** 2))
     if spread == 0:

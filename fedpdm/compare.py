@@ -1,0 +1,118 @@
+"""``python -m fedpdm.compare RUN…``: is one setting better than another, beyond chance?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedpdm.errors import FedPdmError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fedpdm.evaluation.comparison_result import Comparison
+
+DESCRIPTION = """\
+Compare settings over seeds: runs that differ in their seed alone are one setting, and runs of
+one seed are paired. Name run folders, or folders that hold some, such as a multirun's:
+
+  python -m fedpdm.simulate -m strategy=fedavg,fedprox seed=0,1,2,3,4,5
+  python -m fedpdm.compare runs/2026-01-31_12-00-00-ab12cd
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0, or 2 where nothing can be compared."""
+    given = parser().parse_args(arguments)
+    try:
+        compare_folders(
+            given.runs, out=given.out, against=given.against, view=given.on, metric=given.metric
+        )
+    except FedPdmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; choose another --out", file=sys.stderr)
+        return 2
+    return 0
+
+
+def compare_folders(
+    paths: Sequence[Path],
+    *,
+    out: Path | None = None,
+    against: str | None = None,
+    view: str = "global",
+    metric: str | None = None,
+    console: Console | None = None,
+) -> Comparison:
+    """Compare the runs in folders, print the result and write its files.
+
+    Args:
+        paths: run folders, or folders that hold some.
+        out: where the files go; None: ``comparison`` in the one folder named that is no run
+            itself, else beside the first run.
+        against: the reference (``fedpdm.evaluation.comparison_result.compare``).
+        view: ``global``, ``mean`` or ``worst``: the score that is tested.
+        metric: its name in summary.json; None for the one that chose the rounds.
+        console: where to print; standard output if None.
+
+    Raises:
+        UserError: a folder holds no run, or nothing can be compared.
+    """
+    from fedpdm.evaluation.comparison_files import write_comparison
+    from fedpdm.evaluation.comparison_result import compare
+    from fedpdm.evaluation.comparison_runs import find_runs
+    from fedpdm.evaluation.comparison_settings import settings_of
+    from fedpdm.evaluation.comparison_table import print_comparison
+
+    runs, left_out = find_runs(paths)
+    if not runs:
+        from fedpdm.errors import HistoryError
+
+        raise HistoryError("no run is finished: " + "; ".join(left_out))
+    settings, remarks = settings_of(runs)
+    comparison = compare(
+        settings, against=against, view=view, metric_name=metric, remarks=remarks, left_out=left_out
+    )
+    page = write_comparison(comparison, out or default_folder(paths))
+    print_comparison(comparison, page, console)
+    return comparison
+
+
+def default_folder(paths: Sequence[Path]) -> Path:
+    """Return ``comparison`` in a multirun's folder, or beside the first run."""
+    first = paths[0]
+    is_run = (first / "manifest.json").exists() or (first / "summary.json").exists()
+    return (first.resolve().parent if is_run else first) / "comparison"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    parsed = argparse.ArgumentParser(
+        prog="fedpdm compare", description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parsed.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run or multirun folder")
+    parsed.add_argument(
+        "--against", metavar="NAME",
+        help="reference: a setting's name, or a part of it that its twins differ in (FedAvg, "
+        "else the first setting)",
+    )  # fmt: skip
+    parsed.add_argument(
+        "--on", default="global", choices=("global", "mean", "worst"),
+        help="score that is tested: all test data together, mean of plants, or worst plant",
+    )  # fmt: skip
+    parsed.add_argument("--metric", help="its name in summary.json (the metric of the task)")
+    parsed.add_argument(
+        "--out", type=Path, metavar="FOLDER",
+        help="where the files go (comparison/ in the multirun's folder or beside the first run)",
+    )  # fmt: skip
+    return parsed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

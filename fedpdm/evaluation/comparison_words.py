@@ -1,0 +1,212 @@
+"""A comparison in sentences: the conclusion, what else it says, and what the words mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedpdm.evaluation.comparison import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
+from fedpdm.evaluation.comparison_result import Comparison, Family, Pair, PlantChange, pairs_needed
+from fedpdm.evaluation.comparison_scores import VIEWS
+from fedpdm.evaluation.wording import Metric, counted, listing, number
+
+FEW = 6
+"""Up to this many settings a sentence names them all."""
+
+GLOSSARY = {
+    "Setting": "all options of a run but its seed; the name says only what differs here",
+    "Seed": "start of every draw of a run: data where it is generated, first weights, batches; "
+            "runs of one seed share all of that, so their difference is what the setting does",
+    "± spread": "standard deviation over the seeds",
+    "Difference": "setting minus reference, mean over the seeds that both have; plus is better, "
+                  "also where a smaller score is better",
+    "95 % range": "Student's t interval of the mean difference over seeds, each by itself: with "
+                  "several comparisons some leave 0 out by chance; corrected p decides",
+    "p": "sign-flip permutation test, two-sided: how often chance alone makes a difference at "
+         "least as large; every choice of signs is counted up to 20 seeds",
+    "Corrected p": "p after Holm's correction: with many comparisons some look good by chance; "
+                   f"at most {LEVEL:g} is called better or worse",
+    "Open": "chance explains the difference as well; that is not evidence of being equal",
+    "Effect": "mean difference in units of its own spread over seeds (Hedges' g of paired "
+              "differences, corrected for few seeds); it says how steady a difference is, "
+              "not how large",
+    "Average rank": "1 is the best setting of a block (one seed of one data set); mean over blocks",
+    "Critical difference": "Nemenyi's: average ranks closer than this cannot be told apart; after "
+                           "Friedman's test with Iman and Davenport's correction",
+    "Above guessing, per MB and per s": "how far the score lies above a constant answer, for "
+                                        "each megabyte exchanged and each second of a run "
+                                        "(baselines not counted)",
+    "Worst plant": "score of the plant that is served worst",
+}  # fmt: skip
+
+
+def p_value(value: float | None) -> str:
+    """Return a p-value as written: three digits, or "< 0.001"."""
+    if value is not None and value < 0.0005:
+        return "< 0.001"
+    return number(value, 3)
+
+
+def conclusion(comparison: Comparison) -> str:
+    """Return what the comparison says, in one or two sentences."""
+    pairs = comparison.against
+    m = comparison.families[0].metric
+    fewest = min((pair.effect.pairs for pair in comparison.pairs), default=0)
+    if len(pairs) == 1:
+        return _of_one(pairs[0], comparison.families[0])
+    best = _best(comparison)
+    if not any(pair.corrected <= LEVEL for pair in (*pairs, *comparison.pairs)):
+        if not can_claim(comparison):
+            return (
+                f"{best}, but with {counted(fewest, 'seed')} no single difference "
+                f"can be told from chance: at least {needed(comparison)} are needed."
+            )
+        return f"No setting can be told from another: the differences may be chance. {best}."
+    better = [pair for pair in pairs if pair.verdict == "better"]
+    worse = [pair for pair in pairs if pair.verdict == "worse"]
+    against = listing(list(dict.fromkeys(family.reference for family in comparison.families)))
+    if better or worse:
+        parts = [
+            f"{len(chosen)} {'is' if len(chosen) == 1 else 'are'} {word} ({_who(chosen, m)})"
+            for chosen, word in ((better, "better"), (worse, "worse"))
+            if chosen
+        ]
+        rest = len(pairs) - len(better) - len(worse)
+        if rest:
+            parts.append(f"{rest} cannot be told apart")
+        return f"Of {counted(len(pairs), 'comparison')} with {against}, {listing(parts)}. {best}."
+    found = [pair for pair in comparison.pairs if pair.verdict != "open"]
+    return (
+        f"No setting can be told from {against}; between the others {len(found)} of "
+        f"{counted(len(comparison.pairs), 'pair')} differ. {best}."
+    )
+
+
+def can_claim(comparison: Comparison) -> bool:
+    """Return whether any comparison with a reference has seeds enough to be significant."""
+    pairs = comparison.against
+    return any(smallest_p(pair.effect.pairs) * len(pairs) <= LEVEL for pair in pairs)
+
+
+def needed(comparison: Comparison) -> int:
+    """Return how many seeds the comparisons with the references need."""
+    return max(FEWEST_PAIRS, pairs_needed(len(comparison.against)))
+
+
+def power_lines(comparison: Comparison) -> list[str]:
+    """Return what cannot be significant with the seeds there are, and why."""
+    lines = []
+    fewest = min((pair.effect.pairs for pair in comparison.pairs), default=0)
+    if fewest < FEWEST_PAIRS:
+        lines.append(
+            f"With {counted(fewest, 'pair')} of seeds no pair of settings can be significant at "
+            f"{LEVEL:g}: the smallest possible p-value is 2/2^{fewest} = {smallest_p(fewest):.4g}. It takes "
+            f"{FEWEST_PAIRS} seeds or more."
+        )
+        return lines
+    for pairs, what in ((comparison.against, "comparisons with a reference"),
+                        (comparison.pairs, "pairs")):  # fmt: skip
+        most = max((pair.effect.pairs for pair in pairs), default=0)
+        if pairs and smallest_p(most) * len(pairs) > LEVEL:
+            lines.append(
+                f"After correction for {len(pairs)} {what}, {most} seeds cannot be significant; "
+                f"it takes {pairs_needed(len(pairs))}."
+            )
+    return lines
+
+
+def _of_one(pair: Pair, family: Family) -> str:
+    m, view = family.metric, VIEWS[family.view]
+    common = set(family.get(pair.first).by_seed) & set(family.get(pair.second).by_seed)
+    mine, its = (
+        number(sum(family.get(n).by_seed[s] for s in common) / len(common), m.digits)
+        for n in (pair.first, pair.second)
+    )
+    where = f" ({view})" if family.view != "global" else ""
+    scores = f"{m.label}{where} {mine} against {its}"
+    seeds = counted(pair.effect.pairs, "seed")
+    if pair.verdict != "open":
+        return (
+            f"{pair.first} is {pair.verdict} than {pair.second}: {scores}, a difference that "
+            f"chance does not explain ({seeds}, p {_equals(pair.p)})."
+        )
+    if pair.effect.pairs < FEWEST_PAIRS:
+        return (
+            f"{pair.first} and {pair.second} cannot be told apart with {seeds}: {scores}; "
+            f"at least {FEWEST_PAIRS} seeds are needed."
+        )
+    return (
+        f"{pair.first} and {pair.second} cannot be told apart: {scores}; the difference "
+        f"may be chance ({seeds}, p {_equals(pair.p)})."
+    )
+
+
+def _equals(p: float) -> str:
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _best(comparison: Comparison) -> str:
+    parts = []
+    for family in comparison.families:
+        score = family.best.scores[family.view].mean
+        where = f" on {family.name}" if family.name else ""
+        parts.append(f"{family.best.name}{where} ({number(score, family.metric.digits)})")
+    label = comparison.families[0].metric.label
+    return f"Best on average in {label}: {listing(parts, most=6)}"
+
+
+def _who(pairs: Sequence[Pair], m: Metric) -> str:
+    ordered = sorted(pairs, key=lambda pair: -abs(pair.effect.mean))
+    return listing(
+        [f"{pair.first} by {number(abs(pair.effect.mean), m.digits)}" for pair in ordered]
+    )
+
+
+def ranking_line(names: Sequence[str], result: Ranking) -> str:
+    """Return the ranking in a sentence or two."""
+    if result.undefined is not None or result.critical is None:
+        return f"No critical difference: {result.undefined}."
+    alike = "differ" if (result.p_value or 0.0) <= LEVEL else "cannot be told apart"
+    text = (
+        f"Over {counted(result.blocks, 'block')} the settings as a whole {alike} (Friedman's "
+        f"test, p {_equals(result.p_value or 0.0)}); two differ if their average ranks are "
+        f"{number(result.critical, 2)} or more apart."
+    )
+    spread = max(result.mean) - min(result.mean)
+    if spread < result.critical:
+        text += " None are."
+    else:
+        groups = cliques(result.mean, result.critical)
+        same = [", ".join(names[i] for i in group) for group in groups]
+        if same and len(names) <= FEW:
+            text += f" Not apart: {'; '.join(same)}."
+    if result.blocks < 10:
+        text += " With so few blocks this is a rough guide."
+    return text
+
+
+def plant_lines(family: Family) -> list[str]:
+    """Return for each setting with a reference how many plants it helps and hurts."""
+    lines = []
+    for standing in family.standings:
+        reference = family.references.get(standing.name)
+        changes = family.changes(standing.name)
+        if reference is None or not changes:
+            continue
+        lines.append(f"{standing.name} against {reference}: {gains_and_losses(changes, family)}")
+    return lines
+
+
+def gains_and_losses(changes: Sequence[PlantChange], family: Family) -> str:
+    """Return "helps 3 of 5 plants, hurts 2 (houston by 0.012 …)"."""
+    digits = family.metric.digits
+    up = [c for c in changes if round(c.against or 0.0, digits) > 0]
+    down = [c for c in changes if round(c.against or 0.0, digits) < 0]
+    text = f"higher at {len(up)} of {counted(len(changes), 'plant')}"
+    if not family.metric.higher_is_better:
+        text = f"better at {len(up)} of {counted(len(changes), 'plant')}"
+    if down:
+        worst = sorted(down, key=lambda c: c.against or 0.0)
+        named = listing([f"{c.site} by {number(abs(c.against or 0.0), digits)}" for c in worst])
+        text += f", {'lower' if family.metric.higher_is_better else 'worse'} at {named}"
+    return text + " (means over seeds)"
