@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, MessageType
 from flwr.clientapp import ClientApp
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,8 +34,9 @@ from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.trial import try_model
 from fedpdm.experiment import Experiment, build
 from fedpdm.federation import expand_replicas
-from fedpdm.messages import ARRAYS, BUFFERS, arrays_in, scaler_in, to_tensors
+from fedpdm.messages import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in, to_tensors
 from fedpdm.settling import client_app, one_thread
+from fedpdm.strategies.memory import mark, rewind
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,14 @@ class DeployedPlant(ClientApp):
             return Message(result_content(try_out(experiment, site, message)), reply_to=message)
         inner = Context(context.run_id, context.node_id, {**context.node_config, "site": site},
                         context.state, context.run_config)  # fmt: skip
-        reply = app(message, inner)
+        if kind == MessageType.TRAIN:
+            number = int(config_in(message.content)["server-round"])
+            before = rewind(inner.state, number)
+            reply = app(message, inner)
+            if not reply.has_error():
+                mark(inner.state, number, before)
+        else:
+            reply = app(message, inner)
         context.state = inner.state
         return reply
 
