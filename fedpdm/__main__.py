@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "simulate": ("fedpdm.simulate", "train a federation of plants, and compare it honestly"),
+    "compare": ("fedpdm.compare", "say which setting is better over seeds, and how surely"),
     "predict": ("fedpdm.predict", "score a plant's new rows with a finished run"),
     "history": ("fedpdm.history", "list, show, roll back or export the rounds of a run"),
     "data": ("fedpdm.data.__main__", "fetch the public data sets, or check those that are here"),
@@ -22,6 +23,7 @@ Federated learning for predictive maintenance across factory sites.
 {commands}
 
   fedpdm simulate site=detroit,houston
+  fedpdm compare runs/2026-01-31_12-00-00-ab12cd
   fedpdm history list runs/2026-01-31_12-00-00-ab12cd
   fedpdm predict runs/2026-01-31_12-00-00-ab12cd plant.csv
   fedpdm data fetch ai4i

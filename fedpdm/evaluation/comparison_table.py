@@ -110,16 +110,12 @@ def _pairs(console: Console, family: Family) -> None:
         ])  # fmt: skip
         styles.append(STYLE.get(pair.verdict, ""))
     _say(console, "")
-    heads = [
-        f"Against {family.reference}",
-        "Diff.",
-        "95 % range",
-        "Seeds",
-        "Plants",
-        "Effect",
-        "p",
-        "",
-    ]
+    _say(
+        console,
+        "Difference, plus is better; seeds and plants that gain; p is corrected (Holm)",
+        style="dim",
+    )
+    heads = [f"Against {family.reference}", "Diff.", "95 %", "Seeds", "Plants", "Effect", "p", ""]
     _grid(console, heads, rows, styles)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fedpdm.evaluation.comparison import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
 from fedpdm.evaluation.comparison_result import Comparison, Family, Pair, PlantChange, pairs_needed
 from fedpdm.evaluation.comparison_scores import VIEWS
-from fedpdm.evaluation.wording import Metric, counted, listing, number
+from fedpdm.evaluation.wording import counted, listing, number
 
 FEW = 6
 """Up to this many settings a sentence names them all."""
@@ -23,7 +23,7 @@ GLOSSARY = {
                   "several comparisons some leave 0 out by chance; corrected p decides",
     "p": "sign-flip permutation test, two-sided: how often chance alone makes a difference at "
          "least as large; every choice of signs is counted up to 20 seeds",
-    "Corrected p": "p after Holm's correction: with many comparisons some look good by chance; "
+    "Corrected p": "the same after Holm's correction: with many comparisons some look good by chance; "
                    f"at most {LEVEL:g} is called better or worse",
     "Open": "chance explains the difference as well; that is not evidence of being equal",
     "Effect": "mean difference in units of its own spread over seeds (Hedges' g of paired "
@@ -49,7 +49,6 @@ def p_value(value: float | None) -> str:
 def conclusion(comparison: Comparison) -> str:
     """Return what the comparison says, in one or two sentences."""
     pairs = comparison.against
-    m = comparison.families[0].metric
     fewest = min((pair.effect.pairs for pair in comparison.pairs), default=0)
     if len(pairs) == 1:
         return _of_one(pairs[0], comparison.families[0])
@@ -61,19 +60,9 @@ def conclusion(comparison: Comparison) -> str:
                 f"can be told from chance: at least {needed(comparison)} are needed."
             )
         return f"No setting can be told from another: the differences may be chance. {best}."
-    better = [pair for pair in pairs if pair.verdict == "better"]
-    worse = [pair for pair in pairs if pair.verdict == "worse"]
     against = listing(list(dict.fromkeys(family.reference for family in comparison.families)))
-    if better or worse:
-        parts = [
-            f"{len(chosen)} {'is' if len(chosen) == 1 else 'are'} {word} ({_who(chosen, m)})"
-            for chosen, word in ((better, "better"), (worse, "worse"))
-            if chosen
-        ]
-        rest = len(pairs) - len(better) - len(worse)
-        if rest:
-            parts.append(f"{rest} cannot be told apart")
-        return f"Of {counted(len(pairs), 'comparison')} with {against}, {listing(parts)}. {best}."
+    if any(pair.verdict != "open" for pair in pairs):
+        return f"{_judged(comparison, against)}. {best}."
     found = [pair for pair in comparison.pairs if pair.verdict != "open"]
     return (
         f"No setting can be told from {against}; between the others {len(found)} of "
@@ -99,8 +88,8 @@ def power_lines(comparison: Comparison) -> list[str]:
     if fewest < FEWEST_PAIRS:
         lines.append(
             f"With {counted(fewest, 'pair')} of seeds no pair of settings can be significant at "
-            f"{LEVEL:g}: the smallest possible p-value is 2/2^{fewest} = {smallest_p(fewest):.4g}. It takes "
-            f"{FEWEST_PAIRS} seeds or more."
+            f"{LEVEL:g}: the smallest possible p-value is 2/2^{fewest} = "
+            f"{smallest_p(fewest):.4g}. It takes {FEWEST_PAIRS} seeds or more."
         )
         return lines
     for pairs, what in ((comparison.against, "comparisons with a reference"),
@@ -145,6 +134,32 @@ def _equals(p: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
+def _judged(comparison: Comparison, against: str) -> str:
+    """Return which settings are better and worse than the reference, and how many are open."""
+    where = {id(p): f" on {f.name}" if f.name else "" for f in comparison.families
+             for p in f.against}  # fmt: skip
+    m = comparison.families[0].metric
+    every, parts = comparison.against, []
+    for word, text in (("better", f"better than {against}"), ("worse", "worse"), ("open", "")):
+        chosen = sorted((p for p in every if p.verdict == word), key=lambda p: -abs(p.effect.mean))
+        if not chosen:
+            continue
+        names = [f"{pair.first}{where[id(pair)]}" for pair in chosen]
+        if word != "open":
+            changes = (number(abs(pair.effect.mean), m.digits) for pair in chosen)
+            names = [f"{name} by {change}" for name, change in zip(names, changes, strict=True)]
+            text = text if parts or word == "better" else f"worse than {against}"
+        verb = "is" if len(chosen) == 1 else "are"
+        if word == "open":
+            parts.append(f"{listing(names)} cannot be told from {'it' if parts else against}")
+        elif len(chosen) == 1:
+            parts.append(f"{names[0].rsplit(' by ', 1)[0]} {verb} {text} by "
+                         f"{names[0].rsplit(' by ', 1)[1]}")  # fmt: skip
+        else:
+            parts.append(f"{len(chosen)} of {len(every)} {verb} {text} ({listing(names)})")
+    return "; ".join(parts)
+
+
 def _best(comparison: Comparison) -> str:
     parts = []
     for family in comparison.families:
@@ -153,13 +168,6 @@ def _best(comparison: Comparison) -> str:
         parts.append(f"{family.best.name}{where} ({number(score, family.metric.digits)})")
     label = comparison.families[0].metric.label
     return f"Best on average in {label}: {listing(parts, most=6)}"
-
-
-def _who(pairs: Sequence[Pair], m: Metric) -> str:
-    ordered = sorted(pairs, key=lambda pair: -abs(pair.effect.mean))
-    return listing(
-        [f"{pair.first} by {number(abs(pair.effect.mean), m.digits)}" for pair in ordered]
-    )
 
 
 def ranking_line(names: Sequence[str], result: Ranking) -> str:
