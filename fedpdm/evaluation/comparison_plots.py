@@ -36,8 +36,7 @@ def scores(family: Family, key: str) -> str:
 def differences(family: Family, key: str) -> str:
     """Return the mean difference of each setting to its reference with its 95 % range."""
     rows = list(reversed(family.against))
-    many = len({pair.second for pair in rows}) > 1
-    names = [f"{p.first} − {p.second}" if many else p.first for p in rows]
+    names = [pair.first for pair in rows]
     figure, axes = figure_of(_height(len(rows)), left=_room(names), top=6)
     for y, pair in enumerate(rows):
         e = pair.effect
@@ -51,7 +50,7 @@ def differences(family: Family, key: str) -> str:
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, -2 * reach) if reach else low, min(high, 2 * reach) if reach else high)
     _rows(axes, names)
-    axes.set_xlabel(f"difference in {family.metric.short}, right of 0 is better")
+    axes.set_xlabel(f"{family.metric.short} against {family.reference}, right of 0 is better")
     return svg_of(figure, f"differences-{key}", "Difference of every setting to its reference")
 
 

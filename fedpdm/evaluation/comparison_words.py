@@ -23,8 +23,8 @@ GLOSSARY = {
                   "several comparisons some leave 0 out by chance; corrected p decides",
     "p": "sign-flip permutation test, two-sided: how often chance alone makes a difference at "
          "least as large; every choice of signs is counted up to 20 seeds",
-    "Corrected p": "the same after Holm's correction: with many comparisons some look good by chance; "
-                   f"at most {LEVEL:g} is called better or worse",
+    "Corrected p": "the same after Holm's correction: with many comparisons some look good by "
+                   f"chance; at most {LEVEL:g} is called better or worse",
     "Open": "chance explains the difference as well; that is not evidence of being equal",
     "Effect": "mean difference in units of its own spread over seeds (Hedges' g of paired "
               "differences, corrected for few seeds); it says how steady a difference is, "
@@ -86,10 +86,12 @@ def power_lines(comparison: Comparison) -> list[str]:
     lines = []
     fewest = min((pair.effect.pairs for pair in comparison.pairs), default=0)
     if fewest < FEWEST_PAIRS:
+        count = len(comparison.against)
+        more = f", {needed(comparison)} with {count} comparisons" if count > 1 else ""
         lines.append(
             f"With {counted(fewest, 'pair')} of seeds no pair of settings can be significant at "
             f"{LEVEL:g}: the smallest possible p-value is 2/2^{fewest} = "
-            f"{smallest_p(fewest):.4g}. It takes {FEWEST_PAIRS} seeds or more."
+            f"{smallest_p(fewest):.4g}. It takes {FEWEST_PAIRS} seeds or more{more}."
         )
         return lines
     for pairs, what in ((comparison.against, "comparisons with a reference"),
@@ -139,7 +141,8 @@ def _judged(comparison: Comparison, against: str) -> str:
     where = {id(p): f" on {f.name}" if f.name else "" for f in comparison.families
              for p in f.against}  # fmt: skip
     m = comparison.families[0].metric
-    every, parts = comparison.against, []
+    every = comparison.against
+    parts: list[str] = []
     for word, text in (("better", f"better than {against}"), ("worse", "worse"), ("open", "")):
         chosen = sorted((p for p in every if p.verdict == word), key=lambda p: -abs(p.effect.mean))
         if not chosen:
