@@ -12,10 +12,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.data.features import RAW, WindowFeatures
+from fedpdm.data.resampling import Resampler
 from fedpdm.data.source import Source
 from fedpdm.engines.choice import check_engine
 from fedpdm.engines.flower import quiet
-from fedpdm.errors import ConfigError, FedPdmError
+from fedpdm.errors import ConfigError, FedPdmError, ModelError
 from fedpdm.faults import Fault, parse_faults
 from fedpdm.federation import Federation, expand_replicas
 from fedpdm.keys import torch_seeded
@@ -104,7 +106,12 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
     task = cast(Task, make(cfg.task, "task"))
     seed = whole(cfg, "seed", 0)
     source = source or build_source(cfg, task, seed)
-    federation = Federation(source, task)
+    federation = Federation(
+        source,
+        task,
+        features=build_features(cfg),
+        resampler=build_resampler(cfg, source, seed),
+    )
     device = build_device(str(cfg.device))
     rounds = whole(cfg, "rounds", 1)
     settings = build_settings(cfg)
@@ -116,9 +123,9 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
     model = {
         "model_type": str(cfg.model.model_type),
         "config": plain(cfg.model.config) or {},
-        "input_dim": len(source.features),
+        "input_dim": len(federation.inputs),
         "num_classes": task.outputs,
-        "sequence_length": source.window,
+        "sequence_length": federation.input_length,
     }
 
     def build_model() -> ModelWrapper:
@@ -126,7 +133,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
             return create_model(model)
 
     check_engine(plain(cfg.engine), device)
-    build_model()  # a model that does not take this data says so now
+    try_to_build(build_model, federation)
     experiment = Experiment(
         federation=federation,
         task=task,
@@ -190,6 +197,32 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
     return source
 
 
+def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation) -> None:
+    """Build the model once: one that does not take this data says so now."""
+    try:
+        build_model()
+    except ModelError as error:
+        if federation.features.mode != "statistics":
+            raise
+        raise ModelError(
+            f"features=statistics makes rows of {len(federation.inputs)} features, without time "
+            f"steps: use model=mlp or model=cnn, or features=both for models of sequences ({error})"
+        ) from None
+
+
+def build_features(cfg: DictConfig) -> WindowFeatures:
+    """Make what models see of a window; a run from before there was a choice saw the readings."""
+    if OmegaConf.select(cfg, "features") is None:
+        return RAW
+    return cast(WindowFeatures, make(cfg.features, "features"))
+
+
+def build_resampler(cfg: DictConfig, source: Source, seed: int) -> Resampler | None:
+    """Make what resamples training windows, or None."""
+    kind = OmegaConf.select(cfg, "training.resample")
+    return None if kind is None else Resampler(str(kind), seed, source.categorical)
+
+
 def build_settings(cfg: DictConfig) -> TrainingSettings:
     """Make the settings of local training.
 
@@ -197,6 +230,7 @@ def build_settings(cfg: DictConfig) -> TrainingSettings:
         ConfigError: a value is of the wrong kind; names ``training.KEY``.
     """
     training = block(cfg, "training")
+    training.pop("resample", None)  # of the data, not of the loop
     for name in ("local_epochs", "batch_size", "step_size"):
         whole(cfg, f"training.{name}", 1)
     for name in ("learning_rate", "gamma"):

@@ -16,7 +16,8 @@ import numpy as np
 
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.normalise import Moments, Scaler, fill_missing, moments
-from fedpdm.data.rows import Rows, Split
+from fedpdm.data.resampling import Resampler
+from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split
 from fedpdm.data.source import Source
 from fedpdm.data.windows import Windows, gather, segment_starts, window_ends
 from fedpdm.errors import ConfigError, DataError
@@ -184,29 +185,41 @@ class Federation:
             digest = hashlib.sha256(scaler.mean.tobytes() + scaler.scale.tobytes()).hexdigest()
             self._scaler = (scaler, digest)
         key = (name, self._scaler[1])
-        return self._built.get(key, lambda: Site(name, self._windows(self.rows(name), scaler)))
+        return self._built.get(key, lambda: Site(name, self._windows(name, scaler)))
 
-    def _windows(self, rows: Rows, scaler: Scaler) -> dict[Split, Windows]:
+    def _ends(self, rows: Rows) -> dict[Split, tuple[Ints, Bools]]:
+        """Return by split where windows end, and which are padded."""
         source, task = self.source, self.task
-        target, truth, known = task.targets(rows)
-        values = fill_missing(scaler.apply(rows.values, rows.condition), rows)
-        start = segment_starts(rows)
-        machine_end = np.ones(len(rows), dtype=bool)
-        machine_end[:-1] = rows.machine[1:] != rows.machine[:-1]
+        known = task.targets(rows)[2]
         result = {}
         for split in (Split.TRAIN, Split.VALIDATION, Split.TEST, Split.HELDOUT):
             usable = known & (rows.split == split)
             if source.window is None:
                 ends = np.flatnonzero(usable)
-                x, padded = values[ends], np.zeros(len(ends), dtype=bool)
-            else:
-                stride = source.stride if split == Split.TRAIN else source.evaluation_stride
-                pad_all = source.pad_training and split == Split.TRAIN
-                ends, padded = window_ends(rows, source.window, stride, usable, pad_all)
-                if split == Split.TEST and rows.test_last_only and task.tested_at_the_end:
-                    chosen = machine_end[ends]
-                    ends, padded = ends[chosen], padded[chosen]
+                result[split] = ends, np.zeros(len(ends), dtype=bool)
+                continue
+            stride = source.stride if split == Split.TRAIN else source.evaluation_stride
+            pad_all = source.pad_training and split == Split.TRAIN
+            ends, padded = window_ends(rows, source.window, stride, usable, pad_all)
+            if split == Split.TEST and rows.test_last_only and task.tested_at_the_end:
+                chosen = machine_ends(rows)[ends]
+                ends, padded = ends[chosen], padded[chosen]
+            result[split] = ends, padded
+        return result
+
+    def _windows(self, name: str, scaler: Scaler) -> dict[Split, Windows]:
+        rows, source = self.rows(name), self.source
+        target, truth, _ = self.task.targets(rows)
+        readings = self.features.of_readings(scaler, len(source.features))
+        values = fill_missing(readings.apply(rows.values, rows.condition), rows)
+        start, last = segment_starts(rows), machine_ends(rows)
+        result = {}
+        for split, (ends, padded) in self._ends(rows).items():
+            x = values[ends]
+            if source.window is not None:
                 x = gather(values, ends, start[ends], source.window)
+            if self.features.active:
+                x = self.features.join(x, self._features(name)[split], scaler)
             result[split] = Windows(
                 x=np.ascontiguousarray(x),
                 y=target[ends],
@@ -214,14 +227,16 @@ class Federation:
                 machine=rows.machine[ends],
                 time=rows.time[ends],
                 padded=padded,
-                last=machine_end[ends],
+                last=last[ends],
             )
+        if self.resampler is not None:
+            result[Split.TRAIN] = self.resampler(result[Split.TRAIN], name, self.inputs)
         return result
 
     def shape(self, site: Site) -> dict[str, Any]:
         """Return what the report says about a plant's data: counts and shares, no rows."""
         rows = self.rows(site.name)
-        trained = site.train.y
+        real = {split: part.real() for split, part in site.windows.items()}
         return {
             "site": site.name,
             "rows": len(rows),
@@ -229,12 +244,13 @@ class Federation:
             "heldout_machines": len(np.unique(rows.machine[rows.split == Split.HELDOUT])),
             "failures": int(_failures(rows)),
             "missing": float(np.isnan(rows.values).mean()) if rows.values.size else 0.0,
-            "windows": {split.name.lower(): len(part) for split, part in site.windows.items()},
+            "windows": {split.name.lower(): len(part) for split, part in real.items()},
+            "resampled": len(site.train) - len(real[Split.TRAIN]),
             "prevalence": {
                 split.name.lower(): float(np.mean(part.truth)) if len(part) else None
-                for split, part in site.windows.items()
+                for split, part in real.items()
             }
-            if trained.dtype.kind == "i"
+            if site.train.y.dtype.kind == "i"
             else None,
             "sha256": rows.sha256(),
         }
@@ -286,6 +302,13 @@ def some(names: list[str]) -> str:
     """Return up to three names, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
+
+
+def machine_ends(rows: Rows) -> Bools:
+    """Return (R,) which rows are the last of their machine."""
+    last = np.ones(len(rows), dtype=bool)
+    last[:-1] = rows.machine[1:] != rows.machine[:-1]
+    return last
 
 
 def _failures(rows: Rows) -> int:

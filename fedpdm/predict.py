@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.mapping import Dialect, PlantMapping, closest, plant_mapping
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
@@ -84,6 +85,7 @@ def load_predictor(
             mapping=_mapping(card, site or scope),
             scaler=scaler,
             window=card["window"],
+            features=_features(card),
             conditions=int(card["conditions"]),
             data=str(card["data"]["name"]),
             time_unit=str(card["data"]["time_unit"]),
@@ -185,10 +187,17 @@ def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scale
         raise HistoryError(
             f"{path} has no scaler for {scope}; it has {', '.join(scopes)}"
         ) from None
-    expected = (int(card["conditions"]), len(card["features"]))
+    sensors = [str(name) for name in card["features"]]
+    computed = len(_features(card).names(sensors))
+    expected = (int(card["conditions"]), len(sensors) + computed)
     if scaler.mean.shape != expected or scaler.scale.shape != expected:
         raise HistoryError(f"{path} is of another run: its shape is not {expected}")
     return scaler, alone
+
+
+def _features(card: dict[str, Any]) -> WindowFeatures:
+    """Return what the model sees of a window; in a run of an older version, the readings."""
+    return WindowFeatures(**card["inputs"]) if "inputs" in card else RAW
 
 
 def _mapping(card: dict[str, Any], site: str | None) -> PlantMapping:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.mapping import PlantMapping
 from fedpdm.data.normalise import Scaler, fill_missing
 from fedpdm.data.rows import Floats, Ints, Rows, Split
@@ -35,9 +36,10 @@ class Predictor:
         run: the run folder.
         round: whose weights the model has.
         mapping: which columns it reads; machine and time are "" where rows stand alone.
-        scaler: (K, F) mean and deviation.
+        scaler: (K, F) mean and deviation, of the features of windows too where there are any.
         window: rows in a model input, or None for single rows.
         threshold: alarm at this risk or above (for remaining life: at this or below).
+        features: what the model sees of a window.
         notes: what a person should know about the choice of round or threshold.
     """
 
@@ -52,6 +54,7 @@ class Predictor:
     data: str
     time_unit: str
     threshold: float | None
+    features: WindowFeatures = RAW
     notes: tuple[str, ...] = ()
 
     def read(self, path: str | Path) -> Table:
@@ -124,7 +127,8 @@ class Predictor:
 
     def _scores(self, rows: Rows, ends: Ints) -> Floats:
         """Return (N, 1) or (N, H) scores of the windows that end at ``ends`` (N,)."""
-        values = fill_missing(self.scaler.apply(rows.values, rows.condition), rows)
+        scaler = self.features.of_readings(self.scaler, len(rows.features))
+        values = fill_missing(scaler.apply(rows.values, rows.condition), rows)
         start, parts = segment_starts(rows), []
         for first in range(0, len(ends), CHUNK):
             chunk = ends[first : first + CHUNK]
@@ -133,6 +137,10 @@ class Predictor:
                 if self.window is None
                 else gather(values, chunk, start[chunk], self.window)
             )
+            if self.features.active and self.window is not None:
+                raw = gather(rows.values, chunk, start[chunk], self.window)
+                computed = self.features.compute(raw, rows.features)
+                x = self.features.join(x, computed, self.scaler)
             output = outputs(self.model.module, torch.from_numpy(np.ascontiguousarray(x)))
             parts.append(self.task.scores(output).reshape(len(chunk), -1))
         scores = np.concatenate(parts)

@@ -95,12 +95,13 @@ def write_scalers(folder: Path, scalers: Mapping[str, Scaler]) -> None:
 
 def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
     """Return what ``predict`` needs to know to score new data."""
-    source = experiment.federation.source
+    source, features = experiment.federation.source, experiment.federation.features
     return {
         "schema": SCHEMA,
         **experiment.model,
         "features": list(source.features),
         "window": source.window,
+        "inputs": {"mode": features.mode, "limits": dict(features.limits)},
         "conditions": source.conditions,
         "task": plain(cfg.task) | {"name": experiment.task.name},
         "data": {"name": source.name, "time_unit": source.time_unit},

@@ -31,6 +31,8 @@ class Source(ABC):
     """The same for validation, test and held-out windows."""
     conditions: int = 1
     """Number of operating conditions that scaling tells apart."""
+    categorical: tuple[str, ...] = ()
+    """Features that are kinds or ranks, not quantities: nothing lies between two values."""
     generated: bool = False
     """Whether plants are made on demand, so that ``replicas`` can multiply them."""
     pad_training: bool = False

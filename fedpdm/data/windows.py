@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpdm.data.rows import Bools, Floats, Floats32, Ints, Rows, Strings
+
+Real = TypeVar("Real", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,9 @@ class Windows:
         time: (N,) time of the window's last row.
         padded: (N,) true where the life was shorter than T and its first row was repeated.
         last: (N,) true for the last row of a machine.
+        made: (N,) true where resampling repeated or made up a window, which it does in
+            training only; None where nothing was resampled. A window that was made up belongs
+            to no machine (``""``) and has no time (NaN).
     """
 
     x: Floats32
@@ -31,6 +37,7 @@ class Windows:
     time: Floats
     padded: Bools
     last: Bools
+    made: Bools | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -40,19 +47,23 @@ class Windows:
         return Windows(
             self.x[index], self.y[index], self.truth[index], self.machine[index],
             self.time[index], self.padded[index], self.last[index],
+            None if self.made is None else self.made[index],
         )  # fmt: skip
+
+    def real(self) -> Windows:
+        """Return the windows that the data holds, without what resampling added."""
+        return self if self.made is None else self.take(~self.made)
 
     @staticmethod
     def concatenate(parts: list[Windows]) -> Windows:
         """Return the windows of several plants as one set."""
         if len(parts) == 1:
             return parts[0]
-        return Windows(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("x", "y", "truth", "machine", "time", "padded", "last")
-            )
-        )
+        names = ("x", "y", "truth", "machine", "time", "padded", "last")
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        made = [np.zeros(len(p), dtype=bool) if p.made is None else p.made for p in parts]
+        nothing = all(part.made is None for part in parts)
+        return Windows(**joined, made=None if nothing else np.concatenate(made))
 
 
 def segment_starts(rows: Rows) -> Ints:
@@ -103,7 +114,7 @@ def window_ends(
     return ends, padded[ends]
 
 
-def gather(values: Floats32, ends: Ints, starts: Ints, length: int) -> Floats32:
+def gather(values: NDArray[Real], ends: Ints, starts: Ints, length: int) -> NDArray[Real]:
     """Return (N, T, F) windows of ``values`` (R, F) that end at ``ends`` (N,).
 
     ``starts`` (N,) is the first row of each window's segment: positions before it
