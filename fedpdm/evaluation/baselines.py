@@ -72,7 +72,7 @@ def trivial(bench: Bench) -> Predictions:
     """A constant: the share of failures, or the mean remaining life, in all training data."""
     sites = bench.sites()
     pool = bench.sites(bench.pool)
-    constant = bench.task.trivial(np.concatenate([site.train.y for site in pool]))
+    constant = bench.task.trivial(np.concatenate([site.train.real().y for site in pool]))
     return {
         site.name: {
             split: np.broadcast_to(constant, (len(site.windows[split]), *constant.shape)).copy()
