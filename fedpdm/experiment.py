@@ -9,10 +9,12 @@ from typing import Any, cast
 import torch
 from flwr.serverapp.strategy import Strategy
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.data.dealt import DealtSource
 from fedpdm.data.features import RAW, WindowFeatures
+from fedpdm.data.partition import Natural, Partition
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.source import Source
 from fedpdm.engines.choice import check_engine
@@ -184,7 +186,7 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
             OmegaConf.create(data),
             "data",
             sites=expand_replicas(sites, replicas),
-            partition=partition,
+            partition=Natural() if (again := deals_again(data, partition)) else partition,
             seed=seed,
             reach=task.reach,
         ),
@@ -194,7 +196,17 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
             f"replicas={replicas} needs generated plants; data={source.name} has real ones: "
             "leave replicas at 1, or use data=fleet"
         )
-    return source
+    return DealtSource(source, partition, seed, task.reach) if again else source
+
+
+def deals_again(data: Mapping[str, Any], partition: Partition) -> bool:
+    """Return whether a partition deals the machines of plants that are generated."""
+    if isinstance(partition, Natural) or "_target_" not in data:
+        return False
+    try:
+        return bool(getattr(get_object(str(data["_target_"])), "generated", False))
+    except Exception:  # there is no such class: ``make`` says so
+        return False
 
 
 def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation) -> None:

@@ -1,0 +1,46 @@
+"""Generated machines, pooled and dealt anew: controlled skew on data with plants of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fedpdm.data.partition.base import Partition
+from fedpdm.data.partition.source import PartitionedSource
+from fedpdm.data.rows import Rows, Split
+from fedpdm.data.source import Source
+from fedpdm.data.splits import by_time
+from fedpdm.keys import numpy_generator
+
+
+class DealtSource(PartitionedSource):
+    """The machines of all named plants in one pool, which a partition deals among new plants.
+
+    The pool is cut by time once, at the same dates for all machines, and its held-out
+    machines are drawn once, before anything is dealt: every partition of the same plants and
+    seed tests the same machines in the same weeks, and differs in who owns them only.
+
+    Args:
+        source: plants with machines of their own, generated from a seed.
+        partition: deals whole machines.
+        seed: of every draw.
+        reach: how far past a row its label looks, in the data's time unit.
+    """
+
+    generated = True
+
+    def __init__(self, source: Source, partition: Partition, seed: int, reach: float) -> None:
+        super().__init__({}, partition, seed)
+        self.source, self.reach = source, reach
+        self.name, self.time_unit, self.features = source.name, source.time_unit, source.features
+        self.window, self.stride = source.window, source.stride
+        self.evaluation_stride = source.evaluation_stride
+        self.conditions, self.categorical = source.conditions, source.categorical
+
+    def read(self) -> Rows:
+        """Return the rows of all machines, cut at common dates."""
+        pool = Rows.concatenate([self.source.rows(site) for site in self.source.sites])
+        uncut = replace(pool, split=np.full(len(pool), Split.UNUSED, dtype=np.int8))
+        generator = numpy_generator(self.seed, "heldout", "pool")
+        return by_time(uncut, reach=self.reach, generator=generator, site=self.name)
