@@ -4,6 +4,7 @@
     ├── UserError                  2      the person who typed the command can mend it
     │   ├── ConfigError                   an option, its value, or a combination of options
     │   ├── DataError                     a file, a column, a plant's rows
+    │   │   └── LeakError                 rows or splits that would make scores too good
     │   ├── ModelError                    a model that does not exist, or does not take this input
     │   └── HistoryError                  a run folder: damaged, locked, or of another run
     └── SiteError                  1      a plant failed while it worked
@@ -34,6 +35,10 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A file, a column or a plant's rows cannot be used."""
+
+
+class LeakError(DataError):
+    """Rows, splits or scaling would let a model know what it is tested on."""
 
 
 class ModelError(UserError):

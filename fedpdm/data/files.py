@@ -47,6 +47,7 @@ class FilesSource(Source):
     """
 
     name = "files"
+    local_machines = True
 
     def __init__(
         self,

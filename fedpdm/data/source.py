@@ -43,6 +43,8 @@ class Source(ABC):
     shares_machines: bool = False
     """Whether plants may see the same machines, each its own rows. If so, a machine is of one
     split at all of them."""
+    local_machines: bool = False
+    """Whether machine ids are a plant's own, so that two plants may use the same ones."""
     warnings: Sequence[str] = ()
     """What a person should know about the data read so far."""
 

@@ -68,6 +68,16 @@ class PartitionedSource(Source):
         split[(split == Split.TRAIN) & np.isin(rows.machine, chosen)] = Split.VALIDATION
         return replace(rows, split=split)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The plants that ``site=`` names; empty lets the partition name them."""
+        return self._names
+
+    @property
+    def whole(self) -> Rows:
+        """The rows of all plants, as ``read`` returned them."""
+        return self._whole
+
     @cached_property
     def _whole(self) -> Rows:
         return self.read()

@@ -1,0 +1,228 @@
+"""Guards against leaks: what would make a score too good is refused, with the reason.
+
+Every run looks at the rows of its plants before it trains (``check``):
+
+- rows of a machine lie in the order of time, and its splits follow one another: training,
+  validation, test. A random split of a time series is refused: neighbours are nearly copies.
+- a label does not look across a cut into a later split of its plant;
+- a held-out machine is held out entirely;
+- no machine is at two plants, unless the partition shares machines (then a machine is of one
+  split everywhere), and no series of readings stands under two names
+  (``fedpdm.data.copies``);
+- nothing was scaled, oversampled or interpolated before the split (``fedpdm.data.traces``);
+- windows made by resampling are in the training part only, and the sums behind the scaler
+  count training rows only.
+
+Rules from ``Kaufman et al., "Leakage in Data Mining", TKDD 6(4) 2012`` and from defects of
+published systems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedpdm.data.copies import Fingerprints, fingerprints, require_no_copies
+from fedpdm.data.normalise import Moments
+from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
+from fedpdm.data.source import Source
+from fedpdm.data.traces import Sums, require_scaled_on_training, require_untouched
+from fedpdm.data.windows import Windows
+from fedpdm.errors import LeakError
+
+ORDER = (Split.TRAIN, Split.VALIDATION, Split.TEST)
+
+
+@dataclass(frozen=True)
+class Machines:
+    """The machines of a plant: ids, and first and last time of each split, (M, 4) each."""
+
+    site: str
+    ids: Strings
+    first: Floats
+    last: Floats
+    switches: Ints
+    """(M,) how often the split changes along a machine's rows."""
+
+
+def check(
+    source: Source, names: Iterable[str], rows: Callable[[str], Rows], reach: float
+) -> list[str]:
+    """Refuse plants whose rows leak; return warnings of what only looks like it.
+
+    Args:
+        source: the data set.
+        names: the plants to look at.
+        rows: gives a plant's rows.
+        reach: how far past a row its label looks, in the data's time unit.
+
+    Raises:
+        LeakError: names plant, machine, rows or times, and the way out.
+    """
+    machines: list[Machines] = []
+    prints: list[Fingerprints] = []
+    sums: list[Sums] = []
+    warnings: list[str] = []
+    names = list(names)
+    for name in names:
+        own = rows(name)
+        if len(own) == 0:
+            continue
+        starts = machine_starts(name, own)
+        machines.append(of_machines(name, own, starts))
+        if not source.shares_machines:
+            require_order(machines[-1], source.time_unit)
+        require_labels_apart(machines[-1], own, reach, source.time_unit)
+        if source.window is None:
+            require_untouched(name, own, max(20, 100 // len(names)))
+        prints.append(fingerprints(name, own, starts))
+        sums.append(Sums.of(name, own))
+    if source.shares_machines:
+        require_order(joined(machines), source.time_unit)
+    elif not source.local_machines:
+        require_one_owner(machines)
+    require_no_copies(prints, source.shares_machines)
+    warnings += require_scaled_on_training(sums)
+    return warnings
+
+
+def machine_starts(site: str, rows: Rows) -> Ints:
+    """Return the position of the first row of each machine.
+
+    Raises:
+        LeakError: rows are not sorted by machine and time, so windows would mix moments.
+    """
+    change = np.r_[True, rows.machine[1:] != rows.machine[:-1]]
+    starts = np.flatnonzero(change)
+    ids, count = np.unique(rows.machine[starts], return_counts=True)
+    if (count > 1).any():
+        raise LeakError(
+            f"{site}: the rows of machine {ids[count > 1][0]} do not lie together, so windows "
+            "would be cut from shuffled rows; sort rows by machine and time"
+        )
+    back = ~change[1:] & (np.diff(rows.time) < 0)
+    if back.any():
+        row = int(np.argmax(back)) + 1
+        raise LeakError(
+            f"{site}: row {row} of machine {rows.machine[row]} (time {rows.time[row]:g}) is "
+            f"earlier than the one before it ({rows.time[row - 1]:g}), so windows would be cut "
+            "from shuffled rows; sort rows by machine and time, and split afterwards"
+        )
+    return starts
+
+
+def of_machines(site: str, rows: Rows, starts: Ints) -> Machines:
+    """Return what is known of a plant's machines."""
+    first, last = np.empty((len(starts), 4)), np.empty((len(starts), 4))
+    for split in (*ORDER, Split.HELDOUT):
+        inside = rows.split == split
+        first[:, split] = np.minimum.reduceat(np.where(inside, rows.time, np.inf), starts)
+        last[:, split] = np.maximum.reduceat(np.where(inside, rows.time, -np.inf), starts)
+    used = np.flatnonzero(rows.split != Split.UNUSED)
+    change = np.zeros(len(rows), dtype=np.int64)
+    change[used[1:]] = rows.split[used[1:]] != rows.split[used[:-1]]
+    change[starts] = 0
+    return Machines(site, rows.machine[starts], first, last, np.add.reduceat(change, starts))
+
+
+def joined(plants: list[Machines]) -> Machines:
+    """Return the machines that plants share, each once, over all its rows."""
+    ids, index = np.unique(np.concatenate([p.ids for p in plants]), return_inverse=True)
+    first, last = np.full((len(ids), 4), np.inf), np.full((len(ids), 4), -np.inf)
+    switches = np.zeros(len(ids), dtype=np.int64)
+    np.minimum.at(first, index, np.concatenate([p.first for p in plants]))
+    np.maximum.at(last, index, np.concatenate([p.last for p in plants]))
+    np.maximum.at(switches, index, np.concatenate([p.switches for p in plants]))
+    return Machines("plants together", ids, first, last, switches)
+
+
+def require_order(machines: Machines, unit: str) -> None:
+    """Refuse machines whose training, validation and test rows do not follow one another."""
+    seen = np.isfinite(machines.first)
+    mixed = seen[:, Split.HELDOUT] & seen[:, : Split.HELDOUT].any(axis=1)
+    if mixed.any():
+        raise LeakError(
+            f"{machines.site}: machine {machines.ids[mixed][0]} is held out, but some of its rows "
+            "are for training, validation or test; hold out whole machines"
+        )
+    for before, after in ((0, 1), (0, 2), (1, 2)):
+        wrong = machines.last[:, before] >= machines.first[:, after]
+        if not wrong.any():
+            continue
+        k = int(np.argmax(wrong))
+        place = f"{machines.site}, machine {machines.ids[k]}"
+        earlier, later = ORDER[before].name.lower(), ORDER[after].name.lower()
+        if machines.switches[k] > 2:
+            raise LeakError(
+                f"{place}: its rows change {machines.switches[k]} times between {earlier} and "
+                f"{later}: a random split of a time series, in which neighbouring rows are nearly "
+                "copies; split by time (fedpdm.data.splits.by_time) or by machine (by_machine)"
+            )
+        raise LeakError(
+            f"{place}: {later} begins at {machines.first[k, after]:g} {unit}, before the last row "
+            f"for {earlier} at {machines.last[k, before]:g}; a machine's {earlier} rows must all "
+            f"lie before its {later} rows, or the whole machine in one of them"
+        )
+
+
+def require_labels_apart(machines: Machines, rows: Rows, reach: float, unit: str) -> None:
+    """Refuse rows whose label looks across a cut of their plant's calendar.
+
+    Only where machines are cut by time: whole machines in one split have no common cut.
+    """
+    cut = np.isfinite(machines.first[:, :3]).sum(axis=1) > 1
+    if reach <= 0 or not cut.any():
+        return
+    for split in ORDER[:2]:
+        later = float(machines.first[:, split + 1 : 3].min())
+        end = rows.time + reach
+        across = (rows.split == split) & (end > later + 1e-9 * max(1.0, abs(later)))
+        if across.any():
+            row = int(np.argmax(across))
+            raise LeakError(
+                f"{machines.site}: {int(across.sum())} {split.name.lower()} rows know what comes "
+                f"after the cut: the label of machine {rows.machine[row]} at {rows.time[row]:g} "
+                f"{unit} looks {reach:g} {unit} ahead, and the next part begins at {later:g}; "
+                "leave rows out before the cut (fedpdm.data.splits.by_time does), or lower "
+                "task.horizon"
+            )
+
+
+def require_one_owner(plants: list[Machines]) -> None:
+    """Refuse a machine that belongs to two plants."""
+    owner: dict[str, str] = {}
+    for plant in plants:
+        for machine in plant.ids.tolist():
+            if (other := owner.setdefault(machine, plant.site)) != plant.site:
+                raise LeakError(
+                    f"machine {machine} is at {other} and at {plant.site}, so one plant could be "
+                    "tested on what another trains on; give each machine to one plant, or use a "
+                    "partition that shares machines on purpose (partition=condition)"
+                )
+
+
+def require_training_sums(site: str, rows: Rows, sums: Moments) -> None:
+    """Refuse sums behind a scaler that count other rows than the plant's training rows."""
+    training = rows.values[rows.split == Split.TRAIN]
+    expected = np.sum(~np.isnan(training), axis=0)
+    counted = sums.count.sum(axis=0)[: training.shape[1]]
+    if not np.array_equal(counted, expected):
+        k = int(np.argmax(counted != expected))
+        raise LeakError(
+            f"{site}: the scaler counts {counted[k]:g} readings of {rows.features[k]}, but the "
+            f"training rows have {expected[k]}: it has seen other rows; fit it on training rows "
+            "only (fedpdm.data.normalise.moments)"
+        )
+
+
+def require_real(site: str, windows: Mapping[Split, Windows]) -> None:
+    """Refuse windows made by resampling or augmentation outside the training part."""
+    for split, part in windows.items():
+        made = part.made
+        if split != Split.TRAIN and made is not None and made.any():
+            raise LeakError(
+                f"{site}: {int(made.sum())} of {len(part)} {split.name.lower()} windows are made "
+                "by resampling; resample training windows only, after the split"
+            )
