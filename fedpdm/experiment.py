@@ -16,10 +16,12 @@ from fedpdm.data.dealt import DealtSource
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.partition import Natural, Partition
 from fedpdm.data.resampling import Resampler
+from fedpdm.data.shuffle import LabelShuffle
 from fedpdm.data.source import Source
 from fedpdm.engines.choice import check_engine
 from fedpdm.engines.flower import quiet
 from fedpdm.errors import ConfigError, FedPdmError, ModelError
+from fedpdm.evaluation.protocol import Protocol
 from fedpdm.faults import Fault, parse_faults
 from fedpdm.federation import Federation, expand_replicas
 from fedpdm.keys import torch_seeded
@@ -56,6 +58,7 @@ class Experiment:
     keep: int | None
     engine: Mapping[str, Any]
     model: dict[str, Any]
+    protocol: Protocol
 
     @property
     def initial(self) -> Arrays:
@@ -113,6 +116,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         task,
         features=build_features(cfg),
         resampler=build_resampler(cfg, source, seed),
+        shuffle=build_shuffle(cfg, seed),
     )
     device = build_device(str(cfg.device))
     rounds = whole(cfg, "rounds", 1)
@@ -155,6 +159,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         keep=None if cfg.history.keep == "all" else whole(cfg, "history.keep", 1),
         engine=plain(cfg.engine),
         model=model,
+        protocol=build_protocol(cfg, seed),
     )
     return experiment
 
@@ -174,7 +179,7 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
     """Make the data set of a config, with its plants."""
     data = plain(cfg.data)
     data.pop("task_defaults", None)
-    sites = block(cfg, "sites")
+    sites = plants(cfg)
     replicas = whole(cfg, "replicas", 1)
     if replicas > 1 and not sites:
         raise ConfigError(f"replicas={replicas} multiplies named plants; name some with site=…")
@@ -233,6 +238,26 @@ def build_resampler(cfg: DictConfig, source: Source, seed: int) -> Resampler | N
     """Make what resamples training windows, or None."""
     kind = OmegaConf.select(cfg, "training.resample")
     return None if kind is None else Resampler(str(kind), seed, source.categorical)
+
+
+def build_shuffle(cfg: DictConfig, seed: int) -> LabelShuffle | None:
+    """Make what gives labels to the wrong windows, or None."""
+    kind = OmegaConf.select(cfg, "shuffle_labels")
+    return None if kind is None else LabelShuffle(str(kind), seed)
+
+
+def build_protocol(cfg: DictConfig, seed: int) -> Protocol:
+    """Make what a test is asked to say; a run from before there was a choice gets defaults."""
+    named = expand_replicas(block(cfg, "sites"), whole(cfg, "replicas", 1))
+    return Protocol.of(block(cfg, "evaluate"), named, seed)
+
+
+def plants(cfg: DictConfig) -> dict[str, Any]:
+    """Return the plants' blocks as their data set reads them: without what alarms cost."""
+    return {
+        name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
+        for name, own in block(cfg, "sites").items()
+    }
 
 
 def build_settings(cfg: DictConfig) -> TrainingSettings:

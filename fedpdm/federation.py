@@ -18,6 +18,7 @@ from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.normalise import Moments, Scaler, fill_missing, moments
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split
+from fedpdm.data.shuffle import LabelShuffle
 from fedpdm.data.source import Source
 from fedpdm.data.windows import Windows, gather, segment_starts, window_ends
 from fedpdm.errors import ConfigError, DataError
@@ -104,6 +105,7 @@ class Federation:
             were not asked for longest are dropped, and read or generated again when asked.
         features: what a model sees of a window.
         resampler: makes up for rare failures in training windows; None leaves them as they are.
+        shuffle: gives labels to the wrong windows, to look for leaks; None leaves them.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Federation:
         budget: int = BUDGET,
         features: WindowFeatures = RAW,
         resampler: Resampler | None = None,
+        shuffle: LabelShuffle | None = None,
     ) -> None:
         self.source = source
         self.task = task
@@ -126,6 +129,7 @@ class Federation:
         self._budget = budget
         self.features = features
         self.resampler = resampler
+        self.shuffle = shuffle
         self._scaler: tuple[Scaler | None, str] = (None, "")
         self._rows: Shelf[str, Rows] = Shelf(budget // 2, rows_size)
         self._built: Shelf[tuple[str, str], Site] = Shelf(budget // 2, windows_size)
@@ -136,7 +140,7 @@ class Federation:
     def __reduce__(self) -> tuple[type[Federation], tuple[Any, ...]]:
         """Go to another process without the rows; it reads those of its own plants."""
         return type(self), (
-            self.source, self.task, self._budget, self.features, self.resampler
+            self.source, self.task, self._budget, self.features, self.resampler, self.shuffle
         )  # fmt: skip
 
     @property
@@ -229,6 +233,8 @@ class Federation:
                 padded=padded,
                 last=last[ends],
             )
+        if self.shuffle is not None:
+            result = self.shuffle(result, name)
         if self.resampler is not None:
             result[Split.TRAIN] = self.resampler(result[Split.TRAIN], name, self.inputs)
         return result

@@ -21,8 +21,10 @@ from fedpdm.engines.flower import RUN_ID, SERVER_NODE_ID
 from fedpdm.errors import HistoryError
 from fedpdm.evaluation.baselines import gather
 from fedpdm.evaluation.beside import BesideTheRun
-from fedpdm.evaluation.outcome import gains, score
-from fedpdm.evaluation.trial import try_model
+from fedpdm.evaluation.certainty import certainty
+from fedpdm.evaluation.findings import gain_spread
+from fedpdm.evaluation.outcome import Predictions, gains, score
+from fedpdm.evaluation.trial import Trial, try_model
 from fedpdm.experiment import Experiment, look_at_data, make, plain
 from fedpdm.federation import Site
 from fedpdm.history import History
@@ -64,6 +66,8 @@ class Run:
         self.console = console
         self.engine: Engine
         self.seconds: dict[str, float] = {}
+        self._trial: Trial | None = None
+        self._card: dict[str, Any] = {}
 
     def execute(self, resume: bool = False) -> dict[str, Any]:
         """Run to the end and return the summary.
@@ -102,9 +106,13 @@ class Run:
                     scaler = self._train(history, display)
                 with self._timed("evaluation"):
                     summary = self._summary(history, scaler)
+                baselines: dict[str, Predictions] = {}
                 if beside is not None:
                     with self._timed("baselines"):
-                        self._compare(summary, beside, scaler)
+                        baselines = gather(beside.scores())
+                        self._compare(summary, baselines, scaler)
+                with self._timed("evaluation"):
+                    self._say_how_sure(summary, baselines)
             self._conclude(summary, history, manifest, shapes, begun)
         return summary
 
@@ -217,33 +225,38 @@ class Run:
         """Test the round chosen on validation data, once."""
         records = history.rounds()
         chosen = best_round(records, self.experiment.task) or records[-1].round
+        tested = self._test(history.weights(chosen), scaler)
+        self._card = tested.get("card", {})
         return summarise(
             self.experiment,
             self.cfg,
             history,
             engine=self.engine["name"],
             best_round=chosen,
-            tested=self._test(history.weights(chosen), scaler),
+            tested=tested,
         )
 
     def _test(self, weights: Arrays, scaler: Scaler | None) -> dict[str, Any]:
-        """Return ``threshold``, ``test`` and ``heldout`` of a round's weights."""
-        experiment, task = self.experiment, self.experiment.task
+        """Return ``threshold``, ``test``, ``heldout`` and ``card`` of a round's weights."""
+        experiment = self.experiment
         model = experiment.build_model()
         model.set_parameters(to_tensors(weights))
         model.module.to(experiment.device)
         sites = self._sites(experiment.evaluated, scaler)
-        return try_model(model.module, sites, task, experiment.device)
+        self._trial = try_model(
+            model.module, sites, experiment.federation, experiment.device, experiment.protocol
+        )
+        return {**self._trial.parts, "threshold": self._trial.threshold, "card": self._trial.card}
 
     def _compare(
-        self, summary: dict[str, Any], beside: BesideTheRun, scaler: Scaler | None
+        self, summary: dict[str, Any], found: dict[str, Predictions], scaler: Scaler | None
     ) -> None:
         """Put the baselines beside the federation, on the same test windows."""
         experiment, task = self.experiment, self.experiment.task
         sites = self._sites(experiment.compared, scaler)
         baselines = summary["test"]["baselines"]
         heldout = {}
-        for name, predictions in gather(beside.scores()).items():
+        for name, predictions in found.items():
             result = score(predictions, sites, task, Split.TEST)
             baselines[name] = {key: result[key] for key in ("global", "mean_site", "per_site")}
             if summary["heldout"] is not None:
@@ -252,6 +265,22 @@ class Run:
             summary["heldout"]["baselines"] = heldout
         summary["gain"] = gains(
             summary["test"]["per_site"], baselines.get("alone", {}).get("per_site", {}), task
+        )
+        summary["test"]["spread"]["gain"] = gain_spread(summary["gain"])
+
+    def _say_how_sure(self, summary: dict[str, Any], baselines: dict[str, Predictions]) -> None:
+        """Add intervals over machines; nobody may pool the windows of plants elsewhere."""
+        if self._trial is None:
+            return
+        experiment = self.experiment
+        summary["test"]["bootstrap"] = certainty(
+            self._trial.predictions,
+            baselines,
+            self._trial.sites,
+            experiment.task,
+            resamples=experiment.protocol.bootstrap,
+            seed=experiment.seed,
+            shared=experiment.federation.source.shares_machines,
         )
 
     def _conclude(
@@ -265,7 +294,7 @@ class Run:
         """Write the files that people and programs read."""
         summary["data"]["sha256"] = manifest["data"]["sha256"]
         summary["seconds"] = {**self.seconds, "total": time.perf_counter() - begun}
-        card = model_card(self.experiment, self.cfg)
+        card = model_card(self.experiment, self.cfg) | self._card
         write_results(self.folder, summary, card, history, manifest, shapes)
 
     @contextmanager

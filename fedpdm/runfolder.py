@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import HistoryError
-from fedpdm.experiment import Experiment, plain
+from fedpdm.experiment import Experiment, plain, plants
 from fedpdm.history import History
 from fedpdm.manifest import SCHEMA, read_json, write_json
 from fedpdm.tensors import write_bytes, write_tensors
@@ -108,5 +108,8 @@ def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
         "scaling": str(cfg.scaling),
         "best_round": None,
         "threshold": None,
-        "sites": plain(cfg.sites) or {},
+        "thresholds": {},
+        "calibration": None,
+        "interval": None,
+        "sites": plants(cfg),
     }

@@ -8,7 +8,8 @@ and a test. Shapes: R rows, N windows, H horizons.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,6 +27,27 @@ NEEDS_TIMES = (
     "task={task} needs times of failure, and this data has only labels of single rows: "
     "use task=failure"
 )
+
+
+@dataclass(frozen=True)
+class Risk:
+    """One failure probability that a task gives, on which an alarm can be raised.
+
+    Attributes:
+        key: names it in summary.json: the horizon, or ``label`` where the data has no times.
+        suffix: of its metrics' names: empty, or ``_30``.
+        horizon: it is the risk of a failure within this time; None without times.
+        column: of scores and targets, or None where they are (N,).
+    """
+
+    key: str
+    suffix: str
+    horizon: float | None
+    column: int | None
+
+    def of(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Return (N,) of a task's (N,) or (N, H) targets or scores."""
+        return values if self.column is None else values[:, self.column]
 
 
 class Task(ABC):
@@ -65,6 +87,15 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
         """Return metrics by name; None where a metric cannot be computed (one class only)."""
+
+    def details(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        """Return what a final test adds to ``metrics``: too much for every round."""
+        return {}
+
+    @property
+    def risks(self) -> tuple[Risk, ...]:
+        """What alarms can be raised on, the nearest first; nothing if scores are no risks."""
+        return ()
 
     @abstractmethod
     def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -126,6 +157,14 @@ class Failure(Task):
     def metrics(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
         return measure.classification(target, scores)
 
+    def details(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        return measure.detailed(target, scores)
+
+    @property
+    def risks(self) -> tuple[Risk, ...]:
+        key = "label" if self.horizon is None else f"{self.horizon:g}"
+        return (Risk(key, "", self.horizon, None),)
+
     def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
         return np.asarray(np.mean(target.astype(np.float64)) if len(target) else 0.0)
 
@@ -176,8 +215,24 @@ class Horizons(Task):
         return np.asarray(-torch.expm1(survival).cpu().numpy())
 
     def metrics(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        return self._each(measure.classification, target, scores)
+
+    def details(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        return self._each(measure.detailed, target, scores)
+
+    @property
+    def risks(self) -> tuple[Risk, ...]:
+        return tuple(Risk(f"{h:g}", f"_{h:g}", h, i) for i, h in enumerate(self.horizons))
+
+    def _each(
+        self,
+        measured: Callable[[NDArray[np.generic], Floats], Metrics],
+        target: NDArray[np.generic],
+        scores: Floats,
+    ) -> Metrics:
+        """Return the metrics of every horizon, and their means."""
         result: Metrics = {}
-        per = [measure.classification(target[:, h], scores[:, h]) for h in range(self.outputs)]
+        per = [measured(target[:, h], scores[:, h]) for h in range(self.outputs)]
         for horizon, values in zip(self.horizons, per, strict=True):
             result |= {f"{name}_{horizon:g}": value for name, value in values.items()}
         for name in per[0]:
@@ -230,6 +285,9 @@ class RemainingLife(Task):
 
     def metrics(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
         return measure.remaining_life(truth, scores, self.cap)
+
+    def details(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        return measure.detailed_life(truth, scores, self.cap)
 
     def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
         return np.asarray(np.mean(target.astype(np.float64)) * self.cap if len(target) else 0.0)

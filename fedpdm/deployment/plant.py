@@ -230,14 +230,15 @@ def try_out(experiment: Experiment, name: str, message: Message) -> dict[str, An
 
     The alarm threshold is the plant's own, chosen on its validation windows.
     """
-    federation, task, content = experiment.federation, experiment.task, message.content
+    federation, content = experiment.federation, message.content
     model = experiment.build_model()
     model.set_parameters(to_tensors({**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)}))
     model.module.to(experiment.device)
     scaler = scaler_in(content) or federation.moments(name).scaler()
     sites = [federation.site(name, scaler)]
-    tried = try_model(model.module, sites, task, experiment.device)
-    result: dict[str, Any] = {"threshold": tried["threshold"]}
+    tried = try_model(model.module, sites, federation, experiment.device, experiment.protocol)
+    result: dict[str, Any] = {"threshold": tried.threshold}
     for split in ("validation", "test", "heldout"):
-        result[split] = None if tried[split] is None else tried[split]["per_site"][name]
+        part = tried.parts[split]
+        result[split] = None if part is None else part["per_site"][name]
     return result

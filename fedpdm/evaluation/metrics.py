@@ -32,11 +32,16 @@ def classification(target: NDArray[np.generic], scores: Floats) -> Metrics:
 
 
 def at_threshold(target: NDArray[np.generic], scores: Floats, threshold: float) -> Metrics:
-    """Return ``f1``, ``mcc``, ``precision`` and ``recall`` of alarms at ``scores >= threshold``."""
+    """Return what alarms at ``scores >= threshold`` are worth, and the four counts.
+
+    ``f1``, ``mcc``, ``precision``, ``recall``, ``false_alarm_rate`` (share of the healthy
+    windows in alarm); counts of windows: ``hits``, ``false_alarms``, ``missed``, ``quiet``.
+    """
     from sklearn.metrics import matthews_corrcoef
 
     truth, alarm = target.astype(bool), scores >= threshold
     hits, alarms, failures = int((truth & alarm).sum()), int(alarm.sum()), int(truth.sum())
+    healthy = len(truth) - failures
     both = 0 < failures < len(truth)
     return {
         "threshold": float(threshold),
@@ -44,22 +49,12 @@ def at_threshold(target: NDArray[np.generic], scores: Floats, threshold: float) 
         "precision": hits / alarms if alarms else None,
         "recall": hits / failures if failures else None,
         "mcc": float(matthews_corrcoef(truth, alarm)) if both else None,
+        "false_alarm_rate": (alarms - hits) / healthy if healthy else None,
+        "hits": float(hits),
+        "false_alarms": float(alarms - hits),
+        "missed": float(failures - hits),
+        "quiet": float(healthy - alarms + hits),
     }
-
-
-def best_f1_threshold(target: NDArray[np.generic], scores: Floats) -> float | None:
-    """Return the threshold of the greatest F1; None unless both classes occur.
-
-    To be called with validation data only.
-    """
-    from sklearn.metrics import precision_recall_curve
-
-    truth = target.astype(np.int64)
-    if not 0 < truth.sum() < len(truth):
-        return None
-    precision, recall, thresholds = precision_recall_curve(truth, scores)
-    total = np.maximum(precision + recall, 1e-12)
-    return float(thresholds[np.argmax((2 * precision * recall / total)[:-1])])
 
 
 def expected_calibration_error(
@@ -80,6 +75,63 @@ def expected_calibration_error(
     return float(gap.sum() / count.sum())
 
 
+def equal_mass_bins(scores: Floats, bins: int = 10) -> NDArray[np.int64]:
+    """Return (N,) numbers of up to ``bins`` bins of about equal size; equal scores share one."""
+    if len(scores) == 0:
+        return np.zeros(0, dtype=np.int64)
+    edges = np.unique(np.quantile(scores, np.arange(1, bins) / bins, method="higher"))
+    found = np.searchsorted(edges, scores, side="right")
+    return np.asarray(np.unique(found, return_inverse=True)[1], dtype=np.int64)
+
+
+def equal_mass_calibration_error(
+    target: NDArray[np.generic], scores: Floats, bins: int = 10
+) -> float | None:
+    """Return the calibration error over bins of about equal size (Nixon et al. 2019).
+
+    Where failures are rare, equal widths put nearly all windows into one bin; equal sizes
+    look where the scores are.
+    """
+    if len(target) == 0:
+        return None
+    index = equal_mass_bins(scores, bins)
+    gap = np.bincount(index, weights=scores) - np.bincount(index, weights=target.astype(np.float64))
+    return float(np.abs(gap).sum() / len(target))
+
+
+def reliability(
+    target: NDArray[np.generic], scores: Floats, bins: int = 10
+) -> list[dict[str, float]]:
+    """Return the reliability curve: per bin of about equal size what was said and what came.
+
+    Keys ``low``, ``high`` (scores), ``n`` (windows), ``score`` (mean), ``share`` (of failures).
+    """
+    index = equal_mass_bins(scores, bins)
+    result = []
+    for number in range(int(index.max(initial=-1)) + 1):
+        said = scores[index == number]
+        result.append({
+            "low": float(said.min()), "high": float(said.max()), "n": float(len(said)),
+            "score": float(said.mean()),
+            "share": float(target[index == number].astype(np.float64).mean()),
+        })  # fmt: skip
+    return result
+
+
+def detailed(target: NDArray[np.generic], scores: Floats) -> Metrics:
+    """Return what a final test adds to ``classification``: ``lift`` and ``ece_mass``.
+
+    The lift is the average precision as a multiple of the prevalence, which is what a
+    constant score reaches.
+    """
+    values = classification(target, scores)
+    precision, prevalence = values["average_precision"], values["prevalence"]
+    return {
+        "lift": precision / prevalence if precision is not None and prevalence else None,
+        "ece_mass": equal_mass_calibration_error(target, scores),
+    }
+
+
 def remaining_life(truth: Floats, predicted: Floats, cap: float) -> Metrics:
     """Return ``rmse`` (truth capped), ``rmse_uncapped``, ``mae`` and ``nasa_score``.
 
@@ -98,6 +150,22 @@ def remaining_life(truth: Floats, predicted: Floats, cap: float) -> Metrics:
         "mae": float(np.mean(np.abs(predicted - capped))),
         "nasa_score": nasa_score(capped, predicted),
         "n": float(len(truth)),
+    }
+
+
+def detailed_life(truth: Floats, predicted: Floats, cap: float) -> Metrics:
+    """Return what a final test adds to ``remaining_life``.
+
+    ``nasa_score_mean`` per window (a sum cannot be compared over data sets), and against the
+    uncapped truth ``mae_uncapped`` and ``nasa_score_uncapped``.
+    """
+    seen = ~np.isnan(truth)
+    told = truth[seen], predicted[seen]
+    capped = np.minimum(np.where(seen, truth, cap), cap)
+    return {
+        "nasa_score_mean": nasa_score(capped, predicted) / len(truth) if len(truth) else None,
+        "mae_uncapped": float(np.mean(np.abs(told[1] - told[0]))) if seen.any() else None,
+        "nasa_score_uncapped": nasa_score(*told) if seen.any() else None,
     }
 
 

@@ -11,13 +11,15 @@ from torch import nn
 
 from fedpdm.data.rows import Floats, Split
 from fedpdm.data.windows import Windows
-from fedpdm.evaluation.metrics import at_threshold, best_f1_threshold
 from fedpdm.federation import Site
 from fedpdm.tasks import Metrics, Task
 from fedpdm.training import outputs
 
 Predictions = dict[str, dict[Split, Floats]]
 """Scores by plant and split, in the order of the plant's windows."""
+
+ALARM_COUNTS = ("threshold", "hits", "false_alarms", "missed", "quiet")
+COUNTS = ("n", "positives", *ALARM_COUNTS)
 
 TESTED = (Split.TEST, Split.HELDOUT)
 
@@ -53,10 +55,7 @@ def score(
     A plant where a metric cannot be computed has None there and is left out of the mean.
     """
     parts = [(site.windows[split], predictions[site.name][split]) for site in sites]
-    per_site = {
-        site.name: task.metrics(part.y, part.truth, scores)
-        for site, (part, scores) in zip(sites, parts, strict=True)
-    }
+    per_site = {site.name: _measure([part], task) for site, part in zip(sites, parts, strict=True)}
     return {
         "global": _measure(parts, task),
         "mean_site": mean_metrics(list(per_site.values())),
@@ -83,41 +82,13 @@ def without_padding(
     return {**_measure(parts, task), "short_machines": sorted(short)}
 
 
-def thresholds(validation: Predictions, sites: Sequence[Site]) -> float | None:
-    """Return the F1-maximal threshold on the plants' pooled validation windows."""
-    target, scores = _pooled(validation, sites, Split.VALIDATION)
-    if target.dtype.kind != "i" or scores.ndim != 1:
-        return None
-    return best_f1_threshold(target, scores)
-
-
-def add_threshold_metrics(
-    result: dict[str, Any],
-    predictions: Predictions,
-    sites: Sequence[Site],
-    split: Split,
-    threshold: float | None,
-) -> None:
-    """Add F1, MCC, precision and recall at the threshold to a ``score`` result, in place."""
-    if threshold is None:
-        return
-    target, scores = _pooled(predictions, sites, split)
-    result["global"] |= at_threshold(target, scores, threshold)
-    for site in sites:
-        part = site.windows[split]
-        result["per_site"][site.name] |= at_threshold(
-            part.y, predictions[site.name][split], threshold
-        )
-    result["mean_site"] = mean_metrics(list(result["per_site"].values()))
-
-
 def mean_metrics(per_site: Sequence[Mapping[str, float | None]]) -> Metrics:
     """Return the mean over the plants that have a value; None where no plant has one."""
     result: Metrics = {}
-    for name in per_site[0] if per_site else ():
-        if name in ("n", "positives", "threshold"):
+    for name in dict.fromkeys(key for values in per_site for key in values):
+        if name in COUNTS or name.rpartition("_")[0] in ALARM_COUNTS:
             continue  # a mean of counts says nothing
-        known = [v for values in per_site if (v := values[name]) is not None]
+        known = [v for values in per_site if (v := values.get(name)) is not None]
         result[name] = float(np.mean(known)) if known else None
     return result
 
@@ -137,17 +108,9 @@ def gains(
 
 def _measure(parts: Sequence[tuple[Windows, Floats]], task: Task) -> Metrics:
     windows = [part for part, _ in parts]
-    return task.metrics(
+    tested = (
         np.concatenate([part.y for part in windows]),
         np.concatenate([part.truth for part in windows]),
         np.concatenate([scores for _, scores in parts]),
     )
-
-
-def _pooled(
-    predictions: Predictions, sites: Sequence[Site], split: Split
-) -> tuple[np.ndarray[Any, Any], Floats]:
-    return (
-        np.concatenate([site.windows[split].y for site in sites]),
-        np.concatenate([predictions[site.name][split] for site in sites]),
-    )
+    return task.metrics(*tested) | task.details(*tested)

@@ -23,11 +23,6 @@ def labelled_scores(draw: st.DrawFn, least: int = 1) -> Labelled:
     return np.array(target), np.array(scores) / 20.0
 
 
-def f1(target: np.ndarray, scores: np.ndarray, threshold: float) -> float:
-    alarm = scores >= threshold
-    return 2 * float((alarm & (target == 1)).sum()) / float(alarm.sum() + target.sum())
-
-
 def average_precision(target: np.ndarray, scores: np.ndarray) -> float:
     """The sum over alarm levels of precision times the recall gained there."""
     total, recall = 0.0, 0.0
@@ -78,7 +73,6 @@ def test_with_one_class_what_cannot_be_computed_is_none(only: int) -> None:
     assert result["roc_auc"] is None
     assert result["prevalence"] == only
     assert result["brier"] is not None
-    assert metrics.best_f1_threshold(target, scores) is None
     alarms = metrics.at_threshold(target, scores, 0.5)
     assert alarms["f1"] is None
     assert alarms["mcc"] is None
@@ -93,20 +87,6 @@ def test_of_nothing_everything_but_the_count_is_none() -> None:
     life = metrics.remaining_life(empty, empty, cap=125.0)
     assert life.pop("n") == 0.0
     assert set(life.values()) == {None}
-
-
-@settings(deadline=None, max_examples=100)
-@given(labelled_scores(2))
-def test_the_chosen_threshold_has_the_greatest_f1_of_all(case: Labelled) -> None:
-    target, scores = case
-    threshold = metrics.best_f1_threshold(target, scores)
-    if not 0 < target.sum() < len(target):
-        assert threshold is None
-        return
-    assert threshold is not None
-    best = max(f1(target, scores, level) for level in set(scores))
-    assert f1(target, scores, threshold) == pytest.approx(best)
-    assert metrics.at_threshold(target, scores, threshold)["f1"] == pytest.approx(best)
 
 
 def test_alarms_are_counted_at_and_above_the_threshold() -> None:

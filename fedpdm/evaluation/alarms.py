@@ -1,0 +1,196 @@
+"""Alarms as a maintenance crew sees them: episodes, false ones per month, time to act.
+
+Rows are not what wakes people up. Alarms of one life that follow each other closely are
+one episode; each failure is warned of in time, late, or not at all. N windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedpdm.data.rows import Bools, Floats, Ints
+from fedpdm.evaluation.fates import Fates, joined
+
+CURVE = 30
+"""Points of the curve of false alarms against lead time."""
+_PERIODS = {
+    "days": (30.0, "machine-month of 30 days"),
+    "hours": (720.0, "machine-month of 720 hours"),
+    "cycles": (1000.0, "1,000 machine-cycles"),
+}
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How alarms are counted.
+
+    Attributes:
+        horizon: an alarm says that the machine fails within this time.
+        cooldown: an alarm at most this long after the last one belongs to its episode.
+        sustained: windows in a row that must be in alarm before a crew acts on it.
+    """
+
+    horizon: float
+    cooldown: float
+    sustained: int = 2
+
+
+@dataclass(frozen=True)
+class Watched:
+    """N windows in the order of life and time, and what can be known of them at once."""
+
+    fates: Fates
+    begins: Bools
+    step: float
+    exposure: float
+
+    @staticmethod
+    def of(fates: Fates) -> tuple[Watched, Ints]:
+        """Return the windows in order, and (N,) the order."""
+        order = np.lexsort((fates.time, fates.life))
+        sorted_ = fates.take(order)
+        begins = np.ones(len(order), dtype=bool)
+        begins[1:] = sorted_.life[1:] != sorted_.life[:-1]
+        steps = np.diff(sorted_.time)[~begins[1:]]
+        step = float(np.median(steps)) if len(steps) else 0.0
+        exposure = float(steps.sum()) + step * float(begins.sum())
+        return Watched(sorted_, begins, step, exposure), order
+
+
+def period(time_unit: str) -> tuple[float, str]:
+    """Return the time over which false episodes are counted, and what it is called."""
+    return _PERIODS.get(time_unit, (1000.0, f"1,000 machine-{time_unit}"))
+
+
+def episodes(watched: Watched, alarm: Bools, watch: Watch) -> tuple[Ints, Bools]:
+    """Return (E,) the first window of each episode, and which episodes are false.
+
+    Alarms of a life that are at most ``cooldown`` apart are one episode; one that goes on
+    counts again after each horizon, for then what it said has not come true, or has been
+    acted on. An episode is false if none of its alarms has a failure within the horizon.
+
+    Args:
+        watched: N windows in order.
+        alarm: (N,) in the same order.
+        watch: how alarms are counted.
+    """
+    at = np.flatnonzero(alarm)
+    if len(at) == 0:
+        return at, np.zeros(0, dtype=bool)
+    time, life = watched.fates.time[at], watched.fates.life[at]
+    slack = 1e-9 * max(1.0, watch.horizon)
+    chain = np.ones(len(at), dtype=bool)
+    chain[1:] = (life[1:] != life[:-1]) | (np.diff(time) > watch.cooldown + slack)
+    begin = time[np.flatnonzero(chain)][np.cumsum(chain) - 1]
+    block = np.floor((time - begin + slack) / watch.horizon)
+    first = chain.copy()
+    first[1:] |= block[1:] != block[:-1]
+    number = np.cumsum(first) - 1
+    left = watched.fates.left[at]
+    true = np.nan_to_num(left, nan=np.inf) <= watch.horizon
+    return at[first], np.bincount(number, weights=true) == 0
+
+
+def lead_times(watched: Watched, alarm: Bools, watch: Watch) -> tuple[Floats, Bools]:
+    """Return (F,) time from the first sustained alarm to each failure, and which had any alarm.
+
+    A failure counts if a window within the horizon before it was looked at. The lead time is
+    that of the first window within the horizon from which on ``sustained`` windows in a row
+    are in alarm (fewer, where the life ends before); NaN where there is none.
+    """
+    left, life = watched.fates.left, watched.fates.life
+    within = np.nan_to_num(left, nan=np.inf) <= watch.horizon
+    failures = np.unique(life[within])
+    run = sustained(alarm, watched.begins, watch.sustained)
+    leads = np.full(len(failures), np.nan)
+    place = np.searchsorted(failures, life)
+    which = np.flatnonzero(within & run)[::-1]  # backwards: the first one stays
+    leads[place[which]] = left[which]
+    warned = np.isin(failures, life[within & alarm])
+    return leads, warned
+
+
+def sustained(alarm: Bools, begins: Bools, length: int) -> Bools:
+    """Return (N,) where ``length`` alarms in a row begin, or all that are left of the life."""
+    last = np.append(begins[1:], True) if len(begins) else begins
+    run = alarm
+    for _ in range(length - 1):
+        run = alarm & (np.append(run[1:], True) | last)
+    return run
+
+
+def count_alarms(
+    fates: Fates, scores: Floats, threshold: float, watch: Watch, time_unit: str
+) -> dict[str, Any]:
+    """Return episodes, false ones per machine-month, lead times and event recall.
+
+    Args:
+        fates: of N windows.
+        scores: (N,) failure probabilities.
+        threshold: alarm at or above it.
+        watch: how alarms are counted.
+        time_unit: of the data, for example ``days``.
+    """
+    watched, order = Watched.of(fates)
+    return _count(watched, scores[order] >= threshold, watch, time_unit)
+
+
+def _count(watched: Watched, alarm: Bools, watch: Watch, time_unit: str) -> dict[str, Any]:
+    span, unit = period(time_unit)
+    first, false = episodes(watched, alarm, watch)
+    leads, warned = lead_times(watched, alarm, watch)
+    known = leads[~np.isnan(leads)]
+    return {
+        "episodes": len(first),
+        "false_episodes": int(false.sum()),
+        "false_per_period": float(false.sum()) * span / watched.exposure
+        if watched.exposure > 0
+        else None,
+        "period": unit,
+        "exposure": watched.exposure,
+        "failures": len(leads),
+        "event_recall": float(warned.mean()) if len(warned) else None,
+        "lead_time": {
+            "median": float(np.median(known)) if len(known) else None,
+            "p10": float(np.quantile(known, 0.1)) if len(known) else None,
+            "known": len(known),
+        },
+    }
+
+
+def alarm_curve(
+    fates: Fates, scores: Floats, watch: Watch, time_unit: str, points: int = CURVE
+) -> list[dict[str, float | None]]:
+    """Return what other thresholds would do: false episodes against lead and event recall.
+
+    The thresholds lie at shares of windows in alarm from 0.1 % to 80 %, evenly on a
+    logarithmic scale. Keys ``threshold``, ``false_per_period``, ``median_lead``, ``event_recall``.
+    """
+    if len(scores) == 0:
+        return []
+    shares = np.geomspace(0.8, max(0.001, 1 / len(scores)), points)
+    levels = np.unique(np.quantile(scores, 1 - shares, method="higher"))
+    watched, order = Watched.of(fates)
+    result: list[dict[str, float | None]] = []
+    for level in levels.tolist():
+        found = _count(watched, scores[order] >= level, watch, time_unit)
+        result.append({
+            "threshold": level,
+            "false_per_period": found["false_per_period"],
+            "median_lead": found["lead_time"]["median"],
+            "event_recall": found["event_recall"],
+        })  # fmt: skip
+    return result
+
+
+def pooled_alarms(
+    parts: Sequence[tuple[Fates, Floats, float]], watch: Watch, time_unit: str
+) -> dict[str, Any]:
+    """Return ``count_alarms`` over plants that have each their own threshold."""
+    fates = joined([part[0] for part in parts])
+    above = np.concatenate([(scores >= level).astype(float) for _, scores, level in parts])
+    return count_alarms(fates, above, 0.5, watch, time_unit)

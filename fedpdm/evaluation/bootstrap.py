@@ -1,0 +1,136 @@
+"""How sure a number is: machines are drawn again, never rows.
+
+Rows of a machine are alike, so drawing rows would promise far too much. Machines are drawn
+with replacement within their plant (the plants of a federation are given, their machines a
+sample), B times; the interval is that of the percentiles. A machine drawn twice counts
+twice, so a resample is a weight per machine, and all resamples of a metric are a few
+products of matrices. N windows, M machines, B resamples, K levels of alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpdm.data.rows import Floats, Ints
+from fedpdm.keys import numpy_generator
+
+LEVEL = 0.95
+LEAST = 0.9
+"""Share of the resamples that must have a value, for example both classes."""
+WORK = 4e9
+"""Multiplications that one metric may cost; of larger data fewer resamples are drawn."""
+
+MOST_LEVELS = 1000
+"""Levels of alarm at which the precision is taken."""
+
+Resampled = Callable[[Floats], Floats]
+"""From (B, M) weights of machines to (B,) values of a metric; NaN where it has none."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Resamples of the machines of a federation.
+
+    Attributes:
+        weights: (B, M) how often each machine was drawn.
+        plant: (M,) number of the plant a machine belongs to.
+    """
+
+    weights: Floats
+    plant: Ints
+
+    @staticmethod
+    def of(plant: Ints, resamples: int, seed: int) -> Draws:
+        """Draw machines within each plant, ``resamples`` times."""
+        random = numpy_generator(seed, "bootstrap", len(plant))
+        weights = np.zeros((resamples, len(plant)))
+        for number in range(int(plant.max(initial=-1)) + 1):
+            own = np.flatnonzero(plant == number)
+            if len(own):
+                even = np.full(len(own), 1.0 / len(own))
+                weights[:, own] = random.multinomial(len(own), even, size=resamples)
+        return Draws(weights, plant)
+
+
+def percentile_interval(values: Floats) -> tuple[float, float] | None:
+    """Return the central 95 % of (B,) resampled values; None where too many have no value."""
+    known = values[np.isfinite(values)]
+    if len(values) == 0 or len(known) < LEAST * len(values):
+        return None
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def average_precision(
+    target: NDArray[np.generic], scores: Floats, machine: Ints, machines: int
+) -> Resampled:
+    """Return the resampled average precision of (N,) scores.
+
+    AP is the mean over failures' windows of the precision at their score (ties share the
+    lowest place). Only the K scores of windows before a failure matter, and at each of them
+    the windows in alarm are a sum over machines: weights times counts.
+    """
+    truth = target.astype(bool)
+    levels = np.unique(scores[truth])
+    if len(levels) > MOST_LEVELS:  # coarser, but no window is lost: its level is the next below
+        levels = levels[np.linspace(0, len(levels) - 1, MOST_LEVELS).astype(np.int64)]
+    place, k = np.searchsorted(levels, scores[truth], side="right") - 1, len(levels)
+    positives = _counts(machine[truth], place, machines, k)
+    # A window is in alarm at every level up to its own score.
+    reached = np.searchsorted(levels, scores, side="right") - 1
+    alarmed = reached >= 0
+    alarms = _at_or_above(_counts(machine[alarmed], reached[alarmed], machines, k))
+    hits = _at_or_above(positives)
+
+    def resampled(weights: Floats) -> Floats:
+        at, found, said = weights @ positives, weights @ hits, weights @ alarms
+        precision = np.divide(found, said, out=np.zeros_like(found), where=said > 0)
+        total = at.sum(axis=1)
+        value = np.full(len(weights), np.nan)
+        np.divide((at * precision).sum(axis=1), total, out=value, where=total > 0)
+        return value
+
+    return resampled
+
+
+def root_mean_square(error: Floats, machine: Ints, machines: int) -> Resampled:
+    """Return the resampled root mean square of (N,) errors."""
+    squares = np.bincount(machine, weights=error**2, minlength=machines)
+    count = np.bincount(machine, minlength=machines).astype(np.float64)
+
+    def resampled(weights: Floats) -> Floats:
+        total, number = weights @ squares, weights @ count
+        value = np.full(len(weights), np.nan)
+        np.divide(total, number, out=value, where=number > 0)
+        return np.asarray(np.sqrt(value))
+
+    return resampled
+
+
+def mean_of(parts: Sequence[Resampled]) -> Resampled:
+    """Return the mean of several metrics, for example over horizons."""
+
+    def resampled(weights: Floats) -> Floats:
+        return np.asarray(np.mean([part(weights) for part in parts], axis=0))
+
+    return resampled
+
+
+def affordable(resamples: int, machines: int, positives: int) -> int:
+    """Return how many resamples are drawn: fewer where there are very many windows."""
+    cost = 3.0 * max(machines, 1) * min(max(positives, 1), MOST_LEVELS)
+    return max(0, min(resamples, int(WORK / cost)))
+
+
+def _counts(machine: Ints, place: Ints, machines: int, levels: int) -> Floats:
+    """Return (M, K) how many windows each machine has at each level."""
+    flat = np.bincount(machine * levels + place, minlength=machines * levels)
+    return flat.reshape(machines, levels).astype(np.float64)
+
+
+def _at_or_above(counts: Floats) -> Floats:
+    return np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]

@@ -1,0 +1,201 @@
+"""How sure the primary metric and the gains are, by a bootstrap over machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedpdm.data.rows import Floats, Ints, Split
+from fedpdm.data.windows import Windows
+from fedpdm.evaluation.bootstrap import (
+    LEVEL,
+    Draws,
+    Resampled,
+    affordable,
+    average_precision,
+    mean_of,
+    percentile_interval,
+    root_mean_square,
+)
+from fedpdm.evaluation.outcome import Predictions
+from fedpdm.federation import Site
+from fedpdm.tasks import RemainingLife, Task
+
+LEAST = 200
+"""Fewer resamples say nothing about the ends of an interval."""
+COMPARED = ("alone", "pooled")
+
+
+@dataclass(frozen=True)
+class _Population:
+    """The machines behind the plants' test windows.
+
+    Attributes:
+        of_window: by plant, (N,) number of each window's machine.
+        draws: resamples of them, within plants.
+    """
+
+    of_window: Mapping[str, Ints]
+    draws: Draws
+
+
+def certainty(
+    predictions: Predictions,
+    baselines: Mapping[str, Predictions],
+    sites: Sequence[Site],
+    task: Task,
+    *,
+    resamples: int,
+    seed: int,
+    shared: bool = False,
+) -> dict[str, Any] | None:
+    """Return 95 % intervals of the primary metric and of the gains over baselines.
+
+    Args:
+        predictions: of the federation.
+        baselines: by name; ``alone`` and ``pooled`` are compared, where they tested a plant.
+        sites: the plants.
+        task: gives the metric.
+        resamples: of the machines; 0 for no bootstrap.
+        seed: of the draws.
+        shared: whether plants see the same machines, each its own rows; then machines are
+            drawn for all plants at once.
+
+    Returns:
+        None without resamples; a ``reason`` where the metric or the data does not allow it.
+    """
+    tested = [site for site in sites if len(site.test)]
+    if resamples == 0:
+        return None
+    result: dict[str, Any] = {"metric": task.primary, "unit": "machines", "level": LEVEL}
+    if not _is_known(task):
+        return result | {"resamples": 0, "reason": f"no bootstrap of {task.primary} is known"}
+    if not tested:
+        return result | {"resamples": 0, "reason": "no plant has a test window"}
+    count = _affordable(resamples, tested, shared)
+    if count < min(LEAST, resamples):
+        return result | {"resamples": 0, "reason": "too many machines to draw them again often"}
+    population = _population(tested, count, seed, shared)
+    ours = _resampled(predictions, tested, task, population)
+    result |= {"resamples": count, **_intervals(ours, population)}
+    sign = 1.0 if task.higher_is_better else -1.0
+    gain = {}
+    for name in COMPARED:
+        theirs = baselines.get(name)
+        if theirs is None:
+            continue
+        both = [site for site in tested if site.name in theirs]
+        if not both:
+            continue
+        left = _resampled(predictions, both, task, population)
+        right = _resampled(theirs, both, task, population)
+        difference = {key: sign * (left[key] - right[key]) for key in left}
+        gain[name] = _intervals(difference, population)
+    return result | {"gain": gain}
+
+
+def _resampled(
+    predictions: Predictions, sites: Sequence[Site], task: Task, population: _Population
+) -> dict[str, Floats]:
+    """Return (1 + B,) values by plant, and over all windows (``""``) and plants (``"mean"``).
+
+    The first is that of the sample itself.
+    """
+    weights = population.draws.weights
+    machines = weights.shape[1]
+    every = np.concatenate([np.ones((1, machines)), weights])
+    result = {}
+    for site in sites:
+        own = population.of_window[site.name]
+        number = np.unique(own, return_inverse=True)[1]
+        scores = predictions[site.name][Split.TEST]
+        metric = _metric(task, site.test, scores, number, int(number.max()) + 1)
+        result[site.name] = metric(every[:, np.unique(own)])
+    means = np.stack(list(result.values()))
+    known = ~np.isnan(means)
+    with np.errstate(invalid="ignore"):
+        result["mean"] = np.where(known, means, 0.0).sum(axis=0) / known.sum(axis=0)
+    together = Windows.concatenate([site.test for site in sites])
+    metric = _metric(
+        task,
+        together,
+        np.concatenate([predictions[site.name][Split.TEST] for site in sites]),
+        np.concatenate([population.of_window[site.name] for site in sites]),
+        machines,
+    )
+    result[""] = metric(every)
+    return result
+
+
+def _intervals(values: Mapping[str, Floats], population: _Population) -> dict[str, Any]:
+    sizes = {name: len(np.unique(own)) for name, own in population.of_window.items()}
+    plants = [name for name in values if name in sizes]
+    total = len(np.unique(np.concatenate([population.of_window[name] for name in plants])))
+    return {
+        "global": _interval(values[""], total),
+        "mean_site": _interval(values["mean"], total),
+        "per_site": {name: _interval(values[name], sizes[name]) for name in plants},
+    }
+
+
+def _interval(values: Floats, machines: int) -> dict[str, Any]:
+    value = float(values[0]) if np.isfinite(values[0]) else None
+    ends, reason = None, None
+    if value is None:
+        reason = "the metric needs both classes"
+    elif machines < 2:
+        reason = "one machine: there is nothing to draw from"
+    elif (ends := percentile_interval(values[1:])) is None:
+        reason = "too often no machine with a failure was drawn"
+    low, high = ends or (None, None)
+    return {"value": value, "low": low, "high": high, "machines": machines, "reason": reason}
+
+
+def _is_known(task: Task) -> bool:
+    if isinstance(task, RemainingLife):
+        return task.primary == "rmse"
+    return bool(task.risks) and task.primary == "average_precision"
+
+
+def _metric(
+    task: Task, windows: Windows, scores: Floats, machine: Ints, machines: int
+) -> Resampled:
+    """Return the resampled primary metric of a task that ``_is_known``."""
+    if isinstance(task, RemainingLife):
+        capped = np.minimum(np.where(np.isnan(windows.truth), task.cap, windows.truth), task.cap)
+        return root_mean_square(scores - capped, machine, machines)
+    return mean_of([
+        average_precision(
+            risk.of(windows.y), np.asarray(risk.of(scores), dtype=np.float64), machine, machines
+        )
+        for risk in task.risks
+    ])  # fmt: skip
+
+
+def _affordable(resamples: int, sites: Sequence[Site], shared: bool) -> int:
+    names = [np.unique(site.test.machine) for site in sites]
+    machines = len(np.unique(np.concatenate(names))) if shared else sum(map(len, names))
+    positives = 1
+    if sites[0].test.y.ndim == 2 or sites[0].test.y.dtype.kind == "i":
+        positives = sum(int(np.sum(site.test.y)) for site in sites)
+    return affordable(resamples, machines, positives)
+
+
+def _population(sites: Sequence[Site], resamples: int, seed: int, shared: bool) -> _Population:
+    """Number the machines of all plants and draw them again."""
+    of_window: dict[str, Ints] = {}
+    if shared:
+        every = np.unique(np.concatenate([site.test.machine for site in sites]))
+        of_window = {site.name: np.searchsorted(every, site.test.machine) for site in sites}
+        plant = np.zeros(len(every), dtype=np.int64)
+        return _Population(of_window, Draws.of(plant, resamples, seed))
+    plants, begin = [], 0
+    for index, site in enumerate(sites):
+        names, number = np.unique(site.test.machine, return_inverse=True)
+        of_window[site.name] = number + begin
+        begin += len(names)
+        plants.append(np.full(len(names), index))
+    return _Population(of_window, Draws.of(np.concatenate(plants), resamples, seed))

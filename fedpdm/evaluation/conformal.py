@@ -1,0 +1,137 @@
+"""Intervals for remaining life that hold without a model of the errors: split conformal.
+
+Windows of one machine are not exchangeable, machines are. A test asks about each machine
+once, at the moment its record ends. So a calibration machine counts once, too: cut at a
+random moment, it gives one score, and the interval takes the ceil((n + 1) level)-th
+smallest of the n scores (Vovk et al. 2005). With one cut per machine that is exact, and
+depends on luck. Instead of one draw, the median of that order statistic over all possible
+cuts is taken: no randomness, less spread, and the same coverage but for the skew of the
+order statistic. (Weighing all windows of all machines in one distribution and adding
+1 / (n + 1) at infinity, Lee, Barber and Willett, arXiv 2306.06342, promises a coverage of
+at least the level; with 20 machines it covered .95 for .90, and the intervals were a tenth
+wider.)
+
+Scores are scaled: an error counts in proportion to the predicted life plus a fifth of the
+cap, because what is far away cannot be told as closely as what is near. Any fixed scale
+keeps the coverage; this one makes the intervals about a tenth narrower on C-MAPSS.
+
+What leaves a plant in a federation are its machines' scores, (score, weight) pairs without
+readings or times; quantiles of the pooled pairs are exact, those of plants' quantiles not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedpdm.data.rows import Bools, Floats, Ints
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How far around a prediction the truth may lie.
+
+    Attributes:
+        level: promised coverage, for example 0.9.
+        factor: half of the width, in units of ``scale``; infinite where machines are too few.
+        cap: predictions and truths end here.
+        machines: how many calibrated it.
+    """
+
+    level: float
+    factor: float
+    cap: float
+    machines: int
+
+    def __call__(self, predicted: Floats) -> tuple[Floats, Floats]:
+        """Return (N,) lower and upper ends for (N,) predictions, within [0, cap]."""
+        half = self.factor * scale(predicted, self.cap)
+        return (
+            np.clip(predicted - half, 0.0, self.cap),
+            np.clip(predicted + half, 0.0, self.cap),
+        )
+
+
+def scale(predicted: Floats, cap: float) -> Floats:
+    """Return (N,) what an error is measured by at a predicted life."""
+    return np.asarray(predicted + cap / 5.0)
+
+
+def calibrate(
+    predicted: Floats, truth: Floats, machine: Ints, level: float, cap: float
+) -> Interval:
+    """Return the interval that covers a new machine's truth with probability ``level``.
+
+    Args:
+        predicted: (N,) remaining life on calibration windows, within [0, cap].
+        truth: (N,) capped truth.
+        machine: (N,) number of the machine. Each of its windows is as likely the last one
+            seen: a machine that is cut at a random moment of its life.
+        level: promised coverage, between 0 and 1.
+        cap: the greatest remaining life.
+    """
+    number = np.unique(machine, return_inverse=True)[1] if len(machine) else machine
+    machines = int(number.max(initial=-1)) + 1
+    scores = np.abs(predicted - truth) / scale(predicted, cap)
+    return Interval(level, median_quantile(scores, number, machines, level), cap, machines)
+
+
+def median_quantile(scores: Floats, machine: Ints, machines: int, level: float) -> float:
+    """Return the median, over one random window per machine, of the conformal quantile.
+
+    The least score q with P(at least k of the machines' draws are <= q) >= 1/2, where
+    k = ceil((machines + 1) level). The number of draws below q is Poisson-binomial.
+
+    Args:
+        scores: (N,).
+        machine: (N,) 0 … machines-1.
+        machines: how many there are; each has a window.
+        level: promised coverage.
+
+    Returns:
+        Infinity where k is more than there are machines (fewer than 9 for 0.9).
+    """
+    k = int(np.ceil((machines + 1) * level - 1e-9))
+    if k > machines:
+        return float("inf")
+    order = np.argsort(scores, kind="stable")
+    ranked, owner = scores[order], machine[order]
+    size = np.bincount(machine, minlength=machines)
+    low, high = 0, len(ranked) - 1
+    while low < high:
+        middle = (low + high) // 2
+        below = np.bincount(owner[: middle + 1], minlength=machines) / size
+        if at_least(below, k) >= 0.5:
+            high = middle
+        else:
+            low = middle + 1
+    return float(ranked[low])
+
+
+def at_least(probability: Floats, k: int) -> float:
+    """Return the probability that at least ``k`` of (n,) independent events happen."""
+    number = np.zeros(len(probability) + 1)
+    number[0] = 1.0
+    for p in probability.tolist():
+        number[1:] = number[1:] * (1.0 - p) + number[:-1] * p
+        number[0] *= 1.0 - p
+    return float(number[k:].sum())
+
+
+def covered(interval: Interval, predicted: Floats, truth: Floats) -> tuple[Bools, Floats]:
+    """Return (N,) whether the capped truth lies within the interval, and (N,) its width."""
+    low, high = interval(predicted)
+    slack = 1e-9 * interval.cap
+    capped = np.minimum(truth, interval.cap)
+    return (capped >= low - slack) & (capped <= high + slack), high - low
+
+
+def binomial_interval(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a share (Clopper and Pearson 1934)."""
+    from scipy.stats import beta
+
+    tail = (1.0 - level) / 2.0
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, count - hits + 1))
+    high = 1.0 if hits == count else float(beta.ppf(1.0 - tail, hits + 1, count - hits))
+    return low, high
