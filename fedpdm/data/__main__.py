@@ -1,5 +1,6 @@
-"""Fetch the public data sets, or check those that are here.
+"""Generate plants as files, fetch the public data sets, or check those that are here.
 
+python -m fedpdm.data generate --sites detroit,houston --days 320 --seed 0 --out FOLDER
 python -m fedpdm.data fetch ai4i|cmapss [--to FOLDER] [--url URL]
 python -m fedpdm.data check [ai4i|cmapss] [--to FOLDER]
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 from fedpdm.data.checks import KNOWN, KnownFile, sha256_of
@@ -20,9 +22,28 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 if something needs mending."""
     parser = argparse.ArgumentParser(
         prog="python -m fedpdm.data",
-        description="Fetch the public data sets, or check those that are here.",
+        description="Generate plants as files, fetch the public data sets, or check those that "
+        "are here.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    generating = commands.add_parser(
+        "generate",
+        help="write generated plants as files, with the truth beside them",
+        description="Write generated plants as files: per plant its sensor rows, its log of "
+        "failures and services, weather and load, and apart from them the truth behind them. "
+        "Training on the files gives the same result as training without them. The data is "
+        "checked before it gets its name; an existing folder is never overwritten.",
+    )
+    generating.add_argument("--sites", default="detroit,houston", metavar="NAME,NAME",
+                            help="plants, as in site=; default: detroit,houston")  # fmt: skip
+    generating.add_argument("--days", type=float, help="length of the record; default: 320")
+    generating.add_argument("--seed", type=int, default=42,
+                            help="same seed, same bytes; default: 42")  # fmt: skip
+    generating.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
+    generating.add_argument("--csv", action="store_true", help="write CSV instead of Parquet")
+    generating.add_argument("options", nargs="*", metavar="KEY=VALUE",
+                            help="options of data, sites and replicas, e.g. data.prevalence=0.05 "
+                            "data.heterogeneity.label_skew=0.5 sites.houston.machines=40")  # fmt: skip
     fetching = commands.add_parser("fetch", help="download a data set and check its sums")
     fetching.add_argument("dataset", choices=sorted(URLS))
     fetching.add_argument("--url", help="archive to take instead of the publisher's")
@@ -33,8 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
             "--to", metavar="FOLDER", help="data folder; default: $FEDPDM_DATA or ~/.cache/fedpdm"
         )
     given = parser.parse_args(arguments)
-    folder = data_folder(given.to)
     try:
+        if given.command == "generate":
+            return generated(given)
+        folder = data_folder(given.to)
         if given.command == "fetch":
             fetch(given.dataset, folder, given.url)
             return 0
@@ -45,6 +68,33 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def generated(given: argparse.Namespace) -> int:
+    """Generate plants, say what came of it, and how to go on; return the exit code."""
+    from fedpdm.data.generate import generate
+
+    begin = time.perf_counter()
+    made = generate(
+        given.out, given.sites.split(","), given.days, given.seed, given.options, given.csv
+    )
+    took = time.perf_counter() - begin
+    for site, plant in made.summary["plants"].items():
+        share = plant["prevalence"]
+        print(
+            f"{site}: {plant['rows']:,} rows of {plant['machines']} machines, {plant['failures']} "
+            f"failures, {plant['maintenance']} services, "
+            f"{'unknown' if share is None else f'{share:.1%}'} of rows within "
+            f"{made.summary['horizon_days']:g} days of a failure"
+        )
+    tally = made.summary["gates"]
+    print(f"gates: {tally['passed']} passed, {tally['skipped']} skipped (see summary.json)")
+    print(
+        f"{made.rows:,} rows in {took:.1f} s, checks included: "
+        f"{made.rows / took * 60 / 1e6:.1f} million rows a minute"
+    )
+    print(f"written to {made.folder}; train on it with\n\n  {made.command}\n")
+    return 0
 
 
 def check(folder: Path, datasets: list[str]) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from fedpdm.data.fleet_archetypes import draw_size
 from fedpdm.data.fleet_assets import draw_kinds
 from fedpdm.data.fleet_dials import Dials
-from fedpdm.data.fleet_log import log_of, outcomes
+from fedpdm.data.fleet_log import log_of, outcomes, soon
 from fedpdm.data.fleet_physics import run, surroundings
 from fedpdm.data.fleet_plant import Plant
 from fedpdm.errors import ConfigError
@@ -103,7 +103,5 @@ def _prevalence(plant: Plant, horizon: float, seed: int, steps: int, step_days: 
     time = np.broadcast_to(around.time, running.shape)[running]
     log = log_of([str(n) for n in numbers], courses)
     _, to_failure, observed = outcomes(machine, time, log)
-    fails = ~np.isnan(to_failure)
-    positive = fails & (np.where(fails, to_failure, np.inf) <= horizon)
-    known = fails | (observed >= horizon)
+    positive, known = soon(to_failure, observed, horizon)
     return float(positive.sum() / max(known.sum(), 1))

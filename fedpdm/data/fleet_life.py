@@ -7,7 +7,7 @@ part; what sensors show, and what is called a failure, follow from the wear alon
 
     progressive   grows steadily
     sudden        jumps, part of the way through a life, and then needs days, not weeks
-    intermittent  grows in bouts, and shows only during them
+    intermittent  grows in bouts, and hardly shows between them
     depletion     something is used up in proportion to the work done; shows early and evenly
 
 (The fifth scenario, ``communication``, is one of the data link: ``fedpdm.data.fleet_loss``.)
@@ -40,10 +40,10 @@ STEEPNESS = 7.0  # wear w shows as (exp(7 w) - 1) / (exp(7) - 1)
 DOWNTIME = (0.5, 3.0)  # days of repair
 SERVICE_DOWNTIME = (0.1, 0.5)  # … and of a planned service
 
-SUDDEN_AT, SUDDEN_JUMP = (0.15, 0.8), (0.5, 0.8)  # wear before; share of the rest lost at once
-SUDDEN_DAYS = (0.5, 4.0)  # from the jump to the failure
+SUDDEN_AT, SUDDEN_JUMP = (0.15, 0.8), (0.6, 0.9)  # wear before; share of the rest lost at once
+SUDDEN_DAYS = (1.0, 4.0)  # from the jump to the failure
 BOUT_DAYS, REST_DAYS = 1.5, 2.5
-BOUT_SPEED, REST_SPEED = 2.2, 0.28  # the mean over bouts and rests is 1
+BOUT_SPEED = (BOUT_DAYS + REST_DAYS) / BOUT_DAYS  # nothing in between: the mean is 1
 REST_SHOWS = 0.05  # share of the signature that shows between bouts
 DEPLETES = tuple(MODES.index(mode) for mode in ("cooling", "lubrication", "filter"))
 DEPLETION_STEEPNESS = 3.0
@@ -155,7 +155,7 @@ def live(
         bouts = None
         if SCENARIOS[scenario] == "intermittent":
             bouts = _bouts(steps - begin, step_days, script)
-            growth[:, weak] *= np.where(bouts, BOUT_SPEED, REST_SPEED)
+            growth[:, weak] *= np.where(bouts, BOUT_SPEED, 0.0)
         elif SCENARIOS[scenario] == "depletion":
             used = step_days / plant.life_days / LIFE[kind] * load[begin:] / load.mean()
             growth[:, weak] = speed[weak] * used

@@ -76,3 +76,10 @@ def outcomes(machine: Strings, time: Floats, log: Log) -> tuple[Ints, Floats, Fl
         observed[start:end] = left
         to_failure[start:end] = np.where(ended & np.append(failed, False)[following], left, np.nan)
     return life, to_failure, observed
+
+
+def soon(to_failure: Floats, observed: Floats, horizon: float) -> tuple[Bools, Bools]:
+    """Return (R,) whether a failure follows within ``horizon`` days, and whether that is known."""
+    fails = ~np.isnan(to_failure)
+    positive = fails & (np.where(fails, to_failure, np.inf) <= horizon)
+    return np.asarray(positive), np.asarray(fails | (observed >= horizon))

@@ -1,0 +1,342 @@
+"""Gates that generated data must pass before anybody trains on it.
+
+Each compares a number with a bound that was chosen before any data was looked at:
+
+    rows              every step that a machine ran has its row                      = 1
+    readings          share of readings that arrived, of sensors that are there      >= 0.75
+    failures          failures at the plant                                          >= 5
+    event diversity   different ways of failing that were seen                       >= 2
+    scenario recall   failures of a scenario that leave a trace in the sensors       >= 0.8
+                      (fails where that many are too few for it, at 5 %)
+    link failures     rows under a failed data link that hold no reading             = 1
+    single feature    best ROC-AUC of one raw column, or of what is missing          <= 0.9
+    reproducible      the same seed gives the bytes that were written                = 1
+    prevalence        deviation from the wanted share, relative                      <= 0.25
+
+A gate that could not be tried is *skipped* and says why: that is not *passed*.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fedpdm.data.fleet_assets import LACKS, SENSORS
+from fedpdm.data.fleet_life import FAILURE
+from fedpdm.data.fleet_log import soon
+from fedpdm.data.fleet_plant import Plant
+from fedpdm.data.fleet_record import Record
+from fedpdm.data.rows import Bools, Floats, Rows
+
+READINGS, FAILURES, DIVERSITY, RECALL = 0.75, 5, 2, 0.8
+AREA, WANTED = 0.9, 0.25
+FEWEST = 10  # rows of each class, below which an area under the curve says nothing
+HEALTHY, AT_THE_END, FALSE_TRACES = 0.3, 4, 0.05
+"""Wear of a sound machine; rows before a failure; share of sound stretches with a trace."""
+FEWEST_STRETCHES = 50
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One verdict.
+
+    Attributes:
+        gate: its name.
+        plant: whose data.
+        status: passed, failed or skipped.
+        value: what was measured; None if nothing could be.
+        threshold: the bound.
+        note: what was looked at; of a failed gate, the way out.
+        settings: beginnings of the keys that can make it fail.
+    """
+
+    gate: str
+    plant: str
+    status: str
+    value: float | None
+    threshold: float
+    note: str
+    settings: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """The verdict for a person."""
+        value = "nothing" if self.value is None else f"{self.value:.4g}"
+        return (
+            f"gate '{self.gate}' {self.status} at {self.plant}: {value}, "
+            f"bound {self.threshold:g}; {self.note}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the summary says about it."""
+        found = asdict(self)
+        del found["settings"]
+        return found
+
+
+def verdict(
+    gate: str, plant: str, passed: bool, value: float, threshold: float, note: str, way_out: str,
+    *settings: str,
+) -> Gate:  # fmt: skip
+    """Return a gate that was tried; ``way_out`` is told if it failed."""
+    status = "passed" if passed else "failed"
+    return Gate(gate, plant, status, value, threshold, note if passed else way_out, settings)
+
+
+def skipped(gate: str, plant: str, threshold: float, why: str) -> Gate:
+    """Return a gate that could not be tried."""
+    return Gate(gate, plant, "skipped", None, threshold, why)
+
+
+def completeness(site: str, made: Record) -> list[Gate]:
+    """Return whether all rows are there, and enough of their readings."""
+    ran = sum(life.steps for _, _, life in made.lives)
+    share = len(made.time) / max(ran, 1)
+    sound = share == 1.0 and not bool(np.isinf(made.values).any())
+    there = ~LACKS[made.latent.kind]
+    present = float((~np.isnan(made.values) & there).sum() / max(there.sum(), 1))
+    return [
+        verdict(
+            "rows", site, sound, share, 1.0, f"{ran:,} steps of running machines",
+            "rows are missing, doubled or infinite: this is a defect of the generator, report it",
+        ),
+        verdict(
+            "readings", site, present >= READINGS, present, READINGS,
+            "share of readings that arrived",
+            "too many are lost: lower data.missing, data.outages or data.dropout, or the weight "
+            "of communication in the scenarios",
+            "data.missing", "data.outages", "data.dropout", "data.scenarios", "sites.",
+        ),
+    ]  # fmt: skip
+
+
+def events(site: str, plant: Plant, made: Record) -> list[Gate]:
+    """Return whether enough failed, in enough different ways."""
+    modes = [life.mode for _, _, life in made.lives if life.end == FAILURE]
+    possible = sum(
+        first + later > 0 for first, later in zip(plant.modes, plant.modes_later, strict=True)
+    )
+    least, seen = min(DIVERSITY, possible), len(set(modes))
+    longer = "generate more days or machines, or lower life_days"
+    knobs = ("data.days", "data.prevalence", "data.heterogeneity", "data.step_hours", "sites.")
+    return [
+        verdict("failures", site, len(modes) >= FAILURES, len(modes), FAILURES,
+                "failures at the plant", f"too few failed: {longer}", *knobs),
+        verdict("event diversity", site, seen >= least, seen, least,
+                f"ways of failing seen, {possible} are possible",
+                f"too few ways of failing: {longer}, or weigh its modes more evenly", *knobs),
+    ]  # fmt: skip
+
+
+def single_feature(site: str, rows: Rows, horizon: float) -> Gate:
+    """Return whether no single column tells, by a threshold, which rows precede a failure.
+
+    Tried are every raw sensor, whether it is missing, how many are missing, and the day, in
+    both directions.
+    """
+    name = "single feature"
+    positive, known = soon(rows.time_to_failure, rows.observed, horizon)
+    label = positive[known]
+    if min(label.sum(), (~label).sum()) < FEWEST:
+        return skipped(name, site, AREA, f"fewer than {FEWEST} rows of a class")
+    missing = np.isnan(rows.values)
+    columns: dict[str, Floats] = dict(zip(rows.features, rows.values.T, strict=True))
+    columns |= {
+        f"missing {feature}": gone.astype(np.float64)
+        for feature, gone in zip(rows.features, missing.T, strict=True)
+    }
+    columns["number of missing readings"] = missing.sum(axis=1).astype(np.float64)
+    columns["day"] = rows.time
+    areas = {column: area(label, values[known]) for column, values in columns.items()}
+    best = max(areas, key=lambda column: areas[column])
+    return verdict(
+        name, site, areas[best] <= AREA, areas[best], AREA, f"best is {best}",
+        f"{best} alone nearly gives the label away: raise noise, or lower the weight of depletion",
+        "sites.", "data.scenarios", "data.heterogeneity",
+    )  # fmt: skip
+
+
+def area(label: Bools, values: Floats) -> float:
+    """Return the ROC-AUC of a column, in the better direction; 0.5 where it is undefined."""
+    seen = ~np.isnan(values)
+    label, values = label[seen], values[seen]
+    positives = int(label.sum())
+    negatives = len(label) - positives
+    if min(positives, negatives) == 0:
+        return 0.5
+    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2)[index]  # ties share the mean rank
+    found = (rank[label].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+    return float(max(found, 1 - found))
+
+
+def scenario_recall(site: str, plant: Plant, made: Record) -> list[Gate]:
+    """Return for every scenario the plant asks for whether its failures can be measured.
+
+    A failure leaves a trace if one of its last rows stands out, along the signature of what
+    failed, from all rows of 95 % of equally long stretches of sound machines. What load and
+    hall temperature explain is taken off first.
+    """
+    failed = [(name, life) for name, _, life in made.lives if life.end == FAILURE]
+    told, gates = None, []
+    weights = plant.scenarios[:-1]
+    for number, weight in enumerate(weights):
+        scenario = made.latent.scenarios[number]
+        name = f"scenario recall: {scenario}"
+        if weight == 0:
+            continue
+        own = [(machine, life) for machine, life in failed if life.scenario == number]
+        expected = len(failed) * weight / sum(weights)
+        if not own and expected < 3:
+            gates.append(skipped(name, site, RECALL, f"only {expected:.1f} failures to expect"))
+            continue
+        told = told or Traces(made)
+        if not told.sound:
+            gates.append(skipped(name, site, RECALL, "no stretch of sound machines to compare"))
+            continue
+        seen = [told.stands_out(machine, life.time, life.mode) for machine, life in own]
+        tried, found = sum(one is not None for one in seen), sum(one is True for one in seen)
+        if own and not tried:
+            gates.append(skipped(name, site, RECALL, "no sound machine of the kind to compare"))
+            continue
+        recall = found / tried if tried else 0.0
+        gates.append(
+            verdict(
+                name, site, not surely_below(found, tried, RECALL), recall, RECALL,
+                f"{found} of {tried} failures leave a trace",
+                f"{found} of {tried} failures by '{scenario}' leave a trace in the sensors: "
+                "lower noise, data.missing or data.step_hours, or generate more days",
+                "sites.", "data.",
+            )
+        )  # fmt: skip
+    return gates
+
+
+def surely_below(found: int, tried: int, share: float) -> bool:
+    """Return whether so few of ``tried`` happen with a chance under 5 % if ``share`` is true."""
+    if tried == 0:
+        return True
+    chances = (
+        math.comb(tried, k) * share**k * (1 - share) ** (tried - k) for k in range(found + 1)
+    )
+    return found < share * tried and sum(chances) < 0.05
+
+
+def link_failures(site: str, plant: Plant, made: Record) -> list[Gate]:
+    """Return whether failures of the data link are there, and lose every reading."""
+    if plant.scenarios[-1] == 0:
+        return []
+    name, down = "link failures", made.latent.link_down
+    lives = len(made.lives) * plant.scenarios[-1] / sum(plant.scenarios[:-1])
+    if not down.any():
+        if lives < 3:
+            return [skipped(name, site, 1.0, f"only {lives:.1f} failures of the link to expect")]
+        share = 0.0
+    else:
+        share = float(np.isnan(made.values[down]).all(axis=1).mean())
+    return [
+        verdict(name, site, share == 1.0, share, 1.0, f"{int(down.sum()):,} rows without readings",
+                "the data link never failed, or readings came through: generate more days",
+                "sites.", "data.")
+    ]  # fmt: skip
+
+
+def wanted_prevalence(wanted: float | None, skewed: bool, found: float | None) -> Gate:
+    """Return whether the fleet has the share of rows before a failure that was asked for."""
+    name, plant = "prevalence", "all plants"
+    if wanted is None:
+        return skipped(name, plant, WANTED, "no prevalence was asked for")
+    if skewed:
+        return skipped(name, plant, WANTED, "label_skew spreads it over plants on purpose")
+    if found is None:
+        return skipped(name, plant, WANTED, "of no row is it known whether it precedes a failure")
+    off = abs(found / wanted - 1)
+    return verdict(
+        name, plant, off <= WANTED, off, WANTED, f"{found:.4f} of the rows",
+        f"{found:.4f} of the rows precede a failure, not {wanted:g}: a fleet of this size is too "
+        "small for it; generate more machines or days",
+        "data.", "sites.",
+    )  # fmt: skip
+
+
+def reproducible(site: str, written: str, again: str) -> Gate:
+    """Return whether what was read back is what the seed gives when asked again."""
+    return verdict(
+        "reproducible", site, written == again, float(written == again), 1.0,
+        f"sha256 {written[:12]}…",
+        "the files do not hold what the seed gives: this is a defect of the generator, report it",
+    )  # fmt: skip
+
+
+class Traces:
+    """How far stretches of rows stand out along the signature of each mode."""
+
+    def __init__(self, made: Record) -> None:
+        self._made = made
+        self._where = {name: np.flatnonzero(made.machine == name) for name in made.machines}
+        sound = made.latent.wear.max(axis=1) < HEALTHY
+        values = made.values - _usual_response(made)
+        self._deviation = np.zeros_like(values)
+        stretches: dict[int, list[Floats]] = {}
+        for rows in self._where.values():
+            usual = values[rows][sound[rows]]
+            if len(usual) < AT_THE_END:
+                continue
+            there = ~np.isnan(usual).all(axis=0)
+            centre = np.zeros(usual.shape[1])
+            centre[there] = np.nanmedian(usual[:, there], axis=0)
+            # What is missing says nothing: no deviation.
+            self._deviation[rows] = np.nan_to_num(values[rows] - centre)
+            mine = self._deviation[rows][sound[rows]]
+            whole = len(mine) // AT_THE_END * AT_THE_END
+            parts = mine[:whole].reshape(-1, AT_THE_END, mine.shape[1])
+            stretches.setdefault(int(made.latent.kind[rows[0]]), []).append(parts)
+        # Kinds of machine differ in noise and in sensors: each is measured against its own.
+        usual_of = {kind: np.concatenate(parts) for kind, parts in stretches.items()}
+        self._told = {
+            kind: _detector(usual)
+            for kind, usual in usual_of.items()
+            if len(usual) >= FEWEST_STRETCHES
+        }
+        self.sound = bool(self._told)
+
+    def stands_out(self, machine: str, failed: float, mode: int) -> bool | None:
+        """Return whether one of the last rows before a failure shows it; None: cannot tell."""
+        rows = self._where[machine]
+        last = rows[self._made.time[rows] <= failed][-AT_THE_END:]
+        if len(last) == 0 or int(self._made.latent.kind[last[0]]) not in self._told:
+            return None
+        weights, bound = self._told[int(self._made.latent.kind[last[0]])]
+        scores = self._deviation[last] @ weights[:, mode]
+        return bool((scores > bound[mode]).any())
+
+
+def _detector(usual: Floats) -> tuple[Floats, Floats]:
+    """Return (F, K) matched filters and (K,) bounds from (N, T, F) stretches of sound machines."""
+    spread = np.array([sensor.spread for sensor in SENSORS])
+    signature = np.array([sensor.wear for sensor in SENSORS]) * spread[:, None]
+    noise = np.cov(usual.reshape(-1, len(spread)).T) + np.diag(1e-6 * spread**2)
+    # A sensor that these machines lack never varies: it must not carry the whole filter.
+    signature[np.diag(noise) < 1e-4 * spread**2] = 0.0
+    weights = np.linalg.solve(noise, signature)
+    scores = (usual @ weights).max(axis=1)
+    return weights, np.quantile(scores, 1 - FALSE_TRACES, axis=0)
+
+
+def _usual_response(made: Record) -> Floats:
+    """Return (R, F) what load and hall temperature explain of the readings."""
+    spread, load, heat = (
+        np.array([getattr(sensor, key) for sensor in SENSORS]) for key in ("spread", "load", "heat")
+    )
+    ambient = made.around.ambient[np.searchsorted(made.around.time, made.time)]
+    pushed = np.outer(made.latent.load, load / 0.1) + np.outer(ambient, heat / 10)
+    return np.asarray(pushed * spread)
+
+
+def failed(gates: Sequence[Gate]) -> list[Gate]:
+    """Return the gates that failed."""
+    return [gate for gate in gates if gate.status == "failed"]

@@ -1,0 +1,277 @@
+"""Write a generated fleet as files: ``python -m fedpdm.data generate``.
+
+The plants are those that ``python -m fedpdm.simulate`` would generate with the same options,
+so the run that reads the files is the run that generates them. Nothing is written under the
+wanted name before everything is there and every gate was passed.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedpdm.data import gates
+from fedpdm.data.checks import sha256_of
+from fedpdm.data.fleet import FleetSource
+from fedpdm.data.fleet_files import FORMAT, SUMMARY, FleetFolder, write_plant
+from fedpdm.data.fleet_life import FAILURE, MAINTENANCE
+from fedpdm.data.fleet_log import soon
+from fedpdm.data.fleet_record import Record
+from fedpdm.data.rows import Rows
+from fedpdm.errors import ConfigError, DataError, FedPdmError
+
+HORIZON = 7.0
+"""Days before a failure that count as positive in the summary and the gates."""
+OPTIONS = ("data.", "sites.", "replicas=")
+"""What an override may begin with: all else has no effect on the data."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A fleet that was written.
+
+    Attributes:
+        folder: where.
+        summary: what its summary.json says.
+        command: trains on it.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    command: str
+
+    @property
+    def rows(self) -> int:
+        """Sensor rows of all plants."""
+        return int(self.summary["total"]["rows"])
+
+
+def generate(
+    out: str | Path,
+    sites: Sequence[str] = ("detroit", "houston"),
+    days: float | None = None,
+    seed: int = 42,
+    overrides: Sequence[str] = (),
+    csv: bool = False,
+) -> Made:
+    """Generate plants, write them to a new folder, and check them.
+
+    Args:
+        out: folder to make; it must not exist.
+        sites: names of plants, as in ``site=``.
+        days: length of the record; None: ``data.days``.
+        seed: of every draw.
+        overrides: further options as ``python -m fedpdm.simulate`` takes them, of ``data``,
+            ``sites`` and ``replicas``.
+        csv: write CSV instead of Parquet.
+
+    Raises:
+        UserError: the options, the folder, or a gate that the options make fail.
+        FedPdmError: a gate failed that no option explains.
+    """
+    folder = Path(out).expanduser()
+    options = _options(overrides, days)
+    source = _source(sites, seed, options)
+    least = HORIZON / 0.2 + source.step_days
+    if source.days < least:
+        raise ConfigError(
+            f"--days {source.days:g} is too short to be cut into training, validation and test "
+            f"with labels that look {HORIZON:g} days ahead: give at least {least:g}"
+        )
+    hidden = _room(folder)
+    try:
+        summary, verdicts = _write(hidden, source, seed, csv, options)
+        # The folder may be moved: what it says does not hang on where it lies.
+        summary["train"] = _train("FOLDER", sites, seed, options)
+        text = json.dumps(summary, indent=2, allow_nan=False)
+        (hidden / SUMMARY).write_text(text + "\n", "utf-8")
+        _judge(verdicts, options)
+        hidden.chmod(0o755)
+        try:
+            hidden.rename(folder)
+        except OSError:
+            raise _taken(folder) from None
+    except OSError as error:
+        raise ConfigError(
+            f"--out {out}: the files cannot be written ({error.strerror or error}); nothing is left"
+        ) from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    return Made(folder, summary, _train(str(out), sites, seed, options))
+
+
+def _options(overrides: Sequence[str], days: float | None) -> list[str]:
+    for override in overrides:
+        if not override.lstrip("+").startswith(OPTIONS) or "=" not in override:
+            raise ConfigError(
+                f"{override} has no effect on generated data: options here begin with "
+                f"{', '.join(OPTIONS)}, e.g. data.prevalence=0.05"
+            )
+        if override.lstrip("+").startswith("data.path="):
+            raise ConfigError(f"{override}: data that lies in files need not be generated")
+    return [*([] if days is None else [f"data.days={days:g}"]), *overrides]
+
+
+def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSource:
+    from omegaconf import OmegaConf
+
+    from fedpdm.compose import compose
+    from fedpdm.federation import expand_replicas
+
+    cfg = compose(["data=fleet", f"site={','.join(sites)}", f"seed={seed}", *options])
+    data: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    plants: Any = OmegaConf.to_container(cfg.sites, resolve=True)
+    for key in ("_target_", "task_defaults"):
+        data.pop(key)
+    plants = expand_replicas(plants, int(cfg.replicas))
+    try:
+        return FleetSource(sites=plants, seed=int(cfg.seed), reach=HORIZON, **data)
+    except TypeError as error:  # +data.mising=0.1
+        raise ConfigError(f"data: {error}") from None
+
+
+def _room(folder: Path) -> Path:
+    """Return a hidden folder beside the wanted one, or say why there cannot be one."""
+    if folder.exists() or folder.is_symlink():
+        raise _taken(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise ConfigError(
+            f"--out {folder}: {folder.parent} cannot be written to ({error.strerror}); choose "
+            "another folder"
+        ) from None
+
+
+def _taken(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"--out {folder} exists already and is not overwritten: choose a new name, or remove it"
+    )
+
+
+def _write(
+    folder: Path, source: FleetSource, seed: int, csv: bool, options: Sequence[str]
+) -> tuple[dict[str, Any], list[gates.Gate]]:
+    """Write and check all plants; return the summary, but for the command, and the verdicts."""
+    files: dict[str, str] = {}
+    plants: dict[str, Any] = {}
+    found: list[gates.Gate] = []
+    summary: dict[str, Any] = {
+        "format": FORMAT,
+        "seed": seed,
+        "options": list(options),
+        "settings": {"data": source.settings, "plants": source.plant_settings},
+        "horizon_days": HORIZON,
+        "files": files,
+        "plants": plants,
+    }
+    counted = np.zeros((2, 2), dtype=np.int64)  # at both horizons: positive rows, known rows
+    for site in source.sites:
+        made = source.record(site)
+        rows = source.labelled(site, made.machine, made.time, made.values, made.log)
+        for name in write_plant(folder, site, made, csv):
+            files[name] = sha256_of(folder / name)
+        near = _near(rows, HORIZON)
+        counted += near, _near(rows, source.dials.prevalence_horizon)
+        plants[site] = _counts(source, site, made, rows) | {"prevalence": _share(near)}
+        found += check(source, site, made, rows)
+        _write_summary(folder, summary)  # the folder is read back as a run will read it
+        found.append(_read_back(folder, source, site, rows))
+    dials = source.dials
+    found.append(
+        gates.wanted_prevalence(dials.prevalence, dials.label_skew > 0, _share(counted[1]))
+    )
+    total = {
+        key: sum(plant[key] for plant in plants.values())
+        for key in ("rows", "machines", "failures", "maintenance")
+    }
+    summary["total"] = total | {"prevalence": _share(counted[0])}
+    counts = Counter(gate.status for gate in found)
+    summary["gates"] = {status: counts[status] for status in ("passed", "failed", "skipped")}
+    summary["verdicts"] = [gate.as_dict() for gate in found]
+    return summary, found
+
+
+def _near(rows: Rows, horizon: float) -> tuple[int, int]:
+    """Return how many rows precede a failure, and of how many that is known."""
+    positive, known = soon(rows.time_to_failure, rows.observed, horizon)
+    return int((positive & known).sum()), int(known.sum())
+
+
+def _share(near: Sequence[int] | np.ndarray[Any, Any]) -> float | None:
+    return float(near[0] / near[1]) if near[1] else None
+
+
+def check(source: FleetSource, site: str, made: Record, rows: Rows) -> list[gates.Gate]:
+    """Return the verdicts on one plant, but for whether it can be reproduced."""
+    plant = source.plant(site)
+    return [
+        *gates.completeness(site, made),
+        *gates.events(site, plant, made),
+        *gates.scenario_recall(site, plant, made),
+        *gates.link_failures(site, plant, made),
+        gates.single_feature(site, rows, HORIZON),
+    ]
+
+
+def _read_back(folder: Path, source: FleetSource, site: str, rows: Rows) -> gates.Gate:
+    """Generate once more, and compare with what a run would read."""
+    again = source.rows(site).sha256()
+    machine, time, values, log = FleetFolder(folder).readings(site, source.features)
+    written = source.labelled(site, machine, time, values, log).sha256()
+    return gates.reproducible(site, written if written == rows.sha256() else "", again)
+
+
+def _counts(source: FleetSource, site: str, made: Record, rows: Rows) -> dict[str, Any]:
+    ended = Counter(life.end for _, _, life in made.lives)
+    failed = [life for _, _, life in made.lives if life.end == FAILURE]
+    latent, plant = made.latent, source.plant(site)
+    assets = Counter(latent.kind[np.unique(made.machine, return_index=True)[1]].tolist())
+    running = len(made.time) * source.step_days
+    return {
+        "rows": len(made.time),
+        "machines": plant.machines,
+        "life_days": plant.life_days,
+        "failures": ended[FAILURE],
+        "maintenance": ended[MAINTENANCE],
+        "failures_per_machine_year": 365 * len(failed) / running if running else None,
+        "missing": float(np.isnan(made.values).mean()),
+        "by_mode": _named(Counter(life.mode for life in failed), latent.modes),
+        "by_scenario": _named(Counter(life.scenario for life in failed), latent.scenarios),
+        "assets": _named(assets, latent.kinds),
+        "sha256": rows.sha256(),
+    }
+
+
+def _named(counts: Counter[int], names: Sequence[str]) -> dict[str, int]:
+    return {name: counts[index] for index, name in enumerate(names) if counts[index]}
+
+
+def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    (folder / SUMMARY).write_text(json.dumps(summary), "utf-8")
+
+
+def _judge(verdicts: Sequence[gates.Gate], options: Sequence[str]) -> None:
+    """Raise for the first gate that failed: the user's mistake if an option can explain it."""
+    for gate in gates.failed(verdicts):
+        mine = any(option.lstrip("+").startswith(gate.settings) for option in options)
+        raise (DataError if mine else FedPdmError)(f"{gate.sentence}; nothing was written")
+
+
+def _train(folder: str, sites: Sequence[str], seed: int, options: Sequence[str]) -> str:
+    """Return the command that trains on the files of a folder."""
+    words = ["data=fleet", f"data.path={folder}", f"site={','.join(sites)}", f"seed={seed}"]
+    return " ".join(["python -m fedpdm.simulate", *map(shlex.quote, [*words, *options])])
+
+
+__all__ = ["HORIZON", "Made", "check", "generate"]
