@@ -115,7 +115,8 @@ class Machines:
         rows, count = self.rows, len(self)
         start, end = np.full(count, np.inf), np.full(count, -np.inf)
         np.minimum.at(start, self.index, rows.time)
-        np.maximum.at(end, self.index, rows.time + rows.time_to_failure)
+        seen = ~np.isnan(rows.time_to_failure)
+        np.maximum.at(end, self.index[seen], (rows.time + rows.time_to_failure)[seen])
         pairs = np.unique(np.stack([self.index, rows.life]), axis=1)[0]
         return np.asarray((np.bincount(pairs) == 1) & np.isfinite(end)), end - start
 
