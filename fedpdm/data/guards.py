@@ -33,6 +33,7 @@ from fedpdm.data.windows import Windows
 from fedpdm.errors import LeakError
 
 ORDER = (Split.TRAIN, Split.VALIDATION, Split.TEST)
+WORDS = ("training", "validation", "test", "held-out")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def check(
         if not source.shares_machines:
             require_order(machines[-1], source.time_unit)
         require_labels_apart(machines[-1], own, reach, source.time_unit)
-        if source.window is None:
+        if source.window is None and len(starts) == len(own):  # no time series
             require_untouched(name, own, max(20, 100 // len(names)))
         prints.append(fingerprints(name, own, starts))
         sums.append(Sums.of(name, own))
@@ -153,7 +154,7 @@ def require_order(machines: Machines, unit: str) -> None:
             continue
         k = int(np.argmax(wrong))
         place = f"{machines.site}, machine {machines.ids[k]}"
-        earlier, later = ORDER[before].name.lower(), ORDER[after].name.lower()
+        earlier, later = WORDS[before], WORDS[after]
         if machines.switches[k] > 2:
             raise LeakError(
                 f"{place}: its rows change {machines.switches[k]} times between {earlier} and "
@@ -182,7 +183,7 @@ def require_labels_apart(machines: Machines, rows: Rows, reach: float, unit: str
         if across.any():
             row = int(np.argmax(across))
             raise LeakError(
-                f"{machines.site}: {int(across.sum())} {split.name.lower()} rows know what comes "
+                f"{machines.site}: {int(across.sum())} {WORDS[split]} rows know what comes "
                 f"after the cut: the label of machine {rows.machine[row]} at {rows.time[row]:g} "
                 f"{unit} looks {reach:g} {unit} ahead, and the next part begins at {later:g}; "
                 "leave rows out before the cut (fedpdm.data.splits.by_time does), or lower "
@@ -223,6 +224,6 @@ def require_real(site: str, windows: Mapping[Split, Windows]) -> None:
         made = part.made
         if split != Split.TRAIN and made is not None and made.any():
             raise LeakError(
-                f"{site}: {int(made.sum())} of {len(part)} {split.name.lower()} windows are made "
+                f"{site}: {int(made.sum())} of {len(part)} {WORDS[split]} windows are made "
                 "by resampling; resample training windows only, after the split"
             )

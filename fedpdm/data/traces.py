@@ -20,15 +20,15 @@ from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split
 from fedpdm.errors import LeakError
 from fedpdm.keys import numpy_generator
 
-SPLITS = (Split.TRAIN, Split.VALIDATION, Split.TEST, Split.HELDOUT)
+SPLITS = (Split.TRAIN, Split.VALIDATION, Split.TEST, Split.HELDOUT, Split.UNUSED)
+WORDS = ("training", "validation", "test", "held-out", "purged")
 EXACT = 1e-5  # means and deviations are 0 and 1 to so much, in float32, too
-ENOUGH = 0.05  # share of the rows looked at that makes a case
-COPIED = 0.05  # share of evaluated rows that may stand in the training part by chance
+ENOUGH = 0.2  # share of a class's rows, above what is usual in the data, that makes a case
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Counts, sums and extremes of readings by split: six (4, F) arrays."""
+    """Counts, sums and extremes of readings by split: six (5, F) arrays."""
 
     site: str
     count: Floats
@@ -85,7 +85,7 @@ def require_scaled_on_training(plants: list[Sums]) -> list[str]:
             continue
         for size in range(len(present), 0, -1):
             for parts in combinations(present, size):
-                names = " and ".join(SPLITS[k].name.lower() for k in parts)
+                names = " and ".join(WORDS[k] for k in parts)
                 if parts != (0,) and standardised(sums, list(parts)):
                     raise LeakError(
                         f"{sums.site}: every feature has mean 0 and deviation 1 over {names} rows, "
@@ -138,38 +138,47 @@ def require_untouched(site: str, rows: Rows, look_at: int = 100) -> None:
     Raises:
         LeakError: names the plant, a row and the way out.
     """
-    evaluated = (rows.split == Split.VALIDATION) | (rows.split == Split.TEST)
-    evaluated |= rows.split == Split.HELDOUT
     training = rows.split == Split.TRAIN
-    if not (evaluated.any() and training.any()):
+    evaluated = ~training & (rows.split != Split.UNUSED)
+    if rows.label is None or not (evaluated.any() and training.any()):
         return
     hashes = row_hashes(rows.values)
     copied = evaluated & np.isin(hashes, hashes[training])
-    # Data of few discrete values repeats in the largest class, too, which nobody copies.
-    common = training
-    if rows.label is not None:
-        common = training & (rows.label == np.bincount(rows.label[training]).argmax())
-    usual = 1 - len(np.unique(hashes[common])) / common.sum()
-    if copied.sum() > max(COPIED, usual) * evaluated.sum():
-        row = int(np.argmax(copied))
+    kinds = np.unique(rows.label)
+    members = [np.flatnonzero((rows.label == k) & (rows.split != Split.UNUSED)) for k in kinds]
+    size = np.array([len(m) for m in members])
+    repeated = np.array([copied[m].sum() for m in members])
+    looked = np.array([evaluated[m].sum() for m in members])
+    if (k := _suspect(repeated, looked, size)) is not None:
+        row = members[k][np.argmax(copied[members[k]])]
         raise LeakError(
-            f"{site}: {int(copied.sum())} of {int(evaluated.sum())} rows for validation and test "
-            f"(for example {rows.machine[row]}) stand in the training part, too: rows were copied "
-            "before the split; split first, and resample training rows only (training.resample)"
+            f"{site}: {repeated[k]} of {looked[k]} rows of class {kinds[k]} for validation and "
+            f"test (for example {rows.machine[row]}) stand in the "
+            "training part, too: rows were copied before the split; split first, and resample "
+            "training rows only (training.resample)"
         )
-    if rows.label is None:
-        return
-    for kind in np.unique(rows.label):
-        members = np.flatnonzero((rows.label == kind) & (rows.split != Split.UNUSED))
-        found = interpolated(rows.values[members], evaluated[members], look_at)
-        if found.sum() > max(ENOUGH * min(len(members), look_at), 2):
-            row = members[np.argmax(found)]
-            raise LeakError(
-                f"{site}: at least {int(found.sum())} rows of class {kind} (for example "
-                f"{rows.machine[row]}) lie exactly on a line between two others across the split: "
-                "rows were interpolated (SMOTE) before it; split first, and resample training "
-                "rows only (training.resample)"
-            )
+    between = [interpolated(rows.values[m], evaluated[m], look_at) for m in members]
+    found = np.array([b.sum() for b in between])
+    if (k := _suspect(found, np.minimum(size, look_at), size)) is not None:
+        row = members[k][np.argmax(between[k])]
+        raise LeakError(
+            f"{site}: at least {found[k]} rows of class {kinds[k]} (for example "
+            f"{rows.machine[row]}) lie exactly on a line between two others across the split: "
+            "rows were interpolated (SMOTE) before it; split first, and resample training rows "
+            "only (training.resample)"
+        )
+
+
+def _suspect(found: Ints, looked: Ints, size: Ints) -> int | None:
+    """Return the class with far more findings than the largest ones have, or None.
+
+    Data of few discrete values repeats, and lies on lines, in all classes alike. Resampling
+    leaves the class alone that was the largest: it still is, or the others equal it.
+    """
+    rate = found / np.maximum(looked, 1)
+    usual = rate[size >= 0.8 * size.max()].min()
+    case = (rate > usual + ENOUGH) & (found > 2)
+    return int(np.argmax(case)) if case.any() else None
 
 
 def interpolated(values: Floats, evaluated: Bools, look_at: int) -> Bools:
