@@ -12,8 +12,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.data import guards
 from fedpdm.data.dealt import DealtSource
 from fedpdm.data.features import RAW, WindowFeatures
+from fedpdm.data.given_split import GivenSplit
 from fedpdm.data.partition import Natural, Partition
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.shuffle import LabelShuffle
@@ -168,8 +170,13 @@ def look_at_data(experiment: Experiment) -> list[str]:
     """Read the first plants and refuse what cannot train; return warnings."""
     federation = experiment.federation
     names = experiment.looked_at
+    found = guards.check(federation.source, names, federation.rows, federation.task.reach)
+    for name in names:
+        guards.require_training_sums(name, federation.rows(name), federation.moments(name))
     sites = [federation.site(name, federation.moments(name).scaler()) for name in names]
-    warnings = federation.check(sites)
+    for site in sites:
+        guards.require_real(site.name, site.windows)
+    warnings = found + federation.check(sites)
     if all(len(site.test) == 0 for site in sites):
         warnings.append("no plant has a test window")
     return [*warnings, *federation.source.warnings]
@@ -201,7 +208,9 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
             f"replicas={replicas} needs generated plants; data={source.name} has real ones: "
             "leave replicas at 1, or use data=fleet"
         )
-    return DealtSource(source, partition, seed, task.reach) if again else source
+    source = DealtSource(source, partition, seed, task.reach) if again else source
+    split = OmegaConf.select(cfg, "split")  # a run from before there was this choice has none
+    return source if split is None else GivenSplit(source, str(split))
 
 
 def deals_again(data: Mapping[str, Any], partition: Partition) -> bool:

@@ -16,6 +16,7 @@ from fedpdm.bench import bench_of
 from fedpdm.conclusion import summarise, write_results
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
+from fedpdm.data.split_file import SplitFile, split_file
 from fedpdm.engines.choice import Engine, engine_of
 from fedpdm.engines.flower import RUN_ID, SERVER_NODE_ID
 from fedpdm.errors import HistoryError
@@ -65,6 +66,7 @@ class Run:
         self.folder = folder
         self.console = console
         self.engine: Engine
+        self.split: SplitFile | None = None  # of plants in this box
         self.seconds: dict[str, float] = {}
         self._trial: Trial | None = None
         self._card: dict[str, Any] = {}
@@ -122,6 +124,7 @@ class Run:
         """Look at the plants' data: what a person should know of it, and its shapes."""
         experiment, federation = self.experiment, self.experiment.federation
         warnings = look_at_data(experiment)
+        self.split = split_file(federation.source, experiment.looked_at, federation.rows)
         return warnings, [
             federation.shape(federation.site(name, federation.moments(name).scaler()))
             for name in experiment.looked_at
@@ -146,6 +149,8 @@ class Run:
             "engine": self._settle_engine(shapes),
             "config": plain(self.cfg),
         }
+        if self.split is not None:
+            manifest["data"]["split"] = self.split.write(self.folder)
         begin(self.folder, self.cfg, model_card(experiment, self.cfg), manifest)
         return manifest
 
@@ -293,6 +298,7 @@ class Run:
     ) -> None:
         """Write the files that people and programs read."""
         summary["data"]["sha256"] = manifest["data"]["sha256"]
+        summary["data"]["split_sha256"] = manifest["data"].get("split", {}).get("sha256")
         summary["seconds"] = {**self.seconds, "total": time.perf_counter() - begun}
         card = model_card(self.experiment, self.cfg) | self._card
         write_results(self.folder, summary, card, history, manifest, shapes)
