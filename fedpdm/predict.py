@@ -23,6 +23,8 @@ from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.mapping import Dialect, PlantMapping, closest, plant_mapping
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
+from fedpdm.evaluation.calibration import calibration_of
+from fedpdm.evaluation.conformal import Interval
 from fedpdm.manifest import read_json
 from fedpdm.models import ModelFactory
 from fedpdm.predictor import Predictor
@@ -53,7 +55,8 @@ def load_predictor(
         run: the run folder.
         site: whose columns the data has, and by whose scaler (``scaling=plant``).
         round: whose weights; None takes the round that validation chose.
-        threshold: alarm threshold; None takes the run's own, chosen on validation.
+        threshold: alarm threshold; None takes the run's, chosen on validation: that of
+            ``site``, where each plant has its own.
 
     Raises:
         HistoryError: not a run folder, no finished round, or damaged.
@@ -77,6 +80,7 @@ def load_predictor(
         )  # fmt: skip
         model.set_parameters(weights)
         scaler, scope = _scaler(card, folder, site)
+        own = card.get("thresholds", {}).get(site or scope, card["threshold"])
         predictor = Predictor(
             run=folder,
             round=chosen,
@@ -89,7 +93,9 @@ def load_predictor(
             conditions=int(card["conditions"]),
             data=str(card["data"]["name"]),
             time_unit=str(card["data"]["time_unit"]),
-            threshold=_threshold(threshold, card["threshold"], task),
+            threshold=_threshold(threshold, own, task),
+            calibration=calibration_of(card.get("calibration")),
+            interval=_interval(card.get("interval")),
             notes=notes,
         )
     except (KeyError, TypeError) as error:
@@ -103,7 +109,7 @@ def load_predictor(
             f"data={predictor.data} does not say how new rows get theirs; such runs cannot be "
             "scored from a file"
         )
-    if threshold is None and card["threshold"] is None:
+    if predictor.threshold is None:
         told = "remaining life at or below it" if task.name == "rul" else "risk at or above it"
         note = f"the run has no threshold, so there are no alarms: set --threshold ({told})"
         predictor = replace(predictor, notes=(*predictor.notes, note))
@@ -168,7 +174,8 @@ def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scale
         )
     arrays = read_tensors(path)
     scopes = [name.removesuffix("/mean") for name in arrays if name.endswith("/mean")]
-    plants = list(dict.fromkeys([*card["sites"], *(s for s in scopes if s != "federated")]))
+    named = [*card["sites"], *(s for s in scopes if s != "federated"), *card.get("thresholds", {})]
+    plants = list(dict.fromkeys(named))
     if site is not None and site not in plants:
         there = f"there are {', '.join(plants)}." if plants else "its plants have no names of own."
         raise ConfigError(f"--site {site}: {folder} has no such plant; {there}"
@@ -230,6 +237,14 @@ def _threshold(given: float | None, own: float | None, task: Task) -> float | No
             + ("0 or more" if highest == np.inf else "a probability, between 0 and 1")
         )
     return given
+
+
+def _interval(described: dict[str, Any] | None) -> Interval | None:
+    """Return the interval of remaining life that validation machines calibrated, if any."""
+    if described is None:
+        return None
+    level, factor, cap = (float(described[key]) for key in ("level", "factor", "cap"))
+    return Interval(level, factor, cap, int(described["machines"]))
 
 
 def machines(scored: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -20,6 +20,8 @@ from fedpdm.data.rows import Floats, Ints, Rows, Split
 from fedpdm.data.tables import SECONDS, Table, read_table, require_columns
 from fedpdm.data.windows import gather, segment_starts, window_ends
 from fedpdm.errors import DataError, ModelError
+from fedpdm.evaluation.calibration import Calibration
+from fedpdm.evaluation.conformal import Interval
 from fedpdm.models import ModelWrapper
 from fedpdm.tasks import Horizons, RemainingLife, Task
 from fedpdm.training import outputs
@@ -40,6 +42,8 @@ class Predictor:
         window: rows in a model input, or None for single rows.
         threshold: alarm at this risk or above (for remaining life: at this or below).
         features: what the model sees of a window.
+        calibration: makes risks mean what they say; None where the run has none.
+        interval: of remaining life; None where the run has none.
         notes: what a person should know about the choice of round or threshold.
     """
 
@@ -54,6 +58,8 @@ class Predictor:
     data: str
     time_unit: str
     threshold: float | None
+    calibration: Calibration | None = None
+    interval: Interval | None = None
     features: WindowFeatures = RAW
     notes: tuple[str, ...] = ()
 
@@ -83,8 +89,9 @@ class Predictor:
 
         Returns:
             Columns ``machine``, ``time`` (as it was written), ``risk`` (or ``risk_7`` … for
-            several horizons, or ``remaining_life``), ``padded``, ``threshold``, ``alarm``
-            (empty without a threshold).
+            several horizons, or ``remaining_life`` with the ends ``low`` and ``high`` of its
+            interval, if the run has one), ``padded``, ``threshold``, ``alarm`` (empty without
+            a threshold).
 
         Raises:
             DataError: a column is missing, holds text or infinite values, or two rows of a
@@ -107,6 +114,8 @@ class Predictor:
         result = pd.DataFrame({"machine": rows.machine[ends], "time": written[ends]})
         for name, column in zip(self.score_columns, scores.T, strict=True):
             result[name] = column
+        if self.interval is not None:
+            result["low"], result["high"] = self.interval(scores[:, 0])
         result["padded"] = padded
         result["threshold"] = np.nan if self.threshold is None else self.threshold
         if self.threshold is None:
@@ -144,6 +153,8 @@ class Predictor:
             output = outputs(self.model.module, torch.from_numpy(np.ascontiguousarray(x)))
             parts.append(self.task.scores(output).reshape(len(chunk), -1))
         scores = np.concatenate(parts)
+        if self.calibration is not None:
+            scores = self.calibration(scores)
         if not np.isfinite(scores).all():
             raise ModelError(
                 f"{self.run}: the weights of round {self.round} give scores that are no numbers; "

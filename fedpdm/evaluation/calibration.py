@@ -103,9 +103,11 @@ def fit(
     if method not in METHODS:
         raise ConfigError(f"evaluate.calibration={method} is unknown; choose {', '.join(METHODS)}")
     weight = np.ones(len(target)) if weights is None else weights
+    if method == "none" or not (weight > 0).any():
+        return None
     truth = target.reshape(len(target), -1).astype(np.float64)
     seen = truth[weight > 0]
-    if method == "none" or len(seen) == 0 or (seen.min(axis=0) == seen.max(axis=0)).any():
+    if (seen.min(axis=0) == seen.max(axis=0)).any():
         return None
     said = scores.reshape(len(scores), -1)
     if method == "temperature":
