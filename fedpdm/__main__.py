@@ -12,7 +12,10 @@ COMMANDS = {
     "compare": ("fedpdm.compare", "say which setting is better over seeds, and how surely"),
     "predict": ("fedpdm.predict", "score a plant's new rows with a finished run"),
     "history": ("fedpdm.history", "list, show, roll back or export the rounds of a run"),
-    "data": ("fedpdm.data.__main__", "fetch the public data sets, or check those that are here"),
+    "data": (
+        "fedpdm.data.__main__",
+        "generate plants as files, or fetch the public data sets",
+    ),
 }
 
 HELP = """\

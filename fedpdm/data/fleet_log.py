@@ -62,20 +62,26 @@ def outcomes(machine: Strings, time: Floats, log: Log) -> tuple[Ints, Floats, Fl
     """
     life = np.zeros(len(time), dtype=np.int64)
     to_failure, observed = np.full(len(time), np.nan), np.zeros(len(time))
-    if len(time) == 0:
-        return life, to_failure, observed
-    starts = np.flatnonzero(np.append(True, machine[1:] != machine[:-1]))
-    for start, end in zip(starts, np.append(starts[1:], len(time)), strict=True):
-        mine, events = time[start:end], log.machine == machine[start]
+    for name, part in blocks(machine).items():
+        mine, events = time[part], log.machine == name
         when, failed = log.time[events], log.failure[events]
         following = np.searchsorted(when, mine, side="left")
-        life[start:end] = following
+        life[part] = following
         ended = following < len(when)
         at = np.append(when, mine[-1])[following]
         left = np.maximum(at - mine, 0.0)
-        observed[start:end] = left
-        to_failure[start:end] = np.where(ended & np.append(failed, False)[following], left, np.nan)
+        observed[part] = left
+        to_failure[part] = np.where(ended & np.append(failed, False)[following], left, np.nan)
     return life, to_failure, observed
+
+
+def blocks(machine: Strings) -> dict[str, slice]:
+    """Return where in (R,) machine ids, which stand together, each machine's rows are."""
+    if len(machine) == 0:
+        return {}
+    starts = np.flatnonzero(np.append(True, machine[1:] != machine[:-1])).tolist()
+    ends = [*starts[1:], len(machine)]
+    return {str(machine[a]): slice(a, b) for a, b in zip(starts, ends, strict=True)}
 
 
 def soon(to_failure: Floats, observed: Floats, horizon: float) -> tuple[Bools, Bools]:

@@ -23,9 +23,9 @@ from fedpdm.data import gates
 from fedpdm.data.checks import sha256_of
 from fedpdm.data.fleet import FleetSource
 from fedpdm.data.fleet_files import FORMAT, SUMMARY, FleetFolder, write_plant
-from fedpdm.data.fleet_life import FAILURE, MAINTENANCE
-from fedpdm.data.fleet_log import soon
 from fedpdm.data.fleet_record import Record
+from fedpdm.data.fleet_summary import counts, near, share
+from fedpdm.data.gates_scenarios import scenario_recall
 from fedpdm.data.rows import Rows
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 
@@ -79,6 +79,8 @@ def generate(
         FedPdmError: a gate failed that no option explains.
     """
     folder = Path(out).expanduser()
+    if seed < 0:
+        raise ConfigError(f"--seed {seed} must be a whole number of at least 0")
     options = _options(overrides, days)
     source = _source(sites, seed, options)
     least = HORIZON / 0.2 + source.step_days
@@ -132,7 +134,9 @@ def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSou
     plants: Any = OmegaConf.to_container(cfg.sites, resolve=True)
     for key in ("_target_", "task_defaults"):
         data.pop(key)
-    plants = expand_replicas(plants, int(cfg.replicas))
+    if not isinstance(cfg.replicas, int):
+        raise ConfigError(f"replicas={cfg.replicas} must be a whole number of at least 1")
+    plants = expand_replicas(plants, cfg.replicas)
     try:
         return FleetSource(sites=plants, seed=int(cfg.seed), reach=HORIZON, **data)
     except TypeError as error:  # +data.mising=0.1
@@ -181,35 +185,23 @@ def _write(
         rows = source.labelled(site, made.machine, made.time, made.values, made.log)
         for name in write_plant(folder, site, made, csv):
             files[name] = sha256_of(folder / name)
-        near = _near(rows, HORIZON)
-        counted += near, _near(rows, source.dials.prevalence_horizon)
-        plants[site] = _counts(source, site, made, rows) | {"prevalence": _share(near)}
+        close = near(rows, HORIZON)
+        counted += close, near(rows, source.dials.prevalence_horizon)
+        plants[site] = counts(source, site, made, rows) | {"prevalence": share(close)}
         found += check(source, site, made, rows)
         _write_summary(folder, summary)  # the folder is read back as a run will read it
         found.append(_read_back(folder, source, site, rows))
     dials = source.dials
-    found.append(
-        gates.wanted_prevalence(dials.prevalence, dials.label_skew > 0, _share(counted[1]))
-    )
+    found.append(gates.wanted_prevalence(dials.prevalence, dials.label_skew > 0, share(counted[1])))
     total = {
         key: sum(plant[key] for plant in plants.values())
         for key in ("rows", "machines", "failures", "maintenance")
     }
-    summary["total"] = total | {"prevalence": _share(counted[0])}
-    counts = Counter(gate.status for gate in found)
-    summary["gates"] = {status: counts[status] for status in ("passed", "failed", "skipped")}
+    summary["total"] = total | {"prevalence": share(counted[0])}
+    tally = Counter(gate.status for gate in found)
+    summary["gates"] = {status: tally[status] for status in ("passed", "failed", "skipped")}
     summary["verdicts"] = [gate.as_dict() for gate in found]
     return summary, found
-
-
-def _near(rows: Rows, horizon: float) -> tuple[int, int]:
-    """Return how many rows precede a failure, and of how many that is known."""
-    positive, known = soon(rows.time_to_failure, rows.observed, horizon)
-    return int((positive & known).sum()), int(known.sum())
-
-
-def _share(near: Sequence[int] | np.ndarray[Any, Any]) -> float | None:
-    return float(near[0] / near[1]) if near[1] else None
 
 
 def check(source: FleetSource, site: str, made: Record, rows: Rows) -> list[gates.Gate]:
@@ -218,7 +210,7 @@ def check(source: FleetSource, site: str, made: Record, rows: Rows) -> list[gate
     return [
         *gates.completeness(site, made),
         *gates.events(site, plant, made),
-        *gates.scenario_recall(site, plant, made),
+        *scenario_recall(site, plant, made),
         *gates.link_failures(site, plant, made),
         gates.single_feature(site, rows, HORIZON),
     ]
@@ -230,31 +222,6 @@ def _read_back(folder: Path, source: FleetSource, site: str, rows: Rows) -> gate
     machine, time, values, log = FleetFolder(folder).readings(site, source.features)
     written = source.labelled(site, machine, time, values, log).sha256()
     return gates.reproducible(site, written if written == rows.sha256() else "", again)
-
-
-def _counts(source: FleetSource, site: str, made: Record, rows: Rows) -> dict[str, Any]:
-    ended = Counter(life.end for _, _, life in made.lives)
-    failed = [life for _, _, life in made.lives if life.end == FAILURE]
-    latent, plant = made.latent, source.plant(site)
-    assets = Counter(latent.kind[np.unique(made.machine, return_index=True)[1]].tolist())
-    running = len(made.time) * source.step_days
-    return {
-        "rows": len(made.time),
-        "machines": plant.machines,
-        "life_days": plant.life_days,
-        "failures": ended[FAILURE],
-        "maintenance": ended[MAINTENANCE],
-        "failures_per_machine_year": 365 * len(failed) / running if running else None,
-        "missing": float(np.isnan(made.values).mean()),
-        "by_mode": _named(Counter(life.mode for life in failed), latent.modes),
-        "by_scenario": _named(Counter(life.scenario for life in failed), latent.scenarios),
-        "assets": _named(assets, latent.kinds),
-        "sha256": rows.sha256(),
-    }
-
-
-def _named(counts: Counter[int], names: Sequence[str]) -> dict[str, int]:
-    return {name: counts[index] for index, name in enumerate(names) if counts[index]}
 
 
 def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
