@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from fedpdm.sweep import Sweep
+
 from fedpdm.errors import ConfigError, FedPdmError
 
 RESUMABLE = {"rounds"}
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from fedpdm.compose import help_text, run_hydra, translate
+    from fedpdm.compose import help_text, translate
 
     if "--help" in arguments or "-h" in arguments:
         print(help_text(arguments))
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if any(argument.startswith("resume=") for argument in arguments):
             resume(arguments)
         else:
-            run_hydra(run_composed, arguments)
+            run_jobs(arguments)
     except KeyboardInterrupt:
         print("\nstopped; every finished round is kept: resume=RUN_FOLDER", file=sys.stderr)
         return 130
@@ -45,7 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_composed(cfg: DictConfig) -> float | None:
+def run_jobs(arguments: Sequence[str]) -> None:
+    """Run one config, or with ``-m`` one per combination, and compare those."""
+    from fedpdm.compose import run_hydra
+    from fedpdm.sweep import Sweep
+
+    sweep = Sweep(simulate)
+    try:
+        run_hydra(lambda cfg: run_composed(cfg, sweep), arguments)
+    except FedPdmError:
+        sweep.compare()  # a combination that cannot work does not take the others' results
+        raise
+    sweep.compare()
+
+
+def run_composed(cfg: DictConfig, sweep: Sweep) -> float | None:
     """Run one composed config in Hydra's folder; return the validation metric, for sweepers."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -54,18 +70,20 @@ def run_composed(cfg: DictConfig) -> float | None:
     from fedpdm.compose import check_sites, check_types, chosen_sites
 
     settings = HydraConfig.get()
-    if settings.mode == RunMode.MULTIRUN:
+    many = settings.mode == RunMode.MULTIRUN
+    if many:
         print(f"\n{' '.join(settings.overrides.task)}", flush=True)
     folder = Path(settings.runtime.output_dir)
     try:
         check_sites(cfg, chosen_sites(settings.overrides.task))
         check_types(cfg, settings.overrides.task)
         OmegaConf.resolve(cfg)
-        summary = simulate(cfg, folder)
+        jobs = Path(settings.sweep.dir)
+        summary = sweep.run(cfg, folder, jobs) if many else simulate(cfg, folder)
     except BaseException:
         remove_if_empty(folder)
         raise
-    best = summary["validation"]["best"]
+    best = None if summary is None else summary["validation"]["best"]
     return None if best is None else float(best)
 
 

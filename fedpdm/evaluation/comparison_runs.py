@@ -15,7 +15,7 @@ from fedpdm.manifest import read_json
 
 Record = Mapping[str, Any]
 
-SAME_RESULT = ("seed", "resume", "tracker", "hydra", "data.path", "baselines.processes")
+SAME_RESULT = ("seed", "resume", "tracker", "hydra", "data.path", "baselines", "history")
 """Keys that make no setting of their own: they cannot change a score, or are paired over."""
 
 

@@ -1,0 +1,103 @@
+"""A multirun that can be stopped and started: finished jobs are kept, begun ones continued.
+
+The same command with the same ``hydra.sweep.dir`` goes on where it was. Started a second time
+while it runs, it works beside the first: a job that another process holds is left to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig
+
+from fedpdm.errors import FedPdmError, HistoryError
+from fedpdm.experiment import plain
+from fedpdm.manifest import read_json
+from fedpdm.runlock import RunLock
+
+Simulate = Callable[..., dict[str, Any]]
+
+
+class Sweep:
+    """The jobs of one multirun, and their comparison at its end.
+
+    Args:
+        simulate: runs a config in a folder, new or ``resumed=True``.
+    """
+
+    def __init__(self, simulate: Simulate) -> None:
+        self._simulate = simulate
+        self._folder: Path | None = None
+
+    def run(self, cfg: DictConfig, folder: Path, sweep: Path) -> dict[str, Any] | None:
+        """Run, continue or keep one job; return its summary, None where another process has it.
+
+        Args:
+            cfg: the job's resolved config.
+            folder: the job's folder.
+            sweep: the folder of all jobs.
+
+        Raises:
+            HistoryError: the folder holds a run of other settings.
+        """
+        self._folder = sweep
+        while True:
+            state = state_of(folder, cfg)
+            if state == "finished":
+                print(f"finished before: {folder}", flush=True)
+                kept: dict[str, Any] = read_json(folder / "summary.json")
+                return kept
+            if held(folder):
+                print(f"another process works on it: {folder}", flush=True)
+                return None
+            try:
+                return self._simulate(cfg, folder, resumed=state == "begun")
+            except HistoryError:
+                # Two processes that start together meet here: look again whose it is.
+                if not held(folder) and state_of(folder, cfg) == state:
+                    raise
+
+    def compare(self) -> None:
+        """Compare the finished jobs; say why where that cannot be. Nothing without jobs."""
+        from fedpdm.compare import compare_folders
+
+        if self._folder is None:
+            return
+        try:
+            compare_folders([self._folder])
+        except FedPdmError as error:
+            print(f"\nno comparison: {error}")
+        print(f"Compare again: python -m fedpdm.compare {self._folder}", flush=True)
+
+
+def state_of(folder: Path, cfg: DictConfig) -> Literal["new", "begun", "finished"]:
+    """Return how far the job in a folder is.
+
+    Raises:
+        HistoryError: its settings are not those of ``cfg`` (a number of rounds may grow).
+    """
+    if not (folder / "manifest.json").exists():
+        return "new"
+    before, now = read_json(folder / "manifest.json")["config"], plain(cfg)
+    different = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if changed := [key for key in different if key != "rounds"]:
+        raise HistoryError(
+            f"{folder} holds a run of other settings ({', '.join(changed)} differ); choose another "
+            "hydra.sweep.dir, or repeat the command that it was made with"
+        )
+    if not (folder / "summary.json").exists():
+        return "begun"
+    return "begun" if read_json(folder / "summary.json")["rounds"] < now["rounds"] else "finished"
+
+
+def held(folder: Path) -> bool:
+    """Return whether another process works in a run folder."""
+    if not (folder / "lock").exists():
+        return False
+    try:
+        with RunLock(folder):
+            return False
+    except HistoryError:
+        return True
