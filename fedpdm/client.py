@@ -206,15 +206,15 @@ class Plant:
     ) -> Outcome:
         """Return what a strategy's half makes of a round, and remember what it says."""
         received = arrays_in(message.content, ARRAYS)
-        outcome = half.finish(
-            Work(
-                received=received,
-                trained=trained,
-                memory=recall(context.state, half.key, half.groups, received),
-                sent={name: arrays_in(message.content, name) for name in half.reads},
-                rates=self.settings.rates(rows, order["epochs"], order["first_epoch"]),
-            )
+        work = Work(
+            received=received,
+            trained=trained,
+            memory=recall(context.state, half.key, half.groups, received),
+            sent={name: arrays_in(message.content, name) for name in half.reads},
+            rates=self.settings.rates(rows, order["epochs"], order["first_epoch"]),
         )
+        with np.errstate(all="ignore"):  # weights may have gone astray; the server says so
+            outcome = half.finish(work)
         # The server refuses such an update; remembered, it would spoil every later one.
         if all(not_finite(arrays) is None for arrays in (trained, *outcome.memory.values())):
             remember(context.state, half.key, outcome.memory)

@@ -27,6 +27,7 @@ from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import ConfigError
 from fedpdm.messages import to_record
 from tests.federated import Federated, federate
+from tests.strategies.both import SGD
 
 # Ray drops the handles of its processes without waiting for them.
 pytestmark = [
@@ -146,14 +147,14 @@ def any_of(apps: list[PlantApp]) -> Callable[[Message, Context], Message]:
 def crews(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, RayGrid]]:
     """Grids by number of workers, for all models: processes take longer to start than to work."""
     apps: list[PlantApp] = []
-    for model in MODELS:
+    for model, settings in [*((model, None) for model in MODELS), ("mlp", SGD)]:
 
         def caught(app: PlantApp, sites: Any) -> SerialGrid:
             apps.append(app)
             return SerialGrid(app, sites)
 
         folder = tmp_path_factory.mktemp(model)
-        federate(folder, sites=RAGGED, rounds=1, model=model, engine=caught)
+        federate(folder, sites=RAGGED, rounds=1, model=model, settings=settings, engine=caught)
     grids = {n: RayGrid(any_of(apps), list(RAGGED), workers=n) for n in (1, 2, 4)}  # type: ignore[arg-type]
     yield grids
     for grid in grids.values():
@@ -175,6 +176,26 @@ def test_any_number_of_workers_gives_the_bits_of_serial(
     for workers, grid in crews.items():
         assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
         assert len({seat.pid for seat in grid.crew.seats}) == workers
+
+
+@pytest.mark.parametrize("strategy", ["scaffold", "feddyn"])
+def test_what_plants_remember_has_the_bits_of_serial(
+    tmp_path: Path, strategy: str, crews: dict[int, RayGrid]
+) -> None:
+    def run(folder: str, **engine: Any) -> list[Any]:
+        found = federate(
+            tmp_path / folder, strategy, sites=RAGGED, rounds=3, model="mlp", settings=SGD,
+            overrides=["strategy.fraction_train=0.75"], **engine,
+        )  # fmt: skip
+        states = {site: pack_state(state) for site, state in found.grid.states.items()}
+        assert len(states) > 5
+        return [outcome(found), states, repr(found.history.strategy_state())]
+
+    expected = run("serial")
+    for workers in (1, 2):
+        grid = crews[workers]
+        grid.load_states({})
+        assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
 
 
 def test_replies_are_those_of_serial_in_site_order(grid: RayGrid, ask: Any) -> None:

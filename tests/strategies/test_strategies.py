@@ -32,7 +32,7 @@ def returns_what_it_received(
 def test_the_catalogue_is_complete() -> None:
     assert set(ALL) >= {
         "fedavg", "fedavgm", "fedadam", "fedadagrad", "fedyogi", "fedmedian", "fedtrimmedavg",
-        "krum", "multikrum", "bulyan", "qfedavg", "fedprox",
+        "krum", "multikrum", "bulyan", "qfedavg", "fedprox", "feddyn", "fednova", "scaffold",
     }  # fmt: skip
 
 
@@ -102,6 +102,8 @@ def test_proximal_gradient_is_that_of_half_mu_times_the_squared_distance() -> No
         ("qfedavg", "strategy.q=2.0"),
         ("fedprox", "strategy.proximal_mu=1.0"),
         ("multikrum", "strategy.num_nodes_to_select=1"),
+        ("scaffold", "strategy.server_learning_rate=0.5"),
+        ("feddyn", "strategy.alpha=1.0"),
     ],
 )
 def test_every_setting_changes_the_run(name: str, change: str, tmp_path: Path) -> None:
@@ -140,7 +142,10 @@ def test_one_plant_alone_runs(strategy: str, tmp_path: Path) -> None:
     assert federate(tmp_path, strategy, sites=1, rounds=1).history.head().round == 1  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("strategy", ["fedadam", "fedavgm", "fedyogi", "fedadagrad", "qfedavg"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["fedadam", "fedavgm", "fedyogi", "fedadagrad", "qfedavg", "feddyn", "scaffold"],
+)
 def test_state_survives_capture_and_restore(strategy: str, tmp_path: Path) -> None:
     run = federate(tmp_path, strategy, rounds=2)
     tree = capture(run.loop.strategy)
