@@ -10,7 +10,7 @@ import pytest
 
 from fedpdm.data import cmapss
 from fedpdm.data.cmapss import CONDITIONS, SET_POINTS, CmapssSource, read_subset
-from fedpdm.data.partition import ByMachine, Natural
+from fedpdm.data.partition import ByMachine, ByType, Natural
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.windows import window_ends
 from fedpdm.errors import ConfigError, DataError
@@ -150,6 +150,24 @@ def test_given_names_become_the_plants(folder: Path) -> None:
     assert named.sites == ("houston", "detroit") and len(whole(named)) == 11
 
 
+def test_several_subsets_keep_their_engines_apart_and_share_their_conditions(
+    folder: Path,
+) -> None:
+    both = source(folder, subset=["FD002", "FD001"], partition=ByType("subset"))
+    assert both.sites == ("FD001", "FD002") and both.conditions == 6
+    engines = whole(both)
+    assert len(engines) == 2 * (len(TRAIN_LIVES) + len(TEST_LENGTHS))
+    alone = whole(source(folder, subset="FD002"))
+    for name, rows in alone.items():
+        joined = engines[f"FD002-{name}"]
+        assert np.array_equal(joined.values, rows.values)
+        assert np.array_equal(joined.condition, rows.condition)
+        assert set(joined.groups["subset"]) == {"FD002"}
+    assert set(both.rows("FD001").condition.tolist()) == {0}
+    same = source(folder, subset=["FD001", "FD002"], partition=ByType("subset"))
+    assert all(same.rows(s).sha256() == both.rows(s).sha256() for s in both.sites)
+
+
 def test_files_are_read_when_first_needed_and_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +256,10 @@ def test_file_with_another_number_of_rows_than_published_is_refused(folder: Path
     [
         ({"subset": "FD005"}, r"data\.subset=FD005.*FD001, FD002, FD003, FD004"),
         ({"features": "some"}, r"data\.features=some.*informative or all"),
+        ({"subset": ["FD001", "FD007"]}, r"data\.subset=FD007 is unknown"),
+        ({"subset": ["FD001", "FD001"]}, r"must name each subset once"),
+        ({"subset": []}, r"must name each subset once"),
+        ({"pad": "none"}, r"data\.pad=none is unknown; choose short or all"),
         ({"window": 0}, r"data\.window=0"),
         ({"window": None}, r"data\.window=None"),
         ({"stride": -1}, r"data\.stride=-1"),

@@ -64,3 +64,19 @@ def test_hash_does_not_hang_on_memory_layout() -> None:
     rows = rows_of(["a"] * 3, values=np.arange(6.0).reshape(3, 2))
     columns_first = replace(rows, values=np.asfortranarray(rows.values))
     assert columns_first.sha256() == rows.sha256()
+
+
+def test_rows_of_several_sources_are_joined_or_refused() -> None:
+    one = rows_of(list("aab"), groups={"kind": np.array(["x", "x", "y"])})
+    two = rows_of(list("cd"), groups={"kind": np.array(["z", "z"])})
+    joined = Rows.concatenate([one, two])
+    assert joined.machine.tolist() == list("aabcd") and joined.groups["kind"].tolist() == list("xxyzz")  # fmt: skip # noqa: E501
+    assert joined.take(np.arange(3)).sha256() == one.sha256()
+    assert Rows.concatenate([one]) is one
+    for other in (
+        rows_of(["c"]),
+        replace(two, pad=True),
+        replace(two, label=np.zeros(2, np.int64)),
+    ):
+        with pytest.raises(ValueError, match="cannot be joined"):
+            Rows.concatenate([one, other])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -119,3 +121,19 @@ def test_concatenated_windows_can_be_taken_apart_again() -> None:
         taken = both.take(index)
         for name in ("x", "y", "truth", "machine", "time", "padded", "last"):
             np.testing.assert_array_equal(getattr(taken, name), getattr(part, name))
+
+
+@given(any_rows(), st.integers(1, 6), st.integers(1, 4))
+def test_padding_all_rows_adds_the_early_ones_and_moves_no_other(
+    rows: Rows, length: int, stride: int
+) -> None:
+    usable = np.ones(len(rows), dtype=bool)
+    every, padded = window_ends(rows, length, stride, usable, pad_all=True)
+    full, _ = window_ends(replace(rows, pad=False), length, stride, usable)
+    assert every[~padded].tolist() == full.tolist()
+    start = segment_starts(rows)[every]
+    assert ((every - start + 1 < length) == padded).all()
+    if stride == 1:
+        assert every.tolist() == list(range(len(rows)))
+    values = gather(rows.values.astype(np.float32), every, start, length)[:, :, 0]
+    assert (values >= start[:, None]).all(), "nothing before the segment"
