@@ -2,7 +2,8 @@
 
 Labels of training, validation and test windows are shuffled, each part and each plant for
 itself, so all shares stay as they were. What a model learns then can only be chance, and
-its average precision at each plant lies at that plant's prevalence. Any path by which a
+its average precision at each plant lies at that plant's prevalence, up to the chance of few
+windows (``fedpdm.evaluation.shuffled`` says how far that reaches). Any path by which a
 label gets from training to test by another way than the sensors, or a metric that is wrong,
 lifts it. Only training labels would not do: a model of noise still moves slowly with the
 sensors, and so do true labels, which gives large chance correlations.
@@ -56,11 +57,11 @@ class LabelShuffle:
         """Return a plant's windows with the labels of others."""
         result = {}
         for split, windows in parts.items():
-            order = self._order(windows, numpy_generator(self.seed, "shuffle", site, int(split)))
+            order = self.order(windows, numpy_generator(self.seed, "shuffle", site, int(split)))
             result[split] = replace(windows, y=windows.y[order], truth=windows.truth[order])
         return result
 
-    def _order(self, windows: Windows, random: np.random.Generator) -> Ints:
+    def order(self, windows: Windows, random: np.random.Generator) -> Ints:
         """Return (N,) whose label each window gets."""
         if self.kind == "windows":
             return np.asarray(random.permutation(len(windows)), dtype=np.int64)

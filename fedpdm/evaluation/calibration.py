@@ -58,6 +58,8 @@ class Isotonic(Calibration):
     corners: tuple[tuple[Floats, Floats], ...]
 
     def __call__(self, scores: Floats) -> Floats:
+        if len(scores) == 0:
+            return scores
         columns = scores.reshape(len(scores), -1).T
         found = [np.interp(s, x, y) for s, (x, y) in zip(columns, self.corners, strict=True)]
         # A failure within 30 is one within 60: each horizon is fitted for itself, the order kept.

@@ -20,7 +20,7 @@ from fedpdm.evaluation.bootstrap import (
     percentile_interval,
     root_mean_square,
 )
-from fedpdm.evaluation.outcome import Predictions
+from fedpdm.evaluation.outcome import Predictions, machine_numbers
 from fedpdm.federation import Site
 from fedpdm.tasks import RemainingLife, Task
 
@@ -186,16 +186,11 @@ def _affordable(resamples: int, sites: Sequence[Site], shared: bool) -> int:
 
 def _population(sites: Sequence[Site], resamples: int, seed: int, shared: bool) -> _Population:
     """Number the machines of all plants and draw them again."""
-    of_window: dict[str, Ints] = {}
+    of_window = machine_numbers(sites, Split.TEST, shared)
     if shared:
-        every = np.unique(np.concatenate([site.test.machine for site in sites]))
-        of_window = {site.name: np.searchsorted(every, site.test.machine) for site in sites}
-        plant = np.zeros(len(every), dtype=np.int64)
-        return _Population(of_window, Draws.of(plant, resamples, seed))
-    plants, begin = [], 0
-    for index, site in enumerate(sites):
-        names, number = np.unique(site.test.machine, return_inverse=True)
-        of_window[site.name] = number + begin
-        begin += len(names)
-        plants.append(np.full(len(names), index))
-    return _Population(of_window, Draws.of(np.concatenate(plants), resamples, seed))
+        machines = int(max(number.max() for number in of_window.values())) + 1
+        plant = np.zeros(machines, dtype=np.int64)
+    else:
+        sizes = [len(np.unique(number)) for number in of_window.values()]
+        plant = np.repeat(np.arange(len(sites)), sizes)
+    return _Population(of_window, Draws.of(plant, resamples, seed))

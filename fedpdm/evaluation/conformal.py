@@ -117,7 +117,8 @@ def expected_quantile(scores: Floats, machine: Ints, machines: int, level: float
         np.add.at(step, (np.searchsorted(grid, np.arange(len(ranked))), owner), share)
         reached = at_least(np.cumsum(step, axis=0), k)  # P(Q <= score)
         wanted = float(np.diff(reached, prepend=0.0) @ below[grid])
-    return float(ranked[min(np.searchsorted(below, wanted - 1e-9), len(ranked) - 1)])
+    place = int(np.searchsorted(below, wanted - 1e-9))
+    return float(ranked[min(place, len(ranked) - 1)])
 
 
 def at_least(probability: Floats, k: int) -> Floats:

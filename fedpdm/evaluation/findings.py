@@ -18,7 +18,7 @@ from fedpdm.evaluation.metrics import (
     expected_calibration_error,
 )
 from fedpdm.evaluation.metrics import reliability as reliability_curve
-from fedpdm.evaluation.outcome import Predictions
+from fedpdm.evaluation.outcome import Predictions, machine_numbers
 from fedpdm.evaluation.protocol import Protocol
 from fedpdm.federation import Site
 from fedpdm.tasks import Metrics, RemainingLife, Risk, Task
@@ -146,20 +146,22 @@ def alarms(
 def intervals(
     predictions: Predictions,
     sites: Sequence[Site],
-    fates: FatesByPlant,
     task: RemainingLife,
     level: float,
+    shared: bool,
 ) -> tuple[dict[str, float] | None, dict[str, Any]]:
     """Return what ``predict`` needs of the interval, and its coverage and width on test windows.
 
     Machines of validation calibrate it, one window each (``fedpdm.evaluation.conformal``). The
     exact binomial interval of the coverage needs one test window per machine.
     """
-    lives = joined([fates[site.name][Split.VALIDATION] for site in sites])
+    owners = {
+        split: machine_numbers(sites, split, shared) for split in (Split.VALIDATION, Split.TEST)
+    }
     interval = conformal.calibrate(
         np.concatenate([predictions[site.name][Split.VALIDATION] for site in sites]),
         np.concatenate([_capped(site, Split.VALIDATION, task.cap) for site in sites]),
-        lives.machine,
+        np.concatenate(list(owners[Split.VALIDATION].values())),
         level,
         task.cap,
     )
@@ -178,10 +180,9 @@ def intervals(
         inside, width = conformal.covered(
             interval, predictions[site.name][Split.TEST], _capped(site, Split.TEST, task.cap)
         )
-        parts.append((inside, width, fates[site.name][Split.TEST].machine))
-    every = joined([fates[site.name][Split.TEST] for site in sites])
-    columns = [np.concatenate([part[i] for part in parts]) for i in (0, 1)]
-    result |= _coverage(columns[0], columns[1], every.machine)
+        parts.append((inside, width, owners[Split.TEST][site.name]))
+    inside, width, every = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    result |= _coverage(inside, width, every)
     result["per_site"] = {s.name: _coverage(*part) for s, part in zip(sites, parts, strict=True)}
     card = {
         "level": level,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedpdm.data.rows import Floats, Split
+from fedpdm.data.rows import Floats, Ints, Split
 from fedpdm.data.windows import Windows
 from fedpdm.federation import Site
 from fedpdm.tasks import Metrics, Task
@@ -61,6 +61,28 @@ def score(
         "mean_site": mean_metrics(list(per_site.values())),
         "per_site": per_site,
     }
+
+
+def machine_numbers(sites: Sequence[Site], split: Split, shared: bool) -> dict[str, Ints]:
+    """Return by plant (N,) the number of each window's machine, counted over all plants.
+
+    Args:
+        sites: the plants.
+        split: which windows.
+        shared: whether plants see the same machines, so that a name means one machine;
+            else each plant's machines are its own, whatever they are called.
+    """
+    names = [site.windows[split].machine for site in sites]
+    if shared:
+        every = np.unique(np.concatenate(names))
+        found = [np.searchsorted(every, own).astype(np.int64) for own in names]
+    else:
+        found, begin = [], 0
+        for own in names:
+            kinds, number = np.unique(own, return_inverse=True)
+            found.append((number + begin).astype(np.int64))
+            begin += len(kinds)
+    return {site.name: number for site, number in zip(sites, found, strict=True)}
 
 
 def without_padding(

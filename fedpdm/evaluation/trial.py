@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from fedpdm.data.rows import Split
-from fedpdm.evaluation import calibration, findings
+from fedpdm.evaluation import calibration, findings, shuffled
 from fedpdm.evaluation.fates import fates_of, presence
 from fedpdm.evaluation.levels import Levels, add_alarms, choose_levels, described
 from fedpdm.evaluation.outcome import Predictions, predict, score, without_padding
@@ -95,20 +95,23 @@ def try_model(
     test["spread"] = findings.spread(test["per_site"], task)
     test["calibration"] = findings.calibrated(raw, predictions, sites, task, scale, protocol)
     test["reliability"] = findings.reliability(predictions, sites, task)
-    test["alarms"] = findings.alarms(
-        predictions, sites, fates, Split.TEST, task, levels, protocol, source.time_unit
-    )
+    for split, result in ((Split.TEST, test), (Split.HELDOUT, heldout)):
+        if federation.shuffle is not None:
+            result["alarms"] = {"reason": "labels are shuffled: nothing follows an alarm"}
+            continue
+        result["alarms"] = findings.alarms(
+            predictions, sites, fates, split, task, levels, protocol, source.time_unit
+        )
+    test["shuffled"] = None
+    if federation.shuffle is not None:
+        test["shuffled"] = shuffled.check(predictions, sites, task, federation.shuffle)
     test["intervals"] = None
     interval = None
     if isinstance(task, RemainingLife):
         interval, test["intervals"] = findings.intervals(
-            predictions, sites, fates, task, protocol.interval
+            predictions, sites, task, protocol.interval, source.shares_machines
         )
-    if any(len(site.heldout) for site in sites):
-        heldout["alarms"] = findings.alarms(
-            predictions, sites, fates, Split.HELDOUT, task, levels, protocol, source.time_unit
-        )
-    else:
+    if not any(len(site.heldout) for site in sites):
         parts["heldout"] = None
     nearest = task.risks[0].key if task.risks else None
     card = {

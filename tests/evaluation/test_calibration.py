@@ -71,6 +71,7 @@ def test_nested_horizons_stay_nested(method: str) -> None:
     target = (random.random((400, 1)) < scores**2).astype(np.float32)  # one draw: nested, too
     scale = fit(method, target, scores)
     assert scale is not None
+    assert scale(scores[:0]).shape == (0, 3)
     found = scale(scores)
     assert found.shape == scores.shape and (np.diff(found, axis=1) >= 0).all()
 
