@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,30 @@ def fleet(seed: int = 0, **changes: Any) -> FleetSource:
 
 @pytest.fixture(scope="module")
 def defaults() -> FleetSource:
-    source = build(compose([f"site=[{','.join(CITIES)}]", "seed=1"])).federation.source
+    cfg = compose([f"site=[{','.join(CITIES)}]", "seed=1"])
+    for name in CITIES:
+        cfg.sites[name].machines = 20  # as many as asked for, also where a size is drawn
+    source = build(cfg).federation.source
     assert isinstance(source, FleetSource)
+    source.record = cache(source.record)  # type: ignore[method-assign]
     return source
 
 
-def test_six_plants_ship() -> None:
-    assert set(CITIES) >= {"detroit", "houston", "seattle"} and len(CITIES) >= 6
+def test_plants_ship_of_both_sorts() -> None:
+    assert set(CITIES) >= {"detroit", "houston", "seattle", "turin", "memphis"}
+
+
+def test_the_default_fleet_has_not_moved() -> None:
+    source = build(compose(["seed=42"])).federation.source
+    rows = source.rows("detroit")
+    assert len(rows) == 24_933
+    expected = [
+        3.160651752888619, 3.4066737022506777, 57.814659536540674, 62.59021110651603,
+        3.55056227956155, 49.386634215999266, 36.24912701980471, 1480.0643980136572,
+        33.72917822949378, 21.504007293113602,
+    ]  # fmt: skip
+    assert int(np.isnan(rows.values).sum()) == 6_941
+    np.testing.assert_allclose(np.nanmean(rows.values, axis=0), expected, rtol=1e-9)
 
 
 def test_same_seed_same_bytes_whatever_was_made_before() -> None:
