@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedpdm.deployment.letters import ANOTHER_PLANT, LETTER, Letter
+from fedpdm.engines.view import GridView
 from fedpdm.errors import SiteError
 
 POLL_SECONDS = 0.5
@@ -22,7 +22,7 @@ NOT_REACHED = 991
 """Error code of a reply that we write for a node that no message could be left for."""
 
 
-class DeployedGrid(Grid):
+class DeployedGrid(GridView):
     """A Grid whose messages carry the run's config, and whose silent nodes are remembered.
 
     Args:
@@ -36,7 +36,7 @@ class DeployedGrid(Grid):
     """
 
     def __init__(self, grid: Grid, config: str) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self._config = config
         self.names: dict[int, str] = {}
         self.silent: dict[int, int] = {}
@@ -107,26 +107,6 @@ class DeployedGrid(Grid):
         return Message(content, node, kind, ttl=ttl, group_id=group)
 
     # Flower's side ----------------------------------------------------------------------
-
-    def set_run(self, run: Run) -> None:
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        return self._grid.run
-
-    def get_node_ids(self) -> Iterable[int]:
-        return self._grid.get_node_ids()
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         raise SiteError("a deployed run speaks with its plants by send_and_receive only")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
+
+from fedpdm.engines.view import GridView
 
 
-class SampledGrid(Grid):
+class SampledGrid(GridView):
     """A view of ``grid`` with only ``node_ids``, in that order.
 
     Flower's strategies draw clients with the global ``random``. Shown just the seeded
@@ -17,36 +17,8 @@ class SampledGrid(Grid):
     """
 
     def __init__(self, grid: Grid, node_ids: Sequence[int]) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self._node_ids = list(node_ids)
-
-    def set_run(self, run: Run) -> None:
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        return self._grid.run
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self._node_ids)
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self._grid.pull_messages(message_ids)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        return self._grid.send_and_receive(messages, timeout=timeout)
