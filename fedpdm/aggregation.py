@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from numpy.typing import NDArray
 
 from fedpdm.messages import EXAMPLES, Arrays
+from fedpdm.tensors import cut
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,8 @@ class Vectors:
         """Return the mean in float64, or None if nothing has weight."""
         if self._weight <= 0:
             return None
-        mean, begin, result = self._sum / self._weight, 0, {}
-        for name, array in self._sent.items():
-            end = begin + array.size
-            result[name] = mean[begin:end].reshape(array.shape)
-            begin = end
-        return result
+        shapes = {name: array.shape for name, array in self._sent.items()}
+        return cut(self._sum / self._weight, shapes)
 
     def mean(self) -> Arrays | None:
         """Return the mean in the parameters' own types, or None if nothing has weight."""

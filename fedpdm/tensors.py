@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,20 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+# Blocks -------------------------------------------------------------------------------
+
+
+def cut(block: NDArray[Any], shapes: Mapping[str, Sequence[int]]) -> Arrays:
+    """Return the arrays of these shapes that lie behind each other in a (N,) block: views."""
+    arrays: Arrays = {}
+    begin = 0
+    for name, shape in shapes.items():
+        end = begin + math.prod(shape)
+        arrays[name] = block[begin:end].reshape(shape)
+        begin = end
+    return arrays
 
 
 # Trees --------------------------------------------------------------------------------

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedpdm.errors import HistoryError
-from fedpdm.tensors import flatten_tree, read_tensors, restore_tree, write_bytes, write_tensors
+from fedpdm.tensors import (
+    cut,
+    flatten_tree,
+    read_tensors,
+    restore_tree,
+    write_bytes,
+    write_tensors,
+)
 
 DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
           "float16", "float32", "float64", "complex64"]  # fmt: skip
@@ -204,3 +211,14 @@ def test_names_are_made_durable_after_the_content(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", renamed)
     write_bytes(tmp_path / "a", b"content")
     assert steps == ["file", "name", "folder"]
+
+
+def test_a_block_is_cut_into_views_of_its_arrays() -> None:
+    block = np.arange(11.0)
+    found = cut(block, {"a": (2, 3), "b": (), "none": (0, 4), "c": (4,)})
+    assert {name: array.shape for name, array in found.items()} == {
+        "a": (2, 3), "b": (), "none": (0, 4), "c": (4,),
+    }  # fmt: skip
+    parts = [array.reshape(-1) for array in found.values()]
+    assert np.array_equal(np.concatenate(parts), block)
+    assert all(np.shares_memory(array, block) for array in found.values() if array.size)

@@ -6,7 +6,6 @@ Flower's own classes are put around them again on the other side.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from fedpdm.engines.flower import array_record, become_server
 from fedpdm.engines.local import answer, make_context
 from fedpdm.engines.machine import keep_memory
 from fedpdm.messages import LiveArray
+from fedpdm.tensors import cut
 
 Parcel = dict[str, tuple[str, dict[str, Any]]]
 """A RecordDict on its way: kind and plain values of each record by key."""
@@ -154,11 +154,8 @@ def apart(values: dict[str, Any], own: bool) -> ArrayRecord:
     """Return the record behind ``joined``; with ``own``, of memory of its own."""
     found: dict[str, Array] = dict(values["others"])
     for names, shapes, block in values["blocks"]:
-        mine, begin = (block.copy() if own else block), 0
-        for name, shape in zip(names, shapes, strict=True):
-            end = begin + math.prod(shape)
-            found[name] = LiveArray(mine[begin:end].reshape(shape))
-            begin = end
+        mine = cut(block.copy() if own else block, dict(zip(names, shapes, strict=True)))
+        found |= {name: LiveArray(array) for name, array in mine.items()}
     return array_record({name: found[name] for name in values["names"]})
 
 

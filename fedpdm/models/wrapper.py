@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedpdm.errors import ModelError
+from fedpdm.tensors import cut
 
 
 class ModelWrapper:
@@ -101,11 +102,7 @@ class ModelWrapper:
         for dtype in {tensor.dtype for tensor in state.values()}:
             group = {name: tensor for name, tensor in state.items() if tensor.dtype == dtype}
             block = torch.cat([tensor.reshape(-1) for tensor in group.values()]).cpu().numpy()
-            begin = 0
-            for name, tensor in group.items():
-                end = begin + tensor.numel()
-                arrays[name] = block[begin:end].reshape(tensor.shape)
-                begin = end
+            arrays |= cut(block, {name: tensor.shape for name, tensor in group.items()})
         return {name: arrays[name] for name in state}
 
     def set_parameters(self, parameters: Mapping[str, Tensor | NDArray[Any]]) -> None:
