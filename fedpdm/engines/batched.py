@@ -22,6 +22,7 @@ from fedpdm.client import Plant, PlantApp
 from fedpdm.data.rows import Split
 from fedpdm.engines.local import LocalGrid
 from fedpdm.engines.stacked import PlantData, StackedTrainer, check_options
+from fedpdm.engines.stacked_memory import plants_at_hand
 from fedpdm.engines.stacked_step import RowLosses
 from fedpdm.errors import ConfigError
 from fedpdm.messages import CONFIG, Arrays, config_in
@@ -56,8 +57,7 @@ class BatchedGrid(LocalGrid):
         self._trainer = stacked_trainer(
             plant, chunk=chunk, compile=compile, cuda_graphs=cuda_graphs
         )
-        # Plants whose data is at hand at once; the trainer may make several stacks of them.
-        self._group = 4096 if plant.device.type == "cuda" else 256
+        self._group = plants_at_hand(plant.device)  # the trainer may make several stacks of them
         self._done: dict[str, tuple[Arrays, float]] = {}
         plant.trainer = self
 
