@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 from omegaconf import OmegaConf
@@ -19,10 +20,10 @@ from fedpdm.deployment.letters import (
     result_in,
 )
 from fedpdm.deployment.plant import DeployedPlant, Whereabouts, plant_config
-from fedpdm.engines.flower import become_server
+from fedpdm.engines.flower import become_server, pack_state, unpack_state
 from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.experiment import build
-from fedpdm.messages import ARRAYS, to_record
+from fedpdm.messages import ARRAYS, CONFIG, arrays_in, config_record, to_record
 
 
 def ask(node_config: dict[str, Any], config: str, kind: str, **content: Any) -> Message:
@@ -104,3 +105,29 @@ def test_what_flwr_run_asks_for(tmp_path: Path) -> None:
         Order.of({"resume": str(tmp_path)})
     with pytest.raises(ConfigError, match="leave run-folder="):
         Order.of({"resume": str(tmp_path), "run-folder": "elsewhere"})
+
+
+def test_a_round_that_is_repeated_starts_from_what_was_remembered_before_it() -> None:
+    cfg = composed([*FLEET, "strategy=scaffold", "training.local_epochs=1"])
+    text, initial, plant = OmegaConf.to_yaml(cfg), build(cfg).initial, DeployedPlant()
+    context = Context(1, 5, {"site": "pune"}, RecordDict(), {})
+
+    def train(server_round: int) -> dict[str, bytes]:
+        become_server()
+        told = config_record(server_round=server_round, attempt=0, scaffold=True)
+        zeros = {name: np.zeros_like(array) for name, array in initial.items()}
+        content = RecordDict({
+            LETTER: Letter(text, "pune").record(), ARRAYS: to_record(initial),
+            "control": to_record(zeros), CONFIG: told,
+        })  # fmt: skip
+        reply = plant(Message(content, 5, "train"), context)
+        assert not reply.has_error(), reply.error
+        # As Flower keeps it between two messages.
+        context.state = unpack_state(pack_state(context.state))
+        return {n: a.tobytes() for n, a in arrays_in(reply.content, "control").items()}
+
+    first = train(1)
+    assert train(1) == first, "it was new before round 1"
+    second = train(2)
+    assert second != first and train(2) == second == train(2)
+    assert train(3) != second, "round 3 starts from what round 2 left"

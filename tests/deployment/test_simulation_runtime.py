@@ -1,4 +1,7 @@
-"""``flwr run`` under Flower's own simulation runtime: the same bits as engine=serial."""
+"""``flwr run`` under Flower's own simulation runtime: the same bits as engine=serial.
+
+With SCAFFOLD, whose second round depends on what plants remember of the first.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from tests.federated import same
 
 SITES = "detroit,houston,pune"
 TINY = (f"site=[{SITES}] data.days=150 data.step_hours=24 data.window=8 model=mlp rounds=2 "
-        "training.local_epochs=1 sites.detroit.machines=4 sites.houston.machines=4 "
-        "sites.pune.machines=4")  # fmt: skip
+        "strategy=scaffold training.local_epochs=1 sites.detroit.machines=4 "
+        "sites.houston.machines=4 sites.pune.machines=4")  # fmt: skip
 
 
 pytestmark = pytest.mark.xdist_group("deployment")
