@@ -20,6 +20,8 @@ def bench_of(experiment: Experiment) -> Bench:
         scaler=shared_scaler(experiment),
         pool=tuple(experiment.pooled),
         device=experiment.device,
+        controls=experiment.controls,
+        rocket=experiment.rocket,
     )
 
 

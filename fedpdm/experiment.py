@@ -23,6 +23,8 @@ from fedpdm.data.source import Source
 from fedpdm.engines.choice import check_engine
 from fedpdm.engines.flower import quiet
 from fedpdm.errors import ConfigError, FedPdmError, ModelError
+from fedpdm.evaluation.baselines import RocketSettings
+from fedpdm.evaluation.controls import CONTROLS, wanted
 from fedpdm.evaluation.protocol import Protocol
 from fedpdm.faults import Fault, parse_faults
 from fedpdm.federation import Federation, expand_replicas
@@ -56,6 +58,8 @@ class Experiment:
     evaluate_fraction: float
     baseline_plants: int
     baseline_processes: int
+    controls: tuple[str, ...]
+    rocket: RocketSettings
     round_timeout: float | None
     keep: int | None
     engine: Mapping[str, Any]
@@ -157,6 +161,8 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         evaluate_fraction=share(cfg, "evaluate.fraction"),
         baseline_plants=whole(cfg, "baselines.max_plants", 0),
         baseline_processes=whole(cfg, "baselines.processes", 0),
+        controls=build_controls(cfg),
+        rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
         keep=None if cfg.history.keep == "all" else whole(cfg, "history.keep", 1),
         engine=plain(cfg.engine),
@@ -267,6 +273,26 @@ def plants(cfg: DictConfig) -> dict[str, Any]:
         name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
         for name, own in block(cfg, "sites").items()
     }
+
+
+def build_controls(cfg: DictConfig) -> tuple[str, ...]:
+    """Return the names of the controls that are wanted; all, in a run from before the choice."""
+    names = plain(OmegaConf.select(cfg, "baselines.controls"))
+    if names is None:
+        return tuple(CONTROLS)
+    if not isinstance(names, list):
+        raise ConfigError(f"baselines.controls={names} must be a list, for example [alone,hgb]")
+    return wanted([str(name) for name in names])
+
+
+def build_rocket(cfg: DictConfig) -> RocketSettings:
+    """Make the settings of the MiniRocket control."""
+    if OmegaConf.select(cfg, "baselines.minirocket") is None:
+        return RocketSettings()
+    return RocketSettings(
+        features=whole(cfg, "baselines.minirocket.features", 84),
+        windows=whole(cfg, "baselines.minirocket.windows", 2),
+    )
 
 
 def build_settings(cfg: DictConfig) -> TrainingSettings:

@@ -20,9 +20,9 @@ from fedpdm.data.split_file import SplitFile, split_file
 from fedpdm.engines.choice import Engine, engine_of
 from fedpdm.engines.flower import RUN_ID, SERVER_NODE_ID
 from fedpdm.errors import HistoryError
-from fedpdm.evaluation.baselines import gather
 from fedpdm.evaluation.beside import BesideTheRun
 from fedpdm.evaluation.certainty import certainty
+from fedpdm.evaluation.controls import gather
 from fedpdm.evaluation.findings import gain_spread
 from fedpdm.evaluation.outcome import Predictions, gains, score
 from fedpdm.evaluation.trial import Trial, try_model
@@ -112,6 +112,7 @@ class Run:
                 if beside is not None:
                     with self._timed("baselines"):
                         baselines = gather(beside.scores())
+                        summary["baselines_left_out"] = beside.left_out
                         self._compare(summary, baselines, scaler)
                 with self._timed("evaluation"):
                     self._say_how_sure(summary, baselines)

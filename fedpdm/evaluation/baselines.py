@@ -1,4 +1,4 @@
-"""What the shared model is compared with: trivial, alone, pooled, boosted trees, rules.
+"""What the shared model is compared with: trivial, alone, pooled, trees, MiniRocket, rules.
 
 Networks get the federation's architecture, initial weights, number of epochs and
 selection rule (the best of ``rounds`` looks at the validation metric), but one optimizer
@@ -16,14 +16,31 @@ import numpy as np
 import torch
 
 from fedpdm.data.normalise import Scaler
-from fedpdm.data.rows import Floats, Split
+from fedpdm.data.rows import Floats, Floats32, Ints
 from fedpdm.data.windows import Windows
+from fedpdm.evaluation.estimators import PerColumn, ridge, trees
 from fedpdm.evaluation.features_summary import summarise
+from fedpdm.evaluation.minirocket import LENGTH as KERNEL_LENGTH
+from fedpdm.evaluation.minirocket import MiniRocket
 from fedpdm.evaluation.outcome import TESTED, Predictions, predict, predict_site
 from fedpdm.federation import Federation, Site
+from fedpdm.keys import numpy_generator
 from fedpdm.models import ModelWrapper
 from fedpdm.tasks import Task
 from fedpdm.training import TrainingSettings, fit, outputs, tensors
+
+
+@dataclass(frozen=True)
+class RocketSettings:
+    """How much MiniRocket may take.
+
+    Attributes:
+        features: about how many; rounded down to a multiple of 84.
+        windows: the most training windows that it sees.
+    """
+
+    features: int = 2016
+    windows: int = 2000
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,8 @@ class Bench:
         scaler: its shared scaler; None where each plant scales by itself.
         pool: plants whose rows are pooled for training.
         device: where to compute.
+        controls: names of the wanted controls (``fedpdm.evaluation.controls``).
+        rocket: how much MiniRocket may take.
     """
 
     federation: Federation
@@ -51,6 +70,8 @@ class Bench:
     scaler: Scaler | None
     pool: tuple[str, ...]
     device: torch.device
+    controls: tuple[str, ...] = ("trivial", "alone", "pooled", "rules", "hgb", "minirocket")
+    rocket: RocketSettings = RocketSettings()
 
     @property
     def task(self) -> Task:
@@ -66,6 +87,20 @@ class Bench:
         if self.scaler is None:
             return [self.own_site(name) for name in names]
         return [self.federation.site(name, self.scaler) for name in names]
+
+    def series(self, windows: Windows) -> Floats32:
+        """Return the (N, T, F) readings of windows, without features of whole windows."""
+        readings, _ = self.federation.features.apart(
+            windows.x, len(self.federation.source.features)
+        )
+        assert readings is not None
+        return readings
+
+    def table(self, windows: Windows) -> Floats:
+        """Return (N, K) summaries of windows, and the features of whole windows, if any."""
+        parts = self.federation.features.apart(windows.x, len(self.federation.source.features))
+        known = [summarise(part) for part in parts if part is not None]
+        return np.concatenate(known, axis=1)
 
 
 def trivial(bench: Bench) -> Predictions:
@@ -132,106 +167,83 @@ def train_whole(
 
 
 def boosted_trees(bench: Bench) -> Predictions:
-    """Histogram gradient boosting (scikit-learn) on summary features of the pooled windows."""
+    """Histogram gradient boosting (scikit-learn) on summary features of the pooled windows.
+
+    With features=statistics or both it gets those features, too.
+    """
     from threadpoolctl import threadpool_limits
 
     sites = bench.sites()
     train = Windows.concatenate([site.train for site in bench.sites(bench.pool)])
     with threadpool_limits(limits=1):
-        model = _Trees(train, bench)
-        return {
-            site.name: {split: model(site.windows[split]) for split in TESTED} for site in sites
-        }
+        model = PerColumn(bench.task, train.y, trees(bench.table(train), bench.seed))
+        return _predicted(sites, lambda windows: model(bench.table(windows)))
 
 
-class _Trees:
-    """One booster per target column, chosen by the targets' type."""
+def rocket(bench: Bench) -> Predictions:
+    """MiniRocket and ridge regression on the pooled windows, at most ``rocket.windows`` of them."""
+    from threadpoolctl import threadpool_limits
 
-    def __init__(self, train: Windows, bench: Bench) -> None:
-        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    settings, pool = bench.rocket, bench.sites(bench.pool)
+    train = Windows.concatenate([site.train.real() for site in pool])
+    train = train.take(some_windows(train, settings.windows, bench.seed))
+    checked = Windows.concatenate([site.validation for site in pool])
+    transform = MiniRocket(bench.series(train), settings.features, seed=bench.seed)
 
-        self._task = bench.task
-        x, y = summarise(train.x), train.y
-        self._columns = y.ndim == 2
-        targets = list(y.T) if self._columns else [y]
-        self._classes = self._columns or y.dtype.kind == "i"
-        kind = HistGradientBoostingClassifier if self._classes else HistGradientBoostingRegressor
-        settings = {"max_iter": 150, "learning_rate": 0.06, "early_stopping": False,
-                    "random_state": bench.seed % 2**32}  # fmt: skip
-        self._models = [
-            kind(**settings).fit(x, t) if len(np.unique(t)) > 1 else float(t.flat[0])
-            for t in targets
-        ]
+    def table(windows: Windows) -> Floats32:
+        return transform(bench.series(windows))
 
-    def __call__(self, windows: Windows) -> Floats:
-        if len(windows) == 0:
-            return np.zeros((0, len(self._models)) if self._columns else 0)
-        x = summarise(windows.x)
-        if not self._classes:
-            unit = float(self._task.scores(torch.ones((1, 1)))[0])  # the cap: targets are shares
-            return np.asarray(np.clip(self._output(self._models[0], x), 0.0, 1.0) * unit)
-        scores = np.stack([self._output(model, x) for model in self._models], axis=1)
-        # Horizons are nested: a failure within 30 is one within 60.
-        return np.maximum.accumulate(scores, axis=1) if self._columns else scores[:, 0]
+    with threadpool_limits(limits=1):
+        fit = ridge(table(train), (table(checked), checked.y))
+        model = PerColumn(bench.task, train.y, fit)
+        return _predicted(bench.sites(), lambda windows: model(table(windows)))
 
-    def _output(self, model: Any, x: Floats) -> Floats:
-        if isinstance(model, float):
-            return np.full(len(x), model)
-        return np.asarray(model.predict_proba(x)[:, 1] if self._classes else model.predict(x))
+
+def some_windows(windows: Windows, most: int, seed: int) -> Ints:
+    """Return positions of at most ``most`` windows, seeded, in their order.
+
+    Where there are classes, up to half of them are of the rare one: its share is put right again
+    by the calibration on validation data.
+    """
+    count = len(windows)
+    if count <= most:
+        return np.arange(count)
+    order = numpy_generator(seed, "minirocket", "windows").permutation(count)
+    if windows.y.dtype.kind == "i":
+        rare = windows.y[order] == np.argmin(np.bincount(windows.y))
+        order = np.concatenate([order[rare][: most // 2], order[~rare]])
+    return np.sort(order[:most])
+
+
+def _predicted(sites: Sequence[Site], model: Callable[[Windows], Floats]) -> Predictions:
+    return {site.name: {split: model(site.windows[split]) for split in TESTED} for site in sites}
 
 
 def rules(bench: Bench) -> Predictions:
-    """The data set's own physical rules, without any learning; empty where it has none."""
+    """The data set's own physical rules, without any learning."""
     result: Predictions = {}
     for name in bench.names:
         rows = bench.federation.rows(name)
         alarms = bench.federation.source.rules(rows)
-        if alarms is None:
-            return {}
+        assert alarms is not None  # else it would have been left out
         result[name] = {split: alarms[rows.split == split].astype(np.float64) for split in TESTED}
     return result
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A piece of work of a baseline: all of it, or one plant's part."""
-
-    baseline: str
-    site: str | None = None
-
-
-WHOLE: dict[str, Callable[[Bench], Predictions]] = {
-    "trivial": trivial, "pooled": pooled, "hgb": boosted_trees, "rules": rules,
-}  # fmt: skip
-PER_SITE: dict[str, Callable[[Bench, str], Predictions]] = {"alone": alone}
+def no_rules(bench: Bench) -> str | None:
+    """Return why there are no rules, or None."""
+    source = bench.federation.source
+    known = not bench.names or source.rules(bench.federation.rows(bench.names[0])) is not None
+    return None if known else f"data={source.name} has no known rules"
 
 
-def pieces(bench: Bench) -> list[Piece]:
-    """Return all work, the longest first, so that two processes finish together."""
-    parts = [Piece("pooled"), *(Piece("alone", name) for name in bench.names)]
-    return [*parts, Piece("hgb"), Piece("trivial"), Piece("rules")]
-
-
-def work(bench: Bench, todo: Sequence[Piece]) -> dict[str, Floats]:
-    """Do pieces of work; return scores by ``baseline/site/SPLIT``."""
-    result = {}
-    for piece in todo:
-        part = (
-            WHOLE[piece.baseline](bench)
-            if piece.site is None
-            else PER_SITE[piece.baseline](bench, piece.site)
-        )
-        for site, splits in part.items():
-            for split, scores in splits.items():
-                result[f"{piece.baseline}/{site}/{split.name}"] = scores
-    return result
-
-
-def gather(scores: dict[str, Floats]) -> dict[str, Predictions]:
-    """Return the predictions of each baseline from what ``work`` made."""
-    result: dict[str, Predictions] = {}
-    for key, values in scores.items():
-        baseline, _, rest = key.partition("/")
-        site, _, split = rest.rpartition("/")
-        result.setdefault(baseline, {}).setdefault(site, {})[Split[split]] = values
-    return result
+def no_series(bench: Bench) -> str | None:
+    """Return why there is no time series for MiniRocket, or None."""
+    features, window = bench.federation.features, bench.federation.source.window
+    if window is None:
+        return f"data={bench.federation.source.name} has single rows and no time series"
+    if features.mode == "statistics":
+        return "features=statistics leaves no time series"
+    if window < KERNEL_LENGTH:
+        return f"windows of {window} steps are shorter than its kernels of {KERNEL_LENGTH}"
+    return None

@@ -20,7 +20,8 @@ import torch
 
 from fedpdm.data.rows import Floats
 from fedpdm.errors import HistoryError
-from fedpdm.evaluation.baselines import Bench, Piece, pieces, work
+from fedpdm.evaluation.baselines import Bench
+from fedpdm.evaluation.controls import Piece, cost, left_out, pieces, work
 from fedpdm.tensors import read_tensors, write_tensors
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -41,6 +42,8 @@ class BesideTheRun:
     ) -> None:
         self._bench = bench
         self._folder = folder / "baselines"
+        self.left_out = left_out(bench)
+        """Controls that cannot be had here, and why."""
         todo = pieces(bench)
         count = max(1, min(processes, len(todo)))
         self._shares: list[list[Piece]] = [[] for _ in range(count)]
@@ -48,10 +51,13 @@ class BesideTheRun:
         for piece in todo:  # longest first, to whoever has least
             lightest = loads.index(min(loads))
             self._shares[lightest].append(piece)
-            loads[lightest] += self._cost(piece)
+            loads[lightest] += cost(bench, piece)
         # Imported once here, a second and more, instead of once in every child.
         import sklearn.ensemble
-        import sklearn.metrics  # noqa: F401
+        import sklearn.linear_model
+        import sklearn.metrics
+        import sklearn.pipeline
+        import sklearn.preprocessing  # noqa: F401
 
         can_fork = hasattr(os, "fork") and bench.device.type == "cpu" and processes > 0
         self._children: dict[int, int] = {}
@@ -90,12 +96,6 @@ class BesideTheRun:
         self._folder.mkdir(exist_ok=True)
         write_tensors(self._path(number), scores)
         return scores
-
-    def _cost(self, piece: Piece) -> float:
-        if piece.site is not None:
-            return 1.0
-        plants = float(len(self._bench.pool))
-        return {"pooled": plants, "hgb": 0.4 * plants}.get(piece.baseline, 0.01)
 
     def _fork(self, number: int, share: list[Piece], in_child: Callable[[], None]) -> int:
         sys.stdout.flush()

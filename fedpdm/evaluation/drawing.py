@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Matplotlib wants colours and the page wants variables: each name is drawn in a colour
 # that nothing else uses and is replaced by ``var(--name)`` in the SVG.
 _NAMES = (
-    "paper ink quiet grid better worse trivial alone federated pooled hgb rules "
+    "paper ink quiet grid better worse trivial alone federated pooled hgb minirocket rules "
     "site-0 site-1 site-2 site-3 site-4 site-5"
 ).split()
 COLOUR = {name: f"#0101{i:02x}" for i, name in enumerate(_NAMES, start=1)}

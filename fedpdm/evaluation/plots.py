@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
-MARKER = {"trivial": "|", "alone": "o", "federated": "o", "pooled": "D", "hgb": "^", "rules": "s"}
+MARKER = {
+    "trivial": "|", "alone": "o", "federated": "o", "pooled": "D", "hgb": "^", "minirocket": "v",
+    "rules": "s",
+}  # fmt: skip
 LABELLED = 6
 """Up to this many plants are drawn in colours of their own."""
 BACK = frozenset({"rollback", "stopped"})

@@ -133,6 +133,7 @@ def findings(summary: Record, table: Standings) -> list[str]:
     for name, words in (
         ("pooled", "The same model on pooled data, if all plants could hand over their rows,"),
         ("hgb", "Boosted trees on pooled data"),
+        ("minirocket", "MiniRocket and ridge regression on pooled data"),
         ("rules", "The physical rules alone, without learning,"),
     ):
         value = mean.values.get(name)

@@ -17,9 +17,13 @@ COLUMNS = {
     "federated": "Federated",
     "pooled": "Pooled",
     "hgb": "Trees",
+    "minirocket": "Rocket",
     "rules": "Rules",
 }
 """Predictors in the order they are shown, with their headings."""
+
+OPTIONAL = ("minirocket", "rules")
+"""Predictors that only some data can have: no column where there is none."""
 
 EXPLAINED = {
     "trivial": "the best constant answer, which knows the training data's average only",
@@ -27,6 +31,7 @@ EXPLAINED = {
     "federated": "the shared model: plants exchange model weights, never rows",
     "pooled": "the same model trained on all plants' rows in one place, where that is allowed",
     "hgb": "boosted trees on pooled rows, with summary features of each window",
+    "minirocket": "MiniRocket's random convolutions of pooled windows, and ridge regression",
     "rules": "the process's known physical rules, without learning",
 }
 
@@ -93,7 +98,7 @@ def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
     chosen = metric(primary(summary))
     tested = summary.get(part) or {}
     baselines = tested.get("baselines") or {}
-    columns = tuple(c for c in COLUMNS if c != "rules" or baselines.get("rules"))
+    columns = tuple(c for c in COLUMNS if c not in OPTIONAL or baselines.get(c))
     per_site = tested.get("per_site") or {}
 
     def row(name: str, parts: Mapping[str, Any], label: str | None = None) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ LISTED = 20
 FILES = ("report.html", "summary.json", "metrics.csv", "manifest.json")
 LINES = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
 """A rule below the head and one above the mean."""
+FIRST_TO_GO = "minirocket"
+"""The column that a narrow screen does without."""
 GAP = 3
 """Characters between two columns: padding, the box's divider, padding."""
 STYLE = {"better": "green", "worse": "bold red"}
@@ -42,7 +45,14 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     _line(console, headline(table), style="bold", wrap=True)
     tested = f"Test data at round {summary['best_round']}"
     _line(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim")
-    console.print(_grid(table, console))
+    grid = _grid(table, console)
+    if grid is None:  # too wide
+        grid = _grid(replace(table, columns=_without(table.columns)), console)
+        _line(
+            console, f"{COLUMNS[FIRST_TO_GO]}: in report.html, there is no room here", style="dim"
+        )
+    assert grid is not None
+    console.print(grid)
     for row in _left_out(table):
         _line(console, row, style="dim", wrap=True)
     for note, names in _notes(table).items():
@@ -76,7 +86,12 @@ def events_line(events: Iterable[Mapping[str, Any]]) -> str:
     return f"Events: {text}" if text else ""
 
 
-def _grid(table: Standings, console: Console) -> Table:
+def _without(columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in columns if name != FIRST_TO_GO)
+
+
+def _grid(table: Standings, console: Console) -> Table | None:
+    """Return the table; None if there is no room for it and a column to do without."""
     heads = ["Plant"]
     for name in table.columns:
         heads += [COLUMNS[name], "Gain"] if name == "federated" else [COLUMNS[name]]
@@ -90,8 +105,10 @@ def _grid(table: Standings, console: Console) -> Table:
         max(cell_len(head), *(cells[i].cell_len for cells in plants + means), 0)
         for i, head in enumerate(heads)
     ]
-    # The name gives way on a narrow screen, the numbers never do.
+    # Names give way on a narrow screen, numbers never do.
     room = console.width - sum(widths[1:]) - GAP * (len(widths) - 1)
+    if room < widths[0] and FIRST_TO_GO in table.columns:
+        return None
     widths[0] = max(min(widths[0], room), 6)
     grid = Table(box=LINES, pad_edge=False, padding=(0, 1), show_edge=False)
     for i, (head, width) in enumerate(zip(heads, widths, strict=True)):

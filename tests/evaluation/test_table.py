@@ -51,6 +51,23 @@ def test_a_plant_that_loses_is_called_worse_for_errors_too() -> None:
     assert "RMSE, lower is better" in text
 
 
+@pytest.mark.parametrize(("width", "room"), [(80, False), (100, True)])
+def test_a_narrow_screen_does_without_minirocket_and_says_so(width: int, room: bool) -> None:
+    summary = failure_run(2)["summary"]
+    summary["test"]["baselines"]["minirocket"] = summary["test"]["baselines"]["hgb"]
+    text = printed(summary, width=width)
+    head = next(line for line in text.splitlines() if line.startswith("Plant"))
+    assert ("Rocket" in head) is room and "Trees" in head
+    assert ("Rocket: in report.html, there is no room here" in text) is not room
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert "Mean of plants" in text
+
+
+def test_data_that_cannot_have_minirocket_or_rules_has_no_columns_for_them() -> None:
+    text = printed(failure_run(2)["summary"])
+    assert "Rocket" not in text and "Rules" not in text
+
+
 def test_missing_values_are_dashes_with_the_reason() -> None:
     summary = failure_run(2)["summary"]
     summary["test"]["per_site"]["houston"] |= {"average_precision": None, "positives": 0.0}

@@ -1,0 +1,129 @@
+"""Estimators of scikit-learn as controls: one for every column of a task's targets.
+
+Shapes: N windows, K features, H horizons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedpdm.data.rows import Floats, Ints
+from fedpdm.tasks import Task
+
+Answer: TypeAlias = Callable[[NDArray[Any]], Floats]
+"""(N, K) features to (N,) probabilities or values."""
+
+
+class PerColumn:
+    """Scores of a task from estimators that know one column of its targets each.
+
+    Args:
+        task: what is predicted.
+        y: (N,) or (N, H) training targets; integers and several columns are classes, else values.
+        fit: returns the answer for one column, given its position, its targets (N,) and whether
+            they are classes. A column with one value only is answered by that value.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        y: NDArray[np.generic],
+        fit: Callable[[int, NDArray[Any], bool], Answer],
+    ) -> None:
+        self._task, self._several = task, y.ndim == 2
+        self._classes = self._several or y.dtype.kind == "i"
+        columns = list(y.T) if self._several else [y]
+        self._answers = [
+            fit(position, column, self._classes)
+            if len(np.unique(column)) > 1
+            else _constant(float(column.flat[0]))
+            for position, column in enumerate(columns)
+        ]
+
+    def __call__(self, x: NDArray[Any]) -> Floats:
+        """Return (N,) or (N, H) scores as the task's ``scores`` gives them."""
+        if len(x) == 0:
+            return np.zeros((0, len(self._answers)) if self._several else 0)
+        if not self._classes:
+            unit = float(self._task.scores(torch.ones((1, 1)))[0])  # the cap: targets are shares
+            return np.asarray(np.clip(self._answers[0](x), 0.0, 1.0) * unit)
+        scores = np.stack([answer(x) for answer in self._answers], axis=1)
+        # Horizons are nested: a failure within 30 is one within 60.
+        return np.maximum.accumulate(scores, axis=1) if self._several else scores[:, 0]
+
+
+def _constant(value: float) -> Answer:
+    return lambda x: np.full(len(x), value)
+
+
+def trees(x: Floats, seed: int) -> Callable[[int, NDArray[Any], bool], Answer]:
+    """Return what fits histogram gradient boosting to columns, on (N, K) training features."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    def fit(position: int, target: NDArray[Any], classes: bool) -> Answer:
+        kind = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
+        model = kind(
+            max_iter=150, learning_rate=0.06, early_stopping=False, random_state=seed % 2**32
+        ).fit(x, target)
+        if classes:
+            return lambda new: np.asarray(model.predict_proba(new)[:, 1])
+        return lambda new: np.asarray(model.predict(new))
+
+    return fit
+
+
+def ridge(
+    x: NDArray[Any], checked: tuple[NDArray[Any], NDArray[Any]]
+) -> Callable[[int, NDArray[Any], bool], Answer]:
+    """Return what fits ridge regression to columns, on (N, K) training features.
+
+    Features are standardised; the penalty is the best of 10 between 0.001 and 1,000 by
+    leave-one-out, as for MiniRocket in its paper. Distances to the boundary between classes
+    become probabilities by Platt's logistic curve, fitted to validation data (``platt``).
+
+    Args:
+        x: training features.
+        checked: features (M, K) and targets (M,) or (M, H) of validation data.
+    """
+    from sklearn.linear_model import RidgeClassifierCV, RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    penalties = np.logspace(-3, 3, 10)
+
+    def fit(position: int, target: NDArray[Any], classes: bool) -> Answer:
+        kind = RidgeClassifierCV if classes else RidgeCV
+        model = make_pipeline(StandardScaler(), kind(alphas=penalties)).fit(x, target)
+        if not classes:
+            return lambda new: np.asarray(model.predict(new), dtype=np.float64)
+        seen, truth = checked
+        column = truth[:, position] if truth.ndim == 2 else truth
+        slope, offset = platt(model.decision_function(seen) if len(seen) else np.zeros(0), column)
+
+        def answer(new: NDArray[Any]) -> Floats:
+            return np.asarray(1 / (1 + np.exp(-(slope * model.decision_function(new) + offset))))
+
+        return answer
+
+    return fit
+
+
+def platt(distance: Floats, truth: Ints | Floats) -> tuple[float, float]:
+    """Return slope and offset of the logistic curve from distances (N,) to probabilities.
+
+    Platt 1999, without his smoothing of targets. The slope is never negative, so the order of
+    the scores stays; where the data has one class, or would turn the order round, it is 1.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    labels = truth.astype(np.int64)
+    if len(np.unique(labels)) < 2:
+        return 1.0, 0.0
+    curve = LogisticRegression(C=1e6).fit(distance[:, None], labels)
+    slope = float(curve.coef_[0, 0])
+    return (slope, float(curve.intercept_[0])) if slope > 0 else (1.0, 0.0)
