@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -73,6 +73,8 @@ class Progress:
         self.total = total_rounds
         self.metric = metric(metric_name)
         self.console = console_for(console)
+        self.on_round: Callable[[int], None] | None = None
+        """Called with the number of every round that is shown."""
         self._every = max(1, -(-total_rounds // 10))
         self._started = 0.0
         self._finished = 0
@@ -131,6 +133,8 @@ class Progress:
         """
         for event in events:
             self.say(event_line(event))
+        if self.on_round is not None:
+            self.on_round(round_num)
         if loss is None and metric is None:
             return  # taken back, or nobody could be evaluated: there are no figures to show
         self._finished += 1

@@ -46,6 +46,7 @@ from fedpdm.runfolder import (
 from fedpdm.runlock import RunLock
 from fedpdm.server import RoundLoop, make_server_app
 from fedpdm.settling import client_app, settled_engine
+from fedpdm.trackers.guard import Guard, build_tracker
 
 
 class Run:
@@ -80,6 +81,7 @@ class Run:
         """
         begun = time.perf_counter()
         experiment = self.experiment
+        tracker = build_tracker(self.cfg)
         with self._timed("setup"):
             warnings, shapes = self._look()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +99,8 @@ class Run:
                 experiment.rounds, experiment.task.primary, self.console,
                 done=head.round if (head := history.head()) else 0,
             )  # fmt: skip
+            guard = Guard(tracker, self.folder, plain(self.cfg), display.say, history)
+            display.on_round = guard.round
             with display:
                 if head is not None:
                     display.say(f"continuing after round {head.round}")
@@ -117,6 +121,7 @@ class Run:
                 with self._timed("evaluation"):
                     self._say_how_sure(summary, baselines)
             self._conclude(summary, history, manifest, shapes, begun)
+            guard.end(summary)
         return summary
 
     # Before -----------------------------------------------------------------------------

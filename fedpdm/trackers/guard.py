@@ -1,0 +1,135 @@
+"""A tracker beside a run: it is told every round once, and cannot stop or slow the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fedpdm.errors import HistoryError
+from fedpdm.experiment import make
+from fedpdm.history import History
+from fedpdm.manifest import read_json, write_json
+from fedpdm.trackers import Record, Tracker, round_scalars, test_scalars
+
+STATE = "tracker.json"
+PATIENCE = 60.0
+"""Seconds after a failure before the tracker is tried again: a server may be slow to refuse."""
+
+
+class Guard:
+    """Tells a tracker of every committed round.
+
+    What fails is said once; the rounds that the tracker missed are sent when it works again,
+    at the latest at the end. Which rounds it has is kept in ``tracker.json``, so that a resumed
+    run sends what is missing and nothing twice.
+
+    Args:
+        tracker: what is told; None for nothing.
+        folder: the run folder.
+        config: the resolved config.
+        say: shows a sentence to the person at the screen.
+        history: of the run; the rounds in it that the tracker has not got are sent first.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker | None,
+        folder: Path,
+        config: Mapping[str, Any],
+        say: Callable[[str], None],
+        history: History,
+    ) -> None:
+        self._tracker, self._folder, self._config, self._say = tracker, folder, config, say
+        self._begun = self._warned = False
+        self._not_before = 0.0
+        self._state: dict[str, Any] = {"attempt": 0, "round": 0, "own": {}}
+        if tracker is not None and (folder / STATE).exists():
+            self._state = self._stored()
+        self._history = history
+        self._waiting: list[Record] = []
+        if tracker is not None:
+            self._waiting = [record.to_dict() for record in history.rounds()]
+
+    def round(self, number: int) -> None:
+        """Tell the tracker of a round if it was committed, and of those that it has missed."""
+        newest = None if self._tracker is None else self._history.head()
+        if newest is None or newest.round != number:
+            return  # taken back
+        self._waiting.append(newest.to_dict())
+        if time.monotonic() >= self._not_before:
+            self._attempt(self._send)
+
+    def end(self, summary: Record) -> None:
+        """Send what is still missing, and the test scores; the run's files are written."""
+        tracker = self._tracker
+        if tracker is None:
+            return
+
+        def finish() -> None:
+            self._send()
+            tracker.end(test_scalars(summary), summary)
+            self._store()
+
+        if not self._attempt(finish):
+            self._say(
+                "the tracker did not get everything; metrics.csv and summary.json have it, and "
+                f"resume={self._folder} sends it again"
+            )
+
+    def _send(self) -> None:
+        assert self._tracker is not None
+        if not self._begun:
+            self._tracker.begin(self._folder, self._config, self._state["own"])
+            self._begun = True
+        while self._waiting:
+            record = self._waiting[0]
+            place = (record["attempt"], record["round"])
+            if record["round"] and place > (self._state["attempt"], self._state["round"]):
+                self._tracker.round(record["round"], round_scalars(record), _finished(record))
+                self._state["attempt"], self._state["round"] = place
+            self._waiting.pop(0)
+        self._store()
+
+    def _attempt(self, act: Callable[[], None]) -> bool:
+        """Do something with the tracker; return whether it worked."""
+        try:
+            act()
+        except Exception as error:  # a tracker's own errors are of any kind
+            self._not_before = time.monotonic() + PATIENCE
+            if not self._warned:
+                self._warned = True
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                self._say(f"note: the tracker fails, the run goes on: {lines[0][:300]}")
+            return False
+        return True
+
+    def _store(self) -> None:
+        write_json(self._folder / STATE, self._state)
+
+    def _stored(self) -> dict[str, Any]:
+        try:
+            return {**self._state, **read_json(self._folder / STATE)}
+        except HistoryError:
+            return self._state  # damaged: everything is sent again
+
+
+def _finished(record: Record) -> float:
+    return datetime.fromisoformat(record["started"]).timestamp() + float(record["seconds"])
+
+
+def build_tracker(cfg: DictConfig) -> Tracker | None:
+    """Make the tracker of a config; None for ``tracker=none`` and runs from before there were any.
+
+    Raises:
+        ConfigError: its package is not installed, or a setting is unknown.
+    """
+    node = OmegaConf.select(cfg, "tracker")
+    if not node or node.get("_target_") is None:
+        return None
+    tracker: Tracker = make(node, "tracker")
+    return tracker
