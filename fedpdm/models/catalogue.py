@@ -16,6 +16,7 @@ from fedpdm.models.lstm import OptimizedLSTMModel
 from fedpdm.models.manager import ModelManager
 from fedpdm.models.mlp import MLP
 from fedpdm.models.registry import ModelType
+from fedpdm.models.trend import TrendModel
 from fedpdm.models.wrapper import ModelWrapper
 
 _DECAY = {"scheduler": "StepLR", "step_size": 10, "gamma": 0.5}
@@ -34,9 +35,10 @@ OPTIMIZED_TRAINING_CONFIG: dict[str, dict[str, Any]] = {
         ("cnn", 32, 5e-4, None),
         ("lstm", 16, 5e-4, 1.0),
         ("hybrid", 16, 1e-3, 1.0),
+        ("trend", 64, 1e-3, 1.0),
     )
 }
-"""Training settings by model, those of the source (``mlp`` is ours).
+"""Training settings by model, those of the source (``mlp`` and ``trend`` are ours).
 
 ``clip_norm`` is the largest norm of all gradients together, None for no clipping. The
 learning rate halves every ``step_size`` epochs, counted over all rounds.
@@ -49,6 +51,7 @@ BEST_HYPERPARAMETERS: dict[str, dict[str, Any]] = {
         ("cnn", OptimizedCNNModel),
         ("lstm", OptimizedLSTMModel),
         ("hybrid", OptimizedHybridModel),
+        ("trend", TrendModel),
     )
 }
 """Architecture settings by model, read off the classes."""

@@ -52,6 +52,16 @@ MODEL_PERFORMANCE_GUIDE: dict[str, dict[str, Any]] = {
         "note": "pooling leaves the LSTM T // 4 steps; BatchNorm's running statistics must "
         "be federated too",
     },
+    "trend": {
+        "best_for": ["remaining life", "long windows", "many rounds at little cost"],
+        "takes": "(B, T, F) with the T it was built for",
+        "minimum_features": None,
+        "minimum_steps": 1,
+        "parameters": 21_614,
+        "buffers": 0,
+        "update_bytes": 86_456,
+        "note": "counted at windows of 30 steps; no recurrence, so a step is cheap",
+    },
 }
 """What each model takes and costs, at 10 features and 2 classes.
 

@@ -19,7 +19,7 @@ from fedpdm.strategies import gradient_terms
 from fedpdm.strategies.fedprox import proximal_term
 from fedpdm.training import TrainingSettings, fit, outputs
 
-MODELS = {"mlp": None, "cnn": 8, "lstm": 6, "hybrid": 8}
+MODELS = {"mlp": None, "cnn": 8, "lstm": 6, "hybrid": 8, "trend": 8}
 EQUAL = [20, 20, 20]
 RAGGED = [33, 17, 5, 16, 21, 2, 32, 8]  # batches of 8: a single row joins; less than a batch
 LOSS = functional.cross_entropy

@@ -27,8 +27,18 @@ COUNTS = [
     ("lstm", 50, 55_682, 0),
     ("hybrid", 10, 115_106, 194),
     ("hybrid", 50, 115_106, 194),
+    ("trend", 10, 21_414, 0),
+    ("trend", 30, 21_614, 0),
 ]
-SHAPES = [("mlp", None), ("mlp", 12), ("cnn", None), ("cnn", 12), ("lstm", 12), ("hybrid", 12)]
+SHAPES = [
+    ("mlp", None),
+    ("mlp", 12),
+    ("cnn", None),
+    ("cnn", 12),
+    ("lstm", 12),
+    ("hybrid", 12),
+    ("trend", 12),
+]
 
 
 def inputs(batch: int, length: int | None, features: int = 10, seed: int = 0) -> torch.Tensor:
@@ -129,7 +139,7 @@ def test_each_model_can_learn(name, length):
     assert loss.item() < 0.35  # chance is .69
 
 
-@pytest.mark.parametrize("name", ["lstm", "hybrid"])
+@pytest.mark.parametrize("name", ["lstm", "hybrid", "trend"])
 def test_models_of_sequences_refuse_tabular_data_when_built(name):
     with pytest.raises(ModelError, match=rf"model={name} needs sequences .* use model=cnn"):
         ModelFactory.create_model(name, 10, 2, sequence_length=None)
@@ -162,6 +172,7 @@ def test_too_small_inputs_are_refused_when_built(name, features, length, message
         ("lstm", 12, (4, 10, 12), "the last dimension must be the features"),
         ("hybrid", 12, (4, 10), r"windows \(B, T, 10\) and was given \(4, 10\)"),
         ("hybrid", 12, (4, 1, 10), "at least 4 time steps"),
+        ("trend", 12, (4, 13, 10), r"windows \(B, 12, 10\) and was given \(4, 13, 10\)"),
     ],
 )
 def test_wrong_shapes_are_refused_in_one_sentence(name, length, shape, message):
@@ -197,6 +208,21 @@ def test_hybrid_reads_the_last_step_of_the_pooled_sequence():
     assert pooled.shape == (5, 64, 2)
     steps, _ = model.lstm(pooled.transpose(1, 2))
     torch.testing.assert_close(model(x), model.output(model.fc1(steps[:, -1]).relu()))
+
+
+def test_trend_starts_with_means_and_slopes_of_the_last_parts_of_a_window():
+    """Of the line 3 + 2t over 8 steps: its last half's mean is 14, its slopes 2 a step."""
+    shares = (0.125, 0.5, 1.0)
+    model = ModelFactory.create_model("trend", 1, 2, sequence_length=8, shares=shares)
+    line = (3.0 + 2 * torch.arange(8)).view(1, 1, 8)
+    expected = torch.tensor([17.0, 14.0, 10.0, 0.0, 2 * 4 / 2, 2 * 8 / 2])
+    torch.testing.assert_close(model.time(line).view(-1), expected)
+
+
+@pytest.mark.parametrize("shares", [(), (0.5, 0.0), (1.5,)])
+def test_trend_refuses_parts_that_are_none(shares):
+    with pytest.raises(ModelError, match="model=trend: shares=.* parts of the window"):
+        ModelFactory.create_model("trend", 10, 2, sequence_length=12, shares=shares)
 
 
 @pytest.mark.parametrize(("name", "length"), SHAPES)

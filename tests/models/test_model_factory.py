@@ -32,7 +32,7 @@ from fedpdm.models import (
 )
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
-OURS = ["cnn", "hybrid", "lstm", "mlp"]
+OURS = ["cnn", "hybrid", "lstm", "mlp", "trend"]
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_the_default_config_builds_the_default_model(name):
 def test_every_setting_changes_the_model(name):
     """A documented setting that changes nothing is a lie (rule 15)."""
     config = ModelFactory.get_default_config(name)
-    others = {"bidirectional": False, "dropout_rate": 0.7, "num_layers": 2}
+    others = {"bidirectional": False, "dropout_rate": 0.7, "num_layers": 2, "shares": [0.5, 1.0]}
     built = ModelFactory.create_model(name, **config)
     for key in BEST_HYPERPARAMETERS[name]:
         old = config[key]
@@ -78,7 +78,9 @@ def test_every_setting_changes_the_model(name):
 
 @pytest.mark.parametrize("name", ["rnn", "", "CNN"])
 def test_an_unknown_model_is_refused_with_the_list(name):
-    with pytest.raises(ModelError, match=f"model={name} does not exist: .*cnn, hybrid, lstm, mlp"):
+    with pytest.raises(
+        ModelError, match=f"model={name} does not exist: .*cnn, hybrid, lstm, mlp, trend"
+    ):
         ModelFactory.create_model(name, 10, 2)
 
 
@@ -112,7 +114,14 @@ def test_any_string_can_be_registered():
     with pytest.raises(ModelError, match="no setting sequence_length: it has width"):
         ModelFactory.create_model("custom", 5, 3, sequence_length=9)
     available = ModelFactory.list_available_models()
-    assert [model.value for model in available] == ["cnn", "custom", "hybrid", "lstm", "mlp"]
+    assert [model.value for model in available] == [
+        "cnn",
+        "custom",
+        "hybrid",
+        "lstm",
+        "mlp",
+        "trend",
+    ]
     custom = ModelType("custom")
     assert custom in available
     assert copy.deepcopy(custom) == pickle.loads(pickle.dumps(custom)) == "custom"
