@@ -28,6 +28,7 @@ COLUMNS = (
 INFORMATIVE = (2, 3, 4, 7, 8, 9, 11, 12, 13, 14, 15, 17, 20, 21)
 FEATURES = {
     "informative": tuple(f"sensor_{number:02d}" for number in INFORMATIVE),
+    "aged": ("cycle", *(f"sensor_{number:02d}" for number in INFORMATIVE)),
     "all": COLUMNS[2:],
 }
 CONDITIONS = {"FD001": 1, "FD002": 6, "FD003": 1, "FD004": 6}
@@ -74,7 +75,8 @@ class CmapssSource(PartitionedSource):
             reach: not needed, as training and validation never share an engine.
             path: the data folder; None means FEDPDM_DATA or ~/.cache/fedpdm.
             subset: FD001, FD002, FD003 or FD004, or several of them.
-            features: ``informative`` (14 sensors) or ``all`` (3 settings and 21 sensors).
+            features: ``informative`` (14 sensors), ``aged`` (those and the cycle: an engine's age)
+                or ``all`` (3 settings and 21 sensors).
             window: cycles in a model input.
             stride: cycles between two training windows.
             pad: ``short``: an engine shorter than the window gives one window, padded with
@@ -88,7 +90,7 @@ class CmapssSource(PartitionedSource):
         """
         self.subsets = subset_names(subset)
         if features not in FEATURES:
-            raise ConfigError(f"data.features={features} is unknown; choose informative or all")
+            raise ConfigError(f"data.features={features} is unknown; choose {', '.join(FEATURES)}")
         if pad not in ("short", "all"):
             raise ConfigError(f"data.pad={pad} is unknown; choose short or all")
         if not 0 <= validation_fraction < 1:

@@ -97,6 +97,7 @@ def test_official_test_engines_are_the_test_set_and_no_plant_trains_on_what_it_v
 def test_sensors_are_chosen_by_number(folder: Path) -> None:
     chosen = source(folder)
     assert len(chosen.features) == 14 and {"sensor_02", "sensor_21"} <= set(chosen.features)
+    assert source(folder, features="aged").features == ("cycle", *chosen.features)
     everything = source(folder, features="all")
     assert len(everything.features) == 24
     for made in (chosen, everything):
@@ -255,7 +256,7 @@ def test_file_with_another_number_of_rows_than_published_is_refused(folder: Path
     ("options", "message"),
     [
         ({"subset": "FD005"}, r"data\.subset=FD005.*FD001, FD002, FD003, FD004"),
-        ({"features": "some"}, r"data\.features=some.*informative or all"),
+        ({"features": "some"}, r"data\.features=some.*informative, aged, all"),
         ({"subset": ["FD001", "FD007"]}, r"data\.subset=FD007 is unknown"),
         ({"subset": ["FD001", "FD001"]}, r"must name each subset once"),
         ({"subset": []}, r"must name each subset once"),
