@@ -80,7 +80,10 @@ def load_predictor(
         )  # fmt: skip
         model.set_parameters(weights)
         scaler, scope = _scaler(card, folder, site)
-        own = card.get("thresholds", {}).get(site or scope, card["threshold"])
+        name = site or scope
+        own = card.get("thresholds", {}).get(name, card["threshold"])
+        calibration = card.get("calibrations", {}).get(name, card.get("calibration"))
+        interval = card.get("intervals", {}).get(name, card.get("interval"))
         predictor = Predictor(
             run=folder,
             round=chosen,
@@ -94,8 +97,8 @@ def load_predictor(
             data=str(card["data"]["name"]),
             time_unit=str(card["data"]["time_unit"]),
             threshold=_threshold(threshold, own, task),
-            calibration=calibration_of(card.get("calibration")),
-            interval=_interval(card.get("interval")),
+            calibration=calibration_of(calibration),
+            interval=_interval(interval),
             notes=notes,
         )
     except (KeyError, TypeError) as error:

@@ -272,6 +272,40 @@ def test_horizons_and_remaining_life(tmp_path: Path) -> None:
     assert silent.score(acme())["alarm"].isna().all() and "--threshold" in silent.notes[0]
 
 
+def test_a_plants_own_threshold_and_calibrated_risks(tmp_path: Path) -> None:
+    plain = make_run(tmp_path / "plain")
+    risk = load_predictor(plain, site="acme").score(acme())["risk"].to_numpy()
+    run = make_run(tmp_path / "run", threshold=0.5, thresholds={"acme": 0.25},
+                   calibration={"method": "temperature", "temperature": 2.0})  # fmt: skip
+    scored = load_predictor(run, site="acme").score(acme())
+    odds = np.log(risk / (1 - risk)) / 2
+    np.testing.assert_allclose(scored["risk"], 1 / (1 + np.exp(-odds)))
+    assert (scored["threshold"] == 0.25).all()
+    np.testing.assert_array_equal(scored["alarm"], scored["risk"] >= 0.25)
+    given = load_predictor(run, site="acme", threshold=0.4).score(acme())
+    assert (given["threshold"] == 0.4).all()
+    change(run, calibrations={"acme": {"method": "temperature", "temperature": 1.0}})
+    np.testing.assert_allclose(load_predictor(run, site="acme").score(acme())["risk"], risk)
+    change(run, calibrations={}, calibration={"method": "guess"})
+    with pytest.raises(HistoryError, match="damaged"):
+        load_predictor(run, site="acme")
+
+
+def test_isotonic_risks_and_intervals_of_remaining_life(tmp_path: Path) -> None:
+    corners = [{"said": [0.0, 1.0], "calibrated": [0.0, 0.5]}]
+    plain = load_predictor(make_run(tmp_path / "plain"), site="acme").score(acme())
+    run = make_run(tmp_path / "run", calibration={"method": "isotonic", "corners": corners})
+    scored = load_predictor(run, site="acme").score(acme())
+    np.testing.assert_allclose(scored["risk"], plain["risk"] / 2)
+    run = make_run(tmp_path / "rul", threshold=None, num_classes=1,
+                   task={"name": "rul", "cap": 60},
+                   interval={"level": 0.9, "factor": 0.2, "cap": 60.0, "machines": 12})  # fmt: skip
+    scored = load_predictor(run, site="acme").score(acme())
+    life = scored["remaining_life"]
+    np.testing.assert_allclose(scored["low"], np.clip(life - 0.2 * (life + 12), 0, 60))
+    np.testing.assert_allclose(scored["high"], np.clip(life + 0.2 * (life + 12), 0, 60))
+
+
 def test_operating_conditions_of_cmapss(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", conditions=6, sites={}, threshold=None,
                    data={"name": "cmapss", "time_unit": "cycles"})  # fmt: skip

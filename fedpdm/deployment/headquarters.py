@@ -24,6 +24,7 @@ from fedpdm.compose import chosen_sites, compose, options, rewrite, run_name
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Rows
 from fedpdm.data.source import Source
+from fedpdm.deployment.findings import cards, gathered
 from fedpdm.deployment.grid import DeployedGrid
 from fedpdm.deployment.letters import TEST_QUERY, Description, result_in
 from fedpdm.deployment.reception import Reception
@@ -249,6 +250,7 @@ class DeployedRun(Run):
             timeout=self.experiment.round_timeout,
         )
         answers: dict[str, dict[str, Any]] = {}
+        details: dict[str, dict[str, Any]] = {}
         assert self.reception.tell is not None
         for reply in replies:
             site = asked[reply.metadata.src_node_id]
@@ -259,6 +261,7 @@ class DeployedRun(Run):
                 try:
                     found = result_in(reply.content)
                     answers[site] = {split: found[split] for split in ("test", "heldout")}
+                    details[site] = dict(found.get("details") or {})
                 except Exception as error:  # one plant's odd answer must not lose the run
                     message = f"{site}: its test results cannot be read ({error!r})"
                     self.reception.tell({"kind": "refused", "site": site, "message": message})
@@ -273,7 +276,9 @@ class DeployedRun(Run):
             if split == "test" or per_site:
                 mean = mean_metrics(list(per_site.values()))
                 result[split] = {"global": None, "mean_site": mean, "per_site": per_site}
-        return result
+        told = {site: details[site] for site in ordered}
+        result["test"] |= gathered(told, result["test"]["per_site"], self.experiment.task)
+        return result | {"card": cards(told)}
 
     def _summary(self, history: History, scaler: Scaler | None) -> dict[str, Any]:
         summary = super()._summary(history, scaler)

@@ -21,6 +21,7 @@ from flwr.clientapp import ClientApp
 from omegaconf import DictConfig, OmegaConf
 
 from fedpdm import __version__
+from fedpdm.deployment.findings import of_plant
 from fedpdm.deployment.letters import (
     ANOTHER_PLANT,
     DESCRIBE_QUERY,
@@ -241,4 +242,4 @@ def try_out(experiment: Experiment, name: str, message: Message) -> dict[str, An
     for split in ("validation", "test", "heldout"):
         part = tried.parts[split]
         result[split] = None if part is None else part["per_site"][name]
-    return result
+    return result | {"details": of_plant(tried, name)}

@@ -21,8 +21,8 @@ from fedpdm.federation import Site
 from fedpdm.keys import numpy_generator
 from fedpdm.tasks import Task
 
-DRAWS = 500
-LEVEL = 0.95
+DRAWS = 1000
+LEVEL = 0.99
 
 
 def check(
@@ -32,7 +32,7 @@ def check(
 
     Returns:
         ``global``, ``mean_site`` and ``per_site``, each with ``value`` (average precision, the
-        mean over horizons), ``prevalence``, ``low`` and ``high`` (central 95 % of other
+        mean over horizons), ``prevalence``, ``low`` and ``high`` (central 99 % of other
         shuffles), ``p`` (share of shuffles that score at least as high) and ``within``.
     """
     result: dict[str, Any] = {"kind": shuffle.kind, "draws": DRAWS, "level": LEVEL}

@@ -48,7 +48,7 @@ def test_a_plant_describes_and_tests_itself_and_sends_numbers_only() -> None:
 
     arrays = to_record(build(cfg).initial)
     tested = result_in(ask({"site": "pune"}, text, TEST_QUERY, **{ARRAYS: arrays}).content)
-    assert set(tested) == {"threshold", "validation", "test", "heldout"}
+    assert set(tested) == {"threshold", "validation", "test", "heldout", "details"}
     assert all(not isinstance(v, list | dict) for v in tested["test"].values())
 
 
