@@ -117,6 +117,7 @@ class Federation:
         resampler: Resampler | None = None,
         shuffle: LabelShuffle | None = None,
     ) -> None:
+        features.check(source)  # before anything is read
         self.source = source
         self.task = task
         self.sites = source.sites
@@ -125,7 +126,6 @@ class Federation:
                 "no plant to run: name some with site=detroit,houston, or let the partition "
                 "make them, for example partition=machine partition.sites=10"
             )
-        features.check(source)
         self._budget = budget
         self.features = features
         self.resampler = resampler
