@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedpdm.evaluation import plots
+from fedpdm.evaluation import plots, report_rounds
+from fedpdm.evaluation.headline import headline, verdict
 from fedpdm.evaluation.page import render_page, write_page
 from fedpdm.evaluation.standings import (
     COLUMNS,
     EXPLAINED,
     Row,
     Standings,
-    headline,
     standings,
-    verdict,
 )
 from fedpdm.evaluation.wording import (
     EVENTS,
@@ -66,7 +65,7 @@ def render(
     compared = [plots.plants(table)] if few else [plots.gains(table), plots.spread(table)]
     sites = [row.name for row in table.rows]
     curves = (
-        plots.rounds(rounds, happened, table.metric, sites, summary.get("best_round"))
+        report_rounds.rounds(rounds, happened, table.metric, sites, summary.get("best_round"))
         if rounds
         else ()
     )
@@ -87,11 +86,11 @@ def render(
         compared=[Markup(svg) for svg in compared],
         findings=findings(summary, table),
         curves=[Markup(svg) for svg in curves],
-        sites=[(name, plots.site_colour(i, len(sites))) for i, name in enumerate(sites)]
+        sites=[(name, report_rounds.site_colour(i, len(sites))) for i, name in enumerate(sites)]
         if len(sites) <= plots.LABELLED
         else [],
         marks=marks(rounds, happened),
-        traffic=Markup(plots.traffic(rounds)) if rounds else None,
+        traffic=Markup(report_rounds.traffic(rounds)) if rounds else None,
         exchanged=exchanged(summary, rounds),
         seconds=seconds(summary),
         round_seconds=median([r["seconds"] for r in rounds if r.get("seconds") is not None]),
@@ -174,8 +173,8 @@ def marks(rounds: Sequence[Record], events: Sequence[Record]) -> dict[str, bool]
     """Return which marks occur in the plots of the rounds, for their legend."""
     kinds = {event.get("kind") for event in events}
     return {
-        "rollback": bool(kinds & plots.BACK),
-        "refused": bool(kinds & plots.LOST),
+        "rollback": bool(kinds & report_rounds.BACK),
+        "refused": bool(kinds & report_rounds.LOST),
         "undone": any(r.get("undone") for r in rounds),
     }
 
@@ -250,7 +249,7 @@ def event_row(event: Record) -> dict[str, Any]:
         "round": event.get("round"),
         "attempt": event.get("attempt"),
         "what": EVENTS.get(kind, kind),
-        "serious": kind in plots.BACK | plots.LOST or kind == "damaged-round",
+        "serious": kind in report_rounds.BACK | report_rounds.LOST or kind == "damaged-round",
         "site": event.get("site"),
         "message": str(event.get("message") or "").removeprefix(f"{event.get('site')}: "),
         "by": event.get("by"),

@@ -5,8 +5,8 @@ Reads the run's summary as it stands in summary.json; nothing here trains or pre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedpdm.evaluation.wording import Metric, listing, metric, number
@@ -36,6 +36,9 @@ EXPLAINED = {
 }
 
 
+ALL = "All test data together"
+
+
 @dataclass(frozen=True)
 class Row:
     """One plant, or an aggregate, with the primary metric of every predictor."""
@@ -48,6 +51,17 @@ class Row:
     """``n``, ``positives`` and ``prevalence`` of the test part, where known."""
     note: str | None = None
     """Why a value is missing."""
+    interval: tuple[float, float] | None = None
+    """Between which values the gain lies: 95 % of a bootstrap over machines."""
+    unsure: str | None = None
+    """Why there is no interval."""
+
+    @property
+    def sure(self) -> bool | None:
+        """Whether the interval of the gain leaves 0 out; None without an interval."""
+        if self.gain is None or self.interval is None:
+            return None
+        return self.verdict != "same" and (self.interval[0] > 0 or self.interval[1] < 0)
 
     @property
     def gain(self) -> float | None:
@@ -100,17 +114,20 @@ def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
     baselines = tested.get("baselines") or {}
     columns = tuple(c for c in COLUMNS if c not in OPTIONAL or baselines.get(c))
     per_site = tested.get("per_site") or {}
+    drawn = ((tested.get("bootstrap") or {}).get("gain") or {}).get("alone") or {}
+    ends = {**(drawn.get("per_site") or {}), ALL: drawn.get("global")}
 
-    def row(name: str, parts: Mapping[str, Any], label: str | None = None) -> Row:
+    def row(name: str, parts: Mapping[str, Any]) -> Row:
         values = {c: _value(parts.get(c), chosen.name) for c in columns}
         counts = {k: _value(parts.get("federated"), k) for k in ("n", "positives", "prevalence")}
         return Row(
-            label or name,
+            name,
             values,
             chosen.higher_is_better,
             chosen.digits,
             counts,
             _why(values, parts),
+            *_certainty(ends.get(name)),
         )
 
     names = [str(name) for name in summary.get("sites") or sorted(per_site)]
@@ -129,7 +146,7 @@ def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
         if name in per_site
     )
     together = row(
-        "All test data together",
+        ALL,
         {
             "federated": tested.get("global"),
             **{b: (baselines.get(b) or {}).get("global") for b in baselines},
@@ -139,7 +156,7 @@ def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
         chosen,
         columns,
         rows,
-        _mean(rows, columns, chosen),
+        _mean(rows, columns, chosen, drawn.get("mean_site")),
         together,
         "rows" if "window" in data and data["window"] is None else "windows",
         tuple(name for name in names if name not in per_site),
@@ -149,82 +166,6 @@ def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
 def primary(summary: Mapping[str, Any]) -> str:
     """Return the name of the metric that chose the round."""
     return str((summary.get("validation") or {}).get("metric") or "average_precision")
-
-
-def headline(table: Standings) -> str:
-    """Return in one sentence whether the shared model helps each plant, and by how much."""
-    label, digits = table.metric.label, table.metric.digits
-    count = len(table.rows)
-    known = sum(row.verdict != "unknown" for row in table.rows)
-    if not known:
-        reached, where = table.together.values.get("federated"), ""
-        if reached is None:  # where nobody may pool
-            reached, where = table.mean.values.get("federated"), " on average over the plants"
-        if reached is None:
-            return (
-                "Whether the shared model helps cannot be said: "
-                f"{label} could not be computed for any plant."
-            )
-        return (
-            f"The shared model reaches {label} {number(reached, digits)}{where}; "
-            "no plant was trained alone to compare it with."
-        )
-    if count == 1:
-        row = table.rows[0]
-        return (
-            f"{row.name} is the only plant, so nothing was shared: its model reaches {label} "
-            f"{number(row.values['federated'], digits)}, a constant answer "
-            f"{number(row.values['trivial'], digits)}."
-        )
-    unknown = count - known
-    judged = f" {unknown} could not be judged." if unknown else ""
-    return f"The shared model {verdict(table)}. Mean {_from_to(table)}.{judged}"
-
-
-def verdict(table: Standings) -> str | None:
-    """Return what the shared model does, from "helps" or "hurts" on; None if nothing is known."""
-    better, worse, same = (table.having(v) for v in ("better", "worse", "same"))
-    known, digits = len(better) + len(worse) + len(same), table.metric.digits
-    if not known:
-        return None
-    if len(better) == known:
-        detail = f" ({_by(better, digits)})" if known <= 3 else ""
-        return f"helps {_every(table, known)}{detail}"
-    if len(same) == known:
-        return f"changes nothing for {_every(table, known)}"
-    hurt = f"hurts {len(worse)} ({_by(worse, digits)})" if worse else ""
-    equal = f"changes nothing for {len(same)} ({listing([r.name for r in same])})" if same else ""
-    rest = " and ".join(part for part in (hurt, equal) if part)
-    if not better:
-        return f"helps no plant: it {rest}"
-    return f"helps {len(better)} of {known} plants and {rest}"
-
-
-def _from_to(table: Standings) -> str:
-    m = table.metric
-    row = table.mean if table.mean.gain is not None else table.together
-    alone, federated = row.values.get("alone"), row.values.get("federated")
-    before, after = number(alone, m.digits), number(federated, m.digits)
-    if before == after:
-        return f"{m.label} stays at {after}"
-    verb = "rises" if (federated or 0.0) > (alone or 0.0) else "falls"
-    return f"{m.label} {verb} from {before} to {after}"
-
-
-def _every(table: Standings, known: int) -> str:
-    if known < len(table.rows):
-        return (
-            f"all {known} plants that can be judged"
-            if known > 1
-            else "the one plant that can be judged"
-        )
-    if table.left_out:
-        return f"all {known} plants that were evaluated"
-    return "both plants" if known == 2 else f"all {known} plants"
-
-
-def _by(rows: Iterable[Row], digits: int) -> str:
-    return listing([f"{r.name} by {number(abs(r.gain or 0.0), digits)}" for r in rows])
 
 
 def _value(part: Any, name: str) -> float | None:
@@ -250,7 +191,17 @@ def _why(values: Mapping[str, float | None], parts: Mapping[str, Any]) -> str | 
     return f"{listing(absent)}: not computed in this run" if absent else None
 
 
-def _mean(rows: tuple[Row, ...], columns: tuple[str, ...], chosen: Metric) -> Row:
+def _certainty(drawn: Any) -> tuple[tuple[float, float] | None, str | None]:
+    """Return the ends of a bootstrap's interval, or why there are none."""
+    if not isinstance(drawn, Mapping):
+        return None, None
+    low, high = drawn.get("low"), drawn.get("high")
+    if low is None or high is None:
+        return None, drawn.get("reason")
+    return (float(low), float(high)), None
+
+
+def _mean(rows: tuple[Row, ...], columns: tuple[str, ...], chosen: Metric, drawn: Any) -> Row:
     """Return the mean over the plants that have every predictor, so that columns compare."""
     used = [c for c in columns if any(row.values[c] is not None for row in rows)]
     full = [row for row in rows if used and all(row.values[c] is not None for c in used)]
@@ -258,4 +209,10 @@ def _mean(rows: tuple[Row, ...], columns: tuple[str, ...], chosen: Metric) -> Ro
     if full:
         values |= {c: sum(row.values[c] or 0.0 for row in full) / len(full) for c in used}
     name = "Mean of plants" if len(full) == len(rows) else f"Mean of {len(full)} plants"
-    return Row(name, values, chosen.higher_is_better, chosen.digits)
+    row = Row(name, values, chosen.higher_is_better, chosen.digits)
+    # The bootstrap's mean is of all plants that both have; it may be of others than ours.
+    same = row.gain is not None and isinstance(drawn, Mapping) and drawn.get("value") is not None
+    if same and abs(float(drawn["value"]) - float(row.gain or 0.0)) < 1e-6:
+        interval, unsure = _certainty(drawn)
+        row = replace(row, interval=interval, unsure=unsure)
+    return row

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedpdm.evaluation.standings import COLUMNS, Row, Standings, headline, standings
+from fedpdm.evaluation.headline import certainty, headline
+from fedpdm.evaluation.standings import COLUMNS, Row, Standings, standings
 from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.progress import console_for, readable
 
@@ -43,6 +44,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     aim = "higher" if table.metric.higher_is_better else "lower"
     _line(console, "")
     _line(console, headline(table), style="bold", wrap=True)
+    if sure := certainty(table):
+        _line(console, sure, wrap=True)
     tested = f"Test data at round {summary['best_round']}"
     _line(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim")
     grid = _grid(table, console)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fedpdm.evaluation.standings import headline, standings
+from fedpdm.evaluation.headline import headline
+from fedpdm.evaluation.standings import standings
 from fedpdm.evaluation.wording import duration, listing, metric, number, percent, size
 
 Json = dict[str, Any]

@@ -1,0 +1,128 @@
+"""Does federation help each plant, by how much, and is that sure: in a sentence or two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedpdm.evaluation.standings import Row, Standings
+from fedpdm.evaluation.wording import counted, listing, number
+
+
+def headline(table: Standings) -> str:
+    """Return in one sentence whether the shared model helps each plant, and by how much."""
+    label, digits = table.metric.label, table.metric.digits
+    count = len(table.rows)
+    known = sum(row.verdict != "unknown" for row in table.rows)
+    if not known:
+        reached, where = table.together.values.get("federated"), ""
+        if reached is None:  # where nobody may pool
+            reached, where = table.mean.values.get("federated"), " on average over the plants"
+        if reached is None:
+            return (
+                "Whether the shared model helps cannot be said: "
+                f"{label} could not be computed for any plant."
+            )
+        return (
+            f"The shared model reaches {label} {number(reached, digits)}{where}; "
+            "no plant was trained alone to compare it with."
+        )
+    if count == 1:
+        row = table.rows[0]
+        return (
+            f"{row.name} is the only plant, so nothing was shared: its model reaches {label} "
+            f"{number(row.values['federated'], digits)}, a constant answer "
+            f"{number(row.values['trivial'], digits)}."
+        )
+    unknown = count - known
+    judged = f" {unknown} could not be judged." if unknown else ""
+    return f"The shared model {verdict(table)}. Mean {_from_to(table)}.{judged}"
+
+
+def verdict(table: Standings) -> str | None:
+    """Return what the shared model does, from "helps" or "hurts" on; None if nothing is known."""
+    better, worse, same = (table.having(v) for v in ("better", "worse", "same"))
+    known, digits = len(better) + len(worse) + len(same), table.metric.digits
+    if not known:
+        return None
+    if len(better) == known:
+        detail = f" ({_by(better, digits)})" if known <= 3 else ""
+        return f"helps {_every(table, known)}{detail}"
+    if len(same) == known:
+        return f"changes nothing for {_every(table, known)}"
+    hurt = f"hurts {len(worse)} ({_by(worse, digits)})" if worse else ""
+    equal = f"changes nothing for {len(same)} ({listing([r.name for r in same])})" if same else ""
+    rest = " and ".join(part for part in (hurt, equal) if part)
+    if not better:
+        return f"helps no plant: it {rest}"
+    return f"helps {len(better)} of {known} plants and {rest}"
+
+
+def _from_to(table: Standings) -> str:
+    m = table.metric
+    row = table.mean if table.mean.gain is not None else table.together
+    alone, federated = row.values.get("alone"), row.values.get("federated")
+    before, after = number(alone, m.digits), number(federated, m.digits)
+    if before == after:
+        return f"{m.label} stays at {after}"
+    verb = "rises" if (federated or 0.0) > (alone or 0.0) else "falls"
+    return f"{m.label} {verb} from {before} to {after}"
+
+
+def _every(table: Standings, known: int) -> str:
+    if known < len(table.rows):
+        return (
+            f"all {known} plants that can be judged"
+            if known > 1
+            else "the one plant that can be judged"
+        )
+    if table.left_out:
+        return f"all {known} plants that were evaluated"
+    return "both plants" if known == 2 else f"all {known} plants"
+
+
+def _by(rows: Iterable[Row], digits: int) -> str:
+    return listing([f"{r.name} by {number(abs(r.gain or 0.0), digits)}" for r in rows])
+
+
+def certainty(table: Standings) -> str | None:
+    """Return at which plants the gain or loss is more than chance; None if nothing is known.
+
+    A change is sure if its 95 % interval, from a bootstrap over the plant's test machines,
+    leaves 0 out.
+    """
+    judged = [row for row in table.rows if row.sure is not None]
+    if len(table.rows) < 2 or not any(row.gain is not None for row in table.rows):
+        return None
+    if not judged:
+        reasons = list(dict.fromkeys(row.unsure for row in table.rows if row.unsure))
+        return f"How sure this is is not known: {reasons[0]}." if reasons else None
+    better, worse = (
+        [row for row in judged if row.sure and row.verdict == verdict]
+        for verdict in ("better", "worse")
+    )
+    open_ = [row for row in judged if not row.sure and row.verdict != "same"]
+    if not better and not worse:
+        said = "This could be chance " + ("at both plants" if len(judged) == 2 else
+                f"at every one of {len(judged)} plants" if len(judged) > 2 else
+                f"at {judged[0].name}")  # fmt: skip
+    else:
+        parts = [
+            f"{word} at {_where(rows, judged)}"
+            for word, rows in (("better", better), ("worse", worse))
+            if rows
+        ]
+        said = f"This is sure: {' and '.join(parts)}"
+        if len(better) == len(judged) or len(worse) == len(judged):
+            said = f"This is sure at {_where(better or worse, judged)}"
+        if open_:
+            said += f"; at {_where(open_, judged)} it could be chance"
+    unknown = sum(row.gain is not None for row in table.rows) - len(judged)
+    return said + (f"; {counted(unknown, 'plant')} cannot be judged." if unknown else ".")
+
+
+def _where(rows: list[Row], judged: list[Row]) -> str:
+    if len(rows) == len(judged):
+        return {1: rows[0].name, 2: "both plants"}.get(len(rows), f"all {len(rows)} plants")
+    if len(rows) <= 3:
+        return listing([row.name for row in rows])
+    return f"{len(rows)} of {len(judged)} plants"
