@@ -48,7 +48,7 @@ CONTROLS: dict[str, Control] = {
     "alone": Control(alone, cost=lambda plants: 1.0, per_site=True),
     "pooled": Control(pooled, cost=float),
     "hgb": Control(boosted_trees, cost=lambda plants: 0.4 * plants),
-    "minirocket": Control(rocket, cost=lambda plants: 0.4 * plants, missing=no_series),
+    "minirocket": Control(rocket, cost=lambda plants: 0.2 * plants, missing=no_series),
     "rules": Control(rules, missing=no_rules),
 }
 """Every control by the name that ``baselines.controls`` and summary.json call it."""
