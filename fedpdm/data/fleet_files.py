@@ -6,6 +6,7 @@
     FOLDER/exogenous/…              time, weather, hall temperature, planned load, working
     FOLDER/truth/detroit.parquet    per row: wear per mode, mode, scenario, asset, load, …
     FOLDER/truth/detroit-lives.csv  per life: when, how it ended, of what, which scenario
+    FOLDER/truth/detroit-links.csv  per failure of a data link: when, and how many rows it cost
 
 Nothing below ``truth/`` is needed to train, and none of it may be used to. Numbers are
 written so that they read back to the bit, in Parquet and in CSV.
@@ -49,7 +50,6 @@ def write_plant(folder: Path, site: str, made: Record, csv: bool) -> list[str]:
         "asset": np.array(latent.kinds)[latent.kind],
         "load": latent.load,
         "regime": latent.regime,
-        "link_down": latent.link_down.astype(np.int64),
     }
     time, lives = around.time, made.lives
     tables: dict[str, Columns] = {
@@ -79,6 +79,12 @@ def write_plant(folder: Path, site: str, made: Record, csv: bool) -> list[str]:
                 [latent.scenarios[life.scenario] for _, _, life in lives], dtype=np.str_
             ),
             "wear_before_jump": np.array([life.onset for _, _, life in lives], dtype=np.float64),
+        },
+        f"truth/{site}-links.csv": {
+            "machine": np.array([link.machine for link in made.links], dtype=np.str_),
+            "begin": np.array([link.begin for link in made.links], dtype=np.float64),
+            "end": np.array([link.end for link in made.links], dtype=np.float64),
+            "rows_lost": np.array([link.rows for link in made.links], dtype=np.int64),
         },
     }
     for path, columns in tables.items():
@@ -229,7 +235,7 @@ class FleetFolder:
         from fedpdm.data.fleet_record import Latent
 
         wear = [f"wear_{name}" for name in MODES]
-        numbers, words = [*wear, "load", "regime", "link_down"], ["mode", "scenario", "asset"]
+        numbers, words = [*wear, "load", "regime"], ["mode", "scenario", "asset"]
         table = read_table(self._checked("truth", site), numbers, words)
 
         def positions(column: str, names: tuple[str, ...]) -> Any:
@@ -247,7 +253,6 @@ class FleetFolder:
             kind=positions("asset", KINDS),
             load=table["load"],
             regime=table["regime"].astype(np.int64),
-            link_down=table["link_down"] > 0,
         )
 
     def _checked(self, kind: str, site: str) -> Path:

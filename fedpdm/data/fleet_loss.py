@@ -1,6 +1,6 @@
-"""Readings that get lost: one by one, in outages, with dead sensors, with the data link.
+"""Readings that get lost: one by one, in outages, with dead sensors; rows, with the data link.
 
-None of it looks at wear, so a missing reading says nothing about a failure to come.
+None of it looks at wear, so what is missing says nothing about a failure to come.
 Shapes: M machines, S steps, F sensors.
 """
 

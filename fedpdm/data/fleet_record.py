@@ -14,7 +14,7 @@ from fedpdm.data.fleet_log import Log, log_of
 from fedpdm.data.fleet_loss import Loss, link_down
 from fedpdm.data.fleet_physics import operate
 from fedpdm.data.fleet_plant import SCENARIOS, Plant
-from fedpdm.data.rows import Bools, Floats, Ints, Strings
+from fedpdm.data.rows import Floats, Ints, Strings
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class Latent:
         kind: (R,) which of them the row's machine is.
         load: (R,) share of the rating.
         regime: (R,) which recipe runs.
-        link_down: (R,) whether the data link has failed: no reading arrives.
     """
 
     modes: tuple[str, ...]
@@ -45,7 +44,22 @@ class Latent:
     kind: Ints
     load: Floats
     regime: Ints
-    link_down: Bools
+
+
+@dataclass(frozen=True)
+class LinkFailure:
+    """A failure of a machine's data link: no row arrives in ``begin <= time < end``.
+
+    Attributes:
+        machine: its id.
+        begin, end: days.
+        rows: how many rows got lost; none while the machine stood still anyway.
+    """
+
+    machine: str
+    begin: float
+    end: float
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -61,8 +75,7 @@ class Record:
         around: its exogenous series.
         latent: the truth behind each row.
         lives: the truth behind each life, by machine, with its number.
-        machines: names by number; also of those that never ran.
-        expected: how many readings there would be if none got lost.
+        links: failures of data links, by machine and time.
     """
 
     features: tuple[str, ...]
@@ -73,8 +86,7 @@ class Record:
     around: Calendar
     latent: Latent
     lives: list[tuple[str, int, Life]]
-    machines: Strings
-    expected: int
+    links: list[LinkFailure]
 
 
 def record(
@@ -83,14 +95,18 @@ def record(
     """Generate a plant that has been adapted to the dials (``fleet_adapt.adapt``)."""
     told = operate(plant, site, seed, steps, step_days, dials)
     running = np.stack([course.running for course in told.courses])
-    present = ~np.isnan(told.values)
-    lost = loss.lost(site, seed, plant.machines, told.values.shape[1:], step_days)
-    down = np.zeros(running.shape, dtype=bool)
+    names = machine_names(site, plant.machines)
+    links = []
+    arrived = running.copy()
     for machine in range(plant.machines):
         for first, last in link_down(plant, site, seed, machine, steps, step_days):
-            down[machine, first:last] = True
-    lost |= down[..., None]
-    told.values[lost] = np.nan
+            lost = int(arrived[machine, first:last].sum())
+            arrived[machine, first:last] = False
+            links.append(
+                LinkFailure(str(names[machine]), first * step_days, last * step_days, lost)
+            )
+    gone = loss.lost(site, seed, plant.machines, told.values.shape[1:], step_days)
+    told.values[gone] = np.nan
     mode = np.full(running.shape, -1, dtype=np.int64)
     scenario = np.zeros(running.shape, dtype=np.int64)
     for machine, course in enumerate(told.courses):
@@ -99,24 +115,24 @@ def record(
             scenario[machine, part] = life.scenario
             if life.end == FAILURE:
                 mode[machine, part] = life.mode
-    names = machine_names(site, plant.machines)
     latent = Latent(
         modes=MODES,
-        wear=np.concatenate([course.wear[course.running] for course in told.courses]),
-        mode=mode[running],
+        wear=np.concatenate(
+            [course.wear[rows] for course, rows in zip(told.courses, arrived, strict=True)]
+        ),
+        mode=mode[arrived],
         scenarios=SCENARIOS,
-        scenario=scenario[running],
+        scenario=scenario[arrived],
         kinds=KINDS,
-        kind=np.repeat(told.kinds, running.sum(axis=1)),
-        load=told.load[running],
-        regime=told.regime[running],
-        link_down=down[running],
+        kind=np.repeat(told.kinds, arrived.sum(axis=1)),
+        load=told.load[arrived],
+        regime=told.regime[arrived],
     )
     return Record(
         features=NAMES,
-        machine=np.repeat(names, running.sum(axis=1)),
-        time=np.broadcast_to(told.around.time, running.shape)[running],
-        values=told.values[running],
+        machine=np.repeat(names, arrived.sum(axis=1)),
+        time=np.broadcast_to(told.around.time, arrived.shape)[arrived],
+        values=told.values[arrived],
         log=log_of(names.tolist(), told.courses),
         around=told.around,
         latent=latent,
@@ -125,8 +141,7 @@ def record(
             for name, course in zip(names, told.courses, strict=True)
             for number, life in enumerate(course.lives)
         ],
-        machines=names,
-        expected=int(present[running].sum()),
+        links=links,
     )
 
 

@@ -40,6 +40,7 @@ def counts(source: FleetSource, site: str, made: Record, rows: Rows) -> dict[str
         "failures": ended[FAILURE],
         "maintenance": ended[MAINTENANCE],
         "failures_per_machine_year": 365 * len(failed) / running if running else None,
+        "link_failures": len(made.links),
         "missing": float(np.isnan(made.values).mean()),
         "by_mode": _named(Counter(life.mode for life in failed), latent.modes),
         "by_scenario": _named(Counter(life.scenario for life in failed), latent.scenarios),

@@ -2,13 +2,13 @@
 
 Each compares a number with a bound that was chosen before any data was looked at:
 
-    rows              every step that a machine ran has its row                      = 1
+    rows              every step that a machine ran and was linked has its row       = 1
     readings          share of readings that arrived, of sensors that are there      >= 0.75
     failures          failures at the plant                                          >= 5
     event diversity   different ways of failing that were seen                       >= 2
     scenario recall   failures of a scenario that leave a trace in the sensors       >= 0.8
                       (fails where that many are too few for it, at 5 %)
-    link failures     rows under a failed data link that hold no reading             = 1
+    link failures     rows that came through a failed data link                      = 0
     single feature    best ROC-AUC of one raw column, or of what is missing          <= 0.9
     reproducible      the same seed gives the bytes that were written                = 1
     prevalence        deviation from the wanted share, relative                      <= 0.25
@@ -27,7 +27,7 @@ import numpy as np
 
 from fedpdm.data.fleet_assets import LACKS
 from fedpdm.data.fleet_life import FAILURE
-from fedpdm.data.fleet_log import soon
+from fedpdm.data.fleet_log import blocks, soon
 from fedpdm.data.fleet_plant import Plant
 from fedpdm.data.fleet_record import Record
 from fedpdm.data.rows import Bools, Floats, Rows
@@ -91,14 +91,14 @@ def skipped(gate: str, plant: str, threshold: float, why: str) -> Gate:
 
 def completeness(site: str, made: Record) -> list[Gate]:
     """Return whether all rows are there, and enough of their readings."""
-    ran = sum(life.steps for _, _, life in made.lives)
+    ran = sum(life.steps for _, _, life in made.lives) - sum(link.rows for link in made.links)
     share = len(made.time) / max(ran, 1)
     sound = share == 1.0 and not bool(np.isinf(made.values).any())
     there = ~LACKS[made.latent.kind]
     present = float((~np.isnan(made.values) & there).sum() / max(there.sum(), 1))
     return [
         verdict(
-            "rows", site, sound, share, 1.0, f"{ran:,} steps of running machines",
+            "rows", site, sound, share, 1.0, f"{ran:,} steps of running, linked machines",
             "rows are missing, doubled or infinite: this is a defect of the generator, report it",
         ),
         verdict(
@@ -173,20 +173,21 @@ def area(label: Bools, values: Floats) -> float:
 
 
 def link_failures(site: str, plant: Plant, made: Record) -> list[Gate]:
-    """Return whether failures of the data link are there, and lose every reading."""
+    """Return whether failures of the data link are there, and let nothing through."""
     if plant.scenarios[-1] == 0:
         return []
-    name, down = "link failures", made.latent.link_down
-    lives = len(made.lives) * plant.scenarios[-1] / sum(plant.scenarios[:-1])
-    if not down.any():
-        if lives < 3:
-            return [skipped(name, site, 1.0, f"only {lives:.1f} failures of the link to expect")]
-        share = 0.0
-    else:
-        share = float(np.isnan(made.values[down]).all(axis=1).mean())
+    name, where, through = "link failures", blocks(made.machine), 0
+    expected = len(made.lives) * plant.scenarios[-1] / sum(plant.scenarios[:-1])
+    if not made.links and expected < 3:
+        return [skipped(name, site, 0.0, f"only {expected:.1f} failures of the link to expect")]
+    for link in made.links:
+        time = made.time[where.get(link.machine, slice(0))]
+        through += int(((time >= link.begin) & (time < link.end)).sum())
     return [
-        verdict(name, site, share == 1.0, share, 1.0, f"{int(down.sum()):,} rows without readings",
-                "the data link never failed, or readings came through: generate more days",
+        verdict(name, site, bool(made.links) and through == 0, through, 0.0,
+                f"{len(made.links)} failures of the link, "
+                f"{sum(link.rows for link in made.links):,} rows lost",
+                "the data link never failed, or rows came through: generate more days",
                 "sites.", "data.")
     ]  # fmt: skip
 

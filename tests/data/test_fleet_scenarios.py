@@ -69,15 +69,19 @@ def test_depletion_uses_up_what_can_be_used_up_in_proportion_to_the_work() -> No
         assert np.corrcoef(wear, np.arange(len(wear)))[0, 1] > 0.99
 
 
-def test_a_failed_link_loses_readings_and_touches_no_machine() -> None:
+def test_a_failed_link_loses_rows_and_touches_no_machine() -> None:
     linked = source(scenarios={"progressive": 1, "communication": 4})
-    one, two = source().rows("a"), linked.rows("a")
-    np.testing.assert_array_equal(one.time_to_failure, two.time_to_failure)
-    np.testing.assert_array_equal(source().latent("a").wear, linked.latent("a").wear)
-    down = linked.latent("a").link_down
-    assert down.sum() > 50 and np.isnan(two.values[down]).all()
-    np.testing.assert_array_equal(one.values[~down], two.values[~down])
-    positive, known = soon(two.time_to_failure, two.observed, 7.0)
+    one, made, two = source().rows("a"), linked.record("a"), linked.rows("a")
+    assert len(made.links) > 30
+    down = np.zeros(len(one), dtype=bool)
+    for link in made.links:
+        inside = (one.machine == link.machine) & (one.time >= link.begin) & (one.time < link.end)
+        assert inside.sum() == link.rows
+        down |= inside
+    np.testing.assert_array_equal(one.values[~down], two.values)
+    np.testing.assert_array_equal(one.time_to_failure[~down], two.time_to_failure)
+    np.testing.assert_array_equal(source().latent("a").wear[~down], made.latent.wear)
+    positive, known = soon(one.time_to_failure, one.observed, 7.0)
     assert abs(down[positive].mean() - down[known & ~positive].mean()) < 0.05
 
 

@@ -115,13 +115,15 @@ def test_failures_without_a_trace_in_the_sensors_are_seen(
     assert {gate.status for gate in told} == {"failed"}
 
 
-def test_readings_through_a_dead_link_are_seen(source: FleetSource, made: Record) -> None:
-    through = np.where(np.isnan(made.values), 1.0, made.values)
-    (told,) = gates.link_failures("a", source.plant("a"), replace(made, values=through))
-    assert told.status == "failed"
-    never = replace(made.latent, link_down=np.zeros(len(made.time), dtype=bool))
-    (told,) = gates.link_failures("a", source.plant("a"), replace(made, latent=never))
-    assert told.status == "failed"
+def test_rows_through_a_dead_link_are_seen(source: FleetSource, made: Record) -> None:
+    plant = source.plant("a")
+    link = replace(made.links[0], begin=0.0, end=10.0)
+    (told,) = gates.link_failures("a", plant, replace(made, links=[link]))
+    assert told.status == "failed" and told.value > 0  # type: ignore[operator]
+    (told,) = gates.link_failures("a", plant, replace(made, links=[]))
+    assert told.status == "failed" and "never failed" in told.note
+    (told,) = gates.link_failures("a", plant, replace(made, links=[], lives=[]))
+    assert told.status == "skipped", "one could not expect any"
 
 
 def test_too_few_and_too_uniform_failures_are_seen(source: FleetSource, made: Record) -> None:

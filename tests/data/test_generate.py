@@ -24,6 +24,7 @@ SITES = ("detroit", "turin")
 OPTIONS = [
     "data.days=100", "sites.detroit.machines=5", "sites.turin.machines=6",
     "data.heterogeneity.feature_shift=0.5", "data.step_hours=12", "sites.turin.service_days=40",
+    "sites.turin.scenarios={progressive: 2, sudden: 1, communication: 3}",
 ]  # fmt: skip
 
 
