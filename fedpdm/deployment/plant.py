@@ -21,6 +21,7 @@ from flwr.clientapp import ClientApp
 from omegaconf import DictConfig, OmegaConf
 
 from fedpdm import __version__
+from fedpdm.data import guards
 from fedpdm.deployment.findings import of_plant
 from fedpdm.deployment.letters import (
     ANOTHER_PLANT,
@@ -209,6 +210,7 @@ def describe(experiment: Experiment, name: str) -> Description:
     """
     federation = experiment.federation
     source = federation.source
+    suspicions = guards.check(source, [name], federation.rows, federation.task.reach)
     site = federation.site(name, federation.moments(name).scaler())
     if len(site.train) < 2:
         federation.check([site])  # says why
@@ -222,7 +224,7 @@ def describe(experiment: Experiment, name: str) -> Description:
         time_unit=source.time_unit,
         version=__version__,
         shape=federation.shape(site),
-        warnings=tuple(source.warnings),
+        warnings=(*suspicions, *source.warnings),
     )
 
 
