@@ -8,9 +8,16 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from fedpdm.data.rows import Split
+from fedpdm.evaluation.certainty import certainty
+from fedpdm.evaluation.findings import gain_spread
+from fedpdm.evaluation.outcome import Predictions, gains, score
+from fedpdm.evaluation.trial import Trial
 from fedpdm.experiment import Experiment, plain
+from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.manifest import SCHEMA, versions, write_json
+from fedpdm.tasks import Task
 from fedpdm.tensors import write_bytes
 
 
@@ -70,6 +77,48 @@ def summarise(
         },
         "events": history.events(),
     }  # fmt: skip
+
+
+def put_beside(
+    summary: dict[str, Any], found: Mapping[str, Predictions], sites: list[Site], task: Task
+) -> None:
+    """Put the baselines beside the federation, on the same test windows, in place.
+
+    Args:
+        summary: what ``summarise`` made.
+        found: the baselines' scores.
+        sites: the plants they were tested on.
+        task: what is predicted.
+    """
+    baselines, heldout = summary["test"]["baselines"], {}
+    for name, predictions in found.items():
+        result = score(predictions, sites, task, Split.TEST)
+        baselines[name] = {key: result[key] for key in ("global", "mean_site", "per_site")}
+        if summary["heldout"] is not None:
+            heldout[name] = score(predictions, sites, task, Split.HELDOUT)
+    if summary["heldout"] is not None:
+        summary["heldout"]["baselines"] = heldout
+    alone = baselines.get("alone", {}).get("per_site", {})
+    summary["gain"] = gains(summary["test"]["per_site"], alone, task)
+    summary["test"]["spread"]["gain"] = gain_spread(summary["gain"])
+
+
+def say_how_sure(
+    summary: dict[str, Any],
+    trial: Trial,
+    baselines: Mapping[str, Predictions],
+    experiment: Experiment,
+) -> None:
+    """Add intervals over machines to the results and to the gains, in place."""
+    summary["test"]["bootstrap"] = certainty(
+        trial.predictions,
+        baselines,
+        trial.sites,
+        experiment.task,
+        resamples=experiment.protocol.bootstrap,
+        seed=experiment.seed,
+        shared=experiment.federation.source.shares_machines,
+    )
 
 
 def write_results(

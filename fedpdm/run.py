@@ -13,18 +13,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from fedpdm.bench import bench_of
-from fedpdm.conclusion import summarise, write_results
+from fedpdm.conclusion import put_beside, say_how_sure, summarise, write_results
 from fedpdm.data.normalise import Scaler
-from fedpdm.data.rows import Split
 from fedpdm.data.split_file import SplitFile, split_file
 from fedpdm.engines.choice import Engine, engine_of
 from fedpdm.engines.flower import RUN_ID, SERVER_NODE_ID
 from fedpdm.errors import HistoryError
 from fedpdm.evaluation.beside import BesideTheRun
-from fedpdm.evaluation.certainty import certainty
 from fedpdm.evaluation.controls import gather
-from fedpdm.evaluation.findings import gain_spread
-from fedpdm.evaluation.outcome import Predictions, gains, score
+from fedpdm.evaluation.outcome import Predictions
 from fedpdm.evaluation.trial import Trial, try_model
 from fedpdm.experiment import Experiment, look_at_data, make, plain
 from fedpdm.federation import Site
@@ -45,7 +42,7 @@ from fedpdm.runfolder import (
 )
 from fedpdm.runlock import RunLock
 from fedpdm.server import RoundLoop, make_server_app
-from fedpdm.settling import client_app, settled_engine
+from fedpdm.settling import client_app, round_loop, settled_engine
 from fedpdm.trackers.guard import Guard, build_tracker
 
 
@@ -117,9 +114,11 @@ class Run:
                     with self._timed("baselines"):
                         baselines = gather(beside.scores())
                         summary["baselines_left_out"] = beside.left_out
-                        self._compare(summary, baselines, scaler)
-                with self._timed("evaluation"):
-                    self._say_how_sure(summary, baselines)
+                        sites = self._sites(experiment.compared, scaler)
+                        put_beside(summary, baselines, sites, experiment.task)
+                if self._trial is not None:  # nobody may pool the windows of plants elsewhere
+                    with self._timed("evaluation"):
+                        say_how_sure(summary, self._trial, baselines, experiment)
             self._conclude(summary, history, manifest, shapes, begun)
             guard.end(summary)
         return summary
@@ -176,24 +175,8 @@ class Run:
     # The federation ---------------------------------------------------------------------
 
     def _train(self, history: History, display: Progress) -> Scaler | None:
-        experiment = self.experiment
         found: list[Scaler] = []
-        model = experiment.build_model()
-        loop = RoundLoop(
-            strategy=experiment.strategy,
-            history=history,
-            initial=experiment.initial,
-            trainable=tuple(model.parameter_names),
-            task=experiment.task,
-            rounds=experiment.rounds,
-            seed=experiment.seed,
-            monitor=experiment.monitor,
-            display=display,
-            evaluate_fraction=experiment.evaluate_fraction,
-            federated_scaling=experiment.federated_scaling,
-            round_timeout=experiment.round_timeout,
-            on_scaler=found.append,
-        )
+        loop = round_loop(self.experiment, history, display, found.append)
         self._rounds(loop)
         scaler = found[0] if found else None
         self._write_scalers(scaler)
@@ -258,41 +241,6 @@ class Run:
             model.module, sites, experiment.federation, experiment.device, experiment.protocol
         )
         return {**self._trial.parts, "threshold": self._trial.threshold, "card": self._trial.card}
-
-    def _compare(
-        self, summary: dict[str, Any], found: dict[str, Predictions], scaler: Scaler | None
-    ) -> None:
-        """Put the baselines beside the federation, on the same test windows."""
-        experiment, task = self.experiment, self.experiment.task
-        sites = self._sites(experiment.compared, scaler)
-        baselines = summary["test"]["baselines"]
-        heldout = {}
-        for name, predictions in found.items():
-            result = score(predictions, sites, task, Split.TEST)
-            baselines[name] = {key: result[key] for key in ("global", "mean_site", "per_site")}
-            if summary["heldout"] is not None:
-                heldout[name] = score(predictions, sites, task, Split.HELDOUT)
-        if summary["heldout"] is not None:
-            summary["heldout"]["baselines"] = heldout
-        summary["gain"] = gains(
-            summary["test"]["per_site"], baselines.get("alone", {}).get("per_site", {}), task
-        )
-        summary["test"]["spread"]["gain"] = gain_spread(summary["gain"])
-
-    def _say_how_sure(self, summary: dict[str, Any], baselines: dict[str, Predictions]) -> None:
-        """Add intervals over machines; nobody may pool the windows of plants elsewhere."""
-        if self._trial is None:
-            return
-        experiment = self.experiment
-        summary["test"]["bootstrap"] = certainty(
-            self._trial.predictions,
-            baselines,
-            self._trial.sites,
-            experiment.task,
-            resamples=experiment.protocol.bootstrap,
-            seed=experiment.seed,
-            shared=experiment.federation.source.shares_machines,
-        )
 
     def _conclude(
         self,

@@ -1,19 +1,24 @@
-"""How a run's plants are run: their Flower app, and the engine that fits the work."""
+"""How a run's plants are run: their Flower app, the rounds, and the engine that fits the work."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from fedpdm.client import PlantApp, make_client_app
+from fedpdm.data.normalise import Scaler
 from fedpdm.engines.auto import Workload
 from fedpdm.engines.choice import Engine, settle_engine
 from fedpdm.engines.machine import cores
 from fedpdm.experiment import Experiment
 from fedpdm.faults import fault_mod
+from fedpdm.history import History
+from fedpdm.progress import Progress
 from fedpdm.sampling import sample_size
+from fedpdm.server import RoundLoop
 from fedpdm.training import tensors
 
 
@@ -27,6 +32,30 @@ def client_app(experiment: Experiment) -> PlantApp:
         seed=experiment.seed,
         device=experiment.device,
         train_mods=[fault_mod(faults, experiment.seed)] if faults else [],
+    )
+
+
+def round_loop(
+    experiment: Experiment,
+    history: History,
+    display: Progress,
+    on_scaler: Callable[[Scaler], None],
+) -> RoundLoop:
+    """Return the rounds of an experiment; ``on_scaler`` is told of the shared scaler."""
+    return RoundLoop(
+        strategy=experiment.strategy,
+        history=history,
+        initial=experiment.initial,
+        trainable=tuple(experiment.build_model().parameter_names),
+        task=experiment.task,
+        rounds=experiment.rounds,
+        seed=experiment.seed,
+        monitor=experiment.monitor,
+        display=display,
+        evaluate_fraction=experiment.evaluate_fraction,
+        federated_scaling=experiment.federated_scaling,
+        round_timeout=experiment.round_timeout,
+        on_scaler=on_scaler,
     )
 
 
