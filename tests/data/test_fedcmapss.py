@@ -20,9 +20,12 @@ from fedpdm.run import Run
 pytestmark = pytest.mark.usefixtures("data_folder")
 
 
+BENCHMARK = ["data.window=30", "data.stride=1", "data.pad=short", "data.features=informative"]
+
+
 @cache
 def federation(task: str, seed: int = 0) -> Federation:
-    cfg = compose([f"experiment=fedcmapss_{task}", f"seed={seed}"])
+    cfg = compose([f"experiment=fedcmapss_{task}", f"seed={seed}", *BENCHMARK])
     made = make(cfg.task, "task")
     return Federation(build_source(cfg, made, seed), made)
 
@@ -141,7 +144,8 @@ def test_e_pairs_engines_and_spares_fifteen_to_validate_on() -> None:
 def test_e_runs_although_most_plants_have_nothing_to_validate_on(tmp_path: Path) -> None:
     cfg = compose([
         "experiment=fedcmapss_e", "seed=0", "rounds=1", "training.local_epochs=1", "model=lstm",
-        "partition.sites=96", "data.stride=20", "baselines.max_plants=0", "engine=serial",
+        *BENCHMARK, "strategy=fedavg", "partition.sites=96", "data.stride=20",
+        "baselines.max_plants=0", "engine=serial",
     ])  # fmt: skip
     task = make(cfg.task, "task")
     from fedpdm.experiment import build
@@ -161,7 +165,7 @@ def test_e_runs_although_most_plants_have_nothing_to_validate_on(tmp_path: Path)
 
 
 def test_padding_all_training_rows_changes_training_windows_only() -> None:
-    cfg = compose(["experiment=fedcmapss_d", "data.pad=all"])
+    cfg = compose(["experiment=fedcmapss_d", *BENCHMARK, "data.pad=all"])
     task = make(cfg.task, "task")
     source = build_source(cfg, task, 0)
     assert isinstance(source, CmapssSource) and source.test_truncated and source.pad_training
