@@ -19,7 +19,7 @@ from fedpdm.data.checks import require_positive
 from fedpdm.data.fleet_adapt import adapt
 from fedpdm.data.fleet_assets import NAMES
 from fedpdm.data.fleet_dials import HETEROGENEITY, dials
-from fedpdm.data.fleet_files import FleetFolder
+from fedpdm.data.fleet_folder import FleetFolder
 from fedpdm.data.fleet_log import Log, outcomes
 from fedpdm.data.fleet_loss import Loss
 from fedpdm.data.fleet_plant import SCENARIOS, Plant, number, plant_settings, weights

@@ -22,7 +22,8 @@ import numpy as np
 from fedpdm.data import gates
 from fedpdm.data.checks import sha256_of
 from fedpdm.data.fleet import FleetSource
-from fedpdm.data.fleet_files import FORMAT, SUMMARY, FleetFolder, write_plant
+from fedpdm.data.fleet_files import write_plant
+from fedpdm.data.fleet_folder import FORMAT, SUMMARY, FleetFolder
 from fedpdm.data.fleet_record import Record
 from fedpdm.data.fleet_summary import counts, near, share
 from fedpdm.data.gates_scenarios import scenario_recall
