@@ -61,7 +61,7 @@ def round_scalars(record: Record) -> dict[str, float]:
     return _numbers(found)
 
 
-def test_scalars(summary: Record) -> dict[str, float]:
+def result_scalars(summary: Record) -> dict[str, float]:
     """Return the test scores of a summary as scalars by name."""
     test = summary.get("test") or {}
     found = {f"test/{name}": value for name, value in (test.get("global") or {}).items()}

@@ -14,7 +14,7 @@ from fedpdm.errors import HistoryError
 from fedpdm.experiment import make
 from fedpdm.history import History
 from fedpdm.manifest import read_json, write_json
-from fedpdm.trackers import Record, Tracker, round_scalars, test_scalars
+from fedpdm.trackers import Record, Tracker, result_scalars, round_scalars
 
 STATE = "tracker.json"
 PATIENCE = 60.0
@@ -72,7 +72,7 @@ class Guard:
 
         def finish() -> None:
             self._send()
-            tracker.end(test_scalars(summary), summary)
+            tracker.end(result_scalars(summary), summary)
             self._store()
 
         if not self._attempt(finish):
