@@ -74,7 +74,7 @@ def curves(family: Family, key: str) -> str | None:
     quiet = [s for s in family.standings if s not in drawn and len(s.curve) > 1]
     if not drawn:
         return None
-    figure, axes = figure_of(250, left=56)
+    figure, axes = figure_of(250, left=66)
     for standing in quiet:
         axes.plot(*zip(*standing.curve, strict=True), color=COLOUR["quiet"], lw=0.9, alpha=0.5)
     for index, standing in enumerate(drawn):
@@ -104,10 +104,10 @@ def _height(rows: int) -> int:
 
 
 def _room(names: Sequence[str]) -> int:
-    return 18 + round(6.4 * max((len(_short(name)) for name in names), default=0))
+    return 20 + round(7.2 * max((len(_short(name)) for name in names), default=0))
 
 
-def _short(name: str, most: int = 30) -> str:
+def _short(name: str, most: int = 26) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

@@ -29,7 +29,7 @@ _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
     "svg.hashsalt": "fedpdm",  # the same run gives the same file
     "text.parse_math": False,  # a plant may be called a$b
-    "font.size": 11.5,
+    "font.size": 13,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
@@ -51,7 +51,7 @@ _STYLE: Any = {
 
 
 def figure_of(
-    height: int, left: int = 58, right: int = 14, top: int = 16, bottom: int = 42
+    height: int, left: int = 64, right: int = 14, top: int = 16, bottom: int = 46
 ) -> tuple[Figure, Axes]:
     """Return a figure ``WIDTH`` by ``height`` SVG units with one axes and these margins."""
     import matplotlib

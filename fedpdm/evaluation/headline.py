@@ -113,7 +113,7 @@ def certainty(table: Standings) -> str | None:
         ]
         said = f"This is sure: {' and '.join(parts)}"
         if len(better) == len(judged) or len(worse) == len(judged):
-            said = f"This is sure at {_where(better or worse, judged)}"
+            said = f"This is sure at {_where(better or worse, judged)} (95 % intervals)"
         if open_:
             said += f"; at {_where(open_, judged)} it could be chance"
     unknown = sum(row.gain is not None for row in table.rows) - len(judged)

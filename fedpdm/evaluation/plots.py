@@ -27,7 +27,7 @@ def plants(table: Standings) -> str:
     rows = [row for row in table.rows if any(v is not None for v in row.values.values())]
     pitch = 44 if len(rows) <= LABELLED else 28
     height = 52 + pitch * max(len(rows), 2)
-    figure, axes = figure_of(height, left=_room([row.name for row in rows]), bottom=42, top=6)
+    figure, axes = figure_of(height, left=_room([row.name for row in rows]), top=6)
     for y, row in enumerate(reversed(rows)):
         alone, federated = row.values.get("alone"), row.values.get("federated")
         if alone is not None and federated is not None:
@@ -92,7 +92,7 @@ def spread(table: Standings) -> str:
     import numpy as np
 
     names = [n for n in table.columns if any(row.values[n] is not None for row in table.rows)]
-    figure, axes = figure_of(250, left=78)
+    figure, axes = figure_of(250, left=86)
     for y, name in enumerate(reversed(names)):
         values = [v for row in table.rows if (v := row.values[name]) is not None]
         low, first, middle, third, high = np.percentile(values, (5, 25, 50, 75, 95))
@@ -136,4 +136,4 @@ def _short(name: str, most: int = 18) -> str:
 
 
 def _room(names: Sequence[str]) -> int:
-    return 18 + round(6.6 * max((len(_short(name)) for name in names), default=0))
+    return 20 + round(7.4 * max((len(_short(name)) for name in names), default=0))

@@ -20,7 +20,7 @@ def reliability(curves: Mapping[str, Sequence[Record]], names: Mapping[str, str]
         curves: by risk, points with ``score``, ``share`` and ``n``.
         names: by risk, the name of its colour.
     """
-    figure, axes = figure_of(300, left=52)
+    figure, axes = figure_of(310, left=68)
     axes.plot([0, 1], [0, 1], color=COLOUR["quiet"], lw=1.2, ls=(0, (4, 3)))
     most = max((p["n"] for points in curves.values() for p in points), default=1.0)
     reach = 0.0
@@ -57,9 +57,9 @@ def alarm_plots(
     drawn = []
     for key, label, title in (
         ("event_recall", "failures warned of", "Share of failures warned of"),
-        ("median_lead", f"median lead time, {unit}", "Time to act"),
+        ("median_lead", f"lead time, {unit}", "Time to act"),
     ):
-        figure, axes = figure_of(230, left=52)
+        figure, axes = figure_of(240, left=68)
         points = [
             (p["false_per_period"], p[key])
             for p in curve
@@ -91,7 +91,7 @@ def coverage(rows: Sequence[tuple[str, Record]], level: float) -> str:
     rows = [(name, r) for name, r in reversed(rows) if r.get("coverage") is not None]
     longest = max((len(name) for name, _ in rows), default=0)
     figure, axes = figure_of(
-        58 + 24 * max(len(rows), 2), left=18 + round(6.6 * min(longest, 18)), top=6
+        58 + 24 * max(len(rows), 2), left=20 + round(7.4 * min(longest, 18)), top=6
     )
     for y, (_, row) in enumerate(rows):
         ends = row.get("coverage_interval")

@@ -68,6 +68,15 @@ def findings(summary: Record, table: Standings) -> list[str]:
             f"On average over the plants {m.label} gains {number(mean.gain, m.digits, sign=True)}; "
             f"with other machines it would lie between {low} and {high} in 95 of 100 cases."
         )
+    every = table.together
+    if many and mean.sure and every.sure is False:
+        result.append(
+            f"Over all test data in one list the gain is {number(every.gain, m.digits, sign=True)} "
+            "and could be chance: a risk at one plant does not mean the same as at another."
+            if m.name.startswith(("average", "roc"))
+            else f"Over all test data in one list the gain is "
+            f"{number(every.gain, m.digits, sign=True)} and could be chance."
+        )
     beaten = [r.name for r in table.rows if r.beats("federated", "trivial") is False]
     if beaten:
         result.append(

@@ -41,6 +41,9 @@ def calibration_section(summary: Record) -> dict[str, Any]:
         "legend": [(_named(key, unit), colours[key]) for key in curves] if len(curves) > 1 else [],
         "each": each,
         "quality": _quality(found, unit),
+        "heads": ["Brier, before", "after", "ECE, before", "after"]
+        if found.get("fitted")
+        else ["Brier score", "Calibration error (ECE)"],
         "bins": [
             (
                 _named(key, unit),
@@ -72,17 +75,16 @@ def _how(found: Record) -> str:
 
 
 def _quality(found: Record, unit: str) -> list[list[str]]:
-    """Return rows: which risk, Brier score before and after, calibration error before and after."""
+    """Return rows: which risk, Brier score and calibration error, before and after if fitted."""
     rows = []
+    fitted = bool(found.get("fitted"))
     for key, after in (found.get("after") or {}).items():
         before = (found.get("before") or {}).get(key) or {}
-        fitted = bool(found.get("fitted"))
+        pairs = (before, after) if fitted else (after,)
         rows.append([
             _named(key, unit),
-            number(before.get("brier"), 4),
-            number(after.get("brier"), 4) if fitted else MISSING,
-            percent(before.get("ece")),
-            percent(after.get("ece")) if fitted else MISSING,
+            *(number(part.get("brier"), 4) for part in pairs),
+            *(percent(part.get("ece")) for part in pairs),
         ])  # fmt: skip
     return rows
 
@@ -149,7 +151,7 @@ def _said(found: Record, unit: str) -> str:
             "as promised" if ends[0] <= level <= ends[1]
             else "more often than promised" if share > level else "less often than promised"
         )  # fmt: skip
-        text += f" ({percent(ends[0], 0)} to {percent(ends[1], 0)} by the luck of the test): "
+        text += f" ({percent(ends[0])} to {percent(ends[1])} by the luck of the test): "
         text += verdict
     text += f". It is {number(found.get('width'), 1)} {unit} wide on average."
     if found.get("reason"):

@@ -35,7 +35,7 @@ def rounds(
         (chosen.name, lambda r, s: _of_site(r, s, "validation", chosen.name)),
         ("train_loss", lambda r, s: _of_site(r, s, "train_loss")),
     ):
-        figure, axes = figure_of(250, left=52)
+        figure, axes = figure_of(250, left=62)
         kept = [r for r in records if not r.get("undone")]
         _lines(axes, kept, sites, value_of)
         if name == "train_loss":
@@ -57,7 +57,7 @@ def rounds(
 
 def traffic(records: Sequence[Record]) -> str:
     """Return the bytes up and down in every round, undone rounds included."""
-    figure, axes = figure_of(200, left=52)
+    figure, axes = figure_of(200, left=62)
     x = range(1, len(records) + 1)
     up = [(r.get("bytes_up") or 0) / 1e6 for r in records]
     down = [(r.get("bytes_down") or 0) / 1e6 for r in records]
