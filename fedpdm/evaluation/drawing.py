@@ -56,12 +56,14 @@ def figure_of(
     """Return a figure ``WIDTH`` by ``height`` SVG units with one axes and these margins."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH / 72, height / 72))
         axes = figure.add_axes(
             (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (top + bottom) / height)
         )
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))  # long numbers must not touch
     return figure, axes
 
 

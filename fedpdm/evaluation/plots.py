@@ -67,7 +67,7 @@ def confidence(table: Standings) -> str:
     axes.set_ylim(-0.7, max(len(rows), 2) - 0.3)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"gain in {table.metric.short}; right of 0 the shared model is better")
+    axes.set_xlabel(f"gain in {table.metric.short} (right of 0: better)")
     return svg_of(figure, "confidence", "Gain of each plant with its 95 % interval")
 
 

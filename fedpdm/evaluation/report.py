@@ -43,7 +43,10 @@ def write_report(
         manifest: the content of manifest.json; shown as it is.
         data_shape: per plant, as ``Federation.shape`` returns it.
     """
-    text = render({"run": folder.resolve().name, **summary}, rounds, manifest, data_shape)
+    where = folder.resolve()
+    # The runs of a multirun are 0, 1, 2…: their folder's name says more.
+    name = f"{where.parent.name}/{where.name}" if where.name.isdigit() else where.name
+    text = render({"run": name, **summary}, rounds, manifest, data_shape)
     return write_page(folder / "report.html", text)
 
 

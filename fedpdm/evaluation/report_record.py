@@ -163,12 +163,17 @@ def again(summary: Record, manifest: Record) -> dict[str, Any]:
                 ("Seed", summary.get("seed")),
                 ("Data, SHA-256", data.get("sha256")),
                 ("Split, SHA-256", data.get("split_sha256")),
-                ("Git commit", manifest.get("git_commit")),
+                ("Git commit", _commit(manifest)),
                 ("Versions", versions or None),
             )
             if value is not None
         ],
     }
+
+
+def _commit(manifest: Record) -> str | None:
+    commit = manifest.get("git_commit")
+    return f"{commit[:-1]}, with changes since" if str(commit).endswith("+") else commit
 
 
 def flat(tree: Any, prefix: str = "") -> list[tuple[str, str]]:
