@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -262,10 +263,15 @@ def _suggest(name: str, names: list[str]) -> str:
 
 def help_text(arguments: Sequence[str] = ()) -> str:
     """Return the help of ``python -m fedpdm.simulate``, with every option that exists."""
+    ordered = sorted(groups(), key=lambda g: HELP_ORDER.index(g) if g in HELP_ORDER else 99)
     listed = "\n".join(
-        f"  {group:<10} {'  '.join(options(group, arguments)) or '(yours, with --config-dir)'}"
-        for group in sorted(groups(), key=lambda g: HELP_ORDER.index(g) if g in HELP_ORDER else 99)
-    )
+        textwrap.fill(
+            "  ".join(options(group, arguments)) or "(yours, with --config-dir)",
+            width=100, initial_indent=f"  {group:<10} ", subsequent_indent=" " * 13,
+            break_on_hyphens=False, break_long_words=False,
+        )
+        for group in ordered
+    )  # fmt: skip
     return HELP.format(options=listed)
 
 
@@ -296,11 +302,13 @@ Change (KEY=VALUE):
   hydra.run.dir=my/run             where to write
 
 Continue:   python -m fedpdm.simulate resume=runs/2026-01-31_12-00-00-ab12cd
-Sweep:      python -m fedpdm.simulate -m strategy=fedavg,fedprox site=detroit,houston
+Sweep:      python -m fedpdm.simulate -m strategy=fedavg,fedprox seed=0,1,2,3,4,5
+            compared at its end; hydra.sweep.dir=FOLDER again continues a stopped one
 Federations python -m fedpdm.simulate -m 'site=[detroit],[houston],[detroit,houston]'
 Look:       python -m fedpdm.simulate --cfg job        (the composed config)
 Your own:   python -m fedpdm.simulate --config-dir my_conf strategy=mine
 
 After it:   python -m fedpdm.history list RUN · show RUN ROUND · rollback RUN ROUND
             python -m fedpdm.predict RUN plant.csv
+            python -m fedpdm.compare RUN RUN …
 """
