@@ -58,6 +58,8 @@ class Experiment:
     evaluate_fraction: float
     baseline_plants: int
     baseline_processes: int
+    baseline_settings: TrainingSettings
+    baseline_rounds: int
     controls: tuple[str, ...]
     rocket: RocketSettings
     round_timeout: float | None
@@ -128,6 +130,8 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
     rounds = whole(cfg, "rounds", 1)
     settings = build_settings(cfg)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
+    if (check := getattr(strategy, "check_training", None)) is not None:
+        check(settings)
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
     take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
@@ -161,6 +165,10 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         evaluate_fraction=share(cfg, "evaluate.fraction"),
         baseline_plants=whole(cfg, "baselines.max_plants", 0),
         baseline_processes=whole(cfg, "baselines.processes", 0),
+        baseline_settings=build_settings(cfg, "baselines.training"),
+        baseline_rounds=rounds
+        if cfg.baselines.rounds is None
+        else whole(cfg, "baselines.rounds", 1),
         controls=build_controls(cfg),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
@@ -295,22 +303,33 @@ def build_rocket(cfg: DictConfig) -> RocketSettings:
     )
 
 
-def build_settings(cfg: DictConfig) -> TrainingSettings:
+def build_settings(cfg: DictConfig, instead: str | None = None) -> TrainingSettings:
     """Make the settings of local training.
 
+    Args:
+        cfg: a composed config.
+        instead: a block of settings that take the place of those of ``training``.
+
     Raises:
-        ConfigError: a value is of the wrong kind; names ``training.KEY``.
+        ConfigError: a value is of the wrong kind or unknown; names its key.
     """
     training = block(cfg, "training")
     training.pop("resample", None)  # of the data, not of the loop
+    names = dict.fromkeys(training, "training")
+    if instead is not None:
+        other = block(cfg, instead)
+        if unknown := sorted(set(other) - set(training)):
+            raise ConfigError(f"{instead}.{unknown[0]} is unknown; there are {sorted(training)}")
+        training |= other
+        names |= dict.fromkeys(other, instead)
     for name in ("local_epochs", "batch_size", "step_size"):
-        whole(cfg, f"training.{name}", 1)
+        whole(cfg, f"{names[name]}.{name}", 1)
     for name in ("learning_rate", "gamma"):
-        positive(cfg, f"training.{name}")
+        positive(cfg, f"{names[name]}.{name}")
     for name in ("weight_decay", "clip_norm"):
         value = training.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise ConfigError(f"training.{name}={value} must be a number")
+            raise ConfigError(f"{names[name]}.{name}={value} must be a number")
     return TrainingSettings(**training)
 
 

@@ -2,7 +2,8 @@
 
 Networks get the federation's architecture, initial weights, number of epochs and
 selection rule (the best of ``rounds`` looks at the validation metric), but one optimizer
-for the whole run, as somebody who trains alone would have.
+for the whole run, as somebody who trains alone would have. Where the federation's steps make
+sense in a federation only (``strategy=fedsgd``), ``baselines.training`` gives them others.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ class Bench:
         federation: the plants' data.
         names: plants that are tested.
         build_model: makes the federation's initial model.
-        settings: the federation's local training.
-        rounds: its rounds.
-        seed: its seed.
+        settings: how networks train: the federation's local training, unless
+            ``baselines.training`` says otherwise.
+        rounds: how often they look at their validation data, after ``local_epochs`` each.
+        seed: the run's seed.
         scaler: its shared scaler; None where each plant scales by itself.
         pool: plants whose rows are pooled for training.
         device: where to compute.
