@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 from torch import Tensor
 
-from fedpdm.aggregation import not_finite
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
 from fedpdm.engines.flower import content_of
@@ -39,18 +37,8 @@ from fedpdm.messages import (
     to_tensors,
 )
 from fedpdm.models import ModelWrapper
-from fedpdm.strategies import gradient_terms
-from fedpdm.strategies.halves import ClientHalf, Outcome, Work
-from fedpdm.strategies.memory import recall, remember
-from fedpdm.training import (
-    GradientTerm,
-    Memory,
-    PlantTerm,
-    TrainingSettings,
-    fit,
-    outputs,
-    tensors,
-)
+from fedpdm.strategies.plant_side import PlantSide, Terms, halves_of
+from fedpdm.training import TrainingSettings, fit, outputs, tensors
 
 Key = tuple[str | int, ...]
 
@@ -60,7 +48,7 @@ class Order(TypedDict):
 
     epochs: int
     first_epoch: int
-    terms: list[GradientTerm | PlantTerm]
+    terms: Terms
 
 
 class Trainer(Protocol):
@@ -89,7 +77,7 @@ class Plant:
         self._model: ModelWrapper | None = None
         self._buffer_names: tuple[str, ...] = ()
         self._received: tuple[Any, dict[str, Tensor]] = (None, {})
-        self._sent: dict[str, tuple[Any, list[Tensor]]] = {}
+        self._side: PlantSide | None = None
         self._scaler: tuple[Any, Scaler | None] = (None, None)
         # As long as the federation keeps the plant, its tensors stay on the device.
         self._tensors: WeakKeyDictionary[Site, dict[Split, tuple[Tensor, Tensor]]] = (
@@ -109,6 +97,15 @@ class Plant:
             self._model.module.to(self.device)
             self._buffer_names = self._model.buffer_names
         return self._model
+
+    @property
+    def side(self) -> PlantSide:
+        """The strategy's half that works here."""
+        if self._side is None:
+            named = self.model.module.named_parameters()
+            names = [name for name, parameter in named if parameter.requires_grad]
+            self._side = PlantSide(self.settings, names, self.device)
+        return self._side
 
     def name(self, context: Context) -> str:
         """Return which plant this is; Flower's simulation runtime only numbers them."""
@@ -166,14 +163,16 @@ class Plant:
             loss = fit(
                 self.model.module, x, y, task.loss, self.settings, seed=self.seed,
                 key=self.key(site.name, config), epochs=order["epochs"],
-                first_epoch=order["first_epoch"], terms=self._own_terms(order, message, context),
+                first_epoch=order["first_epoch"],
+                terms=self.side.bound(order["terms"], weights, message.content, context.state),
             )  # fmt: skip
             trained = self.model.snapshot(), loss
         arrays, report["train_loss"] = trained
         buffers = {name: arrays.pop(name) for name in self._buffer_names}
         records: dict[str, Arrays] = {}
+        rates = self.settings.rates(len(site.train), order["epochs"], order["first_epoch"])
         for half in halves_of(order["terms"]):
-            outcome = self._finish(half, arrays, len(site.train), order, message, context)
+            outcome = self.side.finish(half, arrays, rates, message.content, context.state)
             records |= outcome.records
             report |= outcome.metrics
         reply = content_of(
@@ -183,42 +182,6 @@ class Plant:
             if beside:
                 reply[name] = to_record(beside)
         return Message(reply, reply_to=message)
-
-    def _own_terms(self, order: Order, message: Message, context: Context) -> list[GradientTerm]:
-        """Return the terms of a round as they are for this plant."""
-        memory = self.memory(order["terms"], message, context)
-        weights = self.received(message)
-        received = [weights[name] for name in self.trainable]
-        made = [
-            term.term(received, memory[term.key]) if isinstance(term, PlantTerm) else term
-            for term in order["terms"]
-        ]
-        return [term for term in made if term is not None]
-
-    def _finish(
-        self,
-        half: ClientHalf,
-        trained: Arrays,
-        rows: int,
-        order: Order,
-        message: Message,
-        context: Context,
-    ) -> Outcome:
-        """Return what a strategy's half makes of a round, and remember what it says."""
-        received = arrays_in(message.content, ARRAYS)
-        work = Work(
-            received=received,
-            trained=trained,
-            memory=recall(context.state, half.key, half.groups, received),
-            sent={name: arrays_in(message.content, name) for name in half.reads},
-            rates=self.settings.rates(rows, order["epochs"], order["first_epoch"]),
-        )
-        with np.errstate(all="ignore"):  # weights may have gone astray; the server says so
-            outcome = half.finish(work)
-        # The server refuses such an update; remembered, it would spoil every later one.
-        if all(not_finite(arrays) is None for arrays in (trained, *outcome.memory.values())):
-            remember(context.state, half.key, outcome.memory)
-        return outcome
 
     def key(self, site: str, config: Mapping[str, Any]) -> Key:
         """Return what a plant's shuffling and dropout are drawn for in this round."""
@@ -231,46 +194,11 @@ class Plant:
             ConfigError: the strategy's formulas do not describe these settings.
         """
         epochs, config = self.settings.local_epochs, config_in(message.content)
-        terms = gradient_terms(config)
-        for half in halves_of(terms):
-            half.check(self.settings)
-            half.sent = {name: self._sent_tensors(name, message) for name in half.reads}
         return {
             "epochs": epochs,
             "first_epoch": (int(config["server-round"]) - 1) * epochs,
-            "terms": terms,
+            "terms": self.side.terms(message.content),
         }
-
-    @property
-    def trainable(self) -> list[str]:
-        """Names of the parameters that have a gradient, in the order of ``fit``."""
-        return [n for n, p in self.model.module.named_parameters() if p.requires_grad]
-
-    def _sent_tensors(self, name: str, message: Message) -> list[Tensor]:
-        """Return a record that came beside the parameters, decoded once for all plants."""
-        record = message.content[name]
-        if name not in self._sent or self._sent[name][0] is not record:
-            found = to_tensors(arrays_in(message.content, name))
-            made = [found[parameter].to(self.device) for parameter in self.trainable]
-            self._sent[name] = (record, made)
-        return self._sent[name][1]
-
-    def memory(
-        self, terms: Sequence[GradientTerm | PlantTerm], message: Message, context: Context
-    ) -> dict[str, Memory]:
-        """Return what a plant remembers for each term that asks for it, on the device."""
-        like, names = arrays_in(message.content, ARRAYS), self.trainable
-        memories: dict[str, Memory] = {}
-        for half in halves_of(terms):
-            groups = recall(context.state, half.key, half.groups, like)
-            memories[half.key] = {
-                group: [
-                    torch.from_numpy(np.array(arrays[name], copy=True)).to(self.device)
-                    for name in names
-                ]
-                for group, arrays in groups.items()
-            }
-        return memories
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Reply with the loss and the metrics on the plant's validation windows."""
@@ -291,11 +219,6 @@ class Plant:
         """Reply with counts, sums and sums of squares of the training rows."""
         sums = self.federation.moments(self.name(context))
         return Message(RecordDict({MOMENTS: moments_record(sums)}), reply_to=message)
-
-
-def halves_of(terms: Sequence[GradientTerm | PlantTerm]) -> list[ClientHalf]:
-    """Return those of the terms that are the client half of a strategy."""
-    return [term for term in terms if isinstance(term, ClientHalf)]
 
 
 class PlantApp(ClientApp):

@@ -41,7 +41,7 @@ from fedpdm.outcomes import as_accepted, best_round, describe, judged_loss, outl
 from fedpdm.roster import LocalRoster, Roster
 from fedpdm.sampling import seeded_sample, take_over_sampling
 from fedpdm.strategies.halves import ServerHalf
-from fedpdm.strategies.memory import forget
+from fedpdm.strategies.memory import unlearn
 from fedpdm.strategies.state import capture, restore
 from fedpdm.tasks import Task
 
@@ -199,12 +199,15 @@ class RoundLoop:
             self._buffers,
         )  # fmt: skip
         intake = Intake(self._arrays, self._buffers, note, adds_up(self.strategy))
-        states = dict(grid.states) if isinstance(grid := self._exchange.grid, KeepsStates) else {}
+        states = self._states()
+        before = dict(states)
         self._exchange.hear(asked, note, intake.take)
         if intake.answers == 0:
             reasons = "; ".join(event["message"] for event in events)
             raise SiteError(f"round {number}: every plant failed ({reasons})")
-        self._unlearn({*sampled} - {update.site for update in intake.updates}, states)
+        # The server's half knows nothing of them, and the two must agree. Supernodes keep their
+        # states to themselves; there such a plant is ahead by one round.
+        unlearn(states, before, {*sampled} - {update.site for update in intake.updates})
         arrays = self._aggregate(number, intake, len(sampled), note)
         buffers = intake.buffers() or self._buffers
 
@@ -250,21 +253,6 @@ class RoundLoop:
             note("warning", f"no new model in round {number}: the last one stays")
             return self._arrays
         return {name: new[name].astype(old.dtype) for name, old in self._arrays.items()}
-
-    def _unlearn(self, sites: Iterable[str], before: Mapping[str, RecordDict]) -> None:
-        """Let plants whose update does not count forget what a strategy made of the round.
-
-        The server's half knows nothing of it, and the two must agree. Supernodes keep their
-        states to themselves; there such a plant is ahead by one round.
-        """
-        if not isinstance(grid := self._exchange.grid, KeepsStates):
-            return
-        for site in sites:
-            if (state := grid.states.get(site)) is not before.get(site):
-                assert state is not None
-                forget(state, before.get(site))
-                if not len(state) and site not in before:
-                    del grid.states[site]
 
     def _combine(
         self, number: int, replies: list[Message], asked: int, note: Note
@@ -334,16 +322,19 @@ class RoundLoop:
         )
 
     def _commit(self, record: RoundRecord) -> None:
-        states = grid.states if isinstance(grid := self._exchange.grid, KeepsStates) else {}
         self.history.commit(
             record,
             {**self._arrays, **self._buffers},
             capture(self.strategy),
-            {site: pack_state(state) for site, state in states.items()},
+            {site: pack_state(state) for site, state in self._states().items()},
         )
         self._head = record
         self._finished.append(record)
         self._protect_best()
+
+    def _states(self) -> dict[str, RecordDict]:
+        """Return the plants' states themselves, where an engine in one box keeps them."""
+        return grid.states if isinstance(grid := self._exchange.grid, KeepsStates) else {}
 
     def _protect_best(self) -> None:
         """Keep the best round's weights, whatever ``history.keep`` says."""

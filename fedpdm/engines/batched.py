@@ -105,7 +105,7 @@ class BatchedGrid(LocalGrid):
                 x, y = plant.tensors(site, Split.TRAIN)
             except Exception:
                 continue  # its own answer will say what is wrong with it
-            memory = plant.memory(order["terms"], message, context)
+            memory = plant.side.memory(order["terms"], message.content, context.state)
             plants.append(PlantData(site.name, plant.key(site.name, config), x, y, memory))
         if not plants:
             return

@@ -6,7 +6,7 @@ state. Engines in one box keep it in the history; a supernode keeps its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -42,6 +42,25 @@ def forget(state: RecordDict, before: RecordDict | None) -> None:
     for name, record in () if before is None else before.items():
         if name.startswith(PREFIX):
             state[name] = record
+
+
+def unlearn(
+    states: dict[str, RecordDict], before: Mapping[str, RecordDict], sites: Iterable[str]
+) -> None:
+    """Let plants forget what a strategy made of a round.
+
+    Args:
+        states: by plant; changed in place. A state that was nothing else is taken out.
+        before: the same before the round.
+        sites: whose update did not count.
+    """
+    for site in sites:
+        state = states.get(site)
+        if state is None or state is before.get(site):
+            continue
+        forget(state, before.get(site))
+        if not len(state) and site not in before:
+            del states[site]
 
 
 # Plants whose state nobody else can take back ---------------------------------------------

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedpdm import server
 from fedpdm.aggregation import Sums
 from fedpdm.engines.batched import BatchedGrid, obstacle
 from fedpdm.engines.flower import pack_state
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.messages import Arrays
 from fedpdm.models import MonitorSettings
-from fedpdm.server import RoundLoop
 from fedpdm.strategies import terms
 from fedpdm.strategies.halves import ClientHalf, Outcome, ServerHalf, Work, client_half
 from fedpdm.training import GradientTerm, Memory
@@ -123,7 +123,7 @@ def test_a_plant_that_goes_astray_does_not_remember_nan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As under a supernode, where the server cannot take back what a plant remembers.
-    monkeypatch.setattr(RoundLoop, "_unlearn", lambda *_: None)
+    monkeypatch.setattr(server, "unlearn", lambda *_: None)
     wild = {**vars(SGD), "learning_rate": 1e35, "clip_norm": None}
     run = federate(tmp_path, "feddyn", sites=2, rounds=1, settings=type(SGD)(**wild))
     refused = [event["site"] for event in run.screen.events if event["kind"] == "refused"]
