@@ -91,6 +91,7 @@ def certainty(table: Standings) -> str | None:
     leaves 0 out.
     """
     judged = [row for row in table.rows if row.sure is not None]
+    count = len(table.rows)
     if len(table.rows) < 2 or not any(row.gain is not None for row in table.rows):
         return None
     if not judged:
@@ -107,22 +108,24 @@ def certainty(table: Standings) -> str | None:
                 f"at {judged[0].name}")  # fmt: skip
     else:
         parts = [
-            f"{word} at {_where(rows, judged)}"
+            f"{word} at {_where(rows, judged, count)}"
             for word, rows in (("better", better), ("worse", worse))
             if rows
         ]
         said = f"This is sure: {' and '.join(parts)}"
         if len(better) == len(judged) or len(worse) == len(judged):
-            said = f"This is sure at {_where(better or worse, judged)} (95 % intervals)"
+            said = f"This is sure at {_where(better or worse, judged, count)} (95 % intervals)"
         if open_:
-            said += f"; at {_where(open_, judged)} it could be chance"
+            said += f"; at {_where(open_, judged, count)} it could be chance"
     unknown = sum(row.gain is not None for row in table.rows) - len(judged)
     return said + (f"; {counted(unknown, 'plant')} cannot be judged." if unknown else ".")
 
 
-def _where(rows: list[Row], judged: list[Row]) -> str:
+def _where(rows: list[Row], judged: list[Row], count: int) -> str:
     if len(rows) == len(judged):
-        return {1: rows[0].name, 2: "both plants"}.get(len(rows), f"all {len(rows)} plants")
+        every = {1: rows[0].name, 2: "both plants"}.get(len(rows), f"all {len(rows)} plants")
+        judgeable = " that can be judged" if 1 < len(rows) < count else ""
+        return every.replace("both", "the two") + judgeable if judgeable else every
     if len(rows) <= 3:
         return listing([row.name for row in rows])
     return f"{len(rows)} of {len(judged)} plants"
