@@ -16,7 +16,7 @@ alike and windows differ, it is the quantile k / (n + 1); both cover exactly.
 
 Scores are scaled: an error counts in proportion to the predicted life plus a fifth of the
 cap, because what is far away cannot be told as closely as what is near. Any fixed scale
-keeps the coverage; this one makes the intervals about a tenth narrower on C-MAPSS.
+keeps the coverage; this one makes the intervals narrower on the training engines of C-MAPSS.
 
 What leaves a plant in a federation are its machines' scores, (score, weight) pairs without
 readings or times; quantiles of the pooled pairs are exact, those of plants' quantiles not.
