@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedpdm.evaluation import page
+from fedpdm.evaluation import page as pages_written
 from fedpdm.evaluation.report import render, write_report
 from tests import chromium
 from tests.evaluation.example_details import detailed_failure, detailed_life
@@ -239,7 +239,7 @@ def test_a_report_is_written_whole_or_not_at_all(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page.os, "replace", full)
+    monkeypatch.setattr(pages_written.os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         write_report(tmp_path, **RUNS["life, 10 plants"])
     assert path.read_bytes() == before
