@@ -173,7 +173,8 @@ def again(summary: Record, manifest: Record) -> dict[str, Any]:
 
 def _commit(manifest: Record) -> str | None:
     commit = manifest.get("git_commit")
-    return f"{commit[:-1]}, with changes since" if str(commit).endswith("+") else commit
+    text = None if commit is None else str(commit)
+    return f"{text[:-1]}, with changes since" if text and text.endswith("+") else text
 
 
 def flat(tree: Any, prefix: str = "") -> list[tuple[str, str]]:

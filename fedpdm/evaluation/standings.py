@@ -25,6 +25,9 @@ COLUMNS = {
 OPTIONAL = ("minirocket", "rules")
 """Predictors that only some data can have: no column where there is none."""
 
+UNASKED = ("pooled", "hgb")
+"""Predictors without a column where nobody asked for them (``baselines.controls``)."""
+
 EXPLAINED = {
     "trivial": "the best constant answer, which knows the training data's average only",
     "alone": "the same model trained on that plant's own data only",
@@ -112,7 +115,9 @@ def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
     chosen = metric(primary(summary))
     tested = summary.get(part) or {}
     baselines = tested.get("baselines") or {}
-    columns = tuple(c for c in COLUMNS if c not in OPTIONAL or baselines.get(c))
+    absent = {c for c in OPTIONAL if not baselines.get(c)}
+    absent |= {c for c in UNASKED if baselines and c not in baselines}
+    columns = tuple(c for c in COLUMNS if c not in absent)
     per_site = tested.get("per_site") or {}
     drawn = ((tested.get("bootstrap") or {}).get("gain") or {}).get("alone") or {}
     ends = {**(drawn.get("per_site") or {}), ALL: drawn.get("global")}

@@ -14,11 +14,10 @@ from fedpdm.evaluation.standings import standings
 from tests.evaluation.example_details import (
     detailed_failure,
     detailed_horizons,
-    detailed_life,
     interval,
 )
 from tests.evaluation.example_runs import failure_run
-from tests.evaluation.test_report import outline, words
+from tests.evaluation.test_report import outline, page_of, words
 
 Json = dict[str, Any]
 
@@ -27,13 +26,12 @@ SECTIONS = "gain plants alarms calibration life rounds events cost data again mo
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
-    runs = {
-        "failure": detailed_failure(2),
-        "horizons": detailed_horizons(2),
-        "life": detailed_life(10),
-        "bare": failure_run(2, faults=False),
+    return {
+        "failure": page_of("failure, 2 plants"),
+        "horizons": render(**detailed_horizons(2)),
+        "life": page_of("life, 10 plants"),
+        "bare": render(**failure_run(2, faults=False)),
     }
-    return {name: render(**run) for name, run in runs.items()}
 
 
 def section(page: str, name: str) -> str:
@@ -206,8 +204,7 @@ def test_bytes_are_those_of_summary_json(pages: dict[str, str]) -> None:
 
 
 def test_how_to_run_it_again_names_the_split_and_runs() -> None:
-    run = detailed_failure(2)
-    said = words(section(render(**run), "again"))
+    said = words(section(page_of("failure, 2 plants"), "again"))
     assert "split=20260114-101500-a1b2c3" in said
     assert "77aa" * 16 in said
     code = said[said.index("from pathlib") : said.index("Another")]
@@ -225,10 +222,10 @@ def test_shuffled_labels_are_said_before_anything_else() -> None:
 
 
 def test_pages_stay_light_and_long_tables_are_folded() -> None:
-    ten, hundred = render(**detailed_failure(10)), render(**detailed_failure(100, rounds=30))
+    ten, hundred = page_of("life, 10 plants"), page_of("failure, 100 plants")
     assert len(ten.encode()) < 500_000
     assert len(hundred.encode()) < 1_000_000
-    assert hundred.count("<details>") >= ten.count("<details>") + 5
+    assert hundred.count("<details>") >= ten.count("<details>") + 4
     unfolded = re.sub(r"<details>.*?</details>", "", hundred, flags=re.DOTALL)
     assert max(len(re.findall(r"<tr>", table)) for table in unfolded.split("<table")) <= 20
 
