@@ -3,8 +3,8 @@
 Rows are hashed, and runs of five rows are compared. Five consecutive rows of real sensors are
 never equal by chance, so a run that two machines have in common is a copy: a machine that two
 plants hold under different ids, or overlapping windows that were handed over as machines of
-their own and then split. A machine whose rows repeat (idle, few discrete values) proves
-nothing and is not compared.
+their own and then split. A machine whose rows repeat (few discrete values) proves nothing and
+is not compared; nor is a run that stands still (an idle machine, a gap in the record).
 """
 
 from __future__ import annotations
@@ -51,15 +51,17 @@ def fingerprints(site: str, rows: Rows, starts: Ints) -> Fingerprints:
     count = np.diff(np.r_[starts, len(rows)])
     machine = np.repeat(np.arange(len(starts)), count)
     row = row_hashes(rows.values)
-    runs = row.copy()
+    runs, moving = row.copy(), np.ones(len(row), dtype=bool)
+    still = np.r_[False, row[1:] == row[:-1]]
     for back in range(1, RUN):
         runs[back:] = runs[back:] * np.uint64(0x9E3779B97F4A7C15) + row[:-back]
+        moving[back - 1 :] &= ~still[: len(row) - back + 1]
     position = np.arange(len(rows)) - np.repeat(starts, count)
     order = np.lexsort((row, machine))
     again = (row[order][1:] == row[order][:-1]) & (machine[order][1:] == machine[order][:-1])
     repeated = np.bincount(machine[order][1:][again], minlength=len(starts))
     telling = (repeated <= (1 - DISTINCT) * count)[machine]
-    kept = (position >= RUN - 1) & telling & (rows.split != Split.UNUSED)
+    kept = (position >= RUN - 1) & telling & moving & (rows.split != Split.UNUSED)
     return Fingerprints(
         site, rows.machine[starts], runs[kept], machine[kept], rows.split[kept], rows.time[kept]
     )

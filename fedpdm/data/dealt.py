@@ -37,6 +37,7 @@ class DealtSource(PartitionedSource):
         self.window, self.stride = source.window, source.stride
         self.evaluation_stride = source.evaluation_stride
         self.conditions, self.categorical = source.conditions, source.categorical
+        self.pad_training, self.test_truncated = source.pad_training, source.test_truncated
 
     def read(self) -> Rows:
         """Return the rows of all machines, cut at common dates."""

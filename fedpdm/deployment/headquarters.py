@@ -45,7 +45,7 @@ from fedpdm.tasks import Task
 from fedpdm.tensors import read_tensors
 
 FILES = "fedpdm.data.files.FilesSource"
-BASELINES = ("trivial", "alone", "pooled", "hgb")
+BASELINES = ("trivial", "alone", "pooled", "hgb", "minirocket")
 """What a simulation compares with. Headquarters may pool nothing, so here they are null."""
 
 

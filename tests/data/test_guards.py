@@ -191,6 +191,18 @@ def test_machines_that_stand_still_are_no_copies_of_each_other() -> None:
     assert check(Idle(SITES)) == []
 
 
+@pytest.mark.parametrize("reading", [0.0, np.nan])
+def test_a_few_still_or_empty_rows_are_no_copies(reading: float) -> None:
+    class Paused(TinySource):
+        def rows(self, site: str) -> Rows:
+            rows = super().rows(site)
+            values = rows.values.copy()
+            values[rows.time == 20] = values[(rows.time > 30) & (rows.time < 37)] = reading
+            return replace(rows, values=values)
+
+    assert check(Paused(SITES)) == []
+
+
 def scaled(fit_on: Callable[[Rows], np.ndarray], scaler: Any) -> Leak:
     def spoil(rows: Rows, site: str) -> Rows:
         chosen = rows.values[fit_on(rows)]
