@@ -63,7 +63,9 @@ def figure_of(
         axes = figure.add_axes(
             (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (top + bottom) / height)
         )
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))  # long numbers must not touch
+    axes.xaxis.set_major_locator(
+        MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
+    )  # long numbers must not touch
     return figure, axes
 
 

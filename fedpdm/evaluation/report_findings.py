@@ -65,7 +65,8 @@ def findings(summary: Record, table: Standings) -> list[str]:
     if many and mean.gain is not None and mean.interval is not None:
         low, high = (number(end, m.digits, sign=True) for end in mean.interval)
         result.append(
-            f"On average over the plants {m.label} gains {number(mean.gain, m.digits, sign=True)}; "
+            f"On average over the plants the gain in {m.label} is "
+            f"{number(mean.gain, m.digits, sign=True)}; "
             f"with other machines it would lie between {low} and {high} in 95 of 100 cases."
         )
     every = table.together

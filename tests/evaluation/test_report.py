@@ -9,12 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fedpdm.evaluation import page as pages_written
 from fedpdm.evaluation.report import render, write_report
-from tests import chromium
 from tests.evaluation.example_details import detailed_failure, detailed_life
 from tests.evaluation.example_runs import failure_run, life_run
 
@@ -251,56 +249,3 @@ def test_a_report_is_written_whole_or_not_at_all(
         write_report(tmp_path, **RUNS["life, 10 plants"])
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
-
-
-# In a browser --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def files(pages: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    chromium.require()
-    folder = tmp_path_factory.mktemp("reports")
-    found = {}
-    for index, (name, text) in enumerate(pages.items()):
-        found[name] = folder / f"{index}.html"
-        found[name].write_text(text, encoding="utf-8")
-    return found
-
-
-@pytest.mark.parametrize("width", [375, 1200])
-@pytest.mark.parametrize("name", RUNS)
-def test_chromium_shows_it_without_complaint_and_nothing_sticks_out(
-    files: dict[str, Path], name: str, width: int
-) -> None:
-    shown = chromium.fit(files[name], width)
-    assert shown.console == []
-    assert shown.overflow == 0
-
-
-def test_a_page_that_is_too_wide_would_be_noticed(tmp_path: Path) -> None:
-    page = tmp_path / "wide.html"
-    page.write_text(
-        '<!DOCTYPE html><link rel="icon" href="data:,"><div style="width:700px">x</div>'
-        "<script>console.error('noticed')</script>"
-    )
-    shown = chromium.fit(page, 390)
-    assert shown.overflow > 300
-    assert any("noticed" in line for line in shown.console)
-
-
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_the_screenshot_is_not_blank(
-    files: dict[str, Path], tmp_path: Path, width: int, dark: bool
-) -> None:
-    from matplotlib.image import imread
-
-    picture = tmp_path / "shot.png"
-    chromium.screenshot(files["failure, 2 plants"], picture, width, 1400, dark)
-    pixels = np.asarray(imread(picture))[..., :3]
-    assert pixels.shape == (1400, width, 3)
-    grey = pixels.mean(axis=2)
-    assert (np.median(grey) < 0.2) if dark else (np.median(grey) > 0.9)  # paper
-    assert 0.01 < (np.abs(grey - np.median(grey)) > 0.3).mean() < 0.3  # ink
-    filled = (np.ptp(grey.reshape(20, -1), axis=1) > 0.3).mean()
-    assert filled > 0.8  # from top to bottom
-    assert (np.ptp(pixels, axis=2) > 0.25).mean() > 0.001  # and colour

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from fedpdm.evaluation.table import events_line, print_summary
+from tests.evaluation.example_details import detailed_failure
 from tests.evaluation.example_runs import failure_run, life_run
 
 
@@ -138,3 +139,8 @@ def test_events_are_counted_in_one_line() -> None:
     assert events_line(events) == "Events: update refused 2 times (houston); rolled back 1 time"
     assert events_line([]) == ""
     assert "Events" not in printed(life_run(3)["summary"])
+
+
+def test_whether_it_is_sure_is_said_below_the_headline() -> None:
+    lines = printed(detailed_failure(2, half=0.001)["summary"]).strip().splitlines()
+    assert "This is sure at both plants (95 % intervals)." in lines[1:3]
