@@ -45,6 +45,7 @@ def differences(family: Family, key: str) -> str:
             axes.hlines(y, e.low, e.high, color=colour, lw=2.4)
         axes.plot([e.mean], [y], "D", color=colour, ms=7, mew=0)
     axes.axvline(0, color=COLOUR["ink"], lw=0.9, zorder=0)
+    axes.locator_params(axis="x", nbins=4)  # differences can be long numbers
     # Two seeds give ranges so wide that nothing else could be seen.
     reach = 3 * max((abs(pair.effect.mean) for pair in rows), default=0.0)
     low, high = axes.get_xlim()

@@ -64,7 +64,7 @@ def figure_of(
             (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (top + bottom) / height)
         )
     axes.xaxis.set_major_locator(
-        MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
+        MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10])
     )  # long numbers must not touch
     return figure, axes
 

@@ -26,8 +26,8 @@ LINES = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
 """A rule below the head and one above the mean."""
 FIRST_TO_GO = "minirocket"
 """The column that a narrow screen does without."""
-GAP = 3
-"""Characters between two columns: padding, the box's divider, padding."""
+GAP = 2
+"""Characters between two columns: padding and the box's divider; with 2 all fit 80."""
 STYLE = {"better": "green", "worse": "bold red"}
 
 
@@ -113,7 +113,7 @@ def _grid(table: Standings, console: Console) -> Table | None:
     if room < widths[0] and FIRST_TO_GO in table.columns:
         return None
     widths[0] = max(min(widths[0], room), 6)
-    grid = Table(box=LINES, pad_edge=False, padding=(0, 1), show_edge=False)
+    grid = Table(box=LINES, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for i, (head, width) in enumerate(zip(heads, widths, strict=True)):
         side: Literal["left", "right"] = "right" if i else "left"
         grid.add_column(head, justify=side, no_wrap=True, overflow="ellipsis", width=width)
