@@ -58,7 +58,7 @@ def test_the_summary_has_the_stable_keys(finished: Path) -> None:
     assert set(summary["bytes"]) == {"up", "down"} and summary["bytes"]["up"] > 0
     assert {"name", "sha256"} <= set(summary["data"]) and len(summary["data"]["sha256"]) == 64
     test = summary["test"]
-    assert set(test["baselines"]) == {"trivial", "alone", "pooled", "hgb"}
+    assert set(test["baselines"]) == {"trivial", "alone", "pooled", "hgb", "minirocket"}
     for arm in (test, *test["baselines"].values()):
         assert set(arm["per_site"]) == {"detroit", "houston"}
         assert {"average_precision", "roc_auc", "brier", "ece", "prevalence"} <= set(arm["global"])
@@ -169,7 +169,7 @@ def test_other_tasks(task: str, tmp_path: Path) -> None:
     summary = run(tmp_path / "run", *SMALL, f"task={task}")
     metric = summary["validation"]["metric"]
     arms = {name: arm["global"][metric] for name, arm in summary["test"]["baselines"].items()}
-    assert set(arms) == {"trivial", "alone", "pooled", "hgb"}
+    assert set(arms) == {"trivial", "alone", "pooled", "hgb", "minirocket"}
     assert all(value is not None and np.isfinite(value) for value in arms.values())
     values = pd.read_csv(tmp_path / "run" / "metrics.csv").groupby("round")["train_loss"].mean()
     assert values.iloc[-1] < values.iloc[0]
