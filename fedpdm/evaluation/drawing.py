@@ -51,7 +51,7 @@ _STYLE: Any = {
 
 
 def figure_of(
-    height: int, left: int = 64, right: int = 14, top: int = 16, bottom: int = 46
+    height: int, left: int = 64, right: int = 22, top: int = 16, bottom: int = 46
 ) -> tuple[Figure, Axes]:
     """Return a figure ``WIDTH`` by ``height`` SVG units with one axes and these margins."""
     import matplotlib

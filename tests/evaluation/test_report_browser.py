@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedpdm.compare import compare_folders
 from tests import chromium
+from tests.evaluation.example_comparison import make_run
 from tests.evaluation.test_report import RUNS, page_of
 
 
@@ -28,6 +30,18 @@ def test_chromium_shows_it_without_complaint_and_nothing_sticks_out(
     files: dict[str, Path], name: str, width: int
 ) -> None:
     shown = chromium.fit(files[name], width)
+    assert shown.console == []
+    assert shown.overflow == 0
+
+
+@pytest.mark.parametrize("width", [375, 1200])
+def test_a_comparison_fits_phones_and_screens(tmp_path: Path, width: int) -> None:
+    chromium.require()
+    for strategy in ("FedAvg", "FedProx", "FedNova"):
+        for seed in range(3):
+            make_run(tmp_path / f"{strategy}-{seed}", seed, strategy=strategy, score=0.4 + seed / 9)
+    compare_folders([tmp_path], out=tmp_path / "out")
+    shown = chromium.fit(tmp_path / "out" / "comparison.html", width)
     assert shown.console == []
     assert shown.overflow == 0
 
