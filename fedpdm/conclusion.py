@@ -8,12 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from fedpdm.config_values import plain
 from fedpdm.data.rows import Split
 from fedpdm.evaluation.certainty import certainty
 from fedpdm.evaluation.findings import gain_spread
 from fedpdm.evaluation.outcome import Predictions, gains, score
 from fedpdm.evaluation.trial import Trial
-from fedpdm.experiment import Experiment, plain
+from fedpdm.experiment import Experiment
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.manifest import SCHEMA, versions, write_json

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import torch
 from flwr.serverapp.strategy import Strategy
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.config_values import block, make, plain, positive, share, whole
 from fedpdm.data import guards
 from fedpdm.data.dealt import DealtSource
 from fedpdm.data.features import RAW, WindowFeatures
@@ -22,7 +22,7 @@ from fedpdm.data.shuffle import LabelShuffle
 from fedpdm.data.source import Source
 from fedpdm.engines.choice import check_engine
 from fedpdm.engines.flower import quiet
-from fedpdm.errors import ConfigError, FedPdmError, ModelError
+from fedpdm.errors import ConfigError, ModelError
 from fedpdm.evaluation.baselines import RocketSettings
 from fedpdm.evaluation.controls import CONTROLS, wanted
 from fedpdm.evaluation.protocol import Protocol
@@ -367,65 +367,3 @@ def create_model(model: Mapping[str, Any]) -> ModelWrapper:
         sequence_length=model["sequence_length"],
         **model["config"],
     )
-
-
-def make(node: Any, what: str, **extra: Any) -> Any:
-    """Instantiate a ``_target_`` node; its own complaints become one sentence."""
-    if "_target_" not in node:
-        raise ConfigError(f"{what}: the yaml needs a _target_, the class to make")
-    try:
-        # What is given beside the yaml goes past OmegaConf: ten thousand plants would take
-        # minutes to be wrapped and unwrapped.
-        maker = instantiate(node, _convert_="object", _partial_=True)
-        return maker(**extra)
-    except FedPdmError:
-        raise
-    except Exception as error:
-        cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
-        if isinstance(cause, FedPdmError):
-            raise cause from None
-        raise ConfigError(f"{what}: {_first_line(cause)} ({node['_target_']})") from error
-
-
-def plain(node: Any) -> Any:
-    """Return a config node as plain Python values."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def block(cfg: DictConfig, key: str) -> dict[str, Any]:
-    """Return a block of the config, or say that it must be one."""
-    value = plain(OmegaConf.select(cfg, key))
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        hint = f"; did you mean site={value}?" if key == "sites" else ""
-        raise ConfigError(f"{key}={value} must be a block of settings, {key}.KEY=VALUE{hint}")
-    return value
-
-
-def whole(cfg: DictConfig, key: str, least: int) -> int:
-    """Return a whole number of the config, at least ``least``."""
-    value = OmegaConf.select(cfg, key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{key}={value} must be a whole number of at least {least}")
-    return value
-
-
-def positive(cfg: DictConfig, key: str) -> float:
-    """Return a number of the config above 0."""
-    value = OmegaConf.select(cfg, key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigError(f"{key}={value} must be a number above 0")
-    return float(value)
-
-
-def share(cfg: DictConfig, key: str) -> float:
-    """Return a number of the config above 0 and at most 1."""
-    value = positive(cfg, key)
-    if value > 1:
-        raise ConfigError(f"{key}={value:g} must be above 0 and at most 1")
-    return value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from fedpdm.bench import bench_of
 from fedpdm.conclusion import put_beside, say_how_sure, summarise, write_results
+from fedpdm.config_values import make, plain
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.split_file import SplitFile, split_file
 from fedpdm.engines.choice import Engine, engine_of
@@ -23,7 +24,7 @@ from fedpdm.evaluation.beside import BesideTheRun
 from fedpdm.evaluation.controls import gather
 from fedpdm.evaluation.outcome import Predictions
 from fedpdm.evaluation.trial import Trial, try_model
-from fedpdm.experiment import Experiment, look_at_data, make, plain
+from fedpdm.experiment import Experiment, look_at_data
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.manifest import SCHEMA, data_hashes, git_commit, versions

@@ -9,9 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.config_values import plain
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import HistoryError
-from fedpdm.experiment import Experiment, plain, plants
+from fedpdm.experiment import Experiment, plants
 from fedpdm.history import History
 from fedpdm.manifest import SCHEMA, read_json, write_json
 from fedpdm.tensors import write_bytes, write_tensors

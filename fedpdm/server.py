@@ -7,10 +7,8 @@ commit per round, resume, and a monitor that can roll back.
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, runtime_checkable
@@ -23,7 +21,7 @@ from flwr.serverapp.strategy import Strategy
 from fedpdm.aggregation import Update, adds_up
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.flower import pack_state, unpack_state, wire_bytes
-from fedpdm.engines.machine import keep_memory
+from fedpdm.engines.machine import settled
 from fedpdm.errors import ConfigError, SiteError, TrainingStopped
 from fedpdm.exchange import Exchange
 from fedpdm.history import History, RoundRecord
@@ -398,22 +396,6 @@ class RoundLoop:
         left_out = self.history.excluded(number)
         sites = [site for site in self._exchange.roster.sites if site not in left_out]
         return seeded_sample(sites, self._fraction, self.seed, "sample", number, attempt)
-
-
-@contextmanager
-def settled() -> Iterator[None]:
-    """Keep the garbage collector off what was there before.
-
-    Rounds make many small objects; every full collection on their behalf would walk through
-    all modules that were ever imported.
-    """
-    keep_memory()
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def make_server_app(loop: RoundLoop) -> ServerApp:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig
 
+from fedpdm.config_values import plain
 from fedpdm.errors import FedPdmError, HistoryError
-from fedpdm.experiment import plain
 from fedpdm.manifest import read_json
 from fedpdm.runlock import RunLock
 

@@ -30,7 +30,8 @@ from tests.tiny import TinySource
 
 QUICK = [
     "debug=quick", "engine=serial", "site=[detroit,houston]", "sites.detroit.machines=4",
-    "sites.houston.machines=4", "data.days=200", "data.stride=8", "baselines.controls=[trivial,hgb]", "baselines.processes=0",
+    "sites.houston.machines=4", "data.days=200", "data.stride=8",
+    "baselines.controls=[trivial,hgb]", "baselines.processes=0",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fedpdm import __version__
 from fedpdm.compose import chosen_sites, compose, options, rewrite, run_name
+from fedpdm.config_values import make, positive, whole
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Rows
 from fedpdm.data.source import Source
@@ -32,7 +33,7 @@ from fedpdm.engines.choice import Engine
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.evaluation.outcome import mean_metrics
 from fedpdm.evaluation.table import print_summary
-from fedpdm.experiment import Experiment, build, build_source, make, positive, whole
+from fedpdm.experiment import Experiment, build, build_source
 from fedpdm.federation import expand_replicas
 from fedpdm.history import History
 from fedpdm.messages import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, to_record

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -38,3 +41,19 @@ def keep_memory() -> None:
         return
     mallopt(M_MMAP_THRESHOLD, 32 * 1024**2)
     mallopt(M_TRIM_THRESHOLD, 256 * 1024**2)
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Keep the garbage collector off what was there before.
+
+    Rounds make many small objects; every full collection on their behalf would walk through
+    all modules that were ever imported.
+    """
+    keep_memory()
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from fedpdm.compose import compose
+from fedpdm.config_values import make
 from fedpdm.data.cmapss import SET_POINTS, CmapssSource, read_table
 from fedpdm.data.rows import Rows, Split
-from fedpdm.experiment import build_source, make
+from fedpdm.experiment import build_source
 from fedpdm.federation import Federation, Site
 from fedpdm.outcomes import best_round
 from fedpdm.run import Run

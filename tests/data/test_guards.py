@@ -11,12 +11,13 @@ import pytest
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from fedpdm.compose import compose
+from fedpdm.config_values import make
 from fedpdm.data import guards
 from fedpdm.data.normalise import Moments, moments
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.source import Source
 from fedpdm.errors import LeakError
-from fedpdm.experiment import build_source, make
+from fedpdm.experiment import build_source
 from fedpdm.federation import Federation
 from fedpdm.tasks import Failure
 from tests.tiny import TinySource

@@ -16,13 +16,14 @@ import pytest
 from hypothesis import given, settings
 
 from fedpdm.compose import compose
+from fedpdm.config_values import make
 from fedpdm.data.given_split import GivenSplit
 from fedpdm.data.partition import ByCondition, ByMachine, Iid, Partition, PartitionedSource
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.source import Source
 from fedpdm.data.split_file import COLUMNS, NAME, read_split_file, split_file
 from fedpdm.errors import ConfigError, DataError, LeakError
-from fedpdm.experiment import build, build_source, look_at_data, make
+from fedpdm.experiment import build, build_source, look_at_data
 from fedpdm.run import Run
 from tests.data.row_examples import any_rows, rows_of
 from tests.tiny import TinySource

@@ -10,10 +10,11 @@ import torch
 
 from fedpdm._conf import conf_dir
 from fedpdm.compose import compose
+from fedpdm.config_values import plain
 from fedpdm.engines.auto import Auto, Workload
 from fedpdm.engines.choice import read, settle_engine
 from fedpdm.errors import ConfigError, HistoryError
-from fedpdm.experiment import build, plain
+from fedpdm.experiment import build
 from fedpdm.manifest import read_json, write_json
 from fedpdm.models import ModelFactory
 from fedpdm.simulate import resume, simulate
