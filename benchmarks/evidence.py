@@ -74,8 +74,9 @@ def store(name: str, experiment: Experiment) -> None:
     summaries = [job.summary() for job in runs]
     found = load()
     found[name] = {
-        "command": "python -m fedpdm.simulate " + " ".join(runs[0].overrides),
+        "command": runs[0].stated,
         "seeds": list(experiment.seeds),
+        "commits": sorted({str(job.commit) for job in runs}),
         "versions": summaries[0]["versions"],
         **collect(summaries, experiment.metric, experiment.also),
     }

@@ -26,6 +26,15 @@ def spread(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
+def plants_covered(summary: dict[str, Any], level: float = 0.9) -> float:
+    """Return the share of plants whose exact interval of the coverage holds the level."""
+    intervals = [
+        plant["coverage_interval"] for plant in summary["test"]["intervals"]["per_site"].values()
+    ]
+    known = [pair for pair in intervals if pair is not None]
+    return statistics.fmean(float(low <= level <= high) for low, high in known)
+
+
 def collect(
     summaries: Sequence[dict[str, Any]], metric: str, also: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -63,6 +72,8 @@ def collect(
             name: over(lambda s, path=path: at(s, path))  # type: ignore[misc]
             for name, path in also.items()
         }
+    if all(at(s, "test.intervals.per_site") for s in summaries):
+        result["plants_covered"] = spread([plants_covered(s) for s in summaries])
     if all("full_windows" in s["test"] for s in summaries):
         result["full_windows"] = {
             metric: over(lambda s: s["test"]["full_windows"][metric]),

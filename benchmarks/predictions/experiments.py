@@ -170,7 +170,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         f"shuffled_{name}": Experiment(
             (*overrides, "debug=shuffled_labels"), (0, 1, 2), "average_precision",
             title=f"labels shuffled, {name}, AP",
-            also={"low": "test.bootstrap.global.low", "high": "test.bootstrap.global.high"},
+            also={"within": "test.shuffled.global.within", "p": "test.shuffled.global.p"},
         )
         for name, overrides in {
             "fleet": ("site=detroit,houston",),

@@ -11,8 +11,13 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
+
+from fedpdm.compose import compose
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "runs" / "evidence"
@@ -28,9 +33,8 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where the run is kept; other overrides are another run."""
-        digest = hashlib.sha256("\x1f".join(self.overrides).encode()).hexdigest()[:8]
-        return KEPT / f"{self.name}-{digest}-{self.seed}"
+        """Where the run is kept; other settings, here or in a yaml, are another run."""
+        return KEPT / f"{self.name}-{digest(self.overrides)}-{self.seed}"
 
     @property
     def finished(self) -> bool:
@@ -44,9 +48,27 @@ class Job:
         ]  # fmt: skip
         return [sys.executable, "-m", "fedpdm.simulate", *arguments]
 
+    @property
+    def stated(self) -> str:
+        """The command as a person would type it, without the seed."""
+        return " ".join(("python -m fedpdm.simulate", *self.overrides))
+
+    @property
+    def commit(self) -> str | None:
+        """The code that made the run; with a + if it had uncommitted changes."""
+        found: str | None = json.loads((self.folder / "manifest.json").read_text())["git_commit"]
+        return found
+
     def summary(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
         return found
+
+
+@cache
+def digest(overrides: tuple[str, ...]) -> str:
+    """Return what stands for the config that overrides compose to."""
+    config = OmegaConf.to_yaml(compose(list(overrides)), sort_keys=True)
+    return hashlib.sha256(config.encode()).hexdigest()[:8]
 
 
 def finish(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, float]]:

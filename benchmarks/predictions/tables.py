@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.predictions import targets
-from benchmarks.predictions.experiments import EXPERIMENTS
+from benchmarks.predictions.experiments import EXPERIMENTS, Experiment
 
 ARMS = {"trivial": "trivial", "alone": "alone", "federated": "federated", "pooled": "pooled",
         "hgb": "trees", "minirocket": "MiniRocket"}  # fmt: skip
@@ -23,7 +23,7 @@ def scores(stored: Mapping[str, Any], names: tuple[str, ...] = tuple(EXPERIMENTS
         "|---|" + "---|" * (len(ARMS) + 1),
     ]
     for name in names:
-        if name not in stored:
+        if name not in stored or not is_of(EXPERIMENTS[name], stored[name]):
             continue
         experiment, found = EXPERIMENTS[name], stored[name]
         digits = 2 if found["metric"] == "rmse" else 3
@@ -34,6 +34,15 @@ def scores(stored: Mapping[str, Any], names: tuple[str, ...] = tuple(EXPERIMENTS
         where = ", mean of plants" if experiment.scope == "mean_site" else ""
         lines.append(f"| {experiment.title}{where} | {' | '.join(cells)} | {len(found['seeds'])} |")
     return "\n".join(lines)
+
+
+def is_of(experiment: Experiment, found: Mapping[str, Any]) -> bool:
+    """Return whether results were made by the experiment as it is now."""
+    choices = experiment.candidates.values() or [()]
+    return found["command"] in {
+        " ".join(("python -m fedpdm.simulate", *experiment.overrides, *choice))
+        for choice in choices
+    }
 
 
 def cell_of(found: Mapping[str, Any] | None, digits: int, spread: bool) -> str:
