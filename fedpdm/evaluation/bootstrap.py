@@ -25,7 +25,7 @@ WORK = 4e9
 """Multiplications that one metric may cost; of larger data fewer resamples are drawn."""
 
 MOST_LEVELS = 1000
-"""Levels of alarm at which the precision is taken."""
+"""Levels of alarm at which the precision of resamples is taken."""
 
 Resampled = Callable[[Floats], Floats]
 """From (B, M) weights of machines to (B,) values of a metric; NaN where it has none."""
@@ -66,17 +66,24 @@ def percentile_interval(values: Floats) -> tuple[float, float] | None:
 
 
 def average_precision(
-    target: NDArray[np.generic], scores: Floats, machine: Ints, machines: int
+    target: NDArray[np.generic],
+    scores: Floats,
+    machine: Ints,
+    machines: int,
+    *,
+    coarse: bool = True,
 ) -> Resampled:
     """Return the resampled average precision of (N,) scores.
 
     AP is the mean over failures' windows of the precision at their score (ties share the
     lowest place). Only the K scores of windows before a failure matter, and at each of them
-    the windows in alarm are a sum over machines: weights times counts.
+    the windows in alarm are a sum over machines: weights times counts. ``coarse`` takes the
+    precision at ``MOST_LEVELS`` of them at most.
     """
     truth = target.astype(bool)
     levels = np.unique(scores[truth])
-    if len(levels) > MOST_LEVELS:  # coarser, but no window is lost: its level is the next below
+    if coarse and len(levels) > MOST_LEVELS:
+        # No window is lost: its level is the next below.
         levels = levels[np.linspace(0, len(levels) - 1, MOST_LEVELS).astype(np.int64)]
     place, k = np.searchsorted(levels, scores[truth], side="right") - 1, len(levels)
     positives = _counts(machine[truth], place, machines, k)

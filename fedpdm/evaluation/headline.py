@@ -87,14 +87,18 @@ def _by(rows: Iterable[Row], digits: int) -> str:
 def certainty(table: Standings) -> str | None:
     """Return at which plants the gain or loss is more than chance; None if nothing is known.
 
-    A change is sure if its 95 % interval, from a bootstrap over the plant's test machines,
-    leaves 0 out.
+    What is sure is decided by a bootstrap over the plants' test machines, corrected for the
+    number of plants (``fedpdm.evaluation.beyond_chance``).
     """
     judged = [row for row in table.rows if row.sure is not None]
+    few = [row for row in table.rows if row.too_few]
     count = len(table.rows)
     if len(table.rows) < 2 or not any(row.gain is not None for row in table.rows):
         return None
     if not judged:
+        if few:
+            where = "" if len(few) == count else f" at {_where(few, few, count)}"
+            return f"{_too_few(few)} whether this is chance{where}{_over_all(table)}."
         reasons = list(dict.fromkeys(row.unsure for row in table.rows if row.unsure))
         return f"How sure this is is not known: {reasons[0]}." if reasons else None
     better, worse = (
@@ -103,9 +107,9 @@ def certainty(table: Standings) -> str | None:
     )
     open_ = [row for row in judged if not row.sure and row.verdict != "same"]
     if not better and not worse:
-        said = "This could be chance " + ("at both plants" if len(judged) == 2 else
-                f"at every one of {len(judged)} plants" if len(judged) > 2 else
-                f"at {judged[0].name}")  # fmt: skip
+        said = "This could be chance " + ("at both plants" if len(judged) == count == 2 else
+                f"at every one of {count} plants" if len(judged) == count else
+                f"at {_where(judged, judged, count)}")  # fmt: skip
     else:
         parts = [
             f"{word} at {_where(rows, judged, count)}"
@@ -114,11 +118,40 @@ def certainty(table: Standings) -> str | None:
         ]
         said = f"This is sure: {' and '.join(parts)}"
         if len(better) == len(judged) or len(worse) == len(judged):
-            said = f"This is sure at {_where(better or worse, judged, count)} (95 % intervals)"
+            said = f"This is sure at {_where(better or worse, judged, count)}"
         if open_:
             said += f"; at {_where(open_, judged, count)} it could be chance"
-    unknown = sum(row.gain is not None for row in table.rows) - len(judged)
+    if few:
+        words = _too_few(few)
+        said += f"; {words[:1].lower()}{words[1:]} at {_named(few)}"
+    unknown = sum(row.gain is not None for row in table.rows) - len(judged) - len(few)
     return said + (f"; {counted(unknown, 'plant')} cannot be judged." if unknown else ".")
+
+
+def _too_few(rows: list[Row]) -> str:
+    """Return "Too few failures to say", or machines where no failure is foretold."""
+    reasons = [row.unsure or "" for row in rows]
+    if all("did not count" in reason for reason in reasons):
+        return "Machines that failed were not counted, so this run cannot say"
+    failures = any("failed" in reason for reason in reasons)
+    return f"Too few {'failures' if failures else 'machines'} to say"
+
+
+def _over_all(table: Standings) -> str:
+    """Return what can be said of all plants together, where no single one can be judged."""
+    for row, words in (
+        (table.mean, "on average over the plants"), (table.together, "over all test data"),
+    ):  # fmt: skip
+        if row.sure:
+            change = "gain" if row.verdict == "better" else "loss"
+            return f"; {words} the {change} is sure"
+        if row.sure is False and row.verdict != "same":
+            return f"; {words} it could be chance"
+    return ""
+
+
+def _named(rows: list[Row]) -> str:
+    return listing([row.name for row in rows]) if len(rows) <= 3 else f"{len(rows)} plants"
 
 
 def _where(rows: list[Row], judged: list[Row], count: int) -> str:

@@ -122,8 +122,8 @@ def _mark(axes: Axes, name: str, value: float, y: float) -> None:
 
 
 def _certain(row: Row) -> str:
-    """Return the name of the colour of a gain: that of chance, unless it is sure."""
-    known = row.verdict in ("better", "worse") and row.sure is not False
+    """Return the name of the colour of a gain: that of chance, unless it is sure or unasked."""
+    known = row.verdict in ("better", "worse") and row.sure is not False and not row.unsure
     return row.verdict if known else "quiet"
 
 

@@ -30,9 +30,11 @@ GLOSSARY = {
     "Held out": "machines of which no row was seen in training: what to expect of a new machine",
     "Horizon": "how far ahead a failure is asked for",
     "Interval, sure, could be chance": "test machines are drawn again many times; the interval "
-        "holds 95 % of the gains that come out. If it leaves 0 out the gain is called sure, else "
-        "it could be chance. Of twenty plants without any gain, one would look sure by luck. "
-        "The luck of training is not in it: other seeds tell",
+        "holds 95 % of the gains that come out, and is too narrow where few machines failed. Sure "
+        "takes more: at least 10 machines that failed (of remaining life: 10 machines), and a "
+        "range that is wider for few machines and for many plants, so that in about 95 of 100 "
+        "such runs without any gain no plant is called sure. The luck of training is not in it: "
+        "other seeds tell",
     "Lead time": "time from the alarm to the failure: what is left to act",
     "Lift": "average precision over prevalence: how many times better than guessing",
     "Machine-month": "one machine watched for a month",
@@ -67,7 +69,8 @@ def findings(summary: Record, table: Standings) -> list[str]:
         result.append(
             f"On average over the plants the gain in {m.label} is "
             f"{number(mean.gain, m.digits, sign=True)}; "
-            f"with other machines it would lie between {low} and {high} in 95 of 100 cases."
+            f"with other machines it would lie between {low} and {high} in 95 of 100 cases"
+            + (f" at best: {mean.unsure}." if mean.sure is None and mean.unsure else ".")
         )
     every = table.together
     if many and mean.sure and every.sure is False:

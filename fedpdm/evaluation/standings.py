@@ -57,14 +57,21 @@ class Row:
     interval: tuple[float, float] | None = None
     """Between which values the gain lies: 95 % of a bootstrap over machines."""
     unsure: str | None = None
-    """Why there is no interval."""
+    """Why it is not said whether the gain is sure."""
+    beyond_chance: bool | None = None
+    """What the bootstrap says of the gain; None where it cannot say."""
 
     @property
     def sure(self) -> bool | None:
-        """Whether the interval of the gain leaves 0 out; None without an interval."""
-        if self.gain is None or self.interval is None:
+        """Whether the gain or loss is more than chance; None where that cannot be said."""
+        if self.gain is None or self.beyond_chance is None:
             return None
-        return self.verdict != "same" and (self.interval[0] > 0 or self.interval[1] < 0)
+        return self.verdict != "same" and self.beyond_chance
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there is an interval of the gain, but of too few machines for a verdict."""
+        return self.gain is not None and self.interval is not None and self.sure is None
 
     @property
     def gain(self) -> float | None:
@@ -132,7 +139,7 @@ def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
             chosen.digits,
             counts,
             _why(values, parts),
-            *_certainty(ends.get(name)),
+            **_certainty(ends.get(name)),
         )
 
     names = [str(name) for name in summary.get("sites") or sorted(per_site)]
@@ -161,7 +168,7 @@ def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
         chosen,
         columns,
         rows,
-        _mean(rows, columns, chosen, drawn.get("mean_site")),
+        _mean(rows, columns, chosen, drawn),
         together,
         "rows" if "window" in data and data["window"] is None else "windows",
         tuple(name for name in names if name not in per_site),
@@ -196,14 +203,17 @@ def _why(values: Mapping[str, float | None], parts: Mapping[str, Any]) -> str | 
     return f"{listing(absent)}: not computed in this run" if absent else None
 
 
-def _certainty(drawn: Any) -> tuple[tuple[float, float] | None, str | None]:
-    """Return the ends of a bootstrap's interval, or why there are none."""
+def _certainty(drawn: Any) -> dict[str, Any]:
+    """Return what a bootstrap says of a gain, as fields of a row."""
     if not isinstance(drawn, Mapping):
-        return None, None
-    low, high = drawn.get("low"), drawn.get("high")
+        return {}
+    low, high, sure = drawn.get("low"), drawn.get("high"), drawn.get("sure")
     if low is None or high is None:
-        return None, drawn.get("reason")
-    return (float(low), float(high)), None
+        return {"unsure": drawn.get("reason")}
+    reason = None
+    if sure is None:  # a run of an older version has no such key
+        reason = drawn.get("reason") or "this run did not count the machines that failed"
+    return {"interval": (float(low), float(high)), "unsure": reason, "beyond_chance": sure}
 
 
 def _mean(rows: tuple[Row, ...], columns: tuple[str, ...], chosen: Metric, drawn: Any) -> Row:
@@ -216,8 +226,10 @@ def _mean(rows: tuple[Row, ...], columns: tuple[str, ...], chosen: Metric, drawn
     name = "Mean of plants" if len(full) == len(rows) else f"Mean of {len(full)} plants"
     row = Row(name, values, chosen.higher_is_better, chosen.digits)
     # The bootstrap's mean is of all plants that both have; it may be of others than ours.
-    same = row.gain is not None and isinstance(drawn, Mapping) and drawn.get("value") is not None
-    if same and abs(float(drawn["value"]) - float(row.gain or 0.0)) < 1e-6:
-        interval, unsure = _certainty(drawn)
-        row = replace(row, interval=interval, unsure=unsure)
-    return row
+    own = drawn.get("per_site") or {}
+    theirs = {name for name, part in own.items() if part.get("value") is not None}
+    if not full or not theirs:
+        return row
+    if theirs != {each.name for each in full}:
+        return replace(row, unsure="its interval is of other plants")
+    return replace(row, **_certainty(drawn.get("mean_site")))

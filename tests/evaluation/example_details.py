@@ -105,10 +105,10 @@ def bootstrap(summary: Json, name: str, sign: float, half: float) -> Json:
 
 def interval(value: float | None, half: float) -> Json:
     if value is None:
-        return {"value": None, "low": None, "high": None, "machines": 8,
-                "reason": "the metric needs both classes"}  # fmt: skip
-    return {"value": value, "low": value - half, "high": value + half, "machines": 8,
-            "reason": None}  # fmt: skip
+        return {"value": None, "low": None, "high": None, "machines": 28, "failing": 0,
+                "reason": "the metric needs both classes", "sure": None}  # fmt: skip
+    return {"value": value, "low": value - half, "high": value + half, "machines": 28,
+            "failing": 12, "reason": None, "sure": abs(value) > half}  # fmt: skip
 
 
 def counts(index: int) -> Json:

@@ -97,16 +97,16 @@ def test_every_plot_has_a_name_a_caption_and_a_word_on_how_to_read_it(
 @pytest.mark.parametrize(
     ("low", "high", "said", "shown"),
     [
-        (0.001, 0.2, "This is sure at both plants (95 % intervals).", "better, sure"),
+        (0.001, 0.2, "This is sure at both plants.", "better, sure"),
         (-0.001, 0.2, "This could be chance at both plants.", "could be chance"),
     ],
 )
-def test_a_gain_is_sure_if_its_interval_leaves_zero_out(
+def test_a_gain_is_sure_if_the_bootstrap_says_so(
     low: float, high: float, said: str, shown: str
 ) -> None:
     run = detailed_failure(2)
     for part in run["summary"]["test"]["bootstrap"]["gain"]["alone"]["per_site"].values():
-        part |= {"low": low, "high": high}
+        part |= {"low": low, "high": high, "sure": low > 0}
     page = render(**run)
     assert said in words(page)
     detroit = next(row for row in cells(section(page, "gain")) if row[0] == "detroit")
@@ -121,7 +121,7 @@ def test_plants_that_lose_surely_and_plants_without_an_interval_are_told_apart()
     alone["houston"]["average_precision"] = 0.9
     for site, (low, high) in {"detroit": (0.01, 0.1), "houston": (-0.5, -0.1),
                               "seattle": (-0.01, 0.1)}.items():  # fmt: skip
-        drawn[site] |= {"low": low, "high": high}
+        drawn[site] |= {"low": low, "high": high, "sure": site != "seattle"}
     said = certainty(standings(summary))
     assert said == (
         "This is sure: better at detroit and worse at houston; at seattle it could be chance."
@@ -132,6 +132,43 @@ def test_plants_that_lose_surely_and_plants_without_an_interval_are_told_apart()
     )
     del summary["test"]["bootstrap"]
     assert certainty(standings(summary)) is None
+
+
+FEW = {"sure": None, "failing": 4, "reason": "only 4 machines failed: too few to be sure"}
+
+
+def test_too_few_failures_are_no_verdict_but_their_interval_is_shown() -> None:
+    run = detailed_failure(2)
+    drawn = run["summary"]["test"]["bootstrap"]["gain"]["alone"]
+    drawn["per_site"]["detroit"] |= {"low": 0.001, "high": 0.2, **FEW}
+    drawn["per_site"]["houston"] |= {"low": 0.001, "high": 0.2, "sure": True}
+    said = certainty(standings(run["summary"]))
+    assert said == "This is sure at houston; too few failures to say at detroit."
+    page = section(render(**run), "gain")
+    detroit = next(row for row in cells(page) if row[0] == "detroit")
+    assert detroit[4:6] == ["+0.001 to +0.200", FEW["reason"]]
+    drawn["per_site"]["houston"] |= FEW
+    drawn["mean_site"] |= {"sure": True}
+    assert certainty(standings(run["summary"])) == (
+        "Too few failures to say whether this is chance; on average over the plants the gain is "
+        "sure."
+    )
+    drawn["mean_site"] |= FEW
+    drawn["global"] |= FEW
+    assert certainty(standings(run["summary"])) == (
+        "Too few failures to say whether this is chance."
+    )
+    assert "95 of 100 cases at best: only 4 machines failed" in words(render(**run))
+
+
+def test_of_a_run_that_did_not_count_failures_nothing_is_called_sure() -> None:
+    summary = detailed_failure(2, half=0.001)["summary"]
+    drawn = summary["test"]["bootstrap"]["gain"]["alone"]
+    for part in (*drawn["per_site"].values(), drawn["global"], drawn["mean_site"]):
+        del part["sure"], part["failing"]
+    table = standings(summary)
+    assert all(row.sure is None and row.interval for row in (*table.rows, table.mean))
+    assert "not counted" in (certainty(table) or "")
 
 
 def test_alarms_are_counted_as_summary_json_counts_them(pages: dict[str, str]) -> None:

@@ -60,6 +60,19 @@ def test_the_mean_is_over_plants_that_have_every_predictor() -> None:
     assert table.rows[1].note is not None and "Alone" in table.rows[1].note
 
 
+def test_the_mean_has_the_interval_of_the_same_plants_and_of_no_others() -> None:
+    run = summary("average_precision", {"a": 0.6, "b": 0.9}, {"a": 0.5, "b": 0.6})
+    ends = {"low": 0.1, "high": 0.3, "reason": None, "sure": True}
+    own = {name: ends | {"value": 0.1} for name in "ab"}
+    drawn = {"per_site": own, "mean_site": ends | {"value": 0.2003}}  # of another rounding
+    run["test"]["bootstrap"] = {"gain": {"alone": drawn}}
+    assert standings(run).mean.interval == (0.1, 0.3) and standings(run).mean.sure
+    own["c"] = ends | {"value": 0.1}
+    mean = standings(run).mean
+    assert mean.interval is None and mean.sure is None
+    assert mean.unsure == "its interval is of other plants"
+
+
 def test_null_baselines_of_a_deployment_are_shown_as_missing() -> None:
     run = summary("average_precision", {"a": 0.6}, {"a": 0.5})
     run["test"]["baselines"]["pooled"] = None
