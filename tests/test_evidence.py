@@ -1,0 +1,107 @@
+"""How numbers about predictions are gathered: means, goals, tables. Nothing is trained here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.predictions import runs, tables, targets
+from benchmarks.predictions.collect import at, collect, plants_covered, spread
+from benchmarks.predictions.experiments import EXPERIMENTS, FEDCMAPSS
+from benchmarks.predictions.runs import Job
+
+ARMS = {"federated": 0.8, "pooled": 0.83}
+
+
+def summary(rmse: float) -> dict[str, Any]:
+    return {
+        "sites": ["a", "b"],
+        "gain": {"a": 1.0, "b": None},
+        "validation": {"best": 9.0},
+        "seconds": {"total": 5.0},
+        "test": {
+            "global": {"rmse": rmse},
+            "mean_site": {"rmse": rmse + 1},
+            "baselines": {"pooled": {"global": {"rmse": 7.0}, "mean_site": {"rmse": None}}},
+            "intervals": {
+                "global": {"coverage": 0.9},
+                "per_site": {
+                    "a": {"coverage_interval": [0.7, 0.97]},
+                    "b": {"coverage_interval": [0.2, 0.8]},
+                },
+            },
+        },
+    }
+
+
+def test_seeds_become_mean_deviation_and_values() -> None:
+    found = collect([summary(10.0), summary(14.0)], "rmse", {"cover": "test.intervals.global.no"})
+    assert found["global"]["federated"] == {
+        "mean": 12.0, "sd": pytest.approx(2.8284, abs=1e-4), "values": [10.0, 14.0],
+    }  # fmt: skip
+    assert found["mean_site"]["pooled"] == {"mean": None, "sd": None, "values": [None, None]}
+    assert found["gain_over_alone"]["a"]["mean"] == 1.0
+    assert found["also"]["cover"]["values"] == [None, None]
+    assert found["plants_covered"]["mean"] == plants_covered(summary(1.0)) == 0.5
+    assert at({"a": {"b": 1}}, "a.b.c") is None and spread([3.0])["sd"] is None
+
+
+def test_a_goal_is_reached_on_its_own_side_only() -> None:
+    lower = targets.Target("rmse", 13.0, 12.9, highest=True)
+    upper = targets.Target("ap", 0.9, 0.89, highest=False)
+    inside = targets.Target("coverage", (0.86, 0.95), 0.96, None)
+    unknown = targets.Target("rmse", 13.0, None, highest=True)
+    assert [t.reached for t in (lower, upper, inside, unknown)] == [True, False, False, None]
+    assert "not measured" in targets.as_markdown({})
+
+
+def test_goals_read_what_was_stored() -> None:
+    stored = {
+        "fedcmapss_a": {"global": {"federated": {"mean": 11.5}}},
+        "ai4i": {"global": {arm: {"mean": value} for arm, value in ARMS.items()}},
+        "failure_fd001": {
+            "global": {"federated": {"mean": 0.9}},
+            "also": {"false_alarm_rate": {"values": [0.05, 0.11]}},
+        },
+    }
+    found = [(t.what, t.measured) for t in targets.targets(stored)]
+    known = {what: value for what, value in found if value is not None}
+    assert known["FedCMAPSS A, RMSE"] == 11.5
+    assert known["AI4I, forward, federated AP"] == 0.8
+    assert known["FD001, false alarms over budget, mean"] == pytest.approx(1.6)
+    assert ("… gap to pooled", pytest.approx(0.03)) in found
+    assert ("… worst seed", pytest.approx(2.2)) in found
+
+
+def test_lines_of_another_command_are_left_out() -> None:
+    name = "fedcmapss_a"
+    found = {**collect([summary(10.0)], "rmse", {}), "seeds": [0]}
+    command = "python -m fedpdm.simulate experiment=fedcmapss_a"
+    assert "10.00" in tables.scores({name: {**found, "command": command}})
+    assert "10.00" not in tables.scores({name: {**found, "command": command + " rounds=3"}})
+    other = " ".join((command, *FEDCMAPSS[name].candidates["fedavg"]))
+    assert "10.00" in tables.scores({name: {**found, "command": other}})
+
+
+def test_a_run_is_known_by_its_whole_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "KEPT", tmp_path)
+    job, same = (Job("x", ("site=detroit", *more), 3) for more in ((), ("seed=42",)))
+    other = Job("x", ("site=detroit", "rounds=3"), 3)
+    assert job.folder == same.folder != other.folder and not job.finished
+    assert job.command[-1] == f"hydra.run.dir={job.folder}"
+    job.folder.mkdir()
+    (job.folder / "manifest.json").write_text(json.dumps({"git_commit": "abc+"}))
+    assert job.command[3:] == [f"resume={job.folder}"] and job.commit == "abc+"
+
+
+def test_seeds_that_choose_are_not_those_that_are_reported() -> None:
+    from benchmarks.predictions.experiments import CHOICE
+
+    for experiment in EXPERIMENTS.values():
+        assert not experiment.candidates or CHOICE not in experiment.seeds
+        assert len(experiment.candidates) in (0, 2)
