@@ -211,3 +211,56 @@ def test_chromium_shows_it_without_complaint_and_nothing_sticks_out(page: Path, 
     chromium.require()
     shown = chromium.fit(page, width)
     assert shown.console == [] and shown.overflow == 0
+
+
+def written(folder: Path, found: Comparison, shown: str) -> list[str]:
+    """Return the remarks, having checked that screen, page and Markdown show them all."""
+    texts = [shown, words((folder / "comparison" / "comparison.html").read_text(encoding="utf-8"))]
+    texts += [
+        re.sub(r"\s+", " ", path.read_text(encoding="utf-8"))
+        for path in (folder / "comparison").glob("*.md")
+    ]
+    assert len(texts) == 3
+    for remark in found.remarks:
+        assert all(remark[1:] in text for text in texts), remark
+    return list(found.remarks)
+
+
+def test_runs_of_different_code_are_remarked_with_their_settings(tmp_path: Path) -> None:
+    one, two = "1a2b3c4d5e6f", "9f8e7d6c5b4a"
+    for seed in range(2):
+        make_run(tmp_path / f"a{seed}", seed, commit=one)
+        make_run(tmp_path / f"b{seed}", seed, strategy="FedProx", commit=two if seed else one)
+        make_run(tmp_path / f"c{seed}", seed, strategy="FedNova", commit=None)
+    (remark,) = written(tmp_path, *compared(tmp_path))
+    assert "different code" in remark
+    assert "1a2b3c4d5e for FedAvg and FedProx; " in remark and "9f8e7d6c5b for FedProx" in remark
+    assert "unknown for FedNova" in remark
+
+
+def test_uncommitted_code_is_remarked_even_of_one_commit(tmp_path: Path) -> None:
+    for seed in range(2):
+        make_run(tmp_path / f"a{seed}", seed, commit="1a2b3c4d5e6f")
+        make_run(tmp_path / f"b{seed}", seed, strategy="FedProx", commit="1a2b3c4d5e6f+")
+    (remark,) = written(tmp_path, *compared(tmp_path))
+    assert remark.startswith("uncommitted code ran in FedProx:")
+
+
+def test_of_one_commit_or_none_known_nothing_is_remarked(tmp_path: Path) -> None:
+    for index, commit in enumerate((None, "1a2b3c4d5e6f")):
+        for seed in range(2):
+            for strategy in ("FedAvg", "FedProx"):
+                make_run(tmp_path / f"{index}" / f"{strategy}{seed}", seed, strategy=strategy,
+                         commit=commit, split=f"split-{seed}")  # fmt: skip
+        assert compared(tmp_path / f"{index}")[0].remarks == ()
+
+
+def test_other_splits_of_the_same_data_are_no_strict_pairs(tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(tmp_path / f"a{seed}", seed, split=f"split-{seed}")
+        other = "moved" if seed == 1 else f"split-{seed}"
+        make_run(tmp_path / f"b{seed}", seed, strategy="FedProx", split=other)
+        make_run(tmp_path / f"c{seed}", seed, strategy="FedNova")  # from before split files
+    (remark,) = written(tmp_path, *compared(tmp_path))
+    assert remark.startswith("FedAvg and FedProx have different splits of the same data at seed 1 ")
+    assert "not strictly paired" in remark

@@ -20,6 +20,7 @@ from fedpdm.evaluation.comparison import (
     sign_flip,
     smallest_p,
 )
+from fedpdm.evaluation.comparison_remarks import remarks_of
 from fedpdm.evaluation.comparison_scores import VIEWS, Standing, mean_of, standing_of
 from fedpdm.evaluation.comparison_settings import Setting, common_parts, families, obstacle
 from fedpdm.evaluation.wording import Metric, listing, metric
@@ -172,7 +173,7 @@ def compare(
     return Comparison(
         tuple(corrected),
         _overall(corrected),
-        (*remarks, *_unpaired(corrected), *_versions(settings)),
+        (*remarks, *remarks_of(corrected, settings)),
         tuple(out),
     )
 
@@ -322,33 +323,6 @@ def _overall(found: Sequence[Family]) -> tuple[tuple[str, ...], Ranking] | None:
         for seed in sorted(set.intersection(*(set(s.by_seed) for s in ordered))):
             blocks.append([sign * s.by_seed[seed] for s in ordered])
     return (names, ranking(np.array(blocks).reshape(-1, len(names))))
-
-
-def _unpaired(found: Sequence[Family]) -> list[str]:
-    remarks = []
-    for family in found:
-        every = set.union(*(set(s.by_seed) for s in family.standings))
-        for standing in family.standings:
-            if missing := sorted(every - set(standing.by_seed)):
-                where = f"{family.name}: " if family.name else ""
-                remarks.append(
-                    f"{where}{standing.name} has no score for seed "
-                    f"{listing([str(m) for m in missing], most=6)}; its pairs leave that out"
-                )
-    return remarks
-
-
-def _versions(settings: Sequence[Setting]) -> list[str]:
-    """Name packages whose version is not the same in all runs."""
-    seen: dict[str, set[str]] = {}
-    for setting in settings:
-        for run in setting.runs.values():
-            for package, version in (run.summary.get("versions") or {}).items():
-                seen.setdefault(package, set()).add(str(version))
-    different = [f"{p} ({listing(sorted(v))})" for p, v in seen.items() if len(v) > 1]
-    if not different:
-        return []
-    return [f"the runs were made with different versions of {listing(different)}"]
 
 
 def _by_name(standings: Sequence[Standing], name: str) -> Standing:

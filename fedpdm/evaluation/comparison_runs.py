@@ -29,6 +29,8 @@ class FinishedRun:
         config: every option by its dotted key, without ``SAME_RESULT``.
         summary: the content of summary.json.
         curve: per round (megabytes exchanged so far, validation metric), where known.
+        commit: of the code, with ``+`` if it was edited since; None where it is not known.
+        split: hash of the split file's lines; None for a run without one.
     """
 
     folder: Path
@@ -36,6 +38,8 @@ class FinishedRun:
     config: Mapping[str, Any]
     summary: Record
     curve: tuple[tuple[float, float], ...] = ()
+    commit: str | None = None
+    split: str | None = None
 
     @property
     def metric(self) -> str:
@@ -109,7 +113,14 @@ def read_run(folder: Path) -> FinishedRun:
         )
     flat = {k: v for k, v in flatten(config).items() if not _beside(k)}
     curve = read_curve(folder / "metrics.csv", primary(summary))
-    return FinishedRun(folder, int(summary["seed"]), flat, summary, curve)
+    data = manifest.get("data")
+    split = data.get("split") if isinstance(data, dict) else None
+    content = split.get("content_sha256") if isinstance(split, dict) else None
+    commit = manifest.get("git_commit")
+    return FinishedRun(
+        folder, int(summary["seed"]), flat, summary, curve,
+        str(commit) if commit else None, str(content) if content else None,
+    )  # fmt: skip
 
 
 def _beside(key: str) -> bool:

@@ -131,7 +131,7 @@ def _grid(
     # The name gives way on a narrow screen, the numbers never do.
     room = console.width - sum(widths[1:]) - GAP * (len(widths) - 1)
     widths[0] = max(min(widths[0], room), 6)
-    grid = Table(box=LINES, pad_edge=False, padding=(0, 1), show_edge=False)
+    grid = Table(box=LINES, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for i, (head, width) in enumerate(zip(heads, widths, strict=True)):
         grid.add_column(
             head, justify="right" if i else "left", no_wrap=not i == 0, overflow="fold",

@@ -29,6 +29,8 @@ def make_run(
     finished: bool = True,
     config: Json | None = None,
     summary: Json | None = None,
+    commit: str | None = None,
+    split: str | None = None,
 ) -> Path:
     """Write what a finished run leaves; its plants score ``score`` -0.1, +0, +0.1, …"""
     rate = {"lstm": 0.0005, "cnn": 0.001}[model]
@@ -73,7 +75,10 @@ def make_run(
                  "window": 12},
     }  # fmt: skip
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps({"schema": 1, "config": chosen}))
+    (folder / "manifest.json").write_text(json.dumps({
+        "schema": 1, "config": chosen, "git_commit": commit,
+        "data": {"sha256": "x"} | ({"split": {"content_sha256": split}} if split else {}),
+    }))  # fmt: skip
     if finished:
         (folder / "summary.json").write_text(json.dumps(found | (summary or {})))
         with (folder / "metrics.csv").open("w", newline="") as file:
