@@ -79,7 +79,7 @@ def test_goals_read_what_was_stored() -> None:
 def test_lines_of_another_command_are_left_out() -> None:
     name = "fedcmapss_a"
     found = {**collect([summary(10.0)], "rmse", {}), "seeds": [0]}
-    command = "python -m fedpdm.simulate experiment=fedcmapss_a"
+    command = " ".join(("python -m fedpdm.simulate", *FEDCMAPSS[name].overrides))
     assert "10.00" in tables.scores({name: {**found, "command": command}})
     assert "10.00" not in tables.scores({name: {**found, "command": command + " rounds=3"}})
     other = " ".join((command, *FEDCMAPSS[name].candidates["fedavg"]))
