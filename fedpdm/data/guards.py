@@ -4,11 +4,13 @@ Every run looks at the rows of its plants before it trains (``check``):
 
 - rows of a machine lie in the order of time, and its splits follow one another: training,
   validation, test. A random split of a time series is refused: neighbours are nearly copies.
-- a label does not look across a cut into a later split of its plant;
+- a label does not look across a cut into a later split of its plant, nor, where plants share
+  machines, into rows of its machine that another plant has in a later split;
+- no part holds the end of a record, where only rows that fail are known;
 - a held-out machine is held out entirely;
 - no machine is at two plants, unless the partition shares machines (then a machine is of one
-  split everywhere), and no series of readings stands under two names
-  (``fedpdm.data.copies``);
+  split everywhere, or cut in time at the same moments), and no series of readings stands
+  under two names (``fedpdm.data.copies``);
 - nothing was scaled, oversampled or interpolated before the split (``fedpdm.data.traces``);
 - windows made by resampling are in the training part only, and the sums behind the scaler
   count training rows only.
@@ -76,12 +78,15 @@ def check(
         if not source.shares_machines:
             require_order(machines[-1], source.time_unit)
         require_labels_apart(machines[-1], own, reach, source.time_unit)
+        require_decided(name, own, reach, source.time_unit)
         if source.window is None and len(starts) == len(own):  # no time series
             require_untouched(name, own, max(20, 100 // len(names)))
         prints.append(fingerprints(name, own, starts))
         sums.append(Sums.of(name, own))
     if source.shares_machines:
-        require_order(joined(machines), source.time_unit)
+        together = joined(machines)
+        require_order(together, source.time_unit)
+        require_shared_labels_apart(together, reach, source.time_unit)
     elif not source.local_machines:
         require_one_owner(machines)
     require_no_copies(prints, source.shares_machines)
@@ -189,6 +194,47 @@ def require_labels_apart(machines: Machines, rows: Rows, reach: float, unit: str
                 "leave rows out before the cut (fedpdm.data.splits.by_time does), or lower "
                 "task.horizon"
             )
+
+
+def require_shared_labels_apart(machines: Machines, reach: float, unit: str) -> None:
+    """Refuse shared machines of which one plant's labels look into another's later split.
+
+    Whole machines in one split pass, and machines that all plants cut at moments ``reach`` apart.
+    """
+    if reach <= 0:
+        return
+    for split in ORDER[:2]:
+        later = machines.first[:, split + 1 : 3].min(axis=1, initial=np.inf)
+        end = machines.last[:, split] + reach
+        across = np.isfinite(later) & (end > later + 1e-9 * np.maximum(1.0, np.abs(later)))
+        if across.any():
+            k = int(np.argmax(across))
+            raise LeakError(
+                f"{machines.site}: {WORDS[split]} rows of machine {machines.ids[k]} know what is "
+                f"judged at another plant: the label at {machines.last[k, split]:g} {unit} looks "
+                f"{reach:g} {unit} ahead, and a later part begins at {later[k]:g}; put a shared "
+                f"machine in one part at all plants, or leave {reach:g} {unit} between the parts"
+            )
+
+
+def require_decided(site: str, rows: Rows, reach: float, unit: str) -> None:
+    """Refuse parts with rows at the end of the record, of which only those that fail are known."""
+    censored = np.isnan(rows.time_to_failure)
+    if reach <= 0 or rows.label is not None or not censored.any():
+        return
+    end = max(float(rows.time.max()), float((rows.time + rows.observed)[censored].max()))
+    tail = (rows.split != Split.UNUSED) & (end - rows.time < reach)
+    unknown = tail & censored & (rows.observed < reach)
+    positive = tail & ~censored
+    if unknown.any() and positive.any():
+        k = int(np.argmax(positive))
+        raise LeakError(
+            f"{site}: {int(positive.sum())} rows within {reach:g} {unit} of the end of the record "
+            f"({end:g}) are known only because they fail (the first: {WORDS[rows.split[k]]} row of "
+            f"machine {rows.machine[k]} at {rows.time[k]:g}), and {int(unknown.sum())} beside them "
+            "are not known, so failures would be too frequent; leave the whole stretch out "
+            "(fedpdm.data.splits.by_time does), or lower task.horizon"
+        )
 
 
 def require_one_owner(plants: list[Machines]) -> None:

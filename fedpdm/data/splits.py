@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedpdm.data.rows import Rows, Split, Strings
+from fedpdm.data.rows import Bools, Rows, Split, Strings
 from fedpdm.errors import DataError
 
 
@@ -28,6 +28,11 @@ def by_time(
     whole window. Machines are held out by seeded draw, at least one where there are three
     or more.
 
+    The end of the record is a cut too: of the last ``reach`` only rows that fail are known, so
+    a part that kept them would end in positives only. They are purged whatever their label, at
+    held-out machines as well (``undecided``). Lives that end in a planned service keep a small
+    bias of the same kind: a failure shortly before it is known, its absence is not.
+
     Args:
         rows: rows of one plant.
         reach: how far past a row its label looks, in the rows' time unit.
@@ -47,11 +52,13 @@ def by_time(
     begin, end = float(rows.time.min()), float(rows.time.max())
     first = begin + fractions[0] * (end - begin)
     second = begin + (fractions[0] + fractions[1]) * (end - begin)
-    if first - reach <= begin or second - reach <= first:
+    tail = undecided(rows, reach)
+    untested = bool(tail.any()) and end - reach <= second
+    if first - reach <= begin or second - reach <= first or untested:
         raise DataError(
             f"{site}: {end - begin:g} time units of data are too short to cut into training, "
             f"validation and test with labels that look {reach:g} ahead; bring a longer record "
-            "or lower task.horizon"
+            "or lower task.horizon (task=rul: task.cap)"
         )
     split = np.full(len(rows), Split.UNUSED, dtype=np.int8)
     split[rows.time <= first - reach] = Split.TRAIN
@@ -64,7 +71,29 @@ def by_time(
     count = min(count, len(machines) - 1)  # something must be left to train on
     heldout = generator.permutation(machines)[:count]
     split[np.isin(rows.machine, heldout)] = Split.HELDOUT
+    split[tail] = Split.UNUSED
     return replace(rows, split=split)
+
+
+def undecided(rows: Rows, reach: float) -> Bools:
+    """Return (R,) which rows the record does not follow for ``reach``, whatever their label.
+
+    A machine is followed until the last row of its plant; if its own rows end earlier without
+    a failure, until there. No row is undecided where the data gives labels, or where every
+    failure was seen (engines that run to failure).
+
+    Args:
+        rows: of one plant or several with one calendar, sorted by machine and time.
+        reach: how far past a row its label looks, in the rows' time unit.
+    """
+    censored = np.isnan(rows.time_to_failure)
+    if reach <= 0 or rows.label is not None or not censored.any():
+        return np.zeros(len(rows), dtype=bool)
+    last = np.flatnonzero(np.r_[rows.machine[1:] != rows.machine[:-1], True])
+    record = float(rows.time.max())
+    watched = np.minimum(rows.time[last] + rows.observed[last], record)
+    end = np.repeat(np.where(censored[last], watched, record), np.diff(np.r_[-1, last]))
+    return np.asarray(end - rows.time < reach)
 
 
 def by_machine(

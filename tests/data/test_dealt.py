@@ -9,7 +9,7 @@ from fedpdm.compose import compose
 from fedpdm.data import guards
 from fedpdm.data.dealt import DealtSource
 from fedpdm.data.fleet import FleetSource
-from fedpdm.data.partition import ByMachine, Dirichlet, Iid, Partition
+from fedpdm.data.partition import ByMachine, ByTime, Dirichlet, Iid, Partition
 from fedpdm.data.rows import Split
 from fedpdm.experiment import build
 
@@ -62,8 +62,18 @@ def test_the_cuts_are_common_and_the_guards_find_no_leak() -> None:
     assert first[Split.VALIDATION] - last[Split.TRAIN] >= 7.0
     assert first[Split.TEST] - last[Split.VALIDATION] >= 7.0
     heldout = {m for r in rows for m in r.machine[r.split == Split.HELDOUT]}
-    others = {m for r in rows for m in r.machine[r.split != Split.HELDOUT]}
+    used = (Split.TRAIN, Split.VALIDATION, Split.TEST)
+    others = {m for r in rows for m in r.machine[np.isin(r.split, used)]}
     assert len(heldout) == 4 and not heldout & others
+
+
+def test_time_blocks_of_the_pool_pass_the_guards() -> None:
+    source = dealt(ByTime(2, 7.0))
+    assert source.shares_machines
+    assert guards.check(source, source.sites, source.rows, 7.0) == []
+    rows = [source.rows(site) for site in source.sites]
+    latest = max(r.time[r.split >= 0].max() for r in rows)
+    assert latest <= source.source.rows("detroit").time.max() - 7.0
 
 
 def test_the_same_seed_deals_the_same_and_another_differently() -> None:

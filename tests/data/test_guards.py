@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fedpdm.data import guards
 from fedpdm.data.normalise import Moments, moments
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.source import Source
+from fedpdm.data.split_file import split_file
 from fedpdm.errors import LeakError
 from fedpdm.experiment import build_source
 from fedpdm.federation import Federation
@@ -143,6 +145,72 @@ def test_a_shared_machine_is_of_one_split_at_every_plant() -> None:
 
     with pytest.raises(LeakError, match=r"plants together, machine a-2: test begins at 1 hours"):
         check(Torn(SITES))
+
+
+class Between(TinySource):
+    """Plant a trains on the first 100 rows of shared machines, plant b tests the rest."""
+
+    shares_machines = True
+    gap = 0
+
+    def rows(self, site: str) -> Rows:
+        rows = TinySource({"a": {"machines": 4, "rows": 160}}, reach=30.0).rows("a")
+        early = rows.time < 100 - self.gap
+        own = rows.take(early if site == "a" else (rows.time >= 100) & (rows.time < 129))
+        return with_split(own, np.full(len(own), TRAIN if site == "a" else TEST))
+
+
+def test_labels_must_not_look_into_what_another_plant_judges() -> None:
+    message = (
+        r"plants together: training rows of machine a-0 know.*label at 99 hours looks 30 hours "
+        r"ahead, and a later part begins at 100"
+    )
+    with pytest.raises(LeakError, match=message):
+        check(Between(SITES), reach=30.0)
+    apart = Between(SITES)
+    apart.gap = 30
+    assert check(apart, reach=30.0) == []
+
+
+def test_an_edited_split_file_cannot_test_the_end_of_shared_training_engines(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    overrides = ["data=cmapss", "data.subset=FD002", "partition=condition", "task=rul"]
+    cfg = compose(overrides)
+    task = make(cfg.task, "task")
+    sound = build_source(cfg, task, 1)
+
+    def edited(site: str) -> Rows:
+        rows = sound.rows(site)
+        training = np.isin(rows.split, (TRAIN, VALIDATION))
+        late = rows.time_to_failure < 20
+        first = site in sound.sites[:3]
+        split = np.where(late, -1, TRAIN) if first else np.where(late, TEST, -1)
+        return with_split(rows, np.where(training, split, rows.split))
+
+    split_file(sound, sound.sites, edited).write(tmp_path)
+    given = build_source(compose([*overrides, f"split={tmp_path}"]), task, 1)
+    with pytest.raises(LeakError, match=r"plants together: training rows of machine train-"):
+        check(given, task.reach)
+    split_file(sound, sound.sites, sound.rows).write(tmp_path)
+    again = build_source(compose([*overrides, f"split={tmp_path}"]), task, 1)
+    assert check(again, task.reach) == []
+
+
+def tail_tested(rows: Rows, site: str) -> Rows:
+    judged = np.isin(rows.machine, rows.machine[rows.split == TRAIN])
+    late = judged & (rows.split == -1) & (rows.time > 97)
+    return with_split(rows, np.where(late, TEST, rows.split))
+
+
+def test_a_part_that_ends_in_failures_only_is_refused() -> None:
+    message = r"b: \d+ rows within 20 hours of the end of the record \(119\) are known only because"
+    source = Leaking(tail_tested, reach=20.0)
+    with pytest.raises(LeakError, match=message):
+        check(source, reach=20.0)
+    assert check(TinySource(SITES, reach=20.0), reach=20.0) == []
+    labelled = lambda r, s: replace(tail_tested(r, s), label=np.zeros(len(r), np.int64))  # noqa: E731
+    assert check(Leaking(labelled, reach=20.0), reach=20.0) == []
 
 
 def test_one_series_under_two_names_is_refused() -> None:

@@ -235,7 +235,16 @@ def test_time_blocks_follow_one_another_with_a_gap(sites: int, purge: int, days:
             if len(early) and len(late):
                 assert late.min() - early.max() > purge
     lost = len(rows) - sum(map(len, plants.values()))
-    assert lost <= 2 * 2 * (sites - 1) * purge + 4 and (purge > 0 or lost == 0)
+    assert lost <= 2 * (2 * (sites - 1) + 1) * purge + 4 and (purge > 0 or lost == 0)
+
+
+def test_the_last_time_block_stops_where_the_record_cannot_decide_its_labels() -> None:
+    days = [float(t) for t in range(100)]
+    split = [0] * 50 + [2] * 50
+    rows = rows_of(["a"] * 100, time=days, split=split)
+    assert rows.time[divide(ByTime(2, 9), rows)["plant-02"]].max() == 99 - 9
+    ends = replace(rows, time_to_failure=99 - rows.time)  # runs to failure: nothing is cut short
+    assert ends.time[divide(ByTime(2, 9), ends)["plant-02"]].max() == 99
 
 
 def test_paired_gives_one_engine_each_and_its_namesake_to_test() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedpdm.data.fleet import FleetSource
 from fedpdm.data.rows import Rows, Split
-from fedpdm.data.splits import by_machine, by_time
+from fedpdm.data.splits import by_machine, by_time, undecided
 from fedpdm.data.windows import segment_starts, window_ends
 from fedpdm.errors import DataError
+from fedpdm.tasks import within_horizon
 from tests.data.row_examples import rows_of
 
 
@@ -50,7 +54,8 @@ def test_time_cut_leaves_reach_between_a_training_label_and_a_later_window(
 def test_heldout_machines_appear_nowhere_else(machines: int, seed: int, share: float) -> None:
     rows = by_time(daily(machines, 100), reach=5, generator=generator(seed), heldout_fraction=share)
     heldout = set(rows.machine[rows.split == Split.HELDOUT])
-    assert not heldout & set(rows.machine[rows.split != Split.HELDOUT])
+    others = (Split.TRAIN, Split.VALIDATION, Split.TEST)
+    assert not heldout & set(rows.machine[np.isin(rows.split, others)])
     least = 1 if machines >= 3 and share > 0 else 0
     assert len(heldout) == min(max(round(share * machines), least), machines - 1)
 
@@ -66,7 +71,48 @@ def test_shares_of_the_calendar_without_reach() -> None:
 def test_purged_rows_are_exactly_those_within_reach_before_a_cut() -> None:
     rows = by_time(daily(1, 101), reach=7, generator=generator(), heldout_fraction=0)
     unused = rows.time[rows.split == Split.UNUSED]
-    assert unused.tolist() == [54, 55, 56, 57, 58, 59, 60, 74, 75, 76, 77, 78, 79, 80]
+    assert unused.tolist() == [*range(54, 61), *range(74, 81), *range(94, 101)]
+
+
+def test_no_label_is_used_that_the_end_of_the_record_decides() -> None:
+    reach = 30.0
+    fleet = FleetSource(sites={"detroit": {"machines": 30}}, reach=reach)
+    rows = fleet.rows("detroit")
+    used, end = rows.split != Split.UNUSED, rows.time.max()
+    assert (rows.time[used] + reach <= end).all()
+    positive, known = within_horizon(rows, reach)
+    for part in (Split.TEST, Split.HELDOUT):
+        mine = rows.split == part
+        last = mine & (rows.time > rows.time[mine].max() - 7)
+        assert known[last].all(), "services are off, so the record alone cuts lives short"
+        assert 0 < positive[last].mean() < 1
+    tail = ~used & (rows.time + reach > end)
+    assert positive[tail & known].all(), "what was purged would have been positives only"
+
+
+def test_machines_whose_own_rows_end_early_are_purged_there_unless_they_end_in_failure() -> None:
+    rows = daily(3, 100)
+    rows = rows.take((rows.machine == "m0") | (rows.time < 90))
+    rows.time_to_failure[rows.machine == "m2"] = 89 - rows.time[rows.machine == "m2"]
+    late = undecided(rows, 5)
+    assert rows.time[late & (rows.machine == "m0")].tolist() == [95, 96, 97, 98, 99]
+    assert rows.time[late & (rows.machine == "m1")].tolist() == [85, 86, 87, 88, 89]
+    assert not late[rows.machine == "m2"].any()
+
+
+def test_complete_or_labelled_records_lose_nothing_at_the_end() -> None:
+    rows = daily(2, 100)
+    complete = replace(rows, time_to_failure=99 - rows.time)
+    labelled = replace(rows, label=np.zeros(len(rows), dtype=np.int64))
+    for given_rows in (complete, labelled):
+        cut = by_time(given_rows, reach=5, generator=generator(), heldout_fraction=0)
+        assert (cut.split[cut.time > 80] == Split.TEST).all()
+    assert not undecided(rows, 0).any()
+
+
+def test_a_record_without_anything_left_to_test_is_refused() -> None:
+    with pytest.raises(DataError, match=r"pune: 100 time units .* 15 ahead.*task\.cap"):
+        by_time(daily(3, 101), reach=15, generator=generator(), fractions=(0.5, 0.4), site="pune")
 
 
 def test_too_short_record_says_what_to_do() -> None:

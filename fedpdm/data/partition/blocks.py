@@ -7,6 +7,7 @@ import numpy as np
 from fedpdm.data.checks import require_positive
 from fedpdm.data.partition.base import Machines, Partition, plant_names, require_enough
 from fedpdm.data.rows import Ints, Rows, Split
+from fedpdm.data.splits import undecided
 from fedpdm.errors import ConfigError
 
 
@@ -51,7 +52,9 @@ class ByTime(Partition):
     Each split's rows are cut into blocks of equal size by their time, so every plant trains
     before it is validated and tested. A machine that is watched through several blocks is
     shared by their plants, each with its own rows of it. Rows whose label looks past the end
-    of their block belong to no plant: labels and windows stay in one block.
+    of their block belong to no plant: labels and windows stay in one block. The last block
+    ends with the record, and where that cuts lives short, rows close to it go too, because
+    only those that fail would be known (``fedpdm.data.splits.undecided``).
 
     Args:
         sites: number of plants; None: those that ``site=`` names, or 10.
@@ -72,6 +75,7 @@ class ByTime(Partition):
     ) -> dict[str, Ints]:
         names = plant_names(self.sites, names)
         owner = np.full(len(rows), -1, dtype=np.int64)
+        late = undecided(rows, self.purge)
         for part in np.unique(rows.split):
             members = np.flatnonzero(rows.split == part)
             time = rows.time[members]
@@ -80,6 +84,7 @@ class ByTime(Partition):
             end = np.r_[cuts, np.inf][block]
             inside = time < end - self.purge if self.purge else np.ones(len(time), dtype=bool)
             owner[members[inside]] = block[inside]
+        owner[late] = -1
         trained = np.bincount(owner[(rows.split == Split.TRAIN) & (owner >= 0)], minlength=1)
         if np.sum(trained > 0) < len(names):
             raise ConfigError(
