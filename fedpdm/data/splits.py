@@ -30,8 +30,9 @@ def by_time(
 
     The end of the record is a cut too: of the last ``reach`` only rows that fail are known, so
     a part that kept them would end in positives only. They are purged whatever their label, at
-    held-out machines as well (``undecided``). Lives that end in a planned service keep a small
-    bias of the same kind: a failure shortly before it is known, its absence is not.
+    held-out machines as well (``undecided``). Lives that end in a planned service keep a bias
+    of the same kind, small while services are far apart compared to ``reach``: a failure
+    shortly before one is known, its absence is not.
 
     Args:
         rows: rows of one plant.
