@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,8 +55,7 @@ def compare_folders(
 
     Args:
         paths: run folders, or folders that hold some.
-        out: where the files go; None: ``comparison`` in the one folder named that is no run
-            itself, else beside the first run.
+        out: where the files go; None: ``default_folder``.
         against: the reference (``fedpdm.evaluation.comparison_result.compare``).
         view: ``global``, ``mean`` or ``worst``: the score that is tested.
         metric: its name in summary.json; None for the one that chose the rounds.
@@ -68,6 +69,7 @@ def compare_folders(
     from fedpdm.evaluation.comparison_runs import find_runs
     from fedpdm.evaluation.comparison_settings import settings_of
     from fedpdm.evaluation.comparison_table import print_comparison
+    from fedpdm.progress import console_for
 
     runs, left_out = find_runs(paths)
     if not runs:
@@ -78,16 +80,32 @@ def compare_folders(
     comparison = compare(
         settings, against=against, view=view, metric_name=metric, remarks=remarks, left_out=left_out
     )
-    page = write_comparison(comparison, out or default_folder(paths))
+    folder = out or default_folder(paths)
+    replaced = (folder / "comparison.html").exists()
+    page = write_comparison(comparison, folder)
     print_comparison(comparison, page, console)
+    if replaced:
+        console_for(console).print("It takes the place of an earlier comparison in this folder.")
     return comparison
 
 
 def default_folder(paths: Sequence[Path]) -> Path:
-    """Return ``comparison`` in a multirun's folder, or beside the first run."""
-    first = paths[0]
-    is_run = (first / "manifest.json").exists() or (first / "summary.json").exists()
-    return (first.resolve().parent if is_run else first) / "comparison"
+    """Return the folder of a comparison: the same inputs, the same folder.
+
+    ``comparison`` in the one folder named, or beside it if that is a run. Of several inputs
+    ``comparison-<8 hex digits>`` in the folder that they have in common, the digits standing
+    for their names in it: comparisons of other inputs lie beside each other.
+    """
+    first, *more = {path.resolve(): path for path in paths}.items()
+    if not more:
+        whole, given = first
+        is_run = (whole / "manifest.json").exists() or (whole / "summary.json").exists()
+        return (whole.parent if is_run else given) / "comparison"
+    inputs = [first[0], *(whole for whole, _ in more)]
+    common = Path(os.path.commonpath([path.parent for path in inputs]))
+    names = sorted(path.relative_to(common).as_posix() for path in inputs)
+    digest = hashlib.sha256("\0".join(names).encode()).hexdigest()
+    return common / f"comparison-{digest[:8]}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -109,7 +127,8 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument("--metric", help="its name in summary.json (the metric of the task)")
     parsed.add_argument(
         "--out", type=Path, metavar="FOLDER",
-        help="where the files go (comparison/ in the multirun's folder or beside the first run)",
+        help="where the files go (comparison/ in the one folder named, or beside the one run; of "
+        "several inputs comparison-… in the folder that they have in common)",
     )  # fmt: skip
     return parsed
 

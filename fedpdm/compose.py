@@ -22,6 +22,13 @@ from fedpdm.errors import ConfigError
 VERSION_BASE = "1.3"
 
 
+COSTS = re.compile(r"sites\.([^.=]+)\.costs(?:\.[^=]*)?=")
+"""An override of what alarms cost at one plant."""
+
+NONE_OF = {"baselines": "baselines.controls=[] or baselines.max_plants=0 for a run without any"}
+"""Blocks that people switch off: how it is done."""
+
+
 def run_name() -> str:
     """Return a fresh ``<time>-<random>``: eight runs of one second get eight folders."""
     return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(3)}"
@@ -35,6 +42,9 @@ def register() -> None:
 def rewrite(arguments: Sequence[str]) -> list[str]:
     """Return arguments as Hydra takes them: ``site=a,b`` is one federation of two plants.
 
+    A plant's costs of alarms stand in no yaml of ours, so Hydra would want a ``+`` before
+    ``sites.houston.costs.missed=500``; here it is put there.
+
     Hydra would refuse it as ambiguous, or make two runs of it with ``-m``. Lists are left
     alone: ``-m 'site=[a,b],[c]'`` compares two federations. Names must differ.
 
@@ -45,6 +55,8 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if argument == "site=":
             raise ConfigError("site= names no plant; write site=detroit,houston, or site=[]")
+        if COSTS.match(argument):
+            argument = f"++{argument}"
         match = re.fullmatch(r"site=([\w.,-]+)", argument)
         if match:
             if "" in match[1].split(","):
@@ -157,6 +169,51 @@ def check_sites(cfg: DictConfig, chosen: Sequence[str]) -> None:
             )
 
 
+def check_own_plants(cfg: DictConfig, overrides: Sequence[str], folders: Sequence[str]) -> None:
+    """Refuse generated plants where plants bring files, and name those that there are.
+
+    Args:
+        cfg: the composed config.
+        overrides: as ``rewrite`` returns them.
+        folders: the user's own options (``--config-dir``).
+
+    Raises:
+        ConfigError: ``data=files`` without ``site=``, or with a plant of ours.
+    """
+    if not str(cfg.data.get("_target_", "")).endswith(".FilesSource") or not cfg.sites:
+        return
+    places = [conf_dir() / "site", *(Path(folder) / "site" for folder in folders)]
+    yamls = {file.stem: file for place in places for file in sorted(place.glob("*.yaml"))}
+    yamls.pop("example_plant", None)  # a pattern, nobody's plant
+    with_files = re.compile(r"^\s+path:", re.MULTILINE)
+    own = [
+        name for name, file in yamls.items()
+        if with_files.search(file.read_text("utf-8", errors="replace"))
+    ]  # fmt: skip
+    strange = [
+        name for name in cfg.sites
+        if name not in own and name in yamls and yamls[name].parent == places[0]
+    ]  # fmt: skip
+    if not strange:
+        return
+    chosen = [override for override in overrides if override.startswith("site=")]
+    problem = (
+        f"{chosen[-1]}: {strange[0]} is a plant that data=fleet generates, not one with files"
+        if chosen
+        else f"site= is not given, and {', '.join(strange)} of the default are generated, not "
+        "plants with files"
+    )
+    where = f" (from {', '.join(f'{folder}/site' for folder in folders)})" if folders else ""
+    way_out = (
+        f"name yours: site={','.join(own)}{where}"
+        if own
+        else "write one yaml for each of yours after the pattern of conf/site/example_plant.yaml, "
+        f"in {f'{folders[0]}/site' if folders else 'FOLDER/site, and add --config-dir FOLDER'}, "
+        "and name them with site=NAME,NAME"
+    )
+    raise ConfigError(f"data=files: {problem}; {way_out}")
+
+
 def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Refuse text where the default is a number: ``rounds=ten``, ``strategy.eta=big``.
 
@@ -166,6 +223,11 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
     default = hydra.compose("config", overrides=_choices(overrides))
     for key in _changed(overrides):
         old, new = _select(default, key), _select(cfg, key)
+        if (costs := COSTS.match(f"{key}=")) and costs[1] not in (default.sites or {}):
+            hint = _suggest(costs[1], [str(name) for name in default.sites or {}])
+            raise ConfigError(f"{key}: this run has no plant {costs[1]}; {hint}")
+        if key in NONE_OF and not OmegaConf.is_dict(new):
+            raise ConfigError(f"{key}={_word(new)} is no block of settings: {NONE_OF[key]}")
         if OmegaConf.is_dict(old) and not (OmegaConf.is_dict(new) or new is None):
             hint = f"; did you mean site={new}?" if key == "sites" else ""
             raise ConfigError(f"{key}={new} must be a block of settings: {key}.NAME=VALUE{hint}")
@@ -176,9 +238,16 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
             raise ConfigError(f"{key}={new} must be true or false (default {str(old).lower()})")
 
 
+def _word(value: object) -> str:
+    """Return a value as it is written on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def chosen_sites(overrides: Sequence[str]) -> list[str]:
-    """Return the plants that ``site=[…]`` names in overrides."""
-    for override in overrides:
+    """Return the plants that ``site=[…]`` names in overrides; said twice, the last one counts."""
+    for override in reversed(overrides):
         if match := re.fullmatch(r"site=\[([\w.,\s-]*)\]", override):
             return [name.strip() for name in match[1].split(",") if name.strip()]
     return []
@@ -237,6 +306,9 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
         return ConfigError(
             f"there is no option group {match[1]!r}; there are {', '.join(groups())}"
         )
+    if match := re.search(r"Error merging override (\w+)=", text):
+        hint = NONE_OF.get(match[1], f"{match[1]}.NAME=VALUE sets one of its values")
+        return ConfigError(f"{match[1]} is a block of settings: {hint}")
     lines = [line for line in text.splitlines() if line.strip()]
     return ConfigError(f"the command line cannot be read: {lines[0]}" if lines else "bad options")
 
@@ -247,11 +319,15 @@ def _siblings(key: str, arguments: Sequence[str]) -> str:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
         try:
-            cfg = hydra.compose("config", overrides=_choices(rewrite(arguments)))
-        except Exception:  # options of a --config-dir are not seen here
+            folders = ",".join(f"'file://{Path(d).resolve()}'" for d in config_dirs(arguments))
+            yours = [f"hydra.searchpath=[{folders}]"]
+            cfg = hydra.compose("config", overrides=[*yours, *_choices(rewrite(arguments))])
+        except Exception:
             cfg = hydra.compose("config")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     names = sorted(str(name) for name in node) if OmegaConf.is_config(node) else []
+    if re.fullmatch(r"sites\.[^.]+", parent) and names:
+        names = sorted({*names, "costs"})  # may be said of any plant
     return _suggest(last, names) if names else "see --help"
 
 

@@ -16,13 +16,13 @@ from fedpdm.data import guards
 from fedpdm.data.dealt import DealtSource
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.given_split import GivenSplit
-from fedpdm.data.partition import Natural, Partition
+from fedpdm.data.partition import Natural, Partition, PartitionedSource
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.shuffle import LabelShuffle
 from fedpdm.data.source import Source
 from fedpdm.engines.choice import check_engine
 from fedpdm.engines.flower import quiet
-from fedpdm.errors import ConfigError, ModelError
+from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.baselines import RocketSettings
 from fedpdm.evaluation.controls import CONTROLS, wanted
 from fedpdm.evaluation.protocol import Protocol
@@ -181,7 +181,14 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
 
 
 def look_at_data(experiment: Experiment) -> list[str]:
-    """Read the first plants and refuse what cannot train; return warnings."""
+    """Read the first plants and refuse what cannot train or be tested; return warnings.
+
+    Machines that are held out are beside the question: what a run concludes, it concludes
+    from the test windows of machines that were trained on.
+
+    Raises:
+        DataError: a plant cannot train, or no plant has a test window.
+    """
     federation = experiment.federation
     names = experiment.looked_at
     found = guards.check(federation.source, names, federation.rows, federation.task.reach)
@@ -192,8 +199,20 @@ def look_at_data(experiment: Experiment) -> list[str]:
         guards.require_real(site.name, site.windows)
     warnings = found + federation.check(sites)
     if all(len(site.test) == 0 for site in sites):
-        warnings.append("no plant has a test window")
+        raise DataError(no_test_window(experiment))
     return [*warnings, *federation.source.warnings]
+
+
+def no_test_window(experiment: Experiment) -> str:
+    """Say that nothing can be tested, and what would help."""
+    source = experiment.federation.source
+    ways = ["task.horizon"]
+    if source.window is not None:
+        ways.insert(0, f"data.window (now {source.window})")
+    if isinstance(source, PartitionedSource):
+        ways.insert(0, f"partition.sites (now {len(source.sites)} plants)")
+    longer = "raise data.days" if source.generated else "bring a longer record"
+    return f"no plant has a test window: lower {' or '.join(ways)}, or {longer}"
 
 
 def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
@@ -289,7 +308,9 @@ def build_controls(cfg: DictConfig) -> tuple[str, ...]:
     if names is None:
         return tuple(CONTROLS)
     if not isinstance(names, list):
-        raise ConfigError(f"baselines.controls={names} must be a list, for example [alone,hgb]")
+        raise ConfigError(
+            f"baselines.controls={names} must be a list, for example [alone,hgb], or [] for none"
+        )
     return wanted([str(name) for name in names])
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 from fedpdm.errors import ConfigError, FedPdmError
 
+RUNS = Path("runs")
+"""The folder of run folders, unless another is chosen (``hydra.run.dir``)."""
+
 RESUMABLE = {"rounds"}
 """What may be said beside ``resume=``: a longer run. All else is in the folder."""
 
@@ -49,25 +52,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_jobs(arguments: Sequence[str]) -> None:
     """Run one config, or with ``-m`` one per combination, and compare those."""
-    from fedpdm.compose import run_hydra
+    from fedpdm.compose import config_dirs, run_hydra
     from fedpdm.sweep import Sweep
 
-    sweep = Sweep(simulate)
+    sweep, stood = Sweep(simulate), RUNS.exists()
     try:
-        run_hydra(lambda cfg: run_composed(cfg, sweep), arguments)
+        run_hydra(lambda cfg: run_composed(cfg, sweep, config_dirs(arguments)), arguments)
     except FedPdmError:
         sweep.compare()  # a combination that cannot work does not take the others' results
         raise
+    finally:
+        if not stood:
+            remove_if_empty(RUNS)
     sweep.compare()
 
 
-def run_composed(cfg: DictConfig, sweep: Sweep) -> float | None:
-    """Run one composed config in Hydra's folder; return the validation metric, for sweepers."""
+def run_composed(cfg: DictConfig, sweep: Sweep, folders: Sequence[str] = ()) -> float | None:
+    """Run one composed config in Hydra's folder; return the validation metric, for sweepers.
+
+    Args:
+        cfg: the composed config.
+        sweep: runs it, if it is one of several.
+        folders: the user's own options (``--config-dir``).
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from fedpdm.compose import check_sites, check_types, chosen_sites
+    from fedpdm.compose import check_own_plants, check_sites, check_types, chosen_sites
 
     settings = HydraConfig.get()
     many = settings.mode == RunMode.MULTIRUN
@@ -77,6 +89,7 @@ def run_composed(cfg: DictConfig, sweep: Sweep) -> float | None:
     try:
         check_sites(cfg, chosen_sites(settings.overrides.task))
         check_types(cfg, settings.overrides.task)
+        check_own_plants(cfg, settings.overrides.task, folders)
         OmegaConf.resolve(cfg)
         jobs = Path(settings.sweep.dir)
         summary = sweep.run(cfg, folder, jobs) if many else simulate(cfg, folder)

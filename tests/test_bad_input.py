@@ -98,6 +98,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["partition=type"], ["partition.column=type", "columns: none"]),
         (["partition=dirichlet", "partition.alpha=0"], ["partition.alpha=0"]),
         (["partition=life"], ["partition=life", "is not known"]),
+        (["partition=condition"], ["partition=condition", "one only; use another partition"]),
         (["split=nowhere"], ["split=nowhere", "cannot be read"]),
         (["history.keep=0"], ["history.keep"]),
         (["round_timeout=-1"], ["round_timeout"]),
@@ -113,6 +114,22 @@ def test_options(arguments: list[str], says: list[str], capsys: pytest.CaptureFi
     message = refused(arguments, capsys)
     for word in says:
         assert word in message
+
+
+def test_no_plant_has_a_test_window(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(
+        [*QUICK[1:], "site=houston", "data.days=70", "data.window=40", "task.horizon=11"], capsys
+    )
+    assert "no plant has a test window: lower data.window (now 40)" in message
+    assert "data.days" in message
+
+
+def test_refused_runs_leave_no_folder_of_runs_but_one_that_stood_stays(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*QUICK, "task.horizon=-1"]) == 2 and not Path("runs").exists()
+    Path("runs").mkdir()
+    assert main([*QUICK, "task.horizon=-1"]) == 2 and Path("runs").is_dir()
 
 
 # Bring your own data --------------------------------------------------------------------
@@ -186,6 +203,24 @@ def test_files(
     message = refused(plant(change), capsys)
     for word in says:
         assert word in message, message
+
+
+def test_plants_that_are_not_named_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    without = [word for word in plant() if word != "site=plant"]
+    message = refused(without, capsys)
+    assert (
+        "site= is not given" in message and "name yours: site=plant (from my_conf/site)" in message
+    )
+    message = refused([*without, "site=plant,houston"], capsys)
+    assert "houston is a plant that data=fleet generates" in message and "site=plant " in message
+    assert "--config-dir FOLDER" in refused(["data=files"], capsys)
+
+
+def test_an_unknown_key_of_a_plant_names_those_of_its_own_yaml(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    message = refused([*plant(), "sites.plant.cost.missed=3"], capsys)
+    assert "did you mean costs?" in message and "failures" in message
 
 
 def test_a_yaml_that_defines_another_plant(capsys: pytest.CaptureFixture[str]) -> None:

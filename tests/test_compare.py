@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedpdm.compare import compare_folders, main
+from fedpdm.compare import compare_folders, default_folder, main
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.comparison_result import Comparison
 from tests import chromium
@@ -154,6 +154,28 @@ def test_what_cannot_be_compared_ends_with_2_and_names_it(
     assert "nothing can be compared" in told and "partition._target_" in told
     assert main([str(tmp_path / "never")]) == 2
     assert not (tmp_path / "comparison").exists()
+
+
+def test_other_inputs_have_another_folder_and_what_is_replaced_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("sw", "iid", "b")
+    for seed, name in enumerate(names):
+        for strategy in ("FedAvg", "FedDyn"):
+            make_run(tmp_path / name / strategy, seed, strategy=strategy)
+    one, two, three = (tmp_path / name for name in names)
+    first = default_folder([one, two])
+    assert first == default_folder([two, one, one]) and first.parent == tmp_path
+    assert re.fullmatch("comparison-[0-9a-f]{8}", first.name)
+    assert default_folder([one, three]) != first != default_folder([one, two, three])
+    assert default_folder([one]) == default_folder([one, one]) == one / "comparison"
+    assert default_folder([one / "FedAvg"]) == one / "comparison", "one run: beside it"
+    assert default_folder([one, one / "FedAvg"]).parent == tmp_path
+    assert main([str(one), str(two)]) == 0 and (first / "comparison.html").exists()
+    assert "earlier comparison" not in capsys.readouterr().out
+    assert main([str(two), str(one)]) == 0
+    assert "takes the place of an earlier comparison" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {*names, first.name}
 
 
 def test_a_setting_on_other_data_is_left_out_and_named(tmp_path: Path) -> None:

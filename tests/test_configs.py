@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from fedpdm.compose import compose, groups, help_text, options, rewrite
 from fedpdm.errors import ConfigError
+from fedpdm.evaluation.thresholds import Costs
 from fedpdm.experiment import build
 
 EVERY = [(group, option) for group in groups() for option in options(group)]
@@ -65,6 +66,10 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("site=[]", "site=[]"),
         ("strategy=fedavg,fedprox", "strategy=fedavg,fedprox"),
         ("sites.a.machines=3", "sites.a.machines=3"),
+        ("sites.a.costs.missed=3", "++sites.a.costs.missed=3"),
+        ("sites.a.costs={missed: 3}", "++sites.a.costs={missed: 3}"),
+        ("+sites.a.costs.missed=3", "+sites.a.costs.missed=3"),
+        ("~sites.a.costs", "~sites.a.costs"),
         ("-m", "-m"),
     ],
 )
@@ -79,6 +84,23 @@ def test_one_plant_can_be_edited_and_replicas_are_lazy() -> None:
     assert len(experiment.federation.sites) == 800
     assert len(set(experiment.federation.rows("houston-400").machine)) == 5
     assert len(experiment.federation._rows) == 1, "no other plant was made"
+
+
+def test_one_plant_s_alarms_cost_what_is_said_and_the_plant_must_exist() -> None:
+    experiment = build(compose(["sites.houston.costs.missed=500", "evaluate.costs.inspection=2"]))
+    policy = experiment.protocol.policy
+    assert policy.costs_of("houston") == Costs(missed=500.0, false_alarm=1.0, inspection=2.0)
+    assert policy.costs_of("detroit") == Costs(inspection=2.0)
+    with pytest.raises(ConfigError, match="no plant huston; did you mean houston"):
+        compose(["sites.huston.costs.missed=500"])
+    with pytest.raises(ConfigError, match="weekend"):
+        compose(["sites.houston.cost=5"])
+
+
+@pytest.mark.parametrize("value", ["none", "null", "[]"])
+def test_baselines_that_are_not_wanted_are_switched_off_by_their_keys(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"baselines\.controls=\[\] or baselines\.max_plants=0"):
+        compose([f"baselines={value}"])
 
 
 def test_a_researchers_own_options_are_found(tmp_path: Path) -> None:

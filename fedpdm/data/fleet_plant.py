@@ -122,7 +122,8 @@ def plant_settings(site: str, settings: Mapping[str, Any] | None) -> Plant:
         if key not in known:
             raise ConfigError(
                 f"sites.{site}.{key} is no setting of a generated plant{_close(str(key), known)}; "
-                f"there are {', '.join(known)} (a plant with files of its own needs data=files)"
+                f"there are {', '.join([*known, 'costs'])} (a plant with files of its own needs "
+                "data=files)"
             )
     own = {key: value for key, value in given.items() if value is not None}
     if "archetype" in own:

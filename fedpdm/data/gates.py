@@ -105,7 +105,7 @@ def completeness(site: str, made: Record) -> list[Gate]:
             "readings", site, present >= READINGS, present, READINGS,
             "share of readings that arrived",
             "too many are lost: lower data.missing, data.outages or data.dropout, or the weight "
-            "of communication in the scenarios",
+            f"of communication in data.scenarios or sites.{site}.scenarios",
             "data.missing", "data.outages", "data.dropout", "data.scenarios", "sites.",
         ),
     ]  # fmt: skip
@@ -118,14 +118,15 @@ def events(site: str, plant: Plant, made: Record) -> list[Gate]:
         first + later > 0 for first, later in zip(plant.modes, plant.modes_later, strict=True)
     )
     least, seen = min(DIVERSITY, possible), len(set(modes))
-    longer = "generate more days or machines, or lower life_days"
+    longer = f"raise data.days (--days) or sites.{site}.machines, or lower sites.{site}.life_days"
     knobs = ("data.days", "data.prevalence", "data.heterogeneity", "data.step_hours", "sites.")
     return [
         verdict("failures", site, len(modes) >= FAILURES, len(modes), FAILURES,
                 "failures at the plant", f"too few failed: {longer}", *knobs),
         verdict("event diversity", site, seen >= least, seen, least,
                 f"ways of failing seen, {possible} are possible",
-                f"too few ways of failing: {longer}, or weigh its modes more evenly", *knobs),
+                f"too few ways of failing: {longer}, or weigh sites.{site}.modes more evenly",
+                *knobs),
     ]  # fmt: skip
 
 
@@ -153,7 +154,8 @@ def single_feature(site: str, rows: Rows, horizon: float) -> Gate:
     best = max(areas, key=lambda column: areas[column])
     return verdict(
         name, site, areas[best] <= AREA, areas[best], AREA, f"best is {best}",
-        f"{best} alone nearly gives the label away: raise noise, or lower the weight of depletion",
+        f"{best} alone nearly gives the label away: raise sites.{site}.noise, or lower the weight "
+        f"of depletion in data.scenarios or sites.{site}.scenarios",
         "sites.", "data.scenarios", "data.heterogeneity",
     )  # fmt: skip
 
@@ -187,7 +189,7 @@ def link_failures(site: str, plant: Plant, made: Record) -> list[Gate]:
         verdict(name, site, bool(made.links) and through == 0, through, 0.0,
                 f"{len(made.links)} failures of the link, "
                 f"{sum(link.rows for link in made.links):,} rows lost",
-                "the data link never failed, or rows came through: generate more days",
+                "the data link never failed, or rows came through: raise data.days (--days)",
                 "sites.", "data.")
     ]  # fmt: skip
 
@@ -205,7 +207,7 @@ def wanted_prevalence(wanted: float | None, skewed: bool, found: float | None) -
     return verdict(
         name, plant, off <= WANTED, off, WANTED, f"{found:.4f} of the rows",
         f"{found:.4f} of the rows precede a failure, not {wanted:g}: a fleet of this size is too "
-        "small for it; generate more machines or days",
+        "small for it; raise sites.NAME.machines, replicas or data.days (--days)",
         "data.", "sites.",
     )  # fmt: skip
 

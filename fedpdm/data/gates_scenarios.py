@@ -60,7 +60,8 @@ def scenario_recall(site: str, plant: Plant, made: Record) -> list[Gate]:
                 name, site, not surely_below(found, tried, RECALL), recall, RECALL,
                 f"{found} of {tried} failures leave a trace",
                 f"{found} of {tried} failures by '{scenario}' leave a trace in the sensors: "
-                "lower noise, data.missing or data.step_hours, or generate more days",
+                "so few may be bad luck, try another --seed first; else lower "
+                f"sites.{site}.noise, data.missing or data.step_hours, or raise data.days (--days)",
                 "sites.", "data.",
             )
         )  # fmt: skip

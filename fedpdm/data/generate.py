@@ -132,7 +132,11 @@ def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSou
 
     cfg = compose(["data=fleet", f"site={','.join(sites)}", f"seed={seed}", *options])
     data: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    plants: Any = OmegaConf.to_container(cfg.sites, resolve=True)
+    named: Any = OmegaConf.to_container(cfg.sites, resolve=True)
+    plants = {
+        name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
+        for name, own in named.items()  # what alarms cost is no matter of the data
+    }
     for key in ("_target_", "task_defaults"):
         data.pop(key)
     if not isinstance(cfg.replicas, int):

@@ -14,12 +14,14 @@ UNIX = {"unix": 1.0, "unix_ms": 1e-3}  # time formats that are numbers: seconds 
 REPAIR_KINDS = ("repair", "maintenance", "replacement")
 PLANT_KEYS = (
     "path", "machine", "time", "time_format", "features", "failures", "label",
-    "sep", "decimal", "encoding", "title", "industry", "description",
+    "sep", "decimal", "encoding", "costs", "title", "industry", "description",
 )  # fmt: skip
 LOG_KEYS = (
     "path", "machine", "time", "time_format", "kind", "failure_kinds", "repair_kinds",
     "ignored_kinds", "unknown_machines", "sep", "decimal", "encoding",
 )  # fmt: skip
+GENERATED = {"machines", "size", "life_days", "archetype"}
+"""Keys by which a plant is known that is generated."""
 _FEATURE_KEYS = ("column", "unit")
 
 
@@ -104,6 +106,11 @@ def plant_mapping(site: str, settings: Mapping[str, Any]) -> PlantMapping:
         ConfigError: a key is missing, unknown or of the wrong form.
     """
     where = f"sites.{site}"
+    if settings.get("path") is None and GENERATED & set(settings):
+        raise ConfigError(
+            f"{where} has no path: {site} is a plant that data=fleet generates, not one with files "
+            "of its own; name yours with site=NAME,NAME"
+        )
     if settings.get("path") is None:
         raise ConfigError(
             f"{where}.path is missing: data=files reads one CSV or Parquet file per plant; write "

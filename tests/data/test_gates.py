@@ -101,6 +101,8 @@ def test_a_scenario_that_was_never_injected_is_seen(source: FleetSource, made: R
     lives = [(name, number, replace(life, scenario=0)) for name, number, life in made.lives]
     told = by_name(scenario_recall("a", source.plant("a"), replace(made, lives=lives)))
     assert told["scenario recall: sudden"].status == "failed"
+    way_out = told["scenario recall: sudden"].note
+    assert way_out.index("--seed") < way_out.index("sites.a.noise") < way_out.index("data.days")
     assert told["scenario recall: progressive"].status == "passed"
     few = [(name, number, life) for name, number, life in lives if number == 0][:4]
     told = by_name(scenario_recall("a", source.plant("a"), replace(made, lives=few)))

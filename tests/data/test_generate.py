@@ -179,6 +179,14 @@ def test_mistakes_are_told_in_a_sentence_and_leave_nothing(
     assert left(tmp_path) == []
 
 
+def test_what_alarms_cost_is_no_matter_of_the_data(tmp_path: Path) -> None:
+    small = ["sites.detroit.costs.missed=500"]
+    made = generate(tmp_path / "out", ("detroit",), 60, 1, small)
+    federation_of = build(compose(["site=detroit", "seed=1", "data.days=60", *small,
+                                   f"data.path={made.folder}"])).federation  # fmt: skip
+    assert len(federation_of.rows("detroit")) == made.rows
+
+
 def test_an_existing_folder_is_not_touched_and_no_folder_below_a_file_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

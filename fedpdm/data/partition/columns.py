@@ -61,9 +61,10 @@ class ByCondition(Partition):
     ) -> dict[str, Ints]:
         conditions = np.unique(rows.condition)
         if len(conditions) < 2:
+            subset = "data.subset=FD002 or FD004, or " if "subset" in rows.groups else ""
             raise ConfigError(
                 "partition=condition makes a plant of each operating condition, and this data has "
-                "one only; use data.subset=FD002 or FD004, or partition=machine"
+                f"one only; use {subset}another partition, for example partition=machine"
             )
         names = names or tuple(f"condition-{k + 1}" for k in conditions)
         if len(names) != len(conditions):
