@@ -42,7 +42,7 @@ class Source(ABC):
     Then thresholds and calibration need validation machines that are cut in the same way."""
     shares_machines: bool = False
     """Whether plants may see the same machines, each its own rows. If so, a machine is of one
-    split at all of them."""
+    split at all of them, or cut in time with its labels apart."""
     local_machines: bool = False
     """Whether machine ids are a plant's own, so that two plants may use the same ones."""
     warnings: Sequence[str] = ()
