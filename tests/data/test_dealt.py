@@ -21,7 +21,11 @@ def dealt(partition: Partition, seed: int = 3) -> DealtSource:
     return DealtSource(fleet, partition, seed, 7.0)
 
 
-@pytest.mark.parametrize("partition", [Iid(4), Dirichlet(0.5, 4), ByMachine(4)], ids=["iid", "dirichlet", "machine"])
+@pytest.mark.parametrize(
+    "partition",
+    [Iid(4), Dirichlet(0.5, 4), ByMachine(4)],
+    ids=["iid", "dirichlet", "machine"],
+)
 def test_every_machine_goes_whole_to_one_plant(partition: Partition) -> None:
     source = dealt(partition)
     assert source.sites == ("plant-01", "plant-02", "plant-03", "plant-04")
