@@ -125,14 +125,13 @@ def _options(overrides: Sequence[str], days: float | None) -> list[str]:
 
 
 def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSource:
-    from omegaconf import OmegaConf
-
     from fedpdm.compose import compose
+    from fedpdm.config_values import plain
     from fedpdm.federation import expand_replicas
 
     cfg = compose(["data=fleet", f"site={','.join(sites)}", f"seed={seed}", *options])
-    data: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    named: Any = OmegaConf.to_container(cfg.sites, resolve=True)
+    data: Any = plain(cfg.data)
+    named: Any = plain(cfg.sites)
     plants = {
         name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
         for name, own in named.items()  # what alarms cost is no matter of the data

@@ -212,8 +212,12 @@ def test_condition_gives_each_plant_its_rows_of_every_machine() -> None:
     for k, positions in zip((0, 1, 3), plants.values(), strict=True):
         assert set(rows.condition[positions]) == {k}
     assert ByCondition.shares_machines
+    alone = rows_of(list("ab"))
+    with pytest.raises(ConfigError, match="one only; use another partition"):
+        divide(ByCondition(), alone)
+    subsets = replace(alone, groups={"subset": np.full(len(alone), "FD001")})
     with pytest.raises(ConfigError, match=r"one only.*data\.subset=FD002"):
-        divide(ByCondition(), rows_of(list("ab")))
+        divide(ByCondition(), subsets)
 
 
 @settings(max_examples=40)
