@@ -36,8 +36,8 @@ class Experiment:
 
 
 INTERVALS = {
-    "coverage": "test.intervals.global.coverage",
-    "width": "test.intervals.global.width",
+    "coverage": "test.intervals.coverage",
+    "width": "test.intervals.width",
     "rmse_uncapped": "test.global.rmse_uncapped",
     "nasa_score": "test.global.nasa_score",
 }
