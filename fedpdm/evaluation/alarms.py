@@ -6,14 +6,13 @@ one episode; each failure is warned of in time, late, or not at all. N windows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fedpdm.data.rows import Bools, Floats, Ints
-from fedpdm.evaluation.fates import Fates, joined
+from fedpdm.evaluation.fates import Fates
 
 CURVE = 30
 """Points of the curve of false alarms against lead time."""
@@ -185,12 +184,3 @@ def alarm_curve(
             "event_recall": found["event_recall"],
         })  # fmt: skip
     return result
-
-
-def pooled_alarms(
-    parts: Sequence[tuple[Fates, Floats, float]], watch: Watch, time_unit: str
-) -> dict[str, Any]:
-    """Return ``count_alarms`` over plants that have each their own threshold."""
-    fates = joined([part[0] for part in parts])
-    above = np.concatenate([(scores >= level).astype(float) for _, scores, level in parts])
-    return count_alarms(fates, above, 0.5, watch, time_unit)

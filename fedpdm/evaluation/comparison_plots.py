@@ -9,7 +9,7 @@ from fedpdm.evaluation.comparison import Ranking
 from fedpdm.evaluation.comparison_result import Family
 from fedpdm.evaluation.comparison_scores import Standing
 from fedpdm.evaluation.drawing import COLOUR, figure_of, svg_of
-from fedpdm.evaluation.wording import Metric
+from fedpdm.evaluation.wording import direction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ def scores(family: Family, key: str) -> str:
         mean = sum(values) / len(values)
         axes.vlines(mean, y - 0.28, y + 0.28, color=COLOUR["ink"], lw=2.4, zorder=4)
     _rows(axes, [s.name for s in rows])
-    axes.set_xlabel(_direction(family.metric))
+    axes.set_xlabel(direction(family.metric))
     return svg_of(figure, f"scores-{key}", "Score of every setting, a dot for each seed")
 
 
@@ -110,7 +110,3 @@ def _room(names: Sequence[str]) -> int:
 
 def _short(name: str, most: int = 26) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def _direction(chosen: Metric) -> str:
-    return f"{chosen.label} ({'higher' if chosen.higher_is_better else 'lower'} is better)"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fedpdm.evaluation.drawing import COLOUR, figure_of, svg_of
 from fedpdm.evaluation.standings import COLUMNS, Row, Standings
-from fedpdm.evaluation.wording import Metric
+from fedpdm.evaluation.wording import direction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def plants(table: Standings) -> str:
     axes.set_ylim(-0.75, max(len(rows), 1) - 0.45)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(_direction(table.metric))
+    axes.set_xlabel(direction(table.metric))
     return svg_of(figure, "plants", "Every predictor's score at each plant")
 
 
@@ -102,7 +102,7 @@ def spread(table: Standings) -> str:
     axes.set_yticks(range(len(names)), [COLUMNS[n] for n in reversed(names)])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(_direction(table.metric))
+    axes.set_xlabel(direction(table.metric))
     return svg_of(figure, "spread", "Spread of every predictor over the plants")
 
 
@@ -125,10 +125,6 @@ def _certain(row: Row) -> str:
     """Return the name of the colour of a gain: that of chance, unless it is sure or unasked."""
     known = row.verdict in ("better", "worse") and row.sure is not False and not row.unsure
     return row.verdict if known else "quiet"
-
-
-def _direction(chosen: Metric) -> str:
-    return f"{chosen.label} ({'higher' if chosen.higher_is_better else 'lower'} is better)"
 
 
 def _short(name: str, most: int = 18) -> str:

@@ -186,3 +186,8 @@ def listing(names: Sequence[str], most: int = 3) -> str:
 def counted(count: int, singular: str, plural: str | None = None) -> str:
     """Return "1 plant", "12 plants"."""
     return f"{number(count, 0)} {singular if count == 1 else plural or singular + 's'}"
+
+
+def direction(chosen: Metric) -> str:
+    """Return a metric's label with the direction in which it is better."""
+    return f"{chosen.label} ({'higher' if chosen.higher_is_better else 'lower'} is better)"
