@@ -69,8 +69,8 @@ def findings(summary: Record, table: Standings) -> list[str]:
         result.append(
             f"On average over the plants the gain in {m.label} is "
             f"{number(mean.gain, m.digits, sign=True)}; "
-            f"with other machines it would lie between {low} and {high} in 95 of 100 cases"
-            + (f" at best: {mean.unsure}." if mean.sure is None and mean.unsure else ".")
+            f"drawing the test machines again puts it between {low} and {high} (95 % interval"
+            + (f", too narrow: {mean.unsure})." if mean.sure is None and mean.unsure else ").")
         )
     every = table.together
     if many and mean.sure and every.sure is False:

@@ -158,7 +158,7 @@ def test_too_few_failures_are_no_verdict_but_their_interval_is_shown() -> None:
     assert certainty(standings(run["summary"])) == (
         "Too few failures to say whether this is chance."
     )
-    assert "95 of 100 cases at best: only 4 machines failed" in words(render(**run))
+    assert "95 % interval, too narrow: only 4 machines failed" in words(render(**run))
 
 
 def test_of_a_run_that_did_not_count_failures_nothing_is_called_sure() -> None:
