@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from benchmarks import recheck
 from benchmarks.predictions import runs, tables, targets
 from benchmarks.predictions.collect import at, collect, plants_covered, spread
 from benchmarks.predictions.experiments import EXPERIMENTS, FEDCMAPSS
 from benchmarks.predictions.runs import Job
 
+ROOT = Path(__file__).resolve().parents[1]
 ARMS = {"federated": 0.8, "pooled": 0.83}
 
 
@@ -105,3 +109,32 @@ def test_seeds_that_choose_are_not_those_that_are_reported() -> None:
     for experiment in EXPERIMENTS.values():
         assert not experiment.candidates or CHOICE not in experiment.seeds
         assert len(experiment.candidates) in (0, 2)
+
+
+def test_the_check_by_other_code_is_quoted_as_it_came_out() -> None:
+    kept = json.loads((ROOT / "benchmarks/results/recheck.json").read_text())
+    evidence = json.loads((ROOT / "benchmarks/results/evidence.json").read_text())
+    assert kept["rescored"]["runs"] == 40 and kept["rescored"]["farthest_apart"] < 1e-5
+    subsets = ["FD001", "FD002", "FD003", "FD004"]
+    lines = {"fedpdm, pooled": [
+        evidence[f"rul_{subset.lower()}"]["global"]["pooled"]["mean"] for subset in subsets
+    ]}  # fmt: skip
+    for model in ("trees", "network"):
+        for kind, words in (("with_age", "with the engine's age"), ("without_age", "without it")):
+            lines[f"scikit-learn, {model}, {words}"] = [
+                float(np.mean(kept["retrained"]["rmse"][subset][kind][model])) for subset in subsets
+            ]
+    page = (ROOT / "docs/evidence.md").read_text()
+    for name, values in lines.items():
+        assert f"| {name} | " + " | ".join(f"{value:.2f}" for value in values) + " |" in page
+
+
+def test_windows_and_scaling_of_the_check_are_those_of_plain_arithmetic() -> None:
+    values, engines = np.arange(5.0).reshape(5, 1), np.array([1, 1, 2, 2, 2])
+    ends = recheck.last_windows(values, engines, 3)
+    assert ends[:, :, 0].tolist() == [[0, 0, 1], [2, 3, 4]]
+    rows = pd.DataFrame({"x": [2.0, 7.0], "condition": [0, 1]})
+    scaled = recheck.scaled(rows, ["x"], np.array([[1.0], [5.0]]), np.array([[0.5], [0.0]]))
+    assert scaled.tolist() == [[2.0], [0.0]]
+    line = np.tile(np.arange(80.0)[:, None] * 3, (1, 1, 1))
+    assert np.allclose(recheck.summarised(line)[0, 1::2], 3.0), "slopes"

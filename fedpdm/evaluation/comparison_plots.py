@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedpdm.evaluation.comparison import Ranking
 from fedpdm.evaluation.comparison_result import Family
 from fedpdm.evaluation.comparison_scores import Standing
-from fedpdm.evaluation.drawing import COLOUR, figure_of, svg_of
+from fedpdm.evaluation.drawing import COLOUR, figure_of, room, short, svg_of
 from fedpdm.evaluation.wording import direction
 
 if TYPE_CHECKING:
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 COLOURED = 6
 """Up to this many settings have a colour of their own."""
+LONGEST = 26
+"""Characters of a name that are drawn."""
 
 
 def scores(family: Family, key: str) -> str:
     """Return one line per setting: a dot for each seed, a bar at their mean."""
     rows = list(reversed(family.standings))
-    figure, axes = figure_of(_height(len(rows)), left=_room([s.name for s in rows]), top=6)
+    figure, axes = figure_of(_height(len(rows)), left=room([s.name for s in rows], LONGEST), top=6)
     for y, standing in enumerate(rows):
         values = list(standing.by_seed.values())
         colour = COLOUR["federated"]
@@ -37,7 +39,7 @@ def differences(family: Family, key: str) -> str:
     """Return the mean difference of each setting to its reference with its 95 % range."""
     rows = list(reversed(family.against))
     names = [pair.first for pair in rows]
-    figure, axes = figure_of(_height(len(rows)), left=_room(names), top=6)
+    figure, axes = figure_of(_height(len(rows)), left=room(names, LONGEST), top=6)
     for y, pair in enumerate(rows):
         e = pair.effect
         colour = COLOUR["quiet" if pair.verdict == "open" else pair.verdict]
@@ -58,7 +60,7 @@ def differences(family: Family, key: str) -> str:
 def rank_bars(names: Sequence[str], result: Ranking, key: str) -> str:
     """Return average ranks; bars of one critical difference, so that those apart differ."""
     order = sorted(range(len(names)), key=lambda i: -result.mean[i])
-    figure, axes = figure_of(_height(len(names)), left=_room(names), top=6)
+    figure, axes = figure_of(_height(len(names)), left=room(names, LONGEST), top=6)
     half = (result.critical or 0.0) / 2
     for y, index in enumerate(order):
         mean = result.mean[index]
@@ -94,7 +96,7 @@ def coloured(family: Family) -> list[Standing]:
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_yticks(range(len(names)), [short(name, LONGEST) for name in names])
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
@@ -102,11 +104,3 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 
 def _height(rows: int) -> int:
     return 56 + 30 * max(rows, 2)
-
-
-def _room(names: Sequence[str]) -> int:
-    return 20 + round(7.2 * max((len(_short(name)) for name in names), default=0))
-
-
-def _short(name: str, most: int = 26) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"

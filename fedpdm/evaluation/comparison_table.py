@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from fedpdm.evaluation.comparison_result import Comparison, Family
@@ -19,7 +17,7 @@ from fedpdm.evaluation.comparison_words import (
     power_lines,
     ranking_line,
 )
-from fedpdm.evaluation.table import GAP, LINES, STYLE
+from fedpdm.evaluation.table import STYLE, columns_of
 from fedpdm.evaluation.wording import MISSING, duration, number
 from fedpdm.progress import console_for, readable
 
@@ -125,18 +123,7 @@ def _grid(
     cells = [[Text(readable(cell, console)) for cell in row] for row in rows]
     for row, style in zip(cells, styles, strict=False):
         row[-1].stylize(style)
-    widths = [
-        max(cell_len(head), *(row[i].cell_len for row in cells)) for i, head in enumerate(heads)
-    ]
-    # The name gives way on a narrow screen, the numbers never do.
-    room = console.width - sum(widths[1:]) - GAP * (len(widths) - 1)
-    widths[0] = max(min(widths[0], room), 6)
-    grid = Table(box=LINES, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for i, (head, width) in enumerate(zip(heads, widths, strict=True)):
-        grid.add_column(
-            head, justify="right" if i else "left", no_wrap=not i == 0, overflow="fold",
-            width=width,
-        )  # fmt: skip
+    grid = columns_of(heads, cells, console, fold=True)
     for row in cells:
         grid.add_row(*row)
     console.print(grid)

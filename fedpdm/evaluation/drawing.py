@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -67,6 +68,16 @@ def figure_of(
         MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10])
     )  # long numbers must not touch
     return figure, axes
+
+
+def short(name: str, most: int) -> str:
+    """Return a name that takes at most so many characters."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def room(names: Sequence[str], most: int) -> int:
+    """Return the left margin, in SVG units, that these names need, shortened to ``most``."""
+    return 20 + round(7.4 * max((len(short(name, most)) for name in names), default=0))
 
 
 def svg_of(figure: Figure, prefix: str, title: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fedpdm.evaluation.drawing import COLOUR, figure_of, svg_of
+from fedpdm.evaluation.drawing import COLOUR, figure_of, room, short, svg_of
 from fedpdm.evaluation.standings import COLUMNS, Row, Standings
 from fedpdm.evaluation.wording import direction
 
@@ -20,6 +19,8 @@ LABELLED = 6
 """Up to this many plants are drawn in colours of their own."""
 LISTED = 24
 """Up to this many plants get a line of their own in the comparison."""
+LONGEST = 18
+"""Characters of a name that are drawn."""
 
 
 def plants(table: Standings) -> str:
@@ -27,7 +28,7 @@ def plants(table: Standings) -> str:
     rows = [row for row in table.rows if any(v is not None for v in row.values.values())]
     pitch = 44 if len(rows) <= LABELLED else 28
     height = 52 + pitch * max(len(rows), 2)
-    figure, axes = figure_of(height, left=_room([row.name for row in rows]), top=6)
+    figure, axes = figure_of(height, left=room([row.name for row in rows], LONGEST), top=6)
     for y, row in enumerate(reversed(rows)):
         alone, federated = row.values.get("alone"), row.values.get("federated")
         if alone is not None and federated is not None:
@@ -39,7 +40,7 @@ def plants(table: Standings) -> str:
                 # What the plant cannot have or need not train stands a little lower, so
                 # that close scores do not hide each other.
                 _mark(axes, name, value, y if name in ("alone", "federated") else y - 0.3)
-    axes.set_yticks(range(len(rows)), [_short(row.name) for row in reversed(rows)])
+    axes.set_yticks(range(len(rows)), [short(row.name, LONGEST) for row in reversed(rows)])
     axes.set_ylim(-0.75, max(len(rows), 1) - 0.45)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
@@ -54,7 +55,7 @@ def confidence(table: Standings) -> str:
         rows = [table.mean, *rows]
     pitch = 34 if len(rows) <= LABELLED else 24
     names = [row.name for row in rows]
-    figure, axes = figure_of(58 + pitch * max(len(rows), 2), left=_room(names), top=6)
+    figure, axes = figure_of(58 + pitch * max(len(rows), 2), left=room(names, LONGEST), top=6)
     for y, row in enumerate(rows):
         colour, gain = COLOUR[_certain(row)], row.gain or 0.0
         if row.interval is not None:
@@ -63,7 +64,7 @@ def confidence(table: Standings) -> str:
     axes.axvline(0, color=COLOUR["ink"], lw=0.9, zorder=0)
     if len(rows) > 1 and rows[0] is table.mean:
         axes.axhline(0.5, color=COLOUR["quiet"], lw=0.8, ls=(0, (2, 3)))
-    axes.set_yticks(range(len(rows)), [_short(name) for name in names])
+    axes.set_yticks(range(len(rows)), [short(name, LONGEST) for name in names])
     axes.set_ylim(-0.7, max(len(rows), 2) - 0.3)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
@@ -125,11 +126,3 @@ def _certain(row: Row) -> str:
     """Return the name of the colour of a gain: that of chance, unless it is sure or unasked."""
     known = row.verdict in ("better", "worse") and row.sure is not False and not row.unsure
     return row.verdict if known else "quiet"
-
-
-def _short(name: str, most: int = 18) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def _room(names: Sequence[str]) -> int:
-    return 20 + round(7.4 * max((len(_short(name)) for name in names), default=0))

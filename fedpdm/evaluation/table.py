@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.box import Box
 from rich.cells import cell_len
@@ -104,24 +104,48 @@ def _grid(table: Standings, console: Console) -> Table | None:
         for row, name in ((table.mean, table.mean.name), (table.together, "All test data"))
         if len(table.rows) > 1
     ]
-    widths = [
-        max(cell_len(head), *(cells[i].cell_len for cells in plants + means), 0)
-        for i, head in enumerate(heads)
-    ]
-    # Names give way on a narrow screen, numbers never do.
-    room = console.width - sum(widths[1:]) - GAP * (len(widths) - 1)
-    if room < widths[0] and FIRST_TO_GO in table.columns:
+    if FIRST_TO_GO in table.columns and room_for_names(heads, plants + means, console) < 0:
         return None
-    widths[0] = max(min(widths[0], room), 6)
-    grid = Table(box=LINES, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for i, (head, width) in enumerate(zip(heads, widths, strict=True)):
-        side: Literal["left", "right"] = "right" if i else "left"
-        grid.add_column(head, justify=side, no_wrap=True, overflow="ellipsis", width=width)
+    grid = columns_of(heads, plants + means, console)
     for index, cells in enumerate(plants):
         grid.add_row(*cells, end_section=index == len(plants) - 1)
     for cells in means:
         grid.add_row(*cells, style="bold")
     return grid
+
+
+def room_for_names(heads: Sequence[str], rows: Sequence[Sequence[Text]], console: Console) -> int:
+    """Return by how many characters the screen is wider than these columns; below 0: narrower."""
+    return console.width - sum(_widths(heads, rows)) - GAP * (len(heads) - 1)
+
+
+def columns_of(
+    heads: Sequence[str], rows: Sequence[Sequence[Text]], console: Console, *, fold: bool = False
+) -> Table:
+    """Return an empty table for these cells; on a narrow screen names give way, numbers never.
+
+    Args:
+        heads: the columns' titles, that of the names first.
+        rows: what is to be shown.
+        console: where.
+        fold: a name that is too long goes on in a second line, and does not end in "…".
+    """
+    widths = _widths(heads, rows)
+    widths[0] = max(min(widths[0], widths[0] + room_for_names(heads, rows, console)), 6)
+    grid = Table(box=LINES, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for i, (head, width) in enumerate(zip(heads, widths, strict=True)):
+        grid.add_column(
+            head, justify="right" if i else "left", no_wrap=bool(i) or not fold,
+            overflow="fold" if fold else "ellipsis", width=width,
+        )  # fmt: skip
+    return grid
+
+
+def _widths(heads: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]:
+    return [
+        max([cell_len(head), *(cells[i].cell_len for cells in rows)])
+        for i, head in enumerate(heads)
+    ]
 
 
 def _cells(row: Row, table: Standings, console: Console, name: str | None = None) -> list[Text]:
