@@ -23,7 +23,7 @@ from fedpdm.data.source import Source
 from fedpdm.engines.choice import check_engine
 from fedpdm.engines.flower import quiet
 from fedpdm.errors import ConfigError, DataError, ModelError
-from fedpdm.evaluation.baselines import RocketSettings
+from fedpdm.evaluation.baselines import RocketSettings, Schedule
 from fedpdm.evaluation.controls import CONTROLS, wanted
 from fedpdm.evaluation.protocol import Protocol
 from fedpdm.faults import Fault, parse_faults
@@ -58,8 +58,8 @@ class Experiment:
     evaluate_fraction: float
     baseline_plants: int
     baseline_processes: int
-    baseline_settings: TrainingSettings
-    baseline_rounds: int
+    pooled_schedule: Schedule
+    alone_schedule: Schedule
     controls: tuple[str, ...]
     rocket: RocketSettings
     round_timeout: float | None
@@ -165,10 +165,8 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         evaluate_fraction=share(cfg, "evaluate.fraction"),
         baseline_plants=whole(cfg, "baselines.max_plants", 0),
         baseline_processes=whole(cfg, "baselines.processes", 0),
-        baseline_settings=build_settings(cfg, "baselines.training"),
-        baseline_rounds=rounds
-        if cfg.baselines.rounds is None
-        else whole(cfg, "baselines.rounds", 1),
+        pooled_schedule=build_schedule(cfg, "baselines"),
+        alone_schedule=build_schedule(cfg, "baselines", "baselines.alone"),
         controls=build_controls(cfg),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
@@ -324,12 +322,20 @@ def build_rocket(cfg: DictConfig) -> RocketSettings:
     )
 
 
-def build_settings(cfg: DictConfig, instead: str | None = None) -> TrainingSettings:
+def build_schedule(cfg: DictConfig, *blocks: str) -> Schedule:
+    """Make how networks train without a federation: each block's word goes before the last's."""
+    said = [name for name in blocks if OmegaConf.select(cfg, f"{name}.rounds") is not None]
+    rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
+    return Schedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
+
+
+def build_settings(cfg: DictConfig, *instead: str) -> TrainingSettings:
     """Make the settings of local training.
 
     Args:
         cfg: a composed config.
-        instead: a block of settings that take the place of those of ``training``.
+        instead: blocks of settings that take the place of those of ``training``, the last
+            one of all.
 
     Raises:
         ConfigError: a value is of the wrong kind or unknown; names its key.
@@ -337,12 +343,12 @@ def build_settings(cfg: DictConfig, instead: str | None = None) -> TrainingSetti
     training = block(cfg, "training")
     training.pop("resample", None)  # of the data, not of the loop
     names = dict.fromkeys(training, "training")
-    if instead is not None:
-        other = block(cfg, instead)
+    for place in instead:
+        other = block(cfg, place)
         if unknown := sorted(set(other) - set(training)):
-            raise ConfigError(f"{instead}.{unknown[0]} is unknown; there are {sorted(training)}")
+            raise ConfigError(f"{place}.{unknown[0]} is unknown; there are {sorted(training)}")
         training |= other
-        names |= dict.fromkeys(other, instead)
+        names |= dict.fromkeys(other, place)
     for name in ("local_epochs", "batch_size", "step_size"):
         whole(cfg, f"{names[name]}.{name}", 1)
     for name in ("learning_rate", "gamma"):

@@ -32,8 +32,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+_CODE = ("fedpdm", "conf", "clients", "server", "pyproject.toml")
+"""What a result depends on; a README that a benchmark writes is not of it."""
+
+
 def git_commit() -> str | None:
-    """Return the commit of the checkout that fedpdm runs from, with ``+`` if it was edited."""
+    """Return the commit of the checkout that fedpdm runs from.
+
+    With ``+`` if its code or its options were edited.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None  # a wheel: the version says it
@@ -45,7 +52,11 @@ def git_commit() -> str | None:
 
     try:
         commit = git("rev-parse", "HEAD")
-        return f"{commit}{'+' if git('status', '--porcelain') else ''}" if commit else None
+        return (
+            f"{commit}{'+' if git('status', '--porcelain', '--', *_CODE) else ''}"
+            if commit
+            else None
+        )
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -21,7 +21,7 @@ from fedpdm.engines.choice import Engine, engine_of
 from fedpdm.engines.flower import RUN_ID, SERVER_NODE_ID
 from fedpdm.errors import HistoryError
 from fedpdm.evaluation.beside import BesideTheRun
-from fedpdm.evaluation.controls import gather
+from fedpdm.evaluation.controls import diverged, gather
 from fedpdm.evaluation.outcome import Predictions
 from fedpdm.evaluation.trial import Trial, try_model
 from fedpdm.experiment import Experiment, look_at_data
@@ -114,7 +114,9 @@ class Run:
                 if beside is not None:
                     with self._timed("baselines"):
                         baselines = gather(beside.scores())
-                        summary["baselines_left_out"] = beside.left_out
+                        lost = diverged(baselines)
+                        baselines = {k: v for k, v in baselines.items() if k not in lost}
+                        summary["baselines_left_out"] = beside.left_out | lost
                         sites = self._sites(experiment.compared, scaler)
                         put_beside(summary, baselines, sites, experiment.task)
                 if self._trial is not None:  # nobody may pool the windows of plants elsewhere

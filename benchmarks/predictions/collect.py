@@ -26,13 +26,16 @@ def spread(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def plants_covered(summary: dict[str, Any], level: float = 0.9) -> float:
-    """Return the share of plants whose exact interval of the coverage holds the level."""
+def plants_covered(summary: dict[str, Any], level: float = 0.9) -> float | None:
+    """Return the share of plants whose exact interval of the coverage holds the level.
+
+    None where no plant has one.
+    """
     intervals = [
         plant["coverage_interval"] for plant in summary["test"]["intervals"]["per_site"].values()
     ]
     known = [pair for pair in intervals if pair is not None]
-    return statistics.fmean(float(low <= level <= high) for low, high in known)
+    return statistics.fmean(low <= level <= high for low, high in known) if known else None
 
 
 def collect(

@@ -27,12 +27,14 @@ def scores(stored: Mapping[str, Any], names: tuple[str, ...] = tuple(EXPERIMENTS
             continue
         experiment, found = EXPERIMENTS[name], stored[name]
         digits = 2 if found["metric"] == "rmse" else 3
-        cells = []
-        for arm in ARMS:
-            cell = cell_of(found[experiment.scope].get(arm), digits, arm != "trivial")
-            cells.append(f"**{cell}**" if arm == "federated" else cell)
-        where = ", mean of plants" if experiment.scope == "mean_site" else ""
-        lines.append(f"| {experiment.title}{where} | {' | '.join(cells)} | {len(found['seeds'])} |")
+        for scope in experiment.scopes:
+            cells = []
+            for arm in ARMS:
+                cell = cell_of(found[scope].get(arm), digits, arm != "trivial")
+                cells.append(f"**{cell}**" if arm == "federated" else cell)
+            where = ", mean of plants" if scope == "mean_site" else ""
+            row = f"{experiment.title}{where} | {' | '.join(cells)} | {len(found['seeds'])}"
+            lines.append(f"| {row} |")
     return "\n".join(lines)
 
 

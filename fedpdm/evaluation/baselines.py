@@ -3,7 +3,8 @@
 Networks get the federation's architecture, initial weights, number of epochs and
 selection rule (the best of ``rounds`` looks at the validation metric), but one optimizer
 for the whole run, as somebody who trains alone would have. Where the federation's steps make
-sense in a federation only (``strategy=fedsgd``), ``baselines.training`` gives them others.
+sense in a federation only (``strategy=fedsgd``), ``baselines.training`` gives them others, and
+``baselines.alone`` gives plants alone their own: an epoch of one plant's few rows is few steps.
 """
 
 from __future__ import annotations
@@ -45,6 +46,19 @@ class RocketSettings:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """How a network is trained without a federation.
+
+    Attributes:
+        settings: its training.
+        rounds: how often it looks at its validation data, after ``local_epochs`` each.
+    """
+
+    settings: TrainingSettings
+    rounds: int
+
+
+@dataclass(frozen=True)
 class Bench:
     """What baselines need.
 
@@ -52,9 +66,9 @@ class Bench:
         federation: the plants' data.
         names: plants that are tested.
         build_model: makes the federation's initial model.
-        settings: how networks train: the federation's local training, unless
-            ``baselines.training`` says otherwise.
-        rounds: how often they look at their validation data, after ``local_epochs`` each.
+        pooled: how the network on pooled rows trains: as plants do in the federation, unless
+            ``baselines.training`` and ``baselines.rounds`` say otherwise.
+        alone: how a plant alone trains: as pooled, unless ``baselines.alone`` says otherwise.
         seed: the run's seed.
         scaler: its shared scaler; None where each plant scales by itself.
         pool: plants whose rows are pooled for training.
@@ -66,8 +80,8 @@ class Bench:
     federation: Federation
     names: tuple[str, ...]
     build_model: Callable[[], ModelWrapper]
-    settings: TrainingSettings
-    rounds: int
+    pooled: Schedule
+    alone: Schedule
     seed: int
     scaler: Scaler | None
     pool: tuple[str, ...]
@@ -122,7 +136,7 @@ def trivial(bench: Bench) -> Predictions:
 def alone(bench: Bench, name: str) -> Predictions:
     """One plant that shares nothing: its own rows, its own scaler, its own best epoch."""
     site = bench.own_site(name)
-    model = train_whole(bench, site.train, site.validation, ("alone", name))
+    model = train_whole(bench, bench.alone, site.train, site.validation, ("alone", name))
     return {name: predict_site(model.module, site, bench.task, bench.device, TESTED)}
 
 
@@ -131,6 +145,7 @@ def pooled(bench: Bench) -> Predictions:
     pool = bench.sites(bench.pool)
     model = train_whole(
         bench,
+        bench.pooled,
         Windows.concatenate([site.train for site in pool]),
         Windows.concatenate([site.validation for site in pool]),
         ("pooled",),
@@ -139,10 +154,13 @@ def pooled(bench: Bench) -> Predictions:
 
 
 def train_whole(
-    bench: Bench, train: Windows, validation: Windows, key: tuple[str, ...]
+    bench: Bench, schedule: Schedule, train: Windows, validation: Windows, key: tuple[str, ...]
 ) -> ModelWrapper:
-    """Return a model trained for all epochs at once, at its best look at validation data."""
-    task, settings = bench.task, bench.settings
+    """Return a model trained for all epochs at once, at its best look at validation data.
+
+    One whose outputs were never finite comes back as it is (``controls.diverged``).
+    """
+    task, settings = bench.task, schedule.settings
     model = bench.build_model()
     model.module.to(bench.device)
     x, y = tensors(train.x, train.y, bench.device)
@@ -153,6 +171,8 @@ def train_whole(
         if epoch % settings.local_epochs or len(validation) == 0:
             return
         output = outputs(model.module, x_validation)
+        if not output.isfinite().all():
+            return
         metric = task.metrics(validation.y, validation.truth, task.scores(output))[task.primary]
         loss = float(task.loss(output, y_validation))
         lower = best["loss"] is None or loss < best["loss"]
@@ -161,7 +181,7 @@ def train_whole(
 
     fit(
         model.module, x, y, task.loss, settings,
-        seed=bench.seed, key=key, epochs=bench.rounds * settings.local_epochs, after_epoch=look,
+        seed=bench.seed, key=key, epochs=schedule.rounds * settings.local_epochs, after_epoch=look,
     )  # fmt: skip
     if best["weights"] is not None:
         model.set_parameters(best["weights"])

@@ -88,7 +88,7 @@ class BesideTheRun:
         self._children.clear()
 
     def _path(self, number: int) -> Path:
-        name = f"{self._bench.rounds}-rounds-part-{number + 1}-of-{len(self._shares)}"
+        name = f"{self._bench.pooled.rounds}-rounds-part-{number + 1}-of-{len(self._shares)}"
         return self._folder / f"{name}.safetensors"
 
     def _write(self, number: int, share: list[Piece]) -> dict[str, Floats]:

@@ -202,7 +202,12 @@ def _is_known(task: Task) -> bool:
 
 
 def _exact(task: Task, windows: Windows, scores: Floats) -> Floats:
-    """Return (1,) the metric of the windows as they are, whatever their number."""
+    """Return (1,) the metric of the windows as they are, whatever their number.
+
+    NaN where it cannot be computed, as for the plain metric: no failure, or nothing else.
+    """
+    if any(len(np.unique(risk.of(windows.y))) < 2 for risk in task.risks):
+        return np.array([np.nan])
     alike = np.zeros(len(windows), dtype=np.int64)
     return _metric(task, windows, scores, alike, 1, coarse=False)(np.ones((1, 1)))
 

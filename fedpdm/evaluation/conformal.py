@@ -69,7 +69,10 @@ def scale(predicted: Floats, cap: float) -> Floats:
 def calibrate(
     predicted: Floats, truth: Floats, machine: Ints, level: float, cap: float
 ) -> Interval:
-    """Return the interval that covers a new machine's truth with probability ``level``.
+    """Return the interval that is to cover a new machine's truth with probability ``level``.
+
+    It does for a machine that is exchangeable with those that calibrated it, on average over
+    calibration machines; a shift between them and the test, or an asymmetry, is not made good.
 
     Args:
         predicted: (N,) remaining life on calibration windows, within [0, cap].

@@ -6,8 +6,10 @@ and a column of ``standings.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from fedpdm.data.rows import Floats, Split
 from fedpdm.errors import ConfigError
@@ -23,6 +25,7 @@ from fedpdm.evaluation.baselines import (
     trivial,
 )
 from fedpdm.evaluation.outcome import Predictions
+from fedpdm.evaluation.wording import listing
 
 
 @dataclass(frozen=True)
@@ -31,24 +34,23 @@ class Control:
 
     Attributes:
         run: makes its predictions for all plants, or for the one that is named.
-        cost: rough time, a plant's share of a network's training being 1; given the number of
-            pooled plants.
+        cost: rough time, a plant's share of a pooled network's training being 1.
         per_site: whether each plant is a piece of work of its own.
         missing: says why it cannot be had here, or None.
     """
 
     run: Callable[..., Predictions]
-    cost: Callable[[int], float] = lambda plants: 0.01
+    cost: Callable[[Bench], float] = lambda bench: 0.01
     per_site: bool = False
     missing: Callable[[Bench], str | None] = lambda bench: None
 
 
 CONTROLS: dict[str, Control] = {
     "trivial": Control(trivial),
-    "alone": Control(alone, cost=lambda plants: 1.0, per_site=True),
-    "pooled": Control(pooled, cost=float),
-    "hgb": Control(boosted_trees, cost=lambda plants: 0.4 * plants),
-    "minirocket": Control(rocket, cost=lambda plants: 0.2 * plants, missing=no_series),
+    "alone": Control(alone, lambda bench: bench.alone.rounds / bench.pooled.rounds, per_site=True),
+    "pooled": Control(pooled, lambda bench: len(bench.pool)),
+    "hgb": Control(boosted_trees, lambda bench: 0.4 * len(bench.pool)),
+    "minirocket": Control(rocket, lambda bench: 0.2 * len(bench.pool), missing=no_series),
     "rules": Control(rules, missing=no_rules),
 }
 """Every control by the name that ``baselines.controls`` and summary.json call it."""
@@ -96,7 +98,7 @@ def pieces(bench: Bench) -> list[Piece]:
 
 def cost(bench: Bench, piece: Piece) -> float:
     """Return roughly how long a piece takes, in units of a plant's own training."""
-    return CONTROLS[piece.baseline].cost(len(bench.pool))
+    return CONTROLS[piece.baseline].cost(bench)
 
 
 def work(bench: Bench, todo: Sequence[Piece]) -> dict[str, Floats]:
@@ -118,3 +120,20 @@ def gather(scores: dict[str, Floats]) -> dict[str, Predictions]:
         site, _, split = rest.rpartition("/")
         result.setdefault(baseline, {}).setdefault(site, {})[Split[split]] = values
     return result
+
+
+def diverged(found: Mapping[str, Predictions]) -> dict[str, str]:
+    """Return which baselines have scores that are no numbers, and why they are left out."""
+    reasons = {}
+    for name, predictions in found.items():
+        lost = [
+            site
+            for site, splits in predictions.items()
+            if not all(np.isfinite(scores).all() for scores in splits.values())
+        ]
+        if lost:
+            reasons[name] = (
+                f"its training diverged (no finite output at {listing(lost, most=3)}); lower "
+                "training.learning_rate, or set baselines.training"
+            )
+    return reasons

@@ -81,6 +81,12 @@ def findings(summary: Record, table: Standings) -> list[str]:
             else f"Over all test data in one list the gain is "
             f"{number(every.gain, m.digits, sign=True)} and could be chance."
         )
+    elif many and every.sure and mean.sure is False and m.name.startswith(("average", "roc")):
+        result.append(
+            f"Over all test data in one list the gain is {number(every.gain, m.digits, sign=True)} "
+            "and beyond chance, but there the risks of every plant's own model stand in one list, "
+            "and they are not on one scale: the mean over the plants is the fairer comparison."
+        )
     beaten = [r.name for r in table.rows if r.beats("federated", "trivial") is False]
     if beaten:
         result.append(
@@ -129,12 +135,24 @@ def shuffled(summary: Record) -> str | None:
     whole = found.get("global")
     if not whole or whole.get("value") is None:
         return text
-    inside = "no leak shows" if whole.get("within") else "something leaks"
+    kind = (
+        "copies, overlaps or neighbours of training windows in the test, or test labels that "
+        "reach the model"
+        if found.get("kind") == "rotated"
+        else "test labels that reach the model after the shuffle; copies and overlaps show with "
+        "shuffle_labels=rotated only"
+    )
+    if whole.get("within"):
+        verdict = f"it scores as chance does: no leak of this kind shows ({kind})"
+    elif whole["value"] > (whole.get("high") or 0.0):
+        verdict = f"it scores above chance: something may leak ({kind}); look at another seed"
+    else:
+        verdict = "it scores below chance, which no leak explains; look at another seed"
     m = metric("average_precision")
     return (
         f"{text} Average precision is {number(whole['value'], m.digits)}; labels shuffled again "
         f"give {number(whole.get('low'), m.digits)} to {number(whole.get('high'), m.digits)}, so "
-        f"{inside}."
+        f"{verdict}. A label hidden among the sensors never shows this way."
     )
 
 

@@ -138,10 +138,11 @@ def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
             chosen.higher_is_better,
             chosen.digits,
             counts,
-            _why(values, parts),
+            _why(values, parts, reasons),
             **_certainty(ends.get(name)),
         )
 
+    reasons = summary.get("baselines_left_out") or {}
     names = [str(name) for name in summary.get("sites") or sorted(per_site)]
     data = summary.get("data") or {}
     rows = tuple(
@@ -185,7 +186,9 @@ def _value(part: Any, name: str) -> float | None:
     return None if value is None or value != value else float(value)
 
 
-def _why(values: Mapping[str, float | None], parts: Mapping[str, Any]) -> str | None:
+def _why(
+    values: Mapping[str, float | None], parts: Mapping[str, Any], reasons: Mapping[str, str]
+) -> str | None:
     """Return why something is missing in a row, in words; None if nothing is."""
     own = parts.get("federated")
     if values["federated"] is None:
@@ -199,8 +202,10 @@ def _why(values: Mapping[str, float | None], parts: Mapping[str, Any]) -> str | 
         if positives is not None and positives == n:
             return "this plant's test part holds nothing but failures"
         return "the metric could not be computed"
-    absent = [COLUMNS[c] for c, v in values.items() if v is None]
-    return f"{listing(absent)}: not computed in this run" if absent else None
+    absent = [c for c, v in values.items() if v is None]
+    if known := [f"{COLUMNS[c]}: {reasons[c]}" for c in absent if c in reasons]:
+        return "; ".join(known)
+    return f"{listing([COLUMNS[c] for c in absent])}: not computed in this run" if absent else None
 
 
 def _certainty(drawn: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fedpdm.data.resampling import Resampler
 from fedpdm.data.rows import Split
 from fedpdm.data.windows import Windows
 from fedpdm.errors import ConfigError
-from fedpdm.evaluation.baselines import Bench, trivial
+from fedpdm.evaluation.baselines import Bench, Schedule, trivial
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory
 from fedpdm.tasks import Failure, RemainingLife
@@ -108,10 +108,11 @@ def test_the_trivial_predictor_and_the_report_keep_the_real_share() -> None:
     import torch
 
     real, built = plants(None), plants("oversample")
+    once = Schedule(TrainingSettings(1, 8, 0.1), rounds=1)
     bench = Bench(
         federation=built, names=("a", "b"),
         build_model=lambda: ModelFactory.create_model("mlp", 3, 2),
-        settings=TrainingSettings(1, 8, 0.1), rounds=1, seed=0, scaler=None, pool=("a", "b"),
+        pooled=once, alone=once, seed=0, scaler=None, pool=("a", "b"),
         device=torch.device("cpu"),
     )  # fmt: skip
     share = np.concatenate([windows(real, Split.TRAIN, name).y for name in ("a", "b")]).mean()

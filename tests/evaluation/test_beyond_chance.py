@@ -140,3 +140,10 @@ def test_the_value_is_that_of_the_table_however_many_scores_there_are() -> None:
     own = found["per_site"]["a"]
     assert own["value"] == pytest.approx(ours["per_site"]["a"][name], abs=1e-12)
     assert own["low"] < own["value"] < own["high"]
+
+
+def test_a_plant_of_failures_alone_has_no_value_as_in_its_metrics() -> None:
+    found, scores = judged(Failure(4), {"all": (12, 12)}, rows=4)
+    assert scores["ours"]["per_site"]["all"]["average_precision"] is None
+    assert found["per_site"]["all"]["value"] is None
+    assert found["gain"]["alone"]["per_site"]["all"]["value"] is None

@@ -15,8 +15,24 @@ from fedpdm.data.rows import Rows, Split
 from fedpdm.data.windows import Windows
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation import baselines
-from fedpdm.evaluation.baselines import Bench, RocketSettings, boosted_trees, rocket, some_windows
-from fedpdm.evaluation.controls import CONTROLS, gather, left_out, pieces, wanted, work
+from fedpdm.evaluation.baselines import (
+    Bench,
+    RocketSettings,
+    Schedule,
+    boosted_trees,
+    rocket,
+    some_windows,
+)
+from fedpdm.evaluation.controls import (
+    CONTROLS,
+    Piece,
+    diverged,
+    gather,
+    left_out,
+    pieces,
+    wanted,
+    work,
+)
 from fedpdm.evaluation.estimators import platt
 from fedpdm.evaluation.standings import COLUMNS, EXPLAINED
 from fedpdm.federation import Federation
@@ -24,6 +40,8 @@ from fedpdm.models import ModelFactory
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
 from fedpdm.training import TrainingSettings
 from tests.tiny import TinySource
+
+ONE = Schedule(TrainingSettings(1, 8, 0.01), rounds=1)
 
 
 def bench(
@@ -41,9 +59,9 @@ def bench(
         build_model=lambda: ModelFactory.create_model(
             "mlp", len(built.inputs), 2, sequence_length=built.input_length
         ),
-        settings=TrainingSettings(1, 8, 0.01), rounds=1, seed=0, scaler=total.scaler(),
-        pool=("a", "b"), device=torch.device("cpu"),
-        **({"rocket": RocketSettings(features=168, windows=60)} | given),
+        seed=0, scaler=total.scaler(), pool=("a", "b"), device=torch.device("cpu"),
+        **({"rocket": RocketSettings(features=168, windows=60), "pooled": ONE, "alone": ONE}
+           | given),
     )  # fmt: skip
 
 
@@ -57,6 +75,28 @@ def test_only_what_is_wanted_is_done_the_longest_first() -> None:
     assert [piece.baseline for piece in todo] == ["alone", "alone", "hgb", "trivial"]
     assert {piece.site for piece in todo[:2]} == {"a", "b"}
     assert set(gather(work(some, todo[2:]))) == {"hgb", "trivial"}
+
+
+def trained(bench: Bench, piece: Piece) -> dict[str, np.ndarray[Any, Any]]:
+    torch.manual_seed(0)  # the same weights to begin with
+    return work(bench, [piece])
+
+
+def test_a_plant_alone_has_a_schedule_of_its_own() -> None:
+    longer = Schedule(TrainingSettings(1, 8, 0.01), rounds=30)
+    some = bench(controls=wanted(["alone", "pooled"]), alone=longer)
+    assert pieces(some)[-1].baseline == "pooled", "30 epochs of a plant take longer"
+    before, after = (trained(b, Piece("alone", "a")) for b in (bench(), some))
+    assert not np.array_equal(before["alone/a/TEST"], after["alone/a/TEST"])
+    before, after = (trained(b, Piece("pooled")) for b in (bench(), some))
+    assert np.array_equal(before["pooled/a/TEST"], after["pooled/a/TEST"])
+
+
+def test_training_that_diverges_leaves_its_control_out_and_says_where() -> None:
+    wild = Schedule(TrainingSettings(4, 8, 1e30, optimizer="sgd"), rounds=2)
+    found = gather(work(bench(alone=wild), [Piece("alone", "b"), Piece("pooled")]))
+    assert list(reasons := diverged(found)) == ["alone"]
+    assert "no finite output at b" in reasons["alone"]
 
 
 def test_an_unknown_control_is_named() -> None:

@@ -161,6 +161,25 @@ def test_too_few_failures_are_no_verdict_but_their_interval_is_shown() -> None:
     assert "95 % interval, too narrow: only 4 machines failed" in words(render(**run))
 
 
+@pytest.mark.parametrize(
+    ("mean", "every", "said"),
+    [
+        (True, False, "and could be chance: a risk at one plant does not mean the same"),
+        (False, True, "every plant's own model stand in one list"),
+    ],
+)
+def test_where_mean_and_list_of_all_disagree_the_mean_is_believed(
+    mean: bool, every: bool, said: str
+) -> None:
+    run = detailed_failure(2)
+    drawn = run["summary"]["test"]["bootstrap"]["gain"]["alone"]
+    drawn["mean_site"] |= {"low": 0.01, "high": 0.2, "sure": mean}
+    drawn["global"] |= {"low": 0.01, "high": 0.2, "sure": every}
+    assert said in words(render(**run))
+    drawn["global"] |= {"sure": mean}
+    assert said not in words(render(**run))
+
+
 def test_of_a_run_that_did_not_count_failures_nothing_is_called_sure() -> None:
     summary = detailed_failure(2, half=0.001)["summary"]
     drawn = summary["test"]["bootstrap"]["gain"]["alone"]

@@ -65,6 +65,13 @@ def test_adam_at_the_plants_is_refused() -> None:
 def test_networks_alone_train_by_settings_of_their_own() -> None:
     experiment = build(compose(["strategy=fedsgd", "model=mlp", "site=detroit"]))
     assert experiment.settings.optimizer == "sgd" and experiment.settings.clip_norm is None
-    assert experiment.baseline_settings.optimizer == "adam" and experiment.baseline_rounds == 30
+    assert experiment.pooled_schedule.settings == experiment.alone_schedule.settings
+    assert experiment.pooled_schedule.settings.optimizer == "adam"
+    assert (experiment.pooled_schedule.rounds, experiment.alone_schedule.rounds) == (30, 150)
+    longer = ["baselines.alone.rounds=90", "+baselines.alone.training.step_size=40"]
+    experiment = build(compose(["strategy=fedsgd", "model=mlp", "site=detroit", *longer]))
+    assert experiment.pooled_schedule.rounds == 30 and experiment.alone_schedule.rounds == 90
+    assert experiment.alone_schedule.settings.step_size == 40
+    assert experiment.alone_schedule.settings.optimizer == "adam", "what is unsaid stays"
     with pytest.raises(ConfigError, match=r"baselines\.training\.rate is unknown"):
         build(compose(["site=detroit", "+baselines.training.rate=1"]))
