@@ -188,7 +188,8 @@ def ranking(scores: Floats, higher_is_better: bool = True) -> Ranking:
     Journal of Machine Learning Research 7).
 
     Args:
-        scores: (N, k), one row per block (a seed, or a seed of one data set).
+        scores: (N, k), one row per block: a seed. Blocks must be independent, which data
+            sets of one seed are not.
         higher_is_better: False for errors.
     """
     from scipy import stats

@@ -1,13 +1,13 @@
-"""What a reader must know of the runs of a comparison: other code, splits, versions, seeds."""
+"""What a reader must know of the runs of a comparison: other code, splits, seeds, test data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fedpdm.evaluation.comparison_runs import FinishedRun
 from fedpdm.evaluation.comparison_settings import Setting
-from fedpdm.evaluation.wording import listing
+from fedpdm.evaluation.wording import counted, listing
 
 if TYPE_CHECKING:
     from fedpdm.evaluation.comparison_result import Family
@@ -20,7 +20,72 @@ NAMED = 6
 
 def remarks_of(found: Sequence[Family], settings: Sequence[Setting]) -> list[str]:
     """Return remarks on the runs behind the families, and on versions in all settings."""
-    return [*_unpaired(found), *_code(found), *_splits(found), *_versions(settings)]
+    return [
+        *_unjudged(found), *_unpaired(found), *_same_tests(found), *_code(found), *_splits(found),
+        *_baselines(found), *_versions(settings),
+    ]  # fmt: skip
+
+
+def _unjudged(found: Sequence[Family]) -> list[str]:
+    return [f"{f.name}: {remark}" if f.name else remark for f in found for remark in f.remarks]
+
+
+def _same_tests(found: Sequence[Family]) -> list[str]:
+    """Say where several seeds are tested on the same rows of the same machines."""
+    where: dict[str, list[str]] = {}
+    for family in found:
+        # Settings of a family have the same test data in a seed: one run stands for it.
+        runs = list({run.seed: run for _, run in _runs(family)}.values())
+        sets = _test_sets(runs)
+        if sets == len(runs):
+            continue
+        share = "seeds share their" if sets == 1 else f"{len(runs)} seeds share {sets} sets of"
+        where.setdefault(share, []).append(family.name)
+    remarks = []
+    for share, names in where.items():
+        on = f" on {listing(names, NAMED)}" if all(names) else ""
+        remarks.append(f"{share} test data{on}: p speaks of training again on the same machines, "
+                       "not of other machines")  # fmt: skip
+    return remarks
+
+
+def _test_sets(runs: Sequence[FinishedRun]) -> int:
+    """Return how many different sets of test data runs have; unknown ones are different."""
+    if len({run.test_size for run in runs}) == len(runs):  # data drawn anew: no file is read
+        return len(runs)
+    if runs[0].tested_on[0] is not None and len({run.tested_on for run in runs}) == 1:
+        return 1
+    return len({_tested(run) for run in runs})
+
+
+def _tested(run: FinishedRun) -> Any:
+    """Return what is the same for runs that were tested on the same data, and for no others."""
+    if machines := run.test_machines():
+        return run.test_size, machines
+    return run.seed if run.tested_on[0] is None else run.tested_on
+
+
+def _baselines(found: Sequence[Family]) -> list[str]:
+    """Say where other baselines ran beside the training: it shares the processors with them."""
+    ran: dict[str, dict[str, None]] = {}
+    for name, run in (pair for family in found for pair in _runs(family)):
+        if run.baselines:
+            ran.setdefault(_beside(run.baselines, len(run.per_site)), {})[name] = None
+    if len(ran) < 2:
+        return []
+    by = "; ".join(f"{what} for {listing(list(names), NAMED)}" for what, names in ran.items())
+    return ["baselines did not run alike beside the training, and slow it: seconds cannot be "
+            f"compared ({by})"]  # fmt: skip
+
+
+def _beside(options: Mapping[str, Any], sites: int) -> str:
+    """Return what ran in processes of its own; without processes it runs after the training."""
+    processes, plants = options.get("processes") or 0, options.get("max_plants") or 0
+    controls = options.get("controls", ["baselines"])  # older runs had no choice
+    if not (processes and plants and controls):
+        return "none"
+    return (f"{listing(list(map(str, controls)), NAMED)} of {counted(min(plants, sites), 'plant')} "
+            f"in {counted(processes, 'process', 'processes')}")  # fmt: skip
 
 
 def _runs(family: Family) -> list[tuple[str, FinishedRun]]:

@@ -17,15 +17,15 @@ from fedpdm.evaluation.comparison import (
     effect,
     holm,
     ranking,
+    ranks,
     sign_flip,
     smallest_p,
 )
+from fedpdm.evaluation.comparison_references import REFERENCE, references_of
 from fedpdm.evaluation.comparison_remarks import remarks_of
 from fedpdm.evaluation.comparison_scores import VIEWS, Standing, mean_of, standing_of
 from fedpdm.evaluation.comparison_settings import Setting, common_parts, families, obstacle
 from fedpdm.evaluation.wording import Metric, listing, metric
-
-REFERENCE = "FedAvg"
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Family:
     pairs: tuple[Pair, ...]
     plants: tuple[PlantChange, ...]
     ranking: Ranking
+    remarks: tuple[str, ...] = ()
+    """On settings without a reference of their own."""
 
     def changes(self, setting: str) -> list[PlantChange]:
         """Return what a setting changes against its reference, plant by plant."""
@@ -97,7 +99,12 @@ class Family:
     def best(self) -> Standing:
         """The setting with the best mean score."""
         sign = 1.0 if self.metric.higher_is_better else -1.0
-        return max(self.standings, key=lambda s: sign * (mean_of(s.by_seed.values()) or -np.inf))
+
+        def worth(standing: Standing) -> float:  # 0 is a score: "or" would make it none
+            mean = mean_of(standing.by_seed.values())
+            return -np.inf if mean is None else sign * mean
+
+        return max(self.standings, key=worth)
 
     def get(self, name: str) -> Standing:
         """Return a setting by its name."""
@@ -144,7 +151,7 @@ def compare(
         settings: two or more.
         against: the reference: a setting's name or a part of it ("FedAvg"); with a part,
             each setting is judged against its twin that has this part and is else the
-            same. None: FedAvg if there, else the first setting.
+            same (``references_of``). None: FedAvg if there, else the first setting.
         view: one of ``VIEWS``, the score that is tested and ranked.
         metric_name: of summary.json; None for the metric that chose the rounds.
         remarks: what reading the runs had to say.
@@ -195,7 +202,7 @@ def _family(
             f"{listing(sorted(group[0].any.summary['test'].get('global') or {}), most=12)}"
         )
     usable = tuple(s for s in standings if s.by_seed)
-    references = _references(usable, against)
+    references, told = references_of(usable, against)
     pairs = [_pair(a, b, chosen) for b, a in combinations(usable, 2)]
     judged = [_pair(s, _by_name(usable, references[s.name]), chosen)
               for s in usable if s.name in references]  # fmt: skip
@@ -215,34 +222,8 @@ def _family(
         tuple(pair for pair in pairs if pair is not None),
         tuple(_plants(usable, references, chosen)),
         ranking(table.reshape(-1, len(usable)), chosen.higher_is_better),
+        tuple(told),
     )
-
-
-def _references(standings: Sequence[Standing], against: str | None) -> dict[str, str]:
-    """Return each setting's reference: its twin with the part asked for, or one for all."""
-    wanted = (against or REFERENCE).casefold()
-    for standing in standings:
-        if standing.name.casefold() == wanted:
-            return {s.name: standing.name for s in standings if s is not standing}
-    key = next((k for s in standings for k, v in s.setting.parts.items()
-                if v.casefold() == wanted), None)  # fmt: skip
-    if key is not None:
-        result = {}
-        for standing in standings:
-            mine = standing.setting.parts
-            rest = {k: v for k, v in mine.items() if k.split(".")[0] != key.split(".")[0]}
-            for other in standings:
-                its = other.setting.parts
-                same = {k: v for k, v in its.items() if k.split(".")[0] != key.split(".")[0]}
-                if (same == rest and its.get(key, "").casefold() == wanted
-                        and mine.get(key, "").casefold() != wanted):  # fmt: skip
-                    result[standing.name] = other.name
-                    break
-        if result:
-            return result
-    if against is not None:
-        return {}
-    return {s.name: standings[0].name for s in standings[1:]}
 
 
 def _common_name(references: Mapping[str, str], against: str | None) -> str:
@@ -311,18 +292,23 @@ def _difference(a: Mapping[int, float], b: Mapping[int, float], sign: float) -> 
 
 
 def _overall(found: Sequence[Family]) -> tuple[tuple[str, ...], Ranking] | None:
-    """Rank over all families, each seed of each a block, where all hold the same settings."""
+    """Rank over all families where all hold the same settings; each seed is one block.
+
+    Data sets of one seed are not independent: they come from the same draws. So their ranks
+    are averaged, and the settings ranked by that, in each seed that all data sets share.
+    """
     names = tuple(s.name for s in found[0].standings)
     same = [f for f in found if {s.name for s in f.standings} == set(names)]
     if len(same) < 2 or len(same) < len(found):
         return None
-    blocks = []
-    for family in same:
-        sign = 1.0 if family.metric.higher_is_better else -1.0
-        ordered = [family.get(name) for name in names]
-        for seed in sorted(set.intersection(*(set(s.by_seed) for s in ordered))):
-            blocks.append([sign * s.by_seed[seed] for s in ordered])
-    return (names, ranking(np.array(blocks).reshape(-1, len(names))))
+    seeds = sorted(set.intersection(*(set(s.by_seed) for f in same for s in f.standings)))
+    shape = (len(seeds), len(names))
+    tables = [
+        np.array([[f.get(name).by_seed[seed] for name in names] for seed in seeds]).reshape(shape)
+        for f in same
+    ]
+    each = [ranks(t, f.metric.higher_is_better) for t, f in zip(tables, same, strict=True)]
+    return (names, ranking(np.mean(each, axis=0), higher_is_better=False))
 
 
 def _by_name(standings: Sequence[Standing], name: str) -> Standing:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedpdm.errors import HistoryError
+from fedpdm.data.rows import Split
+from fedpdm.data.split_file import Part, read_split_file
+from fedpdm.errors import DataError, HistoryError
 from fedpdm.evaluation.standings import primary
 from fedpdm.manifest import read_json
 
@@ -31,6 +33,7 @@ class FinishedRun:
         curve: per round (megabytes exchanged so far, validation metric), where known.
         commit: of the code, with ``+`` if it was edited since; None where it is not known.
         split: hash of the split file's lines; None for a run without one.
+        baselines: options of the baselines, which are part of no setting.
     """
 
     folder: Path
@@ -40,6 +43,7 @@ class FinishedRun:
     curve: tuple[tuple[float, float], ...] = ()
     commit: str | None = None
     split: str | None = None
+    baselines: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -58,6 +62,35 @@ class FinishedRun:
         parts = sorted(self.per_site.items())
         counts = tuple((site, part.get("n"), part.get("positives")) for site, part in parts)
         return ((self.summary.get("data") or {}).get("sha256"), counts)
+
+    @property
+    def test_size(self) -> tuple[float, float]:
+        """Test windows and positives of all plants together."""
+        n, positives = (sum(float(part.get(key) or 0.0) for part in self.per_site.values())
+                        for key in ("n", "positives"))  # fmt: skip
+        return (n, positives)
+
+    def test_machines(self) -> tuple[Any, ...] | None:
+        """Return which machines' test rows were used, no matter at which plant.
+
+        Official test engines are dealt to other plants with every seed: the hash of a plant's
+        rows changes, the engines do not.
+
+        Returns:
+            Machine, life, condition, times and rows, sorted; None without a split file that
+            can be read.
+        """
+        try:
+            plants = read_split_file(self.folder)
+        except DataError:
+            return None
+        used = [p for site, parts in plants.items() if site in self.per_site for p in parts]
+        return tuple(sorted(map(_line, (p for p in used if p.split is Split.TEST))))
+
+
+def _line(part: Part) -> tuple[Any, ...]:
+    condition = -1 if part.condition is None else part.condition
+    return (part.machine, part.life, condition, part.first, part.last, part.rows)
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
@@ -120,6 +153,7 @@ def read_run(folder: Path) -> FinishedRun:
     return FinishedRun(
         folder, int(summary["seed"]), flat, summary, curve,
         str(commit) if commit else None, str(content) if content else None,
+        config.get("baselines") or {},
     )  # fmt: skip
 
 

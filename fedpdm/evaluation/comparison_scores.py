@@ -109,25 +109,34 @@ def score_of(run: FinishedRun, chosen: Metric, view: str) -> float | None:
     """
     test = run.summary.get("test") or {}
     if view == "worst":
-        known = [
-            v for part in run.per_site.values() if (v := number_of(part, chosen.name)) is not None
-        ]
-        if not known:
-            return None
-        return min(known) if chosen.higher_is_better else max(known)
+        return number_of(run.per_site.get(worst_plant(run, chosen) or ""), chosen.name)
     value = number_of(test.get("global" if view == "global" else "mean_site"), chosen.name)
     if value is None and view == "global" and test.get("global") is None:
         value = number_of(test.get("mean_site"), chosen.name)
     return value
 
 
+def worst_plant(run: FinishedRun, chosen: Metric) -> str | None:
+    """Return the plant that the run serves worst; None where no plant has a score."""
+    scores = {site: number_of(part, chosen.name) for site, part in run.per_site.items()}
+    sign = 1.0 if chosen.higher_is_better else -1.0
+    known = {site: sign * value for site, value in scores.items() if value is not None}
+    return min(known, key=known.__getitem__) if known else None
+
+
 def guess_of(run: FinishedRun, chosen: Metric, view: str) -> float | None:
-    """Return what a constant answer scores: prevalence, one half, or the run's own baseline."""
-    part = "global" if view == "global" else "mean_site"
+    """Return what a constant answer scores: prevalence, one half, or the run's own baseline.
+
+    For the worst plant it is what guessing scores on that same plant.
+    """
     test = run.summary.get("test") or {}
-    trivial = ((test.get("baselines") or {}).get("trivial") or {}).get(part)
-    found = number_of(trivial, chosen.name)
-    if found is not None or view == "worst":
+    trivial = (test.get("baselines") or {}).get("trivial") or {}
+    part: str | None = "global" if view == "global" else "mean_site"
+    if view == "worst":
+        part = worst_plant(run, chosen)
+        test, trivial = run.per_site, trivial.get("per_site") or {}
+    found = number_of(trivial.get(part), chosen.name)
+    if found is not None:
         return found
     if chosen.name.startswith("average_precision"):
         suffix = chosen.name.removeprefix("average_precision")

@@ -22,19 +22,24 @@ GLOSSARY = {
     "95 % range": "Student's t interval of the mean difference over seeds, each by itself: with "
                   "several comparisons some leave 0 out by chance; corrected p decides",
     "p": "sign-flip permutation test, two-sided: how often chance alone makes a difference at "
-         "least as large; every choice of signs is counted up to 20 seeds",
+         "least as large; every choice of signs is counted up to 20 seeds. It covers what differs "
+         "between seeds: where seeds share their test data, training again on the same machines, "
+         "not other machines",
     "Corrected p": "the same after Holm's correction: with many comparisons some look good by "
                    f"chance; at most {LEVEL:g} is called better or worse",
     "Open": "chance explains the difference as well; that is not evidence of being equal",
     "Effect": "mean difference in units of its own spread over seeds (Hedges' g of paired "
               "differences, corrected for few seeds); it says how steady a difference is, "
               "not how large",
-    "Average rank": "1 is the best setting of a block (one seed of one data set); mean over blocks",
+    "Average rank": "1 is the best setting of a block; mean over blocks. A block is a seed; over "
+                    "several data sets, ranked by the mean of its ranks on each",
     "Critical difference": "Nemenyi's: average ranks closer than this cannot be told apart; after "
                            "Friedman's test with Iman and Davenport's correction",
     "Above guessing, per MB and per s": "how far the score lies above a constant answer, for "
-                                        "each megabyte exchanged and each second of a run "
-                                        "(baselines not counted)",
+                                        "each megabyte exchanged and each second of setup, "
+                                        "training and evaluation: wall time as measured; "
+                                        "whatever else ran on the machine, such as baselines in "
+                                        "processes of their own, slows it",
     "Worst plant": "score of the plant that is served worst",
 }  # fmt: skip
 
@@ -49,14 +54,13 @@ def p_value(value: float | None) -> str:
 def conclusion(comparison: Comparison) -> str:
     """Return what the comparison says, in one or two sentences."""
     pairs = comparison.against
-    fewest = min((pair.effect.pairs for pair in comparison.pairs), default=0)
     if len(pairs) == 1:
         return _of_one(pairs[0], comparison.families[0])
     best = _best(comparison)
     if not any(pair.corrected <= LEVEL for pair in (*pairs, *comparison.pairs)):
         if not can_claim(comparison):
             return (
-                f"{best}, but with {counted(fewest, 'seed')} no single difference "
+                f"{best}, but with {_at_most(comparison.pairs, 'seed')} no single difference "
                 f"can be told from chance: at least {needed(comparison)} are needed."
             )
         return f"No setting can be told from another: the differences may be chance. {best}."
@@ -64,16 +68,20 @@ def conclusion(comparison: Comparison) -> str:
     if any(pair.verdict != "open" for pair in pairs):
         return f"{_judged(comparison, against)}. {best}."
     found = [pair for pair in comparison.pairs if pair.verdict != "open"]
+    twins = any(len(set(family.references.values())) > 1 for family in comparison.families)
     return (
-        f"No setting can be told from {against}; between the others {len(found)} of "
-        f"{counted(len(comparison.pairs), 'pair')} differ. {best}."
+        f"No setting can be told from {f'its twin with {against}' if twins else against}; "
+        f"{len(found)} of all {counted(len(comparison.pairs), 'pair')} differ. {best}."
     )
 
 
 def can_claim(comparison: Comparison) -> bool:
-    """Return whether any comparison with a reference has seeds enough to be significant."""
-    pairs = comparison.against
-    return any(smallest_p(pair.effect.pairs) * len(pairs) <= LEVEL for pair in pairs)
+    """Return whether any comparison has seeds enough to be significant, after correction."""
+    return any(
+        smallest_p(pair.effect.pairs) * len(pairs) <= LEVEL
+        for pairs in (comparison.against, comparison.pairs)
+        for pair in pairs
+    )
 
 
 def needed(comparison: Comparison) -> int:
@@ -83,17 +91,26 @@ def needed(comparison: Comparison) -> int:
 
 def power_lines(comparison: Comparison) -> list[str]:
     """Return what cannot be significant with the seeds there are, and why."""
-    lines = []
-    fewest = min((pair.effect.pairs for pair in comparison.pairs), default=0)
-    if fewest < FEWEST_PAIRS:
+    most = max((pair.effect.pairs for pair in comparison.pairs), default=0)
+    if most < FEWEST_PAIRS:
         count = len(comparison.against)
         more = f", {needed(comparison)} with {count} comparisons" if count > 1 else ""
+        return [
+            f"With {_at_most(comparison.pairs, 'pair')} of seeds no pair of settings can be "
+            f"significant at {LEVEL:g}: the smallest possible p-value is 2/2^{most} = "
+            f"{smallest_p(most):.4g}. It takes {FEWEST_PAIRS} seeds or more{more}."
+        ]
+    lines = []
+    few = {f"{f.name} {p.first} and {p.second} ({p.effect.pairs})".strip(): p.effect.pairs
+           for f in comparison.families for p in f.pairs
+           if p.effect.pairs < FEWEST_PAIRS}  # fmt: skip
+    if few:
+        best = max(few.values())
         lines.append(
-            f"With {counted(fewest, 'pair')} of seeds no pair of settings can be significant at "
-            f"{LEVEL:g}: the smallest possible p-value is 2/2^{fewest} = "
-            f"{smallest_p(fewest):.4g}. It takes {FEWEST_PAIRS} seeds or more{more}."
+            f"Too few seeds to be significant at {LEVEL:g}, whatever they show: "
+            f"{listing(list(few), most=FEW)}. The smallest possible p-value is 2/2^{best} = "
+            f"{smallest_p(best):.4g}; it takes {FEWEST_PAIRS} seeds or more."
         )
-        return lines
     for pairs, what in ((comparison.against, "comparisons with a reference"),
                         (comparison.pairs, "pairs")):  # fmt: skip
         most = max((pair.effect.pairs for pair in pairs), default=0)
@@ -103,6 +120,13 @@ def power_lines(comparison: Comparison) -> list[str]:
                 f"it takes {pairs_needed(len(pairs))}."
             )
     return lines
+
+
+def _at_most(pairs: Sequence[Pair], what: str) -> str:
+    """Return "3 seeds", or "at most 3 seeds" where some pairs have fewer."""
+    counts = {pair.effect.pairs for pair in pairs}
+    most = max(counts, default=0)
+    return f"{'at most ' if len(counts) > 1 else ''}{counted(most, what)}"
 
 
 def _of_one(pair: Pair, family: Family) -> str:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+
+from fedpdm.compare import compare_folders
+from fedpdm.data.split_file import COLUMNS, SplitFile
+from fedpdm.evaluation.comparison_result import Comparison
 
 Json = dict[str, Any]
 SITES = ("detroit", "houston", "pune")
@@ -31,8 +38,12 @@ def make_run(
     summary: Json | None = None,
     commit: str | None = None,
     split: str | None = None,
+    parts: Sequence[tuple[str, str, float, str]] | None = None,
 ) -> Path:
-    """Write what a finished run leaves; its plants score ``score`` -0.1, +0, +0.1, …"""
+    """Write what a finished run leaves; its plants score ``score`` -0.1, +0, +0.1, …
+
+    ``parts`` are lines of its split file: plant, machine, last time and split.
+    """
     rate = {"lstm": 0.0005, "cnn": 0.001}[model]
     chosen: Json = {
         "rounds": rounds,
@@ -79,6 +90,10 @@ def make_run(
         "schema": 1, "config": chosen, "git_commit": commit,
         "data": {"sha256": "x"} | ({"split": {"content_sha256": split}} if split else {}),
     }))  # fmt: skip
+    if parts is not None:
+        lines = [f"{plant},{machine},0,,1.0,{last},{name},{last:.0f}"
+                 for plant, machine, last, name in parts]  # fmt: skip
+        SplitFile("\n".join([",".join(COLUMNS), *lines, ""]), len(sites)).write(folder)
     if finished:
         (folder / "summary.json").write_text(json.dumps(found | (summary or {})))
         with (folder / "metrics.csv").open("w", newline="") as file:
@@ -88,3 +103,40 @@ def make_run(
                 rows.writerow([number, "", score * number / rounds, 800_000, 1_200_000])
                 rows.writerow([number, sites[0], 0.4, "", ""])
     return folder
+
+
+def sweep(folder: Path, seeds: int = 8, shift: float = 0.03, noise: float = 0.01) -> Path:
+    """FedProx better than FedAvg in every seed, FedNova different by chance only."""
+    draw = np.random.default_rng(0)
+    for seed in range(seeds):
+        base = float(draw.normal(0.45, 0.05))
+        for strategy, by in (("FedAvg", 0.0), ("FedNova", None), ("FedProx", shift)):
+            own = noise * (-1) ** seed if by is None else by + float(draw.normal(0, noise / 10))
+            make_run(folder / f"{strategy}-{seed}", seed, strategy=strategy, score=base + own)
+    return folder
+
+
+def compared(folder: Path, **options: object) -> tuple[Comparison, str]:
+    """Compare and return what an 80-column terminal shows."""
+    shown = io.StringIO()
+    console = Console(file=shown, width=80, highlight=False, force_terminal=False)
+    found = compare_folders([folder], console=console, **options)  # type: ignore[arg-type]
+    return found, re.sub(r"\s+", " ", shown.getvalue())
+
+
+def words(page: str) -> str:
+    text = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text))
+
+
+def written(folder: Path, found: Comparison, shown: str) -> list[str]:
+    """Return the remarks, having checked that screen, page and Markdown show them all."""
+    texts = [shown, words((folder / "comparison" / "comparison.html").read_text(encoding="utf-8"))]
+    texts += [
+        re.sub(r"\s+", " ", path.read_text(encoding="utf-8"))
+        for path in (folder / "comparison").glob("*.md")
+    ]
+    assert len(texts) == 3
+    for remark in found.remarks:
+        assert all(remark[1:] in text for text in texts), remark
+    return list(found.remarks)
