@@ -1,9 +1,15 @@
-"""The check for leaks: shuffled labels must score like labels that are shuffled again.
+"""A check for leaks: shuffled labels must score like labels that are shuffled again.
 
 Average precision of chance is the prevalence only on average over much data; of few windows
 it lies above it, the more the fewer failures there are. So a run with shuffled labels is
 compared with its own test labels, shuffled again many times for the same scores: an exact
-permutation test, also over pooled windows, as labels stay in their plants.
+permutation test, also over pooled windows, as labels stay in their plants. Of ``rotated``
+labels it is exact up to copies where no machine is in training and test both. Where machines
+are cut in time, their turned labels hang together across the cut, and the test is nearly exact:
+of 60 made-up fleets without a leak 1 to 3 scored above, where 0.3 were meant to. So look at
+another seed before believing a value just outside.
+
+Which leaks each way of shuffling shows, and which none does: ``fedpdm.data.shuffle``.
 """
 
 from __future__ import annotations
@@ -18,7 +24,6 @@ from fedpdm.data.rows import Floats, Split
 from fedpdm.data.shuffle import LabelShuffle
 from fedpdm.evaluation.outcome import Predictions
 from fedpdm.federation import Site
-from fedpdm.keys import numpy_generator
 from fedpdm.tasks import Task
 
 DRAWS = 1000
@@ -84,10 +89,8 @@ def _score(task: Task, labels: NDArray[np.generic], scores: Floats) -> Floats:
 
 def _labels(site: Site, shuffle: LabelShuffle) -> NDArray[np.generic]:
     """Return (1 + B, N) or (1 + B, N, H) labels: the run's own, and others."""
-    random = numpy_generator(shuffle.seed, "shuffled again", site.name)
-    orders = [np.arange(len(site.test))]
-    orders += [shuffle.order(site.test, random) for _ in range(DRAWS)]
-    return np.asarray(site.test.y[np.stack(orders)])
+    others = shuffle.again(site.test, site.name, DRAWS)
+    return np.asarray(site.test.y[np.vstack([np.arange(len(site.test)), others])])
 
 
 def _judged(values: Floats, prevalence: float) -> dict[str, Any]:
