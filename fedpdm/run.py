@@ -12,9 +12,10 @@ from flwr.app import Context, RecordDict
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fedpdm.bench import bench_of
+from fedpdm.bench import bench_of, shared_scaler
 from fedpdm.conclusion import put_beside, say_how_sure, summarise, write_results
 from fedpdm.config_values import make, plain
+from fedpdm.data.guards import checked_scaler
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.split_file import SplitFile, split_file
 from fedpdm.engines.choice import Engine, engine_of
@@ -66,6 +67,9 @@ class Run:
         self.console = console
         self.engine: Engine
         self.split: SplitFile | None = None  # of plants in this box
+        # Generated plants are not made a second time for a check that they cannot fail.
+        generated = experiment.federation.source.generated
+        self._own_scaler = lambda: None if generated else shared_scaler(experiment)
         self.seconds: dict[str, float] = {}
         self._trial: Trial | None = None
         self._card: dict[str, Any] = {}
@@ -173,6 +177,7 @@ class Run:
         if not experiment.compared:
             return None
         bench = bench_of(experiment)
+        self._own_scaler = lambda: bench.scaler
         return BesideTheRun(bench, self.folder, experiment.baseline_processes, in_child)
 
     # The federation ---------------------------------------------------------------------
@@ -193,6 +198,8 @@ class Run:
                 f"{self.folder} is a deployed run; its plants are elsewhere. Continue it with "
                 "flwr run . --run-config 'resume=\"…\"' (server/README.md)"
             )
+        if loop.on_scaler is not None:  # before anything is trained with it
+            loop.on_scaler = checked_scaler(self._own_scaler, loop.on_scaler)
         client, sites = client_app(experiment), experiment.federation.sites
         context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
         with closing(

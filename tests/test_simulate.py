@@ -12,6 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedpdm.bench import shared_scaler
+from fedpdm.data.normalise import Scaler
+from fedpdm.experiment import Experiment
 from fedpdm.history import History
 from fedpdm.simulate import main
 from fedpdm.tensors import read_tensors
@@ -186,6 +189,19 @@ def test_a_sweep_makes_a_run_per_combination_and_survives_a_bad_one(
         json.loads(path.read_text())["strategy"] for path in tmp_path.glob("runs/*/*/summary.json")
     }
     assert strategies == {"FedAvg", "FedProx"}
+
+
+def test_a_shared_scaler_of_other_rows_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of_other_rows(experiment: Experiment) -> Scaler:
+        honest = shared_scaler(experiment)
+        assert honest is not None
+        return Scaler(honest.mean + 0.01 * honest.scale, honest.scale)
+
+    monkeypatch.setattr("fedpdm.bench.shared_scaler", of_other_rows)
+    assert main(["site=detroit", *SMALL, f"hydra.run.dir={tmp_path / 'run'}"]) == 2
+    assert "the shared scaler has mean" in capsys.readouterr().err
 
 
 def test_real_data_with_natural_plants(data_folder: Path, tmp_path: Path) -> None:

@@ -5,15 +5,16 @@ Every run looks at the rows of its plants before it trains (``check``):
 - rows of a machine lie in the order of time, and its splits follow one another: training,
   validation, test. A random split of a time series is refused: neighbours are nearly copies.
 - a label does not look across a cut into a later split of its plant, nor, where plants share
-  machines, into rows of its machine that another plant has in a later split;
+  machines, into rows of its machine that another plant has in a later split; nor does a label
+  that the data gives look further ahead than the task says;
 - no part holds the end of a record, where only rows that fail are known;
 - a held-out machine is held out entirely;
 - no machine is at two plants, unless the partition shares machines (then a machine is of one
   split everywhere, or cut in time at the same moments), and no series of readings stands
   under two names (``fedpdm.data.copies``);
 - nothing was scaled, oversampled or interpolated before the split (``fedpdm.data.traces``);
-- windows made by resampling are in the training part only, and the sums behind the scaler
-  count training rows only.
+- windows made by resampling are in the training part only, and the sums behind the scaler, and
+  the scaler that plants are sent, are those of training rows only.
 
 Rules from ``Kaufman et al., "Leakage in Data Mining", TKDD 6(4) 2012`` and from defects of
 published systems.
@@ -27,10 +28,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedpdm.data.copies import Fingerprints, fingerprints, require_no_copies
-from fedpdm.data.normalise import Moments
+from fedpdm.data.label_reach import require_label_reach
+from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
 from fedpdm.data.source import Source
-from fedpdm.data.traces import Sums, require_scaled_on_training, require_untouched
+from fedpdm.data.traces import (
+    Sums,
+    require_machines_unscaled,
+    require_measured,
+    require_scaled_on_training,
+    require_untouched,
+)
 from fedpdm.data.windows import Windows
 from fedpdm.errors import LeakError
 
@@ -79,9 +87,14 @@ def check(
             require_order(machines[-1], source.time_unit)
         require_labels_apart(machines[-1], own, reach, source.time_unit)
         require_decided(name, own, reach, source.time_unit)
-        if source.window is None and len(starts) == len(own):  # no time series
-            require_untouched(name, own, max(20, 100 // len(names)))
-        prints.append(fingerprints(name, own, starts))
+        warnings += require_label_reach(name, own, starts, reach, source.time_unit)
+        look_at = max(20, 100 // len(names))
+        if source.window is None:
+            require_untouched(name, own, reach, look_at)
+        else:
+            require_measured(name, own, starts, look_at)
+        require_machines_unscaled(name, own, starts)
+        prints.append(fingerprints(name, own, starts, source.window is None))
         sums.append(Sums.of(name, own))
     if source.shares_machines:
         together = joined(machines)
@@ -251,16 +264,73 @@ def require_one_owner(plants: list[Machines]) -> None:
 
 
 def require_training_sums(site: str, rows: Rows, sums: Moments) -> None:
-    """Refuse sums behind a scaler that count other rows than the plant's training rows."""
+    """Refuse sums behind a scaler that are of other rows than the plant's training rows.
+
+    They are worked out here by themselves, so that a mistake in ``fedpdm.data.normalise`` shows.
+    """
     training = rows.values[rows.split == Split.TRAIN]
-    expected = np.sum(~np.isnan(training), axis=0)
-    counted = sums.count.sum(axis=0)[: training.shape[1]]
-    if not np.array_equal(counted, expected):
-        k = int(np.argmax(counted != expected))
+    count = np.sum(~np.isnan(training), axis=0)
+    total, squares = np.nansum(training, axis=0), np.nansum(training**2, axis=0)
+    features = training.shape[1]
+    counted, summed, squared = (
+        part.sum(axis=0)[:features] for part in (sums.count, sums.total, sums.squares)
+    )
+    if not np.array_equal(counted, count):
+        k = int(np.argmax(counted != count))
         raise LeakError(
             f"{site}: the scaler counts {counted[k]:g} readings of {rows.features[k]}, but the "
-            f"training rows have {expected[k]}: it has seen other rows; fit it on training rows "
+            f"training rows have {count[k]}: it has seen other rows; fit it on training rows "
             "only (fedpdm.data.normalise.moments)"
+        )
+    size = np.sqrt(count * squares)  # a sum may cancel to nothing, this does not
+    off = np.abs(summed - total) > 1e-9 * size
+    off |= np.abs(squared - squares) > 1e-9 * squares
+    if off.any():
+        k = int(np.argmax(off))
+        n = max(int(count[k]), 1)
+        raise LeakError(
+            f"{site}: the scaler's readings of {rows.features[k]} have mean {summed[k] / n:g} and "
+            f"mean square {squared[k] / n:g}, those of training rows {total[k] / n:g} and "
+            f"{squares[k] / n:g}: it has seen other rows, as many; fit it on training rows only "
+            "(fedpdm.data.normalise.moments)"
+        )
+
+
+def checked_scaler(
+    expected: Callable[[], Scaler | None], then: Callable[[Scaler], None]
+) -> Callable[[Scaler], None]:
+    """Return what hears of the shared scaler and compares it before it tells ``then``.
+
+    Args:
+        expected: gives the scaler of the sums that ``require_training_sums`` has seen.
+        then: called with a scaler that is the same.
+    """
+
+    def hear(scaler: Scaler) -> None:
+        require_training_scaler(scaler, expected())
+        then(scaler)
+
+    return hear
+
+
+def require_training_scaler(scaler: Scaler, expected: Scaler | None) -> None:
+    """Refuse a shared scaler other than that of the plants' training rows.
+
+    Raises:
+        LeakError: a mean or a deviation differs, so the server made it of something else.
+    """
+    if expected is None:
+        return
+    unit = np.where(expected.scale > 0, expected.scale, np.maximum(np.abs(expected.mean), 1.0))
+    off = np.abs(scaler.mean - expected.mean) > 1e-6 * unit
+    off |= np.abs(scaler.scale - expected.scale) > 1e-6 * unit
+    if off.any():
+        k, f = np.argwhere(off)[0]
+        raise LeakError(
+            f"the shared scaler has mean {scaler.mean[k, f]:g} and deviation "
+            f"{scaler.scale[k, f]:g} of input {f} (condition {k}), the plants' training rows "
+            f"{expected.mean[k, f]:g} and {expected.scale[k, f]:g}: it was made of other rows; "
+            "make it of the sums that plants send (fedpdm.data.normalise.Moments.scaler)"
         )
 
 

@@ -14,7 +14,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from fedpdm.compose import compose
 from fedpdm.config_values import make
 from fedpdm.data import guards
-from fedpdm.data.normalise import Moments, moments
+from fedpdm.data.normalise import Moments, Scaler, moments
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.source import Source
 from fedpdm.data.split_file import split_file
@@ -402,6 +402,31 @@ def test_sums_behind_a_scaler_that_count_other_rows_are_refused() -> None:
     everything = moments(replace(rows, split=np.zeros(len(rows), dtype=np.int8)), 1)
     with pytest.raises(LeakError, match=r"a: the scaler counts 960 readings of a, .* have \d+"):
         guards.require_training_sums("a", rows, everything)
+
+
+def test_sums_of_as_many_other_rows_are_refused() -> None:
+    rows = TinySource(SITES).rows("a")
+    training = np.flatnonzero(rows.split == TRAIN)
+    others = np.flatnonzero(rows.split != TRAIN)[:50]
+    seen = np.full(len(rows), -1, dtype=np.int8)
+    seen[others] = seen[training[: len(training) - len(others)]] = TRAIN
+    with pytest.raises(LeakError, match=r"a: the scaler's readings of a have mean .* as many"):
+        guards.require_training_sums("a", rows, moments(replace(rows, split=seen), 1))
+
+
+def test_a_shared_scaler_that_is_not_of_the_training_rows_is_refused() -> None:
+    federation = Federation(TinySource(SITES), Failure(4.0))
+    parts = [federation.moments(site) for site in SITES]
+    scaler = (parts[0] + parts[1]).scaler()
+    heard: list[Scaler] = []
+    guards.checked_scaler(lambda: scaler, heard.append)(scaler)
+    guards.checked_scaler(lambda: None, heard.append)(scaler)
+    assert heard == [scaler, scaler]
+    wrong = [parts[0].scaler(), Scaler(scaler.mean, scaler.scale * 1.01)]
+    for other in wrong:
+        with pytest.raises(LeakError, match="the shared scaler has mean .* made of other rows"):
+            guards.checked_scaler(lambda: scaler, heard.append)(other)
+    assert len(heard) == 2, "nobody hears of a scaler that is refused"
 
 
 def test_windows_made_outside_training_are_refused() -> None:
