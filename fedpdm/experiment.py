@@ -80,7 +80,10 @@ class Experiment:
 
     @property
     def looked_at(self) -> list[str]:
-        """Plants that are read, checked and hashed before the run: all that have real data."""
+        """Plants that are read, checked and hashed before the run.
+
+        All that have real data, or that a partition deals.
+        """
         if not self.federation.source.generated:
             return list(self.federation.sites)
         return self.evaluated[:LOOK_AT]
@@ -209,7 +212,8 @@ def no_test_window(experiment: Experiment) -> str:
         ways.insert(0, f"data.window (now {source.window})")
     if isinstance(source, PartitionedSource):
         ways.insert(0, f"partition.sites (now {len(source.sites)} plants)")
-    longer = "raise data.days" if source.generated else "bring a longer record"
+    made = source.generated or isinstance(source, DealtSource)
+    longer = "raise data.days" if made else "bring a longer record"
     return f"no plant has a test window: lower {' or '.join(ways)}, or {longer}"
 
 
@@ -221,8 +225,8 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
     replicas = whole(cfg, "replicas", 1)
     if replicas > 1 and not sites:
         raise ConfigError(f"replicas={replicas} multiplies named plants; name some with site=…")
-    purge = {"purge": task.reach} if cfg.partition.get("purge", 0) is None else {}
-    partition = make(cfg.partition, "partition", **purge)
+    reach = {"reach": task.reach} if "purge" in cfg.partition else {}
+    partition = make(cfg.partition, "partition", **reach)
     source = cast(
         Source,
         make(

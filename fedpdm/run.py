@@ -71,6 +71,8 @@ class Run:
         generated = experiment.federation.source.generated
         self._own_scaler = lambda: None if generated else shared_scaler(experiment)
         self.seconds: dict[str, float] = {}
+        self._processor: dict[str, float] = {}
+        self._in_process = False
         self._trial: Trial | None = None
         self._card: dict[str, Any] = {}
 
@@ -205,6 +207,7 @@ class Run:
         with closing(
             make(self.engine["settings"], "engine", client_app=client, sites=sites)
         ) as grid:
+            self._in_process = getattr(grid, "in_process", False)
             make_server_app(loop)(grid, context)
 
     def _write_scalers(self, scaler: Scaler | None) -> None:
@@ -264,11 +267,13 @@ class Run:
         summary["data"]["sha256"] = manifest["data"]["sha256"]
         summary["data"]["split_sha256"] = manifest["data"].get("split", {}).get("sha256")
         summary["seconds"] = {**self.seconds, "total": time.perf_counter() - begun}
+        summary["processor_seconds"] = {**self._processor} if self._in_process else None
         card = model_card(self.experiment, self.cfg) | self._card
         write_results(self.folder, summary, card, history, manifest, shapes)
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.process_time()
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
+        self._processor[part] = self._processor.get(part, 0.0) + time.process_time() - worked

@@ -81,6 +81,18 @@ def test_costs_are_per_megabyte_and_second_above_guessing(tmp_path: Path) -> Non
     assert standing.per_second == pytest.approx(above / 5)
 
 
+def test_time_is_the_processor_s_where_every_run_has_it(tmp_path: Path) -> None:
+    worked = {"processor_seconds": {"setup": 0.5, "training": 1.0, "evaluation": 0.5}}
+    for seed in range(2):
+        make_run(tmp_path / f"a{seed}", seed, summary=worked)
+        make_run(tmp_path / f"b{seed}", seed, strategy="FedDyn", summary=worked)
+    found, _ = compared(tmp_path)
+    assert [s.seconds for s in found.families[0].standings] == [2.0, 2.0]
+    make_run(tmp_path / "c", 2, strategy="FedDyn", summary={"processor_seconds": None})
+    found, _ = compared(tmp_path)
+    assert [s.seconds for s in found.families[0].standings] == [5.0, 5.0], "one clock for all"
+
+
 def test_guessing_on_the_worst_plant_is_guessing_on_that_plant(tmp_path: Path) -> None:
     trivial = {
         "mean_site": {"average_precision": 0.26},

@@ -8,8 +8,12 @@ python -m fedpdm.data check [ai4i|cmapss] [--to FOLDER]
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +54,25 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        rest = (
+            "the same command goes on from here" if given.command == "fetch" else "nothing is left"
+        )
+        print(f"stopped; {rest}", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Let SIGTERM end this process by way of ``finally``: nothing half-written is left."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def add_generate(commands: Any) -> None:
@@ -87,9 +108,10 @@ def generated(given: argparse.Namespace) -> int:
     from fedpdm.data.generate import generate
 
     begin, worked = time.perf_counter(), time.process_time()
-    made = generate(
-        given.out, given.sites.split(","), given.days, given.seed, given.options, given.csv
-    )
+    with ended_in_order():
+        made = generate(
+            given.out, given.sites.split(","), given.days, given.seed, given.options, given.csv
+        )
     took, worked = time.perf_counter() - begin, time.process_time() - worked
     for site, plant in made.summary["plants"].items():
         share = plant["prevalence"]

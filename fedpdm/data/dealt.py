@@ -26,9 +26,10 @@ class DealtSource(PartitionedSource):
         partition: deals whole machines.
         seed: of every draw.
         reach: how far past a row its label looks, in the data's time unit.
-    """
 
-    generated = True
+    The pool lies in memory and its plants are not made on demand (``generated`` is False): as
+    with real data, a run looks at all of them, and all of them stand in its split file.
+    """
 
     def __init__(self, source: Source, partition: Partition, seed: int, reach: float) -> None:
         super().__init__({}, partition, seed)

@@ -7,13 +7,16 @@ wanted name before everything is there and every gate was passed.
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
+import os
 import shlex
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ import numpy as np
 from fedpdm.data import gates
 from fedpdm.data.checks import sha256_of
 from fedpdm.data.fleet import FleetSource
+from fedpdm.data.fleet_adapt import MACHINES, adapt
 from fedpdm.data.fleet_files import write_plant
 from fedpdm.data.fleet_folder import FORMAT, SUMMARY, FleetFolder
 from fedpdm.data.fleet_record import Record
@@ -34,6 +38,21 @@ HORIZON = 7.0
 """Days before a failure that count as positive in the summary and the gates."""
 OPTIONS = ("data.", "sites.", "replicas=")
 """What an override may begin with: all else has no effect on the data."""
+ELSEWHERE = {
+    "path": "data that lies in files need not be generated",
+    "sites": "plants are named with --sites",
+    "seed": "the seed is given with --seed",
+    "reach": "how far labels look is the task's matter (task.horizon of the run), not the data's",
+    "partition": "every plant has machines of its own; the run may deal them (partition=…)",
+    "task_defaults": "what is predicted is the task's matter (task.horizon of the run)",
+    "_target_": "only data=fleet can be generated",
+}
+"""Keys of ``data`` that are no matter of the files, and why."""
+SMALLER = "lower --days or sites.NAME.machines, or raise data.step_hours"
+ROW_BYTES = 700
+"""Memory that a row takes while its plant is generated and checked; measured, rounded down."""
+PLANTS = 1_000_000
+"""More plants than anybody keeps as files."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +109,7 @@ def generate(
             f"--days {source.days:g} is too short to be cut into training, validation and test "
             f"with labels that look {HORIZON:g} days ahead: give at least {least:g}"
         )
+    _require_memory(source)
     hidden = _room(folder)
     try:
         summary, verdicts = _write(hidden, source, seed, csv, options)
@@ -103,6 +123,10 @@ def generate(
             hidden.rename(folder)
         except OSError:
             raise _taken(folder) from None
+    except MemoryError:
+        raise ConfigError(
+            f"the plants are too large for this machine's memory; nothing is left: {SMALLER}"
+        ) from None
     except OSError as error:
         raise ConfigError(
             f"--out {out}: the files cannot be written ({error.strerror or error}); nothing is left"
@@ -119,9 +143,25 @@ def _options(overrides: Sequence[str], days: float | None) -> list[str]:
                 f"{override} has no effect on generated data: options here begin with "
                 f"{', '.join(OPTIONS)}, e.g. data.prevalence=0.05"
             )
-        if override.lstrip("+").startswith("data.path="):
-            raise ConfigError(f"{override}: data that lies in files need not be generated")
+        if override.lstrip("+").startswith("data."):
+            _require_data(override)
     return [*([] if days is None else [f"data.days={days:g}"]), *overrides]
+
+
+def _require_data(override: str) -> None:
+    """Refuse a key of ``data`` that does not describe the data.
+
+    Raises:
+        ConfigError: names the key, and where it is said instead.
+    """
+    key = override.lstrip("+").partition("=")[0].split(".")[1]
+    if key in ELSEWHERE:
+        raise ConfigError(f"{override}: {ELSEWHERE[key]}")
+    known = sorted(set(inspect.signature(FleetSource).parameters) - set(ELSEWHERE))
+    if key not in known and override.startswith("+"):  # else it is refused with the closest name
+        raise ConfigError(
+            f"{override}: data=fleet has no setting data.{key}; there are {', '.join(known)}"
+        )
 
 
 def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSource:
@@ -140,11 +180,46 @@ def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSou
         data.pop(key)
     if not isinstance(cfg.replicas, int):
         raise ConfigError(f"replicas={cfg.replicas} must be a whole number of at least 1")
+    if cfg.replicas * len(plants) > PLANTS:
+        raise ConfigError(
+            f"replicas={cfg.replicas} makes {cfg.replicas * len(plants):,} plants; {PLANTS:,} is "
+            "the most that is written as files"
+        )
     plants = expand_replicas(plants, cfg.replicas)
     try:
         return FleetSource(sites=plants, seed=int(cfg.seed), reach=HORIZON, **data)
-    except TypeError as error:  # +data.mising=0.1
-        raise ConfigError(f"data: {error}") from None
+    except OverflowError:
+        raise ConfigError(
+            "a number among the options is larger than a computer can count with: " + SMALLER
+        ) from None
+
+
+def _require_memory(source: FleetSource) -> None:
+    """Refuse a plant that does not fit in memory before any of it is made.
+
+    Raises:
+        ConfigError: names the plant, its rows, and what to lower.
+    """
+    calm = replace(source.dials, prevalence=None)  # which changes the lives, not the rows
+    tried = 0 if source.dials.prevalence is None else MACHINES
+    memory = _memory()
+    for site, plant in source.plants.items():
+        drawn = adapt(plant, calm, site, source.seed, source.steps, source.step_days)
+        rows = source.steps * max(drawn.machines, tried)
+        if rows * ROW_BYTES > memory:
+            raise ConfigError(
+                f"{site}: {rows:.3g} rows ({drawn.machines:,} machines, {source.days:g} days) need "
+                f"about {rows * ROW_BYTES / 1e9:,.0f} GB of memory at once, and this machine has "
+                f"{memory / 1e9:,.0f}: {SMALLER}"
+            )
+
+
+def _memory() -> float:
+    """Return this machine's memory in bytes, infinite where it does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
 
 
 def _room(folder: Path) -> Path:
@@ -241,8 +316,29 @@ def _judge(verdicts: Sequence[gates.Gate], options: Sequence[str]) -> None:
 
 def _train(folder: str, sites: Sequence[str], seed: int, options: Sequence[str]) -> str:
     """Return the command that trains on the files of a folder."""
-    words = ["data=fleet", f"data.path={folder}", f"site={','.join(sites)}", f"seed={seed}"]
+    words = [
+        "data=fleet",
+        _override("data.path", folder),
+        f"site={','.join(sites)}",
+        f"seed={seed}",
+    ]
     return " ".join(["python -m fedpdm.simulate", *map(shlex.quote, [*words, *options])])
+
+
+def _override(key: str, text: str) -> str:
+    """Return ``key=text`` as Hydra reads it back: quoted where a comma or a blank would not be."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    try:
+        read = OverridesParser.create().parse_override(f"{key}={text}").value()
+    except HydraException:
+        read = None
+    if read == text and "${" not in text:
+        return f"{key}={text}"
+    literal = text.replace("${", "\\${")  # or OmegaConf would look for a variable
+    return f"{key}={QuotedString(literal, Quote.double).with_quotes()}"
 
 
 __all__ = ["HORIZON", "Made", "check", "generate"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cached_property
 from inspect import get_annotations
@@ -9,17 +10,22 @@ from inspect import get_annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpdm.data.dealt import DealtSource
 from fedpdm.data.partition.source import PartitionedSource
 from fedpdm.data.rows import Bools, Ints, Rows, Split
 from fedpdm.data.source import Source
 from fedpdm.data.split_file import Part, read_split_file
 from fedpdm.errors import ConfigError, DataError, LeakError
 
+NUMBERED = re.compile(r"plant-\d+")
+"""The name of a plant that a partition named."""
+
 
 class GivenSplit(Source):
     """The rows of another source, at the plants and in the splits that a file says.
 
-    Seed and partition then decide neither. Rows that a partition gave to no plant stay without.
+    Seed and partition then decide neither, but ``partition.sites`` must be left out or be the
+    number of plants in the file. Rows that a partition gave to no plant stay without.
     Data that comes with plants of its own must have the plants of the file; generated plants
     that the earlier run did not look at keep the split that the data gives them.
 
@@ -28,7 +34,8 @@ class GivenSplit(Source):
         path: a split file, or a run folder.
 
     Raises:
-        ConfigError: the file has other plants than ``site=`` names.
+        ConfigError: the file has other plants than ``site=`` names, or another number than
+            ``partition.sites`` asks for.
         DataError: the file is not there or damaged.
     """
 
@@ -47,12 +54,38 @@ class GivenSplit(Source):
                 f"{_some(list(named))}; name the same plants, or leave site=[] where a partition "
                 "made them"
             )
+        if isinstance(inner, PartitionedSource):
+            self._require_all(inner)
         if absent:
             self.warnings = [
                 *inner.warnings,
                 f"split={path} says nothing of {len(absent)} plants ({_some(absent)}): they keep "
                 "the split that the data gives them",
             ]
+
+    def _require_all(self, inner: PartitionedSource) -> None:
+        """Refuse a file that has only some of the plants that a partition makes."""
+        wanted, found = getattr(inner._partition, "sites", None), list(self._parts)
+        # Earlier versions wrote of dealt plants only those that a run looked at.
+        numbers = {int(name[6:]): len(name) - 6 for name in found if NUMBERED.fullmatch(name)}
+        width = max(numbers.values(), default=0)
+        missing = [
+            f"plant-{number:0{width}d}"
+            for number in range(1, max(numbers, default=0))
+            if number not in numbers
+        ]
+        if isinstance(inner, DealtSource) and missing:
+            raise ConfigError(
+                f"split={self.path} has {len(found)} plants ({_some(found)}) and lacks "
+                f"{_some(missing)}: the run that wrote it kept only the plants that it looked at; "
+                "repeat that run, and give its new split"
+            )
+        if wanted is not None and wanted != len(found):
+            raise ConfigError(
+                f"split={self.path} has {len(found)} plants ({_some(found)}), and "
+                f"partition.sites={wanted} asks for {wanted}: leave partition.sites out, or give "
+                f"the split of a run with {wanted} plants"
+            )
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import copy
 import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from flwr.app import Context, Error, Message, RecordDict
@@ -31,6 +31,9 @@ class LocalGrid(Grid):
         sites: plant name by node id, in site order.
         states: each plant's ``Context.state``; kept by the history.
     """
+
+    in_process: ClassVar[bool] = True
+    """Whether plants train in this process, so that its processor time is theirs."""
 
     def __init__(self, client_app: ClientApp, sites: Sequence[str]) -> None:
         become_server()

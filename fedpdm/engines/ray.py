@@ -44,6 +44,8 @@ class RayGrid(LocalGrid):
         ConfigError: a setting cannot work, or Ray is not installed.
     """
 
+    in_process = False
+
     def __init__(
         self,
         client_app: ClientApp,

@@ -23,7 +23,7 @@ from fedpdm.evaluation.comparison import (
 )
 from fedpdm.evaluation.comparison_references import REFERENCE, references_of
 from fedpdm.evaluation.comparison_remarks import remarks_of
-from fedpdm.evaluation.comparison_scores import VIEWS, Standing, mean_of, standing_of
+from fedpdm.evaluation.comparison_scores import VIEWS, Standing, clock_of, mean_of, standing_of
 from fedpdm.evaluation.comparison_settings import Setting, common_parts, families, obstacle
 from fedpdm.evaluation.wording import Metric, listing, metric
 
@@ -190,12 +190,9 @@ def _family(
 ) -> Family:
     chosen = metric(name or group[0].any.metric)
     shared = common_parts(group)
-    standings = tuple(
-        standing_of(
-            replace(s, parts={k: v for k, v in s.parts.items() if k not in shared}), view, chosen
-        )
-        for s in group
-    )
+    clock = clock_of(group)
+    short = [replace(s, parts={k: v for k, v in s.parts.items() if k not in shared}) for s in group]
+    standings = tuple(standing_of(setting, view, chosen, clock) for setting in short)
     if all(not s.by_seed for s in standings):
         raise ConfigError(
             f"--metric {chosen.name}: no run has it; there are "

@@ -71,8 +71,22 @@ class Standing:
         return _ratio(self.above_guess, self.seconds)
 
 
-def standing_of(setting: Setting, view: str, chosen: Metric) -> Standing:
-    """Return a setting's scores in a metric; ``view`` is the one that is compared."""
+def clock_of(settings: Sequence[Setting]) -> str:
+    """Return the time that all runs have: ``processor_seconds``, or ``seconds`` on the wall."""
+    runs = [run for setting in settings for run in setting.runs.values()]
+    own = all(run.summary.get("processor_seconds") for run in runs)
+    return "processor_seconds" if own else "seconds"
+
+
+def standing_of(setting: Setting, view: str, chosen: Metric, clock: str) -> Standing:
+    """Return a setting's scores in a metric.
+
+    Args:
+        setting: what was run.
+        view: the score that is compared.
+        chosen: the metric.
+        clock: what ``clock_of`` says of all settings.
+    """
     runs = setting.runs
     scores = {name: {seed: score_of(run, chosen, name) for seed, run in runs.items()}
               for name in VIEWS}  # fmt: skip
@@ -91,7 +105,7 @@ def standing_of(setting: Setting, view: str, chosen: Metric) -> Standing:
         {name: spread_of(list(values.values())) for name, values in scores.items()},
         by_seed,
         mean_of([b for run in runs.values() if (b := _megabytes(run)) is not None]),
-        mean_of([s for run in runs.values() if (s := _seconds(run)) is not None]),
+        mean_of([s for run in runs.values() if (s := _seconds(run, clock)) is not None]),
         None if guess is None or score is None else sign * (score - guess),
         {site: _known({s: number_of(r.per_site.get(site), chosen.name) for s, r in runs.items()})
          for site in names},
@@ -168,8 +182,8 @@ def _megabytes(run: FinishedRun) -> float | None:
     return sum(values) / 1e6 if values else None
 
 
-def _seconds(run: FinishedRun) -> float | None:
-    spent = run.summary.get("seconds") or {}
+def _seconds(run: FinishedRun, clock: str) -> float | None:
+    spent = run.summary.get(clock) or {}
     if spent.get("training") is None:
         return number_of(spent, "total")
     return sum(float(spent.get(part) or 0.0) for part in ("setup", "training", "evaluation"))

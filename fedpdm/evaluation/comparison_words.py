@@ -37,9 +37,9 @@ GLOSSARY = {
                            "Friedman's test with Iman and Davenport's correction",
     "Above guessing, per MB and per s": "how far the score lies above a constant answer, for "
                                         "each megabyte exchanged and each second of setup, "
-                                        "training and evaluation: wall time as measured; "
-                                        "whatever else ran on the machine, such as baselines in "
-                                        "processes of their own, slows it",
+                                        "training and evaluation: the run's own processor time "
+                                        "where all runs have it, else time on the wall, which "
+                                        "whatever else ran on the machine makes longer",
     "Worst plant": "score of the plant that is served worst",
 }  # fmt: skip
 

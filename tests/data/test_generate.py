@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -165,6 +168,17 @@ def left(folder: Path) -> list[str]:
         (["data.path=here"], "need not be generated"),
         (["data.prevalence=2"], "data.prevalence=2 must be"),
         (["data.mising=0.1"], "did you mean missing?"),
+        (["+data.mising=0.1"], "data=fleet has no setting data.mising; there are concept_drift"),
+        (["+data.reach=3"], "+data.reach=3: how far labels look is the task's matter"),
+        (["+data.sites=3"], "+data.sites=3: plants are named with --sites"),
+        (["++data.seed=3"], "++data.seed=3: the seed is given with --seed"),
+        (["data._target_=os.system"], "data._target_=os.system: only data=fleet"),
+        (["data.task_defaults=null"], "data.task_defaults=null: what is predicted"),
+        (["--days", "1e9"], "detroit: 8e+10 rows (20 machines, 1e+09 days) need about"),
+        (["data.days=1e9", "data.prevalence=0.05"], "detroit: 2.56e+11 rows"),
+        (["sites.detroit.machines=1000000000000"], "lower --days or sites.NAME.machines"),
+        (["--days", "1e308"], "larger than a computer can count with"),
+        (["replicas=10000000"], "replicas=10000000 makes 10,000,000 plants"),
         (["sites.detroit.modes={rust: 1}"], "rust"),
         (["data.days=50", "data.missing=0.6"], "gate 'readings' failed at detroit: "),
         (["--days", "40", "sites.detroit.machines=1"], "gate 'failures' failed at detroit: "),
@@ -199,7 +213,9 @@ def test_an_existing_folder_is_not_touched_and_no_folder_below_a_file_is_made(
     assert left(tmp_path) == ["file", "out"]
 
 
-@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "fault", [OSError(28, "No space left on device"), MemoryError(), KeyboardInterrupt()]
+)
 def test_what_breaks_off_leaves_nothing(
     fault: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,9 +228,47 @@ def test_what_breaks_off_leaves_nothing(
         return write(*arguments)
 
     monkeypatch.setattr(generating, "write_plant", breaks)
-    with pytest.raises(ConfigError if isinstance(fault, OSError) else KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt if isinstance(fault, KeyboardInterrupt) else ConfigError):
         generate(tmp_path / "out", ("detroit", "houston"), 60, 1, ["sites.detroit.machines=3"])
     assert len(calls) == 2 and left(tmp_path) == []
+
+
+def test_who_stops_it_is_told_that_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*arguments: Any) -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generating, "write_plant", stopped)
+    code, told = command(capsys, "--days", "60", "--out", str(tmp_path / "out"))
+    assert code == 130 and told == "stopped; nothing is left\n" and left(tmp_path) == []
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
+    words = ["generate", "--days", "4000", "--out", str(tmp_path / "out")]
+    with subprocess.Popen([sys.executable, "-m", "fedpdm.data", *words]) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not left(tmp_path) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert left(tmp_path)[0].startswith(".out-")
+            time.sleep(0.2)
+            process.terminate()
+            assert process.wait(60) == 143
+        finally:
+            process.kill()
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a,b c", "it's [1]", "2024", "null", 'say "x"', "${seed}", "k=v", "back\\", "plain-1.0"],
+)
+def test_the_printed_command_reads_any_folder(name: str) -> None:
+    printed = generating._train(name, ["detroit"], 3, [])
+    words = shlex.split(printed)[3:]
+    assert compose(words).data.path == name
+    assert name != "plain-1.0" or words[1] == "data.path=plain-1.0"
 
 
 def test_a_gate_that_no_option_explains_is_our_fault(

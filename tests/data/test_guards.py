@@ -472,7 +472,8 @@ SHIPPED: Mapping[str, list[str]] = {
     "cmapss": ["data=cmapss"],
     "cmapss iid": ["data=cmapss", "partition=iid"],
     "cmapss quantity": ["data=cmapss", "partition=quantity", "partition.sites=5"],
-    "cmapss time": ["data=cmapss", "partition=time", "partition.sites=4"],
+    "cmapss time": ["data=cmapss", "partition=time"],
+    "cmapss time rul": ["data=cmapss", "partition=time", "task=rul"],
     **{f"fedcmapss_{task}": [f"experiment=fedcmapss_{task}"] for task in "acde"},
 }
 

@@ -251,6 +251,21 @@ def test_the_last_time_block_stops_where_the_record_cannot_decide_its_labels() -
     assert ends.time[divide(ByTime(2, 9), ends)["plant-02"]].max() == 99
 
 
+def test_stages_of_engines_that_run_to_failure_lose_no_rows() -> None:
+    test = {f"test-{k:02d}": (60 + k, 30) for k in range(6)}
+    rows = engines({f"train-{k:02d}": 150 + 9 * k for k in range(12)}, test)
+    plants = divide(ByTime(10, reach=125.0), rows)  # a life is hardly longer than labels look
+    require_division(plants, rows)
+    trained = [rows.time[p][rows.split[p] == Split.TRAIN] for p in plants.values()]
+    assert all(late.min() > early.max() for early, late in pairwise(trained))
+    asked = divide(ByTime(3, purge=20, reach=125.0), rows)
+    assert sum(map(len, asked.values())) < len(rows), "what partition.purge says counts"
+    censored = replace(rows, time_to_failure=np.where(rows.machine == "train-00", np.nan,
+                                                      rows.time_to_failure))  # fmt: skip
+    with pytest.raises(ConfigError, match="125 time units before each cut"):
+        divide(ByTime(10, reach=125.0), censored)
+
+
 def test_paired_gives_one_engine_each_and_its_namesake_to_test() -> None:
     train = {f"train-{k:02d}": 6 for k in range(20)}
     rows = engines(train, {f"test-{k:02d}": (3, 4) for k in range(20)})

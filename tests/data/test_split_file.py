@@ -17,6 +17,7 @@ from hypothesis import given, settings
 
 from fedpdm.compose import compose
 from fedpdm.config_values import make
+from fedpdm.data.dealt import DealtSource
 from fedpdm.data.given_split import GivenSplit
 from fedpdm.data.partition import ByCondition, ByMachine, Iid, Partition, PartitionedSource
 from fedpdm.data.rows import Rows, Split
@@ -155,6 +156,32 @@ def test_plants_must_be_those_of_the_file(tmp_path: Path) -> None:
         GivenSplit(one, path)
 
 
+def test_a_file_with_another_number_of_plants_than_the_partition_makes_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = written(Dealt(ByMachine(2), 1), tmp_path)
+    says = r"has 2 plants \(plant-01, plant-02\), and partition\.sites=3 asks for 3: leave"
+    with pytest.raises(ConfigError, match=says):
+        GivenSplit(Dealt(ByMachine(3), 1), path)
+    assert GivenSplit(Dealt(ByMachine(), 1), path).sites == ("plant-01", "plant-02")
+
+
+def test_a_file_that_lacks_some_of_the_dealt_plants_is_refused(tmp_path: Path) -> None:
+    def pool(sites: int | None) -> DealtSource:
+        return DealtSource(TinySource({"a": {"machines": 8}}), ByMachine(sites), 1, 4.0)
+
+    whole = pool(4)
+    split_file(whole, ["plant-02", "plant-04"], whole.rows).write(tmp_path)
+    for sites in (None, 4):
+        says = r"2 plants \(plant-02, plant-04\) and lacks plant-01, plant-03: the run"
+        with pytest.raises(ConfigError, match=says):
+            GivenSplit(pool(sites), str(tmp_path))
+    split_file(whole, ["plant-01", "plant-02"], whole.rows).write(tmp_path)
+    with pytest.raises(ConfigError, match=r"partition\.sites=4 asks for 4"):
+        GivenSplit(pool(4), str(tmp_path))
+    assert same(GivenSplit(pool(None), written(whole, tmp_path)), whole)
+
+
 def test_a_plant_with_more_rows_than_the_file_is_refused(tmp_path: Path) -> None:
     path = written(Own(rows_of(list("aabb")), "one"), tmp_path)
     longer = Own(rows_of(list("aaabb"), time=[0, 1, 9, 0, 1]), "one")
@@ -200,3 +227,12 @@ def test_every_run_writes_its_split_and_its_hash(tmp_path: Path) -> None:
     assert hashlib.sha256(gzip.decompress(content)).hexdigest() == stored["content_sha256"]
     again = run(tmp_path / "again", f"split={tmp_path / 'run'}")
     assert again["data"] == summary["data"]
+
+
+def test_a_run_on_dealt_plants_writes_all_of_them_whoever_is_tested(tmp_path: Path) -> None:
+    dealt = ["partition=machine", "partition.sites=4", "evaluate.fraction=0.5", "model=mlp"]
+    summary = run(tmp_path / "run", *dealt)
+    assert list(read_split_file(tmp_path / "run")) == [f"plant-0{k}" for k in (1, 2, 3, 4)]
+    again = run(tmp_path / "again", *dealt, f"split={tmp_path / 'run'}")
+    assert again["data"] == summary["data"] and again["sites"] == summary["sites"]
+    assert again["test"] == summary["test"]

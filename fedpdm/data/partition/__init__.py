@@ -15,7 +15,7 @@ changes federated results, so it is an option of its own: one class and one yaml
     type, subset     kind                  one plant for each value of a column
     condition        operating regime      one plant for each operating condition
     life             length of life        machines sorted by life, cut into blocks
-    time             season (drift)        the calendar, cut into blocks
+    time             season (drift)        the calendar, or an engine's life, cut into blocks
     paired           one machine each      extreme scarcity: a plant trains on one machine
     ===============  ====================  ================================================
 """

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedpdm.data.checks import require_positive
 from fedpdm.data.partition.base import Machines, Partition, plant_names, require_enough
-from fedpdm.data.rows import Ints, Rows, Split
+from fedpdm.data.rows import Bools, Ints, Rows, Split
 from fedpdm.data.splits import undecided
 from fedpdm.errors import ConfigError
 
@@ -56,40 +56,58 @@ class ByTime(Partition):
     ends with the record, and where that cuts lives short, rows close to it go too, because
     only those that fail would be known (``fedpdm.data.splits.undecided``).
 
+    Engines that run to failure (C-MAPSS) have no common calendar: time is each engine's own
+    cycle, and the blocks are stages of life, the youngest first. An engine is then of one split
+    as a whole and its end is known, so no label looks past a record or into another split, and
+    nothing is left out between blocks.
+
     Args:
         sites: number of plants; None: those that ``site=`` names, or 10.
-        purge: time before the end of a block that belongs to no plant; None: as far as the
-            task's labels look.
+        purge: time before the end of a block that belongs to no plant; None: ``reach``, or
+            nothing where whole machines run to failure.
+        reach: how far past a row its label looks, in the data's time unit.
     """
 
     shares_machines = True
 
-    def __init__(self, sites: int | None = None, purge: float | None = None) -> None:
+    def __init__(
+        self, sites: int | None = None, purge: float | None = None, reach: float = 0.0
+    ) -> None:
         self.sites = None if sites is None else require_positive("partition.sites", sites)
         if purge is not None and not purge >= 0:
             raise ConfigError(f"partition.purge={purge} must be at least 0")
-        self.purge = purge or 0.0
+        self.purge, self.reach = purge, reach
 
     def plants(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> dict[str, Ints]:
         names = plant_names(self.sites, names)
         owner = np.full(len(rows), -1, dtype=np.int64)
-        late = undecided(rows, self.purge)
+        purge = self.purge
+        if purge is None:
+            purge = 0.0 if runs_to_failure(rows) else self.reach
+        late = undecided(rows, purge)
         for part in np.unique(rows.split):
             members = np.flatnonzero(rows.split == part)
             time = rows.time[members]
             cuts = np.quantile(time, np.arange(1, len(names)) / len(names), method="higher")
             block = np.searchsorted(cuts, time, side="right")
             end = np.r_[cuts, np.inf][block]
-            inside = time < end - self.purge if self.purge else np.ones(len(time), dtype=bool)
+            inside = time < end - purge if purge else np.ones(len(time), dtype=bool)
             owner[members[inside]] = block[inside]
         owner[late] = -1
         trained = np.bincount(owner[(rows.split == Split.TRAIN) & (owner >= 0)], minlength=1)
         if np.sum(trained > 0) < len(names):
             raise ConfigError(
                 f"partition=time cannot cut the calendar into {len(names)} blocks with rows to "
-                f"train on, {self.purge:g} time units before each cut left out; lower "
+                f"train on, {purge:g} time units before each cut left out; lower "
                 "partition.sites or partition.purge"
             )
         return {name: np.flatnonzero(owner == k) for k, name in enumerate(names)}
+
+
+def runs_to_failure(rows: Rows) -> bool:
+    """Return whether every machine is of one split as a whole, and the end of each is known."""
+    same: Bools = rows.machine[1:] == rows.machine[:-1]
+    cut = same & (rows.split[1:] != rows.split[:-1])
+    return not (cut.any() or np.isnan(rows.time_to_failure).any())
