@@ -207,7 +207,7 @@ def look_at_data(experiment: Experiment) -> list[str]:
 def no_test_window(experiment: Experiment) -> str:
     """Say that nothing can be tested, and what would help."""
     source = experiment.federation.source
-    ways = ["task.horizon"]
+    ways = [f"task.{'horizon' if experiment.task.risks else 'cap'} (now {experiment.task.reach:g})"]
     if source.window is not None:
         ways.insert(0, f"data.window (now {source.window})")
     if isinstance(source, PartitionedSource):

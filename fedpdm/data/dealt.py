@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,8 @@ class DealtSource(PartitionedSource):
 
     Args:
         source: plants with machines of their own, generated from a seed.
-        partition: deals whole machines.
+        partition: deals whole machines; where it names no number of plants, to as many as the
+            source has.
         seed: of every draw.
         reach: how far past a row its label looks, in the data's time unit.
 
@@ -32,6 +34,10 @@ class DealtSource(PartitionedSource):
     """
 
     def __init__(self, source: Source, partition: Partition, seed: int, reach: float) -> None:
+        self.asked: int | None = getattr(partition, "sites", None)
+        if getattr(partition, "sites", 0) is None:  # as many plants as machines came from
+            partition = copy(partition)
+            vars(partition)["sites"] = len(source.sites)
         super().__init__({}, partition, seed)
         self.source, self.reach = source, reach
         self.name, self.time_unit, self.features = source.name, source.time_unit, source.features

@@ -168,7 +168,7 @@ class FilesSource(Source):
             place,
             columns,
             where=f"{site}: {place}",
-            hint=f"mend the file, or map another column in sites.{site} (conf/site/{site}.yaml)",
+            hint=f"mend the file, or map another column in sites.{site} (site/{site}.yaml)",
             dialect=mapping.dialect,
             text=mapping.text,
         )

@@ -65,7 +65,12 @@ class GivenSplit(Source):
 
     def _require_all(self, inner: PartitionedSource) -> None:
         """Refuse a file that has only some of the plants that a partition makes."""
-        wanted, found = getattr(inner._partition, "sites", None), list(self._parts)
+        found = list(self._parts)
+        wanted = (
+            inner.asked
+            if isinstance(inner, DealtSource)
+            else getattr(inner._partition, "sites", None)
+        )
         # Earlier versions wrote of dealt plants only those that a run looked at.
         numbers = {int(name[6:]): len(name) - 6 for name in found if NUMBERED.fullmatch(name)}
         width = max(numbers.values(), default=0)
@@ -150,10 +155,17 @@ class GivenSplit(Source):
         if part.condition is not None:
             inside &= rows.condition[place] == part.condition
         if int(inside.sum()) != part.rows:
+            again = (
+                "; generated plants change with the seed: keep the seed of that run, or write "
+                "them once with python -m fedpdm.data generate and name data.path"
+                if self.inner.generated or isinstance(self.inner, DealtSource)
+                else ""
+            )
             raise DataError(
                 f"split={self.path}: machine {part.machine} at {site} has {part.rows} rows from "
                 f"{part.first:g} to {part.last:g} {self.time_unit} in the file and "
-                f"{int(inside.sum())} in data={self.name}: the file was made of other data"
+                f"{int(inside.sum())} in data={self.name}: the file was made of other "
+                f"data{again}"
             )
         return np.asarray(place.start + np.flatnonzero(inside), dtype=np.int64)
 

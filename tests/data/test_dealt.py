@@ -103,3 +103,10 @@ def test_networkfed_is_the_reference_grid_on_the_same_optimizer() -> None:
     avg = compose(["experiment=networkfed", "partition=iid", "model=cnn"])
     assert avg.training == cfg.training
     assert len(build(cfg).federation.sites) == 6
+
+
+def test_without_a_number_as_many_plants_are_made_as_machines_came_from() -> None:
+    partition = Dirichlet(0.5)
+    source = dealt(partition)
+    assert len(source.sites) == len(source.source.sites) and source.sites[0] == "plant-01"
+    assert partition.sites is None, "the caller's own is left as it was"
