@@ -15,6 +15,7 @@ from fedpdm.evaluation import plots, report_record, report_rounds
 from fedpdm.evaluation.headline import certainty, headline
 from fedpdm.evaluation.page import render_page, write_page
 from fedpdm.evaluation.report_alarms import alarm_section, levels
+from fedpdm.evaluation.report_costs import cost_table
 from fedpdm.evaluation.report_findings import GLOSSARY, findings, left_out, shuffled
 from fedpdm.evaluation.report_quality import calibration_section, life_section
 from fedpdm.evaluation.standings import COLUMNS, EXPLAINED, Row, Standings, standings
@@ -80,6 +81,7 @@ def render(
         few=few,
         findings=findings(summary, table),
         alarms=alarms,
+        costs=cost_table(summary),
         own_levels=levels(alarms.get("plants") or ()),
         calibration=_marked(calibration_section(summary), "plot"),
         life=_marked(life_section(summary), "plot"),

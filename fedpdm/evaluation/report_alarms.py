@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedpdm.evaluation.report_curves import alarm_plots
-from fedpdm.evaluation.wording import MISSING, number, percent
+from fedpdm.evaluation.wording import MISSING, listing, number, percent
 
 Record = Mapping[str, Any]
 
@@ -15,6 +16,8 @@ NO_RISKS = (
     "nothing to catch or to miss."
 )
 NOT_HERE = "This run holds no numbers about alarms."
+PRICES = ("missed", "false_alarm", "inspection")
+"""What evaluate.costs knows."""
 
 
 def alarm_section(summary: Record, cases: str) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def alarm_section(summary: Record, cases: str) -> dict[str, Any]:
     """
     tested = summary.get("test") or {}
     thresholds = tested.get("thresholds") or {}
-    keys = [key for key, level in (thresholds.get("common") or {}).items() if level is not None]
+    keys = horizons(thresholds)
     if not keys:
         return {"reason": NO_RISKS if summary.get("task") == "rul" else NOT_HERE}
     nearest, whole = keys[0], tested.get("global") or {}
@@ -59,6 +62,46 @@ def alarm_section(summary: Record, cases: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def horizons(thresholds: Record) -> list[str]:
+    """Return the horizons that have an alarm level, the nearest first."""
+    return [key for key, level in (thresholds.get("common") or {}).items() if level is not None]
+
+
+def silence(summary: Record, cases: str) -> str | None:
+    """Return at which plants the alarm level that all share warns of no failure; None at none.
+
+    Args:
+        summary: the content of summary.json.
+        cases: what is judged one by one: windows or rows.
+    """
+    tested = summary.get("test") or {}
+    thresholds = tested.get("thresholds") or {}
+    keys, per_site = horizons(thresholds), tested.get("per_site") or {}
+    if not keys or thresholds.get("scope") != "global" or len(per_site) < 2:
+        return None
+    mute = {
+        name: of_risk(part, "missed", keys[0]) or 0.0
+        for name, part in per_site.items()
+        if of_risk(part, "hits", keys[0]) == 0 and of_risk(part, "missed", keys[0])
+    }
+    if not mute:
+        return None
+    counted = (tested.get("alarms") or {}).get("per_site") or {}
+    crews = [counted.get(name) or {} for name in mute]
+    if all(crew.get("failures") and crew.get("event_recall") == 0 for crew in crews):
+        count = sum(crew["failures"] for crew in crews)
+        missed = f"{'failure is' if count == 1 else 'failures are'} warned of"
+    else:
+        count = sum(mute.values())
+        missed = f"{cases} {'before' if cases == 'windows' else 'with'} a failure raise one"
+    false = any(of_risk(per_site[name], "false_alarms", keys[0]) for name in mute)
+    return (
+        f"At {listing(list(mute))} no alarm {'comes before a failure' if false else 'is raised'}: "
+        f"0 of {number(count, 0)} {missed}. "
+        "evaluate.threshold_scope=plant gives each plant a level of its own."
+    )
+
+
 def how_chosen(thresholds: Record, whole: Record, key: str, cases: str) -> list[str]:
     """Return where the alarm level lies, what it was chosen for, and what came of it."""
     own = [plant.get(key) for plant in (thresholds.get("per_site") or {}).values()]
@@ -82,7 +125,7 @@ def how_chosen(thresholds: Record, whole: Record, key: str, cases: str) -> list[
         f"{cases} of the validation data raise an alarm.",
     }
     lines = [said, aims.get(str(aim), "")]
-    rate = _of(whole, "false_alarm_rate", key)
+    rate = of_risk(whole, "false_alarm_rate", key)
     before = ((thresholds.get("validation") or {}).get(key) or {}).get("false_alarm_rate")
     if rate is not None:
         lines.append(
@@ -102,27 +145,37 @@ def _prices(costs: Record) -> str:
     different = list({tuple(sorted(plant.items())): plant for plant in costs.values()}.values())
     if len(different) != 1:
         return ", each plant by its own costs." if different else "."
-    missed, false, visit = (
-        number(different[0].get(key), 0) for key in ("missed", "false_alarm", "inspection")
-    )
+    missed, false, visit = (price(different[0].get(key)) for key in PRICES)
     return (
         f": a miss costs {missed}, a false alarm {false}, and every alarm {visit} for looking "
         "(evaluate.costs; only their ratios matter)."
     )
 
 
+def price(value: float | None, like: Iterable[float] = ()) -> str:
+    """Return a cost with as many digits as it needs, and as those ``like`` it need."""
+    known = [] if value is None else [value]
+    return number(value, max((_digits(one) for one in (*(like or known),)), default=0))
+
+
+def _digits(value: float) -> int:
+    if not math.isfinite(value) or value == round(value):
+        return 0
+    return max(2, 1 - math.floor(math.log10(value)))
+
+
 def confusion(part: Any, key: str, thresholds: Record, site: str | None) -> dict[str, str]:
     """Return the counts at the chosen threshold, and two shares of them."""
     if not isinstance(part, Mapping):
         part = {}
-    found = {k: _of(part, k, key) for k in ("hits", "missed", "false_alarms", "quiet")}
+    found = {k: of_risk(part, k, key) for k in ("hits", "missed", "false_alarms", "quiet")}
     own = (thresholds.get("per_site") or {}).get(site) or {}
-    level = _of(part, "threshold", key)
+    level = of_risk(part, "threshold", key)
     if level is None:
         level = own.get(key)
     return {k: number(value, 0) for k, value in found.items()} | {
-        "recall": percent(_of(part, "recall", key), 0),
-        "precision": percent(_of(part, "precision", key), 0),
+        "recall": percent(of_risk(part, "recall", key), 0),
+        "precision": percent(of_risk(part, "precision", key), 0),
         "level": number(level, 3),
     }
 
@@ -168,19 +221,20 @@ def horizon_row(tested: Record, key: str, thresholds: Record, alarms: Record) ->
     own = any((thresholds.get("per_site") or {}).values())
     return [
         f"{key} {alarms.get('time_unit') or ''}".rstrip(),
-        percent(_of(whole, "prevalence", key)),
-        number(_of(whole, "average_precision", key)),
-        number(_of(whole, "lift", key), 1),
-        number(_of(whole, "roc_auc", key)),
+        percent(of_risk(whole, "prevalence", key)),
+        number(of_risk(whole, "average_precision", key)),
+        number(of_risk(whole, "lift", key), 1),
+        number(of_risk(whole, "roc_auc", key)),
         "own" if own else number((thresholds.get("common") or {}).get(key), 3),
-        *(number(_of(whole, k, key), 0) for k in ("hits", "missed", "false_alarms")),
+        *(number(of_risk(whole, k, key), 0) for k in ("hits", "missed", "false_alarms")),
         percent(found.get("event_recall"), 0),
         number(lead.get("median"), 1),
         number(found.get("false_per_period"), 2),
     ]
 
 
-def _of(part: Record, name: str, key: str) -> float | None:
+def of_risk(part: Record, name: str, key: str) -> float | None:
+    """Return a metric of one horizon; of the only one it has no horizon in its name."""
     value = part.get(f"{name}_{key}", part.get(name))
     return None if value is None else float(value)
 

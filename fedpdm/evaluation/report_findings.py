@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedpdm.evaluation.headline import verdict
+from fedpdm.evaluation.report_alarms import silence
 from fedpdm.evaluation.standings import Standings, standings
 from fedpdm.evaluation.wording import MISSING, listing, metric, number
 
@@ -107,6 +108,8 @@ def findings(summary: Record, table: Standings) -> list[str]:
             f"{words} would reach {m.label} {number(value, m.digits)}{average}, "
             f"{comparison} {own} {shared}."
         )
+    if mute := silence(summary, table.cases):
+        result.append(mute)
     unseen = verdict(standings(summary, "heldout")) if many else None
     if unseen:
         result.append(f"On machines never seen in training it {unseen}.")

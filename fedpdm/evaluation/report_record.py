@@ -13,6 +13,8 @@ Record = Mapping[str, Any]
 
 SHOWN_ABOVE = frozenset({"schema", "seed", "git_commit"})
 """Keys of the manifest that ``facts`` shows already."""
+SHORTEST = 0.05
+"""Seconds from which on the time outside the timed parts is shown."""
 
 
 def event_row(event: Record) -> dict[str, Any]:
@@ -57,7 +59,10 @@ def exchanged(summary: Record, rounds: Sequence[Record]) -> list[tuple[str, str,
 
 
 def seconds(summary: Record) -> list[tuple[str, float, float]]:
-    """Return (what, seconds, share of the total), the longest first, the total last."""
+    """Return (what, seconds, share of the total), the longest first, the total last.
+
+    Between the timed parts lies time of its own: it is a row too, so that the rows add up.
+    """
     spent = {k: v for k, v in (summary.get("seconds") or {}).items() if isinstance(v, int | float)}
     total = spent.pop("total", None)
     whole = total or sum(spent.values()) or 1.0
@@ -66,6 +71,9 @@ def seconds(summary: Record) -> list[tuple[str, float, float]]:
         for name, value in sorted(spent.items(), key=lambda item: -item[1])
     ]
     if total is not None:
+        rest = float(total) - sum(spent.values())
+        if rest >= SHORTEST:
+            rows.append(("other", rest, rest / whole))
         rows.append(("total", float(total), 1.0))
     return rows
 
@@ -102,9 +110,16 @@ def measures(summary: Record, table: Standings) -> list[tuple[str, list[str]]]:
     }
     names = dict.fromkeys(name for column in table.columns for name in parts[column])
     return [
-        (metric(n).label, [number(parts[c].get(n), metric(n).digits) for c in table.columns])
+        (_label(n, table.cases), [number(parts[c].get(n), metric(n).digits) for c in table.columns])
         for n in names
     ]
+
+
+def _label(name: str, cases: str) -> str:
+    # One failure stands behind several windows: the count of windows is not that of failures.
+    if name == "positives":
+        return f"{cases} {'before' if cases == 'windows' else 'with'} a failure in the test part"
+    return metric(name).label
 
 
 def shape_row(row: Record) -> dict[str, Any]:
@@ -156,7 +171,10 @@ def again(summary: Record, manifest: Record) -> dict[str, Any]:
             "from fedpdm.simulate import simulate\n\n"
             f"simulate(OmegaConf.load({run + '/config.yaml'!r}), Path({run + '-again'!r}))"
         ),
-        "split": f"python -m fedpdm.simulate split={run} seed=…" if split else None,
+        # The same seed: generated plants change with it.
+        "split": f"python -m fedpdm.simulate split={run} seed={summary.get('seed')} strategy=…"
+        if split
+        else None,
         "rows": [
             (name, _plain(value))
             for name, value in (

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedpdm.evaluation.headline import certainty, headline
+from fedpdm.evaluation.report_alarms import silence
 from fedpdm.evaluation.standings import COLUMNS, Row, Standings, standings
 from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.progress import console_for, readable
@@ -62,6 +63,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         _line(console, f"{MISSING} at {listing(names)}: {note}.", style="dim", wrap=True)
     if unseen := _unseen(summary, table.metric.digits):
         _line(console, unseen, wrap=True)
+    if mute := silence(summary, table.cases):
+        _line(console, mute, style="dim", wrap=True)
     if table.left_out:
         _line(console, f"Not evaluated: {listing(table.left_out)}.", style="dim", wrap=True)
     happened = events_line(summary.get("events") or ())

@@ -83,6 +83,16 @@ def detailed_life(count: int = 10) -> Json:
     return run
 
 
+def silent_plant(run: Json, name: str, failures: int = 6) -> Json:
+    """Return the run with no alarm at one plant, which has failures, and a shared alarm level."""
+    tested = run["summary"]["test"]
+    tested["per_site"][name] |= {"hits": 0.0, "false_alarms": 0.0, "missed": 184.0, "recall": 0.0}
+    tested["alarms"]["per_site"][name] |= {
+        "failures": failures, "event_recall": 0.0, "episodes": 0, "false_episodes": 0,
+    }  # fmt: skip
+    return run
+
+
 def bootstrap(summary: Json, name: str, sign: float, half: float) -> Json:
     """Return intervals of the gain, ``half`` to either side of it."""
     tested = summary["test"]

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
+from fedpdm.evaluation import report_record
 from fedpdm.evaluation.headline import certainty
 from fedpdm.evaluation.report import render
-from fedpdm.evaluation.report_alarms import how_chosen
+from fedpdm.evaluation.report_alarms import how_chosen, silence
 from fedpdm.evaluation.standings import standings
 from tests.evaluation.example_details import (
     detailed_failure,
     detailed_horizons,
     interval,
+    silent_plant,
 )
 from tests.evaluation.example_runs import failure_run
 from tests.evaluation.test_report import outline, page_of, words
@@ -222,6 +224,111 @@ def test_the_aim_of_the_threshold_is_explained() -> None:
     assert "each plant by its own costs" in " ".join(
         how_chosen(base | {"aim": "cost", "costs": own}, {}, "7", "windows")
     )
+
+
+SILENT = (
+    "At houston no alarm is raised: 0 of 6 failures are warned of. "
+    "evaluate.threshold_scope=plant gives each plant a level of its own."
+)
+
+
+def test_a_plant_that_never_gets_an_alarm_is_named_in_the_findings(pages: dict[str, str]) -> None:
+    assert "threshold_scope" not in pages["failure"]
+    run = silent_plant(detailed_failure(3), "houston")
+    assert SILENT in words(section(render(**run), "gain"))
+    tested = run["summary"]["test"]
+    tested["alarms"] = {"reason": "rows stand alone"}
+    assert "no alarm is raised: 0 of 184 windows before a failure raise one." in str(
+        silence(run["summary"], "windows")
+    )
+    tested["per_site"]["houston"]["false_alarms"] = 3.0
+    assert "At houston no alarm comes before a failure" in str(silence(run["summary"], "windows"))
+    tested["thresholds"]["scope"] = "plant"
+    assert silence(run["summary"], "windows") is None
+
+
+def test_a_silent_plant_without_failures_is_not_blamed_and_many_are_counted() -> None:
+    run = detailed_failure(10)
+    for index in range(1, 6):
+        silent_plant(run, f"plant-{index:03d}", failures=1)
+    assert "At plant-001, plant-002, plant-003 and 2 more no alarm is raised: 0 of 5" in str(
+        silence(run["summary"], "windows")
+    )
+    for index in range(1, 6):
+        run["summary"]["test"]["per_site"][f"plant-{index:03d}"]["missed"] = 0.0
+    assert silence(run["summary"], "windows") is None
+
+
+def test_costs_are_those_of_the_counts_at_each_plants_prices(pages: dict[str, str]) -> None:
+    assert "What the alarms cost" not in pages["failure"]
+    run = silent_plant(detailed_failure(2), "houston")
+    tested = run["summary"]["test"]
+    tested["per_site"]["detroit"] |= {
+        "hits": 5.0, "missed": 2.0, "false_alarms": 90.0, "quiet": 903.0,
+    }  # fmt: skip
+    tested["thresholds"] |= {
+        "aim": "cost",
+        "costs": {
+            "detroit": {"missed": 10.0, "false_alarm": 1.0, "inspection": 0.5},
+            "houston": {"missed": 99.0, "false_alarm": 0.0, "inspection": 2.0},
+        },
+    }
+    run["summary"]["test"]["per_site"]["houston"]["quiet"] = 816.0
+    alarms = section(render(**run), "alarms")
+    shown = cells(alarms)
+    head = next(index for index, row in enumerate(shown) if "A miss" in row)
+    rows = {row[0]: row[1:] for row in shown[head + 1 : head + 4]}
+    # 2 misses, 90 false alarms, 95 inspections; 7 misses; 993 false alarms, 1,000 inspections.
+    assert rows["detroit"] == ["10", "1", "0.50", "158", "70", "1 493"]
+    assert rows["houston"] == ["99", "0", "2.00", "18 216", "18 216", "2 000"]
+    assert rows["All plants"] == ["", "", "", "18 374", "18 286", "3 493"]
+    said = words(alarms)
+    assert (
+        "Over all plants it would have been cheaper to raise an alarm every time: "
+        "3 493 instead of 18 374." in said
+    )
+    assert "At detroit it would have been cheaper never to raise an alarm." in said
+    assert "At houston it would have been cheaper to raise an alarm every time." in said
+
+
+def test_a_level_that_pays_is_not_held_against_doing_without_it() -> None:
+    run = detailed_failure(2)
+    tested = run["summary"]["test"]
+    price = {"missed": 0.25, "false_alarm": 0.1, "inspection": 0.0}
+    tested["thresholds"] |= {"aim": "cost", "costs": {n: price for n in tested["per_site"]}}
+    alarms = section(render(**run), "alarms")
+    assert "What the alarms cost" in alarms
+    assert "would have been cheaper" not in alarms
+    assert "a miss costs 0.25, a false alarm 0.10, and every alarm 0" in words(alarms)
+
+
+def test_the_parts_of_the_time_add_up_to_the_total() -> None:
+    rows = report_record.seconds({"seconds": {"setup": 1.0, "training": 15.4, "total": 17.6}})
+    assert [name for name, _, _ in rows] == ["training", "setup", "other", "total"]
+    assert sum(spent for _, spent, _ in rows[:-1]) == pytest.approx(17.6)
+    rows = report_record.seconds({"seconds": {"setup": 1.0, "total": 1.04}})
+    assert [name for name, _, _ in rows] == ["setup", "total"]
+
+
+@pytest.mark.parametrize(
+    ("window", "label"),
+    [
+        (32, "Windows before a failure in the test part"),
+        (None, "Rows with a failure in the test part"),
+    ],
+)
+def test_windows_before_a_failure_are_not_called_failures(window: int | None, label: str) -> None:
+    run = failure_run(2)
+    run["summary"]["data"]["window"] = window
+    measures = [row[0] for row in cells(section(render(**run), "more"))]
+    assert label in measures
+    assert "Failures in the test part" not in measures
+
+
+def test_grey_is_explained_for_lines_that_do_not_cross_zero(pages: dict[str, str]) -> None:
+    said = words(section(pages["failure"], "gain"))
+    assert "wherever the line crosses 0" not in said
+    assert "also where few machines failed or several plants are judged at once" in said
 
 
 def test_horizons_have_a_row_each_and_plants_their_own_alarm_level(pages: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fedpdm.evaluation.table import events_line, print_summary
-from tests.evaluation.example_details import detailed_failure
+from tests.evaluation.example_details import detailed_failure, silent_plant
 from tests.evaluation.example_runs import failure_run, life_run
 
 
@@ -144,3 +144,10 @@ def test_events_are_counted_in_one_line() -> None:
 def test_whether_it_is_sure_is_said_below_the_headline() -> None:
     lines = printed(detailed_failure(2, half=0.001)["summary"]).strip().splitlines()
     assert "This is sure at both plants." in lines[1:3]
+
+
+def test_a_plant_that_never_gets_an_alarm_is_named() -> None:
+    assert "threshold_scope" not in printed(detailed_failure(3)["summary"])
+    text = " ".join(printed(silent_plant(detailed_failure(3), "houston")["summary"]).split())
+    assert "At houston no alarm is raised: 0 of 6 failures are warned of." in text
+    assert "evaluate.threshold_scope=plant gives each plant a level of its own." in text
