@@ -71,3 +71,19 @@ def share(cfg: DictConfig, key: str) -> float:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def quoted(key: str, text: str) -> str:
+    """Return ``key=text`` as Hydra reads it back: quoted where a comma or a blank would not be."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    try:
+        read = OverridesParser.create().parse_override(f"{key}={text}").value()
+    except HydraException:
+        read = None
+    if read == text and "${" not in text:
+        return f"{key}={text}"
+    literal = text.replace("${", "\\${")  # or OmegaConf would look for a variable
+    return f"{key}={QuotedString(literal, Quote.double).with_quotes()}"

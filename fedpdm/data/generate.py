@@ -316,29 +316,15 @@ def _judge(verdicts: Sequence[gates.Gate], options: Sequence[str]) -> None:
 
 def _train(folder: str, sites: Sequence[str], seed: int, options: Sequence[str]) -> str:
     """Return the command that trains on the files of a folder."""
+    from fedpdm.config_values import quoted
+
     words = [
         "data=fleet",
-        _override("data.path", folder),
+        quoted("data.path", folder),
         f"site={','.join(sites)}",
         f"seed={seed}",
     ]
     return " ".join(["python -m fedpdm.simulate", *map(shlex.quote, [*words, *options])])
-
-
-def _override(key: str, text: str) -> str:
-    """Return ``key=text`` as Hydra reads it back: quoted where a comma or a blank would not be."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Quote, QuotedString
-    from hydra.errors import HydraException
-
-    try:
-        read = OverridesParser.create().parse_override(f"{key}={text}").value()
-    except HydraException:
-        read = None
-    if read == text and "${" not in text:
-        return f"{key}={text}"
-    literal = text.replace("${", "\\${")  # or OmegaConf would look for a variable
-    return f"{key}={QuotedString(literal, Quote.double).with_quotes()}"
 
 
 __all__ = ["HORIZON", "Made", "check", "generate"]
