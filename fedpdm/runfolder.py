@@ -39,7 +39,8 @@ def refuse_changed_data(folder: Path) -> None:
     """Say that a run cannot go on with other data."""
     raise HistoryError(
         f"the data behind {folder} has changed since the run began (other rows or "
-        "splits); put the old data back, or start a new run"
+        "splits), or an older version of fedpdm dealt it otherwise; put the old data back, "
+        "continue with the version in manifest.json, or start a new run"
     )
 
 

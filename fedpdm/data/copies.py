@@ -29,6 +29,8 @@ RUN = 5
 DISTINCT = 0.9
 ACTIVE = 0.25
 """Runs of a machine are compared if so many rows are not idle, and so many of those differ."""
+COMES_BACK = 3
+"""So many times a reading begins anew that a machine comes back to: off, in a warm hall."""
 SHORT = 4 * RUN
 """Where half of the machines have fewer rows, single rows are compared, too."""
 SHARE = 0.02
@@ -87,6 +89,8 @@ def fingerprints(site: str, rows: Rows, starts: Ints, table: bool = False) -> Fi
     still = np.r_[False, row[1:] == row[:-1]]
     still[starts] = False
     idle, telling = _tell(row, machine, still, count)
+    common = _common(row, rows.time, machine, count)
+    idle |= common
     runs, moving = row.copy(), ~idle
     for back in range(1, RUN):
         runs[back:] = runs[back:] * np.uint64(0x9E3779B97F4A7C15) + row[:-back]
@@ -103,7 +107,7 @@ def fingerprints(site: str, rows: Rows, starts: Ints, table: bool = False) -> Fi
         lasts[after] = (row[after] == row[before]) & (rows.split[after] == rows.split[before])
     else:
         lasts = still & (rows.split == np.r_[rows.split[:1], rows.split[:-1]])
-    fresh = used & ~lasts
+    fresh = used & ~lasts & ~common
     return Fingerprints(
         site,
         rows.machine[starts],
@@ -113,16 +117,34 @@ def fingerprints(site: str, rows: Rows, starts: Ints, table: bool = False) -> Fi
     )
 
 
+def _common(row: Hashes, time: Floats, machine: Ints, count: Ints) -> Bools:
+    """Return which rows (R,) three machines or more of the plant have at one time.
+
+    Machines that are off together read what is around them: the hall. Of a machine that has
+    little else, none: it was copied.
+    """
+    order = np.lexsort((time, row))
+    new = (row[order][1:] != row[order][:-1]) | (time[order][1:] != time[order][:-1])
+    group = np.cumsum(np.r_[True, new]) - 1
+    common = np.zeros(len(row), dtype=bool)
+    common[order] = (np.bincount(group) >= 3)[group]
+    share = np.bincount(machine[common], minlength=len(count)) / count
+    return np.asarray(common & (share <= 1 - ACTIVE)[machine])
+
+
 def _tell(row: Hashes, machine: Ints, still: Bools, count: Ints) -> tuple[Bools, Bools]:
     """Return which rows (R,) are idle, and which machines (M,) have rows of their own.
 
-    A reading is idle that a machine often stands still at, and counts wherever it comes back.
+    A reading is idle that a machine often stands still at, or keeps coming back to, and counts
+    wherever it does.
     """
     order = np.lexsort((row, machine))
     again = (row[order][1:] == row[order][:-1]) & (machine[order][1:] == machine[order][:-1])
     value = np.cumsum(np.r_[True, ~again]) - 1
     idle = np.zeros(len(row), dtype=bool)
-    idle[order] = (np.bincount(value, weights=still[order]) >= RUN)[value]
+    often = np.bincount(value, weights=still[order]) >= RUN
+    often |= np.bincount(value, weights=~still[order]) >= COMES_BACK
+    idle[order] = often[value]
     repeated = np.bincount(machine[order][1:][again & ~idle[order][1:]], minlength=len(count))
     active = np.bincount(machine[~idle], minlength=len(count))
     return idle, (repeated <= (1 - DISTINCT) * active) & (active >= ACTIVE * count)

@@ -45,7 +45,8 @@ def require_label_reach(site: str, rows: Rows, starts: Ints, reach: float, unit:
     length = (rows.time[ends] - rows.time[begins])[whole]
     if len(length) < 3:
         return []
-    step, usual = float(np.median(np.diff(rows.time)[~new[1:-1]])), float(np.median(length))
+    step = float(np.median(np.diff(rows.time)[~new[1:-1]]))
+    usual = float(np.quantile(length, 0.5, method="lower"))  # one that there is
     alike = np.abs(length - usual) <= 1.5 * step
     if usual <= 1.1 * reach + 2 * step:
         return []

@@ -27,6 +27,7 @@ WORDS = ("training", "validation", "test", "held-out", "purged")
 EXACT = 1e-5  # means and deviations are 0 and 1 to so much, in float32, too
 LEAST = 10  # readings of a feature, below which its mean and deviation say nothing
 MOMENTS = 8  # times at which machines are compared with mixtures of two others
+OFTEN = 10  # rows of a series that stand there more often are a state, and no copies
 ENOUGH = 0.2  # share of a class's rows, above what is usual in the data, that makes a case
 
 
@@ -241,6 +242,10 @@ def require_untouched(site: str, rows: Rows, reach: float, look_at: int = 100) -
     hashes = row_hashes(rows.values)
     still = np.r_[False, (hashes[1:] == hashes[:-1]) & (rows.machine[1:] == rows.machine[:-1])]
     copied = evaluated & ~still & np.isin(hashes, hashes[training])
+    if len(np.unique(rows.machine)) < len(rows):
+        # A machine comes back to states of few readings (off, saturated); copies are few each.
+        _, value, times = np.unique(hashes, return_inverse=True, return_counts=True)
+        copied &= times[value] <= OFTEN
     kinds = np.unique(label)
     members = [np.flatnonzero((label == k) & (rows.split != Split.UNUSED)) for k in kinds]
     size = np.array([len(m) for m in members])

@@ -68,7 +68,7 @@ def _tested(run: FinishedRun) -> Any:
 def _baselines(found: Sequence[Family]) -> list[str]:
     """Say where other baselines ran beside the training: it shares the processors with them."""
     ran: dict[str, dict[str, None]] = {}
-    for name, run in (pair for family in found for pair in _runs(family)):
+    for name, run in (pair for f in found if not _own_clock(f) for pair in _runs(f)):
         if run.baselines:
             ran.setdefault(_beside(run.baselines, len(run.per_site)), {})[name] = None
     if len(ran) < 2:
@@ -76,6 +76,11 @@ def _baselines(found: Sequence[Family]) -> list[str]:
     by = "; ".join(f"{what} for {listing(list(names), NAMED)}" for what, names in ran.items())
     return ["baselines did not run alike beside the training, and slow it: seconds cannot be "
             f"compared ({by})"]  # fmt: skip
+
+
+def _own_clock(family: Family) -> bool:
+    """Return whether times are of the runs' own processes, whatever ran beside them."""
+    return all(run.summary.get("processor_seconds") for _, run in _runs(family))
 
 
 def _beside(options: Mapping[str, Any], sites: int) -> str:

@@ -70,6 +70,27 @@ def test_machines_of_few_values_are_no_copies_however_long_they_stand_still() ->
         look(few, other)
 
 
+def off_together(seed: int, warm: float) -> Rows:
+    """Machines that are off at weekends and then read nothing but the hall's temperature."""
+    rows = series(seed, machines=8, length=400)
+    hour = rows.time
+    hall = np.round(20 + 4 * np.sin(hour / 4) + np.random.default_rng(9).normal(0, warm, 400)[
+        hour.astype(int)], 1)  # fmt: skip
+    values = rows.values.copy()
+    values[hour // 24 % 7 >= 5] = 0.0
+    return replace(rows, values=np.c_[values[:, :3], hall])
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("warm", [0.0, 1.0], ids=["steady", "unsteady"])
+def test_machines_that_are_off_together_in_one_hall_are_no_copies(
+    warm: float, single: bool
+) -> None:
+    look(off_together(1, warm), off_together(2, warm), table=single)
+    with pytest.raises(LeakError):
+        look(off_together(1, warm), renamed(off_together(1, warm)), table=single)
+
+
 def table(values: np.ndarray, seed: int = 0, name: str = "r") -> Rows:
     """Single rows with an id each, split at random."""
     return rows_of(

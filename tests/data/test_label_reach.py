@@ -76,3 +76,22 @@ def test_whole_machines_in_one_part_have_no_label_that_looks_into_another() -> N
     source = plant(7.0)
     source.whole = True
     assert check(source, reach=7.0) == []
+
+
+def test_half_long_and_half_short_stretches_are_only_flagged() -> None:
+    """Of an even number the median lies between the two, and no stretch is that long."""
+
+    class Halves(TinySource):
+        def rows(self, site: str) -> Rows:
+            rows = super().rows(site)
+            label = np.zeros(len(rows), dtype=np.int64)
+            for k, name in enumerate(np.unique(rows.machine)):
+                length = (10, 30)[k % 2]
+                own = np.flatnonzero(rows.machine == name)
+                for begin in (50, 150):
+                    label[own[begin : begin + length]] = 1
+            return replace(rows, label=label)
+
+    source = Halves({"a": {"machines": 8, "rows": 800}}, reach=7.0)
+    (warning,) = check(source, reach=7.0)
+    assert warning.startswith("a: labels stay 1 for 15 hours, longer than task.horizon=7")

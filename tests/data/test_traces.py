@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from fedpdm.data.rows import Rows, Split
-from fedpdm.data.traces import Sums, require_machines_unscaled, require_scaled_on_training
+from fedpdm.data.traces import (
+    Sums,
+    require_machines_unscaled,
+    require_scaled_on_training,
+    require_untouched,
+)
 from fedpdm.errors import LeakError
 from tests.data.row_examples import rows_of
 from tests.data.test_guards import SITES, Leaking, Table, check
@@ -220,3 +225,15 @@ def test_machines_mixed_out_of_two_others_are_refused() -> None:
     assert check(source, reach=0.0) == [], (
         "what is made of training machines and trained on is no leak"
     )
+
+
+def test_a_state_that_machines_come_back_to_is_no_copy() -> None:
+    """Down machines read a whole number of degrees: few readings, many times each."""
+    rows = Owned("nothing").rows("a")
+    draw = np.random.default_rng(3)
+    values, label = rows.values.copy(), np.zeros(len(rows), dtype=np.int64)
+    down = draw.random(len(rows)) < 0.3
+    values[down] = 0.0
+    values[down, 0] = draw.integers(18, 24, int(down.sum()))
+    label[down] = 1
+    require_untouched("a", replace(rows, values=values, label=label), 7.0, 50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -115,6 +116,17 @@ def test_baselines_beside_some_trainings_only_are_remarked(tmp_path: Path) -> No
         "(trivial and alone of 3 plants in 2 processes for FedAvg and FedProx; none for FedNova "
         "and FedDyn)"
     )
+    own = {"processor_seconds": {"setup": 0.5, "training": 4.0, "evaluation": 0.5}}
+    for index in (2, 3):
+        for seed in range(2):
+            folder = tmp_path / f"{index}-{seed}" / "summary.json"
+            folder.write_text(json.dumps(json.loads(folder.read_text()) | own))
+    assert len(compared(tmp_path)[0].remarks) == 1, "not every run has a clock of its own"
+    for path in tmp_path.glob("*/summary.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    assert compared(tmp_path)[0].remarks == (), "other processes do not count"
+    for path in tmp_path.glob("*/summary.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"processor_seconds": None}))
     for index in (2, 3):
         for seed in range(2):
             shutil.rmtree(tmp_path / f"{index}-{seed}")
