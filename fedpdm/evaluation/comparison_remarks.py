@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedpdm.evaluation.comparison_runs import FinishedRun
+from fedpdm.evaluation.comparison_scores import PROCESSOR, clock_of
 from fedpdm.evaluation.comparison_settings import Setting
 from fedpdm.evaluation.wording import counted, listing
 
@@ -80,7 +81,7 @@ def _baselines(found: Sequence[Family]) -> list[str]:
 
 def _own_clock(family: Family) -> bool:
     """Return whether times are of the runs' own processes, whatever ran beside them."""
-    return all(run.summary.get("processor_seconds") for _, run in _runs(family))
+    return clock_of([standing.setting for standing in family.standings]) == PROCESSOR
 
 
 def _beside(options: Mapping[str, Any], sites: int) -> str:

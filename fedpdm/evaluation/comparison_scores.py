@@ -71,11 +71,13 @@ class Standing:
         return _ratio(self.above_guess, self.seconds)
 
 
+PROCESSOR = "processor_seconds"
+
+
 def clock_of(settings: Sequence[Setting]) -> str:
     """Return the time that all runs have: ``processor_seconds``, or ``seconds`` on the wall."""
     runs = [run for setting in settings for run in setting.runs.values()]
-    own = all(run.summary.get("processor_seconds") for run in runs)
-    return "processor_seconds" if own else "seconds"
+    return PROCESSOR if all(run.summary.get(PROCESSOR) for run in runs) else "seconds"
 
 
 def standing_of(setting: Setting, view: str, chosen: Metric, clock: str) -> Standing:
