@@ -19,16 +19,13 @@ from fedpdm.errors import ConfigError, FedPdmError
 RUNS = Path("runs")
 """The folder of run folders, unless another is chosen (``hydra.run.dir``)."""
 
-RESUMABLE = {"rounds"}
-"""What may be said beside ``resume=``: a longer run. All else is in the folder."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, 1 for our failures, 2 for mistakes."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from fedpdm.compose import help_text, translate
+    from fedpdm.config.compose import help_text, translate
 
     if "--help" in arguments or "-h" in arguments:
         print(help_text(arguments))
@@ -52,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_jobs(arguments: Sequence[str]) -> None:
     """Run one config, or with ``-m`` one per combination, and compare those."""
-    from fedpdm.compose import config_dirs, run_hydra
+    from fedpdm.config.compose import config_dirs, run_hydra
     from fedpdm.sweep import Sweep
 
     sweep, stood = Sweep(simulate), RUNS.exists()
@@ -79,7 +76,7 @@ def run_composed(cfg: DictConfig, sweep: Sweep, folders: Sequence[str] = ()) -> 
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from fedpdm.compose import check_own_plants, check_sites, check_types, chosen_sites
+    from fedpdm.config.compose import check_own_sites, check_sites, check_types, chosen_sites
 
     settings = HydraConfig.get()
     many = settings.mode == RunMode.MULTIRUN
@@ -89,7 +86,7 @@ def run_composed(cfg: DictConfig, sweep: Sweep, folders: Sequence[str] = ()) -> 
     try:
         check_sites(cfg, chosen_sites(settings.overrides.task))
         check_types(cfg, settings.overrides.task)
-        check_own_plants(cfg, settings.overrides.task, folders)
+        check_own_sites(cfg, settings.overrides.task, folders)
         OmegaConf.resolve(cfg)
         jobs = Path(settings.sweep.dir)
         summary = sweep.run(cfg, folder, jobs) if many else simulate(cfg, folder)
@@ -104,18 +101,18 @@ def simulate(cfg: DictConfig, folder: Path, *, resumed: bool = False) -> dict[st
     """Run a federation and return its summary. The function behind the command.
 
     Args:
-        cfg: a composed config, e.g. ``fedpdm.compose.compose(["site=detroit,houston"])``.
+        cfg: a composed config, e.g. ``fedpdm.config.compose.compose(["site=detroit,houston"])``.
         folder: where the run goes.
         resumed: continue what the folder holds.
 
     Raises:
-        UserError: some option, file, plant or folder cannot work.
-        SiteError: plants failed, or the run gave up.
+        UserError: some option, file, site or folder cannot work.
+        SiteError: sites failed, or the run gave up.
     """
-    from fedpdm.evaluation.table import print_summary
-    from fedpdm.experiment import build
-    from fedpdm.run import Run
-    from fedpdm.settling import one_thread
+    from fedpdm.report.table import print_summary
+    from fedpdm.runs.assembly import one_thread
+    from fedpdm.runs.experiment import build
+    from fedpdm.runs.run import Run
 
     one_thread()
     experiment = build(cfg)
@@ -126,40 +123,10 @@ def simulate(cfg: DictConfig, folder: Path, *, resumed: bool = False) -> dict[st
 
 def resume(arguments: Sequence[str]) -> dict[str, Any]:
     """Continue the run of ``resume=FOLDER`` with the config that is stored there."""
+    from fedpdm.runs.folder import stored_run
+
     cfg, folder = stored_run(arguments)
     return simulate(cfg, folder, resumed=True)
-
-
-def stored_run(arguments: Sequence[str]) -> tuple[DictConfig, Path]:
-    """Return the config and the folder of the run of ``resume=FOLDER``.
-
-    Raises:
-        HistoryError: there is no run in the folder.
-        ConfigError: something is to be changed that cannot be.
-    """
-    from omegaconf import OmegaConf
-
-    from fedpdm.history import HistoryError
-
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    folder = Path(given.pop("resume"))
-    stored = folder / "config.yaml"
-    if not (folder / "manifest.json").is_file() or not stored.is_file():
-        raise HistoryError(
-            f"resume={folder}: there is no run in this folder (no manifest.json); runs are in "
-            "runs/<time>-<random>"
-        )
-    cfg = OmegaConf.load(stored)
-    for key, value in given.items():
-        if key not in RESUMABLE:
-            raise ConfigError(
-                f"resume={folder} continues with the config stored there; {key}={value} cannot be "
-                "changed (only rounds=… can, to run longer). Start a new run for another setting"
-            )
-        if not value.isdigit() or int(value) < 1:
-            raise ConfigError(f"{key}={value} must be a whole number of at least 1")
-        OmegaConf.update(cfg, key, int(value))
-    return cfg, folder  # type: ignore[return-value]
 
 
 def mended(error: Exception) -> Exception:

@@ -1,4 +1,4 @@
-"""A small data set for tests: sums of sensors decide, plants differ, everything is seeded."""
+"""A small data set for tests: sums of sensors decide, sites differ, everything is seeded."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from fedpdm.data.rows import Rows
-from fedpdm.data.source import Source
-from fedpdm.data.splits import by_time
+from fedpdm.data.sources.base import Source
+from fedpdm.data.splits.cuts import by_time
 from fedpdm.errors import DataError
-from fedpdm.keys import numpy_generator
+from fedpdm.seeding import numpy_generator
 
 
 class TinySource(Source):
     """Machines whose second sensor creeps up before they fail.
 
     Args:
-        sites: plants by name; ``machines`` and ``rows`` per plant may be set in each.
-        broken: plants whose rows cannot be read.
+        sites: sites by name; ``machines`` and ``rows`` per site may be set in each.
+        broken: sites whose rows cannot be read.
     """
 
     name = "tiny"

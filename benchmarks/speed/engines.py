@@ -22,18 +22,18 @@ from benchmarks.speed.work import (
     SEED,
     Work,
     build_model,
-    cached_plant_data,
+    cached_site_data,
     read_work,
     write_result,
 )
-from fedpdm.client import make_client_app
+from fedpdm.client.app import make_client_app
 from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.data.rows import Rows, Split
-from fedpdm.data.source import Source
+from fedpdm.data.sources.base import Source
 from fedpdm.data.windows import Windows
 from fedpdm.federation import Federation, Site
 from fedpdm.tasks import Failure
-from fedpdm.training import TrainingSettings
+from fedpdm.training.loop import TrainingSettings
 
 SETTINGS = TrainingSettings(
     local_epochs=EPOCHS, batch_size=BATCH, learning_rate=LEARNING_RATE, optimizer="adam"
@@ -41,41 +41,41 @@ SETTINGS = TrainingSettings(
 
 
 class BenchSource(Source):
-    """Names and shapes of the benchmark's plants. There are no rows: windows are drawn."""
+    """Names and shapes of the benchmark's sites. There are no rows: windows are drawn."""
 
     name = "bench"
     time_unit = "hours"
     stride = 1
     generated = True
 
-    def __init__(self, model: str, plants: int) -> None:
-        work = Work("", model, plants, 0)
+    def __init__(self, model: str, names: int) -> None:
+        work = Work("", model, names, 0)
         self.model, self.window = model, work.window
         self.features = tuple(f"f{n}" for n in range(work.features))
-        self._sites = tuple(f"plant-{n:05d}" for n in range(plants))
+        self._sites = tuple(f"plant-{n:05d}" for n in range(names))
 
     @property
     def sites(self) -> tuple[str, ...]:
         return self._sites
 
     def rows(self, site: str) -> Rows:
-        raise NotImplementedError("the benchmark's plants have windows and no rows")
+        raise NotImplementedError("the benchmark's sites have windows and no rows")
 
 
 class BenchFederation(Federation):
-    """Plants whose windows are made when first asked for, once per process, and kept."""
+    """Sites whose windows are made when first asked for, once per process, and kept."""
 
-    def __init__(self, model: str, plants: int) -> None:
-        super().__init__(BenchSource(model, plants), Failure(horizon=1.0))
+    def __init__(self, model: str, names: int) -> None:
+        super().__init__(BenchSource(model, names), Failure(horizon=1.0))
         self._model = model
         self._made: dict[str, Site] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Go to another process without windows; it draws those of its own plants."""
+        """Go to another process without windows; it draws those of its own sites."""
         return type(self), (self._model, len(self.sites))
 
     def site(self, name: str, scaler: Scaler) -> Site:
-        """Return a plant's windows. They are drawn scaled, so the scaler has nothing to do."""
+        """Return a site's windows. They are drawn scaled, so the scaler has nothing to do."""
         if name not in self._made:
             self._made[name] = self._draw(name)
         return self._made[name]
@@ -85,7 +85,7 @@ class BenchFederation(Federation):
         return Moments(np.ones(shape), np.zeros(shape), np.ones(shape))
 
     def _draw(self, name: str) -> Site:
-        x, y = cached_plant_data(self._model, int(name.removeprefix("plant-")))
+        x, y = cached_site_data(self._model, int(name.removeprefix("plant-")))
         parts = {}
         for split in (Split.TRAIN, Split.VALIDATION, Split.TEST, Split.HELDOUT):
             keep = slice(None) if split == Split.TRAIN else slice(0)
@@ -117,16 +117,16 @@ def run(work: Work, path: Path) -> None:
     from hydra.utils import instantiate
 
     from fedpdm.engines.auto import Workload
-    from fedpdm.engines.choice import read, settle_engine
-    from fedpdm.engines.flower import quiet
-    from fedpdm.engines.machine import cores
+    from fedpdm.engines.hardware import cores
+    from fedpdm.engines.select import read, settle_engine
     from fedpdm.history import History
-    from fedpdm.models import MonitorSettings
-    from fedpdm.server import RoundLoop
+    from fedpdm.server.loop import RoundLoop
+    from fedpdm.server.monitor import MonitorSettings
+    from fedpdm.wire.flower import quiet
 
     quiet()
     device = torch.device(work.device)
-    federation = BenchFederation(work.model, work.plants)
+    federation = BenchFederation(work.model, work.sites)
     build = functools.partial(build_model, work.model)
     client = make_client_app(federation, build, SETTINGS, seed=SEED, device=device)
     watch, model = Stopwatch(), build()
@@ -134,7 +134,7 @@ def run(work: Work, path: Path) -> None:
     if work.contender == "ray":
         asked["workers"] = work.workers
     steps = EPOCHS * -(-SAMPLES // BATCH)
-    load = Workload(work.plants, work.rounds, steps, model.module, device, cores())
+    load = Workload(work.sites, work.rounds, steps, model.module, device, cores())
     engine = settle_engine(asked, load)
     with tempfile.TemporaryDirectory() as folder:
         grid = instantiate(engine["settings"], client_app=client, sites=federation.sites)
@@ -158,7 +158,7 @@ def run(work: Work, path: Path) -> None:
         finally:
             getattr(grid, "close", lambda: None)()
     if watch.problems:
-        raise SystemExit(f"plants failed, so nothing was measured: {watch.problems[0]}")
+        raise SystemExit(f"sites failed, so nothing was measured: {watch.problems[0]}")
     write_result(
         path,
         watch.stamps,

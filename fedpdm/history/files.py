@@ -14,13 +14,7 @@ from numpy.typing import NDArray
 from fedpdm.errors import HistoryError
 from fedpdm.history.index import Index, Row
 from fedpdm.history.record import RoundRecord
-from fedpdm.tensors import (
-    flatten_tree,
-    read_bytes,
-    sync_folder,
-    write_bytes,
-    write_tensors,
-)
+from fedpdm.storage import flatten_tree, read_bytes, sync_folder, write_bytes, write_tensors
 
 _FOLDERS = ("rounds", "rounds/undone", "clients")
 _ENDINGS = (".safetensors", ".bin", ".tmp")
@@ -129,7 +123,7 @@ class RoundFiles:
         )
 
     def write_clients(self, states: Mapping[str, bytes]) -> dict[str, str]:
-        """Write the states that the head does not share; return plant → sha256."""
+        """Write the states that the head does not share; return site → sha256."""
         there = set(self._index.states_now().values())
         result = {}
         for site, content in states.items():

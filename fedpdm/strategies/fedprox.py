@@ -15,14 +15,14 @@ from flwr.serverapp.strategy import FedProx as FlowerFedProx
 from torch import Tensor
 
 from fedpdm.errors import ConfigError
-from fedpdm.strategies.terms import local_term
-from fedpdm.training import GradientTerm
+from fedpdm.strategies.registry import local_term
+from fedpdm.training.loop import GradientTerm
 
 __all__ = ["FedProx", "proximal_term"]
 
 
 class FedProx(FlowerFedProx):
-    """Flower's FedProx, refusing a mu that would push plants away from the received model."""
+    """Flower's FedProx, refusing a mu that would push sites away from the received model."""
 
     def __init__(self, proximal_mu: float = 0.0, **flower: Any) -> None:
         if proximal_mu < 0:

@@ -1,6 +1,6 @@
 """``flwr run`` under Flower's own simulation runtime: the same bits as engine=serial.
 
-With SCAFFOLD, whose second round depends on what plants remember of the first.
+With SCAFFOLD, whose second round depends on what sites remember of the first.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fedpdm.compose import compose
+from fedpdm.config.compose import compose
 from fedpdm.history import History
-from fedpdm.manifest import read_json
 from fedpdm.simulate import simulate
-from tests.deployment.machines import Headquarters
+from fedpdm.storage import read_json
+from tests.deployment.processes import ServerProcess
 from tests.federated import same
 
 SITES = "detroit,houston,pune"
@@ -23,13 +23,9 @@ TINY = (f"site=[{SITES}] data.days=150 data.step_hours=24 data.window=8 model=ml
         "sites.houston.machines=4 sites.pune.machines=4")  # fmt: skip
 
 
-pytestmark = pytest.mark.xdist_group("deployment")
-"""One after another: each has many processes of its own."""
-
-
 @pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Headquarters]:
-    box = Headquarters(tmp_path / "box", tls=False)
+def runtime(tmp_path: Path) -> Iterator[ServerProcess]:
+    box = ServerProcess(tmp_path / "box", tls=False)
     try:
         box.open("--simulation")
         yield box
@@ -38,7 +34,7 @@ def runtime(tmp_path: Path) -> Iterator[Headquarters]:
 
 
 def test_the_simulation_runtime_gives_the_bits_of_one_process(
-    runtime: Headquarters, tmp_path: Path
+    runtime: ServerProcess, tmp_path: Path
 ) -> None:
     told = f'overrides="{TINY}" run-folder="{tmp_path}/run"'
     run = runtime.flwr(

@@ -11,11 +11,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fedpdm.engines.flower import pack_state, unpack_state, wire_bytes
-from fedpdm.engines.sampled import SampledGrid
+from fedpdm.engines.sampled_grid import SampledGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import HistoryError
-from fedpdm.messages import from_record, to_record
+from fedpdm.wire.flower import pack_state, unpack_state, wire_bytes
+from fedpdm.wire.records import from_record, to_record
 from tests.federated import federate
 
 
@@ -49,13 +49,13 @@ def test_replies_come_in_site_order_and_refer_to_their_message() -> None:
     assert all(r.metadata.reply_to_message_id.startswith("message-") for r in replies)
 
 
-def test_a_crash_becomes_an_error_reply_of_that_plant_only() -> None:
+def test_a_crash_becomes_an_error_reply_of_that_site_only() -> None:
     replies = ask(SerialGrid(counting_app(), ["a", "broken", "c"]), [1, 2, 3])
     assert [r.has_error() for r in replies] == [False, True, False]
     assert "ValueError: no data" in replies[1].error.reason
 
 
-def test_context_state_stays_with_its_plant_and_can_be_put_back() -> None:
+def test_context_state_stays_with_its_site_and_can_be_put_back() -> None:
     grid = SerialGrid(counting_app(), ["a", "b"])
     ask(grid, [1, 2])
     ask(grid, [1])
@@ -106,7 +106,7 @@ def test_the_engine_imports_neither_ray_nor_the_flower_cli(tmp_path: Path) -> No
     import sys
 
     code = (
-        "import sys, fedpdm.run, fedpdm.engines.serial\n"
+        "import sys, fedpdm.runs.run, fedpdm.engines.serial\n"
         "print([m for m in sys.modules if m == 'ray' or (m + '.').startswith('flwr.cli.')])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpdm.errors import ConfigError
-from fedpdm.evaluation.metrics import at_threshold
 from fedpdm.evaluation.thresholds import Candidates, Costs, Policy, choose, least_cost
-from tests.evaluation.test_metrics import Labelled, labelled_scores
+from fedpdm.tasks.metrics import at_threshold
+from tests.tasks.test_metrics import Labelled, labelled_scores
 
 COSTS = Costs(missed=7, false_alarm=2, inspection=1)
 
@@ -28,7 +28,7 @@ def levels(scores: np.ndarray) -> list[float]:
     return [*sorted(set(scores)), 2.0]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(labelled_scores(2))
 def test_the_default_has_the_greatest_f1_of_all(case: Labelled) -> None:
     target, scores = case
@@ -41,7 +41,7 @@ def test_the_default_has_the_greatest_f1_of_all(case: Labelled) -> None:
     assert at_threshold(target, scores, threshold)["f1"] == pytest.approx(best)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(labelled_scores(2))
 def test_cost_is_the_least_of_all_and_silence_is_allowed(case: Labelled) -> None:
     target, scores = case
@@ -54,7 +54,7 @@ def test_cost_is_the_least_of_all_and_silence_is_allowed(case: Labelled) -> None
     assert expected_cost(target, scores, threshold, COSTS) == pytest.approx(least)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(labelled_scores(1), st.floats(0.01, 0.9))
 def test_the_budget_is_kept_and_used_up(case: Labelled, budget: float) -> None:
     target, scores = case
@@ -69,7 +69,7 @@ def test_the_budget_is_kept_and_used_up(case: Labelled, budget: float) -> None:
     assert not lower or (healthy >= max(lower)).mean() > budget
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     labelled_scores(2),
     st.data(),
@@ -92,7 +92,7 @@ def test_where_missing_a_failure_is_free_there_is_silence() -> None:
     assert always == 0.9  # the highest of those that miss nothing
 
 
-def test_plants_of_other_costs_share_the_threshold_that_costs_least_together() -> None:
+def test_sites_of_other_costs_share_the_threshold_that_costs_least_together() -> None:
     target, scores = np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.6, 0.9])
     known = Candidates.of(target, scores, None)
     careful, careless = Costs(missed=100, false_alarm=1), Costs(missed=0.5, false_alarm=3)

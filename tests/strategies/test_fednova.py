@@ -1,4 +1,4 @@
-"""FedNova: how many steps a plant makes does not decide where the model goes."""
+"""FedNova: how many steps a site makes does not decide where the model goes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from fedpdm.engines.flower import become_server
-from fedpdm.messages import ARRAYS, METRICS, from_record, metric_record, to_record
 from fedpdm.strategies.fednova import FedNova
+from fedpdm.wire.flower import become_server
+from fedpdm.wire.records import ARRAYS, METRICS, from_record, metric_record, to_record
 from tests.federated import distance, federate
 from tests.strategies.both import SGD
 from tests.strategies.quadratics import Bowl, optimum, settle
 
 BUSY = {"p0": Bowl((1.0, 1.0), (4.0, -3.0), rows=8), "p1": Bowl((1.0, 1.0), (-5.0, 2.0), rows=24)}
-"""One curvature, and one plant that makes three times the steps of the other."""
+"""One curvature, and one site that makes three times the steps of the other."""
 
 
 def test_with_equal_steps_it_is_fedavg(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""Values of a composed config, checked one by one, and the objects that its nodes describe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from fedpdm.errors import ConfigError, FedPdmError
+
+
+def make(node: Any, what: str, **extra: Any) -> Any:
+    """Instantiate a ``_target_`` node; its own complaints become one sentence."""
+    if "_target_" not in node:
+        raise ConfigError(f"{what}: the yaml needs a _target_, the class to make")
+    try:
+        # What is given beside the yaml goes past OmegaConf: ten thousand sites would take
+        # minutes to be wrapped and unwrapped.
+        maker = instantiate(node, _convert_="object", _partial_=True)
+        return maker(**extra)
+    except FedPdmError:
+        raise
+    except Exception as error:
+        cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
+        if isinstance(cause, FedPdmError):
+            raise cause from None
+        raise ConfigError(f"{what}: {_first_line(cause)} ({node['_target_']})") from error
+
+
+def plain(node: Any) -> Any:
+    """Return a config node as plain Python values."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def block(cfg: DictConfig, key: str) -> dict[str, Any]:
+    """Return a block of the config, or say that it must be one."""
+    value = plain(OmegaConf.select(cfg, key))
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        hint = f"; did you mean site={value}?" if key == "sites" else ""
+        raise ConfigError(f"{key}={value} must be a block of settings, {key}.KEY=VALUE{hint}")
+    return value
+
+
+def whole(cfg: DictConfig, key: str, least: int) -> int:
+    """Return a whole number of the config, at least ``least``."""
+    value = OmegaConf.select(cfg, key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{key}={value} must be a whole number of at least {least}")
+    return value
+
+
+def positive(cfg: DictConfig, key: str) -> float:
+    """Return a number of the config above 0."""
+    value = OmegaConf.select(cfg, key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError(f"{key}={value} must be a number above 0")
+    return float(value)
+
+
+def share(cfg: DictConfig, key: str) -> float:
+    """Return a number of the config above 0 and at most 1."""
+    value = positive(cfg, key)
+    if value > 1:
+        raise ConfigError(f"{key}={value:g} must be above 0 and at most 1")
+    return value
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def quoted(key: str, text: str) -> str:
+    """Return ``key=text`` as Hydra reads it back: quoted where a comma or a blank would not be."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    try:
+        read = OverridesParser.create().parse_override(f"{key}={text}").value()
+    except HydraException:
+        read = None
+    if read == text and "${" not in text:
+        return f"{key}={text}"
+    literal = text.replace("${", "\\${")  # or OmegaConf would look for a variable
+    return f"{key}={QuotedString(literal, Quote.double).with_quotes()}"

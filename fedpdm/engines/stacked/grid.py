@@ -1,0 +1,158 @@
+"""The batched engine: the sites of a round train as one stacked model on one device.
+
+Where a model is small, calling its layers costs more than computing them; a stack of a
+hundred sites makes one call in place of a hundred. Evaluation and queries go through the
+sites one by one, as in the serial engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, cast
+
+import torch
+from flwr.app import Message
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from fedpdm.client.app import SiteApp, SiteClient
+from fedpdm.data.rows import Split
+from fedpdm.engines.local_grid import LocalGrid
+from fedpdm.engines.stacked.memory import sites_at_hand
+from fedpdm.engines.stacked.step import RowLosses
+from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer, check_options
+from fedpdm.errors import ConfigError
+from fedpdm.tasks import Task
+from fedpdm.wire.records import CONFIG, Arrays, config_in
+
+
+class BatchedGrid(LocalGrid):
+    """Trains sites in stacks.
+
+    Args:
+        client_app: fedpdm's own; another app's training cannot be looked into.
+        sites: the sites.
+        chunk: sites in one stack, which bounds memory; None lets the trainer choose.
+        compile: run the stacked step through ``torch.compile``.
+        cuda_graphs: on a GPU, record a step once and replay it.
+    """
+
+    name = "batched"
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        sites: Sequence[str],
+        chunk: int | None = None,
+        compile: bool = False,
+        cuda_graphs: bool = False,
+    ) -> None:
+        super().__init__(client_app, sites)
+        if not isinstance(client_app, SiteApp):
+            raise ConfigError(
+                "engine=batched trains with fedpdm's own client app only; use engine=serial"
+            )
+        client = self._client = client_app.client
+        self._trainer = stacked_trainer(
+            client, chunk=chunk, compile=compile, cuda_graphs=cuda_graphs
+        )
+        self._group = sites_at_hand(client.device)  # the trainer may make several stacks of them
+        self._done: dict[str, tuple[Arrays, float]] = {}
+        client.trainer = self
+
+    @classmethod
+    def check(cls, device: torch.device, **settings: Any) -> None:
+        check_options(device, settings.get("chunk"), bool(settings.get("cuda_graphs")))
+
+    def stream(
+        self, messages: Iterable[Message], timeout: float | None = None
+    ) -> Iterator[Message]:
+        """Yield replies stack by stack; stacks that are not done in time are left out."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for train, group in groupby(self.numbered(messages), key=is_training):
+            together = list(group)
+            size = self._group if train else 1
+            for begin in range(0, len(together), size):
+                if deadline is not None and time.monotonic() >= deadline:
+                    return
+                stack = together[begin : begin + size]
+                if train:
+                    self._train(stack)
+                replies = [self.answer(message) for message in stack]
+                if deadline is None or time.monotonic() < deadline:
+                    yield from replies
+        self._done.clear()
+
+    def trained(self, site: str) -> tuple[Arrays, float] | None:
+        """Return what the stack found for a site; asked by the site's own app."""
+        return self._done.pop(site, None)
+
+    def _train(self, messages: Sequence[Message]) -> None:
+        """Train the sites of these messages, each with others that were sent the same."""
+        self._done.clear()
+        for together in alike(messages):
+            self._train_stack(together)
+
+    def _train_stack(self, messages: Sequence[Message]) -> None:
+        """Train the sites of these messages, which were all sent the same."""
+        client, members = self._client, []
+        config, order = config_in(messages[0].content), client.order(messages[0])
+        for message in messages:
+            try:
+                context = self.context(message.metadata.dst_node_id)
+                site = client.site(message, context)
+                x, y = client.tensors(site, Split.TRAIN)
+            except Exception:
+                continue  # its own answer will say what is wrong with it
+            memory = client.side.memory(order["terms"], message.content, context.state)
+            members.append(SiteData(site.name, client.key(site.name, config), x, y, memory))
+        if not members:
+            return
+        received = client.received(messages[0])
+        for result in self._trainer.train(received, members, **order):
+            self._done[result.name] = (result.weights, result.train_loss)
+
+
+def obstacle(client: SiteClient, x: Tensor, y: Tensor) -> str | None:
+    """Return why a site's model cannot be stacked, or None: one step with a few of its rows."""
+    trainer = stacked_trainer(replace(client, device=torch.device("cpu")))
+    few = [SiteData(name, (name,), x[:rows], y[:rows]) for name, rows in (("a", 5), ("b", 3))]
+    try:
+        received = client.build_model().get_parameters()
+        list(trainer.train(received, few, epochs=1))
+    except ConfigError as error:
+        return str(error).removeprefix("engine=batched ").removesuffix(": use engine=serial")
+    return None
+
+
+def stacked_trainer(client: SiteClient, **options: Any) -> StackedTrainer:
+    """Return the trainer of stacks of such sites."""
+    task = client.federation.task
+    known = type(task).row_losses is not Task.row_losses
+    return StackedTrainer(
+        client.build_model().module, task.loss, client.settings,
+        row_losses=cast(RowLosses, task.row_losses) if known else None,
+        seed=client.seed, device=client.device, **options,
+    )  # fmt: skip
+
+
+def alike(messages: Sequence[Message]) -> list[list[Message]]:
+    """Return messages in groups of equal records and config; a strategy may send several."""
+    groups: dict[tuple[object, ...], list[Message]] = {}
+    keys: dict[int, tuple[object, ...]] = {}
+    for message in messages:
+        content = message.content
+        if id(content) not in keys:  # most strategies send one content to all
+            config = repr(sorted(config_in(content).items()))
+            records = sorted((key, id(record)) for key, record in content.items() if key != CONFIG)
+            keys[id(content)] = *records, config
+        groups.setdefault(keys[id(content)], []).append(message)
+    return list(groups.values())
+
+
+def is_training(message: Message) -> bool:
+    """Return whether a message asks a site to train."""
+    return message.metadata.message_type == "train"
