@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedpdm.evaluation.comparison import LEVEL, claims
+from fedpdm.comparison.comparison import LEVEL, claims
 
 RESULTS = Path(__file__).resolve().parent / "results" / "comparison.json"
 DRAWS, PAIRS, PLANTED, SEED = 1000, 10, 1.2, 2026

@@ -7,6 +7,6 @@ the run is (model, task, training), each message says. The work is fedpdm's, the
 
 from __future__ import annotations
 
-from fedpdm.deployment.plant import DeployedPlant
+from fedpdm.deployment.client import DeployedPlant
 
 app = DeployedPlant()

@@ -11,11 +11,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedpdm.client import make_client_app
+    from fedpdm.client.app import make_client_app
     from fedpdm.errors import FedPdmError
     from fedpdm.history import History
     from fedpdm.models import ModelFactory, ModelManager, ModelWrapper
-    from fedpdm.server import make_server_app
+    from fedpdm.server.loop import make_server_app
 
 __version__ = "0.1.0"
 
@@ -36,8 +36,8 @@ _HOMES = {
     "ModelFactory": "fedpdm.models",
     "ModelManager": "fedpdm.models",
     "ModelWrapper": "fedpdm.models",
-    "make_client_app": "fedpdm.client",
-    "make_server_app": "fedpdm.server",
+    "make_client_app": "fedpdm.client.app",
+    "make_server_app": "fedpdm.server.loop",
 }
 
 

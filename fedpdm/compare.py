@@ -15,7 +15,7 @@ from fedpdm.errors import FedPdmError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedpdm.evaluation.comparison_result import Comparison
+    from fedpdm.comparison.result import Comparison
 
 DESCRIPTION = """\
 Compare settings over seeds: runs that differ in their seed alone are one setting, and runs of
@@ -56,7 +56,7 @@ def compare_folders(
     Args:
         paths: run folders, or folders that hold some.
         out: where the files go; None: ``default_folder``.
-        against: the reference (``fedpdm.evaluation.comparison_result.compare``).
+        against: the reference (``fedpdm.comparison.result.compare``).
         view: ``global``, ``mean`` or ``worst``: the score that is tested.
         metric: its name in summary.json; None for the one that chose the rounds.
         console: where to print; standard output if None.
@@ -64,12 +64,12 @@ def compare_folders(
     Raises:
         UserError: a folder holds no run, or nothing can be compared.
     """
-    from fedpdm.evaluation.comparison_files import write_comparison
-    from fedpdm.evaluation.comparison_result import compare
-    from fedpdm.evaluation.comparison_runs import find_runs
-    from fedpdm.evaluation.comparison_settings import settings_of
-    from fedpdm.evaluation.comparison_table import print_comparison
-    from fedpdm.progress import console_for
+    from fedpdm.comparison.files import write_comparison
+    from fedpdm.comparison.result import compare
+    from fedpdm.comparison.runs import find_runs
+    from fedpdm.comparison.settings import settings_of
+    from fedpdm.comparison.table import print_comparison
+    from fedpdm.runs.progress import console_for
 
     runs, left_out = find_runs(paths)
     if not runs:

@@ -15,11 +15,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from fedpdm.data.features import RAW, WindowFeatures
+from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.normalise import Moments, Scaler, fill_missing, moments
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split
-from fedpdm.data.shuffle import LabelShuffle
-from fedpdm.data.source import Source
+from fedpdm.data.sources.base import Source
 from fedpdm.data.windows import Windows, gather, segment_starts, window_ends
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.tasks import Task

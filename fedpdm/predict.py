@@ -20,16 +20,15 @@ import pandas as pd
 import torch
 
 from fedpdm.data.features import RAW, WindowFeatures
-from fedpdm.data.mapping import Dialect, PlantMapping, closest, plant_mapping
 from fedpdm.data.normalise import Scaler
+from fedpdm.data.sources.mapping import Dialect, PlantMapping, closest, plant_mapping
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
-from fedpdm.manifest import read_json
 from fedpdm.models import ModelFactory
-from fedpdm.predictor import Predictor
+from fedpdm.runs.predictor import Predictor
+from fedpdm.storage import read_json, read_tensors
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
-from fedpdm.tensors import read_tensors
 
 if TYPE_CHECKING:
     from fedpdm.history import History

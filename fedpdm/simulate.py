@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from fedpdm.compose import help_text, translate
+    from fedpdm.config.compose import help_text, translate
 
     if "--help" in arguments or "-h" in arguments:
         print(help_text(arguments))
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_jobs(arguments: Sequence[str]) -> None:
     """Run one config, or with ``-m`` one per combination, and compare those."""
-    from fedpdm.compose import config_dirs, run_hydra
+    from fedpdm.config.compose import config_dirs, run_hydra
     from fedpdm.sweep import Sweep
 
     sweep, stood = Sweep(simulate), RUNS.exists()
@@ -79,7 +79,7 @@ def run_composed(cfg: DictConfig, sweep: Sweep, folders: Sequence[str] = ()) -> 
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from fedpdm.compose import check_own_plants, check_sites, check_types, chosen_sites
+    from fedpdm.config.compose import check_own_plants, check_sites, check_types, chosen_sites
 
     settings = HydraConfig.get()
     many = settings.mode == RunMode.MULTIRUN
@@ -104,7 +104,7 @@ def simulate(cfg: DictConfig, folder: Path, *, resumed: bool = False) -> dict[st
     """Run a federation and return its summary. The function behind the command.
 
     Args:
-        cfg: a composed config, e.g. ``fedpdm.compose.compose(["site=detroit,houston"])``.
+        cfg: a composed config, e.g. ``fedpdm.config.compose.compose(["site=detroit,houston"])``.
         folder: where the run goes.
         resumed: continue what the folder holds.
 
@@ -112,10 +112,10 @@ def simulate(cfg: DictConfig, folder: Path, *, resumed: bool = False) -> dict[st
         UserError: some option, file, plant or folder cannot work.
         SiteError: plants failed, or the run gave up.
     """
-    from fedpdm.evaluation.table import print_summary
-    from fedpdm.experiment import build
-    from fedpdm.run import Run
-    from fedpdm.settling import one_thread
+    from fedpdm.report.table import print_summary
+    from fedpdm.runs.assembly import one_thread
+    from fedpdm.runs.experiment import build
+    from fedpdm.runs.run import Run
 
     one_thread()
     experiment = build(cfg)

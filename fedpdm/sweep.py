@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig
 
-from fedpdm.config_values import plain
+from fedpdm.config.values import plain
 from fedpdm.errors import FedPdmError, HistoryError
-from fedpdm.manifest import read_json
-from fedpdm.runlock import RunLock
+from fedpdm.runs.lock import RunLock
+from fedpdm.storage import read_json
 
 Simulate = Callable[..., dict[str, Any]]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedpdm.deployment.headquarters import headquarters
+from fedpdm.deployment.server import headquarters
 
 app = ServerApp()
 

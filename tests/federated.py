@@ -15,18 +15,18 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 from hydra.utils import instantiate
 
-from fedpdm.client import PlantApp, make_client_app
-from fedpdm.compose import compose
-from fedpdm.engines.local import LocalGrid
+from fedpdm.client.app import PlantApp, make_client_app
+from fedpdm.client.faults import fault_mod, parse_faults
+from fedpdm.config.compose import compose
+from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid
-from fedpdm.faults import fault_mod, parse_faults
 from fedpdm.federation import Federation
 from fedpdm.history import History
-from fedpdm.keys import torch_seeded
 from fedpdm.models import ModelFactory, ModelWrapper, MonitorSettings
-from fedpdm.server import RoundLoop
+from fedpdm.seeding import torch_seeded
+from fedpdm.server.loop import RoundLoop
 from fedpdm.tasks import Failure, Task
-from fedpdm.training import TrainingSettings
+from fedpdm.training.loop import TrainingSettings
 from tests.tiny import TinySource
 
 

@@ -36,7 +36,7 @@ def start(folder: Path, resumed: bool) -> int:
         os.dup2(nowhere, 1)
         from omegaconf import OmegaConf
 
-        from fedpdm.compose import compose
+        from fedpdm.config.compose import compose
         from fedpdm.simulate import simulate
 
         cfg = OmegaConf.load(folder / "config.yaml") if resumed else compose(OVERRIDES)
@@ -95,8 +95,8 @@ def main(kills: int, base: Path) -> None:
     import sklearn.ensemble
     import sklearn.metrics  # noqa: F401
 
-    import fedpdm.evaluation.report
-    import fedpdm.run  # noqa: F401
+    import fedpdm.report.report
+    import fedpdm.runs.run  # noqa: F401
 
     whole = base / "whole"
     child = start(whole, resumed=False)

@@ -298,7 +298,7 @@ def test_two_runs_on_one_folder(run: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_folder_that_another_run_works_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from fedpdm.runlock import RunLock
+    from fedpdm.runs.lock import RunLock
 
     with RunLock(run):
         assert "another run" in refused([f"resume={run}", "rounds=4"], capsys)
@@ -391,7 +391,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     """Finished rounds stay, and the run can be resumed when there is room again."""
     import errno
 
-    from fedpdm import tensors
+    from fedpdm import storage as tensors
 
     real = os.fsync
     calls = {"left": 14}

@@ -10,7 +10,7 @@ import pytest
 
 from fedpdm.compare import default_folder, main
 from tests import chromium
-from tests.evaluation.example_comparison import compared, make_run, sweep, words
+from tests.comparison.example_comparison import compared, make_run, sweep, words
 
 
 def test_a_planted_difference_is_found_and_one_by_chance_is_not(tmp_path: Path) -> None:

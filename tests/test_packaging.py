@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fedpdm import _conf, errors
+from fedpdm import errors
+from fedpdm.config import folder as _conf
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,7 +104,7 @@ def in_wheel(site_packages: Path, folder: Path, *arguments: str) -> str:
 def test_away_from_the_checkout_the_wheel_finds_its_own_config(
     site_packages: Path, tmp_path: Path
 ) -> None:
-    code = "from fedpdm._conf import conf_dir; print(conf_dir())"
+    code = "from fedpdm.config.folder import conf_dir; print(conf_dir())"
     found = in_wheel(site_packages, tmp_path, "-c", code).strip()
     assert found == str(site_packages.resolve() / "fedpdm" / "conf")
 
@@ -136,6 +137,6 @@ def test_in_a_checkout_the_config_is_the_one_beside_the_package() -> None:
 def test_without_any_config_the_error_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_conf, "__file__", str(tmp_path / "fedpdm" / "_conf.py"))
+    monkeypatch.setattr(_conf, "__file__", str(tmp_path / "fedpdm" / "config" / "folder.py"))
     with pytest.raises(errors.ConfigError, match="install fedpdm again"):
         _conf.conf_dir()

@@ -15,18 +15,18 @@ import pandas as pd
 import pytest
 import torch
 
-from fedpdm.data.files import FilesSource
 from fedpdm.data.normalise import moments
 from fedpdm.data.rows import Split
+from fedpdm.data.sources.files import FilesSource
 from fedpdm.errors import ConfigError, DataError, FedPdmError, HistoryError, ModelError
 from fedpdm.federation import Federation
 from fedpdm.history import History, RoundRecord
-from fedpdm.keys import torch_seeded
 from fedpdm.models import ModelFactory
 from fedpdm.predict import load_predictor, machines, main
+from fedpdm.seeding import torch_seeded
+from fedpdm.storage import write_tensors
 from fedpdm.tasks import Failure
-from fedpdm.tensors import write_tensors
-from fedpdm.training import outputs
+from fedpdm.training.loop import outputs
 
 FEATURES = ("temperature", "vibration")
 WINDOW = 6

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedpdm.bench import shared_scaler
 from fedpdm.data.normalise import Scaler
-from fedpdm.experiment import Experiment
 from fedpdm.history import History
+from fedpdm.runs.baseline_inputs import shared_scaler
+from fedpdm.runs.experiment import Experiment
 from fedpdm.simulate import main
-from fedpdm.tensors import read_tensors
+from fedpdm.storage import read_tensors
 
 SMALL = ["model=mlp", "rounds=3", "sites.detroit.machines=8"]
 
@@ -200,7 +200,7 @@ def test_a_shared_scaler_of_other_rows_is_refused_before_training(
         assert honest is not None
         return Scaler(honest.mean + 0.01 * honest.scale, honest.scale)
 
-    monkeypatch.setattr("fedpdm.bench.shared_scaler", of_other_rows)
+    monkeypatch.setattr("fedpdm.runs.baseline_inputs.shared_scaler", of_other_rows)
     assert main(["site=detroit", *SMALL, f"hydra.run.dir={tmp_path / 'run'}"]) == 2
     assert "the shared scaler has mean" in capsys.readouterr().err
 

@@ -12,10 +12,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedpdm.errors import HistoryError
-from fedpdm.runlock import RunLock
+from fedpdm.runs.lock import RunLock
 from fedpdm.simulate import main
 from fedpdm.sweep import Sweep, state_of
-from tests.evaluation.example_comparison import make_run
+from tests.comparison.example_comparison import make_run
 
 SMALL = ["model=mlp", "rounds=1", "training.local_epochs=1", "sites.detroit.machines=4",
          "site=detroit", "engine=serial", "baselines.max_plants=0"]  # fmt: skip
@@ -62,7 +62,7 @@ def test_a_folder_of_other_settings_is_refused_and_named(
 HOLD = """
 import sys, time
 from pathlib import Path
-from fedpdm.runlock import RunLock
+from fedpdm.runs.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

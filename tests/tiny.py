@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from fedpdm.data.rows import Rows
-from fedpdm.data.source import Source
-from fedpdm.data.splits import by_time
+from fedpdm.data.sources.base import Source
+from fedpdm.data.splits.cuts import by_time
 from fedpdm.errors import DataError
-from fedpdm.keys import numpy_generator
+from fedpdm.seeding import numpy_generator
 
 
 class TinySource(Source):

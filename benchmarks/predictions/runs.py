@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from fedpdm.compose import compose
+from fedpdm.config.compose import compose
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "runs" / "evidence"

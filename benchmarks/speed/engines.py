@@ -26,14 +26,14 @@ from benchmarks.speed.work import (
     read_work,
     write_result,
 )
-from fedpdm.client import make_client_app
+from fedpdm.client.app import make_client_app
 from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.data.rows import Rows, Split
-from fedpdm.data.source import Source
+from fedpdm.data.sources.base import Source
 from fedpdm.data.windows import Windows
 from fedpdm.federation import Federation, Site
 from fedpdm.tasks import Failure
-from fedpdm.training import TrainingSettings
+from fedpdm.training.loop import TrainingSettings
 
 SETTINGS = TrainingSettings(
     local_epochs=EPOCHS, batch_size=BATCH, learning_rate=LEARNING_RATE, optimizer="adam"
@@ -117,12 +117,12 @@ def run(work: Work, path: Path) -> None:
     from hydra.utils import instantiate
 
     from fedpdm.engines.auto import Workload
-    from fedpdm.engines.choice import read, settle_engine
-    from fedpdm.engines.flower import quiet
-    from fedpdm.engines.machine import cores
+    from fedpdm.engines.hardware import cores
+    from fedpdm.engines.select import read, settle_engine
     from fedpdm.history import History
     from fedpdm.models import MonitorSettings
-    from fedpdm.server import RoundLoop
+    from fedpdm.server.loop import RoundLoop
+    from fedpdm.wire.flower import quiet
 
     quiet()
     device = torch.device(work.device)

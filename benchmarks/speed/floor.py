@@ -29,7 +29,7 @@ from benchmarks.speed.work import (
 
 def run(work: Work) -> tuple[list[float], list[float]]:
     """Return clock stamps and losses of the rounds."""
-    from fedpdm.optimizers import Adam
+    from fedpdm.training.optimizers import Adam
 
     torch.manual_seed(SEED)
     device = torch.device(work.device)

@@ -23,8 +23,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from benchmarks.speed.engines import SETTINGS, BenchFederation
 from benchmarks.speed.work import SEED, Work, build_model, read_work, write_result
-from fedpdm.client import Plant
-from fedpdm.messages import ARRAYS, BUFFERS
+from fedpdm.client.app import Plant
+from fedpdm.wire.records import ARRAYS, BUFFERS
 
 
 @functools.cache

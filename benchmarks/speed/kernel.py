@@ -26,10 +26,10 @@ from benchmarks.speed.work import (
 
 def run(work: Work) -> tuple[list[float], list[float]]:
     """Return clock stamps and losses of the rounds."""
-    from fedpdm.engines.stacked import PlantData, StackedTrainer
-    from fedpdm.engines.stacked_memory import plants_at_hand
+    from fedpdm.engines.stacked.memory import plants_at_hand
+    from fedpdm.engines.stacked.trainer import PlantData, StackedTrainer
     from fedpdm.tasks import Failure
-    from fedpdm.training import TrainingSettings
+    from fedpdm.training.loop import TrainingSettings
 
     settings = TrainingSettings(
         local_epochs=EPOCHS, batch_size=BATCH, learning_rate=LEARNING_RATE, optimizer="adam"

@@ -70,8 +70,8 @@ def cached_plant_data(model: str, plant: int) -> tuple[Any, Any]:
 
 def build_model(model: str) -> ModelWrapper:
     """Return fedpdm's model with its own defaults; the same weights in every process."""
-    from fedpdm.keys import torch_seeded
     from fedpdm.models import ModelFactory
+    from fedpdm.seeding import torch_seeded
 
     work = Work("", model, 0, 0)
     with torch_seeded(SEED, "model"):

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedpdm.data.checks import KNOWN, KnownFile, sha256_of
-from fedpdm.data.fetch import URLS, fetch
-from fedpdm.data.folder import data_folder
+from fedpdm.data.sources.checksums import KNOWN, KnownFile, sha256_of
+from fedpdm.data.sources.fetch import URLS, fetch
+from fedpdm.data.sources.folder import data_folder
 from fedpdm.errors import FedPdmError
 
 
@@ -105,7 +105,7 @@ def add_generate(commands: Any) -> None:
 
 def generated(given: argparse.Namespace) -> int:
     """Generate plants, say what came of it, and how to go on; return the exit code."""
-    from fedpdm.data.generate import generate
+    from fedpdm.data.fleet.generate import generate
 
     begin, worked = time.perf_counter(), time.process_time()
     with ended_in_order():

@@ -16,7 +16,7 @@ import numpy as np
 
 from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.data.rows import Bools, Floats, Floats32
-from fedpdm.data.source import Source
+from fedpdm.data.sources.base import Source
 from fedpdm.data.window_statistics import RANGE, STATISTICS, range_features, statistics
 from fedpdm.errors import ConfigError
 

@@ -18,7 +18,7 @@ import numpy as np
 from fedpdm.data.rows import Floats32, Ints
 from fedpdm.data.windows import Windows
 from fedpdm.errors import ConfigError
-from fedpdm.keys import key_seed
+from fedpdm.seeding import key_seed
 
 KINDS = ("smote", "oversample")
 NEIGHBOURS = 5  # SMOTE's own default; fewer where a plant has fewer failures

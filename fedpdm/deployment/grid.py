@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedpdm.deployment.letters import ANOTHER_PLANT, LETTER, Letter
-from fedpdm.engines.view import GridView
+from fedpdm.deployment.envelope import ANOTHER_PLANT, LETTER, Letter
+from fedpdm.engines.grid_view import GridView
 from fedpdm.errors import SiteError
 
 POLL_SECONDS = 0.5

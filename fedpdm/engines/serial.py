@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator
 
 from flwr.app import Message
 
-from fedpdm.engines.local import LocalGrid
+from fedpdm.engines.local_grid import LocalGrid
 
 
 class SerialGrid(LocalGrid):
     """Plants work one after another in this process."""
+
+    name = "serial"
 
     def stream(
         self, messages: Iterable[Message], timeout: float | None = None

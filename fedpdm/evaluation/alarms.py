@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fedpdm.data.rows import Bools, Floats, Ints
-from fedpdm.evaluation.fates import Fates
+from fedpdm.evaluation.censoring import Fates
 
 CURVE = 30
 """Points of the curve of false alarms against lead time."""

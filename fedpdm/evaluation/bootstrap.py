@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpdm.data.rows import Floats, Ints
-from fedpdm.keys import numpy_generator
+from fedpdm.seeding import numpy_generator
 
 LEVEL = 0.95
 LEAST = 0.9

@@ -1,7 +1,7 @@
 """Alarm thresholds, chosen on validation data: for F1, for cost, for a budget of false alarms.
 
 A weight says how much a validation window counts, for example how likely it would be seen
-had its machine been cut like those of the test (``fedpdm.evaluation.fates.presence``).
+had its machine been cut like those of the test (``fedpdm.evaluation.censoring.presence``).
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.history.index import Row
 from fedpdm.history.record import RoundRecord
 from fedpdm.history.rounds import History
-from fedpdm.runlock import RunLock
-from fedpdm.tensors import read_bytes, write_bytes
+from fedpdm.runs.lock import RunLock
+from fedpdm.storage import read_bytes, write_bytes
 
 _NOT_THE_METRIC = frozenset({"train_loss", "validation_loss", "parameter_norm"})
 

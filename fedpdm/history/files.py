@@ -14,13 +14,7 @@ from numpy.typing import NDArray
 from fedpdm.errors import HistoryError
 from fedpdm.history.index import Index, Row
 from fedpdm.history.record import RoundRecord
-from fedpdm.tensors import (
-    flatten_tree,
-    read_bytes,
-    sync_folder,
-    write_bytes,
-    write_tensors,
-)
+from fedpdm.storage import flatten_tree, read_bytes, sync_folder, write_bytes, write_tensors
 
 _FOLDERS = ("rounds", "rounds/undone", "clients")
 _ENDINGS = (".safetensors", ".bin", ".tmp")

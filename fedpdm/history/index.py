@@ -19,8 +19,7 @@ from typing import Any
 
 from fedpdm.errors import HistoryError
 from fedpdm.history.record import RoundRecord
-from fedpdm.manifest import cleaned
-from fedpdm.tensors import sync_folder
+from fedpdm.storage import cleaned, sync_folder
 
 FILE = "history.sqlite"
 SCHEMA = 1

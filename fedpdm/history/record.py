@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedpdm.manifest import cleaned
+from fedpdm.storage import cleaned
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from fedpdm.errors import HistoryError
 from fedpdm.history.files import RoundFiles
 from fedpdm.history.index import Index, Row
 from fedpdm.history.record import RoundRecord
-from fedpdm.tensors import Arrays, read_bytes, read_tensors, restore_tree
+from fedpdm.storage import Arrays, read_bytes, read_tensors, restore_tree
 
 Event = dict[str, Any]
 Undone = tuple[RoundRecord, Mapping[str, NDArray[Any]], Any]

@@ -20,15 +20,15 @@ from fedpdm.models.hybrid import OptimizedHybridModel
 from fedpdm.models.lstm import OptimizedLSTMModel
 from fedpdm.models.manager import ModelManager, SavedState
 from fedpdm.models.mlp import MLP
-from fedpdm.models.monitor import (
+from fedpdm.models.recommendation import MODEL_PERFORMANCE_GUIDE, recommend_model_for_usecase
+from fedpdm.models.registry import ModelType, register
+from fedpdm.models.wrapper import ModelWrapper
+from fedpdm.server.monitor import (
     AcceptedRound,
     ModelPerformanceMonitor,
     MonitorSettings,
     RoundMonitor,
 )
-from fedpdm.models.recommendation import MODEL_PERFORMANCE_GUIDE, recommend_model_for_usecase
-from fedpdm.models.registry import ModelType, register
-from fedpdm.models.wrapper import ModelWrapper
 
 __all__ = [
     "BEST_HYPERPARAMETERS",

@@ -27,7 +27,7 @@ class ModelFactory:
     ) -> ModelWrapper:
         """Build a model with fresh weights, drawn from torch's global generator.
 
-        Wrap the call in ``fedpdm.keys.torch_seeded`` to make the weights a function of a key.
+        Wrap the call in ``fedpdm.seeding.torch_seeded`` to make the weights a function of a key.
 
         Args:
             model_type: A registered name.

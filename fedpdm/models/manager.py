@@ -28,11 +28,11 @@ from typing import Any
 import torch
 
 from fedpdm.errors import HistoryError, ModelError
-from fedpdm.keys import torch_seeded
 from fedpdm.models.factory import ModelFactory
 from fedpdm.models.registry import ModelType
 from fedpdm.models.wrapper import ModelWrapper
-from fedpdm.tensors import read_tensors, write_bytes, write_tensors
+from fedpdm.seeding import torch_seeded
+from fedpdm.storage import read_tensors, write_bytes, write_tensors
 
 SCHEMA = 1
 INDEX = "model.json"

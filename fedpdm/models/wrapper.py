@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedpdm.errors import ModelError
-from fedpdm.tensors import cut
+from fedpdm.storage import cut
 
 
 class ModelWrapper:

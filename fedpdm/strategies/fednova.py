@@ -18,9 +18,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fedpdm.aggregation import Sums
-from fedpdm.messages import EXAMPLES, Arrays
-from fedpdm.strategies.halves import ClientHalf, Outcome, ServerHalf, Work, client_half
+from fedpdm.aggregation.sums import Sums
+from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
+from fedpdm.wire.records import EXAMPLES, Arrays
 
 __all__ = ["FedNova", "FedNovaPlant"]
 

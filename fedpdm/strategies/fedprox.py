@@ -15,8 +15,8 @@ from flwr.serverapp.strategy import FedProx as FlowerFedProx
 from torch import Tensor
 
 from fedpdm.errors import ConfigError
-from fedpdm.strategies.terms import local_term
-from fedpdm.training import GradientTerm
+from fedpdm.strategies.registry import local_term
+from fedpdm.training.loop import GradientTerm
 
 __all__ = ["FedProx", "proximal_term"]
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from fedpdm.aggregation import Sums
+from fedpdm.aggregation.sums import Sums
 from fedpdm.errors import ConfigError
-from fedpdm.messages import Arrays
-from fedpdm.strategies.halves import ClientHalf, ServerHalf, client_half
+from fedpdm.strategies.base import ClientHalf, ServerHalf, client_half
+from fedpdm.wire.records import Arrays
 
 __all__ = ["FedSGD", "FedSGDPlant"]
 

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedpdm.aggregation import Sums
+from fedpdm.aggregation.sums import Sums
 from fedpdm.errors import ConfigError
-from fedpdm.messages import Arrays
-from fedpdm.strategies.halves import ClientHalf, Outcome, ServerHalf, Work, client_half
-from fedpdm.training import GradientTerm, Memory
+from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
+from fedpdm.training.loop import GradientTerm, Memory
+from fedpdm.wire.records import Arrays
 
 __all__ = ["Scaffold", "ScaffoldPlant"]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fedpdm.config_values import make
+from fedpdm.config.values import make
 from fedpdm.errors import HistoryError
 from fedpdm.history import History
-from fedpdm.manifest import read_json, write_json
+from fedpdm.storage import read_json, write_json
 from fedpdm.trackers import Record, Tracker, result_scalars, round_scalars
 
 STATE = "tracker.json"

@@ -7,15 +7,15 @@ import importlib.util
 import numpy as np
 import pytest
 
+from fedpdm.baselines.baselines import Bench, Schedule, trivial
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.rows import Split
 from fedpdm.data.windows import Windows
 from fedpdm.errors import ConfigError
-from fedpdm.evaluation.baselines import Bench, Schedule, trivial
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory
 from fedpdm.tasks import Failure, RemainingLife
-from fedpdm.training import TrainingSettings
+from fedpdm.training.loop import TrainingSettings
 from tests.tiny import TinySource
 
 pytest.importorskip("imblearn")

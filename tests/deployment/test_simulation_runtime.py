@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fedpdm.compose import compose
+from fedpdm.config.compose import compose
 from fedpdm.history import History
-from fedpdm.manifest import read_json
 from fedpdm.simulate import simulate
-from tests.deployment.machines import Headquarters
+from fedpdm.storage import read_json
+from tests.deployment.processes import Headquarters
 from tests.federated import same
 
 SITES = "detroit,houston,pune"

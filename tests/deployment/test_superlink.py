@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-from fedpdm.compose import compose
+from fedpdm.config.compose import compose
 from fedpdm.history import History
-from fedpdm.manifest import read_json
 from fedpdm.simulate import simulate
-from tests.deployment.machines import Headquarters, Machine, Plant, until
+from fedpdm.storage import read_json
+from tests.deployment.processes import Headquarters, Machine, Plant, until
 from tests.federated import same
 
 SITES = ("gdansk", "lyon", "porto")

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from fedpdm._conf import conf_dir
-from fedpdm.compose import compose
-from fedpdm.config_values import plain
+from fedpdm.config.compose import compose
+from fedpdm.config.folder import conf_dir
+from fedpdm.config.values import plain
 from fedpdm.engines.auto import Auto, Workload
-from fedpdm.engines.choice import read, settle_engine
+from fedpdm.engines.select import read, settle_engine
 from fedpdm.errors import ConfigError, HistoryError
-from fedpdm.experiment import build
-from fedpdm.manifest import read_json, write_json
 from fedpdm.models import ModelFactory
+from fedpdm.runs.experiment import build
 from fedpdm.simulate import resume, simulate
+from fedpdm.storage import read_json, write_json
 
 
 def work(model: str = "lstm", **change: Any) -> Workload:

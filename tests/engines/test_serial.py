@@ -11,11 +11,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fedpdm.engines.flower import pack_state, unpack_state, wire_bytes
-from fedpdm.engines.sampled import SampledGrid
+from fedpdm.engines.sampled_grid import SampledGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import HistoryError
-from fedpdm.messages import from_record, to_record
+from fedpdm.wire.flower import pack_state, unpack_state, wire_bytes
+from fedpdm.wire.records import from_record, to_record
 from tests.federated import federate
 
 
@@ -106,7 +106,7 @@ def test_the_engine_imports_neither_ray_nor_the_flower_cli(tmp_path: Path) -> No
     import sys
 
     code = (
-        "import sys, fedpdm.run, fedpdm.engines.serial\n"
+        "import sys, fedpdm.runs.run, fedpdm.engines.serial\n"
         "print([m for m in sys.modules if m == 'ray' or (m + '.').startswith('flwr.cli.')])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,7 +16,7 @@ from fedpdm.evaluation.alarms import (
     lead_times,
     sustained,
 )
-from fedpdm.evaluation.fates import Fates
+from fedpdm.evaluation.censoring import Fates
 
 WATCH = Watch(horizon=5, cooldown=2, sustained=2)
 

@@ -16,7 +16,7 @@ from fedpdm.evaluation.bootstrap import (
     percentile_interval,
     root_mean_square,
 )
-from tests.evaluation.test_metrics import Labelled, labelled_scores
+from tests.tasks.test_metrics import Labelled, labelled_scores
 
 
 @settings(deadline=None, max_examples=60)

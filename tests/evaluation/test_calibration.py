@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.calibration import Temperature, calibration_of, fit
-from fedpdm.evaluation.metrics import classification
+from fedpdm.tasks.metrics import classification
 
 
 def overconfident(count: int = 4000, factor: float = 3.0) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpdm.errors import ConfigError
-from fedpdm.evaluation.metrics import at_threshold
 from fedpdm.evaluation.thresholds import Candidates, Costs, Policy, choose, least_cost
-from tests.evaluation.test_metrics import Labelled, labelled_scores
+from fedpdm.tasks.metrics import at_threshold
+from tests.tasks.test_metrics import Labelled, labelled_scores
 
 COSTS = Costs(missed=7, false_alarm=2, inspection=1)
 

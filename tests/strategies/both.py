@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fedpdm.messages import from_record
-from fedpdm.training import TrainingSettings
+from fedpdm.training.loop import TrainingSettings
+from fedpdm.wire.records import from_record
 from tests.federated import Federated
 from tests.strategies.quadratics import Bowl
 

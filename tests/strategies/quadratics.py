@@ -17,15 +17,15 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
-from fedpdm.client import make_client_app
+from fedpdm.client.app import make_client_app
 from fedpdm.data.rows import Split
-from fedpdm.engines.local import LocalGrid
+from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.models import ModelWrapper, MonitorSettings
-from fedpdm.server import RoundLoop
-from fedpdm.training import TrainingSettings
+from fedpdm.server.loop import RoundLoop
+from fedpdm.training.loop import TrainingSettings
 from tests.federated import Screen, named
 
 

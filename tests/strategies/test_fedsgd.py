@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from fedpdm.aggregation import Sums
-from fedpdm.compose import compose
+from fedpdm.aggregation.sums import Sums
+from fedpdm.config.compose import compose
 from fedpdm.errors import ConfigError
-from fedpdm.experiment import build
+from fedpdm.runs.experiment import build
 from fedpdm.strategies.fedsgd import FedSGD
 
 

@@ -10,10 +10,10 @@ import pytest
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedpdm.compose import compose
+from fedpdm.config.compose import compose
 from fedpdm.errors import ConfigError
-from fedpdm.experiment import build
-from fedpdm.messages import ARRAYS, arrays_in, to_record
+from fedpdm.runs.experiment import build
+from fedpdm.wire.records import ARRAYS, arrays_in, to_record
 from tests.federated import Federated, distance, federate
 from tests.strategies.both import FAR_APART, SGD, mean_memory
 from tests.strategies.quadratics import Bowl, optimum, settle

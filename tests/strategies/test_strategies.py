@@ -11,11 +11,11 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedpdm.compose import options
+from fedpdm.config.compose import options
 from fedpdm.errors import ConfigError
-from fedpdm.messages import ARRAYS, arrays_in, to_record
+from fedpdm.strategies.checkpoint import capture, restore
 from fedpdm.strategies.fedprox import proximal_term
-from fedpdm.strategies.state import capture, restore
+from fedpdm.wire.records import ARRAYS, arrays_in, to_record
 from tests.federated import distance, federate, named, same
 
 ALL = options("strategy")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedpdm.data.checks import require_positive
 from fedpdm.data.partition.base import (
     Division,
     Machines,
@@ -15,6 +14,7 @@ from fedpdm.data.partition.base import (
     require_enough,
 )
 from fedpdm.data.rows import Ints, Rows, Split, Strings
+from fedpdm.data.sources.checksums import require_positive
 from fedpdm.errors import ConfigError
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedpdm.data.checks import require_positive
 from fedpdm.data.partition.base import Machines, Partition, plant_names, require_enough
 from fedpdm.data.rows import Bools, Ints, Rows, Split
-from fedpdm.data.splits import undecided
+from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.splits.cuts import undecided
 from fedpdm.errors import ConfigError
 
 
@@ -54,7 +54,7 @@ class ByTime(Partition):
     shared by their plants, each with its own rows of it. Rows whose label looks past the end
     of their block belong to no plant: labels and windows stay in one block. The last block
     ends with the record, and where that cuts lives short, rows close to it go too, because
-    only those that fail would be known (``fedpdm.data.splits.undecided``).
+    only those that fail would be known (``fedpdm.data.splits.cuts.undecided``).
 
     Engines that run to failure (C-MAPSS) have no common calendar: time is each engine's own
     cycle, and the blocks are stages of life, the youngest first. An engine is then of one split

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedpdm.data.checks import require_positive
 from fedpdm.data.partition.base import Machines, Partition, by_name, plant_names, require_enough
 from fedpdm.data.rows import Floats, Ints, Rows, Split
+from fedpdm.data.sources.checksums import require_positive
 from fedpdm.errors import ConfigError
 
 DRAWS = 200

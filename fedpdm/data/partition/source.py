@@ -11,10 +11,10 @@ import numpy as np
 
 from fedpdm.data.partition.base import Division, Partition
 from fedpdm.data.rows import Ints, Rows, Split, Strings
-from fedpdm.data.source import Source
-from fedpdm.data.splits import by_machine, drawn_machines
+from fedpdm.data.sources.base import Source
+from fedpdm.data.splits.cuts import by_machine, drawn_machines
 from fedpdm.errors import ConfigError
-from fedpdm.keys import numpy_generator
+from fedpdm.seeding import numpy_generator
 
 
 class PartitionedSource(Source):

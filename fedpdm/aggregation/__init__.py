@@ -1,0 +1,1 @@
+"""Screening updates and adding them up."""

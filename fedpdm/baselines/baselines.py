@@ -1,0 +1,271 @@
+"""What the shared model is compared with: trivial, alone, pooled, trees, MiniRocket, rules.
+
+Networks get the federation's architecture, initial weights, number of epochs and
+selection rule (the best of ``rounds`` looks at the validation metric), but one optimizer
+for the whole run, as somebody who trains alone would have. Where the federation's steps make
+sense in a federation only (``strategy=fedsgd``), ``baselines.training`` gives them others, and
+``baselines.alone`` gives plants alone their own: an epoch of one plant's few rows is few steps.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedpdm.baselines.estimators import PerColumn, ridge, trees
+from fedpdm.baselines.minirocket import LENGTH as KERNEL_LENGTH
+from fedpdm.baselines.minirocket import MiniRocket
+from fedpdm.baselines.window_summary import summarise
+from fedpdm.data.normalise import Scaler
+from fedpdm.data.rows import Floats, Floats32, Ints
+from fedpdm.data.windows import Windows
+from fedpdm.evaluation.scoring import TESTED, Predictions, predict, predict_site
+from fedpdm.federation import Federation, Site
+from fedpdm.models import ModelWrapper
+from fedpdm.seeding import numpy_generator
+from fedpdm.tasks import Task
+from fedpdm.training.loop import TrainingSettings, fit, outputs, tensors
+
+
+@dataclass(frozen=True)
+class RocketSettings:
+    """How much MiniRocket may take.
+
+    Attributes:
+        features: about how many; rounded down to a multiple of 84.
+        windows: the most training windows that it sees.
+    """
+
+    features: int = 2016
+    windows: int = 2000
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a network is trained without a federation.
+
+    Attributes:
+        settings: its training.
+        rounds: how often it looks at its validation data, after ``local_epochs`` each.
+    """
+
+    settings: TrainingSettings
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What baselines need.
+
+    Attributes:
+        federation: the plants' data.
+        names: plants that are tested.
+        build_model: makes the federation's initial model.
+        pooled: how the network on pooled rows trains: as plants do in the federation, unless
+            ``baselines.training`` and ``baselines.rounds`` say otherwise.
+        alone: how a plant alone trains: as pooled, unless ``baselines.alone`` says otherwise.
+        seed: the run's seed.
+        scaler: its shared scaler; None where each plant scales by itself.
+        pool: plants whose rows are pooled for training.
+        device: where to compute.
+        controls: names of the wanted controls (``fedpdm.baselines.registry``).
+        rocket: how much MiniRocket may take.
+    """
+
+    federation: Federation
+    names: tuple[str, ...]
+    build_model: Callable[[], ModelWrapper]
+    pooled: Schedule
+    alone: Schedule
+    seed: int
+    scaler: Scaler | None
+    pool: tuple[str, ...]
+    device: torch.device
+    controls: tuple[str, ...] = ("trivial", "alone", "pooled", "rules", "hgb", "minirocket")
+    rocket: RocketSettings = RocketSettings()
+
+    @property
+    def task(self) -> Task:
+        return self.federation.task
+
+    def own_site(self, name: str) -> Site:
+        """Return a plant scaled by its own training rows."""
+        return self.federation.site(name, self.federation.moments(name).scaler())
+
+    def sites(self, names: Sequence[str] | None = None) -> list[Site]:
+        """Return the tested plants, or ``names``, as the federation scales them."""
+        names = self.names if names is None else names
+        if self.scaler is None:
+            return [self.own_site(name) for name in names]
+        return [self.federation.site(name, self.scaler) for name in names]
+
+    def series(self, windows: Windows) -> Floats32:
+        """Return the (N, T, F) readings of windows, without features of whole windows."""
+        readings, _ = self.federation.features.apart(
+            windows.x, len(self.federation.source.features)
+        )
+        assert readings is not None
+        return readings
+
+    def table(self, windows: Windows) -> Floats:
+        """Return (N, K) summaries of windows, and the features of whole windows, if any."""
+        parts = self.federation.features.apart(windows.x, len(self.federation.source.features))
+        known = [summarise(part) for part in parts if part is not None]
+        return np.concatenate(known, axis=1)
+
+
+def trivial(bench: Bench) -> Predictions:
+    """A constant: the share of failures, or the mean remaining life, in all training data."""
+    sites = bench.sites()
+    pool = bench.sites(bench.pool)
+    constant = bench.task.trivial(np.concatenate([site.train.real().y for site in pool]))
+    return {
+        site.name: {
+            split: np.broadcast_to(constant, (len(site.windows[split]), *constant.shape)).copy()
+            for split in TESTED
+        }
+        for site in sites
+    }
+
+
+def alone(bench: Bench, name: str) -> Predictions:
+    """One plant that shares nothing: its own rows, its own scaler, its own best epoch."""
+    site = bench.own_site(name)
+    model = train_whole(bench, bench.alone, site.train, site.validation, ("alone", name))
+    return {name: predict_site(model.module, site, bench.task, bench.device, TESTED)}
+
+
+def pooled(bench: Bench) -> Predictions:
+    """All rows in one place, which no plant may do: the ceiling."""
+    pool = bench.sites(bench.pool)
+    model = train_whole(
+        bench,
+        bench.pooled,
+        Windows.concatenate([site.train for site in pool]),
+        Windows.concatenate([site.validation for site in pool]),
+        ("pooled",),
+    )
+    return predict(model.module, bench.sites(), bench.task, bench.device)
+
+
+def train_whole(
+    bench: Bench, schedule: Schedule, train: Windows, validation: Windows, key: tuple[str, ...]
+) -> ModelWrapper:
+    """Return a model trained for all epochs at once, at its best look at validation data.
+
+    One whose outputs were never finite comes back as it is (``controls.diverged``).
+    """
+    task, settings = bench.task, schedule.settings
+    model = bench.build_model()
+    model.module.to(bench.device)
+    x, y = tensors(train.x, train.y, bench.device)
+    x_validation, y_validation = tensors(validation.x, validation.y, bench.device)
+    best: dict[str, Any] = {"metric": None, "loss": None, "weights": None}
+
+    def look(epoch: int) -> None:
+        if epoch % settings.local_epochs or len(validation) == 0:
+            return
+        output = outputs(model.module, x_validation)
+        if not output.isfinite().all():
+            return
+        metric = task.metrics(validation.y, validation.truth, task.scores(output))[task.primary]
+        loss = float(task.loss(output, y_validation))
+        lower = best["loss"] is None or loss < best["loss"]
+        if task.better(metric, best["metric"]) or (metric is None and lower):
+            best.update(metric=metric, loss=loss, weights=copy.deepcopy(model.get_parameters()))
+
+    fit(
+        model.module, x, y, task.loss, settings,
+        seed=bench.seed, key=key, epochs=schedule.rounds * settings.local_epochs, after_epoch=look,
+    )  # fmt: skip
+    if best["weights"] is not None:
+        model.set_parameters(best["weights"])
+    return model
+
+
+def boosted_trees(bench: Bench) -> Predictions:
+    """Histogram gradient boosting (scikit-learn) on summary features of the pooled windows.
+
+    With features=statistics or both it gets those features, too.
+    """
+    from threadpoolctl import threadpool_limits
+
+    sites = bench.sites()
+    train = Windows.concatenate([site.train for site in bench.sites(bench.pool)])
+    with threadpool_limits(limits=1):
+        model = PerColumn(bench.task, train.y, trees(bench.table(train), bench.seed))
+        return _predicted(sites, lambda windows: model(bench.table(windows)))
+
+
+def rocket(bench: Bench) -> Predictions:
+    """MiniRocket and ridge regression on the pooled windows, at most ``rocket.windows`` of them."""
+    from threadpoolctl import threadpool_limits
+
+    settings, pool = bench.rocket, bench.sites(bench.pool)
+    train = Windows.concatenate([site.train.real() for site in pool])
+    train = train.take(some_windows(train, settings.windows, bench.seed))
+    checked = Windows.concatenate([site.validation for site in pool])
+    transform = MiniRocket(bench.series(train), settings.features, seed=bench.seed)
+
+    def table(windows: Windows) -> Floats32:
+        return transform(bench.series(windows))
+
+    with threadpool_limits(limits=1):
+        fit = ridge(table(train), (table(checked), checked.y))
+        model = PerColumn(bench.task, train.y, fit)
+        return _predicted(bench.sites(), lambda windows: model(table(windows)))
+
+
+def some_windows(windows: Windows, most: int, seed: int) -> Ints:
+    """Return positions of at most ``most`` windows, seeded, in their order.
+
+    Where there are classes, up to half of them are of the rare one: its share is put right again
+    by the calibration on validation data.
+    """
+    count = len(windows)
+    if count <= most:
+        return np.arange(count)
+    order = numpy_generator(seed, "minirocket", "windows").permutation(count)
+    if windows.y.dtype.kind == "i":
+        rare = windows.y[order] == np.argmin(np.bincount(windows.y))
+        order = np.concatenate([order[rare][: most // 2], order[~rare]])
+    return np.sort(order[:most])
+
+
+def _predicted(sites: Sequence[Site], model: Callable[[Windows], Floats]) -> Predictions:
+    return {site.name: {split: model(site.windows[split]) for split in TESTED} for site in sites}
+
+
+def rules(bench: Bench) -> Predictions:
+    """The data set's own physical rules, without any learning."""
+    result: Predictions = {}
+    for name in bench.names:
+        rows = bench.federation.rows(name)
+        alarms = bench.federation.source.rules(rows)
+        assert alarms is not None  # else it would have been left out
+        result[name] = {split: alarms[rows.split == split].astype(np.float64) for split in TESTED}
+    return result
+
+
+def no_rules(bench: Bench) -> str | None:
+    """Return why there are no rules, or None."""
+    source = bench.federation.source
+    known = not bench.names or source.rules(bench.federation.rows(bench.names[0])) is not None
+    return None if known else f"data={source.name} has no known rules"
+
+
+def no_series(bench: Bench) -> str | None:
+    """Return why there is no time series for MiniRocket, or None."""
+    features, window = bench.federation.features, bench.federation.source.window
+    if window is None:
+        return f"data={bench.federation.source.name} has single rows and no time series"
+    if features.mode == "statistics":
+        return "features=statistics leaves no time series"
+    if window < KERNEL_LENGTH:
+        return f"windows of {window} steps are shorter than its kernels of {KERNEL_LENGTH}"
+    return None

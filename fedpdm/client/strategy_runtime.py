@@ -1,0 +1,118 @@
+"""The client halves of strategies at work in a plant: what they hear, remember and send."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from torch import Tensor
+
+from fedpdm.aggregation.sums import not_finite
+from fedpdm.client.state import recall, remember
+from fedpdm.strategies.base import ClientHalf, Outcome, Work
+from fedpdm.strategies.registry import gradient_terms
+from fedpdm.training.loop import GradientTerm, Memory, PlantTerm, TrainingSettings
+from fedpdm.wire.records import ARRAYS, Arrays, arrays_in, config_in, to_tensors
+
+Terms = list[GradientTerm | PlantTerm]
+
+
+class PlantSide:
+    """The client halves that messages ask for. One serves all plants of a process.
+
+    Args:
+        settings: local training.
+        names: the parameters that have a gradient, in the order of ``training.fit``.
+        device: where plants train.
+    """
+
+    def __init__(
+        self, settings: TrainingSettings, names: Sequence[str], device: torch.device
+    ) -> None:
+        self._settings, self._names, self._device = settings, names, device
+        self._sent: dict[str, tuple[Any, list[Tensor]]] = {}
+
+    def terms(self, content: RecordDict) -> Terms:
+        """Return what a message wants added to the gradient of whoever got it.
+
+        Raises:
+            ConfigError: the strategy's formulas do not describe these settings.
+        """
+        terms = gradient_terms(config_in(content))
+        for half in halves_of(terms):
+            half.check(self._settings)
+            half.sent = {name: self._tensors(name, content) for name in half.reads}
+        return terms
+
+    def memory(self, terms: Terms, content: RecordDict, state: RecordDict) -> dict[str, Memory]:
+        """Return what a plant remembers for each term that asks for it, on the device."""
+        like = arrays_in(content, ARRAYS)
+        return {
+            half.key: {
+                group: self._ordered(arrays)
+                for group, arrays in recall(state, half.key, half.groups, like).items()
+            }
+            for half in halves_of(terms)
+        }
+
+    def bound(
+        self, terms: Terms, received: dict[str, Tensor], content: RecordDict, state: RecordDict
+    ) -> list[GradientTerm]:
+        """Return the terms as they are for the plant with this state."""
+        memory, tensors = self.memory(terms, content, state), [received[n] for n in self._names]
+        made = [
+            term.term(tensors, memory[term.key]) if isinstance(term, PlantTerm) else term
+            for term in terms
+        ]
+        return [term for term in made if term is not None]
+
+    def finish(
+        self,
+        half: ClientHalf,
+        trained: Arrays,
+        rates: Sequence[float],
+        content: RecordDict,
+        state: RecordDict,
+    ) -> Outcome:
+        """Return what a half makes of a round, and put what it wants remembered into the state.
+
+        Args:
+            half: one of ``terms``.
+            trained: the parameters that the plant came to.
+            rates: the learning rate of each step that it made.
+            content: what it was sent.
+            state: its ``Context.state``.
+        """
+        received = arrays_in(content, ARRAYS)
+        work = Work(
+            received=received,
+            trained=trained,
+            memory=recall(state, half.key, half.groups, received),
+            sent={name: arrays_in(content, name) for name in half.reads},
+            rates=rates,
+        )
+        with np.errstate(all="ignore"):  # weights may have gone astray; the server says so
+            outcome = half.finish(work)
+        # The server refuses such an update; remembered, it would spoil every later one.
+        if all(not_finite(arrays) is None for arrays in (trained, *outcome.memory.values())):
+            remember(state, half.key, outcome.memory)
+        return outcome
+
+    def _tensors(self, name: str, content: RecordDict) -> list[Tensor]:
+        """Return a record that came beside the parameters, decoded once for all plants."""
+        record = content[name]
+        if name not in self._sent or self._sent[name][0] is not record:
+            self._sent[name] = (record, self._ordered(arrays_in(content, name)))
+        return self._sent[name][1]
+
+    def _ordered(self, arrays: Arrays) -> list[Tensor]:
+        found = to_tensors({name: arrays[name] for name in self._names})
+        return [tensor.to(self._device) for tensor in found.values()]
+
+
+def halves_of(terms: Terms) -> list[ClientHalf]:
+    """Return those of the terms that are the client half of a strategy."""
+    return [term for term in terms if isinstance(term, ClientHalf)]

@@ -1,0 +1,276 @@
+"""Statistics of a comparison over seeds: arrays in, results out, nothing of runs or files.
+
+Scores of two settings are paired by seed: the same seed gives both the same data, the same
+start and the same batches, so their difference is what the setting does. All tests are
+two-sided. ``d`` below is an array of paired differences, one per seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpdm.seeding import numpy_generator
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.05
+"""A difference is claimed below this p-value (after correction)."""
+EXACT_UP_TO = 20
+"""Pairs up to which every flip of signs is counted: 2^20 of them."""
+DRAWS = 100_000
+"""Flips drawn beyond that."""
+FEWEST_PAIRS = 6
+"""2 / 2^5 = .0625: with fewer pairs no p-value can fall below .05."""
+FEWEST_BLOCKS = 6
+"""Blocks from which ranks are tested; the approximation is good from about ten (Demšar)."""
+TIE = 1e-10
+"""Sums of differences closer than this share of the largest possible sum are equal."""
+
+
+def sign_flip(differences: Floats, seed: int = 0) -> Floats:
+    """Return two-sided p-values of the sign-flip permutation test of paired differences.
+
+    If two settings are equally good, a difference is as likely to be positive as negative.
+    The p-value is the share of all 2^n ways to choose the signs whose sum is at least as far
+    from 0 as the observed one (Fisher 1935, The Design of Experiments, section 21; Dror et
+    al. 2018, ACL). Up to ``EXACT_UP_TO`` pairs all ways are counted, beyond them ``DRAWS``
+    are drawn and the observed one is added (Phipson and Smyth 2010). Ties count as "at
+    least as far", so differences that are all 0 give 1.
+
+    Args:
+        differences: (…, n) one row per test; n of 1 or more.
+        seed: of the drawn flips.
+
+    Returns:
+        (…) p-values, at least 2 / 2^n where all were counted.
+
+    Raises:
+        ValueError: there is no pair, or a difference is not finite.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    if d.ndim == 0 or d.shape[-1] == 0:
+        raise ValueError("no pairs to compare")
+    if not np.isfinite(d).all():
+        raise ValueError("a paired difference is not finite")
+    n = d.shape[-1]
+    reach = np.abs(d).sum(axis=-1)
+    least = np.abs(d.sum(axis=-1)) - TIE * reach
+    if n <= EXACT_UP_TO:
+        # Flipping all signs mirrors the sum: half of the flips, the first sign fixed, do.
+        sums = d[..., :1]
+        for index in range(1, n):
+            next_ = d[..., index : index + 1]
+            sums = np.concatenate([sums + next_, sums - next_], axis=-1)
+        return np.asarray((np.abs(sums) >= least[..., None]).mean(axis=-1))
+    generator = numpy_generator(seed, "sign-flip", n)
+    further = np.zeros(d.shape[:-1])
+    for size in _chunks(DRAWS, 10_000):
+        signs = generator.integers(0, 2, size=(size, n), dtype=np.int8) * 2.0 - 1.0
+        further += (np.abs(d @ signs.T) >= least[..., None]).sum(axis=-1)
+    return np.asarray((further + 1) / (DRAWS + 1))
+
+
+def smallest_p(pairs: int) -> float:
+    """Return the smallest p-value that the sign-flip test can give with so many pairs."""
+    return min(1.0, 2.0 / 2.0**pairs) if pairs <= EXACT_UP_TO else 1.0 / (DRAWS + 1)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values corrected for their number, by Holm's step-down procedure.
+
+    The k-th smallest of m is multiplied by m − k + 1 and is at least its predecessor: the
+    chance of any false claim in the family stays below the level (Holm 1979, Scandinavian
+    Journal of Statistics 6). None (no test was possible) stays None and is not counted.
+    """
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    result: list[float | None] = [None] * len(p_values)
+    above = 0.0
+    for position, (p, index) in enumerate(known):
+        above = max(above, min(1.0, p * (len(known) - position)))
+        result[index] = above
+    return result
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How large a paired difference is.
+
+    Attributes:
+        pairs: n.
+        mean: mean difference, in the metric's unit.
+        deviation: standard deviation of the differences (n − 1); None for one pair.
+        low: lower end of the 95 % t interval of the mean; None for one pair.
+        high: its upper end.
+        size: mean over deviation, Hedges-corrected (``hedges``); None where undefined.
+    """
+
+    pairs: int
+    mean: float
+    deviation: float | None
+    low: float | None
+    high: float | None
+    size: float | None
+
+
+def effect(differences: Floats) -> Effect:
+    """Return mean, spread, interval and size of (n,) paired differences, n of 1 or more."""
+    from scipy import stats
+
+    d = np.asarray(differences, dtype=np.float64)
+    n, mean = len(d), float(d.mean())
+    if n < 2:
+        return Effect(n, mean, None, None, None, None)
+    deviation = float(d.std(ddof=1))
+    half = float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
+    return Effect(n, mean, deviation, mean - half, mean + half, hedges(d))
+
+
+def hedges(differences: Floats) -> float | None:
+    """Return Hedges' g of (n,) paired differences: Cohen's d_z without its bias.
+
+    d_z is the mean difference in units of the differences' standard deviation; few pairs
+    overstate it by 1 / J with J = Γ(m/2) / (√(m/2) Γ((m−1)/2)), m = n − 1 (Hedges 1981,
+    Journal of Educational Statistics 6; Lakens 2013, Frontiers in Psychology 4). About 0.2
+    is small, 0.5 medium, 0.8 large; paired over seeds, often far more. None for fewer than
+    three pairs or differences that are all the same.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    m = len(d) - 1
+    if m < 2:
+        return None
+    deviation = float(d.std(ddof=1))
+    if deviation <= TIE * float(np.abs(d).max()):
+        return None
+    correction = math.exp(math.lgamma(m / 2) - math.lgamma((m - 1) / 2)) / math.sqrt(m / 2)
+    return correction * float(d.mean()) / deviation
+
+
+def ranks(scores: Floats, higher_is_better: bool = True) -> Floats:
+    """Return (N, k) ranks within each of N blocks of k settings; 1 is best, ties share."""
+    from scipy import stats
+
+    ordered = -np.asarray(scores) if higher_is_better else np.asarray(scores)
+    return np.asarray(stats.rankdata(ordered, axis=1), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Average ranks of k settings over N blocks, and how far apart they must be.
+
+    Attributes:
+        blocks: N.
+        mean: (k,) average rank of each setting; 1 is best.
+        p_value: of Friedman's test (Iman and Davenport's F): are all settings alike?
+        critical: Nemenyi's critical difference at ``LEVEL``.
+        undefined: why ``p_value`` and ``critical`` are None; None where they are defined.
+    """
+
+    blocks: int
+    mean: tuple[float, ...]
+    p_value: float | None = None
+    critical: float | None = None
+    undefined: str | None = None
+
+
+def ranking(scores: Floats, higher_is_better: bool = True) -> Ranking:
+    """Return average ranks, Friedman's test and Nemenyi's critical difference.
+
+    With R the average ranks, chi² = 12N / (k(k+1)) · (Σ R² − k(k+1)²/4), corrected for ties,
+    and F = (N−1) chi² / (N(k−1) − chi²) with (k−1) and (k−1)(N−1) degrees of freedom (Iman
+    and Davenport 1980). Two settings differ if their average ranks are at least
+    CD = q √(k(k+1) / 6N) apart, q from the studentised range (Nemenyi 1963; Demšar 2006,
+    Journal of Machine Learning Research 7).
+
+    Args:
+        scores: (N, k), one row per block: a seed. Blocks must be independent, which data
+            sets of one seed are not.
+        higher_is_better: False for errors.
+    """
+    from scipy import stats
+
+    table = np.asarray(scores, dtype=np.float64)
+    n, k = table.shape
+    if n == 0:
+        return Ranking(0, (), undefined="there is no seed that all settings have")
+    ranked = ranks(table, higher_is_better)
+    mean = tuple(float(value) for value in ranked.mean(axis=0))
+    if k < 3:
+        return Ranking(n, mean, undefined="it takes three settings or more; see the paired test")
+    if n < FEWEST_BLOCKS:
+        return Ranking(
+            n, mean, undefined=f"it takes {FEWEST_BLOCKS} blocks (seeds) or more, there are {n}"
+        )
+    # scipy's statistic takes the correction for ties along.
+    spread = float(np.sum((ranked - (k + 1) / 2) ** 2))
+    if spread == 0:
+        return Ranking(n, mean, undefined="all settings score the same in every block")
+    total = float(np.sum((np.asarray(mean) - (k + 1) / 2) ** 2))
+    chi2 = n**2 * (k - 1) * total / spread
+    rest = n * (k - 1) - chi2
+    if rest <= TIE * n * k:  # every block ranks alike: F is infinite
+        p_value = 0.0
+    else:
+        p_value = float(stats.f.sf((n - 1) * chi2 / rest, k - 1, (k - 1) * (n - 1)))
+    return Ranking(n, mean, p_value, critical_difference(k, n))
+
+
+def critical_difference(settings: int, blocks: int, level: float = LEVEL) -> float:
+    """Return Nemenyi's critical difference of average ranks (``ranking``)."""
+    from scipy import stats
+
+    q = float(stats.studentized_range.ppf(1 - level, settings, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(settings * (settings + 1) / (6 * blocks))
+
+
+def cliques(mean_ranks: Sequence[float], critical: float) -> list[tuple[int, ...]]:
+    """Return the largest groups of settings that cannot be told apart, best rank first.
+
+    Args:
+        mean_ranks: (k,) average ranks.
+        critical: average ranks closer than this cannot be told apart.
+
+    Returns:
+        Groups of two or more positions in ``mean_ranks``; none lies within another.
+    """
+    order = sorted(range(len(mean_ranks)), key=lambda index: (mean_ranks[index], index))
+    found: list[tuple[int, ...]] = []
+    for start, first in enumerate(order):
+        group = tuple(i for i in order[start:] if mean_ranks[i] - mean_ranks[first] < critical)
+        if len(group) > 1 and not (found and set(group) <= set(found[-1])):
+            found.append(group)
+    return found
+
+
+def claims(draws: int, pairs: int, effect_size: float, seed: int) -> dict[str, Any]:
+    """Return how often the raw test of one pair of settings claims a difference.
+
+    ``draws`` times, two score sets over ``pairs`` seeds are drawn from one distribution
+    (a common level per seed, and noise of each setting), and the first is shifted by
+    ``effect_size`` standard deviations of the paired differences. With 0 every claim is
+    false; ``found`` are the claims that name the better one.
+    """
+    generator = numpy_generator(seed, "claims", draws, pairs, str(effect_size))
+    level = generator.normal(0.5, 0.05, size=(draws, pairs))
+    noise = 0.02
+    scores = level + generator.normal(0, noise, size=(2, draws, pairs))
+    scores[0] += effect_size * noise * math.sqrt(2)
+    p_values = np.concatenate([sign_flip(part) for part in np.split(scores[0] - scores[1], 10)])
+    claimed = p_values <= LEVEL
+    return {
+        "draws": draws,
+        "pairs": pairs,
+        "effect_size": effect_size,
+        "seed": seed,
+        "claimed": float(claimed.mean()),
+        "found": float(np.mean(claimed & (scores[0].mean(axis=-1) > scores[1].mean(axis=-1)))),
+    }
+
+
+def _chunks(total: int, most: int) -> list[int]:
+    return [min(most, total - done) for done in range(0, total, most)]

@@ -1,0 +1,188 @@
+"""Finished runs, read from their folders for a comparison."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedpdm.data.rows import Split
+from fedpdm.data.splits.split_file import Part, read_split_file
+from fedpdm.errors import DataError, HistoryError
+from fedpdm.report.gain_table import primary
+from fedpdm.storage import read_json
+
+Record = Mapping[str, Any]
+
+SAME_RESULT = ("seed", "resume", "tracker", "hydra", "data.path", "baselines", "history")
+"""Keys that make no setting of their own: they cannot change a score, or are paired over."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One finished run.
+
+    Attributes:
+        folder: its run folder.
+        seed: of every draw.
+        config: every option by its dotted key, without ``SAME_RESULT``.
+        summary: the content of summary.json.
+        curve: per round (megabytes exchanged so far, validation metric), where known.
+        commit: of the code, with ``+`` if it was edited since; None where it is not known.
+        split: hash of the split file's lines; None for a run without one.
+        baselines: options of the baselines, which are part of no setting.
+    """
+
+    folder: Path
+    seed: int
+    config: Mapping[str, Any]
+    summary: Record
+    curve: tuple[tuple[float, float], ...] = ()
+    commit: str | None = None
+    split: str | None = None
+    baselines: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """The metric that chose the round."""
+        return primary(self.summary)
+
+    @property
+    def per_site(self) -> Mapping[str, Record]:
+        """The test metrics of each plant."""
+        found: Mapping[str, Record] = (self.summary.get("test") or {}).get("per_site") or {}
+        return found
+
+    @property
+    def tested_on(self) -> tuple[Any, ...]:
+        """What must be equal for scores to be comparable: rows, splits, plants, windows."""
+        parts = sorted(self.per_site.items())
+        counts = tuple((site, part.get("n"), part.get("positives")) for site, part in parts)
+        return ((self.summary.get("data") or {}).get("sha256"), counts)
+
+    @property
+    def test_size(self) -> tuple[float, float]:
+        """Test windows and positives of all plants together."""
+        n, positives = (sum(float(part.get(key) or 0.0) for part in self.per_site.values())
+                        for key in ("n", "positives"))  # fmt: skip
+        return (n, positives)
+
+    def test_machines(self) -> tuple[Any, ...] | None:
+        """Return which machines' test rows were used, no matter at which plant.
+
+        Official test engines are dealt to other plants with every seed: the hash of a plant's
+        rows changes, the engines do not.
+
+        Returns:
+            Machine, life, condition, times and rows, sorted; None without a split file that
+            can be read.
+        """
+        try:
+            plants = read_split_file(self.folder)
+        except DataError:
+            return None
+        used = [p for site, parts in plants.items() if site in self.per_site for p in parts]
+        return tuple(sorted(map(_line, (p for p in used if p.split is Split.TEST))))
+
+
+def _line(part: Part) -> tuple[Any, ...]:
+    condition = -1 if part.condition is None else part.condition
+    return (part.machine, part.life, condition, part.first, part.last, part.rows)
+
+
+def find_runs(paths: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
+    """Return the finished runs in folders of runs, and a sentence for each that is left out.
+
+    Args:
+        paths: run folders, or folders that hold some at any depth (a multirun's).
+
+    Raises:
+        HistoryError: a path is no folder, or holds no run at all.
+    """
+    folders: dict[Path, None] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise HistoryError(f"{path} is not a folder; name run folders, or a multirun's")
+        found = [Path(f) for f in _run_folders(path)]
+        if not found:
+            raise HistoryError(f"{path} holds no run (no manifest.json in it or below it)")
+        folders |= dict.fromkeys(found)
+    runs, left_out = [], []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except HistoryError as error:
+            left_out.append(str(error))
+    return runs, left_out
+
+
+def _run_folders(path: Path) -> Iterable[str]:
+    for folder, below, files in os.walk(path):
+        below.sort(key=lambda name: (len(name), name))
+        if "manifest.json" in files or "summary.json" in files:
+            below.clear()
+            yield folder
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """Read a run folder.
+
+    Raises:
+        HistoryError: the run is not finished, or a file is damaged; says which.
+    """
+    if not (folder / "summary.json").is_file():
+        raise HistoryError(f"{folder} is not finished; finish it with resume={folder}")
+    summary, manifest = read_json(folder / "summary.json"), read_json(folder / "manifest.json")
+    config = manifest.get("config") if isinstance(manifest, dict) else None
+    if not isinstance(summary, dict) or not isinstance(config, dict) or "test" not in summary:
+        raise HistoryError(f"{folder} cannot be read: summary.json or manifest.json is damaged")
+    if summary.get("rounds") != config.get("rounds"):
+        raise HistoryError(
+            f"{folder} is not finished: its results are of {summary.get('rounds')} rounds, "
+            f"{config.get('rounds')} were asked for; finish it with resume={folder}"
+        )
+    flat = {k: v for k, v in flatten(config).items() if not _beside(k)}
+    curve = read_curve(folder / "metrics.csv", primary(summary))
+    data = manifest.get("data")
+    split = data.get("split") if isinstance(data, dict) else None
+    content = split.get("content_sha256") if isinstance(split, dict) else None
+    commit = manifest.get("git_commit")
+    return FinishedRun(
+        folder, int(summary["seed"]), flat, summary, curve,
+        str(commit) if commit else None, str(content) if content else None,
+        config.get("baselines") or {},
+    )  # fmt: skip
+
+
+def _beside(key: str) -> bool:
+    return any(key == name or key.startswith(name + ".") for name in SAME_RESULT)
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping by dotted keys; lists and empty mappings are values."""
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix: tree} if prefix else {}
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        result |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return result
+
+
+def read_curve(path: Path, metric: str) -> tuple[tuple[float, float], ...]:
+    """Return (megabytes exchanged so far, validation metric) after each round of metrics.csv."""
+    if not path.is_file():
+        return ()
+    points, sent = [], 0.0
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row.get("site"):
+                continue
+            try:
+                sent += (float(row["bytes_up"]) + float(row["bytes_down"])) / 1e6
+                points.append((sent, float(row[metric])))
+            except (KeyError, ValueError):  # a round without a validation score
+                continue
+    return tuple(points)

@@ -1,0 +1,213 @@
+"""The scores of one setting: over its seeds, per plant, and for what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedpdm.comparison.runs import FinishedRun
+from fedpdm.comparison.settings import Setting
+from fedpdm.report.wording import Metric
+
+Curve = tuple[tuple[float, float], ...]
+
+VIEWS = {
+    "global": "all test data together",
+    "mean": "mean of plants",
+    "worst": "worst plant",
+}
+"""Ways to make one number of a run's test scores; the first is compared unless asked."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over seeds: mean, standard deviation (n − 1; None for one seed), values."""
+
+    mean: float | None
+    deviation: float | None
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One setting among those it is compared with.
+
+    Attributes:
+        name: what sets it apart from them.
+        seeds: of its runs.
+        scores: each of ``VIEWS`` over the seeds.
+        by_seed: the compared view's score, by seed.
+        megabytes: exchanged in a run, both ways, mean over seeds.
+        seconds: a run took without its baselines, mean over seeds.
+        above_guess: the compared score above what guessing reaches; None if unknown.
+        per_site: each plant's score, by plant and seed.
+        alone: each plant's score when it works alone, likewise.
+        curve: (megabytes, validation metric) per round, mean over the seeds.
+    """
+
+    name: str
+    setting: Setting
+    seeds: tuple[int, ...]
+    scores: Mapping[str, Spread]
+    by_seed: Mapping[int, float]
+    megabytes: float | None
+    seconds: float | None
+    above_guess: float | None
+    per_site: Mapping[str, Mapping[int, float]]
+    alone: Mapping[str, Mapping[int, float]]
+    curve: tuple[tuple[float, float], ...]
+
+    @property
+    def per_megabyte(self) -> float | None:
+        """Score above guessing per megabyte exchanged."""
+        return _ratio(self.above_guess, self.megabytes)
+
+    @property
+    def per_second(self) -> float | None:
+        """Score above guessing per second."""
+        return _ratio(self.above_guess, self.seconds)
+
+
+PROCESSOR = "processor_seconds"
+
+
+def clock_of(settings: Sequence[Setting]) -> str:
+    """Return the time that all runs have: ``processor_seconds``, or ``seconds`` on the wall."""
+    runs = [run for setting in settings for run in setting.runs.values()]
+    return PROCESSOR if all(run.summary.get(PROCESSOR) for run in runs) else "seconds"
+
+
+def standing_of(setting: Setting, view: str, chosen: Metric, clock: str) -> Standing:
+    """Return a setting's scores in a metric.
+
+    Args:
+        setting: what was run.
+        view: the score that is compared.
+        chosen: the metric.
+        clock: what ``clock_of`` says of all settings.
+    """
+    runs = setting.runs
+    scores = {name: {seed: score_of(run, chosen, name) for seed, run in runs.items()}
+              for name in VIEWS}  # fmt: skip
+    by_seed = {seed: value for seed, value in scores[view].items() if value is not None}
+    guesses = [guess_of(run, chosen, view) for run in runs.values()]
+    guess = mean_of([g for g in guesses if g is not None]) if None not in guesses else None
+    score = mean_of(by_seed.values())
+    sign = 1.0 if chosen.higher_is_better else -1.0
+    names = dict.fromkeys(site for run in runs.values() for site in run.per_site)
+    alone = {seed: ((run.summary["test"].get("baselines") or {}).get("alone") or {}).get("per_site")
+             or {} for seed, run in runs.items()}  # fmt: skip
+    return Standing(
+        setting.name,
+        setting,
+        tuple(runs),
+        {name: spread_of(list(values.values())) for name, values in scores.items()},
+        by_seed,
+        mean_of([b for run in runs.values() if (b := _megabytes(run)) is not None]),
+        mean_of([s for run in runs.values() if (s := _seconds(run, clock)) is not None]),
+        None if guess is None or score is None else sign * (score - guess),
+        {site: _known({s: number_of(r.per_site.get(site), chosen.name) for s, r in runs.items()})
+         for site in names},
+        {site: _known({s: number_of(part.get(site), chosen.name) for s, part in alone.items()})
+         for site in names},
+        _mean_curve([run.curve for run in runs.values()]) if chosen.name == setting.any.metric
+        else (),
+    )  # fmt: skip
+
+
+def score_of(run: FinishedRun, chosen: Metric, view: str) -> float | None:
+    """Return a run's test score; None where it could not be computed.
+
+    Where nobody may pool test rows (a deployment) the mean of plants stands for the whole.
+    """
+    test = run.summary.get("test") or {}
+    if view == "worst":
+        return number_of(run.per_site.get(worst_plant(run, chosen) or ""), chosen.name)
+    value = number_of(test.get("global" if view == "global" else "mean_site"), chosen.name)
+    if value is None and view == "global" and test.get("global") is None:
+        value = number_of(test.get("mean_site"), chosen.name)
+    return value
+
+
+def worst_plant(run: FinishedRun, chosen: Metric) -> str | None:
+    """Return the plant that the run serves worst; None where no plant has a score."""
+    scores = {site: number_of(part, chosen.name) for site, part in run.per_site.items()}
+    sign = 1.0 if chosen.higher_is_better else -1.0
+    known = {site: sign * value for site, value in scores.items() if value is not None}
+    return min(known, key=known.__getitem__) if known else None
+
+
+def guess_of(run: FinishedRun, chosen: Metric, view: str) -> float | None:
+    """Return what a constant answer scores: prevalence, one half, or the run's own baseline.
+
+    For the worst plant it is what guessing scores on that same plant.
+    """
+    test = run.summary.get("test") or {}
+    trivial = (test.get("baselines") or {}).get("trivial") or {}
+    part: str | None = "global" if view == "global" else "mean_site"
+    if view == "worst":
+        part = worst_plant(run, chosen)
+        test, trivial = run.per_site, trivial.get("per_site") or {}
+    found = number_of(trivial.get(part), chosen.name)
+    if found is not None:
+        return found
+    if chosen.name.startswith("average_precision"):
+        suffix = chosen.name.removeprefix("average_precision")
+        return number_of(test.get(part), "prevalence" + suffix)
+    return 0.5 if chosen.name.startswith("roc_auc") else None
+
+
+def spread_of(values: Sequence[float | None]) -> Spread:
+    """Return mean and standard deviation of the known values."""
+    known = tuple(value for value in values if value is not None)
+    deviation = float(np.std(known, ddof=1)) if len(known) > 1 else None
+    return Spread(mean_of(known), deviation, known)
+
+
+def _mean_curve(
+    curves: Sequence[tuple[tuple[float, float], ...]],
+) -> tuple[tuple[float, float], ...]:
+    known = [curve for curve in curves if curve]
+    if not known:
+        return ()
+    length = min(len(curve) for curve in known)
+    table = np.array([curve[:length] for curve in known]).mean(axis=0)
+    return tuple((float(x), float(y)) for x, y in table)
+
+
+def _megabytes(run: FinishedRun) -> float | None:
+    sent = run.summary.get("bytes") or {}
+    values = [v for k in ("up", "down") if (v := number_of(sent, k)) is not None]
+    return sum(values) / 1e6 if values else None
+
+
+def _seconds(run: FinishedRun, clock: str) -> float | None:
+    spent = run.summary.get(clock) or {}
+    if spent.get("training") is None:
+        return number_of(spent, "total")
+    return sum(float(spent.get(part) or 0.0) for part in ("setup", "training", "evaluation"))
+
+
+def _known(values: Mapping[int, float | None]) -> dict[int, float]:
+    return {seed: value for seed, value in values.items() if value is not None}
+
+
+def number_of(part: Any, name: str) -> float | None:
+    """Return a finite number of a part of summary.json, or None."""
+    value = part.get(name) if isinstance(part, Mapping) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if np.isfinite(value) else None
+
+
+def mean_of(values: Iterable[float]) -> float | None:
+    """Return the mean; None of nothing."""
+    known = list(values)
+    return float(np.mean(known)) if known else None
+
+
+def _ratio(value: float | None, cost: float | None) -> float | None:
+    return None if value is None or not cost else value / cost

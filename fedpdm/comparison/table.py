@@ -1,0 +1,132 @@
+"""A comparison on the screen, readable at 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from fedpdm.comparison.result import Comparison, Family
+from fedpdm.comparison.scores import VIEWS
+from fedpdm.comparison.words import conclusion, p_value, plant_lines, power_lines, ranking_line
+from fedpdm.report.table import STYLE, columns_of
+from fedpdm.report.wording import MISSING, duration, number
+from fedpdm.runs.progress import console_for, readable
+
+FEW = 2
+"""Up to this many settings get a line on which plants they serve worse."""
+
+
+def print_comparison(
+    comparison: Comparison, page: Path | None = None, console: Console | None = None
+) -> None:
+    """Print the conclusion, the settings, the differences, and where the files are."""
+    console = console_for(console)
+    _say(console, "")
+    _say(console, conclusion(comparison), style="bold")
+    for line in power_lines(comparison):
+        _say(console, line, style="yellow")
+    for family in comparison.families:
+        _family(family, console)
+    if comparison.overall is not None:
+        names, result = comparison.overall
+        _say(console, "")
+        _say(console, f"All data sets together. {ranking_line(names, result)}")
+    if comparison.remarks or comparison.left_out:
+        _say(console, "")
+    for remark in comparison.remarks:
+        _say(console, f"Note: {remark}.", style="dim")
+    for reason in comparison.left_out:
+        _say(console, f"Left out: {reason}.", style="yellow")
+    if page is not None:
+        _say(console, "")
+        console.print(Text(f"Comparison: {page}"), soft_wrap=True)
+
+
+def _family(family: Family, console: Console) -> None:
+    m = family.metric
+    aim = "higher" if m.higher_is_better else "lower"
+    title = f"{family.name}: " if family.name else ""
+    _say(console, "")
+    _say(console, f"{title}{m.label} on test data, {aim} is better; mean over seeds", style="dim")
+    rows = []
+    for standing, rank in zip(family.standings, family.ranking.mean or (), strict=False):
+        spread = standing.scores[family.view]
+        rows.append([
+            standing.name,
+            str(len(standing.by_seed)),
+            _plus_minus(spread.mean, spread.deviation, m.digits),
+            *(number(standing.scores[v].mean, m.digits) for v in VIEWS if v != family.view),
+            number(rank, 1),
+            number(standing.megabytes, 1),
+            duration(standing.seconds),
+        ])  # fmt: skip
+    if not rows:  # no seed in common: no ranks
+        for standing in family.standings:
+            spread = standing.scores[family.view]
+            rows.append([standing.name, str(len(standing.by_seed)),
+                         _plus_minus(spread.mean, spread.deviation, m.digits), MISSING, MISSING,
+                         MISSING, number(standing.megabytes, 1),
+                         duration(standing.seconds)])  # fmt: skip
+    short = {"global": "All data", "mean": "Plants", "worst": "Worst"}
+    others = [short[v] for v in VIEWS if v != family.view]
+    _grid(console, ["Setting", "Seeds", f"{short[family.view]} ±", *others, "Rank", "MB", "Time"],
+          rows)  # fmt: skip
+    if family.against:
+        _pairs(console, family)
+    if len(family.standings) > 2:
+        _say(console, ranking_line([s.name for s in family.standings], family.ranking))
+    if len(lines := plant_lines(family)) <= FEW:
+        for line in lines:
+            _say(console, f"{line}.", style="dim")
+
+
+def _pairs(console: Console, family: Family) -> None:
+    """Print every setting against its reference."""
+    digits = family.metric.digits
+    rows, styles = [], []
+    for pair in family.against:
+        e, changes = pair.effect, family.changes(pair.first)
+        gained = sum(round(c.against or 0.0, digits) > 0 for c in changes)
+        rows.append([
+            pair.first,
+            number(e.mean, digits, sign=True),
+            MISSING if e.low is None else f"{number(e.low, digits)}…{number(e.high, digits)}",
+            f"{pair.better}/{e.pairs}",
+            f"{gained}/{len(changes)}",
+            number(e.size, 1),
+            p_value(pair.corrected),
+            pair.verdict,
+        ])  # fmt: skip
+        styles.append(STYLE.get(pair.verdict, ""))
+    _say(console, "")
+    _say(
+        console,
+        "Difference, plus is better; seeds and plants that gain; p is corrected (Holm)",
+        style="dim",
+    )
+    heads = [f"Against {family.reference}", "Diff.", "95 %", "Seeds", "Plants", "Effect", "p", ""]
+    _grid(console, heads, rows, styles)
+
+
+def _grid(
+    console: Console, heads: list[str], rows: list[list[str]], styles: Sequence[str] = ()
+) -> None:
+    cells = [[Text(readable(cell, console)) for cell in row] for row in rows]
+    for row, style in zip(cells, styles, strict=False):
+        row[-1].stylize(style)
+    grid = columns_of(heads, cells, console, fold=True)
+    for row in cells:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+def _plus_minus(mean: float | None, deviation: float | None, digits: int) -> str:
+    text = number(mean, digits)
+    return text if deviation is None else f"{text} ± {number(deviation, digits)}"
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(readable(text, console), style=style))

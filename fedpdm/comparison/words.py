@@ -1,0 +1,247 @@
+"""A comparison in sentences: the conclusion, what else it says, and what the words mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedpdm.comparison.comparison import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
+from fedpdm.comparison.result import Comparison, Family, Pair, PlantChange, pairs_needed
+from fedpdm.comparison.scores import VIEWS
+from fedpdm.report.wording import counted, listing, number
+
+FEW = 6
+"""Up to this many settings a sentence names them all."""
+
+GLOSSARY = {
+    "Setting": "all options of a run but its seed; the name says only what differs here",
+    "Seed": "start of every draw of a run: data where it is generated, first weights, batches; "
+            "runs of one seed share all of that, so their difference is what the setting does",
+    "± spread": "standard deviation over the seeds",
+    "Difference": "setting minus reference, mean over the seeds that both have; plus is better, "
+                  "also where a smaller score is better",
+    "95 % range": "Student's t interval of the mean difference over seeds, each by itself: with "
+                  "several comparisons some leave 0 out by chance; corrected p decides",
+    "p": "sign-flip permutation test, two-sided: how often chance alone makes a difference at "
+         "least as large; every choice of signs is counted up to 20 seeds. It covers what differs "
+         "between seeds: where seeds share their test data, training again on the same machines, "
+         "not other machines",
+    "Corrected p": "the same after Holm's correction: with many comparisons some look good by "
+                   f"chance; at most {LEVEL:g} is called better or worse",
+    "Open": "chance explains the difference as well; that is not evidence of being equal",
+    "Effect": "mean difference in units of its own spread over seeds (Hedges' g of paired "
+              "differences, corrected for few seeds); it says how steady a difference is, "
+              "not how large",
+    "Average rank": "1 is the best setting of a block; mean over blocks. A block is a seed; over "
+                    "several data sets, ranked by the mean of its ranks on each",
+    "Critical difference": "Nemenyi's: average ranks closer than this cannot be told apart; after "
+                           "Friedman's test with Iman and Davenport's correction",
+    "Above guessing, per MB and per s": "how far the score lies above a constant answer, for "
+                                        "each megabyte exchanged and each second of setup, "
+                                        "training and evaluation: the run's own processor time "
+                                        "where all runs have it, else time on the wall, which "
+                                        "whatever else ran on the machine makes longer",
+    "Worst plant": "score of the plant that is served worst",
+}  # fmt: skip
+
+
+def p_value(value: float | None) -> str:
+    """Return a p-value as written: three digits, or "< 0.001"."""
+    if value is not None and value < 0.0005:
+        return "< 0.001"
+    return number(value, 3)
+
+
+def conclusion(comparison: Comparison) -> str:
+    """Return what the comparison says, in one or two sentences."""
+    pairs = comparison.against
+    if len(pairs) == 1:
+        return _of_one(pairs[0], comparison.families[0])
+    best = _best(comparison)
+    if not any(pair.corrected <= LEVEL for pair in (*pairs, *comparison.pairs)):
+        if not can_claim(comparison):
+            return (
+                f"{best}, but with {_at_most(comparison.pairs, 'seed')} no single difference "
+                f"can be told from chance: at least {needed(comparison)} are needed."
+            )
+        return f"No setting can be told from another: the differences may be chance. {best}."
+    against = listing(list(dict.fromkeys(family.reference for family in comparison.families)))
+    if any(pair.verdict != "open" for pair in pairs):
+        return f"{_judged(comparison, against)}. {best}."
+    found = [pair for pair in comparison.pairs if pair.verdict != "open"]
+    twins = any(len(set(family.references.values())) > 1 for family in comparison.families)
+    return (
+        f"No setting can be told from {f'its twin with {against}' if twins else against}; "
+        f"{len(found)} of all {counted(len(comparison.pairs), 'pair')} differ. {best}."
+    )
+
+
+def can_claim(comparison: Comparison) -> bool:
+    """Return whether any comparison has seeds enough to be significant, after correction."""
+    return any(
+        smallest_p(pair.effect.pairs) * len(pairs) <= LEVEL
+        for pairs in (comparison.against, comparison.pairs)
+        for pair in pairs
+    )
+
+
+def needed(comparison: Comparison) -> int:
+    """Return how many seeds the comparisons with the references need."""
+    return max(FEWEST_PAIRS, pairs_needed(len(comparison.against)))
+
+
+def power_lines(comparison: Comparison) -> list[str]:
+    """Return what cannot be significant with the seeds there are, and why."""
+    most = max((pair.effect.pairs for pair in comparison.pairs), default=0)
+    if most < FEWEST_PAIRS:
+        count = len(comparison.against)
+        more = f", {needed(comparison)} with {count} comparisons" if count > 1 else ""
+        return [
+            f"With {_at_most(comparison.pairs, 'pair')} of seeds no pair of settings can be "
+            f"significant at {LEVEL:g}: the smallest possible p-value is 2/2^{most} = "
+            f"{smallest_p(most):.4g}. It takes {FEWEST_PAIRS} seeds or more{more}."
+        ]
+    lines = []
+    few = {f"{f.name} {p.first} and {p.second} ({p.effect.pairs})".strip(): p.effect.pairs
+           for f in comparison.families for p in f.pairs
+           if p.effect.pairs < FEWEST_PAIRS}  # fmt: skip
+    if few:
+        best = max(few.values())
+        lines.append(
+            f"Too few seeds to be significant at {LEVEL:g}, whatever they show: "
+            f"{listing(list(few), most=FEW)}. The smallest possible p-value is 2/2^{best} = "
+            f"{smallest_p(best):.4g}; it takes {FEWEST_PAIRS} seeds or more."
+        )
+    for pairs, what in ((comparison.against, "comparisons with a reference"),
+                        (comparison.pairs, "pairs")):  # fmt: skip
+        most = max((pair.effect.pairs for pair in pairs), default=0)
+        if pairs and smallest_p(most) * len(pairs) > LEVEL:
+            lines.append(
+                f"After correction for {len(pairs)} {what}, {most} seeds cannot be significant; "
+                f"it takes {pairs_needed(len(pairs))}."
+            )
+    return lines
+
+
+def _at_most(pairs: Sequence[Pair], what: str) -> str:
+    """Return "3 seeds", or "at most 3 seeds" where some pairs have fewer."""
+    counts = {pair.effect.pairs for pair in pairs}
+    most = max(counts, default=0)
+    return f"{'at most ' if len(counts) > 1 else ''}{counted(most, what)}"
+
+
+def _of_one(pair: Pair, family: Family) -> str:
+    m, view = family.metric, VIEWS[family.view]
+    common = set(family.get(pair.first).by_seed) & set(family.get(pair.second).by_seed)
+    mine, its = (
+        number(sum(family.get(n).by_seed[s] for s in common) / len(common), m.digits)
+        for n in (pair.first, pair.second)
+    )
+    where = f" ({view})" if family.view != "global" else ""
+    scores = f"{m.label}{where} {mine} against {its}"
+    seeds = counted(pair.effect.pairs, "seed")
+    if pair.verdict != "open":
+        return (
+            f"{pair.first} is {pair.verdict} than {pair.second}: {scores}, a difference that "
+            f"chance does not explain ({seeds}, p {_equals(pair.p)})."
+        )
+    if pair.effect.pairs < FEWEST_PAIRS:
+        return (
+            f"{pair.first} and {pair.second} cannot be told apart with {seeds}: {scores}; "
+            f"at least {FEWEST_PAIRS} seeds are needed."
+        )
+    return (
+        f"{pair.first} and {pair.second} cannot be told apart: {scores}; the difference "
+        f"may be chance ({seeds}, p {_equals(pair.p)})."
+    )
+
+
+def _equals(p: float) -> str:
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _judged(comparison: Comparison, against: str) -> str:
+    """Return which settings are better and worse than the reference, and how many are open."""
+    where = {id(p): f" on {f.name}" if f.name else "" for f in comparison.families
+             for p in f.against}  # fmt: skip
+    m = comparison.families[0].metric
+    every = comparison.against
+    parts: list[str] = []
+    for word, text in (("better", f"better than {against}"), ("worse", "worse"), ("open", "")):
+        chosen = sorted((p for p in every if p.verdict == word), key=lambda p: -abs(p.effect.mean))
+        if not chosen:
+            continue
+        names = [f"{pair.first}{where[id(pair)]}" for pair in chosen]
+        if word != "open":
+            changes = (number(abs(pair.effect.mean), m.digits) for pair in chosen)
+            names = [f"{name} by {change}" for name, change in zip(names, changes, strict=True)]
+            text = text if parts or word == "better" else f"worse than {against}"
+        verb = "is" if len(chosen) == 1 else "are"
+        if word == "open":
+            parts.append(f"{listing(names)} cannot be told from {'it' if parts else against}")
+        elif len(chosen) == 1:
+            parts.append(f"{names[0].rsplit(' by ', 1)[0]} {verb} {text} by "
+                         f"{names[0].rsplit(' by ', 1)[1]}")  # fmt: skip
+        else:
+            parts.append(f"{len(chosen)} of {len(every)} {verb} {text} ({listing(names)})")
+    return "; ".join(parts)
+
+
+def _best(comparison: Comparison) -> str:
+    parts = []
+    for family in comparison.families:
+        score = family.best.scores[family.view].mean
+        where = f" on {family.name}" if family.name else ""
+        parts.append(f"{family.best.name}{where} ({number(score, family.metric.digits)})")
+    label = comparison.families[0].metric.label
+    return f"Best on average in {label}: {listing(parts, most=6)}"
+
+
+def ranking_line(names: Sequence[str], result: Ranking) -> str:
+    """Return the ranking in a sentence or two."""
+    if result.undefined is not None or result.critical is None:
+        return f"No critical difference: {result.undefined}."
+    alike = "differ" if (result.p_value or 0.0) <= LEVEL else "cannot be told apart"
+    text = (
+        f"Over {counted(result.blocks, 'block')} the settings as a whole {alike} (Friedman's "
+        f"test, p {_equals(result.p_value or 0.0)}); two differ if their average ranks are "
+        f"{number(result.critical, 2)} or more apart."
+    )
+    spread = max(result.mean) - min(result.mean)
+    if spread < result.critical:
+        text += " None are."
+    else:
+        groups = cliques(result.mean, result.critical)
+        same = [", ".join(names[i] for i in group) for group in groups]
+        if same and len(names) <= FEW:
+            text += f" Not apart: {'; '.join(same)}."
+    if result.blocks < 10:
+        text += " With so few blocks this is a rough guide."
+    return text
+
+
+def plant_lines(family: Family) -> list[str]:
+    """Return for each setting with a reference how many plants it helps and hurts."""
+    lines = []
+    for standing in family.standings:
+        reference = family.references.get(standing.name)
+        changes = family.changes(standing.name)
+        if reference is None or not changes:
+            continue
+        lines.append(f"{standing.name} against {reference}: {gains_and_losses(changes, family)}")
+    return lines
+
+
+def gains_and_losses(changes: Sequence[PlantChange], family: Family) -> str:
+    """Return "helps 3 of 5 plants, hurts 2 (houston by 0.012 …)"."""
+    digits = family.metric.digits
+    up = [c for c in changes if round(c.against or 0.0, digits) > 0]
+    down = [c for c in changes if round(c.against or 0.0, digits) < 0]
+    text = f"higher at {len(up)} of {counted(len(changes), 'plant')}"
+    if not family.metric.higher_is_better:
+        text = f"better at {len(up)} of {counted(len(changes), 'plant')}"
+    if down:
+        worst = sorted(down, key=lambda c: c.against or 0.0)
+        named = listing([f"{c.site} by {number(abs(c.against or 0.0), digits)}" for c in worst])
+        text += f", {'lower' if family.metric.higher_is_better else 'worse'} at {named}"
+    return text + " (means over seeds)"

@@ -1,0 +1,1 @@
+"""The composed config: composing it, checking its values, and where ``conf/`` lies."""

@@ -1,0 +1,390 @@
+"""The command line around Hydra: ``site=a,b``, our own help, and errors in one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import secrets
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from fedpdm.config.folder import conf_dir
+from fedpdm.errors import ConfigError
+
+VERSION_BASE = "1.3"
+
+
+COSTS = re.compile(r"sites\.([^.=]+)\.costs(?:\.[^=]*)?=")
+"""An override of what alarms cost at one plant."""
+
+NONE_OF = {"baselines": "baselines.controls=[] or baselines.max_plants=0 for a run without any"}
+"""Blocks that people switch off: how it is done."""
+
+
+def run_name() -> str:
+    """Return a fresh ``<time>-<random>``: eight runs of one second get eight folders."""
+    return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(3)}"
+
+
+def register() -> None:
+    """Make the resolvers known that ``conf/config.yaml`` uses."""
+    OmegaConf.register_new_resolver("fedpdm_run", run_name, use_cache=True, replace=True)
+
+
+def rewrite(arguments: Sequence[str]) -> list[str]:
+    """Return arguments as Hydra takes them: ``site=a,b`` is one federation of two plants.
+
+    A plant's costs of alarms stand in no yaml of ours, so Hydra would want a ``+`` before
+    ``sites.houston.costs.missed=500``; here it is put there.
+
+    Hydra would refuse it as ambiguous, or make two runs of it with ``-m``. Lists are left
+    alone: ``-m 'site=[a,b],[c]'`` compares two federations. Names must differ.
+
+    Raises:
+        ConfigError: a plant is named twice.
+    """
+    result = []
+    for argument in arguments:
+        if argument == "site=":
+            raise ConfigError("site= names no plant; write site=detroit,houston, or site=[]")
+        if COSTS.match(argument):
+            argument = f"++{argument}"
+        match = re.fullmatch(r"site=([\w.,-]+)", argument)
+        if match:
+            if "" in match[1].split(","):
+                raise ConfigError(f"{argument}: a plant's name is missing beside a comma")
+            argument = f"site=[{match[1]}]"
+        for group in re.findall(r"\[([^\]]*)\]", argument) if argument.startswith("site=") else ():
+            names = [name.strip() for name in group.split(",") if name.strip()]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ConfigError(
+                    f"site: {', '.join(twice)} is named twice; a plant takes part once "
+                    "(replicas=2 makes two of a kind)"
+                )
+        result.append(argument)
+    return result
+
+
+def options(group: str, arguments: Sequence[str] = ()) -> list[str]:
+    """Return the names of a config group's options, of the user's ``--config-dir`` too."""
+    folders = [conf_dir(), *(Path(d) for d in config_dirs(arguments))]
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+
+
+def groups() -> list[str]:
+    """Return the names of all config groups."""
+    return sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
+
+
+def config_dirs(arguments: Sequence[str]) -> list[str]:
+    """Return the folders given with ``--config-dir`` (``-cd``)."""
+    found = []
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--config-dir="):
+            found.append(argument.split("=", 1)[1])
+        elif argument in ("--config-dir", "-cd") and position + 1 < len(arguments):
+            found.append(arguments[position + 1])
+    return found
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Return the config for overrides, without running anything (for notebooks and tests).
+
+    Raises:
+        ConfigError: an override is unknown or cannot be read.
+    """
+    register()
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+            cfg = hydra.compose("config", overrides=rewrite(overrides))
+            check_sites(cfg, chosen_sites(rewrite(overrides)))
+            check_types(cfg, rewrite(overrides))
+            return cfg
+    except Exception as error:
+        raise translate(error, overrides) from error
+
+
+def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) -> None:
+    """Run ``task`` under Hydra: one run, or one per combination with ``-m``.
+
+    A combination that fails does not end a sweep; the first failure is raised at its end.
+
+    Raises:
+        ConfigError: Hydra refuses the command line.
+        FedPdmError: what the task raises.
+    """
+    register()
+    rewritten = rewrite(arguments)
+    for folder in config_dirs(arguments):
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--config-dir {folder} is not a folder")
+    failures: list[Exception] = []
+
+    def guarded(cfg: DictConfig) -> object:
+        try:
+            return task(cfg)
+        except Exception as error:  # Hydra would print a line of its own about it
+            failures.append(error)
+            return None
+
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    # Hydra prints its own errors and exits with 1; asked for full errors, it raises them.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = ["fedpdm", *rewritten]
+    try:
+        main = hydra.main(
+            version_base=VERSION_BASE, config_path=str(conf_dir()), config_name="config"
+        )
+        main(guarded)()
+    finally:
+        sys.argv = before
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full
+    if failures:
+        raise failures[0]
+
+
+def check_sites(cfg: DictConfig, chosen: Sequence[str]) -> None:
+    """Refuse a plant whose yaml defines another name, or none: it would be lost silently.
+
+    Raises:
+        ConfigError: names the plant and the line that its yaml needs.
+    """
+    defined = list(cfg.sites) if OmegaConf.is_dict(cfg.sites) else []
+    for name in chosen:
+        if name not in defined:
+            raise ConfigError(
+                f"site={name}: {name}.yaml defines no plant {name}; its very first line must be "
+                f"'# @package sites', and below it one block '{name}:'"
+            )
+
+
+def check_own_plants(cfg: DictConfig, overrides: Sequence[str], folders: Sequence[str]) -> None:
+    """Refuse generated plants where plants bring files, and name those that there are.
+
+    Args:
+        cfg: the composed config.
+        overrides: as ``rewrite`` returns them.
+        folders: the user's own options (``--config-dir``).
+
+    Raises:
+        ConfigError: ``data=files`` without ``site=``, or with a plant of ours.
+    """
+    if not str(cfg.data.get("_target_", "")).endswith(".FilesSource") or not cfg.sites:
+        return
+    places = [conf_dir() / "site", *(Path(folder) / "site" for folder in folders)]
+    yamls = {file.stem: file for place in places for file in sorted(place.glob("*.yaml"))}
+    yamls.pop("example_plant", None)  # a pattern, nobody's plant
+    with_files = re.compile(r"^\s+path:", re.MULTILINE)
+    own = [
+        name for name, file in yamls.items()
+        if with_files.search(file.read_text("utf-8", errors="replace"))
+    ]  # fmt: skip
+    strange = [
+        name for name in cfg.sites
+        if name not in own and name in yamls and yamls[name].parent == places[0]
+    ]  # fmt: skip
+    if not strange:
+        return
+    chosen = [override for override in overrides if override.startswith("site=")]
+    problem = (
+        f"{chosen[-1]}: {strange[0]} is a plant that data=fleet generates, not one with files"
+        if chosen
+        else f"site= is not given, and {', '.join(strange)} of the default are generated, not "
+        "plants with files"
+    )
+    where = f" (from {', '.join(f'{folder}/site' for folder in folders)})" if folders else ""
+    way_out = (
+        f"name yours: site={','.join(own)}{where}"
+        if own
+        else "write one yaml for each of yours after the pattern of conf/site/example_plant.yaml, "
+        f"in {f'{folders[0]}/site' if folders else 'FOLDER/site, and add --config-dir FOLDER'}, "
+        "and name them with site=NAME,NAME"
+    )
+    raise ConfigError(f"data=files: {problem}; {way_out}")
+
+
+def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse text where the default is a number: ``rounds=ten``, ``strategy.eta=big``.
+
+    Raises:
+        ConfigError: names the key, the value and the default.
+    """
+    default = hydra.compose("config", overrides=_choices(overrides))
+    for key in _changed(overrides):
+        old, new = _select(default, key), _select(cfg, key)
+        if (costs := COSTS.match(f"{key}=")) and costs[1] not in (default.sites or {}):
+            hint = _suggest(costs[1], [str(name) for name in default.sites or {}])
+            raise ConfigError(f"{key}: this run has no plant {costs[1]}; {hint}")
+        if key in NONE_OF and not OmegaConf.is_dict(new):
+            raise ConfigError(f"{key}={_word(new)} is no block of settings: {NONE_OF[key]}")
+        if OmegaConf.is_dict(old) and not (OmegaConf.is_dict(new) or new is None):
+            hint = f"; did you mean site={new}?" if key == "sites" else ""
+            raise ConfigError(f"{key}={new} must be a block of settings: {key}.NAME=VALUE{hint}")
+        numeric = isinstance(old, int | float) and not isinstance(old, bool)
+        if numeric and (isinstance(new, str | bool) or OmegaConf.is_config(new)):
+            raise ConfigError(f"{key}={new} must be a number (default {old})")
+        if isinstance(old, bool) and not isinstance(new, bool):
+            raise ConfigError(f"{key}={new} must be true or false (default {str(old).lower()})")
+
+
+def _word(value: object) -> str:
+    """Return a value as it is written on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def chosen_sites(overrides: Sequence[str]) -> list[str]:
+    """Return the plants that ``site=[…]`` names in overrides; said twice, the last one counts."""
+    for override in reversed(overrides):
+        if match := re.fullmatch(r"site=\[([\w.,\s-]*)\]", override):
+            return [name.strip() for name in match[1].split(",") if name.strip()]
+    return []
+
+
+def _choices(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that choose an option of a group."""
+    return [o for o in overrides if o.lstrip("+~").split("=")[0].split("@")[0] in groups()]
+
+
+def _changed(overrides: Sequence[str]) -> list[str]:
+    keys = [o.lstrip("+").split("=")[0] for o in overrides if "=" in o and not o.startswith("-")]
+    return [key for key in keys if key.split(".")[0] not in ("hydra",)]
+
+
+def _select(cfg: DictConfig, key: str) -> object:
+    try:
+        return OmegaConf.select(cfg, key)
+    except Exception:
+        return None
+
+
+def translate(error: Exception, arguments: Sequence[str]) -> Exception:
+    """Return a config error in one sentence for what Hydra or OmegaConf raised.
+
+    Errors of other kinds are returned as they are.
+    """
+    import yaml
+    from antlr4.error.Errors import ParseCancellationException
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, yaml.YAMLError):
+        return ConfigError(f"a yaml file cannot be read: {' '.join(str(error).split())}")
+    if isinstance(error, ValueError) and "Config group override" in str(error):
+        return ConfigError(f"an option is chosen by its name, see --help ({error})")
+    known = (HydraException, OmegaConfBaseException, ParseCancellationException)
+    chain = [error]
+    while chain[-1].__cause__ is not None and isinstance(chain[-1].__cause__, Exception):
+        chain.append(chain[-1].__cause__)
+    if not any(isinstance(e, known) for e in chain):
+        return error
+    text = "\n".join(str(e) for e in chain)
+    if match := re.search(r"Could not (?:find|load) '([\w/.@-]+)/([^/'\n]+)'", text):
+        group, name = match[1], match[2]
+        return ConfigError(
+            f"{group}={name} does not exist; {_suggest(name, options(group, arguments))}"
+        )
+    if match := re.search(r"[Kk]ey '([^']+)' is not in struct", text):
+        path = re.search(r"full_key: (\S+)", text)
+        key = path[1] if path else match[1]
+        return ConfigError(f"there is no option {key!r}; {_siblings(key, arguments)}")
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return ConfigError(f"there is no option {match[1]!r}; {_siblings(match[1], arguments)}")
+    if match := re.search(r"Could not find '([\w/@-]+)'", text):
+        return ConfigError(
+            f"there is no option group {match[1]!r}; there are {', '.join(groups())}"
+        )
+    if match := re.search(r"Error merging override (\w+)=", text):
+        hint = NONE_OF.get(match[1], f"{match[1]}.NAME=VALUE sets one of its values")
+        return ConfigError(f"{match[1]} is a block of settings: {hint}")
+    lines = [line for line in text.splitlines() if line.strip()]
+    return ConfigError(f"the command line cannot be read: {lines[0]}" if lines else "bad options")
+
+
+def _siblings(key: str, arguments: Sequence[str]) -> str:
+    """Say what stands beside a key that does not exist, with the options that were chosen."""
+    parent, _, last = key.rpartition(".")
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        try:
+            folders = ",".join(f"'file://{Path(d).resolve()}'" for d in config_dirs(arguments))
+            yours = [f"hydra.searchpath=[{folders}]"]
+            cfg = hydra.compose("config", overrides=[*yours, *_choices(rewrite(arguments))])
+        except Exception:
+            cfg = hydra.compose("config")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    names = sorted(str(name) for name in node) if OmegaConf.is_config(node) else []
+    if re.fullmatch(r"sites\.[^.]+", parent) and names:
+        names = sorted({*names, "costs"})  # may be said of any plant
+    return _suggest(last, names) if names else "see --help"
+
+
+def _suggest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
+
+
+def help_text(arguments: Sequence[str] = ()) -> str:
+    """Return the help of ``python -m fedpdm.simulate``, with every option that exists."""
+    ordered = sorted(groups(), key=lambda g: HELP_ORDER.index(g) if g in HELP_ORDER else 99)
+    listed = "\n".join(
+        textwrap.fill(
+            "  ".join(options(group, arguments)) or "(yours, with --config-dir)",
+            width=100, initial_indent=f"  {group:<10} ", subsequent_indent=" " * 13,
+            break_on_hyphens=False, break_long_words=False,
+        )
+        for group in ordered
+    )  # fmt: skip
+    return HELP.format(options=listed)
+
+
+HELP_ORDER = ["site", "data", "task", "partition", "model", "strategy", "engine", "debug"]
+
+HELP = """\
+Simulate federated learning for predictive maintenance across factory sites.
+
+  python -m fedpdm.simulate site=detroit,houston
+
+One command: the plants train a shared model, and the result stands beside each plant
+alone, all data pooled, boosted trees and a constant. Everything is kept in runs/….
+
+Choose (NAME=OPTION):
+{options}
+
+Change (KEY=VALUE):
+  rounds=20 seed=7                 length and seed
+  strategy.proximal_mu=0.1         any value of a chosen option
+  strategy.fraction_train=0.5      share of plants per round
+  task.horizon=30 data.window=50   what is predicted, from how many rows
+  training.local_epochs=1          local training: batch_size, learning_rate, clip_norm, …
+  sites.houston.machines=40        one plant
+  replicas=50                      each named plant becomes fifty
+  partition=machine partition.sites=10 site=[]   the partition makes the plants
+  monitor.rollback=true            return to the last good round by itself
+  faults.nan=houston@4             put a fault in: SITE@ROUND
+  hydra.run.dir=my/run             where to write
+
+Continue:   python -m fedpdm.simulate resume=runs/2026-01-31_12-00-00-ab12cd
+Sweep:      python -m fedpdm.simulate -m strategy=fedavg,fedprox seed=0,1,2,3,4,5
+            compared at its end; hydra.sweep.dir=FOLDER again continues a stopped one
+Federations python -m fedpdm.simulate -m 'site=[detroit],[houston],[detroit,houston]'
+Look:       python -m fedpdm.simulate --cfg job        (the composed config)
+Your own:   python -m fedpdm.simulate --config-dir my_conf strategy=mine
+
+After it:   python -m fedpdm.history list RUN · show RUN ROUND · rollback RUN ROUND
+            python -m fedpdm.predict RUN plant.csv
+            python -m fedpdm.compare RUN RUN …
+"""

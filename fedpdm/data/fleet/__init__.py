@@ -1,0 +1,1 @@
+"""Generated fleets of machines."""

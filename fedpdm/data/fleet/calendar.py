@@ -1,0 +1,124 @@
+"""What a generated plant's machines are exposed to: calendar, weather, shifts, orders, recipes.
+
+Exogenous: it moves sensors and wear, and neither moves it. Shapes: M machines, S steps of
+the plant's calendar. Time in days; day 0 is Monday, the first of January.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedpdm.data.fleet.site import Plant
+from fedpdm.data.rows import Bools, Floats, Ints
+from fedpdm.seeding import numpy_generator
+
+WEATHER, WEATHER_DAYS = 2.5, 3.0  # °C
+LOAD_NOISE, LOAD_DAYS = 0.08, 2.0  # share of the load; orders come and go
+STANDBY = 0.3  # share of the load outside shifts and on closed days
+FIRST_SHIFT, SHIFT_HOURS = 6, 8
+REGIME_LOAD, REGIME_DAYS = (0.8, 1.2), 3.0  # lightest and heaviest recipe; how long one runs
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """A plant's exogenous series: (S,) each.
+
+    Attributes:
+        time: days.
+        ambient: hall temperature, °C, with weather.
+        weather: the weather's part of it.
+        planned: load as a share of the rating, before orders and recipes.
+        working: whether it is a working hour: within a shift, and not on a closed day.
+    """
+
+    time: Floats
+    ambient: Floats
+    weather: Floats
+    planned: Floats
+    working: Bools
+
+
+def calendar(
+    plant: Plant, site: str, seed: int, time: Floats, step_days: float, whole: np.random.Generator
+) -> Calendar:
+    """Draw a plant's calendar; ``whole`` is the generator of what all its machines share."""
+    noise = persistent(whole.normal(size=(1, len(time), 1)), step_days / WEATHER_DAYS)[0, :, 0]
+    weather = WEATHER * noise
+    planned, working = planned_load(plant, time), np.ones(len(time), dtype=bool)
+    if plant.shifts:
+        since = ((time % 1.0) * 24 - FIRST_SHIFT) % 24
+        working &= since < SHIFT_HOURS * plant.shifts
+    if plant.holidays:
+        generator = numpy_generator(seed, "fleet", site, "holidays")
+        years = int(time[-1] // 365) + 1
+        closed = np.concatenate(
+            [365 * year + generator.permutation(365)[: plant.holidays] for year in range(years)]
+        )
+        working &= ~np.isin(np.floor(time), closed)
+    if plant.shifts or plant.holidays:
+        planned = np.where(working, planned, np.minimum(planned, STANDBY * plant.load))
+    return Calendar(time, hall_temperature(plant, time) + weather, weather, planned, working)
+
+
+def hall_temperature(plant: Plant, time: Floats) -> Floats:
+    """Return (S,) hall temperature without weather: warmest in mid July at three o'clock."""
+    yearly = np.cos(2 * np.pi * (time - 196) / 365)
+    daily = np.cos(2 * np.pi * (time - 15 / 24))
+    return plant.ambient_c + plant.ambient_yearly_c * yearly + plant.ambient_daily_c * daily
+
+
+def planned_load(plant: Plant, time: Floats) -> Floats:
+    """Return (S,) load as a share of the rating, without shifts and closed days."""
+    daily = 1 + plant.daily_cycle * np.cos(2 * np.pi * (time - 13 / 24))
+    weekend = np.floor(time) % 7 >= 5
+    return plant.load * daily * np.where(weekend, 1 - plant.weekend, 1.0)
+
+
+def loads(
+    plant: Plant, around: Calendar, regime: Ints, step_days: float, each: list[np.random.Generator]
+) -> Floats:
+    """Return (M, S) load: as planned, times orders, times the recipe's weight.
+
+    Args:
+        plant: its settings.
+        around: its calendar.
+        regime: (M, S) recipe that each machine runs.
+        step_days: days between steps.
+        each: one generator per machine.
+    """
+    orders = np.stack([g.normal(size=(len(around.time), 1)) for g in each])
+    orders = persistent(orders, step_days / LOAD_DAYS)[:, :, 0]
+    planned = around.planned * (1 + LOAD_NOISE * orders)
+    if plant.regimes > 1:
+        planned = planned * np.linspace(*REGIME_LOAD, plant.regimes)[regime]
+    return np.clip(planned, 0.05, 1.6)
+
+
+def regimes(plant: Plant, steps: int, step_days: float, generator: np.random.Generator) -> Ints:
+    """Return (S,) which recipe a machine runs."""
+    if plant.regimes == 1:
+        return np.zeros(steps, dtype=np.int64)
+    changes = generator.random(steps) < -np.expm1(-step_days / REGIME_DAYS)
+    drawn = generator.integers(plant.regimes, size=steps)
+    since = np.maximum.accumulate(np.where(changes, np.arange(steps), 0))
+    return np.asarray(drawn[since], dtype=np.int64)
+
+
+def persistent(white: Floats, forgotten: float) -> Floats:
+    """Turn (M, S, F) white noise into AR(1) noise of unit variance.
+
+    Args:
+        white: standard normal draws.
+        forgotten: step length as a share of the correlation time.
+    """
+    keep = float(np.exp(-forgotten))
+    # Steps first, so that each of the many small sums runs over memory in one piece.
+    result = np.ascontiguousarray(white.transpose(1, 0, 2))
+    result[1:] *= np.sqrt(1 - keep**2)
+    kept = np.empty_like(result[0])
+    for step in range(1, len(result)):
+        np.multiply(result[step - 1], keep, out=kept)
+        np.add(kept, result[step], out=result[step])
+    return np.ascontiguousarray(result.transpose(1, 0, 2))

@@ -1,0 +1,226 @@
+"""Gates that generated data must pass before anybody trains on it.
+
+Each compares a number with a bound that was chosen before any data was looked at:
+
+    rows              every step that a machine ran and was linked has its row       = 1
+    readings          share of readings that arrived, of sensors that are there      >= 0.75
+    failures          failures at the plant                                          >= 5
+    event diversity   different ways of failing that were seen                       >= 2
+    scenario recall   failures of a scenario that leave a trace in the sensors       >= 0.8
+                      (fails where that many are too few for it, at 5 %)
+    link failures     rows that came through a failed data link                      = 0
+    single feature    best ROC-AUC of one raw column, or of what is missing          <= 0.9
+    reproducible      the same seed gives the bytes that were written                = 1
+    prevalence        deviation from the wanted share, relative                      <= 0.25
+
+``scenario recall`` is in ``fedpdm.data.fleet.gates_scenarios``, the others here. A gate that
+could not be tried is *skipped* and says why: that is not *passed*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fedpdm.data.fleet.assets import LACKS
+from fedpdm.data.fleet.life import FAILURE
+from fedpdm.data.fleet.log import blocks, soon
+from fedpdm.data.fleet.record import Record
+from fedpdm.data.fleet.site import Plant
+from fedpdm.data.rows import Bools, Floats, Rows
+
+READINGS, FAILURES, DIVERSITY = 0.75, 5, 2
+AREA, WANTED = 0.9, 0.25
+FEWEST = 10  # rows of each class, below which an area under the curve says nothing
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One verdict.
+
+    Attributes:
+        gate: its name.
+        plant: whose data.
+        status: passed, failed or skipped.
+        value: what was measured; None if nothing could be.
+        threshold: the bound.
+        note: what was looked at; of a failed gate, the way out.
+        settings: beginnings of the keys that can make it fail.
+    """
+
+    gate: str
+    plant: str
+    status: str
+    value: float | None
+    threshold: float
+    note: str
+    settings: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """The verdict for a person."""
+        value = "nothing" if self.value is None else f"{self.value:.4g}"
+        return (
+            f"gate '{self.gate}' {self.status} at {self.plant}: {value}, "
+            f"bound {self.threshold:g}; {self.note}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the summary says about it."""
+        found = asdict(self)
+        del found["settings"]
+        return found
+
+
+def verdict(
+    gate: str, plant: str, passed: bool, value: float, threshold: float, note: str, way_out: str,
+    *settings: str,
+) -> Gate:  # fmt: skip
+    """Return a gate that was tried; ``way_out`` is told if it failed."""
+    status = "passed" if passed else "failed"
+    return Gate(gate, plant, status, value, threshold, note if passed else way_out, settings)
+
+
+def skipped(gate: str, plant: str, threshold: float, why: str) -> Gate:
+    """Return a gate that could not be tried."""
+    return Gate(gate, plant, "skipped", None, threshold, why)
+
+
+def completeness(site: str, made: Record) -> list[Gate]:
+    """Return whether all rows are there, and enough of their readings."""
+    ran = sum(life.steps for _, _, life in made.lives) - sum(link.rows for link in made.links)
+    share = len(made.time) / max(ran, 1)
+    sound = share == 1.0 and not bool(np.isinf(made.values).any())
+    there = ~LACKS[made.latent.kind]
+    present = float((~np.isnan(made.values) & there).sum() / max(there.sum(), 1))
+    return [
+        verdict(
+            "rows", site, sound, share, 1.0, f"{ran:,} steps of running, linked machines",
+            "rows are missing, doubled or infinite: this is a defect of the generator, report it",
+        ),
+        verdict(
+            "readings", site, present >= READINGS, present, READINGS,
+            "share of readings that arrived",
+            "too many are lost: lower data.missing, data.outages or data.dropout, or the weight "
+            f"of communication in data.scenarios or sites.{site}.scenarios",
+            "data.missing", "data.outages", "data.dropout", "data.scenarios", "sites.",
+        ),
+    ]  # fmt: skip
+
+
+def events(site: str, plant: Plant, made: Record) -> list[Gate]:
+    """Return whether enough failed, in enough different ways."""
+    modes = [life.mode for _, _, life in made.lives if life.end == FAILURE]
+    possible = sum(
+        first + later > 0 for first, later in zip(plant.modes, plant.modes_later, strict=True)
+    )
+    least, seen = min(DIVERSITY, possible), len(set(modes))
+    longer = f"raise data.days (--days) or sites.{site}.machines, or lower sites.{site}.life_days"
+    knobs = ("data.days", "data.prevalence", "data.heterogeneity", "data.step_hours", "sites.")
+    return [
+        verdict("failures", site, len(modes) >= FAILURES, len(modes), FAILURES,
+                "failures at the plant", f"too few failed: {longer}", *knobs),
+        verdict("event diversity", site, seen >= least, seen, least,
+                f"ways of failing seen, {possible} are possible",
+                f"too few ways of failing: {longer}, or weigh sites.{site}.modes more evenly",
+                *knobs),
+    ]  # fmt: skip
+
+
+def single_feature(site: str, rows: Rows, horizon: float) -> Gate:
+    """Return whether no single column tells, by a threshold, which rows precede a failure.
+
+    Tried are every raw sensor, whether it is missing, how many are missing, and the day, in
+    both directions.
+    """
+    name = "single feature"
+    positive, known = soon(rows.time_to_failure, rows.observed, horizon)
+    label = positive[known]
+    if min(label.sum(), (~label).sum()) < FEWEST:
+        return skipped(name, site, AREA, f"fewer than {FEWEST} rows of a class")
+    missing = np.isnan(rows.values)
+    areas = {
+        feature: area(label, values[known])
+        for feature, values in zip(rows.features, rows.values.T, strict=True)
+    }
+    shares = missing[known][label].mean(axis=0), missing[known][~label].mean(axis=0)
+    for feature, failing, sound in zip(rows.features, *shares, strict=True):
+        areas[f"missing {feature}"] = float(0.5 + abs(failing - sound) / 2)
+    areas["number of missing readings"] = area(label, missing.sum(axis=1)[known].astype(float))
+    areas["day"] = area(label, rows.time[known])
+    best = max(areas, key=lambda column: areas[column])
+    return verdict(
+        name, site, areas[best] <= AREA, areas[best], AREA, f"best is {best}",
+        f"{best} alone nearly gives the label away: raise sites.{site}.noise, or lower the weight "
+        f"of depletion in data.scenarios or sites.{site}.scenarios",
+        "sites.", "data.scenarios", "data.heterogeneity",
+    )  # fmt: skip
+
+
+def area(label: Bools, values: Floats) -> float:
+    """Return the ROC-AUC of a column, in the better direction; 0.5 where it is undefined."""
+    seen = ~np.isnan(values)
+    label, values = label[seen], values[seen]
+    positives = int(label.sum())
+    negatives = len(label) - positives
+    if min(positives, negatives) == 0:
+        return 0.5
+    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2)[index]  # ties share the mean rank
+    found = (rank[label].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+    return float(max(found, 1 - found))
+
+
+def link_failures(site: str, plant: Plant, made: Record) -> list[Gate]:
+    """Return whether failures of the data link are there, and let nothing through."""
+    if plant.scenarios[-1] == 0:
+        return []
+    name, where, through = "link failures", blocks(made.machine), 0
+    expected = len(made.lives) * plant.scenarios[-1] / sum(plant.scenarios[:-1])
+    if not made.links and expected < 3:
+        return [skipped(name, site, 0.0, f"only {expected:.1f} failures of the link to expect")]
+    for link in made.links:
+        time = made.time[where.get(link.machine, slice(0))]
+        through += int(((time >= link.begin) & (time < link.end)).sum())
+    return [
+        verdict(name, site, bool(made.links) and through == 0, through, 0.0,
+                f"{len(made.links)} failures of the link, "
+                f"{sum(link.rows for link in made.links):,} rows lost",
+                "the data link never failed, or rows came through: raise data.days (--days)",
+                "sites.", "data.")
+    ]  # fmt: skip
+
+
+def wanted_prevalence(wanted: float | None, skewed: bool, found: float | None) -> Gate:
+    """Return whether the fleet has the share of rows before a failure that was asked for."""
+    name, plant = "prevalence", "all plants"
+    if wanted is None:
+        return skipped(name, plant, WANTED, "no prevalence was asked for")
+    if skewed:
+        return skipped(name, plant, WANTED, "label_skew spreads it over plants on purpose")
+    if found is None:
+        return skipped(name, plant, WANTED, "of no row is it known whether it precedes a failure")
+    off = abs(found / wanted - 1)
+    return verdict(
+        name, plant, off <= WANTED, off, WANTED, f"{found:.4f} of the rows",
+        f"{found:.4f} of the rows precede a failure, not {wanted:g}: a fleet of this size is too "
+        "small for it; raise sites.NAME.machines, replicas or data.days (--days)",
+        "data.", "sites.",
+    )  # fmt: skip
+
+
+def reproducible(site: str, written: str, again: str) -> Gate:
+    """Return whether what was read back is what the seed gives when asked again."""
+    return verdict(
+        "reproducible", site, written == again, float(written == again), 1.0,
+        f"sha256 {written[:12]}…",
+        "the files do not hold what the seed gives: this is a defect of the generator, report it",
+    )  # fmt: skip
+
+
+def failed(gates: Sequence[Gate]) -> list[Gate]:
+    """Return the gates that failed."""
+    return [gate for gate in gates if gate.status == "failed"]

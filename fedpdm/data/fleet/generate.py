@@ -1,0 +1,330 @@
+"""Write a generated fleet as files: ``python -m fedpdm.data generate``.
+
+The plants are those that ``python -m fedpdm.simulate`` would generate with the same options,
+so the run that reads the files is the run that generates them. Nothing is written under the
+wanted name before everything is there and every gate was passed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+import shlex
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedpdm.data.fleet import gates
+from fedpdm.data.fleet.adapt import MACHINES, adapt
+from fedpdm.data.fleet.files import write_plant
+from fedpdm.data.fleet.folder import FORMAT, SUMMARY, FleetFolder
+from fedpdm.data.fleet.gates_scenarios import scenario_recall
+from fedpdm.data.fleet.record import Record
+from fedpdm.data.fleet.source import FleetSource
+from fedpdm.data.fleet.summary import counts, near, share
+from fedpdm.data.rows import Rows
+from fedpdm.data.sources.checksums import sha256_of
+from fedpdm.errors import ConfigError, DataError, FedPdmError
+
+HORIZON = 7.0
+"""Days before a failure that count as positive in the summary and the gates."""
+OPTIONS = ("data.", "sites.", "replicas=")
+"""What an override may begin with: all else has no effect on the data."""
+ELSEWHERE = {
+    "path": "data that lies in files need not be generated",
+    "sites": "plants are named with --sites",
+    "seed": "the seed is given with --seed",
+    "reach": "how far labels look is the task's matter (task.horizon of the run), not the data's",
+    "partition": "every plant has machines of its own; the run may deal them (partition=…)",
+    "task_defaults": "what is predicted is the task's matter (task.horizon of the run)",
+    "_target_": "only data=fleet can be generated",
+}
+"""Keys of ``data`` that are no matter of the files, and why."""
+SMALLER = "lower --days or sites.NAME.machines, or raise data.step_hours"
+ROW_BYTES = 700
+"""Memory that a row takes while its plant is generated and checked; measured, rounded down."""
+PLANTS = 1_000_000
+"""More plants than anybody keeps as files."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A fleet that was written.
+
+    Attributes:
+        folder: where.
+        summary: what its summary.json says.
+        command: trains on it.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    command: str
+
+    @property
+    def rows(self) -> int:
+        """Sensor rows of all plants."""
+        return int(self.summary["total"]["rows"])
+
+
+def generate(
+    out: str | Path,
+    sites: Sequence[str] = ("detroit", "houston"),
+    days: float | None = None,
+    seed: int = 42,
+    overrides: Sequence[str] = (),
+    csv: bool = False,
+) -> Made:
+    """Generate plants, write them to a new folder, and check them.
+
+    Args:
+        out: folder to make; it must not exist.
+        sites: names of plants, as in ``site=``.
+        days: length of the record; None: ``data.days``.
+        seed: of every draw.
+        overrides: further options as ``python -m fedpdm.simulate`` takes them, of ``data``,
+            ``sites`` and ``replicas``.
+        csv: write CSV instead of Parquet.
+
+    Raises:
+        UserError: the options, the folder, or a gate that the options make fail.
+        FedPdmError: a gate failed that no option explains.
+    """
+    folder = Path(out).expanduser()
+    if seed < 0:
+        raise ConfigError(f"--seed {seed} must be a whole number of at least 0")
+    options = _options(overrides, days)
+    source = _source(sites, seed, options)
+    least = HORIZON / 0.2 + source.step_days
+    if source.days < least:
+        raise ConfigError(
+            f"--days {source.days:g} is too short to be cut into training, validation and test "
+            f"with labels that look {HORIZON:g} days ahead: give at least {least:g}"
+        )
+    _require_memory(source)
+    hidden = _room(folder)
+    try:
+        summary, verdicts = _write(hidden, source, seed, csv, options)
+        # The folder may be moved: what it says does not hang on where it lies.
+        summary["train"] = _train("FOLDER", sites, seed, options)
+        text = json.dumps(summary, indent=2, allow_nan=False)
+        (hidden / SUMMARY).write_text(text + "\n", "utf-8")
+        _judge(verdicts, options)
+        hidden.chmod(0o755)
+        try:
+            hidden.rename(folder)
+        except OSError:
+            raise _taken(folder) from None
+    except MemoryError:
+        raise ConfigError(
+            f"the plants are too large for this machine's memory; nothing is left: {SMALLER}"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"--out {out}: the files cannot be written ({error.strerror or error}); nothing is left"
+        ) from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    return Made(folder, summary, _train(str(out), sites, seed, options))
+
+
+def _options(overrides: Sequence[str], days: float | None) -> list[str]:
+    for override in overrides:
+        if not override.lstrip("+").startswith(OPTIONS) or "=" not in override:
+            raise ConfigError(
+                f"{override} has no effect on generated data: options here begin with "
+                f"{', '.join(OPTIONS)}, e.g. data.prevalence=0.05"
+            )
+        if override.lstrip("+").startswith("data."):
+            _require_data(override)
+    return [*([] if days is None else [f"data.days={days:g}"]), *overrides]
+
+
+def _require_data(override: str) -> None:
+    """Refuse a key of ``data`` that does not describe the data.
+
+    Raises:
+        ConfigError: names the key, and where it is said instead.
+    """
+    key = override.lstrip("+").partition("=")[0].split(".")[1]
+    if key in ELSEWHERE:
+        raise ConfigError(f"{override}: {ELSEWHERE[key]}")
+    known = sorted(set(inspect.signature(FleetSource).parameters) - set(ELSEWHERE))
+    if key not in known and override.startswith("+"):  # else it is refused with the closest name
+        raise ConfigError(
+            f"{override}: data=fleet has no setting data.{key}; there are {', '.join(known)}"
+        )
+
+
+def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSource:
+    from fedpdm.config.compose import compose
+    from fedpdm.config.values import plain
+    from fedpdm.federation import expand_replicas
+
+    cfg = compose(["data=fleet", f"site={','.join(sites)}", f"seed={seed}", *options])
+    data: Any = plain(cfg.data)
+    named: Any = plain(cfg.sites)
+    plants = {
+        name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
+        for name, own in named.items()  # what alarms cost is no matter of the data
+    }
+    for key in ("_target_", "task_defaults"):
+        data.pop(key)
+    if not isinstance(cfg.replicas, int):
+        raise ConfigError(f"replicas={cfg.replicas} must be a whole number of at least 1")
+    if cfg.replicas * len(plants) > PLANTS:
+        raise ConfigError(
+            f"replicas={cfg.replicas} makes {cfg.replicas * len(plants):,} plants; {PLANTS:,} is "
+            "the most that is written as files"
+        )
+    plants = expand_replicas(plants, cfg.replicas)
+    try:
+        return FleetSource(sites=plants, seed=int(cfg.seed), reach=HORIZON, **data)
+    except OverflowError:
+        raise ConfigError(
+            "a number among the options is larger than a computer can count with: " + SMALLER
+        ) from None
+
+
+def _require_memory(source: FleetSource) -> None:
+    """Refuse a plant that does not fit in memory before any of it is made.
+
+    Raises:
+        ConfigError: names the plant, its rows, and what to lower.
+    """
+    calm = replace(source.dials, prevalence=None)  # which changes the lives, not the rows
+    tried = 0 if source.dials.prevalence is None else MACHINES
+    memory = _memory()
+    for site, plant in source.plants.items():
+        drawn = adapt(plant, calm, site, source.seed, source.steps, source.step_days)
+        rows = source.steps * max(drawn.machines, tried)
+        if rows * ROW_BYTES > memory:
+            raise ConfigError(
+                f"{site}: {rows:.3g} rows ({drawn.machines:,} machines, {source.days:g} days) need "
+                f"about {rows * ROW_BYTES / 1e9:,.0f} GB of memory at once, and this machine has "
+                f"{memory / 1e9:,.0f}: {SMALLER}"
+            )
+
+
+def _memory() -> float:
+    """Return this machine's memory in bytes, infinite where it does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+
+
+def _room(folder: Path) -> Path:
+    """Return a hidden folder beside the wanted one, or say why there cannot be one."""
+    if folder.exists() or folder.is_symlink():
+        raise _taken(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise ConfigError(
+            f"--out {folder}: {folder.parent} cannot be written to ({error.strerror}); choose "
+            "another folder"
+        ) from None
+
+
+def _taken(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"--out {folder} exists already and is not overwritten: choose a new name, or remove it"
+    )
+
+
+def _write(
+    folder: Path, source: FleetSource, seed: int, csv: bool, options: Sequence[str]
+) -> tuple[dict[str, Any], list[gates.Gate]]:
+    """Write and check all plants; return the summary, but for the command, and the verdicts."""
+    files: dict[str, str] = {}
+    plants: dict[str, Any] = {}
+    found: list[gates.Gate] = []
+    summary: dict[str, Any] = {
+        "format": FORMAT,
+        "seed": seed,
+        "options": list(options),
+        "settings": {"data": source.settings, "plants": source.plant_settings},
+        "horizon_days": HORIZON,
+        "files": files,
+        "plants": plants,
+    }
+    counted = np.zeros((2, 2), dtype=np.int64)  # at both horizons: positive rows, known rows
+    for site in source.sites:
+        made = source.record(site)
+        rows = source.labelled(site, made.machine, made.time, made.values, made.log)
+        for name in write_plant(folder, site, made, csv):
+            files[name] = sha256_of(folder / name)
+        close = near(rows, HORIZON)
+        counted += close, near(rows, source.dials.prevalence_horizon)
+        plants[site] = counts(source, site, made, rows) | {"prevalence": share(close)}
+        found += check(source, site, made, rows)
+        _write_summary(folder, summary)  # the folder is read back as a run will read it
+        found.append(_read_back(folder, source, site, rows))
+    dials = source.dials
+    found.append(gates.wanted_prevalence(dials.prevalence, dials.label_skew > 0, share(counted[1])))
+    total = {
+        key: sum(plant[key] for plant in plants.values())
+        for key in ("rows", "machines", "failures", "maintenance")
+    }
+    summary["total"] = total | {"prevalence": share(counted[0])}
+    tally = Counter(gate.status for gate in found)
+    summary["gates"] = {status: tally[status] for status in ("passed", "failed", "skipped")}
+    summary["verdicts"] = [gate.as_dict() for gate in found]
+    return summary, found
+
+
+def check(source: FleetSource, site: str, made: Record, rows: Rows) -> list[gates.Gate]:
+    """Return the verdicts on one plant, but for whether it can be reproduced."""
+    plant = source.plant(site)
+    return [
+        *gates.completeness(site, made),
+        *gates.events(site, plant, made),
+        *scenario_recall(site, plant, made),
+        *gates.link_failures(site, plant, made),
+        gates.single_feature(site, rows, HORIZON),
+    ]
+
+
+def _read_back(folder: Path, source: FleetSource, site: str, rows: Rows) -> gates.Gate:
+    """Generate once more, and compare with what a run would read."""
+    again = source.rows(site).sha256()
+    machine, time, values, log = FleetFolder(folder).readings(site, source.features)
+    written = source.labelled(site, machine, time, values, log).sha256()
+    return gates.reproducible(site, written if written == rows.sha256() else "", again)
+
+
+def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    (folder / SUMMARY).write_text(json.dumps(summary), "utf-8")
+
+
+def _judge(verdicts: Sequence[gates.Gate], options: Sequence[str]) -> None:
+    """Raise for the first gate that failed: the user's mistake if an option can explain it."""
+    for gate in gates.failed(verdicts):
+        mine = any(option.lstrip("+").startswith(gate.settings) for option in options)
+        raise (DataError if mine else FedPdmError)(f"{gate.sentence}; nothing was written")
+
+
+def _train(folder: str, sites: Sequence[str], seed: int, options: Sequence[str]) -> str:
+    """Return the command that trains on the files of a folder."""
+    from fedpdm.config.values import quoted
+
+    words = [
+        "data=fleet",
+        quoted("data.path", folder),
+        f"site={','.join(sites)}",
+        f"seed={seed}",
+    ]
+    return " ".join(["python -m fedpdm.simulate", *map(shlex.quote, [*words, *options])])
+
+
+__all__ = ["HORIZON", "Made", "check", "generate"]

@@ -1,0 +1,245 @@
+"""How one generated machine wears, fails, is repaired and serviced: latent state only.
+
+Every machine has a latent wear per failure mode. Wear grows with load and temperature, at a
+speed drawn anew for every life, and by shocks; the life ends when one mode's wear crosses
+its own random limit. A repair resets all of it. A scenario bends the wear of the life's weak
+part; what sensors show, and what is called a failure, follow from the wear alone.
+
+    progressive   grows steadily
+    sudden        jumps, part of the way through a life, and then needs days, not weeks
+    intermittent  grows in bouts, and hardly shows between them
+    depletion     something is used up in proportion to the work done; shows early and evenly
+
+(The fifth scenario, ``communication``, is one of the data link: ``fedpdm.data.fleet.loss``.)
+
+Shapes: S steps of the plant's calendar, K modes. Time in days.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedpdm.data.fleet.assets import LIFE, MODES
+from fedpdm.data.fleet.site import SCENARIOS, Plant
+from fedpdm.data.rows import Bools, Floats
+from fedpdm.seeding import numpy_generator
+
+LOAD_EXPONENT = np.array(
+    [1.6, 1.4, 1.8, 0.8, 1.2, 0.6]
+)  # how much each mode's wear speeds up with load
+HEAT_RATE = np.array([0.08, 0.05, 0.12, 0.30, 0.22, 0.10])  # … and per 10 °C, as an exponent
+QUALITY = 0.2  # log-normal spread of wear speed between lives
+SOUND = (0.15, 0.65)  # speed of the parts that are not a life's weak one, relative to it
+LIMIT = 0.02  # log-normal spread of the wear at which a part breaks
+SHOCK_EVERY = 40.0  # days between shocks of one mode
+SHOCK = 0.02  # mean wear of a shock
+STEEPNESS = 7.0  # wear w shows as (exp(7 w) - 1) / (exp(7) - 1)
+DOWNTIME = (0.5, 3.0)  # days of repair
+SERVICE_DOWNTIME = (0.1, 0.5)  # … and of a planned service
+
+SUDDEN_AT, SUDDEN_JUMP = (0.15, 0.8), (0.6, 0.9)  # wear before; share of the rest lost at once
+SUDDEN_DAYS = (1.0, 4.0)  # from the jump to the failure
+BOUT_DAYS, REST_DAYS = 1.5, 2.5
+BOUT_SPEED = (BOUT_DAYS + REST_DAYS) / BOUT_DAYS  # nothing in between: the mean is 1
+REST_SHOWS = 0.05  # share of the signature that shows between bouts
+DEPLETES = tuple(MODES.index(mode) for mode in ("cooling", "lubrication", "filter"))
+DEPLETION_STEEPNESS = 3.0
+
+FAILURE, MAINTENANCE, RUNNING = "failure", "maintenance", "running"
+
+
+@dataclass(frozen=True)
+class Life:
+    """One life of a machine: steps ``begin`` … ``begin + steps - 1``.
+
+    Attributes:
+        end: what ended it: a failure, planned maintenance, or nothing (still running).
+        time: when, in days; of the last step where nothing ended it.
+        downtime: days of standing still after it.
+        mode: position in ``MODES`` of what failed, or of the weak part where nothing did.
+        scenario: position in ``SCENARIOS``.
+        onset: wear of the weak part at which a sudden life jumped; NaN for others.
+    """
+
+    begin: int
+    steps: int
+    end: str
+    time: float
+    downtime: float
+    mode: int
+    scenario: int
+    onset: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """What became of one machine.
+
+    Attributes:
+        running: (S,) false during repairs and services.
+        wear: (S, K) as a share of what the part of this life can bear.
+        shown: (S, K) wear as it shows.
+        lives: in order, without gaps but for downtimes.
+    """
+
+    running: Bools
+    wear: Floats
+    shown: Floats
+    lives: list[Life]
+
+
+def pace(plant: Plant, load: Floats, ambient: Floats, planned: Floats) -> Floats:
+    """Return (M, S, K) speed of wear, 1 in the regime that the plant's machines are built for.
+
+    Args:
+        plant: its settings.
+        load: (M, S) share of the rating.
+        ambient: (S,) °C.
+        planned: (S,) load; with shifts or closed days, its mean wear is the normal one.
+    """
+    strain = (load / plant.load)[..., None] ** LOAD_EXPONENT
+    if plant.shifts or plant.holidays:
+        strain = strain / ((planned / plant.load)[:, None] ** LOAD_EXPONENT).mean(axis=0)
+    heat = np.exp((ambient - plant.ambient_c)[:, None] / 10 * HEAT_RATE)
+    return np.asarray(strain * heat)
+
+
+def live(
+    plant: Plant, site: str, seed: int, machine: int, kind: int,
+    speed_of_wear: Floats, load: Floats, time: Floats, step_days: float,
+    generator: np.random.Generator,
+) -> Course:  # fmt: skip
+    """Return the lives of one machine.
+
+    Args:
+        plant: its settings.
+        site: the plant's name, for keys.
+        seed: for keys.
+        machine: its number, for keys.
+        kind: position in ``KINDS``.
+        speed_of_wear: (S, K) from ``pace``, per step.
+        load: (S,) share of the rating.
+        time: (S,) days.
+        step_days: days between steps.
+        generator: the machine's own.
+    """
+    steps, modes = speed_of_wear.shape
+    speed_of_wear = speed_of_wear / LIFE[kind]
+    # Shocks are drawn per step before lives are cut, so that they do not hang on them.
+    count = generator.poisson(step_days / SHOCK_EVERY, size=speed_of_wear.shape)
+    shocks = count * generator.exponential(SHOCK, size=speed_of_wear.shape)
+    # Scenarios and services draw from generators of their own: a fleet without them is the same.
+    script = numpy_generator(seed, "fleet", site, machine, "scenario")
+    service = numpy_generator(seed, "fleet", site, machine, "service")
+    phase = service.uniform(0.0, plant.service_days) if plant.service_days else np.inf
+    story: Floats = np.array(plant.scenarios[:-1]) / sum(plant.scenarios[:-1])
+    running = np.zeros(steps, dtype=bool)
+    wear, shown = np.zeros((steps, modes)), np.zeros((steps, modes))
+    lives: list[Life] = []
+    begin = 0
+    while begin < steps:
+        weak = int(generator.choice(modes, p=plant.shares(float(time[begin]), kind)))
+        speed: Floats = np.asarray(generator.uniform(SOUND[0], SOUND[1], size=modes))
+        scenario = int(script.choice(len(story), p=story)) if story[0] < 1 else 0
+        if SCENARIOS[scenario] == "depletion" and weak not in DEPLETES:
+            weak = int(script.choice(DEPLETES))
+        speed[weak] = 1.0
+        speed *= float(np.exp(generator.normal(0.0, QUALITY)))
+        limit = np.exp(generator.normal(0.0, LIMIT, size=modes))
+        age = generator.uniform(0.0, 0.9)  # the plant is older than its record
+        repair = generator.uniform(*DOWNTIME)
+        growth = speed * speed_of_wear[begin:] + shocks[begin:]
+        bouts = None
+        if SCENARIOS[scenario] == "intermittent":
+            bouts = _bouts(steps - begin, step_days, script)
+            growth[:, weak] *= np.where(bouts, BOUT_SPEED, 0.0)
+        elif SCENARIOS[scenario] == "depletion":
+            used = step_days / plant.life_days / LIFE[kind] * load[begin:] / load.mean()
+            growth[:, weak] = speed[weak] * used
+        grown = np.cumsum(growth, axis=0)
+        grown += (age if not lives else 0.0) * speed / speed[weak]
+        strain = (grown / limit).max(axis=1)  # (S - begin,) rises
+        onset = np.nan
+        if SCENARIOS[scenario] == "sudden":
+            onset = _jump(grown, strain, weak, limit[weak], step_days, script)
+            strain = (grown / limit).max(axis=1)
+        alive = int(np.searchsorted(strain, 1.0))
+        due = _next_service(plant, phase, float(time[begin]))
+        serviced = int(np.ceil(due / step_days)) - begin if due <= time[-1] else steps
+        ended = FAILURE if begin + alive < steps else RUNNING
+        if serviced < min(alive, steps - begin):
+            alive, ended = serviced, MAINTENANCE
+        part = slice(begin, begin + alive)
+        running[part] = True
+        wear[part], shown[part] = grown[:alive] / limit, grown[:alive]
+        if bouts is not None or SCENARIOS[scenario] == "depletion":
+            shown[part, weak] = _appearance(grown[:alive, weak], bouts)
+        first, begin = begin, begin + alive
+        if ended == RUNNING:
+            lives.append(Life(first, alive, ended, float(time[-1]), 0.0, weak, scenario, onset))
+            break
+        if ended == MAINTENANCE:
+            when, mode, down = due, weak, service.uniform(*SERVICE_DOWNTIME)
+        else:
+            before = strain[alive - 1] if alive else 0.0
+            crossing = min(max((1.0 - before) / (strain[alive] - before), 0.0), 1.0)
+            when = time[begin] - step_days * (1 - crossing)
+            if alive:  # rounding must not put a failure before the last row that leads to it
+                when = max(when, time[begin - 1])
+            mode, down = int(np.argmax(grown[alive] / limit)), repair
+        lives.append(Life(first, alive, ended, float(when), down, mode, scenario, onset))
+        # Where a step is longer than a repair, time must still go on.
+        begin = max(begin + 1, int(np.ceil((when + down) / step_days)))
+    return Course(running, wear, shown, lives)
+
+
+def _bouts(steps: int, step_days: float, generator: np.random.Generator) -> Bools:
+    """Return (S,) whether an intermittent fault is in one of its bouts."""
+    bouts, now, on = np.zeros(steps, dtype=bool), 0.0, bool(generator.random() < 0.5)
+    while now < steps:
+        lasts = generator.exponential(BOUT_DAYS if on else REST_DAYS) / step_days
+        bouts[int(now) : int(np.ceil(now + lasts))] |= on
+        now, on = now + lasts, not on
+    return bouts
+
+
+def _jump(
+    grown: Floats, strain: Floats, weak: int, limit: float, step_days: float,
+    generator: np.random.Generator,
+) -> float:  # fmt: skip
+    """Let the weak part break in, in place: a jump, and then days. Return the wear before it."""
+    at, share, days = (generator.uniform(*r) for r in (SUDDEN_AT, SUDDEN_JUMP, SUDDEN_DAYS))
+    step = int(np.searchsorted(strain, at))
+    if step == len(grown):
+        return float("nan")
+    before = min(float(grown[step, weak]), limit)
+    jumped = before + share * (limit - before)
+    rest = (limit - jumped) / max(days / step_days, 1.0)
+    grown[step:, weak] = jumped + rest * np.arange(1, len(grown) - step + 1)
+    return before / limit
+
+
+def _appearance(wear: Floats, bouts: Bools | None) -> Floats:
+    """Return (S,) the steady wear that would show as much as this wear does.
+
+    Args:
+        wear: (S,) of the weak part.
+        bouts: (S,) when an intermittent fault shows; None: something is used up.
+    """
+    if bouts is None:
+        steep = DEPLETION_STEEPNESS
+        visible = np.expm1(steep * wear) / np.expm1(steep) * np.expm1(STEEPNESS)
+    else:
+        visible = np.expm1(STEEPNESS * wear) * np.where(bouts[: len(wear)], 1.0, REST_SHOWS)
+    return np.asarray(np.log1p(visible) / STEEPNESS)
+
+
+def _next_service(plant: Plant, phase: float, now: float) -> float:
+    """Return when the next planned service is due after ``now``; infinity: never."""
+    if not plant.service_days:
+        return np.inf
+    due = max(math.floor((now - phase) / plant.service_days) + 1, 0)
+    return phase + due * plant.service_days

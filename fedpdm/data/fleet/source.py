@@ -1,0 +1,198 @@
+"""Generated machines per plant: the default data set, no download.
+
+Telemetry of rotating machines (pumps, spindles, fans) with latent wear per failure mode,
+failures, repairs, load cycles, weather, drifting instruments and missing readings. Plants
+share the physics of degradation and differ in regime and in which parts are weak, so each
+knows some failures well and others hardly: that is what they can learn from each other.
+What can be set, and what is realistic: docs/fleet.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from fedpdm.data.fleet.adapt import adapt
+from fedpdm.data.fleet.assets import NAMES
+from fedpdm.data.fleet.dials import HETEROGENEITY, dials
+from fedpdm.data.fleet.folder import FleetFolder
+from fedpdm.data.fleet.log import Log, outcomes
+from fedpdm.data.fleet.loss import Loss
+from fedpdm.data.fleet.record import Latent, Record, record
+from fedpdm.data.fleet.site import SCENARIOS, Plant, number, plant_settings, weights
+from fedpdm.data.partition import Natural, Partition
+from fedpdm.data.rows import Floats, Rows, Split, Strings
+from fedpdm.data.sources.base import Source
+from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.splits.cuts import by_time
+from fedpdm.errors import ConfigError
+from fedpdm.seeding import numpy_generator
+
+__all__ = ["FleetSource", "Latent"]
+
+
+class FleetSource(Source):
+    """Plants generated from a seed, each when it is first asked for."""
+
+    name = "fleet"
+    time_unit = "days"
+    features = NAMES
+    generated = True
+
+    def __init__(
+        self,
+        *,
+        sites: Mapping[str, Mapping[str, Any] | None],
+        seed: int = 0,
+        reach: float = 0.0,
+        partition: Partition | None = None,
+        path: str | None = None,
+        days: float = 320,
+        step_hours: float = 6,
+        window: int = 12,
+        stride: int = 28,
+        evaluation_stride: int = 4,
+        missing: float = 0.02,
+        outages: float = 0.01,
+        outage_hours: float = 36,
+        heterogeneity: Mapping[str, Any] | None = None,
+        prevalence: float | None = None,
+        prevalence_horizon: float = 7,
+        scenarios: Mapping[str, Any] | None = None,
+        concept_drift: float = 0,
+        sensor_drift: float = 0,
+        dropout: float = 0,
+    ) -> None:
+        """Check the settings; nothing is generated yet.
+
+        Args:
+            sites: the plants' settings by name (``fedpdm.data.fleet.site.Plant``).
+            seed: of every draw.
+            reach: how far past a row its label looks, in days.
+            partition: only the natural one: every plant has machines of its own.
+            path: folder that ``python -m fedpdm.data generate`` wrote: plants are read from
+                it instead of generated. The other settings must be those it was made with.
+            days: length of every plant's record.
+            step_hours: time between two rows of a machine.
+            window: rows in a model input.
+            stride: rows between the ends of two training windows.
+            evaluation_stride: the same for validation, test and held-out windows.
+            missing: share of readings that are missing, one by one.
+            outages: share of readings that are missing because a sensor is out for a while.
+            outage_hours: mean length of an outage.
+            heterogeneity, prevalence, prevalence_horizon, concept_drift, sensor_drift,
+                dropout: see ``fedpdm.data.fleet.dials.Dials``.
+            scenarios: weights for all plants, instead of each plant's own.
+
+        Raises:
+            ConfigError: a setting that does not exist or is out of range, by its key.
+            DataError: the folder cannot be read.
+        """
+        if partition is not None and not isinstance(partition, Natural):
+            raise ConfigError(
+                "data=fleet generates the machines of each plant, there is nothing to divide: use "
+                "partition=natural, and name plants with site=detroit,houston (replicas=50 makes "
+                "fifty of each)"
+            )
+        if not sites:
+            raise ConfigError("data=fleet needs plants: name them with site=detroit,houston")
+        self.window = require_positive("data.window", window)
+        self.stride = require_positive("data.stride", stride)
+        self.evaluation_stride = require_positive("data.evaluation_stride", evaluation_stride)
+        self.step_days = number("data.step_hours", step_hours, 0.01, 24 * 7) / 24
+        self.steps = int(number("data.days", days, 0) / self.step_days + 1e-9)
+        if self.steps < 1:
+            raise ConfigError(f"data.days={days} is shorter than a step of {step_hours} hours")
+        self.loss = Loss(
+            missing=number("data.missing", missing, 0, 0.9),
+            outages=number("data.outages", outages, 0, 0.9),
+            outage_days=number("data.outage_hours", outage_hours, 0) / 24,
+            dropout=number("data.dropout", dropout, 0, 0.9),
+        )
+        self.dials = dials(
+            heterogeneity, prevalence=prevalence, prevalence_horizon=prevalence_horizon,
+            concept_drift=concept_drift, sensor_drift=sensor_drift, dropout=dropout,
+        )  # fmt: skip
+        self.seed, self.reach, self.days = seed, reach, float(days)
+        self.plants = {name: plant_settings(name, settings) for name, settings in sites.items()}
+        if scenarios is not None:
+            story = weights("data.scenarios", scenarios, SCENARIOS, "scenario")
+            self.plants = {
+                name: replace(plant, scenarios=story) for name, plant in self.plants.items()
+            }
+        self.folder = None if path is None else FleetFolder(path)
+        if self.folder is not None:
+            self.folder.require(self.settings, self.plant_settings)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(self.plants)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that shapes generated data, but for the plants' own settings, by key."""
+        return {
+            "data.days": self.days,
+            "data.step_hours": round(self.step_days * 24, 9),
+            "data.missing": self.loss.missing,
+            "data.outages": self.loss.outages,
+            "data.outage_hours": round(self.loss.outage_days * 24, 9),
+            **{
+                f"data.{'heterogeneity.' if key in HETEROGENEITY else ''}{key}": value
+                for key, value in asdict(self.dials).items()
+            },
+        }
+
+    @property
+    def plant_settings(self) -> dict[str, dict[str, Any]]:
+        """Every plant's settings by name, as its yaml and archetype give them."""
+        return {name: asdict(plant) for name, plant in self.plants.items()}
+
+    def rows(self, site: str) -> Rows:
+        if self.folder is not None:
+            machine, time, values, log = self.folder.readings(site, self.features)
+            return self.labelled(site, machine, time, values, log)
+        made = self.record(site)
+        return self.labelled(site, made.machine, made.time, made.values, made.log)
+
+    def latent(self, site: str) -> Latent:
+        """Return the latent truth behind each row of ``rows(site)``, in the same order."""
+        return self.record(site).latent if self.folder is None else self.folder.latent(site)
+
+    def plant(self, site: str) -> Plant:
+        """Return a plant as it is generated: with its drawn size and the dials' effect."""
+        return adapt(self.plants[site], self.dials, site, self.seed, self.steps, self.step_days)
+
+    def record(self, site: str) -> Record:
+        """Generate all there is to know about a plant.
+
+        Raises:
+            ConfigError: ``data.prevalence`` cannot be reached.
+        """
+        return record(
+            self.plant(site), site, self.seed, self.steps, self.step_days, self.dials, self.loss
+        )
+
+    def labelled(self, site: str, machine: Strings, time: Floats, values: Floats, log: Log) -> Rows:
+        """Return readings and a log as rows with outcomes and splits.
+
+        Raises:
+            DataError: the record is too short to cut.
+        """
+        life, to_failure, observed = outcomes(machine, time, log)
+        rows = Rows(
+            features=self.features,
+            values=values,
+            machine=machine,
+            time=time,
+            life=life,
+            time_to_failure=to_failure,
+            observed=observed,
+            split=np.full(len(time), Split.UNUSED, dtype=np.int8),
+            condition=np.zeros(len(time), dtype=np.int64),
+        )
+        generator = numpy_generator(self.seed, "heldout", site)
+        return by_time(rows, reach=self.reach, generator=generator, site=site)

@@ -1,0 +1,1 @@
+"""What would make a result worthless, looked for before a run trains."""

@@ -1,0 +1,272 @@
+"""Readings that stand under two names: the same machine twice, or windows cut as machines.
+
+Rows are hashed. Of series, runs of five rows are compared. Five consecutive rows of real
+sensors are never equal by chance, so a run that two machines have in common is a copy: a
+machine that two plants hold under different ids, or overlapping windows that were handed over
+as machines of their own and then split. A machine whose rows repeat while it moves (few
+discrete values) proves nothing and is not compared; nor is a run that stands still (an idle
+machine, a gap in the record).
+
+Tables have no runs, and windows of a few rows overlap in less than one. There single rows are
+compared, and how often rows may be equal by chance is read from the rows themselves
+(``beyond_chance``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split, Strings
+from fedpdm.errors import LeakError
+from fedpdm.seeding import numpy_generator
+
+Hashes = NDArray[np.uint64]
+
+RUN = 5
+DISTINCT = 0.9
+ACTIVE = 0.25
+"""Runs of a machine are compared if so many rows are not idle, and so many of those differ."""
+COMES_BACK = 3
+"""So many times a reading begins anew that a machine comes back to: off, in a warm hall."""
+SHORT = 4 * RUN
+"""Where half of the machines have fewer rows, single rows are compared, too."""
+SHARE = 0.02
+"""So many of the rows for validation and test may stand elsewhere, too."""
+REPEATS = 5
+"""A plant whose rows all stand there so often on average has few discrete values."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Hashes of N rows or runs, and where they stand: (N,) each.
+
+    Attributes:
+        hashes: equal for equal readings.
+        machine: position of the machine in its plant.
+        split, time: those of the row; of a run, those of its last row.
+    """
+
+    hashes: Hashes
+    machine: Ints
+    split: NDArray[np.int8]
+    time: Floats
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Hashes of a plant's readings.
+
+    Attributes:
+        site: the plant.
+        ids: (M,) machine ids.
+        runs: runs of ``RUN`` consecutive rows of machines that can be compared.
+        rows: rows that differ from the one before.
+        single: whether single rows have to be compared.
+    """
+
+    site: str
+    ids: Strings
+    runs: Marks
+    rows: Marks
+    single: bool
+
+
+def fingerprints(site: str, rows: Rows, starts: Ints, table: bool = False) -> Fingerprints:
+    """Return the hashes of a plant's readings.
+
+    Args:
+        site: the plant.
+        rows: its rows, sorted by machine and time.
+        starts: (M,) the first row of each machine.
+        table: whether models see single rows, whatever the machines are.
+    """
+    count = np.diff(np.r_[starts, len(rows)])
+    machine = np.repeat(np.arange(len(starts)), count)
+    row = row_hashes(rows.values)
+    still = np.r_[False, row[1:] == row[:-1]]
+    still[starts] = False
+    idle, telling = _tell(row, machine, still, count)
+    common = _common(row, rows.time, machine, count)
+    idle |= common
+    runs, moving = row.copy(), ~idle
+    for back in range(1, RUN):
+        runs[back:] = runs[back:] * np.uint64(0x9E3779B97F4A7C15) + row[:-back]
+        moving[back:] &= ~idle[:-back]
+        moving[back - 1 :] &= ~still[: len(row) - back + 1]
+    position = np.arange(len(rows)) - np.repeat(starts, count)
+    used = rows.split != Split.UNUSED
+    kept = (position >= RUN - 1) & telling[machine] & moving & used
+    # A reading that lasts is one reading, so rows of slow sensors are not taken for copies.
+    if len(starts) == len(rows):  # its neighbours are those in time
+        order = np.argsort(rows.time, kind="stable")
+        before, after = order[:-1], order[1:]
+        lasts = np.zeros(len(row), dtype=bool)
+        lasts[after] = (row[after] == row[before]) & (rows.split[after] == rows.split[before])
+    else:
+        lasts = still & (rows.split == np.r_[rows.split[:1], rows.split[:-1]])
+    fresh = used & ~lasts & ~common
+    return Fingerprints(
+        site,
+        rows.machine[starts],
+        Marks(runs[kept], machine[kept], rows.split[kept], rows.time[kept]),
+        Marks(row[fresh], machine[fresh], rows.split[fresh], rows.time[fresh]),
+        table or bool(np.median(count) < SHORT),
+    )
+
+
+def _common(row: Hashes, time: Floats, machine: Ints, count: Ints) -> Bools:
+    """Return which rows (R,) three machines or more of the plant have at one time.
+
+    Machines that are off together read what is around them: the hall. Of a machine that has
+    little else, none: it was copied.
+    """
+    order = np.lexsort((time, row))
+    new = (row[order][1:] != row[order][:-1]) | (time[order][1:] != time[order][:-1])
+    group = np.cumsum(np.r_[True, new]) - 1
+    common = np.zeros(len(row), dtype=bool)
+    common[order] = (np.bincount(group) >= 3)[group]
+    share = np.bincount(machine[common], minlength=len(count)) / count
+    return np.asarray(common & (share <= 1 - ACTIVE)[machine])
+
+
+def _tell(row: Hashes, machine: Ints, still: Bools, count: Ints) -> tuple[Bools, Bools]:
+    """Return which rows (R,) are idle, and which machines (M,) have rows of their own.
+
+    A reading is idle that a machine often stands still at, or keeps coming back to, and counts
+    wherever it does.
+    """
+    order = np.lexsort((row, machine))
+    again = (row[order][1:] == row[order][:-1]) & (machine[order][1:] == machine[order][:-1])
+    value = np.cumsum(np.r_[True, ~again]) - 1
+    idle = np.zeros(len(row), dtype=bool)
+    often = np.bincount(value, weights=still[order]) >= RUN
+    often |= np.bincount(value, weights=~still[order]) >= COMES_BACK
+    idle[order] = often[value]
+    repeated = np.bincount(machine[order][1:][again & ~idle[order][1:]], minlength=len(count))
+    active = np.bincount(machine[~idle], minlength=len(count))
+    return idle, (repeated <= (1 - DISTINCT) * active) & (active >= ACTIVE * count)
+
+
+def row_hashes(values: Floats) -> Hashes:
+    """Return (R,) one 64-bit hash of each row of ``values`` (R, F); every NaN is alike."""
+    clean = np.where(np.isnan(values), 0.5e300, values + 0.0)  # -0.0 becomes 0.0
+    bits = np.ascontiguousarray(clean).view(np.uint64)
+    bits = bits ^ (bits >> np.uint64(29))  # round numbers have low bits of zero
+    odd = numpy_generator(0, "row hashes").integers(1, 2**63, bits.shape[1], dtype=np.uint64)
+    return np.asarray((bits * (2 * odd + 1)).sum(axis=1, dtype=np.uint64))
+
+
+def require_no_copies(plants: list[Fingerprints], shared: bool) -> None:
+    """Refuse series and rows that are at two plants, or in two splits, under different ids.
+
+    Copies inside the training part of one plant change nothing that is measured. With
+    ``shared`` a machine may be at several plants under its own id.
+
+    Raises:
+        LeakError: names both machines, their plants and a time.
+    """
+    plants = [p for p in plants if len(p.rows.hashes)]
+    if plants:
+        _require_own_runs(plants, shared)
+    if any(p.single for p in plants):
+        _require_own_rows(plants, shared)
+
+
+def _require_own_runs(plants: list[Fingerprints], shared: bool) -> None:
+    runs, plant = _joined([p.runs for p in plants])
+    order = np.argsort(runs.hashes, kind="stable")
+    one, other = order[:-1], order[1:]
+    equal = runs.hashes[one] == runs.hashes[other]
+    one, other = one[equal], other[equal]
+    leaks = (runs.machine[one] != runs.machine[other]) & (runs.split[one] != runs.split[other])
+    leaks |= plant[one] != plant[other]
+    for i, j in zip(one[leaks], other[leaks], strict=True):
+        names = [str(plants[plant[k]].ids[runs.machine[k]]) for k in (i, j)]
+        if shared and names[0] == names[1]:
+            continue
+        raise LeakError(
+            f"{_place(plants, runs, plant, i)} and {_place(plants, runs, plant, j)} have the same "
+            f"{RUN} rows of readings: one machine under two names, or windows that overlap; give "
+            "each machine one id and one plant, split machines or times first, and let fedpdm cut "
+            "the windows"
+        )
+
+
+def _require_own_rows(plants: list[Fingerprints], shared: bool) -> None:
+    """Refuse rows for validation and test of which too many are found in another place.
+
+    Rows of a machine that plants share count once.
+    """
+    rows, plant = _joined([p.rows for p in plants])
+    own = np.bincount(plant, minlength=len(plants))
+    if shared:
+        names = np.concatenate([p.ids[p.rows.machine] for p in plants])
+        _, code = np.unique(names, return_inverse=True)
+        order = np.lexsort((code, rows.hashes))
+    else:
+        order = np.argsort(rows.hashes, kind="stable")
+    fresh = np.r_[True, rows.hashes[order][1:] != rows.hashes[order][:-1]]
+    if shared:
+        once = fresh | np.r_[True, code[order][1:] != code[order][:-1]]
+        order, fresh = order[once], fresh[once]
+    first = np.flatnonzero(fresh)
+    value = np.cumsum(fresh) - 1
+    times = np.diff(np.r_[first, len(order)])
+    sites, splits = plant[order], rows.split[order]
+    spread = np.zeros(len(first), dtype=bool)
+    for column in (sites, splits):
+        spread |= np.minimum.reduceat(column, first) != np.maximum.reduceat(column, first)
+    pairs = np.unique(value * len(plants) + sites)
+    different = np.bincount(pairs % len(plants), minlength=len(plants))
+    discrete = own > REPEATS * np.maximum(different, 1)
+    evaluated = (splits != Split.TRAIN) & ~discrete[sites]
+    copied = evaluated & (spread & beyond_chance(times)[times])[value]
+    if copied.sum() <= max(2, SHARE * evaluated.sum()):
+        return
+    k = int(np.argmax(copied))
+    same = np.flatnonzero(value == value[k])
+    i = order[k]
+    j = order[same[(sites[same] != sites[k]) | (splits[same] != splits[k])][0]]
+    raise LeakError(
+        f"{int(copied.sum())} of {int(evaluated.sum())} rows for validation and test stand in "
+        "another part or at another plant, too, more than chance makes equal: for example "
+        f"{_place(plants, rows, plant, i)} and {_place(plants, rows, plant, j)}; rows were "
+        "copied, or windows overlap: give each row once, to one plant, and let fedpdm cut the "
+        "windows"
+    )
+
+
+def beyond_chance(times: Ints) -> Bools:
+    """Return, for each number k up to the largest, whether too many values stand there k times.
+
+    Of values that are drawn independently, some often and some rarely, f(k) are seen k times,
+    with f(k)^2 <= (k + 1) / k f(k - 1) f(k + 1): k! f(k) are the moments of the rates, damped
+    (Cauchy-Schwarz). So rows that are equal by chance come with others once and three times.
+    Rows that were written twice do not. Four standard deviations are left to luck.
+
+    Args:
+        times: (V,) how often each value was seen.
+    """
+    seen = np.sqrt(np.r_[np.bincount(times), 0].astype(np.float64))
+    least, most = np.maximum(seen - 2, 0) ** 2, (seen + 2) ** 2  # a count's root varies by 1/2
+    k = np.arange(2, len(seen) - 1)
+    beyond = np.zeros(len(seen) - 1, dtype=bool)
+    beyond[2:] = least[k] ** 2 > (k + 1) / k * most[k - 1] * most[k + 1]
+    return beyond
+
+
+def _joined(parts: list[Marks]) -> tuple[Marks, Ints]:
+    """Return the marks of all plants, and which plant each is of."""
+    columns = ("hashes", "machine", "split", "time")
+    together = Marks(*(np.concatenate([getattr(p, name) for p in parts]) for name in columns))
+    return together, np.repeat(np.arange(len(parts)), [len(p.hashes) for p in parts])
+
+
+def _place(plants: list[Fingerprints], marks: Marks, plant: Ints, k: int) -> str:
+    """Return where a mark stands, in words."""
+    at, part = plants[plant[k]], Split(int(marks.split[k])).name.lower()
+    machine = at.ids[marks.machine[k]]
+    return f"machine {machine} at {at.site} ({part}, time {marks.time[k]:g})"

@@ -1,0 +1,1 @@
+"""Data sets: each is one file here."""

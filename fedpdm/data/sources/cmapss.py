@@ -1,0 +1,299 @@
+"""C-MAPSS: simulated turbofan engines that run to failure, in cycles.
+
+Saxena, Goebel, Simon, Eklund, "Damage Propagation Modeling for Aircraft Engine
+Run-to-Failure Simulation", PHM 2008. FD001 and FD003 fly in one operating condition, FD002
+and FD004 in six; FD001 and FD002 fail in one way, FD003 and FD004 in two. Training engines
+are seen until they fail, the official test engines stop some cycles earlier and a third
+file gives what life was left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fedpdm.data.partition import Partition, PartitionedSource
+from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
+from fedpdm.data.sources import checksums as checks
+from fedpdm.data.sources.folder import find
+from fedpdm.errors import ConfigError, DataError
+
+COLUMNS = (
+    "unit", "cycle", "setting_1", "setting_2", "setting_3",
+    *(f"sensor_{number:02d}" for number in range(1, 22)),
+)  # fmt: skip
+# The sensors that move in FD001: T24 T30 T50 P30 Nf Nc Ps30 phi NRf NRc BPR htBleed W31 W32.
+INFORMATIVE = (2, 3, 4, 7, 8, 9, 11, 12, 13, 14, 15, 17, 20, 21)
+FEATURES = {
+    "informative": tuple(f"sensor_{number:02d}" for number in INFORMATIVE),
+    "aged": ("cycle", *(f"sensor_{number:02d}" for number in INFORMATIVE)),
+    "all": COLUMNS[2:],
+}
+CONDITIONS = {"FD001": 1, "FD002": 6, "FD003": 1, "FD004": 6}
+# Altitude in 1,000 ft, Mach number, throttle resolver angle. Altitude tells them apart.
+SET_POINTS = np.array(
+    [(0, 0, 100), (10, 0.25, 100), (20, 0.7, 100), (25, 0.62, 60), (35, 0.84, 100), (42, 0.84, 100)]
+)
+SET_POINT_TOLERANCE = np.array([0.5, 0.05, 0.5])
+
+
+class CmapssSource(PartitionedSource):
+    """Subsets of C-MAPSS: training engines and official test engines, dealt to plants.
+
+    Groups for a partition: ``subset``, and ``number``, which a training and a test engine
+    have in common that stand under one number in their files (they are different engines).
+    """
+
+    name = "cmapss"
+    time_unit = "cycles"
+    test_truncated = True
+
+    def __init__(
+        self,
+        *,
+        sites: Mapping[str, object],
+        partition: Partition,
+        seed: int,
+        reach: float = 0.0,
+        path: str | None = None,
+        subset: str | Sequence[str] = "FD001",
+        features: str = "informative",
+        window: int = 30,
+        stride: int = 1,
+        pad: str = "short",
+        validation_fraction: float = 0.2,
+        verify: bool = True,
+    ) -> None:
+        """Prepare; the files are read when a plant is first asked for.
+
+        Args:
+            sites: plants to name; empty lets the partition name them.
+            partition: which plant owns which engines.
+            seed: of the draws of plants and of validation engines.
+            reach: not needed, as training and validation never share an engine.
+            path: the data folder; None means FEDPDM_DATA or ~/.cache/fedpdm.
+            subset: FD001, FD002, FD003 or FD004, or several of them.
+            features: ``informative`` (14 sensors), ``aged`` (those and the cycle: an engine's age)
+                or ``all`` (3 settings and 21 sensors).
+            window: cycles in a model input.
+            stride: cycles between two training windows.
+            pad: ``short``: an engine shorter than the window gives one window, padded with
+                its first row. ``all``: moreover every early row of a training engine ends a
+                padded window, so that a model has seen what short test engines look like.
+            validation_fraction: share of each plant's training engines to validate on.
+            verify: refuse files that have not the published number of rows.
+
+        Raises:
+            ConfigError: an option out of its range.
+        """
+        self.subsets = subset_names(subset)
+        if features not in FEATURES:
+            raise ConfigError(f"data.features={features} is unknown; choose {', '.join(FEATURES)}")
+        if pad not in ("short", "all"):
+            raise ConfigError(f"data.pad={pad} is unknown; choose short or all")
+        if not 0 <= validation_fraction < 1:
+            raise ConfigError(
+                f"data.validation_fraction={validation_fraction} must be at least 0 and below 1"
+            )
+        self.window = checks.require_positive("data.window", window)
+        self.stride = checks.require_positive("data.stride", stride)
+        self.pad_training = pad == "all"
+        self.features = FEATURES[features]
+        # Six conditions have the same numbers in every subset; FD001 and FD003 fly in the first.
+        self.conditions = max(CONDITIONS[name] for name in self.subsets)
+        super().__init__(sites, partition, seed)
+        self._path, self._verify = path, verify
+        self._validation_fraction = validation_fraction
+
+    def rows(self, site: str) -> Rows:
+        return self.hold_back(super().rows(site), site, self._validation_fraction)
+
+    def read(self) -> Rows:
+        return Rows.concatenate([self._read(subset) for subset in self.subsets])
+
+    def _read(self, subset: str) -> Rows:
+        test, train, life_left = (
+            find(self._path, f"cmapss/{kind}_{subset}.txt", self.name)
+            for kind in ("test", "train", "RUL")
+        )
+        prefix = f"{subset}-" if len(self.subsets) > 1 else ""
+        return read_subset(
+            train, test, life_left, self.features, CONDITIONS[subset], self._verify, prefix
+        )
+
+
+def subset_names(subset: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the subsets that ``data.subset`` names, by name: their order changes nothing.
+
+    Raises:
+        ConfigError: an unknown one, one named twice, or none.
+    """
+    chosen = [subset] if isinstance(subset, str) else [str(name) for name in subset]
+    unknown = [name for name in chosen if name not in CONDITIONS]
+    if unknown or not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigError(
+            f"data.subset={unknown[0] if unknown else subset} "
+            f"{'is unknown' if unknown else 'must name each subset once'}; choose one or several "
+            f"of {', '.join(CONDITIONS)}"
+        )
+    return tuple(sorted(chosen))
+
+
+def read_subset(
+    train: Path,
+    test: Path,
+    life_left: Path,
+    features: tuple[str, ...] = FEATURES["informative"],
+    conditions: int = 1,
+    verify: bool = True,
+    prefix: str = "",
+) -> Rows:
+    """Return all engines of a subset: ``test-001`` … as TEST, ``train-001`` … as TRAIN.
+
+    ``prefix`` goes before the ids, to tell the engines of several subsets apart.
+
+    Every engine's end is known, so ``time_to_failure`` is set on every row: 0 on the last
+    row of a training engine, the given remaining life on the last row of a test engine.
+
+    Raises:
+        DataError: a file is cut off, altered, or not in this format.
+    """
+    tables = [read_table(path, verify) for path in (test, train)]
+    left = read_life_left(life_left, test, int(tables[0][-1, 0]), verify)
+    units = [table[:, 0].astype(np.int64) for table in tables]
+    ends = [last_cycle(unit, table[:, 1]) for unit, table in zip(units, tables, strict=True)]
+    to_failure = np.concatenate(
+        [ends[0] - tables[0][:, 1] + left[units[0] - 1], ends[1] - tables[1][:, 1]]
+    )
+    table, count = np.concatenate(tables), len(tables[0])
+    split = np.full(len(table), Split.TRAIN, dtype=np.int8)
+    split[:count] = Split.TEST
+    number, subset = np.concatenate(units), train.stem.removeprefix("train_")
+    return Rows(
+        features=features,
+        values=table[:, [COLUMNS.index(name) for name in features]],
+        machine=np.concatenate(
+            [names(f"{prefix}test", units[0]), names(f"{prefix}train", units[1])]
+        ),
+        time=table[:, 1],
+        life=np.zeros(len(table), dtype=np.int64),
+        time_to_failure=to_failure,
+        observed=to_failure,
+        split=split,
+        condition=operating_condition(table[:, 2:5], conditions, train.parent),
+        pad=True,
+        test_last_only=True,
+        groups={
+            "subset": np.full(len(table), subset),
+            "number": names(subset, number),
+        },
+    )
+
+
+def names(prefix: str, unit: Ints) -> Strings:
+    """Return (R,) engine ids, for example ``train-001``."""
+    known = np.array([f"{prefix}-{number:03d}" for number in range(unit.max() + 1)])
+    return np.asarray(known[unit])
+
+
+def last_cycle(unit: Ints, cycle: Floats) -> Floats:
+    """Return (R,) the last cycle of each row's engine."""
+    _, index, count = np.unique(unit, return_inverse=True, return_counts=True)
+    return np.asarray(cycle[np.cumsum(count) - 1][index])
+
+
+def operating_condition(settings: Floats, conditions: int, where: Path) -> Ints:
+    """Return (R,) the known set point that each row's (R, 3) settings round to.
+
+    Raises:
+        DataError: a row is near none of the six set points.
+    """
+    if conditions == 1:
+        return np.zeros(len(settings), dtype=np.int64)
+    nearest: Ints = np.abs(settings[:, :1] - SET_POINTS[:, 0]).argmin(axis=1).astype(np.int64)
+    far = (np.abs(settings - SET_POINTS[nearest]) > SET_POINT_TOLERANCE).any(axis=1)
+    if far.any():
+        raise DataError(
+            f"{where}: settings {settings[far][0].tolist()} belong to none of the six operating "
+            "conditions of FD002 and FD004; is data.subset right?"
+        )
+    return nearest
+
+
+def read_table(path: Path, verify: bool = True) -> Floats:
+    """Return (R, 26) float64 of a train or test file, engines and cycles contiguous from 1.
+
+    Raises:
+        DataError: the file is cut off, altered, or not in this format.
+    """
+    known = published(path)
+    text, original = checks.read_known(path, known)
+    lines = text.splitlines()
+    try:
+        table = np.loadtxt(lines, dtype=np.float64, ndmin=2, comments=None)
+        sound = table.shape == (len(lines), len(COLUMNS)) and bool(np.isfinite(table).all())
+    except ValueError:
+        sound = False
+    if not sound:
+        raise faulty_line(path, lines)
+    if verify:
+        checks.require_rows(path, len(table), known)
+        if not original:
+            checks.warn_altered(path)
+    unit, cycle = table[:, 0], table[:, 1]
+    starts = np.r_[True, unit[1:] != unit[:-1]]
+    row = np.arange(len(table))
+    expected = row - np.maximum.accumulate(np.where(starts, row, 0)) + 1
+    wrong = (unit != np.cumsum(starts)) | (cycle != expected)
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise DataError(
+            f"{path}, line {first + 1}: unit {unit[first]:g}, cycle {cycle[first]:g} does not "
+            "continue the lines before (units and cycles count up from 1); fetch the file again "
+            "with python -m fedpdm.data fetch cmapss"
+        )
+    return table
+
+
+def faulty_line(path: Path, lines: list[str]) -> DataError:
+    """Return the error for the first line that is not 26 finite numbers."""
+    for number, line in enumerate(lines, start=1):
+        cells = line.split()
+        if len(cells) != len(COLUMNS):
+            return DataError(
+                f"{path}, line {number}: {len(cells)} columns where there must be "
+                f"{len(COLUMNS)}: the file is cut off or altered; fetch it again with "
+                "python -m fedpdm.data fetch cmapss"
+            )
+        for column, cell in zip(COLUMNS, cells, strict=True):
+            if not checks.is_number(cell):
+                return checks.not_a_number(path, column, number, cell)
+    raise AssertionError("no line is faulty")
+
+
+def read_life_left(path: Path, test: Path, engines: int, verify: bool = True) -> Floats:
+    """Return (E,) cycles left after the last row of each test engine.
+
+    Raises:
+        DataError: not one number >= 0 for each engine of ``test``.
+    """
+    known = published(path)
+    text, original = checks.read_known(path, known)
+    values = np.array(checks.numbers(text.split(), path, "RUL", 1))
+    if verify:
+        checks.require_rows(path, len(values), known)
+        if not original:
+            checks.warn_altered(path)
+    if len(values) != engines or values.min() < 0:
+        raise DataError(
+            f"{path} must give one remaining life of at least 0 for each of the {engines} engines "
+            f"of {test.name}, but holds {len(values)} numbers from {values.min():g}"
+        )
+    return values
+
+
+def published(path: Path) -> checks.KnownFile:
+    """Return what is known of the published file of this name."""
+    return next(known for known in checks.CMAPSS if known.name == path.name)

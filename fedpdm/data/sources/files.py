@@ -1,0 +1,306 @@
+"""A plant's own files: one CSV or Parquet of sensor rows, and a log of failures or a label.
+
+What the columns mean stands in the plant's yaml (``fedpdm.data.sources.mapping``; see
+docs/bring-your-own-data.md). Every file is checked when its plant is first needed, and
+refused with the file, the column, the line and the way out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedpdm.data.life_labels import Events, lives
+from fedpdm.data.partition import Natural, Partition
+from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
+from fedpdm.data.sources.base import Source
+from fedpdm.data.sources.mapping import PlantMapping, agreed_features, closest, plant_mapping
+from fedpdm.data.sources.tables import Table, read_table
+from fedpdm.data.splits import cuts as splits
+from fedpdm.errors import ConfigError, DataError
+from fedpdm.seeding import numpy_generator
+
+LEAST_ROWS = 10  # of a plant: three cuts by time and a purge need some
+
+
+class FilesSource(Source):
+    """Plants that bring their own files.
+
+    Args:
+        sites: the plants' yamls by name: roles of the columns, failure log or label.
+        seed: draws the held-out machines.
+        reach: how far past a row its label looks, in ``time_unit``.
+        path: folder that the plants' relative paths start from; None: the current one.
+        time_unit: unit of times that are numbers, and into which dates are turned.
+        window: rows in a model input; None gives the model single rows.
+        stride: rows between the ends of two training windows.
+        max_missing: share of empty readings above which a feature is refused.
+        heldout_fraction: share of a plant's machines that is only tested on.
+        partition: only the natural one: every plant owns its file.
+
+    Raises:
+        ConfigError: a plant's yaml is incomplete, or plants disagree about features.
+    """
+
+    name = "files"
+    local_machines = True
+
+    def __init__(
+        self,
+        sites: Mapping[str, Mapping[str, Any]],
+        seed: int = 0,
+        reach: float = 0.0,
+        path: str | None = None,
+        time_unit: str = "days",
+        window: int | None = 14,
+        stride: int = 1,
+        max_missing: float = 0.5,
+        heldout_fraction: float = 0.2,
+        partition: Partition | None = None,
+    ) -> None:
+        if partition is not None and not isinstance(partition, Natural):
+            raise ConfigError(
+                "data=files has one file per plant: use partition=natural, and name the plants "
+                "with site=NAME,NAME"
+            )
+        if not sites:
+            raise ConfigError(
+                "data=files needs plants: name them with site=NAME,NAME; each one's yaml must "
+                "begin with the line '# @package sites', else its settings are not found"
+            )
+        for key, value in (("window", window), ("stride", stride)):
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not whole and not (key == "window" and value is None):
+                raise ConfigError(f"data.{key}={value} must be a whole number of at least 1")
+        if not 0 <= max_missing <= 1:
+            raise ConfigError(f"data.max_missing={max_missing} must lie between 0 and 1")
+        if not 0 <= heldout_fraction < 1:
+            raise ConfigError(
+                f"data.heldout_fraction={heldout_fraction} must be at least 0 and less than 1"
+            )
+        self.seed, self.reach = seed, reach
+        self.folder = None if path is None else Path(path).expanduser()
+        self.time_unit, self.window, self.stride = str(time_unit), window, stride
+        self.max_missing, self.heldout_fraction = max_missing, heldout_fraction
+        self.mappings = {
+            name: plant_mapping(name, settings if settings is not None else {})
+            for name, settings in sites.items()
+        }
+        self.features, found = agreed_features(list(self.mappings.values()))
+        self.warnings: list[str] = found
+        self._failed: dict[str, bool] = {}
+        """For each plant read so far: whether it saw a failure."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(self.mappings)
+
+    def rows(self, site: str) -> Rows:
+        mapping = self.mappings[site]
+        table = self._read(mapping)
+        machine = table.names(mapping.machine)
+        time, dates = table.times(mapping.time, self.time_unit)
+        label = None if mapping.label is None else _labels(table, mapping.label)
+        values = np.stack([self._readings(table, mapping, f) for f in self.features], axis=1)
+        if len(table) < LEAST_ROWS:
+            raise DataError(
+                f"{table.where} has {len(table)} rows; a plant needs at least {LEAST_ROWS} to be "
+                "cut into training, validation and test; bring a longer record"
+            )
+        order = self._in_order(table, mapping, machine, time)
+        machine, time, values = machine[order], time[order], values[order]
+        if mapping.failures is None:
+            life = np.zeros(len(time), dtype=np.int64)
+            nothing = Events(np.zeros(0, np.str_), np.zeros(0), np.zeros(0, dtype=bool))
+            _, to_failure, observed = lives(machine, time, nothing)
+        else:
+            events = self._events(mapping, table.where, machine, dates)
+            life, to_failure, observed = lives(machine, time, events)
+        self._require_window(table.where, machine, life)
+        rows = Rows(
+            features=self.features,
+            values=values,
+            machine=machine,
+            time=time,
+            life=life,
+            time_to_failure=to_failure,
+            observed=observed,
+            split=np.full(len(time), Split.TRAIN, dtype=np.int8),
+            condition=np.zeros(len(time), dtype=np.int64),
+            label=None if label is None else label[order],
+        )
+        self._note_failures(mapping, rows)
+        return splits.by_time(
+            rows,
+            reach=self.reach,
+            generator=numpy_generator(self.seed, "heldout machines", site),
+            heldout_fraction=self.heldout_fraction,
+            site=table.where,
+        )
+
+    def digest(self, site: str) -> str:
+        """Return the sha256 of the bytes of a plant's file and failure log."""
+        mapping, digest = self.mappings[site], hashlib.sha256()
+        for path in (mapping.path, mapping.failures.path if mapping.failures else None):
+            if path is not None:
+                try:
+                    digest.update(hashlib.sha256(self._place(path).read_bytes()).digest())
+                except OSError as error:
+                    raise DataError(f"{site}: {path} cannot be read: {error.strerror}") from None
+        return digest.hexdigest()
+
+    def _place(self, path: str) -> Path:
+        place = Path(path).expanduser()
+        return place if self.folder is None else self.folder / place
+
+    def _read(self, mapping: PlantMapping) -> Table:
+        site = mapping.site
+        columns = {mapping.machine: "the machine", mapping.time: "the time"}
+        columns |= {column: f"feature '{name}'" for name, column in mapping.columns.items()}
+        if mapping.label is not None:
+            columns[mapping.label] = "the label"
+        place = self._place(mapping.path)
+        return read_table(
+            place,
+            columns,
+            where=f"{site}: {place}",
+            hint=f"mend the file, or map another column in sites.{site} (site/{site}.yaml)",
+            dialect=mapping.dialect,
+            text=mapping.text,
+        )
+
+    def _readings(self, table: Table, mapping: PlantMapping, feature: str) -> Floats:
+        column = mapping.columns[feature]
+        values = table.numbers(column)
+        share = float(np.isnan(values).mean())
+        if share == 1.0:
+            raise DataError(
+                f"{table.where}: column '{column}' (feature '{feature}') is empty in every row; "
+                "map another column, or take the feature out of every plant's yaml"
+            )
+        if share > self.max_missing:
+            raise DataError(
+                f"{table.where}: column '{column}' (feature '{feature}') is empty in {share:.0%} "
+                f"of the rows, more than data.max_missing={self.max_missing:g}; take the feature "
+                "out of every plant's yaml, or raise data.max_missing"
+            )
+        return values
+
+    def _in_order(
+        self, table: Table, mapping: PlantMapping, machine: Strings, time: Floats
+    ) -> Ints:
+        """Return the order by machine and time; refuse two rows of one machine at one time."""
+        code = np.unique(machine, return_inverse=True)[1]
+        order = np.lexsort((time, code))
+        same = (code[order][1:] == code[order][:-1]) & (time[order][1:] == time[order][:-1])
+        if same.any():
+            first, second = order[int(np.argmax(same)) + np.arange(2)]
+            when = table.frame[mapping.time].iloc[second]
+            raise DataError(
+                f"{table.where}: machine '{machine[second]}' has two rows at {when} "
+                f"({table.place(first)} and {table.place(second)}; {int(same.sum())} such rows in "
+                f"all): column '{mapping.time}' must tell the rows of a machine apart; remove "
+                "the duplicates"
+            )
+        by_machine = np.argsort(code, kind="stable")
+        back = (code[by_machine][1:] == code[by_machine][:-1]) & (np.diff(time[by_machine]) < 0)
+        if back.any():
+            self._warn(
+                f"{table.where}: {int(back.sum())} rows were out of time order and have been sorted"
+            )
+        return np.asarray(order, dtype=np.int64)
+
+    def _events(self, mapping: PlantMapping, data: str, machine: Strings, dates: bool) -> Events:
+        log = mapping.failures
+        assert log is not None
+        place, key = self._place(log.path), f"sites.{mapping.site}.failures"
+        where = f"{mapping.site}: {place}"
+        optional = ("kind",) if log.kind is None else ()
+        columns = {log.machine: "the machine", log.time: "the time"}
+        if log.kind is not None:
+            columns[log.kind] = "the kind of event"
+        table = read_table(
+            place, columns, where=where, hint=f"mend the file, or map the column in {key}",
+            dialect=log.dialect, optional=optional,
+            text=(log.machine, log.kind or "kind", *((log.time,) * log.dialect.times_are_text)),
+        )  # fmt: skip
+        names = table.names(log.machine)
+        time, log_dates = table.times(log.time, self.time_unit)
+        if log_dates != dates:
+            spelled = ("numbers", "dates")
+            raise DataError(
+                f"{where}: column '{log.time}' holds {spelled[log_dates]}, but the times in {data} "
+                f"are {spelled[dates]}; write both in the same way"
+            )
+        counts = np.ones(len(table), dtype=bool)
+        failure = np.ones(len(table), dtype=bool)
+        kind = log.kind or "kind"
+        if kind in table:
+            kinds = np.char.lower(table.names(kind))
+            known = (*log.failure_kinds, *log.repair_kinds, *log.ignored_kinds)
+            table.refuse(
+                kind, ~np.isin(kinds, known), "holds {value}, which is no known kind of event,",
+                f"list it in {key}.failure_kinds, repair_kinds or ignored_kinds "
+                f"(known: {', '.join(known)})",
+            )  # fmt: skip
+            failure = np.isin(kinds, log.failure_kinds)
+            counts = ~np.isin(kinds, log.ignored_kinds)
+        stranger = ~np.isin(names, machine)
+        if stranger.any() and not log.ignore_unknown:
+            there = np.unique(machine)
+            missing = np.unique(names[stranger])
+            raise DataError(
+                f"{where}: the log names {len(missing)} machine(s) that {data} has no rows of: "
+                f"{', '.join(missing[:5])} (first at {table.place(int(np.argmax(stranger)))}); the "
+                f"data has {', '.join(there[:5])}{', …' if len(there) > 5 else ''}."
+                f"{closest(str(missing[0]), there.tolist())} Mend the ids, or set "
+                f"{key}.unknown_machines: ignore"
+            )
+        return Events(names[counts], time[counts], failure[counts])
+
+    def _require_window(self, where: str, machine: Strings, life: Ints) -> None:
+        if self.window is None:
+            return
+        code = np.unique(machine, return_inverse=True)[1]
+        pairs, counts = np.unique(np.stack([code, life]), axis=1, return_counts=True)
+        if counts.max() < self.window:
+            longest = np.unique(machine)[pairs[0, int(np.argmax(counts))]]
+            raise DataError(
+                f"{where}: data.window={self.window} is longer than every machine's life; the "
+                f"longest has {counts.max()} rows (machine '{longest}'); lower data.window or "
+                "bring a longer record"
+            )
+
+    def _note_failures(self, mapping: PlantMapping, rows: Rows) -> None:
+        if rows.label is not None:
+            seen, source = bool(rows.label.any()), f"column '{mapping.label}' holds no 1"
+        else:
+            log = mapping.failures.path if mapping.failures else ""
+            seen = not bool(np.isnan(rows.time_to_failure).all())
+            source = f"no failure in {log} ends a life that {mapping.path} shows"
+        self._failed[mapping.site] = seen
+        if not seen:
+            self._warn(f"{mapping.site}: {source}; this plant has healthy rows only")
+        if len(self._failed) == len(self.mappings) and not any(self._failed.values()):
+            raise DataError(
+                f"no failure at any plant ({', '.join(self.mappings)}): {mapping.site}: {source}; "
+                "nothing can be learned; check the failure logs' machine ids and times, or bring "
+                "a longer record"
+            )
+
+    def _warn(self, message: str) -> None:
+        if message not in self.warnings:  # a plant may be read again
+            self.warnings.append(message)
+
+
+def _labels(table: Table, column: str) -> Ints:
+    values = table.numbers(column)
+    table.refuse(
+        column, ~np.isin(values, (0.0, 1.0)), "holds {value}, which is not 0 or 1,",
+        "a label is 1 where a failure is near or present, else 0",
+    )  # fmt: skip
+    return values.astype(np.int64)

@@ -1,0 +1,341 @@
+"""Reading a plant's CSV or Parquet file, and its columns as numbers, times and names."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import warnings
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedpdm.data.rows import Bools, Floats, Strings
+from fedpdm.data.sources.mapping import UNIX, Dialect, closest
+from fedpdm.errors import ConfigError, DataError
+
+SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400, "weeks": 604_800}
+MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "none", "<NA>", "#N/A"]
+_TEXT_FILES = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
+_PARQUET_FILES = (".parquet", ".pq")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Some columns of one file.
+
+    Attributes:
+        frame: R rows; its index tells where in the file a row was.
+        where: plant and file, for messages.
+        hint: what to do about a column that is not as it should be.
+        lines: whether a row's place is a line of a text file (else a row of Parquet).
+        dialect: how text is written.
+    """
+
+    frame: pd.DataFrame
+    where: str
+    hint: str
+    lines: bool
+    dialect: Dialect
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __contains__(self, column: str) -> bool:
+        return column in self.frame.columns
+
+    def place(self, position: int) -> str:
+        """Return where in the file row ``position`` (from 0) stands."""
+        number = int(self.frame.index[position])
+        return f"line {number + 2}" if self.lines else f"row {number + 1}"
+
+    def refuse(self, column: str, bad: Bools, problem: str, hint: str = "") -> None:
+        """Raise DataError for the first row where ``bad`` (R,) is true."""
+        if bad.any():
+            first = int(np.argmax(bad))
+            others = int(bad.sum()) - 1
+            more = f" (and {others} more)" if others else ""
+            value = self.frame[column].iloc[first]
+            raise DataError(
+                f"{self.where}: column '{column}' {problem.format(value=repr(value))} at "
+                f"{self.place(first)}{more}; {hint or 'mend the file'}"
+            )
+
+    def names(self, column: str) -> Strings:
+        """Return a column as (R,) text: machine ids, kinds of events."""
+        values = self.frame[column]
+        empty = values.isna().to_numpy(dtype=bool)
+        if pd.api.types.is_float_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values):
+            known = values.to_numpy(dtype=np.float64, na_value=np.nan)
+            if np.all(empty | (known == np.floor(known))):  # whole numbers beside empty cells
+                values = values.astype("Int64")
+        text = np.array([str(value).strip() for value in values.tolist()], dtype=np.str_)
+        self.refuse(column, empty | (text == ""), "is empty")
+        return text
+
+    def numbers(self, column: str) -> Floats:
+        """Return a column as (R,) float64, NaN where a cell is empty.
+
+        Raises:
+            DataError: text, a date or an infinite value.
+        """
+        values = self.frame[column]
+        if pd.api.types.is_datetime64_any_dtype(values.dtype):
+            raise DataError(
+                f"{self.where}: column '{column}' holds dates, not numbers; {self.hint}"
+            )
+        if pd.api.types.is_numeric_dtype(values.dtype):  # booleans too
+            result = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        else:
+            parsed = pd.to_numeric(values, errors="coerce")
+            result = parsed.to_numpy(dtype=np.float64, na_value=np.nan)
+            bad = np.isnan(result) & values.notna().to_numpy(dtype=bool)
+            if bad.any():
+                bad &= ~values.map(_spells_nan).to_numpy(dtype=bool)
+                self.refuse(column, bad, "holds text, {value},", self._number_hint(values[bad]))
+        self.refuse(column, np.isinf(result), "holds an infinite value, {value},")
+        return np.asarray(result, dtype=np.float64)
+
+    def times(self, column: str, unit: str) -> tuple[Floats, bool]:
+        """Return a column as (R,) float64 in ``unit``, and whether it holds dates.
+
+        Dates count from 1970 in UTC; numbers are taken to be in ``unit`` already.
+
+        Raises:
+            DataError: an empty cell, or one that is no time.
+            ConfigError: dates cannot be measured in ``unit`` (cycles).
+        """
+        values, written = self.frame[column], self.dialect.time_format
+        self.refuse(column, values.isna().to_numpy(dtype=bool), "has no time")
+        if pd.api.types.is_datetime64_any_dtype(values.dtype):
+            return self._measured(pd.to_datetime(values, utc=True), unit, column), True
+        if written in UNIX:
+            return self.numbers(column) * UNIX[written] / self._seconds(unit, column), True
+        if written is None and pd.api.types.is_numeric_dtype(values.dtype):
+            result = self.numbers(column)
+            if _are_written_dates(result):
+                self.refuse(column, np.ones(len(result), dtype=bool),
+                            "holds dates written as numbers, {value},",
+                            "set time_format: '%Y%m%d' in the site yaml")  # fmt: skip
+            return result, False
+        parsed = pd.to_datetime(
+            values.astype(str), format=written or "ISO8601", utc=True, errors="coerce"
+        )
+        bad = parsed.isna().to_numpy(dtype=bool)
+        if bad.any():
+            number = pd.to_numeric(values, errors="coerce").notna().to_numpy(dtype=bool)
+            if written is None and number.sum() > (~bad).sum():
+                self.refuse(column, ~number, "holds {value} among numbers",
+                            self._number_hint(values[~number]))  # fmt: skip
+            self.refuse(
+                column, bad, "holds {value}, which is not a time,",
+                f"its time_format is '{written}'" if written else
+                "write times as 2024-01-31 13:00 or as numbers, or set time_format "
+                "(for example '%d.%m.%Y %H:%M') in the site yaml",
+            )  # fmt: skip
+        return self._measured(parsed, unit, column), True
+
+    def _measured(self, dates: Any, unit: str, column: str) -> Floats:
+        micro = dates.dt.tz_localize(None).to_numpy(dtype="datetime64[us]").astype(np.int64)
+        return np.asarray(micro / (1e6 * self._seconds(unit, column)), dtype=np.float64)
+
+    def _seconds(self, unit: str, column: str) -> int:
+        if unit not in SECONDS:
+            raise ConfigError(
+                f"{self.where}: column '{column}' holds dates, which data.time_unit={unit} cannot "
+                f"measure; use one of {', '.join(SECONDS)}"
+            )
+        return SECONDS[unit]
+
+    def _number_hint(self, bad: pd.Series[Any]) -> str:
+        text = str(bad.iloc[0]).strip()
+        if re.fullmatch(r"[-+]?[\d.]*,\d+", text) and self.dialect.decimal == ".":
+            sep = "" if self.dialect.sep else f", sep: '{',' if self.lines else ';'}'"
+            return f"this looks like a decimal comma: set decimal: ','{sep} in the site yaml"
+        if re.fullmatch(r"[-+]?\d+\.\d+", text) and self.dialect.decimal == ",":
+            return "this looks like a decimal point: set decimal: '.' in the site yaml"
+        return self.hint
+
+
+def read_table(
+    path: Path,
+    columns: Mapping[str, str],
+    *,
+    where: str,
+    hint: str,
+    dialect: Dialect,
+    text: Iterable[str] = (),
+    optional: Iterable[str] = (),
+) -> Table:
+    """Read ``columns`` of a CSV or Parquet file.
+
+    Args:
+        path: the file; its ending tells the format.
+        columns: column name to what it is for, for messages.
+        where: plant and file, for messages.
+        hint: what to do about a missing column.
+        dialect: how a text file is written.
+        text: columns that stay text even if they look like numbers (machine 007, dates).
+        optional: columns that are read if they are there.
+
+    Raises:
+        DataError: no such file, not readable, empty, or a column is missing.
+    """
+    parquet = path.name.lower().endswith(_PARQUET_FILES)
+    if not parquet and not path.name.lower().endswith(_TEXT_FILES):
+        raise DataError(
+            f"{where} is neither CSV nor Parquet; save it as "
+            f"{', '.join((*_TEXT_FILES[:3], *_PARQUET_FILES))}"
+        )
+    if path.is_dir():
+        raise DataError(f"{where} is a folder; name the file in it")
+    names = list(columns)
+    try:
+        if parquet:
+            frame = _read_parquet(path, names, list(optional), where, columns, hint)
+        else:
+            frame = _read_text(path, names, list(optional), where, columns, hint, dialect, text)
+    except FileNotFoundError:
+        raise DataError(
+            f"{where} does not exist; relative paths start from data.path, or else from the "
+            f"folder you are in ({path.parent.absolute()})"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{where} cannot be read: {reason}; check the file's permissions") from None
+    if len(frame) == 0:
+        raise DataError(f"{where} has a header but no rows; bring a file with data")
+    return Table(frame, where, hint, not parquet, dialect)
+
+
+def _read_parquet(
+    path: Path, names: list[str], optional: list[str], where: str, columns: Mapping[str, str],
+    hint: str,
+) -> pd.DataFrame:  # fmt: skip
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.stat().st_size == 0:
+        raise DataError(f"{where} is empty (0 bytes); export it again")
+    try:
+        found = list(pq.read_schema(path).names)
+        require_columns(names, found, where, columns, hint)
+        wanted = names + [name for name in optional if name in found]
+        # Metadata would turn columns that once were an index back into one.
+        table = pq.read_table(path, columns=list(dict.fromkeys(wanted)))
+        frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{where} is not a readable Parquet file: {_one_line(error)}; export it again"
+        ) from None
+    for name in frame.columns:
+        if isinstance(frame[name].dtype, pd.CategoricalDtype):
+            frame[name] = frame[name].astype(object)
+        elif any(isinstance(value, datetime.date) for value in frame[name].dropna().head(1)):
+            frame[name] = pd.to_datetime(frame[name])
+    return frame
+
+
+def _read_text(
+    path: Path, names: list[str], optional: list[str], where: str, columns: Mapping[str, str],
+    hint: str, dialect: Dialect, text: Iterable[str],
+) -> pd.DataFrame:  # fmt: skip
+    sep = dialect.sep or ("\t" if ".tsv" in path.name.lower() else ",")
+    form: dict[str, Any] = {"sep": sep, "encoding": dialect.encoding, "skipinitialspace": True}
+    try:
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str, index_col=False, **form)
+        found = [str(name) for name in header.iloc[0].tolist()]
+        _require_separator(names, found, where, sep)
+        require_columns(names, found, where, columns, hint)
+        wanted = list(dict.fromkeys(names + [name for name in optional if name in found]))
+        as_text = set(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                path,
+                decimal=dialect.decimal,
+                dtype={name: str for name in as_text},
+                keep_default_na=False,
+                na_values={name: [""] if name in as_text else MISSING for name in wanted},
+                index_col=False,  # a surplus field is an error, not an index
+                low_memory=False,
+                skip_blank_lines=False,  # so that the index tells the line
+                **form,
+            )[wanted]
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{where} is empty; bring a file with a header and data") from None
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        detail = _one_line(error)
+        if "Length of header" in detail:
+            detail = "rows have more fields than the header"
+        raise DataError(
+            f"{where} is not a proper table: {detail}; if its numbers have decimal commas, or "
+            "another separator than a comma, set sep: ';' and decimal: ',' in the site yaml"
+        ) from None
+    except UnicodeError:
+        raise DataError(
+            f"{where} is not text in {dialect.encoding.removesuffix('-sig')}; set encoding "
+            "(for example cp1252 or utf-16) in the site yaml"
+        ) from None
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{where} is damaged: {_one_line(error)}; export it again") from None
+    kept: pd.DataFrame = frame.dropna(how="all")
+    return kept
+
+
+def _require_separator(names: list[str], found: list[str], where: str, sep: str) -> None:
+    if len(found) > 1 or set(names) & set(found):
+        return
+    for other, spelled in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
+        if other != sep and other in found[0]:
+            decimal = " (and decimal: ',' if its numbers have decimal commas)"
+            raise DataError(
+                f"{where} is not separated by '{sep}': its header is {found[0]!r}; set "
+                f'sep: "{spelled}"{decimal if other == ";" else ""} in the site yaml'
+            )
+
+
+def require_columns(
+    names: Iterable[str], found: Sequence[str], where: str, columns: Mapping[str, str], hint: str
+) -> None:
+    """Refuse a table whose header (``found``) lacks a column, or has it twice.
+
+    Args:
+        names: the columns that must be there.
+        found: the columns that are.
+        where: plant and file, for the message.
+        columns: column name to what it is for, for the message.
+        hint: what to do about a missing column.
+
+    Raises:
+        DataError: the first column that is missing or there twice.
+    """
+    for name in names:
+        if name not in found:
+            raise DataError(
+                f"{where}: column '{name}' ({columns[name]}) is missing; found: "
+                f"{', '.join(found)}.{closest(name, found)} {hint[:1].upper()}{hint[1:]}"
+            )
+        if found.count(name) > 1:
+            raise DataError(f"{where}: column '{name}' is there twice; rename or remove one")
+
+
+def _are_written_dates(values: Floats) -> bool:
+    """Return whether every number reads as a date, 20240131."""
+    if not np.all((values >= 19_000_101) & (values <= 21_001_231) & (values == np.floor(values))):
+        return False
+    month, day = values // 100 % 100, values % 100
+    return bool(np.all((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)))
+
+
+def _spells_nan(value: object) -> bool:
+    return isinstance(value, str) and value.strip() in MISSING
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text.removeprefix("Error tokenizing data. C error: ")

@@ -1,0 +1,247 @@
+"""What a plant does under ``flower-supernode``: its own file, from its own folder.
+
+Which plant it is and where its data lies it reads from the supernode's ``--node-config``:
+
+    site="gdansk"                 its name in the run; the simulation runtime numbers plants instead
+    data="/srv/plant"             its folder: data.path of the config, on this machine
+    config="/srv/plant/me.yaml"   what its columns mean; data/site/SITE.yaml if not given
+    device="cuda"                 where it trains, if not as headquarters says
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Error, Message, MessageType
+from flwr.clientapp import ClientApp
+from omegaconf import DictConfig, OmegaConf
+
+from fedpdm import __version__
+from fedpdm.client.state import mark, rewind
+from fedpdm.data.leakage import checks as guards
+from fedpdm.deployment.envelope import (
+    ANOTHER_PLANT,
+    DESCRIBE_QUERY,
+    TEST_QUERY,
+    Description,
+    Letter,
+    result_content,
+)
+from fedpdm.deployment.test_details import of_plant
+from fedpdm.engines.local_grid import CLIENT_APP_RAISED
+from fedpdm.errors import ConfigError, DataError, FedPdmError
+from fedpdm.evaluation.final_test import try_model
+from fedpdm.federation import expand_replicas
+from fedpdm.runs.assembly import client_app, one_thread
+from fedpdm.runs.experiment import Experiment, build
+from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in, to_tensors
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """What a plant knows of itself: the supernode's ``--node-config``."""
+
+    site: str | None
+    data: str | None
+    config: str | None
+    device: str | None
+    partition: int | None
+
+    @classmethod
+    def of(cls, node_config: Mapping[str, Any]) -> Whereabouts:
+        """Read it.
+
+        Raises:
+            ConfigError: neither a name nor a number, or a key that means nothing here.
+        """
+        known = {"site", "data", "config", "device", "partition-id", "num-partitions"}
+        if unknown := sorted(set(node_config) - known):
+            raise ConfigError(
+                f"--node-config {unknown[0]}=… means nothing; there are site, data, config, device"
+            )
+        text = {k: str(node_config[k]) for k in ("site", "data", "config", "device")
+                if node_config.get(k) not in (None, "")}  # fmt: skip
+        partition = node_config.get("partition-id")
+        if "site" not in text and partition is None:
+            raise ConfigError(
+                "this supernode does not say which plant it is: start it with "
+                '--node-config \'site="NAME" data="/its/folder"\''
+            )
+        return cls(text.get("site"), text.get("data"), text.get("config"), text.get("device"),
+                   None if partition is None else int(partition))  # fmt: skip
+
+    def own_yaml(self) -> Path | None:
+        """Return the plant's own yaml, if it has one.
+
+        Raises:
+            ConfigError: ``config=`` names a file that is not there.
+        """
+        if self.config is not None:
+            path = Path(self.config).expanduser()
+            if not path.is_file():
+                raise ConfigError(f"{self.site}: --node-config config={path} is not a file")
+            return path
+        if self.data is None or self.site is None:
+            return None
+        path = Path(self.data).expanduser() / "site" / f"{self.site}.yaml"
+        return path if path.is_file() else None
+
+
+@lru_cache(maxsize=2)
+def plant_experiment(text: str, where: Whereabouts) -> tuple[Experiment, ClientApp]:
+    """Return a run as this plant sees it. Kept, because simulated plants share a process."""
+    one_thread()
+    experiment = build(plant_config(text, where))
+    return experiment, client_app(experiment)
+
+
+def plant_config(text: str, where: Whereabouts) -> DictConfig:
+    """Return the run's config with what is this plant's own: folder, columns, device.
+
+    Raises:
+        ConfigError: the run has no such plant, or its own yaml cannot be read.
+    """
+    cfg = OmegaConf.create(text)
+    assert isinstance(cfg, DictConfig)
+    if where.device is not None:
+        cfg.device = where.device
+    if where.data is not None and "path" in cfg.data:
+        cfg.data.path = where.data
+    names = list(expand_replicas(dict(cfg.sites or {}), int(cfg.replicas)))
+    if where.site is not None and names and where.site not in names:
+        raise ConfigError(
+            f"site={where.site!r} is none of this run's plants: it has {', '.join(names[:20])}"
+        )
+    path = where.own_yaml()
+    if path is not None and where.site is not None:
+        # Rows of other plants are never read here, so their columns need not be known: they
+        # stand in the list with this plant's, so that all plants count the same federation.
+        own = own_settings(path, where.site)
+        cfg.sites = {name: OmegaConf.merge(cfg.sites.get(name) or {}, own) for name in names}
+    return cfg
+
+
+def own_settings(path: Path, site: str) -> DictConfig:
+    """Return what a plant's own yaml says.
+
+    Raises:
+        ConfigError: it is no yaml, or has no block of the plant's name.
+    """
+    import yaml
+
+    try:
+        content = OmegaConf.load(path)
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{site}: {path} cannot be read: {' '.join(str(error).split())}"
+        ) from None
+    block = content.get(site) if isinstance(content, DictConfig) else None
+    if not isinstance(block, DictConfig):
+        raise ConfigError(f"{site}: {path} needs a block '{site}:' with what the columns mean")
+    return block
+
+
+class DeployedPlant(ClientApp):
+    """The Flower app of a plant that learns from each message what run it is in."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        try:
+            return self._answer(message, context)
+        except FedPdmError as error:
+            return Message(Error(CLIENT_APP_RAISED, str(error)), reply_to=message)
+
+    def _answer(self, message: Message, context: Context) -> Message:
+        where = Whereabouts.of(context.node_config)
+        letter = Letter.of(message.content)
+        if where.own_yaml() is None:  # then nothing depends on the name, and plants can share
+            key = Whereabouts(None, where.data, None, where.device, None)
+        else:
+            key = where
+        experiment, app = plant_experiment(letter.config, key)
+        site = self._name(where, experiment)
+        if letter.site and letter.site != site:
+            reason = f"this supernode is {site}, not {letter.site}"
+            return Message(Error(ANOTHER_PLANT, reason), reply_to=message)
+        kind = message.metadata.message_type
+        if kind == DESCRIBE_QUERY:
+            return Message(describe(experiment, site).content(), reply_to=message)
+        if kind == TEST_QUERY:
+            return Message(result_content(try_out(experiment, site, message)), reply_to=message)
+        inner = Context(context.run_id, context.node_id, {**context.node_config, "site": site},
+                        context.state, context.run_config)  # fmt: skip
+        if kind == MessageType.TRAIN:
+            number = int(config_in(message.content)["server-round"])
+            before = rewind(inner.state, number)
+            reply = app(message, inner)
+            if not reply.has_error():
+                mark(inner.state, number, before)
+        else:
+            reply = app(message, inner)
+        context.state = inner.state
+        return reply
+
+    def _name(self, where: Whereabouts, experiment: Experiment) -> str:
+        sites = experiment.federation.sites
+        if where.site is not None:
+            if where.site not in sites:
+                raise ConfigError(
+                    f"site={where.site!r} is none of this run's plants: it has "
+                    f"{', '.join(sites[:20])}"
+                )
+            return where.site
+        assert where.partition is not None
+        if where.partition >= len(sites):
+            raise ConfigError(
+                f"the simulation has a supernode number {where.partition}, the run only "
+                f"{len(sites)} plants ({', '.join(sites[:20])}); set num-supernodes to {len(sites)}"
+            )
+        return sites[where.partition]
+
+
+def describe(experiment: Experiment, name: str) -> Description:
+    """Read a plant's data and say what it is like: names and counts, never rows.
+
+    Raises:
+        DataError: it cannot be used; the sentence names the file.
+    """
+    federation = experiment.federation
+    source = federation.source
+    suspicions = guards.check(source, [name], federation.rows, federation.task.reach)
+    site = federation.site(name, federation.moments(name).scaler())
+    if len(site.train) < 2:
+        federation.check([site])  # says why
+        raise DataError(f"{name}: too few training windows")
+    return Description(
+        site=name,
+        data=source.name,
+        features=tuple(source.features),
+        window=source.window,
+        conditions=source.conditions,
+        time_unit=source.time_unit,
+        version=__version__,
+        shape=federation.shape(site),
+        warnings=(*suspicions, *source.warnings),
+    )
+
+
+def try_out(experiment: Experiment, name: str, message: Message) -> dict[str, Any]:
+    """Return the metrics of the received weights on the plant's own windows.
+
+    The alarm threshold is the plant's own, chosen on its validation windows.
+    """
+    federation, content = experiment.federation, message.content
+    model = experiment.build_model()
+    model.set_parameters(to_tensors({**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)}))
+    model.module.to(experiment.device)
+    scaler = scaler_in(content) or federation.moments(name).scaler()
+    sites = [federation.site(name, scaler)]
+    tried = try_model(model.module, sites, federation, experiment.device, experiment.protocol)
+    result: dict[str, Any] = {"threshold": tried.threshold}
+    for split in ("validation", "test", "heldout"):
+        part = tried.parts[split]
+        result[split] = None if part is None else part["per_site"][name]
+    return result | {"details": of_plant(tried, name)}

@@ -1,0 +1,287 @@
+"""What headquarters does under ``flower-superlink``: the run, without a plant's data.
+
+Run config (``flwr run . --run-config '…'``):
+
+    overrides="data=files site=[gdansk,lyon] rounds=20"    as after python -m fedpdm.simulate
+    run-folder="/srv/fedpdm/runs/autumn"                   default: runs/<time>-<random>
+    resume="/srv/fedpdm/runs/autumn"                       continue this run; nothing else is needed
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fedpdm import __version__
+from fedpdm.config.compose import chosen_sites, compose, options, rewrite, run_name
+from fedpdm.config.values import make, positive, whole
+from fedpdm.data.normalise import Scaler
+from fedpdm.data.rows import Rows
+from fedpdm.data.sources.base import Source
+from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in
+from fedpdm.deployment.grid import DeployedGrid
+from fedpdm.deployment.node_registry import Reception
+from fedpdm.deployment.test_details import cards, gathered
+from fedpdm.engines.select import Engine
+from fedpdm.errors import ConfigError, DataError
+from fedpdm.evaluation.scoring import mean_metrics
+from fedpdm.federation import expand_replicas
+from fedpdm.history import History
+from fedpdm.report.table import print_summary
+from fedpdm.runs.assembly import one_thread
+from fedpdm.runs.experiment import Experiment, build, build_source
+from fedpdm.runs.progress import Progress
+from fedpdm.runs.run import Run
+from fedpdm.server.loop import RoundLoop, make_server_app
+from fedpdm.simulate import stored_run
+from fedpdm.storage import read_tensors
+from fedpdm.tasks import Task
+from fedpdm.wire.records import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, to_record
+
+FILES = "fedpdm.data.sources.files.FilesSource"
+BASELINES = ("trivial", "alone", "pooled", "hgb", "minirocket")
+"""What a simulation compares with. Headquarters may pool nothing, so here they are null."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What ``flwr run`` asked for: the composed config, and where the run goes."""
+
+    cfg: DictConfig
+    folder: Path
+    resumed: bool
+
+    @classmethod
+    def of(cls, run_config: Mapping[str, Any]) -> Order:
+        """Read the run config.
+
+        Raises:
+            ConfigError: an option is unknown, or two exclude each other.
+            HistoryError: there is no run to resume.
+        """
+        overrides = shlex.split(str(run_config.get("overrides", "")))
+        folder, resume = (str(run_config.get(key, "")) for key in ("run-folder", "resume"))
+        if not resume:
+            return cls(composed(overrides), Path(folder or f"runs/{run_name()}"), False)
+        if folder and Path(folder) != Path(resume):
+            raise ConfigError(
+                f"resume={resume} continues in its own folder; leave run-folder={folder} out"
+            )
+        cfg, place = stored_run([f"resume={resume}", *overrides])
+        return cls(cfg, place, True)
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """Return the config for overrides; plants with files may have their yaml at home.
+
+    Raises:
+        ConfigError: an override is unknown or cannot be read.
+    """
+    rewritten = rewrite(overrides)
+    names, known = chosen_sites(rewritten), options("site")
+    absent = [name for name in names if name not in known]
+    if absent:
+        here = ",".join(name for name in names if name in known)
+        others = [o for o in rewritten if not o.startswith("site=")]
+        cfg = compose([*others, f"site=[{here}]"])
+        if cfg.data._target_ != FILES:
+            cfg = compose(overrides)  # says which plant does not exist
+        with open_dict(cfg):
+            cfg.sites = {name: cfg.sites.get(name) or {} for name in names}
+    else:
+        cfg = compose(overrides)
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+    OmegaConf.resolve(cfg)
+    return cfg
+
+
+def plants_of(cfg: DictConfig) -> tuple[str, ...]:
+    """Return the names of a run's plants, in the order of the config."""
+    named = expand_replicas(dict(cfg.sites or {}), whole(cfg, "replicas", 1))
+    if named:
+        return tuple(named)
+    task: Task = make(cfg.task, "task")
+    return build_source(cfg, task, whole(cfg, "seed", 0)).sites
+
+
+class RemoteSource(Source):
+    """A data set that lies at the plants: what they said of it, and no rows."""
+
+    def __init__(self, sites: tuple[str, ...], said: Description, stride: int = 1) -> None:
+        self._sites = sites
+        self.name, self.time_unit = said.data, said.time_unit
+        self.features, self.window = said.features, said.window
+        self.conditions, self.stride = said.conditions, stride
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return self._sites
+
+    def rows(self, site: str) -> Rows:
+        raise DataError(f"the rows of {site} stay at the plant; headquarters has none")
+
+
+def headquarters(grid: Grid, context: Context) -> dict[str, Any]:
+    """Run what ``context.run_config`` asks for, with the plants behind ``grid``.
+
+    Raises:
+        UserError: an option, the folder or the plants' data cannot work.
+        SiteError: plants are missing or failed, or the run gave up.
+    """
+    one_thread()
+    order = Order.of(context.run_config)
+    cfg = order.cfg
+    carrier = DeployedGrid(grid, OmegaConf.to_yaml(cfg, resolve=True))
+    start_timeout = positive(cfg, "deployment.start_timeout")
+    sites = plants_of(cfg)
+    least = len(sites)
+    if OmegaConf.select(cfg, "deployment.min_plants", default=None) is not None:
+        least = whole(cfg, "deployment.min_plants", 1)
+    reception = Reception(carrier, sites, empty_patience=start_timeout)
+    print(f"waiting for {', '.join(sites)} (at most {start_timeout:g} s)", flush=True)
+    reception.wait(min(int(least), len(sites)), start_timeout)
+    agreed = reception.agreed()
+    if agreed.version != __version__:
+        raise ConfigError(
+            f"the plants have fedpdm {agreed.version}, headquarters has {__version__}; install "
+            "the same version everywhere"
+        )
+    experiment = replace(build(cfg, RemoteSource(sites, agreed)), baseline_plants=0)
+    run = DeployedRun(experiment, cfg, order.folder, carrier, reception)
+    summary = run.execute(resume=order.resumed)
+    print_summary(summary, order.folder)
+    return summary
+
+
+class DeployedRun(Run):
+    """A run whose plants are elsewhere: they describe, train, evaluate and test themselves."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        cfg: DictConfig,
+        folder: Path,
+        grid: DeployedGrid,
+        reception: Reception,
+    ) -> None:
+        super().__init__(experiment, cfg, folder)
+        self.grid = grid
+        self.reception = reception
+
+    def _look(self) -> tuple[list[str], list[dict[str, Any]]]:
+        described = self.reception.described
+        shapes = [described[site].shape for site in self.reception.sites if site in described]
+        positives = [(shape.get("prevalence") or {}).get("train") for shape in shapes]
+        if positives and all(share == 0 for share in positives):
+            raise DataError(
+                f"no failure in the training data of any plant ({', '.join(described)}): nothing "
+                "can be learned; bring a longer record, raise task.horizon, or check the logs"
+            )
+        return [w for said in described.values() for w in said.warnings], shapes
+
+    def _data_changed(self, before: dict[str, Any], now: dict[str, Any]) -> bool:
+        """Compare the plants that are here; who is not may come later."""
+        stored: dict[str, str] = before["sites"]
+        return any(stored.get(site, sha256) != sha256 for site, sha256 in now["sites"].items())
+
+    def _train(self, history: History, display: Progress) -> Scaler | None:
+        def tell(event: dict[str, Any]) -> None:
+            head = history.head()
+            number = 0 if head is None else head.round + 1
+            history.note({"round": number, "attempt": history.attempt, **event})
+            display.say(f"note: {event['message']}")
+
+        self.reception.listen(tell)
+        return super()._train(history, display)
+
+    def _rounds(self, loop: RoundLoop) -> None:
+        loop.scaler = self._stored_scaler()
+        loop.make_roster = lambda grid: self.reception
+        if loop.federated_scaling:
+            loop.on_scaler = self._keep_first(loop.on_scaler)
+        # ServerApps take any Context; this one's state is not kept by Flower.
+        make_server_app(loop)(self.grid, Context(0, 0, {}, RecordDict(), {}))
+
+    def _stored_scaler(self) -> Scaler | None:
+        """Return the scaler of a run that is continued: a plant may be missing today."""
+        path = self.folder / "scaler.safetensors"
+        if not self.experiment.federated_scaling or not path.exists():
+            return None
+        arrays = read_tensors(path)
+        return Scaler(arrays["federated/mean"], arrays["federated/scale"])
+
+    def _keep_first(self, then: Any) -> Any:
+        def keep(scaler: Scaler) -> None:
+            self._write_scalers(scaler)  # now, so that a resumed run scales alike
+            then(scaler)
+
+        return keep
+
+    def _write_scalers(self, scaler: Scaler | None) -> None:
+        if scaler is not None:  # with scaling=plant each plant keeps its own
+            super()._write_scalers(scaler)
+
+    def _settle_engine(self, shapes: list[dict[str, Any]]) -> Engine:
+        return {"name": "flower", "settings": {}, "reason": None}
+
+    def _test(self, weights: Arrays, scaler: Scaler | None) -> dict[str, Any]:
+        """Let the plants test a round's weights on their own windows; metrics come back.
+
+        ``global``, over pooled windows, is null: nobody may pool. The threshold is each
+        plant's own.
+        """
+        names = set(self.experiment.build_model().parameter_names)
+        content = RecordDict({ARRAYS: to_record({n: a for n, a in weights.items() if n in names})})
+        if buffers := {n: a for n, a in weights.items() if n not in names}:
+            content[BUFFERS] = to_record(buffers)
+        if scaler is not None:
+            content[SCALER] = scaler_record(scaler)
+        connected = self.reception.connected()
+        asked = {connected[site]: site for site in self.experiment.evaluated if site in connected}
+        replies = self.grid.send_and_receive(
+            [Message(content, node, TEST_QUERY) for node in asked],
+            timeout=self.experiment.round_timeout,
+        )
+        answers: dict[str, dict[str, Any]] = {}
+        details: dict[str, dict[str, Any]] = {}
+        assert self.reception.tell is not None
+        for reply in replies:
+            site = asked[reply.metadata.src_node_id]
+            if reply.has_error():
+                message = f"{site} could not test: {reply.error.reason}"
+                self.reception.tell({"kind": "site-failed", "site": site, "message": message})
+            else:
+                try:
+                    found = result_in(reply.content)
+                    answers[site] = {split: found[split] for split in ("test", "heldout")}
+                    details[site] = dict(found.get("details") or {})
+                except Exception as error:  # one plant's odd answer must not lose the run
+                    message = f"{site}: its test results cannot be read ({error!r})"
+                    self.reception.tell({"kind": "refused", "site": site, "message": message})
+        for site in self.experiment.evaluated:
+            if site not in answers and site not in asked.values():
+                message = f"{site} is not connected and was not tested"
+                self.reception.tell({"kind": "timeout", "site": site, "message": message})
+        ordered = [site for site in self.experiment.evaluated if site in answers]
+        result: dict[str, Any] = {"threshold": None, "heldout": None}
+        for split in ("test", "heldout"):
+            per_site = {s: answers[s][split] for s in ordered if answers[s][split] is not None}
+            if split == "test" or per_site:
+                mean = mean_metrics(list(per_site.values()))
+                result[split] = {"global": None, "mean_site": mean, "per_site": per_site}
+        told = {site: details[site] for site in ordered}
+        result["test"] |= gathered(told, result["test"]["per_site"], self.experiment.task)
+        return result | {"card": cards(told)}
+
+    def _summary(self, history: History, scaler: Scaler | None) -> dict[str, Any]:
+        summary = super()._summary(history, scaler)
+        summary["test"]["baselines"] = dict.fromkeys(BASELINES)
+        return summary

@@ -1,0 +1,1 @@
+"""Sites in worker processes of Ray."""

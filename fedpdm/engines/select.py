@@ -1,0 +1,72 @@
+"""Which engine a run gets: the one that was asked for, or the one that a chooser names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypedDict, runtime_checkable
+
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from fedpdm.config.folder import conf_dir
+from fedpdm.engines.auto import Choice, Workload
+
+
+class Engine(TypedDict):
+    """A run's engine as the manifest keeps it.
+
+    ``settings`` is its yaml, ``name`` that of its class, ``reason`` why it was chosen
+    (None if a person chose it).
+    """
+
+    name: str
+    settings: dict[str, Any]
+    reason: str | None
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """What an engine yaml may name in place of a Grid."""
+
+    def choose(self, work: Workload) -> Choice:
+        """Return the engine for a workload."""
+
+
+def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
+    """Return the engine of a run.
+
+    Args:
+        settings: the chosen yaml of ``conf/engine``.
+        work: what the run asks of it.
+    """
+    if not issubclass(get_class(settings["_target_"]), Chooser):
+        return engine_of(settings)
+    choice = instantiate(settings).choose(work)
+    return engine_of(read(choice.name) | dict(choice.settings), choice.reason)
+
+
+def engine_of(settings: Mapping[str, Any], reason: str | None = None) -> Engine:
+    """Return an engine's yaml as the manifest keeps it."""
+    cls = get_class(settings["_target_"])
+    name = getattr(cls, "name", cls.__name__)
+    return Engine(name=name, settings=dict(settings), reason=reason)
+
+
+def check_engine(settings: Mapping[str, Any], device: torch.device) -> None:
+    """Refuse an engine that cannot work, before anything is read or written.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    given = {key: value for key, value in settings.items() if key != "_target_"}
+    check = getattr(get_class(settings["_target_"]), "check", None)
+    if check is not None:  # an engine of somebody's own need not have it
+        check(device, **given)
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return an engine's yaml."""
+    content = OmegaConf.to_container(OmegaConf.load(conf_dir() / "engine" / f"{name}.yaml"))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}

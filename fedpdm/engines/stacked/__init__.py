@@ -1,0 +1,1 @@
+"""Sites trained together as one stacked model."""

@@ -1,0 +1,115 @@
+"""Which rows every plant of a stack sees in which step: the shuffles of ``training.fit``.
+
+Shapes: K plants, S steps (the most that one makes), W rows (the widest batch).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedpdm.seeding import key_seed
+from fedpdm.training.loop import Memory, TrainingSettings, batch_sizes
+
+
+@dataclass(frozen=True)
+class PlantData:
+    """A plant's training data.
+
+    Attributes:
+        name: the plant.
+        key: what its shuffles and dropout are drawn for, as given to ``training.fit``.
+        x: (N, T, F) or (N, F) inputs.
+        y: (N, …) targets.
+        memory: what it remembers, by the key of the strategy's term.
+    """
+
+    name: str
+    key: tuple[str | int, ...]
+    x: Tensor
+    y: Tensor
+    memory: Mapping[str, Memory] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The steps of a stack. Plants with more steps come first, so who is active is a prefix.
+
+    Attributes:
+        order: (K,) place among the given plants, by place in the stack.
+        per_epoch: (K,) steps of an epoch.
+        rows: (S, K, W) where a batch's rows are in all plants' joined data; padding repeats
+            a plant's first row.
+        sizes: (S, K) how many of them are not padding; 0 once a plant has finished.
+        keys: (K,) int64, one hash of seed and key for each plant, as its shuffles start from.
+        runs: [begin, end) of plants in the stack that make equally many steps.
+    """
+
+    order: NDArray[np.int64]
+    per_epoch: NDArray[np.int64]
+    rows: Tensor
+    sizes: NDArray[np.int64]
+    keys: Tensor
+    runs: list[tuple[int, int]]
+
+    def active(self, step: int) -> int:
+        """Return how many plants make this step."""
+        return int(np.count_nonzero(self.sizes[step]))
+
+    def means(self, losses: NDArray[np.float64], epochs: int) -> NDArray[np.float64]:
+        """Return (K,) mean losses over the last epoch from (S, K) losses of batches."""
+        steps = np.arange(len(losses))[:, None]
+        counted = (steps >= self.per_epoch * (epochs - 1)) * self.sizes
+        total: NDArray[np.float64] = (losses * counted).sum(0) / np.maximum(counted.sum(0), 1)
+        return total
+
+    def rate(
+        self, settings: TrainingSettings, run: tuple[int, int], step: int, first: int
+    ) -> float:
+        """Return the learning rate of a run of plants in a step."""
+        return settings.rate(first + step // int(self.per_epoch[run[0]]))
+
+
+def schedule(
+    plants: Sequence[PlantData], settings: TrainingSettings, *, seed: int, epochs: int
+) -> Schedule:
+    """Draw the shuffles of all plants. The same plants with the same keys get the same."""
+    counts = [len(plant.x) for plant in plants]
+    size = settings.batch_size
+    sizes_of = {count: batch_sizes(count, size) for count in set(counts)}
+    per_epoch = np.array([len(sizes_of[count]) for count in counts])
+    order = np.argsort(-per_epoch, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    steps = int(per_epoch.max(initial=0)) * epochs
+    width = max((max(s, default=0) for s in sizes_of.values()), default=0)
+    rows = np.empty((steps, len(plants), width), dtype=np.int64)
+    sizes = np.zeros((steps, len(plants)), dtype=np.int64)
+    keys = [key_seed(seed, "batches", *plants[number].key) for number in order.tolist()]
+    generator = torch.Generator()
+    for place, number in enumerate(order.tolist()):
+        count, cut = counts[number], sizes_of[counts[number]]
+        if not count:
+            continue
+        last = len(cut) - 1
+        whole = last * size
+        generator.manual_seed(keys[place])
+        begin = int(starts[number])
+        rows[:, place] = begin
+        for epoch in range(epochs):
+            shuffled = torch.randperm(count, generator=generator).numpy()
+            first = epoch * len(cut)
+            if last:
+                rows[first : first + last, place, :size] = shuffled[:whole].reshape(last, size)
+                rows[first : first + last, place, :size] += begin
+            rows[first + last, place, : cut[-1]] = shuffled[whole:] + begin
+            sizes[first : first + len(cut), place] = cut
+    ordered = per_epoch[order]
+    edges = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(plants)]
+    runs = [(a, b) for a, b in itertools.pairwise(edges) if b > a and ordered[a]]
+    return Schedule(order, ordered, torch.from_numpy(rows), sizes, torch.tensor(keys), runs)

@@ -1,0 +1,272 @@
+"""One training step of a stack: losses and gradients of every plant at once.
+
+Shapes: K plants, B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from fedpdm.engines.stacked.errors import stackable
+from fedpdm.engines.stacked.layers import Now, stacked_copy
+from fedpdm.errors import ConfigError
+from fedpdm.training.loop import LossFunction
+
+RowLosses = Callable[[Tensor, Tensor], Tensor]
+
+
+class StackedStep:
+    """A model and its loss, evaluated for K plants with weights of their own.
+
+    Attributes:
+        names: parameters and buffers that travel, in the order of ``state_dict``; a
+            parameter that has two names is there once.
+        trainable: those of them with a gradient, in the order of ``module.parameters()``.
+        aliases: further names of shared parameters, to the name they are kept under.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: LossFunction,
+        device: torch.device,
+        *,
+        row_losses: RowLosses | None = None,
+        compile: bool = False,
+    ) -> None:
+        self._now = Now()
+        self._row_losses = row_losses
+        self._module, self._loss, self._title = module, loss, module
+        self._stacked = stacked_copy(module, self._now).to(device).train()
+        parameters = dict(self._stacked.named_parameters())
+        self.trainable = [name for name, p in parameters.items() if p.requires_grad]
+        self._find_places()
+        self._outputs: Any = vmap(self._output, in_dims=(0, 0, 0, None))
+        self._padded_outputs: Any = vmap(self._padded_output, in_dims=(0, 0, 0, None, 0, 0))
+        self._plants: Any = vmap(self._plant, in_dims=(0, 0, 0, 0, None))
+        self._padded_plants: Any = vmap(self._padded_plant, in_dims=(0, 0, 0, 0, None, 0, 0))
+        self.compiles = compile
+        if compile:
+            made = (self._plants, self._padded_plants, self._outputs, self._padded_outputs)
+            self._plants, self._padded_plants, self._outputs, self._padded_outputs = (
+                torch.compile(work, dynamic=False) for work in made
+            )
+        self._padding_checked = False
+
+    def _find_places(self) -> None:
+        """Find where each tensor sits in the modules, to put plants' tensors there."""
+        known: dict[int, str] = {}
+        self.aliases: dict[str, str] = {}
+        self._places: dict[str, list[tuple[dict[str, Any], str]]] = {}
+        self.dtypes: dict[str, torch.dtype] = {}
+        wanted = set(self._stacked.state_dict())
+        for prefix, part in self._stacked.named_modules(remove_duplicate=False):
+            for box in (part._parameters, part._buffers):
+                for key, tensor in box.items():
+                    name = f"{prefix}.{key}" if prefix else key
+                    if tensor is None or name not in wanted:
+                        continue
+                    first = known.setdefault(id(tensor), name)
+                    if first != name:
+                        self.aliases[name] = first
+                    self._places.setdefault(first, []).append((box, key))
+                    self.dtypes[first] = tensor.dtype
+        self.names = list(self._places)
+        self._originals = [
+            (box, key, box[key]) for places in self._places.values() for box, key in places
+        ]
+
+    def gradients(
+        self,
+        stack: Mapping[str, Tensor],
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        step: Tensor,
+        sizes: Tensor | None = None,
+    ) -> list[Tensor | None]:
+        """Return losses and gradients; running statistics in ``stack`` change in place.
+
+        Args:
+            stack: at least K rows of each tensor in ``names``; the first K are used.
+            x: (K, B, …) inputs.
+            y: (K, B, …) targets.
+            keys: (K,) int64 for dropout.
+            step: () int64, steps made before.
+            sizes: (K,) rows that are not padding; None if none is.
+
+        Returns:
+            (K,) mean losses, then (K, …) of each trainable, None for one not in use.
+        """
+        count = len(keys)
+        with stackable(self._title):
+            tensors = {name: stack[name][:count].detach() for name in self.names}
+            leaves = [tensors[name].requires_grad_() for name in self.trainable]
+            loss = self.losses(list(tensors.values()), x, y, keys, step, sizes)
+            gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
+        return [loss.detach(), *apart(gradients)]
+
+    def losses(
+        self,
+        tensors: Sequence[Tensor],
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        step: Tensor,
+        sizes: Tensor | None = None,
+    ) -> Tensor:
+        """Return (K,) mean losses for (K, …) of each tensor in ``names``."""
+        real = None if sizes is None else (
+            torch.arange(x.shape[1], device=x.device) < sizes.unsqueeze(1)
+        )  # fmt: skip
+        given = tuple(tensors)
+        try:
+            if self._row_losses is not None:
+                return self._by_rows(given, x, y, keys, step, real, sizes)
+            if sizes is None:
+                loss: Tensor = self._plants(given, x, y, keys, step)
+            else:
+                loss = self._padded_plants(given, x, y, keys, step, real, sizes)
+        finally:
+            for box, key, tensor in self._originals:
+                box[key] = tensor
+        return loss
+
+    def _by_rows(
+        self,
+        tensors: tuple[Tensor, ...],
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        step: Tensor,
+        real: Tensor | None,
+        sizes: Tensor | None,
+    ) -> Tensor:
+        """Return (K,) mean losses: the forward pass plant by plant, the loss for all rows."""
+        if real is None or sizes is None:
+            output = self._outputs(tensors, x, keys, step)
+        else:
+            output = self._padded_outputs(tensors, x, keys, step, real, sizes)
+        assert self._row_losses is not None
+        each = self._row_losses(output.flatten(0, 1), y.flatten(0, 1)).view(y.shape[:2])
+        if real is None or sizes is None:
+            return each.mean(1)
+        return torch.where(real, each, 0.0).sum(1) / sizes
+
+    def check_padding(self, stack: Mapping[str, Tensor], x: Tensor, y: Tensor) -> None:
+        """Make sure, once, that padded rows have no part in a plant's loss.
+
+        Args:
+            stack: tensors of at least one plant; not changed.
+            x: (B, …) a plant's inputs, B > 1.
+            y: (B, …) its targets.
+
+        Raises:
+            ConfigError: the model couples rows other than by batch norm, or the loss is not
+                a mean over rows.
+        """
+        if self._padding_checked:
+            return
+        self._padding_checked = True
+        count = min(len(x), 8)
+        size = torch.tensor([count], device=x.device)
+        zero = torch.zeros((), dtype=torch.int64, device=x.device)
+
+        def loss(rows: list[int], real: Tensor | None) -> Tensor:
+            tensors = [stack[name][:1].detach().clone() for name in self.names]
+            index = torch.tensor(rows, device=x.device)
+            batch = x[index].unsqueeze(0), y[index].unsqueeze(0)
+            with stackable(self._title):
+                return self.losses(tensors, *batch, zero.view(1), zero, real)
+
+        rows = list(range(count))
+        plain = loss(rows, None)
+        # One choice of padding may leave the mean loss as it is by chance; not each of them.
+        for padding in rows:
+            padded = loss([*rows, padding, padding, padding], size)
+            if torch.allclose(plain, padded, rtol=1e-3, atol=1e-5, equal_nan=True):
+                continue
+            raise ConfigError(
+                "engine=batched pads plants of unequal size, and in "
+                f"{type(self._title).__name__} or its loss padding changes the loss from "
+                f"{plain.item():.6g} to {padded.item():.6g} (rows see each other, or the "
+                "loss is no mean over rows): use engine=serial"
+            )
+
+    def _forward(self, tensors: Sequence[Tensor], x: Tensor) -> Any:
+        for tensor, places in zip(tensors, self._places.values(), strict=True):
+            for box, key in places:
+                box[key] = tensor
+        return self._stacked(x)
+
+    def _output(self, tensors: Sequence[Tensor], x: Tensor, key: Tensor, step: Tensor) -> Any:
+        """Return one plant's outputs, as ``vmap`` sees it."""
+        now = self._now
+        now.key, now.step, now.rows, now.count, now.drawn = key, step, None, None, 0
+        return self._forward(tensors, x)
+
+    def _padded_output(
+        self,
+        tensors: Sequence[Tensor],
+        x: Tensor,
+        key: Tensor,
+        step: Tensor,
+        rows: Tensor,
+        count: Tensor,
+    ) -> Any:
+        """Return one plant's outputs; those of padding mean nothing."""
+        now = self._now
+        now.key, now.step, now.rows, now.count, now.drawn = key, step, rows, count, 0
+        return self._forward(tensors, x)
+
+    def _plant(
+        self, tensors: Sequence[Tensor], x: Tensor, y: Tensor, key: Tensor, step: Tensor
+    ) -> Tensor:
+        """Return one plant's mean loss, as ``vmap`` sees it."""
+        return self._loss(self._output(tensors, x, key, step), y)
+
+    def _padded_plant(
+        self,
+        tensors: Sequence[Tensor],
+        x: Tensor,
+        y: Tensor,
+        key: Tensor,
+        step: Tensor,
+        rows: Tensor,
+        count: Tensor,
+    ) -> Tensor:
+        """Return one plant's mean loss over the rows that are not padding."""
+        output = self._padded_output(tensors, x, key, step, rows, count)
+        each = vmap(lambda o, t: self._loss(o.unsqueeze(0), t.unsqueeze(0)))(output, y)
+        return torch.where(rows, each, 0.0).sum() / count
+
+
+def apart(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return gradients that may be changed in place: two parameters may share one tensor.
+
+    They are contiguous: a fused optimizer takes values in the order of memory.
+    """
+    seen: set[int] = set()
+    result: list[Tensor | None] = []
+    for gradient in gradients:
+        if gradient is not None:
+            whole = gradient.contiguous()
+            gradient = whole.clone() if whole.data_ptr() in seen else whole
+            seen.add(gradient.data_ptr())
+        result.append(gradient)
+    return result
+
+
+def clip(gradients: Sequence[Tensor], limit: float) -> None:
+    """Scale each plant's (K, …) gradients to a norm of at most ``limit``, as torch does."""
+    if not gradients:
+        return
+    norms = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients])
+    factor = (limit / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))

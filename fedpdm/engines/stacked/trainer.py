@@ -1,0 +1,351 @@
+"""Many plants trained as one stacked model: the kernel of ``engine=batched``.
+
+K plants that share an architecture become one model whose tensors have a first dimension
+K: one large operation in place of K small ones. The forward pass runs under
+``torch.func.vmap``; because no plant's loss depends on another's weights, one backward pass
+of the summed losses gives every plant its own gradient, and optimizers that work value by
+value need not know. Imports torch and numpy only. Shapes: K plants, B rows, C outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedpdm.engines.stacked.graphs import RecordedStep
+from fedpdm.engines.stacked.memory import JoinedData, chunk_on_cpu, chunk_on_cuda, saved_bytes
+from fedpdm.engines.stacked.schedule import PlantData, Schedule, schedule
+from fedpdm.engines.stacked.step import RowLosses, StackedStep, clip
+from fedpdm.errors import ConfigError
+from fedpdm.training.loop import (
+    GradientTerm,
+    LossFunction,
+    Memory,
+    PlantTerm,
+    TrainingSettings,
+    batch_sizes,
+)
+from fedpdm.training.optimizers import OPTIMIZERS
+
+__all__ = ["PlantData", "StackedTrainer", "Trained"]
+
+Named = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a plant comes home with.
+
+    Attributes:
+        name: the plant.
+        weights: all parameters and buffers; views into the arrays of its chunk.
+        train_loss: mean loss over its last epoch, without the strategy's terms.
+    """
+
+    name: str
+    weights: dict[str, NDArray[Any]]
+    train_loss: float
+
+
+class StackedTrainer:
+    """Trains plants as ``training.fit`` does, many at a time.
+
+    Args:
+        module: the architecture; its own weights do not matter and stay as they are.
+        loss: (outputs, targets) to mean loss. With unequal plants it must be a mean over rows.
+        settings: optimizer, batches, learning rate.
+        seed: the run's seed.
+        device: where to train.
+        chunk: plants in one stack, which bounds memory; None for as many as are fast and fit.
+        row_losses: (outputs, targets) to (N,) losses whose mean is ``loss``: faster where known.
+        compile: run the forward pass through ``torch.compile``: minutes at first.
+        cuda_graphs: record a step once per shape and replay it; needs CUDA.
+
+    Raises:
+        ConfigError: an option that cannot work here.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: LossFunction,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        chunk: int | None = None,
+        row_losses: RowLosses | None = None,
+        compile: bool = False,
+        cuda_graphs: bool = False,
+    ) -> None:
+        self.device = torch.device(device)
+        check_options(self.device, chunk, cuda_graphs)
+        self.module, self.loss, self.settings = module, loss, settings
+        self.seed, self.chunk, self.cuda_graphs = seed, chunk, cuda_graphs
+        self._step = StackedStep(module, loss, self.device, row_losses=row_losses, compile=compile)
+        self._normalises = any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()
+        )
+        self._data = JoinedData()
+        self._alone: nn.Module | None = None
+        self._recorded: dict[tuple[Any, ...], RecordedStep] = {}
+        self._resident: dict[int, Named] = {}
+        self._fitting: int | None = None
+
+    def can_train(self, plant: PlantData) -> bool:
+        """Return whether ``train`` takes this plant: one with rows, two a batch for batch norm.
+
+        ``training.fit`` says what is wrong with one that is not taken.
+        """
+        sizes = batch_sizes(len(plant.x), self.settings.batch_size)
+        return bool(sizes) and not (self._normalises and 1 in sizes)
+
+    def train(
+        self,
+        received: Mapping[str, Tensor],
+        plants: Sequence[PlantData],
+        *,
+        epochs: int,
+        first_epoch: int = 0,
+        terms: Sequence[GradientTerm | PlantTerm] = (),
+    ) -> Iterator[Trained]:
+        """Train plants from ``received`` and yield them in the order given, chunk by chunk.
+
+        A plant that ``can_train`` refuses is left out.
+
+        Args:
+            received: all parameters and buffers by name; not changed.
+            plants: data on the trainer's device; numbers of rows may differ.
+            epochs: passes over the data.
+            first_epoch: global number of the first pass, for the learning rate.
+            terms: strategy terms, added to the gradient before clipping, as ``fit`` does.
+
+        Raises:
+            ConfigError: the model or the loss cannot be stacked.
+            DataError: plants whose rows have different shapes.
+        """
+        taken = [plant for plant in plants if self.can_train(plant)]
+        if not taken:
+            return
+        dtypes = self._step.dtypes
+        start = {name: received[name].to(self.device, dtypes[name]) for name in self._step.names}
+        chunk = self.chunk or self._chunk(start, taken)
+        for begin in range(0, len(taken), chunk):
+            part = taken[begin : begin + chunk]
+            yield from self._train(start, part, epochs, first_epoch, terms)
+
+    def _train(
+        self,
+        start: Named,
+        plants: Sequence[PlantData],
+        epochs: int,
+        first_epoch: int,
+        terms: Sequence[GradientTerm | PlantTerm],
+    ) -> Iterator[Trained]:
+        plan = schedule(plants, self.settings, seed=self.seed, epochs=epochs)
+        x, y = self._data.of(plants)
+        rows, keys = plan.rows.to(self.device), plan.keys.to(self.device)
+        stack = self._stack(start, len(plants))
+        trainable = self._step.trainable
+        reference = [start[name] for name in trainable]
+        parameters = [stack[name] for name in trainable]
+        optimizers = [
+            (run, mine, OPTIMIZERS[self.settings.optimizer](mine, self.settings.weight_decay))
+            for run in plan.runs
+            if (mine := [tensor[run[0] : run[1]] for tensor in parameters])
+        ]
+        memories = self._memories(terms, [plants[n] for n in plan.order.tolist()], reference)
+        found: list[Tensor] = []
+        bound: list[GradientTerm] = []
+        before = 0
+        for step in range(len(plan.sizes)):
+            active = plan.active(step)
+            if active != before:
+                bound, before = bind(terms, reference, memories, active), active
+            sizes = plan.sizes[step, :active]
+            width = int(sizes.max())
+            index = rows[step, :active, :width].reshape(-1)
+            inputs = [
+                *(
+                    part.index_select(0, index).view(active, width, *part.shape[1:])
+                    for part in (x, y)
+                ),
+                keys[:active],
+                torch.tensor(step, device=self.device),
+            ]
+            if (sizes != width).any():
+                longest = int(plan.order[0])
+                self._step.check_padding(stack, plants[longest].x, plants[longest].y)
+                inputs.append(torch.from_numpy(sizes).to(self.device))
+            loss, *gradients = self._gradients(stack, inputs)
+            assert loss is not None
+            found.append(loss)
+            leaves = [tensor[:active] for tensor in parameters]
+            for leaf, gradient in zip(leaves, gradients, strict=True):
+                leaf.grad = gradient
+            for term in bound:
+                term(leaves, reference)
+            if self.settings.clip_norm is not None:
+                clip([g for p in leaves if (g := p.grad) is not None], self.settings.clip_norm)
+            for run, mine, optimizer in optimizers:
+                if run[1] <= active:
+                    for part, leaf in zip(mine, leaves, strict=True):
+                        part.grad = None if leaf.grad is None else leaf.grad[run[0] : run[1]]
+                    optimizer.step(plan.rate(self.settings, run, step, first_epoch))
+        yield from self._trained(plants, plan, stack, found, epochs)
+
+    def _memories(
+        self,
+        terms: Sequence[GradientTerm | PlantTerm],
+        plants: Sequence[PlantData],
+        reference: Sequence[Tensor],
+    ) -> dict[str, Memory]:
+        """Return what plants remember, stacked in their order, by the key of the term."""
+        return {
+            term.key: {
+                group: [
+                    torch.stack([p.memory[term.key][group][place] for p in plants]).to(
+                        self.device, like.dtype
+                    )
+                    for place, like in enumerate(reference)
+                ]
+                for group in plants[0].memory.get(term.key, {})
+            }
+            for term in terms
+            if isinstance(term, PlantTerm)
+        }
+
+    def _trained(
+        self,
+        plants: Sequence[PlantData],
+        plan: Schedule,
+        stack: Named,
+        found: Sequence[Tensor],
+        epochs: int,
+    ) -> Iterator[Trained]:
+        losses = np.zeros(plan.sizes.shape)
+        for step, loss in enumerate(found):
+            losses[step, : len(loss)] = loss.cpu().numpy()
+        means = plan.means(losses, epochs)
+        arrays = {name: tensor.cpu().numpy() for name, tensor in stack.items()}
+        arrays |= {alias: arrays[name] for alias, name in self._step.aliases.items()}
+        for plant, place in zip(plants, np.argsort(plan.order).tolist(), strict=True):
+            weights = {name: array[place, ...] for name, array in arrays.items()}
+            yield Trained(plant.name, weights, float(means[place]))
+
+    def outputs(
+        self, weights: Mapping[str, Tensor], inputs: Sequence[Tensor], batch_size: int = 4096
+    ) -> Iterator[Tensor]:
+        """Yield each plant's (N, C) outputs in eval mode, all with the same weights.
+
+        Rows of many plants share a forward pass. An empty plant gets (0, 0), as from
+        ``training.outputs``.
+
+        Args:
+            weights: all parameters and buffers by name.
+            inputs: each plant's (N, …), on the trainer's device.
+            batch_size: rows of a forward pass, at most.
+        """
+        if self._alone is None:
+            self._alone = copy.deepcopy(self.module).to(self.device).eval()
+        module = self._alone
+        module.load_state_dict(dict(weights))
+        begin = 0
+        while begin < len(inputs):
+            end, rows = begin, 0
+            while end < len(inputs) and (end == begin or rows + len(inputs[end]) <= batch_size):
+                rows += len(inputs[end])
+                end += 1
+            group = [part for part in inputs[begin:end] if len(part)]
+            with torch.no_grad():
+                x = torch.cat(group) if len(group) > 1 else group[0] if group else None
+                parts = [] if x is None else [module(part) for part in torch.split(x, batch_size)]
+            whole = torch.cat(parts) if parts else torch.zeros((0, 0), device=self.device)
+            found = iter(torch.split(whole, [len(part) for part in group]) if group else ())
+            for part in inputs[begin:end]:
+                yield next(found) if len(part) else whole.new_zeros((0, 0))
+            begin = end
+
+    def _gradients(self, stack: Named, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+        """Return losses and gradients, from a recorded step if so asked."""
+        if not self.cuda_graphs:
+            return self._step.gradients(stack, *inputs)
+        plants = len(next(iter(stack.values())))
+        key = (plants, *(tuple(tensor.shape) for tensor in inputs))
+        if key not in self._recorded:
+            changed = [stack[n] for n in self._step.names if n not in self._step.trainable]
+            self._recorded[key] = RecordedStep(
+                lambda *given: self._step.gradients(stack, *given), inputs, changed
+            )
+        loss, *gradients = self._recorded[key](*inputs)
+        return [None if loss is None else loss.clone(), *gradients]
+
+    def _stack(self, start: Named, plants: int) -> Named:
+        """Return a copy of the received tensors for each plant; recorded steps need the same."""
+        if self.cuda_graphs and plants in self._resident:
+            for name, tensor in self._resident[plants].items():
+                tensor.copy_(start[name].expand_as(tensor))
+            return self._resident[plants]
+        stack = {
+            name: tensor.detach()
+            .expand(plants, *tensor.shape)
+            .clone(memory_format=torch.contiguous_format)
+            for name, tensor in start.items()
+        }
+        if self.cuda_graphs:
+            self._resident[plants] = stack
+        return stack
+
+    def _chunk(self, start: Named, plants: Sequence[PlantData]) -> int:
+        """Return how many plants to stack."""
+        if self.device.type != "cuda":
+            return chunk_on_cpu(self.module, len(plants))
+        if self._fitting is None:
+            largest = max(plants, key=lambda plant: len(plant.x))
+            rows = slice(0, self.settings.batch_size)
+            one = [start[name].detach().unsqueeze(0).clone() for name in self._step.names]
+            for tensor, name in zip(one, self._step.names, strict=True):
+                tensor.requires_grad_(name in self._step.trainable)
+            zero = torch.zeros((), dtype=torch.int64, device=self.device)
+            x, y = largest.x[rows].unsqueeze(0), largest.y[rows].unsqueeze(0)
+            needs = saved_bytes(lambda: self._step.losses(one, x, y, zero.view(1), zero))
+            self._fitting = chunk_on_cuda(self.module, 2**31, needs, self.device)
+        return min(self._fitting, len(plants))
+
+
+def bind(
+    terms: Sequence[GradientTerm | PlantTerm],
+    received: Sequence[Tensor],
+    memories: Mapping[str, Memory],
+    active: int,
+) -> list[GradientTerm]:
+    """Return the terms of the first ``active`` plants of a stack."""
+    bound: list[GradientTerm | None] = []
+    for term in terms:
+        if isinstance(term, PlantTerm):
+            memory = memories[term.key]
+            mine = {group: [t[:active] for t in tensors] for group, tensors in memory.items()}
+            bound.append(term.term(received, mine))
+        else:
+            bound.append(term)
+    return [term for term in bound if term is not None]
+
+
+def check_options(device: torch.device, chunk: int | None, cuda_graphs: bool) -> None:
+    """Refuse options that cannot work.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    whole = isinstance(chunk, int) and not isinstance(chunk, bool)
+    if chunk is not None and not (whole and chunk >= 1):
+        raise ConfigError(f"engine.chunk={chunk} must be at least 1, a whole number, or null")
+    if cuda_graphs and device.type != "cuda":
+        raise ConfigError(f"engine.cuda_graphs=true needs device=cuda, not device={device}")

@@ -1,0 +1,261 @@
+"""How sure the primary metric and the gains are, by a bootstrap over machines.
+
+Whether a gain is called sure: ``fedpdm.evaluation.significance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedpdm.data.rows import Floats, Ints, Split
+from fedpdm.data.windows import Windows
+from fedpdm.evaluation.bootstrap import (
+    LEVEL,
+    Draws,
+    Resampled,
+    affordable,
+    average_precision,
+    mean_of,
+    percentile_interval,
+    root_mean_square,
+)
+from fedpdm.evaluation.scoring import Predictions, machine_numbers
+from fedpdm.evaluation.significance import Size, beyond_chance
+from fedpdm.federation import Site
+from fedpdm.tasks import RemainingLife, Task
+
+LEAST = 200
+"""Fewer resamples say nothing about the ends of an interval."""
+COMPARED = ("alone", "pooled")
+
+
+@dataclass(frozen=True)
+class _Population:
+    """The machines behind the plants' test windows.
+
+    Attributes:
+        of_window: by plant, (N,) number of each window's machine.
+        draws: resamples of them, within plants.
+        failing: by plant, numbers of its machines with a failure ahead; None without risks.
+        shared: whether plants see the same machines.
+    """
+
+    of_window: Mapping[str, Ints]
+    draws: Draws
+    failing: Mapping[str, Ints] | None
+    shared: bool
+
+    def size(self, plants: Sequence[str]) -> Size:
+        machines = [np.unique(self.of_window[name]) for name in plants]
+        carrying = machines if self.failing is None else [self.failing[name] for name in plants]
+        groups = min(1, len(plants)) if self.shared else sum(len(own) > 0 for own in carrying)
+        failing = None if self.failing is None else _different(carrying)
+        return Size(_different(machines), failing, groups)
+
+
+def certainty(
+    predictions: Predictions,
+    baselines: Mapping[str, Predictions],
+    sites: Sequence[Site],
+    task: Task,
+    *,
+    resamples: int,
+    seed: int,
+    shared: bool = False,
+) -> dict[str, Any] | None:
+    """Return 95 % intervals of the primary metric and of the gains over baselines.
+
+    Args:
+        predictions: of the federation.
+        baselines: by name; ``alone`` and ``pooled`` are compared, where they tested a plant.
+        sites: the plants.
+        task: gives the metric.
+        resamples: of the machines; 0 for no bootstrap.
+        seed: of the draws.
+        shared: whether plants see the same machines, each its own rows; then machines are
+            drawn for all plants at once.
+
+    Returns:
+        None without resamples; a ``reason`` where the metric or the data does not allow it.
+        A gain's ``sure`` says whether it is more than chance, corrected for the number of
+        plants that are judged; None, with the reason, where too few machines failed.
+    """
+    tested = [site for site in sites if len(site.test)]
+    if resamples == 0:
+        return None
+    result: dict[str, Any] = {"metric": task.primary, "unit": "machines", "level": LEVEL}
+    if not _is_known(task):
+        return result | {"resamples": 0, "reason": f"no bootstrap of {task.primary} is known"}
+    if not tested:
+        return result | {"resamples": 0, "reason": "no plant has a test window"}
+    count = _affordable(resamples, tested, shared)
+    if count < min(LEAST, resamples):
+        return result | {"resamples": 0, "reason": "too many machines to draw them again often"}
+    population = _population(tested, task, count, seed, shared)
+    ours = _resampled(predictions, tested, task, population)
+    result |= {"resamples": count, **_intervals(ours, population)}
+    sign = 1.0 if task.higher_is_better else -1.0
+    gain = {}
+    for name in COMPARED:
+        theirs = baselines.get(name)
+        if theirs is None:
+            continue
+        both = [site for site in tested if site.name in theirs]
+        if not both:
+            continue
+        left = _resampled(predictions, both, task, population)
+        right = _resampled(theirs, both, task, population)
+        difference = {key: sign * (left[key] - right[key]) for key in left}
+        gain[name] = _judged(_intervals(difference, population), difference, population)
+    return result | {"gain": gain}
+
+
+def _resampled(
+    predictions: Predictions, sites: Sequence[Site], task: Task, population: _Population
+) -> dict[str, Floats]:
+    """Return (1 + B,) values by plant, and over all windows (``""``) and plants (``"mean"``).
+
+    The first is that of the sample itself, and exact.
+    """
+    weights = population.draws.weights
+    result = {}
+    for site in sites:
+        own = population.of_window[site.name]
+        number = np.unique(own, return_inverse=True)[1]
+        scores = predictions[site.name][Split.TEST]
+        metric = _metric(task, site.test, scores, number, int(number.max()) + 1)
+        exact = _exact(task, site.test, scores)
+        result[site.name] = np.concatenate([exact, metric(weights[:, np.unique(own)])])
+    means = np.stack(list(result.values()))
+    known = ~np.isnan(means)
+    with np.errstate(invalid="ignore"):
+        result["mean"] = np.where(known, means, 0.0).sum(axis=0) / known.sum(axis=0)
+    together = Windows.concatenate([site.test for site in sites])
+    scores = np.concatenate([predictions[site.name][Split.TEST] for site in sites])
+    number = np.concatenate([population.of_window[site.name] for site in sites])
+    metric = _metric(task, together, scores, number, weights.shape[1])
+    result[""] = np.concatenate([_exact(task, together, scores), metric(weights)])
+    return result
+
+
+def _intervals(values: Mapping[str, Floats], population: _Population) -> dict[str, Any]:
+    plants = [name for name in values if name in population.of_window]
+    total = population.size(plants)
+    return {
+        "global": _interval(values[""], total),
+        "mean_site": _interval(values["mean"], total),
+        "per_site": {name: _interval(values[name], population.size([name])) for name in plants},
+    }
+
+
+def _judged(
+    drawn: dict[str, Any], values: Mapping[str, Floats], population: _Population
+) -> dict[str, Any]:
+    """Add to each interval of a gain whether it is ``sure``, or the reason why that is open."""
+    own = drawn["per_site"]
+    sizes = {name: population.size([name]) for name in own}
+    total = population.size(list(own))
+    asked = [name for name in own if own[name]["low"] is not None and not sizes[name].too_few]
+    for entry, key, size, looks in (
+        (drawn["global"], "", total, 1),
+        (drawn["mean_site"], "mean", total, 1),
+        *((own[name], name, sizes[name], len(asked)) for name in own),
+    ):
+        entry["sure"] = None
+        if entry["low"] is None:
+            continue
+        entry["reason"] = size.too_few
+        if size.too_few is None:
+            outside = entry["low"] > 0 or entry["high"] < 0
+            entry["sure"] = outside and beyond_chance(entry["value"], values[key][1:], size, looks)
+    return drawn
+
+
+def _interval(values: Floats, size: Size) -> dict[str, Any]:
+    value = float(values[0]) if np.isfinite(values[0]) else None
+    ends, reason = None, None
+    if value is None:
+        reason = "the metric needs both classes"
+    elif size.machines < 2:
+        reason = "one machine: there is nothing to draw from"
+    elif (ends := percentile_interval(values[1:])) is None:
+        reason = "too often no machine with a failure was drawn"
+    low, high = ends or (None, None)
+    return {
+        "value": value, "low": low, "high": high,
+        "machines": size.machines, "failing": size.failing, "reason": reason,
+    }  # fmt: skip
+
+
+def _different(numbers: Sequence[Ints]) -> int:
+    return len(np.unique(np.concatenate(numbers))) if numbers else 0
+
+
+def _is_known(task: Task) -> bool:
+    if isinstance(task, RemainingLife):
+        return task.primary == "rmse"
+    return bool(task.risks) and task.primary == "average_precision"
+
+
+def _exact(task: Task, windows: Windows, scores: Floats) -> Floats:
+    """Return (1,) the metric of the windows as they are, whatever their number.
+
+    NaN where it cannot be computed, as for the plain metric: no failure, or nothing else.
+    """
+    if any(len(np.unique(risk.of(windows.y))) < 2 for risk in task.risks):
+        return np.array([np.nan])
+    alike = np.zeros(len(windows), dtype=np.int64)
+    return _metric(task, windows, scores, alike, 1, coarse=False)(np.ones((1, 1)))
+
+
+def _metric(
+    task: Task,
+    windows: Windows,
+    scores: Floats,
+    machine: Ints,
+    machines: int,
+    *,
+    coarse: bool = True,
+) -> Resampled:
+    """Return the resampled primary metric of a task that ``_is_known``."""
+    if isinstance(task, RemainingLife):
+        capped = np.minimum(np.where(np.isnan(windows.truth), task.cap, windows.truth), task.cap)
+        return root_mean_square(scores - capped, machine, machines)
+    return mean_of([
+        average_precision(
+            risk.of(windows.y), np.asarray(risk.of(scores), dtype=np.float64), machine, machines,
+            coarse=coarse,
+        )
+        for risk in task.risks
+    ])  # fmt: skip
+
+
+def _affordable(resamples: int, sites: Sequence[Site], shared: bool) -> int:
+    names = [np.unique(site.test.machine) for site in sites]
+    machines = len(np.unique(np.concatenate(names))) if shared else sum(map(len, names))
+    positives = 1
+    if sites[0].test.y.ndim == 2 or sites[0].test.y.dtype.kind == "i":
+        positives = sum(int(np.sum(site.test.y)) for site in sites)
+    return affordable(resamples, machines, positives)
+
+
+def _population(
+    sites: Sequence[Site], task: Task, resamples: int, seed: int, shared: bool
+) -> _Population:
+    """Number the machines of all plants and draw them again."""
+    of_window = machine_numbers(sites, Split.TEST, shared)
+    if shared:
+        machines = int(max(number.max() for number in of_window.values())) + 1
+        plant = np.zeros(machines, dtype=np.int64)
+    else:
+        sizes = [len(np.unique(number)) for number in of_window.values()]
+        plant = np.repeat(np.arange(len(sites)), sizes)
+    failing = None
+    if task.risks:
+        ahead = {site.name: task.risks[0].of(site.test.y).astype(bool) for site in sites}
+        failing = {name: np.unique(own[ahead[name]]) for name, own in of_window.items()}
+    return _Population(of_window, Draws.of(plant, resamples, seed), failing, shared)

@@ -1,0 +1,240 @@
+"""Who gains and who loses: the comparison behind the table, the plots and the headline.
+
+Reads the run's summary as it stands in summary.json; nothing here trains or predicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fedpdm.report.wording import Metric, listing, metric
+
+COLUMNS = {
+    "trivial": "Trivial",
+    "alone": "Alone",
+    "federated": "Federated",
+    "pooled": "Pooled",
+    "hgb": "Trees",
+    "minirocket": "Rocket",
+    "rules": "Rules",
+}
+"""Predictors in the order they are shown, with their headings."""
+
+OPTIONAL = ("minirocket", "rules")
+"""Predictors that only some data can have: no column where there is none."""
+
+UNASKED = ("pooled", "hgb")
+"""Predictors without a column where nobody asked for them (``baselines.controls``)."""
+
+EXPLAINED = {
+    "trivial": "the best constant answer, which knows the training data's average only",
+    "alone": "the same model trained on that plant's own data only",
+    "federated": "the shared model: plants exchange model weights, never rows",
+    "pooled": "the same model trained on all plants' rows in one place, where that is allowed",
+    "hgb": "boosted trees on pooled rows, with summary features of each window",
+    "minirocket": "MiniRocket's random convolutions of pooled windows, and ridge regression",
+    "rules": "the process's known physical rules, without learning",
+}
+
+
+ALL = "All test data together"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One plant, or an aggregate, with the primary metric of every predictor."""
+
+    name: str
+    values: Mapping[str, float | None]
+    higher_is_better: bool
+    digits: int
+    counts: Mapping[str, float | None] = field(default_factory=dict)
+    """``n``, ``positives`` and ``prevalence`` of the test part, where known."""
+    note: str | None = None
+    """Why a value is missing."""
+    interval: tuple[float, float] | None = None
+    """Between which values the gain lies: 95 % of a bootstrap over machines."""
+    unsure: str | None = None
+    """Why it is not said whether the gain is sure."""
+    beyond_chance: bool | None = None
+    """What the bootstrap says of the gain; None where it cannot say."""
+
+    @property
+    def sure(self) -> bool | None:
+        """Whether the gain or loss is more than chance; None where that cannot be said."""
+        if self.gain is None or self.beyond_chance is None:
+            return None
+        return self.verdict != "same" and self.beyond_chance
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there is an interval of the gain, but of too few machines for a verdict."""
+        return self.gain is not None and self.interval is not None and self.sure is None
+
+    @property
+    def gain(self) -> float | None:
+        """Federated against alone; positive is better whatever the metric."""
+        federated, alone = self.values.get("federated"), self.values.get("alone")
+        if federated is None or alone is None:
+            return None
+        return federated - alone if self.higher_is_better else alone - federated
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse``, ``same`` (as far as the digits show), or ``unknown``."""
+        if self.gain is None:
+            return "unknown"
+        rounded = round(self.gain, self.digits)
+        return "better" if rounded > 0 else "worse" if rounded < 0 else "same"
+
+    def beats(self, first: str, second: str) -> bool | None:
+        """Return whether predictor ``first`` is better than ``second``; None if unknown."""
+        a, b = self.values.get(first), self.values.get(second)
+        if a is None or b is None:
+            return None
+        return a > b if self.higher_is_better else a < b
+
+
+@dataclass(frozen=True)
+class Standings:
+    """Rows per plant, their mean, and the pooled test rows."""
+
+    metric: Metric
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    mean: Row
+    together: Row
+    cases: str = "windows"
+    """What is judged one by one: windows, or rows where there is no time."""
+    left_out: tuple[str, ...] = ()
+    """Plants that were not evaluated."""
+
+    def having(self, verdict: str) -> list[Row]:
+        """Return the plants with a verdict, the largest change first."""
+        chosen = [row for row in self.rows if row.verdict == verdict]
+        return sorted(chosen, key=lambda row: -abs(row.gain or 0.0))
+
+
+def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
+    """Return the standings of ``summary[part]`` in the run's primary metric."""
+    chosen = metric(primary(summary))
+    tested = summary.get(part) or {}
+    baselines = tested.get("baselines") or {}
+    absent = {c for c in OPTIONAL if not baselines.get(c)}
+    absent |= {c for c in UNASKED if baselines and c not in baselines}
+    columns = tuple(c for c in COLUMNS if c not in absent)
+    per_site = tested.get("per_site") or {}
+    drawn = ((tested.get("bootstrap") or {}).get("gain") or {}).get("alone") or {}
+    ends = {**(drawn.get("per_site") or {}), ALL: drawn.get("global")}
+
+    def row(name: str, parts: Mapping[str, Any]) -> Row:
+        values = {c: _value(parts.get(c), chosen.name) for c in columns}
+        counts = {k: _value(parts.get("federated"), k) for k in ("n", "positives", "prevalence")}
+        return Row(
+            name,
+            values,
+            chosen.higher_is_better,
+            chosen.digits,
+            counts,
+            _why(values, parts, reasons),
+            **_certainty(ends.get(name)),
+        )
+
+    reasons = summary.get("baselines_left_out") or {}
+    names = [str(name) for name in summary.get("sites") or sorted(per_site)]
+    data = summary.get("data") or {}
+    rows = tuple(
+        row(
+            name,
+            {
+                "federated": per_site[name],
+                **{
+                    b: ((baselines.get(b) or {}).get("per_site") or {}).get(name) for b in baselines
+                },
+            },
+        )
+        for name in names
+        if name in per_site
+    )
+    together = row(
+        ALL,
+        {
+            "federated": tested.get("global"),
+            **{b: (baselines.get(b) or {}).get("global") for b in baselines},
+        },
+    )
+    return Standings(
+        chosen,
+        columns,
+        rows,
+        _mean(rows, columns, chosen, drawn),
+        together,
+        "rows" if "window" in data and data["window"] is None else "windows",
+        tuple(name for name in names if name not in per_site),
+    )
+
+
+def primary(summary: Mapping[str, Any]) -> str:
+    """Return the name of the metric that chose the round."""
+    return str((summary.get("validation") or {}).get("metric") or "average_precision")
+
+
+def _value(part: Any, name: str) -> float | None:
+    value = part.get(name) if isinstance(part, Mapping) else None
+    return None if value is None or value != value else float(value)
+
+
+def _why(
+    values: Mapping[str, float | None], parts: Mapping[str, Any], reasons: Mapping[str, str]
+) -> str | None:
+    """Return why something is missing in a row, in words; None if nothing is."""
+    own = parts.get("federated")
+    if values["federated"] is None:
+        if not isinstance(own, Mapping):
+            return "it could not be evaluated"
+        n, positives = own.get("n"), own.get("positives")
+        if n == 0:
+            return "no test data"
+        if positives == 0:
+            return "no failure in this plant's test part, so the metric cannot be computed"
+        if positives is not None and positives == n:
+            return "this plant's test part holds nothing but failures"
+        return "the metric could not be computed"
+    absent = [c for c, v in values.items() if v is None]
+    if known := [f"{COLUMNS[c]}: {reasons[c]}" for c in absent if c in reasons]:
+        return "; ".join(known)
+    return f"{listing([COLUMNS[c] for c in absent])}: not computed in this run" if absent else None
+
+
+def _certainty(drawn: Any) -> dict[str, Any]:
+    """Return what a bootstrap says of a gain, as fields of a row."""
+    if not isinstance(drawn, Mapping):
+        return {}
+    low, high, sure = drawn.get("low"), drawn.get("high"), drawn.get("sure")
+    if low is None or high is None:
+        return {"unsure": drawn.get("reason")}
+    reason = None
+    if sure is None:  # a run of an older version has no such key
+        reason = drawn.get("reason") or "this run did not count the machines that failed"
+    return {"interval": (float(low), float(high)), "unsure": reason, "beyond_chance": sure}
+
+
+def _mean(rows: tuple[Row, ...], columns: tuple[str, ...], chosen: Metric, drawn: Any) -> Row:
+    """Return the mean over the plants that have every predictor, so that columns compare."""
+    used = [c for c in columns if any(row.values[c] is not None for row in rows)]
+    full = [row for row in rows if used and all(row.values[c] is not None for c in used)]
+    values: dict[str, float | None] = dict.fromkeys(columns)
+    if full:
+        values |= {c: sum(row.values[c] or 0.0 for row in full) / len(full) for c in used}
+    name = "Mean of plants" if len(full) == len(rows) else f"Mean of {len(full)} plants"
+    row = Row(name, values, chosen.higher_is_better, chosen.digits)
+    # The bootstrap's mean is of all plants that both have; it may be of others than ours.
+    own = drawn.get("per_site") or {}
+    theirs = {name for name, part in own.items() if part.get("value") is not None}
+    if not full or not theirs:
+        return row
+    if theirs != {each.name for each in full}:
+        return replace(row, unsure="its interval is of other plants")
+    return replace(row, **_certainty(drawn.get("mean_site")))

@@ -1,0 +1,128 @@
+"""The report's plots of plants and predictors: who gains, by how much, is it sure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedpdm.report.drawing import COLOUR, figure_of, room, short, svg_of
+from fedpdm.report.gain_table import COLUMNS, Row, Standings
+from fedpdm.report.wording import direction
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARKER = {
+    "trivial": "|", "alone": "o", "federated": "o", "pooled": "D", "hgb": "^", "minirocket": "v",
+    "rules": "s",
+}  # fmt: skip
+LABELLED = 6
+"""Up to this many plants are drawn in colours of their own."""
+LISTED = 24
+"""Up to this many plants get a line of their own in the comparison."""
+LONGEST = 18
+"""Characters of a name that are drawn."""
+
+
+def plants(table: Standings) -> str:
+    """Return one line per plant: every predictor's metric, alone and federated joined."""
+    rows = [row for row in table.rows if any(v is not None for v in row.values.values())]
+    pitch = 44 if len(rows) <= LABELLED else 28
+    height = 52 + pitch * max(len(rows), 2)
+    figure, axes = figure_of(height, left=room([row.name for row in rows], LONGEST), top=6)
+    for y, row in enumerate(reversed(rows)):
+        alone, federated = row.values.get("alone"), row.values.get("federated")
+        if alone is not None and federated is not None:
+            colour = COLOUR[row.verdict] if row.verdict in ("better", "worse") else COLOUR["quiet"]
+            axes.plot([alone, federated], [y, y], color=colour, lw=3.5, solid_capstyle="butt")
+        for name in table.columns:
+            value = row.values[name]
+            if value is not None:
+                # What the plant cannot have or need not train stands a little lower, so
+                # that close scores do not hide each other.
+                _mark(axes, name, value, y if name in ("alone", "federated") else y - 0.3)
+    axes.set_yticks(range(len(rows)), [short(row.name, LONGEST) for row in reversed(rows)])
+    axes.set_ylim(-0.75, max(len(rows), 1) - 0.45)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(direction(table.metric))
+    return svg_of(figure, "plants", "Every predictor's score at each plant")
+
+
+def confidence(table: Standings) -> str:
+    """Return one line per plant: its gain, and between which values it lies."""
+    rows = sorted((r for r in table.rows if r.gain is not None), key=lambda r: r.gain or 0.0)
+    if len(rows) > 1 and table.mean.gain is not None:
+        rows = [table.mean, *rows]
+    pitch = 34 if len(rows) <= LABELLED else 24
+    names = [row.name for row in rows]
+    figure, axes = figure_of(58 + pitch * max(len(rows), 2), left=room(names, LONGEST), top=6)
+    for y, row in enumerate(rows):
+        colour, gain = COLOUR[_certain(row)], row.gain or 0.0
+        if row.interval is not None:
+            axes.hlines(y, *row.interval, color=colour, lw=2.6)
+        axes.plot([gain], [y], "D" if row is table.mean else "o", color=colour, ms=8, mew=0)
+    axes.axvline(0, color=COLOUR["ink"], lw=0.9, zorder=0)
+    if len(rows) > 1 and rows[0] is table.mean:
+        axes.axhline(0.5, color=COLOUR["quiet"], lw=0.8, ls=(0, (2, 3)))
+    axes.set_yticks(range(len(rows)), [short(name, LONGEST) for name in names])
+    axes.set_ylim(-0.7, max(len(rows), 2) - 0.3)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(f"gain in {table.metric.short} (right of 0: better)")
+    return svg_of(figure, "confidence", "Gain of each plant with its 95 % interval")
+
+
+def gains(table: Standings) -> str:
+    """Return the gains in order with their intervals, for federations too large for names."""
+    rows = sorted((r for r in table.rows if r.gain is not None), key=lambda r: -(r.gain or 0.0))
+    figure, axes = figure_of(250)
+    for x, row in enumerate(rows, start=1):
+        colour = COLOUR[_certain(row)]
+        if row.interval is not None:
+            axes.vlines(x, *row.interval, color=colour, lw=1.6, alpha=0.75)
+        axes.plot([x], [row.gain or 0.0], "o", color=colour, ms=3.5, mew=0)
+    axes.axhline(0, color=COLOUR["ink"], lw=0.8)
+    axes.grid(axis="x", visible=False)
+    axes.set_xlabel("plants, largest gain first")
+    axes.set_ylabel(f"gain in {table.metric.short}")
+    return svg_of(figure, "gains", "Gain of each plant with its 95 % interval, in order")
+
+
+def spread(table: Standings) -> str:
+    """Return how each predictor's metric spreads over many plants."""
+    import numpy as np
+
+    names = [n for n in table.columns if any(row.values[n] is not None for row in table.rows)]
+    figure, axes = figure_of(250, left=86)
+    for y, name in enumerate(reversed(names)):
+        values = [v for row in table.rows if (v := row.values[name]) is not None]
+        low, first, middle, third, high = np.percentile(values, (5, 25, 50, 75, 95))
+        axes.hlines(y, low, high, color=COLOUR[name], lw=1.4)
+        axes.barh(y, third - first, 0.5, first, color=COLOUR[name], alpha=0.4)
+        axes.vlines(middle, y - 0.25, y + 0.25, color=COLOUR["ink"], lw=2.2)
+    axes.set_yticks(range(len(names)), [COLUMNS[n] for n in reversed(names)])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(direction(table.metric))
+    return svg_of(figure, "spread", "Spread of every predictor over the plants")
+
+
+def _mark(axes: Axes, name: str, value: float, y: float) -> None:
+    hollow = name == "alone"
+    size = {"federated": 9.0, "trivial": 11.0}.get(name, 7.0)
+    axes.plot(
+        [value],
+        [y],
+        MARKER[name],
+        color=COLOUR[name],
+        markerfacecolor=COLOUR["paper" if hollow else name],
+        markeredgewidth=2.0 if hollow or name == "trivial" else 0.0,
+        markersize=size,
+        zorder=4 if name == "federated" else 3,
+    )
+
+
+def _certain(row: Row) -> str:
+    """Return the name of the colour of a gain: that of chance, unless it is sure or unasked."""
+    known = row.verdict in ("better", "worse") and row.sure is not False and not row.unsure
+    return row.verdict if known else "quiet"

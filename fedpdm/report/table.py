@@ -1,0 +1,216 @@
+"""The last thing on the screen: who gains, who loses, and where the results are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.box import Box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedpdm.report.alarms import silence
+from fedpdm.report.gain_table import COLUMNS, Row, Standings, standings
+from fedpdm.report.summary_text import certainty, headline
+from fedpdm.report.wording import EVENTS, MISSING, counted, listing, number
+from fedpdm.runs.progress import console_for, readable
+
+LISTED = 20
+"""Up to this many plants are all listed; of more, those with the largest changes."""
+FILES = ("report.html", "summary.json", "metrics.csv", "manifest.json")
+LINES = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
+"""A rule below the head and one above the mean."""
+FIRST_TO_GO = "minirocket"
+"""The column that a narrow screen does without."""
+GAP = 2
+"""Characters between two columns: padding and the box's divider; with 2 all fit 80."""
+STYLE = {"better": "green", "worse": "bold red"}
+
+
+def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
+    """Print plant by predictor in the primary metric, the gain, the events and the files.
+
+    Args:
+        summary: the content of summary.json.
+        folder: the run folder; of its usual files those that exist are named.
+        console: where to print; standard output if None.
+    """
+    console = console_for(console)
+    table = standings(summary)
+    aim = "higher" if table.metric.higher_is_better else "lower"
+    _line(console, "")
+    _line(console, headline(table), style="bold", wrap=True)
+    if sure := certainty(table):
+        _line(console, sure, wrap=True)
+    tested = f"Test data at round {summary['best_round']}"
+    _line(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim")
+    grid = _grid(table, console)
+    if grid is None:  # too wide
+        grid = _grid(replace(table, columns=_without(table.columns)), console)
+        _line(
+            console, f"{COLUMNS[FIRST_TO_GO]}: in report.html, there is no room here", style="dim"
+        )
+    assert grid is not None
+    console.print(grid)
+    for row in _left_out(table):
+        _line(console, row, style="dim", wrap=True)
+    for note, names in _notes(table).items():
+        _line(console, f"{MISSING} at {listing(names)}: {note}.", style="dim", wrap=True)
+    if unseen := _unseen(summary, table.metric.digits):
+        _line(console, unseen, wrap=True)
+    if mute := silence(summary, table.cases):
+        _line(console, mute, style="dim", wrap=True)
+    if table.left_out:
+        _line(console, f"Not evaluated: {listing(table.left_out)}.", style="dim", wrap=True)
+    happened = events_line(summary.get("events") or ())
+    if happened:
+        _line(console, happened, style="yellow", wrap=True)
+    present = [name for name in FILES if (folder / name).exists()]
+    _line(console, f"Run folder: {folder}")
+    if present:
+        _line(console, f"  with {listing(present, most=len(present))}", style="dim")
+
+
+def events_line(events: Iterable[Mapping[str, Any]]) -> str:
+    """Return how often what happened, and where: one line, empty if nothing did."""
+    events = list(events)
+    counts = Counter(str(event.get("kind")) for event in events)
+    parts = []
+    for kind, count in counts.items():
+        sites = dict.fromkeys(
+            str(e["site"]) for e in events if str(e.get("kind")) == kind and e.get("site")
+        )
+        where = f" ({listing(list(sites))})" if sites else ""
+        words = EVENTS.get(kind, kind)
+        parts.append(f"{words[:1].lower()}{words[1:]} {counted(count, 'time')}{where}")
+    text = "; ".join(parts)
+    return f"Events: {text}" if text else ""
+
+
+def _without(columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in columns if name != FIRST_TO_GO)
+
+
+def _grid(table: Standings, console: Console) -> Table | None:
+    """Return the table; None if there is no room for it and a column to do without."""
+    heads = ["Plant"]
+    for name in table.columns:
+        heads += [COLUMNS[name], "Gain"] if name == "federated" else [COLUMNS[name]]
+    plants = [_cells(row, table, console) for row in _shown(table)]
+    means = [
+        _cells(row, table, console, name)
+        for row, name in ((table.mean, table.mean.name), (table.together, "All test data"))
+        if len(table.rows) > 1
+    ]
+    if FIRST_TO_GO in table.columns and room_for_names(heads, plants + means, console) < 0:
+        return None
+    grid = columns_of(heads, plants + means, console)
+    for index, cells in enumerate(plants):
+        grid.add_row(*cells, end_section=index == len(plants) - 1)
+    for cells in means:
+        grid.add_row(*cells, style="bold")
+    return grid
+
+
+def room_for_names(heads: Sequence[str], rows: Sequence[Sequence[Text]], console: Console) -> int:
+    """Return by how many characters the screen is wider than these columns; below 0: narrower."""
+    return console.width - sum(_widths(heads, rows)) - GAP * (len(heads) - 1)
+
+
+def columns_of(
+    heads: Sequence[str], rows: Sequence[Sequence[Text]], console: Console, *, fold: bool = False
+) -> Table:
+    """Return an empty table for these cells; on a narrow screen names give way, numbers never.
+
+    Args:
+        heads: the columns' titles, that of the names first.
+        rows: what is to be shown.
+        console: where.
+        fold: a name that is too long goes on in a second line, and does not end in "…".
+    """
+    widths = _widths(heads, rows)
+    widths[0] = max(min(widths[0], widths[0] + room_for_names(heads, rows, console)), 6)
+    grid = Table(box=LINES, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for i, (head, width) in enumerate(zip(heads, widths, strict=True)):
+        grid.add_column(
+            head, justify="right" if i else "left", no_wrap=bool(i) or not fold,
+            overflow="fold" if fold else "ellipsis", width=width,
+        )  # fmt: skip
+    return grid
+
+
+def _widths(heads: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]:
+    return [
+        max([cell_len(head), *(cells[i].cell_len for cells in rows)])
+        for i, head in enumerate(heads)
+    ]
+
+
+def _cells(row: Row, table: Standings, console: Console, name: str | None = None) -> list[Text]:
+    digits = table.metric.digits
+    cells = [Text(readable(name or row.name, console))]
+    for column in table.columns:
+        cells.append(Text(readable(number(row.values[column], digits), console)))
+        if column == "federated":
+            cells.append(_gain(row, digits, console))
+    return cells
+
+
+def _gain(row: Row, digits: int, console: Console) -> Text:
+    if row.gain is None:
+        return Text(readable(MISSING, console))
+    text = f"{number(row.gain, digits, sign=True)} {row.verdict}"
+    return Text(readable(text, console), style=STYLE.get(row.verdict, ""))
+
+
+def _shown(table: Standings) -> list[Row]:
+    """Return all plants, or of too many the greatest losses, then the greatest gains."""
+    if len(table.rows) <= LISTED:
+        return list(table.rows)
+    judged = sorted((r for r in table.rows if r.gain is not None), key=lambda r: r.gain or 0.0)
+    half = LISTED // 2
+    return judged if len(judged) <= LISTED else judged[:half] + judged[-half:]
+
+
+def _unseen(summary: Mapping[str, Any], digits: int) -> str | None:
+    """Return how alone and federated do on machines that no training row came from."""
+    heldout = summary.get("heldout") or {}
+    alone = (heldout.get("baselines") or {}).get("alone")
+    if not alone or "mean_site" not in heldout or "mean_site" not in alone:
+        return None
+    primary = summary["validation"]["metric"]
+    pair = [part["mean_site"].get(primary) for part in (alone, heldout)]
+    if None in pair:
+        return None
+    return (
+        "Machines never seen in training, mean of plants: alone "
+        f"{number(pair[0], digits)}, federated {number(pair[1], digits)}."
+    )
+
+
+def _left_out(table: Standings) -> list[str]:
+    rest = len(table.rows) - len(_shown(table))
+    if rest <= 0:
+        return []
+    return [
+        f"Shown: the smallest and the largest gains; {counted(rest, 'plant')} more "
+        "in metrics.csv and report.html."
+    ]
+
+
+def _notes(table: Standings) -> dict[str, list[str]]:
+    notes: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.note:
+            notes.setdefault(row.note, []).append(row.name)
+    return notes
+
+
+def _line(console: Console, text: str, style: str = "", wrap: bool = False) -> None:
+    # As Text: a bracket in a path is not markup. Paths stay whole, so that they can be copied.
+    console.print(Text(readable(text, console), style=style), soft_wrap=not wrap)

@@ -1,0 +1,99 @@
+"""How a run's plants are run: their Flower app, the rounds, and the engine that fits the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedpdm.client.app import PlantApp, make_client_app
+from fedpdm.data.normalise import Scaler
+from fedpdm.engines.auto import Workload
+from fedpdm.engines.select import Engine, settle_engine
+from fedpdm.engines.hardware import cores
+from fedpdm.runs.experiment import Experiment
+from fedpdm.client.faults import fault_mod
+from fedpdm.history import History
+from fedpdm.runs.progress import Progress
+from fedpdm.server.selection import sample_size
+from fedpdm.server.loop import RoundLoop
+from fedpdm.training.loop import tensors
+
+
+def client_app(experiment: Experiment) -> PlantApp:
+    """Return the Flower app of an experiment's plants, with the faults put in on purpose."""
+    faults = experiment.faults
+    return make_client_app(
+        experiment.federation,
+        experiment.build_model,
+        experiment.settings,
+        seed=experiment.seed,
+        device=experiment.device,
+        train_mods=[fault_mod(faults, experiment.seed)] if faults else [],
+    )
+
+
+def round_loop(
+    experiment: Experiment,
+    history: History,
+    display: Progress,
+    on_scaler: Callable[[Scaler], None],
+) -> RoundLoop:
+    """Return the rounds of an experiment; ``on_scaler`` is told of the shared scaler."""
+    return RoundLoop(
+        strategy=experiment.strategy,
+        history=history,
+        initial=experiment.initial,
+        trainable=tuple(experiment.build_model().parameter_names),
+        task=experiment.task,
+        rounds=experiment.rounds,
+        seed=experiment.seed,
+        monitor=experiment.monitor,
+        display=display,
+        evaluate_fraction=experiment.evaluate_fraction,
+        federated_scaling=experiment.federated_scaling,
+        round_timeout=experiment.round_timeout,
+        on_scaler=on_scaler,
+    )
+
+
+def settled_engine(experiment: Experiment, shapes: list[dict[str, Any]]) -> Engine:
+    """Return the engine of a run; who resumes it gets the same.
+
+    Args:
+        experiment: what is run.
+        shapes: of the plants looked at, as ``Federation.shape`` returns them.
+    """
+    sites, settings = experiment.federation.sites, experiment.settings
+    share = float(getattr(experiment.strategy, "fraction_train", 1.0))
+    windows = [shape["windows"]["train"] for shape in shapes]
+    epoch = -(-int(np.mean(windows)) // settings.batch_size) if windows else 1
+    work = Workload(
+        sampled=sample_size(share, len(sites)),
+        rounds=experiment.rounds,
+        steps=settings.local_epochs * max(1, epoch),
+        module=experiment.build_model().module,
+        device=experiment.device,
+        cores=cores(),
+        obstacle=lambda: stack_obstacle(experiment),
+    )
+    return settle_engine(experiment.engine, work)
+
+
+def stack_obstacle(experiment: Experiment) -> str | None:
+    """Try whether the model can be trained as a stack; return why not."""
+    from fedpdm.engines.stacked.grid import obstacle
+
+    federation = experiment.federation
+    name = experiment.looked_at[0]
+    part = federation.site(name, federation.moments(name).scaler()).train
+    x, y = tensors(part.x[:5], part.y[:5], torch.device("cpu"))
+    return obstacle(client_app(experiment).plant, x, y)
+
+
+def one_thread() -> None:
+    """Use one torch thread: at these sizes two are slower, and children share the cores."""
+    torch.set_num_threads(1)
+    np.seterr(all="ignore")

@@ -1,0 +1,400 @@
+"""From a composed config to the objects of a run. ``DictConfig`` goes no further than here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+import torch
+from flwr.serverapp.strategy import Strategy
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from fedpdm.config.values import block, make, plain, positive, share, whole
+from fedpdm.data.leakage import checks as guards
+from fedpdm.data.partition.repartitioned import DealtSource
+from fedpdm.data.features import RAW, WindowFeatures
+from fedpdm.data.splits.saved_split import GivenSplit
+from fedpdm.data.partition import Natural, Partition, PartitionedSource
+from fedpdm.data.resampling import Resampler
+from fedpdm.data.leakage.label_shuffle import LabelShuffle
+from fedpdm.data.sources.base import Source
+from fedpdm.engines.select import check_engine
+from fedpdm.wire.flower import quiet
+from fedpdm.errors import ConfigError, DataError, ModelError
+from fedpdm.baselines.baselines import RocketSettings, Schedule
+from fedpdm.baselines.registry import CONTROLS, wanted
+from fedpdm.evaluation.settings import Protocol
+from fedpdm.client.faults import Fault, parse_faults
+from fedpdm.federation import Federation, expand_replicas
+from fedpdm.seeding import torch_seeded
+from fedpdm.wire.records import Arrays
+from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.server.monitor import MonitorSettings
+from fedpdm.server.selection import seeded_sample, take_over_sampling
+from fedpdm.tasks import Task
+from fedpdm.training.loop import TrainingSettings
+
+LOOK_AT = 50
+"""At most so many plants are read before the run starts, to find mistakes early."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run is made of. Building it writes nothing."""
+
+    federation: Federation
+    task: Task
+    build_model: Callable[[], ModelWrapper]
+    strategy: Strategy
+    settings: TrainingSettings
+    monitor: MonitorSettings
+    faults: list[Fault]
+    device: torch.device
+    rounds: int
+    seed: int
+    federated_scaling: bool
+    evaluate_fraction: float
+    baseline_plants: int
+    baseline_processes: int
+    pooled_schedule: Schedule
+    alone_schedule: Schedule
+    controls: tuple[str, ...]
+    rocket: RocketSettings
+    round_timeout: float | None
+    keep: int | None
+    engine: Mapping[str, Any]
+    model: dict[str, Any]
+    protocol: Protocol
+
+    @property
+    def initial(self) -> Arrays:
+        """The weights of round 0: the same for the federation and every baseline."""
+        return {n: t.cpu().numpy() for n, t in self.build_model().get_parameters().items()}
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Plants that evaluate: a seeded share, the same that the server asks."""
+        return self._draw(self.federation.sites, self.evaluate_fraction, "evaluate")
+
+    @property
+    def looked_at(self) -> list[str]:
+        """Plants that are read, checked and hashed before the run.
+
+        All that have real data, or that a partition deals.
+        """
+        if not self.federation.source.generated:
+            return list(self.federation.sites)
+        return self.evaluated[:LOOK_AT]
+
+    @property
+    def pooled(self) -> list[str]:
+        """Plants whose rows the pooled baselines train on: all, or a seeded share of many."""
+        sites = self.federation.sites
+        return self._draw(sites, min(1.0, max(self.baseline_plants, 1) / len(sites)), "pooled")
+
+    @property
+    def compared(self) -> list[str]:
+        """Plants that get baselines: at most ``baselines.max_plants`` of the evaluated."""
+        names = self.evaluated
+        if self.baseline_plants == 0:
+            return []
+        return self._draw(names, min(1.0, self.baseline_plants / len(names)), "baselines")
+
+    def _draw(self, names: Sequence[str], share: float, purpose: str) -> list[str]:
+        """Return a seeded share of the plants, in their order."""
+        chosen = seeded_sample(list(range(len(names))), share, self.seed, purpose)
+        return [names[index] for index in chosen]
+
+
+def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
+    """Make everything a run needs, and look at the plants' data.
+
+    Args:
+        cfg: a composed config.
+        source: the data, if it is not to be made from the config: headquarters has none.
+
+    Raises:
+        UserError: some option, file or plant cannot work; the message says which.
+    """
+    quiet()
+    task = cast(Task, make(cfg.task, "task"))
+    seed = whole(cfg, "seed", 0)
+    source = source or build_source(cfg, task, seed)
+    federation = Federation(
+        source,
+        task,
+        features=build_features(cfg),
+        resampler=build_resampler(cfg, source, seed),
+        shuffle=build_shuffle(cfg, seed),
+    )
+    device = build_device(str(cfg.device))
+    rounds = whole(cfg, "rounds", 1)
+    settings = build_settings(cfg)
+    strategy = cast(Strategy, make(cfg.strategy, "strategy"))
+    if (check := getattr(strategy, "check_training", None)) is not None:
+        check(settings)
+    # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
+    take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
+    if cfg.scaling not in ("federated", "plant"):
+        raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or plant")
+    model = {
+        "model_type": str(cfg.model.model_type),
+        "config": plain(cfg.model.config) or {},
+        "input_dim": len(federation.inputs),
+        "num_classes": task.outputs,
+        "sequence_length": federation.input_length,
+    }
+
+    def build_model() -> ModelWrapper:
+        with torch_seeded(seed, "model"):
+            return create_model(model)
+
+    check_engine(plain(cfg.engine), device)
+    try_to_build(build_model, federation)
+    experiment = Experiment(
+        federation=federation,
+        task=task,
+        build_model=build_model,
+        strategy=strategy,
+        settings=settings,
+        monitor=build_monitor(cfg),
+        faults=parse_faults(block(cfg, "faults"), federation.sites, rounds),
+        device=device,
+        rounds=rounds,
+        seed=seed,
+        federated_scaling=cfg.scaling == "federated",
+        evaluate_fraction=share(cfg, "evaluate.fraction"),
+        baseline_plants=whole(cfg, "baselines.max_plants", 0),
+        baseline_processes=whole(cfg, "baselines.processes", 0),
+        pooled_schedule=build_schedule(cfg, "baselines"),
+        alone_schedule=build_schedule(cfg, "baselines", "baselines.alone"),
+        controls=build_controls(cfg),
+        rocket=build_rocket(cfg),
+        round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
+        keep=None if cfg.history.keep == "all" else whole(cfg, "history.keep", 1),
+        engine=plain(cfg.engine),
+        model=model,
+        protocol=build_protocol(cfg, seed),
+    )
+    return experiment
+
+
+def look_at_data(experiment: Experiment) -> list[str]:
+    """Read the first plants and refuse what cannot train or be tested; return warnings.
+
+    Machines that are held out are beside the question: what a run concludes, it concludes
+    from the test windows of machines that were trained on.
+
+    Raises:
+        DataError: a plant cannot train, or no plant has a test window.
+    """
+    federation = experiment.federation
+    names = experiment.looked_at
+    found = guards.check(federation.source, names, federation.rows, federation.task.reach)
+    for name in names:
+        guards.require_training_sums(name, federation.rows(name), federation.moments(name))
+    sites = [federation.site(name, federation.moments(name).scaler()) for name in names]
+    for site in sites:
+        guards.require_real(site.name, site.windows)
+    warnings = found + federation.check(sites)
+    if all(len(site.test) == 0 for site in sites):
+        raise DataError(no_test_window(experiment))
+    return [*warnings, *federation.source.warnings]
+
+
+def no_test_window(experiment: Experiment) -> str:
+    """Say that nothing can be tested, and what would help."""
+    source = experiment.federation.source
+    ways = [f"task.{'horizon' if experiment.task.risks else 'cap'} (now {experiment.task.reach:g})"]
+    if source.window is not None:
+        ways.insert(0, f"data.window (now {source.window})")
+    if isinstance(source, PartitionedSource):
+        ways.insert(0, f"partition.sites (now {len(source.sites)} plants)")
+    made = source.generated or isinstance(source, DealtSource)
+    longer = "raise data.days" if made else "bring a longer record"
+    return f"no plant has a test window: lower {' or '.join(ways)}, or {longer}"
+
+
+def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
+    """Make the data set of a config, with its plants."""
+    data = plain(cfg.data)
+    data.pop("task_defaults", None)
+    sites = plants(cfg)
+    replicas = whole(cfg, "replicas", 1)
+    if replicas > 1 and not sites:
+        raise ConfigError(f"replicas={replicas} multiplies named plants; name some with site=…")
+    reach = {"reach": task.reach} if "purge" in cfg.partition else {}
+    partition = make(cfg.partition, "partition", **reach)
+    source = cast(
+        Source,
+        make(
+            OmegaConf.create(data),
+            "data",
+            sites=expand_replicas(sites, replicas),
+            partition=Natural() if (again := deals_again(data, partition)) else partition,
+            seed=seed,
+            reach=task.reach,
+        ),
+    )
+    if replicas > 1 and not source.generated:
+        raise ConfigError(
+            f"replicas={replicas} needs generated plants; data={source.name} has real ones: "
+            "leave replicas at 1, or use data=fleet"
+        )
+    source = DealtSource(source, partition, seed, task.reach) if again else source
+    split = OmegaConf.select(cfg, "split")  # a run from before there was this choice has none
+    return source if split is None else GivenSplit(source, str(split))
+
+
+def deals_again(data: Mapping[str, Any], partition: Partition) -> bool:
+    """Return whether a partition deals the machines of plants that are generated."""
+    if isinstance(partition, Natural) or "_target_" not in data:
+        return False
+    try:
+        return bool(getattr(get_object(str(data["_target_"])), "generated", False))
+    except Exception:  # there is no such class: ``make`` says so
+        return False
+
+
+def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation) -> None:
+    """Build the model once: one that does not take this data says so now."""
+    try:
+        build_model()
+    except ModelError as error:
+        if federation.features.mode != "statistics":
+            raise
+        raise ModelError(
+            f"features=statistics makes rows of {len(federation.inputs)} features, without time "
+            f"steps: use model=mlp or model=cnn, or features=both for models of sequences ({error})"
+        ) from None
+
+
+def build_features(cfg: DictConfig) -> WindowFeatures:
+    """Make what models see of a window; a run from before there was a choice saw the readings."""
+    if OmegaConf.select(cfg, "features") is None:
+        return RAW
+    return cast(WindowFeatures, make(cfg.features, "features"))
+
+
+def build_resampler(cfg: DictConfig, source: Source, seed: int) -> Resampler | None:
+    """Make what resamples training windows, or None."""
+    kind = OmegaConf.select(cfg, "training.resample")
+    return None if kind is None else Resampler(str(kind), seed, source.categorical)
+
+
+def build_shuffle(cfg: DictConfig, seed: int) -> LabelShuffle | None:
+    """Make what gives labels to the wrong windows, or None."""
+    kind = OmegaConf.select(cfg, "shuffle_labels")
+    return None if kind is None else LabelShuffle(str(kind), seed)
+
+
+def build_protocol(cfg: DictConfig, seed: int) -> Protocol:
+    """Make what a test is asked to say; a run from before there was a choice gets defaults."""
+    named = expand_replicas(block(cfg, "sites"), whole(cfg, "replicas", 1))
+    return Protocol.of(block(cfg, "evaluate"), named, seed)
+
+
+def plants(cfg: DictConfig) -> dict[str, Any]:
+    """Return the plants' blocks as their data set reads them: without what alarms cost."""
+    return {
+        name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
+        for name, own in block(cfg, "sites").items()
+    }
+
+
+def build_controls(cfg: DictConfig) -> tuple[str, ...]:
+    """Return the names of the controls that are wanted; all, in a run from before the choice."""
+    names = plain(OmegaConf.select(cfg, "baselines.controls"))
+    if names is None:
+        return tuple(CONTROLS)
+    if not isinstance(names, list):
+        raise ConfigError(
+            f"baselines.controls={names} must be a list, for example [alone,hgb], or [] for none"
+        )
+    return wanted([str(name) for name in names])
+
+
+def build_rocket(cfg: DictConfig) -> RocketSettings:
+    """Make the settings of the MiniRocket control."""
+    if OmegaConf.select(cfg, "baselines.minirocket") is None:
+        return RocketSettings()
+    return RocketSettings(
+        features=whole(cfg, "baselines.minirocket.features", 84),
+        windows=whole(cfg, "baselines.minirocket.windows", 2),
+    )
+
+
+def build_schedule(cfg: DictConfig, *blocks: str) -> Schedule:
+    """Make how networks train without a federation: each block's word goes before the last's."""
+    said = [name for name in blocks if OmegaConf.select(cfg, f"{name}.rounds") is not None]
+    rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
+    return Schedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
+
+
+def build_settings(cfg: DictConfig, *instead: str) -> TrainingSettings:
+    """Make the settings of local training.
+
+    Args:
+        cfg: a composed config.
+        instead: blocks of settings that take the place of those of ``training``, the last
+            one of all.
+
+    Raises:
+        ConfigError: a value is of the wrong kind or unknown; names its key.
+    """
+    training = block(cfg, "training")
+    training.pop("resample", None)  # of the data, not of the loop
+    names = dict.fromkeys(training, "training")
+    for place in instead:
+        other = block(cfg, place)
+        if unknown := sorted(set(other) - set(training)):
+            raise ConfigError(f"{place}.{unknown[0]} is unknown; there are {sorted(training)}")
+        training |= other
+        names |= dict.fromkeys(other, place)
+    for name in ("local_epochs", "batch_size", "step_size"):
+        whole(cfg, f"{names[name]}.{name}", 1)
+    for name in ("learning_rate", "gamma"):
+        positive(cfg, f"{names[name]}.{name}")
+    for name in ("weight_decay", "clip_norm"):
+        value = training.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise ConfigError(f"{names[name]}.{name}={value} must be a number")
+    return TrainingSettings(**training)
+
+
+def build_monitor(cfg: DictConfig) -> MonitorSettings:
+    """Make the monitor's settings."""
+    monitor = block(cfg, "monitor")
+    known = {f.name for f in fields(MonitorSettings)}
+    if unknown := sorted(set(monitor) - known):
+        raise ConfigError(f"monitor.{unknown[0]} is unknown; there are {sorted(known)}")
+    for name in ("loss_factor", "norm_factor"):
+        positive(cfg, f"monitor.{name}")
+    whole(cfg, "monitor.max_rollbacks", 0)
+    return MonitorSettings(**monitor)
+
+
+def build_device(name: str) -> torch.device:
+    """Return the torch device, or say that this machine has none such."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name} is unknown; use cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name}: torch sees no CUDA device here; use device=cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={name} is not supported; use cpu or cuda")
+    return device
+
+
+def create_model(model: Mapping[str, Any]) -> ModelWrapper:
+    """Make a model from the entries of ``model.json``."""
+    return ModelFactory.create_model(
+        model["model_type"],
+        model["input_dim"],
+        model["num_classes"],
+        sequence_length=model["sequence_length"],
+        **model["config"],
+    )

@@ -1,0 +1,118 @@
+"""A run's folder: begun, checked before it is continued, and described for who scores with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fedpdm.config.values import plain
+from fedpdm.data.normalise import Scaler
+from fedpdm.errors import HistoryError
+from fedpdm.runs.experiment import Experiment, plants
+from fedpdm.history import History
+from fedpdm.runs.manifest import SCHEMA
+from fedpdm.storage import read_json, write_json
+from fedpdm.storage import write_bytes, write_tensors
+
+
+def stored_manifest(folder: Path, cfg: DictConfig) -> dict[str, Any]:
+    """Return the manifest of a run that is to be continued.
+
+    Raises:
+        HistoryError: there is none, or the config was edited since the run began.
+    """
+    manifest: dict[str, Any] = read_json(folder / "manifest.json")
+    config, before = plain(cfg), manifest["config"]
+    different = [key for key in sorted({*config, *before}) if config.get(key) != before.get(key)]
+    if changed := [key for key in different if key != "rounds"]:
+        raise HistoryError(
+            f"{folder / 'config.yaml'} was changed since the run began: {changed[0]} is "
+            "not what manifest.json says; put it back, or start a new run for other settings"
+        )
+    return manifest
+
+
+def refuse_changed_data(folder: Path) -> None:
+    """Say that a run cannot go on with other data."""
+    raise HistoryError(
+        f"the data behind {folder} has changed since the run began (other rows or "
+        "splits), or an older version of fedpdm dealt it otherwise; put the old data back, "
+        "continue with the version in manifest.json, or start a new run"
+    )
+
+
+def refuse_used(folder: Path) -> None:
+    """Refuse a folder that already holds a run."""
+    if (folder / "manifest.json").exists() or (folder / "history.sqlite").exists():
+        raise HistoryError(
+            f"{folder} already holds a run; continue it with resume={folder}, or "
+            "choose another folder with hydra.run.dir=…"
+        )
+
+
+def begin(
+    folder: Path, cfg: DictConfig, card: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> None:
+    """Write config, model card and manifest: a folder with a manifest can be resumed."""
+    write_bytes(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
+    write_json(folder / "model.json", dict(card))
+    write_json(folder / "manifest.json", dict(manifest))  # last
+
+
+@contextmanager
+def opened_history(folder: Path, keep: int | None) -> Iterator[History]:
+    """Open the folder's history, or create it."""
+    exists = (folder / "history.sqlite").exists()
+    history = History.open(folder) if exists else History.create(folder, keep)
+    with history:
+        yield history
+
+
+def settle_rounds(
+    folder: Path, cfg: DictConfig, history: History, manifest: dict[str, Any], rounds: int
+) -> None:
+    """Refuse fewer rounds than are done, and remember that a run was made longer."""
+    head = history.head()
+    if head is not None and head.round > rounds:
+        raise HistoryError(
+            f"{folder} has {head.round} finished rounds, rounds={rounds} is less; go back "
+            f"with python -m fedpdm.history rollback {folder} {rounds}, or ask for more"
+        )
+    if manifest["config"]["rounds"] != rounds:
+        manifest["config"]["rounds"] = rounds
+        write_json(folder / "manifest.json", manifest)
+        write_bytes(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
+
+
+def write_scalers(folder: Path, scalers: Mapping[str, Scaler]) -> None:
+    """Keep what new data must be scaled with: by plant, or one for all (``federated``)."""
+    arrays: dict[str, Any] = {}
+    for scope, each in scalers.items():
+        arrays |= {f"{scope}/mean": each.mean, f"{scope}/scale": each.scale}
+    write_tensors(folder / "scaler.safetensors", arrays)
+
+
+def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
+    """Return what ``predict`` needs to know to score new data."""
+    source, features = experiment.federation.source, experiment.federation.features
+    return {
+        "schema": SCHEMA,
+        **experiment.model,
+        "features": list(source.features),
+        "window": source.window,
+        "inputs": {"mode": features.mode, "limits": dict(features.limits)},
+        "conditions": source.conditions,
+        "task": plain(cfg.task) | {"name": experiment.task.name},
+        "data": {"name": source.name, "time_unit": source.time_unit},
+        "scaling": str(cfg.scaling),
+        "best_round": None,
+        "threshold": None,
+        "thresholds": {},
+        "calibration": None,
+        "interval": None,
+        "sites": plants(cfg),
+    }

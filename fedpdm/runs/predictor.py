@@ -1,0 +1,243 @@
+"""From a plant's new rows to scores: the model of a run, and all that stands before it.
+
+N scored rows, H horizons, K operating conditions, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fedpdm.data.features import RAW, WindowFeatures
+from fedpdm.data.sources.mapping import PlantMapping
+from fedpdm.data.normalise import Scaler, fill_missing
+from fedpdm.data.rows import Floats, Ints, Rows, Split
+from fedpdm.data.sources.tables import SECONDS, Table, read_table, require_columns
+from fedpdm.data.windows import gather, segment_starts, window_ends
+from fedpdm.errors import DataError, ModelError
+from fedpdm.evaluation.calibration import Calibration
+from fedpdm.evaluation.conformal import Interval
+from fedpdm.models import ModelWrapper
+from fedpdm.tasks import Horizons, RemainingLife, Task
+from fedpdm.training.loop import outputs
+
+CHUNK = 4096  # windows gathered at once: bounds memory
+_SETTINGS = ("setting_1", "setting_2", "setting_3")  # C-MAPSS: where an engine flies
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model with everything that stands between a plant's file and its scores.
+
+    Attributes:
+        run: the run folder.
+        round: whose weights the model has.
+        mapping: which columns it reads; machine and time are "" where rows stand alone.
+        scaler: (K, F) mean and deviation, of the features of windows too where there are any.
+        window: rows in a model input, or None for single rows.
+        threshold: alarm at this risk or above (for remaining life: at this or below).
+        features: what the model sees of a window.
+        calibration: makes risks mean what they say; None where the run has none.
+        interval: of remaining life; None where the run has none.
+        notes: what a person should know about the choice of round or threshold.
+    """
+
+    run: Path
+    round: int
+    model: ModelWrapper
+    task: Task
+    mapping: PlantMapping
+    scaler: Scaler
+    window: int | None
+    conditions: int
+    data: str
+    time_unit: str
+    threshold: float | None
+    calibration: Calibration | None = None
+    interval: Interval | None = None
+    features: WindowFeatures = RAW
+    notes: tuple[str, ...] = ()
+
+    def read(self, path: str | Path) -> Table:
+        """Read the model's columns of a CSV or Parquet file.
+
+        Raises:
+            DataError: the file or a column of it is missing or cannot be read.
+        """
+        mapping, columns = self.mapping, self._columns()
+        table = read_table(
+            Path(path).expanduser(), columns, where=str(path), hint=self._hint(),
+            dialect=mapping.dialect, text=mapping.text, optional=self._optional(),
+        )  # fmt: skip
+        return table
+
+    def score(self, frame: pd.DataFrame | Table) -> pd.DataFrame:
+        """Return one row per scored row of ``frame``, by machine and time.
+
+        A row is scored where its machine has a whole window of rows behind it. A machine
+        with fewer rows is scored once, at its last row, its window filled up with its first
+        row; ``padded`` tells.
+
+        Args:
+            frame: rows in the plant's own columns, as the run's site yaml names them; or in
+                columns ``machine``, ``time`` and the run's feature names.
+
+        Returns:
+            Columns ``machine``, ``time`` (as it was written), ``risk`` (or ``risk_7`` … for
+            several horizons, or ``remaining_life`` with the ends ``low`` and ``high`` of its
+            interval, if the run has one), ``padded``, ``threshold``, ``alarm`` (empty without
+            a threshold).
+
+        Raises:
+            DataError: a column is missing, holds text or infinite values, or two rows of a
+                machine have one time.
+        """
+        if isinstance(frame, pd.DataFrame):
+            found = [str(name) for name in frame.columns]
+            require_columns(self._columns(), found, "the frame", self._columns(), self._hint())
+            if len(frame) == 0:
+                raise DataError("the frame has no rows to score")
+            frame = Table(
+                frame.reset_index(drop=True), "the frame", self._hint(), False, self.mapping.dialect
+            )
+        rows, written = self._rows(frame)
+        if self.window is None:
+            ends, padded = np.arange(len(rows)), np.zeros(len(rows), dtype=bool)
+        else:
+            ends, padded = window_ends(rows, self.window, 1, np.ones(len(rows), dtype=bool))
+        scores = self._scores(rows, ends)
+        result = pd.DataFrame({"machine": rows.machine[ends], "time": written[ends]})
+        for name, column in zip(self.score_columns, scores.T, strict=True):
+            result[name] = column
+        if self.interval is not None:
+            result["low"], result["high"] = self.interval(scores[:, 0])
+        result["padded"] = padded
+        result["threshold"] = np.nan if self.threshold is None else self.threshold
+        if self.threshold is None:
+            result["alarm"] = pd.array([pd.NA] * len(result), dtype="boolean")
+        else:
+            nearest = scores[:, 0]
+            late = isinstance(self.task, RemainingLife)
+            alarm = nearest <= self.threshold if late else nearest >= self.threshold
+            result["alarm"] = pd.array(alarm, dtype="boolean")
+        return result
+
+    @property
+    def score_columns(self) -> tuple[str, ...]:
+        """Names of the columns that hold scores; the first one decides the alarm."""
+        if isinstance(self.task, Horizons):
+            return tuple(f"risk_{horizon:g}" for horizon in self.task.horizons)
+        return ("remaining_life",) if isinstance(self.task, RemainingLife) else ("risk",)
+
+    def _scores(self, rows: Rows, ends: Ints) -> Floats:
+        """Return (N, 1) or (N, H) scores of the windows that end at ``ends`` (N,)."""
+        scaler = self.features.of_readings(self.scaler, len(rows.features))
+        values = fill_missing(scaler.apply(rows.values, rows.condition), rows)
+        start, parts = segment_starts(rows), []
+        for first in range(0, len(ends), CHUNK):
+            chunk = ends[first : first + CHUNK]
+            x = (
+                values[chunk]
+                if self.window is None
+                else gather(values, chunk, start[chunk], self.window)
+            )
+            if self.features.active and self.window is not None:
+                raw = gather(rows.values, chunk, start[chunk], self.window)
+                computed = self.features.compute(raw, rows.features)
+                x = self.features.join(x, computed, self.scaler)
+            output = outputs(self.model.module, torch.from_numpy(np.ascontiguousarray(x)))
+            parts.append(self.task.scores(output).reshape(len(chunk), -1))
+        scores = np.concatenate(parts)
+        if self.calibration is not None:
+            scores = self.calibration(scores)
+        if not np.isfinite(scores).all():
+            raise ModelError(
+                f"{self.run}: the weights of round {self.round} give scores that are no numbers; "
+                "choose another round with --round"
+            )
+        return scores
+
+    def _rows(self, table: Table) -> tuple[Rows, np.ndarray[Any, Any]]:
+        """Return the table's rows in order, and (R,) their times as the file writes them."""
+        mapping = self.mapping
+        values = np.stack([table.numbers(c) for c in mapping.columns.values()], axis=1)
+        count = len(table)
+        if mapping.machine in table:
+            machine = table.names(mapping.machine)
+        else:
+            machine = np.full(count, "all rows")
+        if mapping.time in table:
+            unit = self.time_unit if self.time_unit in SECONDS else "days"  # only order counts
+            time, _ = table.times(mapping.time, unit)
+            written = table.frame[mapping.time].to_numpy(dtype=object)
+        else:
+            time = np.arange(1.0, count + 1)
+            written = np.arange(1, count + 1).astype(object)
+        condition = self._conditions(table)
+        order = np.lexsort((time, machine))
+        machine, time = machine[order], time[order]
+        if self.window is not None:
+            self._refuse_duplicates(table, machine, time, order)
+        rows = Rows(
+            features=tuple(mapping.columns),
+            values=values[order],
+            machine=machine,
+            time=time,
+            life=np.zeros(count, dtype=np.int64),
+            time_to_failure=np.full(count, np.nan),
+            observed=np.zeros(count),
+            split=np.full(count, Split.TEST, dtype=np.int8),
+            condition=condition[order],
+            pad=True,
+        )
+        return rows, written[order]
+
+    def _refuse_duplicates(
+        self, table: Table, machine: np.ndarray[Any, Any], time: Floats, order: Ints
+    ) -> None:
+        same = (machine[1:] == machine[:-1]) & (time[1:] == time[:-1])
+        if same.any():
+            at = int(np.argmax(same))
+            places = " and ".join(table.place(int(order[i])) for i in (at, at + 1))
+            raise DataError(
+                f"{table.where}: machine '{machine[at]}' has two rows at one time ({places}); "
+                f"column '{self.mapping.time}' must tell them apart; remove the duplicates"
+            )
+
+    def _conditions(self, table: Table) -> Ints:
+        """Return (R,) operating conditions, by which the run's features are scaled."""
+        if self.conditions == 1:
+            return np.zeros(len(table), dtype=np.int64)
+        from fedpdm.data.sources.cmapss import operating_condition
+
+        settings = np.stack([table.numbers(name) for name in self._optional()[-3:]], axis=1)
+        return operating_condition(settings, self.conditions, Path(table.where))
+
+    def _columns(self) -> dict[str, str]:
+        """Return the columns that must be there, and what each is for."""
+        mapping = self.mapping
+        columns = {column: f"feature '{name}'" for name, column in mapping.columns.items()}
+        if self.window is not None or mapping.site:
+            columns = {mapping.machine: "the machine", mapping.time: "the time"} | columns
+        if self.conditions > 1:
+            columns |= dict.fromkeys(_SETTINGS, "tells the operating condition")
+        return columns
+
+    def _optional(self) -> tuple[str, ...]:
+        names = (self.mapping.machine, self.mapping.time)
+        return names + (_SETTINGS if self.conditions > 1 else ())
+
+    def _hint(self) -> str:
+        if self.mapping.site:
+            return (
+                f"these columns are those of sites.{self.mapping.site} in {self.run}/model.json; "
+                "rename the file's, or choose another plant with --site"
+            )
+        return (
+            f"the model of {self.run} reads {', '.join(self._columns())}; rename the file's columns"
+        )

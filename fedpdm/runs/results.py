@@ -1,0 +1,163 @@
+"""What a finished run leaves for people and programs: summary.json, metrics.csv, report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from fedpdm.config.values import plain
+from fedpdm.data.rows import Split
+from fedpdm.evaluation.confidence import certainty
+from fedpdm.evaluation.test_details import gain_spread
+from fedpdm.evaluation.scoring import Predictions, gains, score
+from fedpdm.evaluation.final_test import Trial
+from fedpdm.runs.experiment import Experiment
+from fedpdm.federation import Site
+from fedpdm.history import History
+from fedpdm.runs.manifest import SCHEMA, versions
+from fedpdm.storage import write_json
+from fedpdm.tasks import Task
+from fedpdm.storage import write_bytes
+
+
+def summarise(
+    experiment: Experiment,
+    cfg: DictConfig,
+    history: History,
+    *,
+    engine: str,
+    best_round: int,
+    tested: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the content of ``summary.json``, still without baselines (docs/summary.md).
+
+    Args:
+        experiment: what was run.
+        cfg: its config.
+        history: its rounds.
+        engine: name of the engine.
+        best_round: the round that validation chose.
+        tested: ``threshold``, ``test`` and ``heldout`` of its weights, and what else was found.
+    """
+    task, source = experiment.task, experiment.federation.source
+    records = history.rounds()
+    best = next((r for r in records if r.round == best_round), records[-1])
+    sent = history.rounds(undone=True)  # what was rolled back was sent all the same
+    return {
+        "schema": SCHEMA,
+        "sites": list(experiment.federation.sites),
+        "task": task.name,
+        "model": experiment.model["model_type"],
+        "strategy": type(experiment.strategy).__name__,
+        "engine": engine,
+        "rounds": experiment.rounds,
+        "best_round": best_round,
+        "validation": {"metric": task.primary, "best": best.metrics.get(task.primary)},
+        "threshold": tested["threshold"],
+        "test": {**tested["test"], "baselines": {}},
+        "heldout": tested["heldout"],
+        "gain": {},
+        "bytes": {
+            "up": sum(r.bytes_up for r in sent),
+            "down": sum(r.bytes_down for r in sent),
+        },
+        "seconds": {},
+        "seed": experiment.seed,
+        "versions": versions(),
+        "data": {
+            "name": source.name,
+            "sha256": None,
+            "time_unit": source.time_unit,
+            "window": source.window,
+        },
+        "options": {
+            "task": plain(cfg.task), "strategy": plain(cfg.strategy),
+            "scaling": str(cfg.scaling),
+        },
+        "events": history.events(),
+    }  # fmt: skip
+
+
+def put_beside(
+    summary: dict[str, Any], found: Mapping[str, Predictions], sites: list[Site], task: Task
+) -> None:
+    """Put the baselines beside the federation, on the same test windows, in place.
+
+    Args:
+        summary: what ``summarise`` made.
+        found: the baselines' scores.
+        sites: the plants they were tested on.
+        task: what is predicted.
+    """
+    baselines, heldout = summary["test"]["baselines"], {}
+    for name, predictions in found.items():
+        result = score(predictions, sites, task, Split.TEST)
+        baselines[name] = {key: result[key] for key in ("global", "mean_site", "per_site")}
+        if summary["heldout"] is not None:
+            heldout[name] = score(predictions, sites, task, Split.HELDOUT)
+    if summary["heldout"] is not None:
+        summary["heldout"]["baselines"] = heldout
+    alone = baselines.get("alone", {}).get("per_site", {})
+    summary["gain"] = gains(summary["test"]["per_site"], alone, task)
+    summary["test"]["spread"]["gain"] = gain_spread(summary["gain"])
+
+
+def say_how_sure(
+    summary: dict[str, Any],
+    trial: Trial,
+    baselines: Mapping[str, Predictions],
+    experiment: Experiment,
+) -> None:
+    """Add intervals over machines to the results and to the gains, in place."""
+    summary["test"]["bootstrap"] = certainty(
+        trial.predictions,
+        baselines,
+        trial.sites,
+        experiment.task,
+        resamples=experiment.protocol.bootstrap,
+        seed=experiment.seed,
+        shared=experiment.federation.source.shares_machines,
+    )
+
+
+def write_results(
+    folder: Path,
+    summary: dict[str, Any],
+    card: dict[str, Any],
+    history: History,
+    manifest: Mapping[str, Any],
+    shapes: list[dict[str, Any]],
+) -> None:
+    """Write the files that people and programs read."""
+    from fedpdm.report.report import write_report
+
+    card = card | {"best_round": summary["best_round"], "threshold": summary["threshold"]}
+    write_json(folder / "model.json", card)
+    records = history.rounds(undone=True)
+    write_metrics(folder, history)
+    write_json(folder / "summary.json", summary)
+    write_report(folder, summary, [r.to_dict() for r in records], manifest, shapes)
+
+
+def write_metrics(folder: Path, history: History) -> None:
+    """Write ``metrics.csv``: one line per round and plant, and one per round for all."""
+    import pandas as pd
+
+    lines: list[dict[str, Any]] = []
+    for record in history.rounds():
+        if record.round == 0:
+            continue
+        shared = {"round": record.round, "attempt": record.attempt}
+        lines.append({**shared, "site": "", **record.metrics, "bytes_up": record.bytes_up,
+                      "bytes_down": record.bytes_down})  # fmt: skip
+        for site, values in record.sites.items():
+            line = {**shared, "site": site}
+            line |= {k: v for k, v in values.items() if k != "validation"}
+            for name, value in values.get("validation", {}).items():
+                line["validation_loss" if name == "loss" else name] = value
+            lines.append(line)
+    text = pd.DataFrame(lines).to_csv(index=False)
+    write_bytes(folder / "metrics.csv", text.encode())

@@ -1,0 +1,270 @@
+"""One experiment in one folder: train, compare, test once, write what people read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, RecordDict
+from omegaconf import DictConfig
+from rich.console import Console
+
+from fedpdm.runs.baseline_inputs import bench_of, shared_scaler
+from fedpdm.runs.results import put_beside, say_how_sure, summarise, write_results
+from fedpdm.config.values import make, plain
+from fedpdm.data.leakage.checks import checked_scaler
+from fedpdm.data.normalise import Scaler
+from fedpdm.data.splits.split_file import SplitFile, split_file
+from fedpdm.engines.select import Engine, engine_of
+from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID
+from fedpdm.errors import HistoryError
+from fedpdm.baselines.workers import BesideTheRun
+from fedpdm.baselines.registry import diverged, gather
+from fedpdm.evaluation.scoring import Predictions
+from fedpdm.evaluation.final_test import Trial, try_model
+from fedpdm.runs.experiment import Experiment, look_at_data
+from fedpdm.federation import Site
+from fedpdm.history import History
+from fedpdm.runs.manifest import SCHEMA, data_hashes, git_commit, versions
+from fedpdm.wire.records import Arrays, to_tensors
+from fedpdm.server.round_metrics import best_round
+from fedpdm.runs.progress import Progress
+from fedpdm.runs.folder import begin, model_card, opened_history, refuse_changed_data, refuse_used, settle_rounds, stored_manifest, write_scalers
+from fedpdm.runs.lock import RunLock
+from fedpdm.server.loop import RoundLoop, make_server_app
+from fedpdm.runs.assembly import client_app, round_loop, settled_engine
+from fedpdm.trackers.guard import Guard, build_tracker
+
+
+class Run:
+    """A run folder and the experiment in it.
+
+    Args:
+        experiment: what to run.
+        cfg: the resolved config, stored with the run.
+        folder: the run folder; made if missing.
+        console: where a person reads, or None for standard output.
+    """
+
+    def __init__(
+        self, experiment: Experiment, cfg: DictConfig, folder: Path, console: Console | None = None
+    ) -> None:
+        self.experiment = experiment
+        self.cfg = cfg
+        self.folder = folder
+        self.console = console
+        self.engine: Engine
+        self.split: SplitFile | None = None  # of plants in this box
+        # Generated plants are not made a second time for a check that they cannot fail.
+        generated = experiment.federation.source.generated
+        self._own_scaler = lambda: None if generated else shared_scaler(experiment)
+        self.seconds: dict[str, float] = {}
+        self._processor: dict[str, float] = {}
+        self._in_process = False
+        self._trial: Trial | None = None
+        self._card: dict[str, Any] = {}
+
+    def execute(self, resume: bool = False) -> dict[str, Any]:
+        """Run to the end and return the summary.
+
+        Raises:
+            UserError: the data, the folder or the options cannot work.
+            SiteError: plants failed, or the run gave up.
+        """
+        begun = time.perf_counter()
+        experiment = self.experiment
+        tracker = build_tracker(self.cfg)
+        with self._timed("setup"):
+            warnings, shapes = self._look()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with RunLock(self.folder) as lock, ExitStack() as stack:
+            manifest = self._open_folder(resume, shapes)
+            self.engine = manifest.get("engine") or engine_of(experiment.engine)  # an old one
+            history = stack.enter_context(opened_history(self.folder, experiment.keep))
+            for event in history.recover():
+                warnings.append(event["message"])
+            settle_rounds(self.folder, self.cfg, history, manifest, experiment.rounds)
+            beside = self._start_baselines(lock.close_in_child)
+            if beside is not None:
+                stack.callback(beside.stop)
+            display = Progress(
+                experiment.rounds, experiment.task.primary, self.console,
+                done=head.round if (head := history.head()) else 0,
+            )  # fmt: skip
+            guard = Guard(tracker, self.folder, plain(self.cfg), display.say, history)
+            display.on_round = guard.round
+            with display:
+                if head is not None:
+                    display.say(f"continuing after round {head.round}")
+                if self.engine["reason"]:
+                    display.say(f"engine={self.engine['name']}: {self.engine['reason']}")
+                for warning in warnings:
+                    display.say(f"note: {warning}")
+                with self._timed("training"):
+                    scaler = self._train(history, display)
+                with self._timed("evaluation"):
+                    summary = self._summary(history, scaler)
+                baselines: dict[str, Predictions] = {}
+                if beside is not None:
+                    with self._timed("baselines"):
+                        baselines = gather(beside.scores())
+                        lost = diverged(baselines)
+                        baselines = {k: v for k, v in baselines.items() if k not in lost}
+                        summary["baselines_left_out"] = beside.left_out | lost
+                        sites = self._sites(experiment.compared, scaler)
+                        put_beside(summary, baselines, sites, experiment.task)
+                if self._trial is not None:  # nobody may pool the windows of plants elsewhere
+                    with self._timed("evaluation"):
+                        say_how_sure(summary, self._trial, baselines, experiment)
+            self._conclude(summary, history, manifest, shapes, begun)
+            guard.end(summary)
+        return summary
+
+    # Before -----------------------------------------------------------------------------
+
+    def _look(self) -> tuple[list[str], list[dict[str, Any]]]:
+        """Look at the plants' data: what a person should know of it, and its shapes."""
+        experiment, federation = self.experiment, self.experiment.federation
+        warnings = look_at_data(experiment)
+        self.split = split_file(federation.source, experiment.looked_at, federation.rows)
+        return warnings, [
+            federation.shape(federation.site(name, federation.moments(name).scaler()))
+            for name in experiment.looked_at
+        ]
+
+    def _open_folder(self, resume: bool, shapes: list[dict[str, Any]]) -> dict[str, Any]:
+        """Write config and manifest, or check that the stored ones fit."""
+        hashes = data_hashes(shapes)
+        if resume:
+            manifest = stored_manifest(self.folder, self.cfg)
+            if self._data_changed(manifest["data"], hashes):
+                refuse_changed_data(self.folder)
+            return manifest
+        refuse_used(self.folder)
+        experiment = self.experiment
+        manifest = {
+            "schema": SCHEMA,
+            "seed": experiment.seed,
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "data": {"name": experiment.federation.source.name, **hashes},
+            "engine": self._settle_engine(shapes),
+            "config": plain(self.cfg),
+        }
+        if self.split is not None:
+            manifest["data"]["split"] = self.split.write(self.folder)
+        begin(self.folder, self.cfg, model_card(experiment, self.cfg), manifest)
+        return manifest
+
+    def _data_changed(self, before: dict[str, Any], now: dict[str, Any]) -> bool:
+        return bool(before["sha256"] != now["sha256"])
+
+    def _settle_engine(self, shapes: list[dict[str, Any]]) -> Engine:
+        return settled_engine(self.experiment, shapes)
+
+    def _start_baselines(self, in_child: Any) -> BesideTheRun | None:
+        experiment = self.experiment
+        if not experiment.compared:
+            return None
+        bench = bench_of(experiment)
+        self._own_scaler = lambda: bench.scaler
+        return BesideTheRun(bench, self.folder, experiment.baseline_processes, in_child)
+
+    # The federation ---------------------------------------------------------------------
+
+    def _train(self, history: History, display: Progress) -> Scaler | None:
+        found: list[Scaler] = []
+        loop = round_loop(self.experiment, history, display, found.append)
+        self._rounds(loop)
+        scaler = found[0] if found else None
+        self._write_scalers(scaler)
+        return scaler
+
+    def _rounds(self, loop: RoundLoop) -> None:
+        """Let the plants train."""
+        experiment = self.experiment
+        if not self.engine["settings"]:
+            raise HistoryError(
+                f"{self.folder} is a deployed run; its plants are elsewhere. Continue it with "
+                "flwr run . --run-config 'resume=\"…\"' (server/README.md)"
+            )
+        if loop.on_scaler is not None:  # before anything is trained with it
+            loop.on_scaler = checked_scaler(self._own_scaler, loop.on_scaler)
+        client, sites = client_app(experiment), experiment.federation.sites
+        context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
+        with closing(
+            make(self.engine["settings"], "engine", client_app=client, sites=sites)
+        ) as grid:
+            self._in_process = getattr(grid, "in_process", False)
+            make_server_app(loop)(grid, context)
+
+    def _write_scalers(self, scaler: Scaler | None) -> None:
+        """Keep what new data must be scaled with."""
+        federation = self.experiment.federation
+        scalers = (
+            {"federated": scaler}
+            if scaler is not None
+            else {name: federation.moments(name).scaler() for name in self.experiment.evaluated}
+        )
+        write_scalers(self.folder, scalers)
+
+    def _sites(self, names: list[str], scaler: Scaler | None) -> list[Site]:
+        federation = self.experiment.federation
+        return [
+            federation.site(name, scaler or federation.moments(name).scaler()) for name in names
+        ]
+
+    # After ------------------------------------------------------------------------------
+
+    def _summary(self, history: History, scaler: Scaler | None) -> dict[str, Any]:
+        """Test the round chosen on validation data, once."""
+        records = history.rounds()
+        chosen = best_round(records, self.experiment.task) or records[-1].round
+        tested = self._test(history.weights(chosen), scaler)
+        self._card = tested.get("card", {})
+        return summarise(
+            self.experiment,
+            self.cfg,
+            history,
+            engine=self.engine["name"],
+            best_round=chosen,
+            tested=tested,
+        )
+
+    def _test(self, weights: Arrays, scaler: Scaler | None) -> dict[str, Any]:
+        """Return ``threshold``, ``test``, ``heldout`` and ``card`` of a round's weights."""
+        experiment = self.experiment
+        model = experiment.build_model()
+        model.set_parameters(to_tensors(weights))
+        model.module.to(experiment.device)
+        sites = self._sites(experiment.evaluated, scaler)
+        self._trial = try_model(
+            model.module, sites, experiment.federation, experiment.device, experiment.protocol
+        )
+        return {**self._trial.parts, "threshold": self._trial.threshold, "card": self._trial.card}
+
+    def _conclude(
+        self,
+        summary: dict[str, Any],
+        history: History,
+        manifest: dict[str, Any],
+        shapes: list[dict[str, Any]],
+        begun: float,
+    ) -> None:
+        """Write the files that people and programs read."""
+        summary["data"]["sha256"] = manifest["data"]["sha256"]
+        summary["data"]["split_sha256"] = manifest["data"].get("split", {}).get("sha256")
+        summary["seconds"] = {**self.seconds, "total": time.perf_counter() - begun}
+        summary["processor_seconds"] = {**self._processor} if self._in_process else None
+        card = model_card(self.experiment, self.cfg) | self._card
+        write_results(self.folder, summary, card, history, manifest, shapes)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        begun, worked = time.perf_counter(), time.process_time()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
+        self._processor[part] = self._processor.get(part, 0.0) + time.process_time() - worked

@@ -1,0 +1,1 @@
+"""What the server does: the loop of rounds, and what it needs."""

@@ -1,0 +1,169 @@
+"""The conversation with the plants: who is asked, what travels along, who answered."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedpdm.aggregation.intake import Note
+from fedpdm.data.normalise import Moments, Scaler
+from fedpdm.engines.local_grid import LocalGrid
+from fedpdm.engines.sampled_grid import SampledGrid
+from fedpdm.errors import SiteError
+from fedpdm.server.roster import Roster
+from fedpdm.server.selection import scaler_plants
+from fedpdm.wire.flower import wire_bytes
+from fedpdm.wire.records import (
+    BUFFERS,
+    MOMENTS_QUERY,
+    SCALER,
+    Arrays,
+    moments_in,
+    scaler_record,
+    to_record,
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """Messages to plants: ``plants`` says which node is which, in site order."""
+
+    plants: dict[int, str]
+    messages: list[Message]
+
+    @property
+    def bytes_down(self) -> int:
+        return wire_bytes(message.content for message in self.messages)
+
+
+@dataclass
+class Exchange:
+    """Messages out and replies in, in site order.
+
+    Attributes:
+        grid: carries the messages.
+        roster: which plants there are.
+        timeout: seconds to wait for replies, or None.
+        scaler: sent along, once it is known.
+        asked_for_sums: bytes down and up of the query for the scaler.
+    """
+
+    grid: Grid
+    roster: Roster
+    timeout: float | None = None
+    scaler: Scaler | None = None
+    asked_for_sums: tuple[int, int] = (0, 0)
+    _scaler_record: tuple[Scaler | None, ArrayRecord] = field(default=(None, ArrayRecord()))
+
+    def ask(
+        self,
+        sites: Iterable[str],
+        note: Note,
+        configure: Callable[[Grid], Iterable[Message]],
+        buffers: Arrays,
+    ) -> Question:
+        """Let a strategy write messages to plants, and add what travels beside its arrays.
+
+        Args:
+            sites: who is to be asked; who is not connected is noted and left out.
+            note: where that goes.
+            configure: the strategy's ``configure_train`` or ``configure_evaluate``.
+            buffers: sent beside the parameters.
+        """
+        connected = self.roster.connected()
+        plants = {}
+        for site in sites:
+            if site in connected:
+                plants[connected[site]] = site
+            else:
+                note("timeout", f"{site} is not connected", site)
+        messages = list(configure(SampledGrid(self.grid, list(plants)))) if plants else []
+        extra: dict[str, ArrayRecord] = {}
+        if buffers:
+            extra[BUFFERS] = to_record(buffers)
+        if self.scaler is not None:
+            # The same record every round, so that plants decode it once.
+            if self._scaler_record[0] is not self.scaler:
+                self._scaler_record = (self.scaler, scaler_record(self.scaler))
+            extra[SCALER] = self._scaler_record[1]
+        for content in {id(m.content): m.content for m in messages}.values():
+            for key, record in extra.items():
+                content[key] = record
+        return Question(plants, messages)
+
+    def hear(
+        self,
+        asked: Question,
+        note: Note | None,
+        listen: Callable[[str, Message], None],
+        patient: bool = False,
+    ) -> None:
+        """Send, and hand over each reply in site order as it comes; note who stayed silent.
+
+        With ``patient``, plants in one box are waited for as long as they take.
+        """
+        silent = dict(asked.plants)
+        timeout = None if patient and isinstance(self.grid, LocalGrid) else self.timeout
+        for reply in self._replies(asked, timeout):
+            node = reply.metadata.src_node_id
+            if node in silent:  # who was not asked, or answers twice, is not heard
+                listen(silent.pop(node), reply)
+        for site in silent.values():
+            if note is not None:
+                note("timeout", f"{site} did not answer (round_timeout={self.timeout})", site)
+
+    def _replies(self, asked: Question, timeout: float | None) -> Iterable[Message]:
+        if isinstance(self.grid, LocalGrid):
+            return self.grid.stream(asked.messages, timeout)
+        place = {node: position for position, node in enumerate(asked.plants)}
+        replies = self.grid.send_and_receive(asked.messages, timeout=timeout)
+        return sorted(replies, key=lambda r: place.get(r.metadata.src_node_id, len(place)))
+
+    def moments(self, seed: int, note: Note) -> Moments:
+        """One Flower query round: plants answer with sums, never with rows.
+
+        In one box every plant is waited for: which plants make the scaler of the whole run
+        must not depend on the clock.
+
+        Args:
+            seed: draws who is asked, where there are many.
+            note: where plants go whose sums are missing.
+
+        Raises:
+            SiteError: a plant could not sum up its rows, or none answered.
+        """
+        sites, connected = self.roster.sites, self.roster.connected()
+        chosen = [sites[position] for position in scaler_plants(len(sites), seed)]
+        plants = {connected[site]: site for site in chosen if site in connected}
+        asked = Question(plants, [Message(RecordDict(), node, MOMENTS_QUERY) for node in plants])
+        parts: dict[str, Moments] = {}
+        up = 0
+
+        def listen(site: str, reply: Message) -> None:
+            nonlocal up
+            if reply.has_error():
+                raise SiteError(f"{site} could not sum up its training rows: {reply.error.reason}")
+            up += wire_bytes([reply.content])
+            try:
+                found = moments_in(reply.content)
+            except Exception as error:  # whatever a plant sends, the run goes on
+                note("refused", f"{site}: its sums cannot be read ({type(error).__name__})", site)
+                return
+            if flaw := found.flaw(next(iter(parts.values()), found)):
+                note("refused", f"{site}: its sums are refused, {flaw}", site)
+                return
+            parts[site] = found
+
+        self.hear(asked, None, listen, patient=True)
+        if not parts:
+            raise SiteError("no plant answered the query for its sums; is any connected?")
+        for site in chosen:
+            if site not in parts:
+                note("timeout", f"{site} sent no sums; the shared scaler is made without it", site)
+        self.asked_for_sums = (asked.bytes_down, up)
+        return functools.reduce(operator.add, parts.values())

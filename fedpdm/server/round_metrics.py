@@ -1,0 +1,132 @@
+"""What a round came to: its metrics, how good it was, and which round is the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fedpdm.aggregation.sums import Update
+from fedpdm.history import RoundRecord
+from fedpdm.server.monitor import AcceptedRound
+from fedpdm.tasks import Task
+from fedpdm.wire.records import EXAMPLES, Arrays
+
+OUTLIER_FACTOR = 5.0
+"""An update this many times the usual norm is left out when a round is repeated. With two
+plants a z-score could never tell (it cannot pass sqrt(n - 1)), so past rounds count too."""
+
+
+def describe(
+    updates: Sequence[Update],
+    validation: Mapping[str, Mapping[str, float]],
+    arrays: Arrays,
+    task: Task,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a round's metrics over all plants (means by examples), and each plant's.
+
+    Args:
+        updates: the accepted updates.
+        validation: what each plant answered when it evaluated.
+        arrays: the new parameters.
+        task: names the primary metric, which is there even if nobody could compute it.
+    """
+    squares = (float(np.sum(array.astype(np.float64) ** 2)) for array in arrays.values())
+    metrics: dict[str, Any] = {
+        "train_loss": weighted((u.metrics.get("train_loss"), u.examples) for u in updates),
+        "validation_loss": None,
+        task.primary: None,
+        "parameter_norm": float(np.sqrt(sum(squares))),
+    }
+    for name in sorted({name for values in validation.values() for name in values} - {EXAMPLES}):
+        label = "validation_loss" if name == "loss" else name
+        metrics[label] = over_plants(name, [(v[name], v[EXAMPLES]) for v in validation.values()])
+    sites: dict[str, Any] = {
+        site: {"validation": {name: finite(value) for name, value in values.items()}}
+        for site, values in validation.items()
+    }
+    for update in updates:
+        sites.setdefault(update.site, {}).update(
+            examples=int(update.examples),
+            train_loss=finite(update.metrics.get("train_loss")),
+            update_norm=update.norm,
+        )
+    return metrics, sites
+
+
+def judged_loss(metrics: Mapping[str, Any]) -> float | None:
+    """Return the loss that a round is judged by: on validation data where there is any."""
+    loss = metrics.get("validation_loss")
+    return metrics.get("train_loss") if loss is None else loss
+
+
+def as_accepted(record: RoundRecord, task: Task) -> AcceptedRound:
+    """Return what the monitor remembers of a committed round."""
+    metrics = record.metrics
+    return AcceptedRound(
+        record.round, judged_loss(metrics), metrics.get(task.primary), metrics.get("parameter_norm")
+    )
+
+
+def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:
+    """Return the round with the best validation metric, the earliest of equals.
+
+    Where no plant's validation part lets the metric be computed, the lowest loss decides.
+    """
+    best: tuple[int, float] | None = None
+    fallback: tuple[int, float] | None = None
+    for record in records:
+        if record.round == 0:
+            continue
+        value, loss = record.metrics.get(task.primary), record.metrics.get("validation_loss")
+        if value is not None and task.better(value, best[1] if best else None):
+            best = (record.round, value)
+        if loss is not None and (fallback is None or loss < fallback[1]):
+            fallback = (record.round, loss)
+    chosen = best or fallback
+    return chosen[0] if chosen else None
+
+
+COUNTS = ("n", "positives")
+
+
+def over_plants(name: str, values: Sequence[tuple[float, float]]) -> float | None:
+    """Return one number for all plants from (value, examples) of each.
+
+    Counts add up, root mean squares average as squares, all else averages by examples.
+    """
+    if name in COUNTS:
+        return sum(value for value, _ in values)
+    if name.startswith("rmse"):
+        mean = weighted((value**2, examples) for value, examples in values)
+        return None if mean is None else float(np.sqrt(mean))
+    return weighted(values)
+
+
+def weighted(pairs: Iterable[tuple[float | None, float]]) -> float | None:
+    """Return the weighted mean of the known values, or None if none is known."""
+    known = [(v, w) for v, w in pairs if v is not None and not np.isnan(v) and w > 0]
+    total = sum(w for _, w in known)
+    return sum(v * w for v, w in known) / total if known else None
+
+
+def finite(value: float | None) -> float | None:
+    """Return the value, or None for NaN and infinity."""
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def outliers(updates: Sequence[Update], records: Iterable[RoundRecord]) -> list[str]:
+    """Return the plants whose update is far larger than usual, against this and past rounds."""
+    past = [
+        site["update_norm"]
+        for record in records
+        for site in record.sites.values()
+        if site.get("update_norm") is not None
+    ]
+    found = []
+    for update in updates:
+        others = past + [other.norm for other in updates if other is not update]
+        if others and update.norm > OUTLIER_FACTOR * float(np.median(others)):
+            found.append(update.site)
+    return found

@@ -1,0 +1,69 @@
+"""Which plants take part in a round: a seeded draw, made here and not by Flower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from flwr.serverapp.strategy import Strategy
+
+from fedpdm.errors import ConfigError
+from fedpdm.seeding import numpy_generator
+
+T = TypeVar("T")
+
+
+def sample_size(share: float, count: int) -> int:
+    """Return how many of ``count`` a share is: max(1, floor(share · count))."""
+    return max(1, int(share * count + 1e-9))
+
+
+def seeded_sample(items: Sequence[T], share: float, seed: int, *key: str | int) -> list[T]:
+    """Return max(1, floor(share · n)) of ``items`` in their order, drawn for ``key``."""
+    count = sample_size(share, len(items))
+    if count >= len(items):
+        return list(items)
+    chosen = numpy_generator(seed, *key).choice(len(items), size=count, replace=False)
+    return [items[i] for i in sorted(chosen)]
+
+
+SCALER_PLANTS = 50
+"""At most so many plants (seeded) are asked for their sums, as in ``baselines.max_plants``."""
+
+
+def scaler_plants(sites: int, seed: int) -> list[int]:
+    """Return the positions of the plants whose sums make the shared scaler."""
+    return seeded_sample(list(range(sites)), min(1.0, SCALER_PLANTS / sites), seed, "scaler")
+
+
+def take_over_sampling(strategy: Strategy, sites: int) -> float:
+    """Make the strategy use every node it is shown, and return the fraction it was set to.
+
+    Flower's minimum of two nodes would make it wait for ever with one plant. A strategy with
+    an attribute ``plants`` is told how many there are behind the sample.
+
+    Raises:
+        ConfigError: the fraction is out of range, or the strategy needs more plants.
+    """
+    fraction = getattr(strategy, "fraction_train", 1.0)
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+        raise ConfigError(f"strategy.fraction_train={fraction} must be a number up to 1")
+    if not 0.0 < fraction <= 1.0:
+        raise ConfigError(f"strategy.fraction_train={fraction} must be above 0 and at most 1")
+    sampled = sample_size(fraction, sites)
+    needed = int(getattr(strategy, "min_sites", 1))
+    if sampled < needed:
+        raise ConfigError(
+            f"strategy {type(strategy).__name__} needs at least {needed} plants in a round, this "
+            f"run samples {sampled} of {sites}; add plants (site=…, replicas=…) or choose another "
+            "strategy"
+        )
+    for name, value in {
+        "fraction_train": 1.0, "fraction_evaluate": 1.0, "min_train_nodes": 1,
+        "min_evaluate_nodes": 1, "min_available_nodes": 1,
+    }.items():  # fmt: skip
+        if hasattr(strategy, name):
+            setattr(strategy, name, value)
+    if hasattr(strategy, "plants"):  # what it is shown is a sample: some count all
+        strategy.plants = sites
+    return fraction

@@ -1,0 +1,19 @@
+"""What is predicted: a failure within a horizon, several horizons, or remaining life."""
+
+from __future__ import annotations
+
+from fedpdm.tasks.base import NEEDS_TIMES, Metrics, Risk, Task, within_horizon
+from fedpdm.tasks.failure import Failure
+from fedpdm.tasks.horizons import Horizons
+from fedpdm.tasks.remaining_life import RemainingLife
+
+__all__ = [
+    "NEEDS_TIMES",
+    "Failure",
+    "Horizons",
+    "Metrics",
+    "RemainingLife",
+    "Risk",
+    "Task",
+    "within_horizon",
+]

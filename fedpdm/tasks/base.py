@@ -1,0 +1,118 @@
+"""The interface of a prediction task.
+
+A task turns rows into targets, a model's output into a loss and a score, and scores
+into metrics. Adding one is a class here or anywhere importable, a yaml in ``conf/task``
+and a test. Shapes: R rows, N windows, H horizons.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedpdm.data.rows import Bools, Floats, Rows
+
+Metrics = dict[str, float | None]
+
+NEEDS_TIMES = (
+    "task={task} needs times of failure, and this data has only labels of single rows: "
+    "use task=failure"
+)
+
+
+@dataclass(frozen=True)
+class Risk:
+    """One failure probability that a task gives, on which an alarm can be raised.
+
+    Attributes:
+        key: names it in summary.json: the horizon, or ``label`` where the data has no times.
+        suffix: of its metrics' names: empty, or ``_30``.
+        horizon: it is the risk of a failure within this time; None without times.
+        column: of scores and targets, or None where they are (N,).
+    """
+
+    key: str
+    suffix: str
+    horizon: float | None
+    column: int | None
+
+    def of(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Return (N,) of a task's (N,) or (N, H) targets or scores."""
+        return values if self.column is None else values[:, self.column]
+
+
+class Task(ABC):
+    """One prediction task."""
+
+    name: str
+    outputs: int
+    """Size of the model's last layer."""
+    primary: str
+    """The metric that chooses the round and fills the table."""
+    higher_is_better: bool
+    reach: float
+    """How far past a row its label looks, in the data's time unit."""
+    tested_at_the_end: bool = False
+    """Whether an official test set asks for each machine's last row only."""
+
+    @abstractmethod
+    def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
+        """Return (R, …) targets, (R,) uncapped truth, and (R,) which of them are known."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of (N, outputs) model outputs, a scalar."""
+
+    def row_losses(self, output: Tensor, target: Tensor) -> Tensor | None:
+        """Return (N,) losses whose mean is ``loss``, or None where there are no such.
+
+        Stacked training computes the rows of all plants in one go with it; without it, it
+        calls ``loss`` for plant after plant.
+        """
+        return None
+
+    @abstractmethod
+    def scores(self, output: Tensor) -> NDArray[np.float64]:
+        """Return (N,) or (N, H) float64: failure probabilities, or remaining life."""
+
+    @abstractmethod
+    def metrics(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        """Return metrics by name; None where a metric cannot be computed (one class only)."""
+
+    def details(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        """Return what a final test adds to ``metrics``: too much for every round."""
+        return {}
+
+    @property
+    def risks(self) -> tuple[Risk, ...]:
+        """What alarms can be raised on, the nearest first; nothing if scores are no risks."""
+        return ()
+
+    @abstractmethod
+    def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Return the best constant score for training targets: shape () or (H,)."""
+
+    def better(self, new: float | None, old: float | None) -> bool:
+        """Return whether ``new`` beats ``old``; anything known beats None."""
+        if new is None or np.isnan(new):
+            return False
+        if old is None or np.isnan(old):
+            return True
+        return new > old if self.higher_is_better else new < old
+
+
+def within_horizon(rows: Rows, horizon: float) -> tuple[Bools, Bools]:
+    """Return (R,) whether a failure follows within ``horizon``, and (R,) whether that is known.
+
+    A censored row is known to be negative only if its life was watched for the horizon. So
+    near the end of a record only positives are known: splits must leave that stretch out
+    (``fedpdm.data.splits.cuts.undecided``).
+    """
+    fails: Bools = np.asarray(~np.isnan(rows.time_to_failure))
+    positive = fails & (np.where(fails, rows.time_to_failure, np.inf) <= horizon)
+    known: Bools = np.asarray(fails | (rows.observed >= horizon))
+    return positive, known

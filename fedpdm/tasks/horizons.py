@@ -1,0 +1,91 @@
+"""Failures within several horizons, with nested probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from fedpdm.data.rows import Bools, Floats, Rows
+from fedpdm.errors import ConfigError
+from fedpdm.tasks import metrics as measure
+from fedpdm.tasks.base import NEEDS_TIMES, Metrics, Risk, Task, within_horizon
+
+
+class Horizons(Task):
+    """Will this machine fail within each of several horizons? Nested probabilities.
+
+    Output h is the logit of failing in (horizon[h-1], horizon[h]] given that it has not
+    failed before (discrete-time hazard), so p(h) = 1 - prod(1 - hazard) rises with the
+    horizon by construction.
+    """
+
+    name = "horizons"
+    primary = "average_precision"
+    higher_is_better = True
+
+    def __init__(self, horizons: Sequence[float] | None) -> None:
+        if horizons is None:
+            raise ConfigError(NEEDS_TIMES.format(task=self.name))
+        values = [float(h) for h in horizons]
+        if not values or min(values) <= 0 or values != sorted(set(values)):
+            raise ConfigError(
+                f"task.horizons={list(horizons)} must be positive and increasing, "
+                "for example [30,60,90]"
+            )
+        self.horizons = tuple(values)
+        self.outputs = len(values)
+        self.reach = values[-1]
+
+    def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
+        if rows.label is not None:
+            raise ConfigError(NEEDS_TIMES.format(task=self.name))
+        pairs = [within_horizon(rows, h) for h in self.horizons]
+        positive = np.stack([p for p, _ in pairs], axis=1)
+        known: Bools = np.asarray(np.stack([k for _, k in pairs], axis=1).all(axis=1))
+        return positive.astype(np.float32), positive[:, 0].astype(np.float64), known
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return self.row_losses(output, target).mean()
+
+    def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
+        survived = torch.cat([torch.ones_like(target[:, :1]), 1 - target[:, :-1]], dim=1)
+        losses = functional.binary_cross_entropy_with_logits(output, target, reduction="none")
+        return (losses * survived).sum(dim=1)
+
+    def scores(self, output: Tensor) -> NDArray[np.float64]:
+        survival = torch.cumsum(functional.logsigmoid(-output.double()), dim=1)
+        return np.asarray(-torch.expm1(survival).cpu().numpy())
+
+    def metrics(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        return self._each(measure.classification, target, scores)
+
+    def details(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        return self._each(measure.detailed, target, scores)
+
+    @property
+    def risks(self) -> tuple[Risk, ...]:
+        return tuple(Risk(f"{h:g}", f"_{h:g}", h, i) for i, h in enumerate(self.horizons))
+
+    def _each(
+        self,
+        measured: Callable[[NDArray[np.generic], Floats], Metrics],
+        target: NDArray[np.generic],
+        scores: Floats,
+    ) -> Metrics:
+        """Return the metrics of every horizon, and their means."""
+        result: Metrics = {}
+        per = [measured(target[:, h], scores[:, h]) for h in range(self.outputs)]
+        for horizon, values in zip(self.horizons, per, strict=True):
+            result |= {f"{name}_{horizon:g}": value for name, value in values.items()}
+        for name in per[0]:
+            known = [v[name] for v in per]
+            result[name] = None if any(k is None for k in known) else float(np.mean(known))  # type: ignore[arg-type]
+        return result
+
+    def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
+        return target.astype(np.float64).mean(axis=0) if len(target) else np.zeros(self.outputs)

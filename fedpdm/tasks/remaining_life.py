@@ -1,0 +1,62 @@
+"""Remaining life, up to a cap."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from fedpdm.data.rows import Bools, Floats, Rows
+from fedpdm.errors import ConfigError
+from fedpdm.tasks import metrics as measure
+from fedpdm.tasks.base import NEEDS_TIMES, Metrics, Task
+
+
+class RemainingLife(Task):
+    """How long until this machine fails? One value, trained on min(life, cap) / cap.
+
+    The cap (Heimes 2008, PHM challenge) says that a healthy machine's remaining life
+    cannot be told from its sensors.
+    """
+
+    name = "rul"
+    outputs = 1
+    primary = "rmse"
+    higher_is_better = False
+    tested_at_the_end = True
+
+    def __init__(self, cap: float | None) -> None:
+        if cap is None:
+            raise ConfigError(NEEDS_TIMES.format(task=self.name))
+        if not cap > 0:
+            raise ConfigError(f"task.cap={cap} must be greater than 0")
+        self.cap = float(cap)
+        self.reach = float(cap)
+
+    def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
+        if rows.label is not None:
+            raise ConfigError(NEEDS_TIMES.format(task=self.name))
+        fails = ~np.isnan(rows.time_to_failure)
+        known: Bools = np.asarray(fails | (rows.observed >= self.cap))
+        # A life watched for at least the cap is at the cap, but how long it was nobody knows.
+        capped = np.minimum(np.where(fails, rows.time_to_failure, self.cap), self.cap)
+        return (capped / self.cap).astype(np.float32), rows.time_to_failure, known
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return functional.mse_loss(output[:, 0], target)
+
+    def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
+        return functional.mse_loss(output[:, 0], target, reduction="none")
+
+    def scores(self, output: Tensor) -> NDArray[np.float64]:
+        return np.asarray(output[:, 0].double().clamp(0.0, 1.0).cpu().numpy()) * self.cap
+
+    def metrics(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        return measure.remaining_life(truth, scores, self.cap)
+
+    def details(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        return measure.detailed_life(truth, scores, self.cap)
+
+    def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
+        return np.asarray(np.mean(target.astype(np.float64)) * self.cap if len(target) else 0.0)

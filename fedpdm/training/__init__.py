@@ -1,0 +1,1 @@
+"""Local training: settings, the loop, optimizers."""

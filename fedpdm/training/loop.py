@@ -1,0 +1,187 @@
+"""Local training as functions of (model, data, seed, settings). Knows neither Flower nor Hydra.
+
+One loop serves a plant's local epochs, a plant alone and the pooled baseline, so that they
+differ in nothing but data and initial weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedpdm.errors import ConfigError
+from fedpdm.seeding import torch_generator, torch_seeded
+from fedpdm.training.optimizers import OPTIMIZERS
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+GradientTerm = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
+"""Adds a strategy's local term to ``parameter.grad``, given parameters and received ones."""
+
+Memory = Mapping[str, Sequence[Tensor]]
+"""What a plant remembers for a strategy: groups by name, in each a tensor per parameter."""
+
+
+@runtime_checkable
+class PlantTerm(Protocol):
+    """A term that differs from plant to plant, because each remembers something else."""
+
+    @property
+    def key(self) -> str:
+        """Under which the plant's memory for it is kept."""
+
+    def term(self, received: Sequence[Tensor], memory: Memory) -> GradientTerm | None:
+        """Return the term of a plant, or of K plants at once.
+
+        Args:
+            received: the received parameters.
+            memory: tensors of the parameters' shapes; for K plants with a first dimension K.
+        """
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a plant trains in a round. Defaults come from the model's yaml.
+
+    The learning rate is ``learning_rate * gamma ** (epoch // step_size)`` (StepLR), where
+    ``epoch`` counts over rounds: (round - 1) * local_epochs + local epoch.
+    """
+
+    local_epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    optimizer: str = "adam"
+    step_size: int = 10
+    gamma: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("local_epochs", "batch_size", "step_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name}={getattr(self, name)} must be at least 1")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"training.learning_rate={self.learning_rate} must be above 0")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ConfigError(
+                f"training.clip_norm={self.clip_norm} must be above 0, or null for no clipping"
+            )
+        if self.weight_decay < 0:
+            raise ConfigError(f"training.weight_decay={self.weight_decay} must not be negative")
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(
+                f"training.optimizer={self.optimizer} is unknown; choose one of {list(OPTIMIZERS)}"
+            )
+
+    def rate(self, epoch: int) -> float:
+        """Return the learning rate of a global epoch, counted from 0."""
+        return float(self.learning_rate * self.gamma ** (epoch // self.step_size))
+
+    def rates(self, count: int, epochs: int, first_epoch: int = 0) -> list[float]:
+        """Return the learning rate of every step that ``fit`` makes on ``count`` examples."""
+        steps = len(batch_sizes(count, self.batch_size))
+        return [self.rate(first_epoch + epoch) for epoch in range(epochs) for _ in range(steps)]
+
+
+def batch_sizes(count: int, size: int) -> list[int]:
+    """Return the sizes of the batches that ``batches`` makes of ``count`` examples."""
+    full, rest = divmod(count, size)
+    if rest == 1 and full:
+        return [size] * (full - 1) + [size + 1]
+    return [size] * full + ([rest] if rest else [])
+
+
+def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield shuffled index batches over ``count`` examples.
+
+    A last batch of one example joins the one before it: BatchNorm cannot train on one.
+    """
+    order = torch.randperm(count, generator=generator)
+    cuts = list(range(0, count, size))
+    if len(cuts) > 1 and count - cuts[-1] == 1:
+        cuts.pop()
+    for begin, end in zip(cuts, [*cuts[1:], count], strict=True):
+        yield order[begin:end]
+
+
+def fit(
+    module: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss_function: LossFunction,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    key: tuple[str | int, ...],
+    epochs: int,
+    first_epoch: int = 0,
+    terms: Sequence[GradientTerm] = (),
+    after_epoch: Callable[[int], None] | None = None,
+) -> float:
+    """Train ``module`` in place with a fresh optimizer.
+
+    Args:
+        module: the model; trained in place.
+        x: (N, T, F) or (N, F) inputs on the module's device.
+        y: (N, …) targets on the same device.
+        loss_function: (outputs, targets) to mean loss.
+        settings: optimizer, batches, learning rate.
+        seed: the run's seed.
+        key: what the shuffling and the dropout are drawn for, e.g. ("train", site, round, 0).
+        epochs: passes over the data.
+        first_epoch: global number of the first pass, for the learning rate.
+        terms: strategy terms, added to the gradient before clipping. What is clipped is the
+            step: where the sum of gradient and term is zero, clipping leaves it zero, so a
+            term that corrects a plant's drift stops where it should. Had the gradient been
+            clipped before the term is added, plants whose own gradient is long at the common
+            optimum would be pulled less than their share, and all would stop elsewhere.
+        after_epoch: called with the number of finished passes.
+
+    Returns:
+        Mean training loss over the last pass, without the strategy's terms.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    reference = [p.detach().clone() for p in parameters] if terms else []
+    optimizer = OPTIMIZERS[settings.optimizer](parameters, settings.weight_decay)
+    generator = torch_generator(seed, "batches", *key)
+    total = torch.zeros((), device=x.device)
+    with torch_seeded(seed, "dropout", *key):
+        for epoch in range(epochs):
+            rate = settings.rate(first_epoch + epoch)
+            module.train()
+            total.zero_()
+            for index in batches(len(x), settings.batch_size, generator):
+                for parameter in parameters:
+                    parameter.grad = None
+                loss = loss_function(module(x[index]), y[index])
+                loss.backward()  # type: ignore[no-untyped-call]
+                for term in terms:
+                    term(parameters, reference)
+                if settings.clip_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=True)
+                optimizer.step(rate)
+                total += loss.detach() * len(index)
+            if after_epoch is not None:
+                after_epoch(epoch + 1)
+    return float(total) / max(len(x), 1)
+
+
+def outputs(module: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
+    """Return (N, outputs) in eval mode, in batches that bound memory. N may be 0."""
+    module.eval()
+    with torch.no_grad():
+        parts = [module(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+    return torch.cat(parts) if parts else torch.zeros((0, 0))
+
+
+def tensors(
+    x: NDArray[np.float32], y: NDArray[np.generic], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets as tensors on ``device`` (no copy on the CPU)."""
+    return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)

@@ -1,0 +1,1 @@
+"""Records and messages, and the few touches of Flower's internals."""

@@ -1,0 +1,122 @@
+"""Every option composes and makes its object; every override does something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from fedpdm.config.compose import compose, groups, help_text, options, rewrite
+from fedpdm.errors import ConfigError
+from fedpdm.evaluation.thresholds import Costs
+from fedpdm.runs.experiment import build
+
+EVERY = [(group, option) for group in groups() for option in options(group)]
+
+
+@pytest.mark.parametrize(("group", "option"), EVERY, ids=lambda value: value)
+def test_every_option_composes(group: str, option: str) -> None:
+    choice = f"site=[{option}]" if group == "site" else f"{group}={option}"
+    extra = ["data=files"] if option == "example_plant" else []
+    OmegaConf.resolve(compose([choice, *extra]))
+
+
+@pytest.mark.parametrize("task", options("task"))
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_and_task_builds_on_the_fleet(task: str, model: str) -> None:
+    experiment = build(compose([f"task={task}", f"model={model}"]))
+    assert experiment.task.outputs == experiment.model["num_classes"]
+
+
+@pytest.mark.parametrize("strategy", options("strategy"))
+def test_every_strategy_yaml_has_a_target_and_a_share(strategy: str) -> None:
+    node = compose([f"strategy={strategy}"]).strategy
+    assert instantiate(node).fraction_train == node.fraction_train == 1.0
+
+
+def test_source_training_settings_reach_the_run() -> None:
+    expected = {"cnn": (32, 5e-4, None), "lstm": (16, 5e-4, 1.0), "hybrid": (16, 1e-3, 1.0)}
+    for model, (batch, rate, clip) in expected.items():
+        settings = build(compose([f"model={model}"])).settings
+        assert (settings.batch_size, settings.learning_rate, settings.clip_norm) == (
+            batch, rate, clip,
+        )  # fmt: skip
+        assert settings.weight_decay == 1e-4 and settings.local_epochs == 3
+        assert (settings.step_size, settings.gamma) == (10, 0.5)
+    assert build(compose(["training.batch_size=5"])).settings.batch_size == 5
+    assert build(compose([])).rounds == 10
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    cfg = compose([])
+    assert list(cfg.sites) == ["detroit", "houston"]
+    assert cfg.data["_target_"].endswith("FleetSource") and cfg.task["_target_"].endswith("Failure")
+    assert cfg.model.model_type == "lstm" and cfg.strategy["_target_"].endswith("FedAvg")
+    assert cfg.engine["_target_"].endswith("Auto")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("site=detroit,houston", "site=[detroit,houston]"),
+        ("site=houston", "site=[houston]"),
+        ("site=[a,b],[c]", "site=[a,b],[c]"),
+        ("site=[]", "site=[]"),
+        ("strategy=fedavg,fedprox", "strategy=fedavg,fedprox"),
+        ("sites.a.machines=3", "sites.a.machines=3"),
+        ("sites.a.costs.missed=3", "++sites.a.costs.missed=3"),
+        ("sites.a.costs={missed: 3}", "++sites.a.costs={missed: 3}"),
+        ("+sites.a.costs.missed=3", "+sites.a.costs.missed=3"),
+        ("~sites.a.costs", "~sites.a.costs"),
+        ("-m", "-m"),
+    ],
+)
+def test_only_a_list_of_plants_is_rewritten(given: str, expected: str) -> None:
+    assert rewrite([given]) == [expected]
+
+
+def test_one_plant_can_be_edited_and_replicas_are_lazy() -> None:
+    experiment = build(
+        compose(["site=detroit,houston", "sites.houston.machines=5", "replicas=400"])
+    )
+    assert len(experiment.federation.sites) == 800
+    assert len(set(experiment.federation.rows("houston-400").machine)) == 5
+    assert len(experiment.federation._rows) == 1, "no other plant was made"
+
+
+def test_one_plant_s_alarms_cost_what_is_said_and_the_plant_must_exist() -> None:
+    experiment = build(compose(["sites.houston.costs.missed=500", "evaluate.costs.inspection=2"]))
+    policy = experiment.protocol.policy
+    assert policy.costs_of("houston") == Costs(missed=500.0, false_alarm=1.0, inspection=2.0)
+    assert policy.costs_of("detroit") == Costs(inspection=2.0)
+    with pytest.raises(ConfigError, match="no plant huston; did you mean houston"):
+        compose(["sites.huston.costs.missed=500"])
+    with pytest.raises(ConfigError, match="weekend"):
+        compose(["sites.houston.cost=5"])
+
+
+@pytest.mark.parametrize("value", ["none", "null", "[]"])
+def test_baselines_that_are_not_wanted_are_switched_off_by_their_keys(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"baselines\.controls=\[\] or baselines\.max_plants=0"):
+        compose([f"baselines={value}"])
+
+
+def test_a_researchers_own_options_are_found(tmp_path: Path) -> None:
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "mine.yaml").write_text("_target_: flwr.serverapp.strategy.FedAvg\n")
+    assert "mine" in options("strategy", ["--config-dir", str(tmp_path)])
+    assert "mine" in help_text(["--config-dir", str(tmp_path)])
+
+
+def test_help_names_every_group_and_option() -> None:
+    text = help_text()
+    for group, option in EVERY:
+        assert group in text and option in text
+    assert max(len(line) for line in text.splitlines()) < 140
+
+
+def test_an_unknown_key_suggests_the_right_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean rounds"):
+        compose(["round=3"])

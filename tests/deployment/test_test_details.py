@@ -1,0 +1,49 @@
+"""Plants' own findings at headquarters: by plant, nothing pooled, and enough to score with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from fedpdm.deployment.test_details import cards, gathered, of_plant
+from fedpdm.evaluation.final_test import try_model
+from fedpdm.evaluation.settings import Protocol
+from fedpdm.tasks import Task
+from tests.evaluation.test_final_test import TASKS, Creep, federation
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_headquarters_gathers_what_plants_say(task: Task) -> None:
+    data, details, per_site = federation(task), {}, {}
+    for name in data.sites:
+        site = data.site(name, data.moments(name).scaler())
+        protocol = Protocol(calibration="temperature", interval=0.5)
+        trial = try_model(Creep(task), [site], data, torch.device("cpu"), protocol)
+        details[name] = json.loads(json.dumps(of_plant(trial, name), allow_nan=False))
+        test = trial.parts["test"]
+        assert test is not None
+        per_site[name] = test["per_site"][name]
+        assert details[name]["card"]["threshold"] == trial.threshold
+    found = gathered(details, per_site, task)
+    assert found["bootstrap"] is None and found["spread"]["plants"] == 2
+    card = cards(details)
+    if task.risks:
+        assert set(found["alarms"]["per_site"]) == set(data.sites)
+        assert found["alarms"]["global"] is None and found["intervals"] is None
+        key = task.risks[0].key
+        for name in data.sites:
+            assert card["thresholds"][name] == found["thresholds"]["per_site"][name][key]
+            temperature = found["calibration"]["per_site"][name]["temperature"]
+            assert card["calibrations"][name]["temperature"] == temperature
+    else:
+        assert found["alarms"] is None and set(found["intervals"]["per_site"]) == set(data.sites)
+
+
+def test_a_plant_that_says_nothing_more_is_no_problem() -> None:
+    task = TASKS[0]
+    found = gathered({"a": {}}, {"a": {"average_precision": 0.5}}, task)
+    assert found["alarms"] is None and found["thresholds"] is None
+    assert found["spread"]["worst"] == {"site": "a", "value": 0.5}
+    assert cards({"a": {}}) == {"thresholds": {}, "calibrations": {}, "intervals": {}}

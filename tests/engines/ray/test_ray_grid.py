@@ -1,0 +1,466 @@
+"""The ray engine: the same bits as serial, whatever happens to its processes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedpdm.client.app import PlantApp
+from fedpdm.config.compose import compose
+from fedpdm.engines.local_grid import LocalGrid
+from fedpdm.engines.ray import workers as ray_crew
+from fedpdm.engines.ray.grid import RayGrid
+from fedpdm.engines.serial import SerialGrid
+from fedpdm.errors import ConfigError
+from fedpdm.wire.flower import pack_state
+from fedpdm.wire.records import to_record
+from tests.federated import Federated, federate
+from tests.strategies.both import SGD
+
+# Ray drops the handles of its processes without waiting for them.
+pytestmark = [
+    pytest.mark.xdist_group("ray"),  # one Ray for all tests here
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+ROOT = Path(__file__).parents[2]
+MODELS = ["cnn", "lstm", "hybrid"]
+RAGGED = {f"p{n}": {"machines": 2 + n % 4, "rows": 60 + 10 * n} for n in range(8)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> Iterator[Any]:
+    """One Ray for all tests here; grids join it. Those of its own kind run as programs below."""
+    os.environ.update(ray_crew.QUIET)
+    import ray
+
+    path = ray.job_config.JobConfig(_py_driver_sys_path=[str(ROOT)])
+    ray.init(
+        "local", num_cpus=16, include_dashboard=False, log_to_driver=False,
+        configure_logging=False, job_config=path, object_store_memory=200_000_000,
+    )  # fmt: skip
+    yield ray
+    ray.shutdown()
+
+
+def errand_app() -> ClientApp:
+    """Plants do what the config of a message says; ``log`` is a file they write their name to."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        site, config = str(context.node_config["site"]), message.content.config_records["config"]
+        with open(str(config["log"]), "a") as log:
+            log.write(site + "\n")
+        if site == config.get("sleeps"):
+            time.sleep(60)
+        if site == config.get("dies"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if site == config.get("fails"):
+            raise ValueError("no data")
+        seen = context.state.metric_records.get("memory", MetricRecord({"calls": 0}))
+        calls = int(seen["calls"]) + 1  # type: ignore[arg-type]
+        context.state["memory"] = MetricRecord({"calls": calls})
+        numbers = message.content.array_records["arrays"]["w"].numpy()
+        content = RecordDict({
+            "metrics": MetricRecord({"node": context.node_id, "process": os.getpid()}),
+            "arrays": to_record({"w": numbers * context.node_id}),
+        })  # fmt: skip
+        return Message(content, reply_to=message)
+
+    return app
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RayGrid]:
+    grid = RayGrid(errand_app(), [f"p{n}" for n in range(12)], workers=2)
+    yield grid
+    grid.close()
+
+
+@pytest.fixture
+def grid(shared: RayGrid) -> Iterator[RayGrid]:
+    """Twelve plants on two workers, without memory of earlier tests."""
+    shared.load_states({})
+    yield shared
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Callable[..., Iterator[Message]]:
+    import numpy as np
+
+    def messages(
+        grid: LocalGrid, nodes: list[int], timeout: float | None = None, **what: str
+    ) -> Any:
+        config = ConfigRecord({"log": str(tmp_path / "log"), **what})
+        content = RecordDict({"config": config, "arrays": to_record({"w": np.arange(3.0)})})
+        sent = [Message(content, node, "train", group_id="7") for node in nodes]
+        return grid.stream(sent, timeout)
+
+    return messages
+
+
+def nodes(replies: list[Message]) -> list[int]:
+    return [reply.metadata.src_node_id for reply in replies]
+
+
+# The same result as serial ------------------------------------------------------------------
+
+
+def outcome(run: Federated) -> list[Any]:
+    """Return everything a run has learned and remembers, but for times."""
+    rounds = []
+    for record in run.history.rounds():
+        facts = {k: v for k, v in record.to_dict().items() if k not in ("seconds", "started")}
+        weights = {n: (a.dtype, a.tobytes()) for n, a in run.weights(record.round).items()}
+        rounds.append((repr(facts), weights))
+    return rounds
+
+
+def any_of(apps: list[PlantApp]) -> Callable[[Message, Context], Message]:
+    """Return one app for plants of several models, told apart by their weights' names."""
+
+    def app(message: Message, context: Context) -> Message:
+        names = set(message.content.array_records.get("arrays", {}))
+        for each in apps:
+            if not names or names == set(each.plant.model.parameter_names):
+                return each(message, context)
+        raise AssertionError(names)
+
+    return app
+
+
+@pytest.fixture(scope="module")
+def crews(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, RayGrid]]:
+    """Grids by number of workers, for all models: processes take longer to start than to work."""
+    apps: list[PlantApp] = []
+    for model, settings in [*((model, None) for model in MODELS), ("mlp", SGD)]:
+
+        def caught(app: PlantApp, sites: Any) -> SerialGrid:
+            apps.append(app)
+            return SerialGrid(app, sites)
+
+        folder = tmp_path_factory.mktemp(model)
+        federate(folder, sites=RAGGED, rounds=1, model=model, settings=settings, engine=caught)
+    grids = {n: RayGrid(any_of(apps), list(RAGGED), workers=n) for n in (1, 2, 4)}  # type: ignore[arg-type]
+    yield grids
+    for grid in grids.values():
+        grid.close()
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fedadam"])
+def test_any_number_of_workers_gives_the_bits_of_serial(
+    tmp_path: Path, strategy: str, model: str, crews: dict[int, RayGrid]
+) -> None:
+    def run(folder: str, **engine: Any) -> list[Any]:
+        options = {"sites": RAGGED, "rounds": 5, "model": model, **engine}
+        options["overrides"] = ["strategy.fraction_train=0.75"] if strategy == "fedprox" else []
+        return outcome(federate(tmp_path / folder, strategy, **options))
+
+    expected = run("serial")
+    assert len(expected) == 6
+    for workers, grid in crews.items():
+        assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
+        assert len({seat.pid for seat in grid.crew.seats}) == workers
+
+
+@pytest.mark.parametrize("strategy", ["scaffold", "feddyn"])
+def test_what_plants_remember_has_the_bits_of_serial(
+    tmp_path: Path, strategy: str, crews: dict[int, RayGrid]
+) -> None:
+    def run(folder: str, **engine: Any) -> list[Any]:
+        found = federate(
+            tmp_path / folder, strategy, sites=RAGGED, rounds=3, model="mlp", settings=SGD,
+            overrides=["strategy.fraction_train=0.75"], **engine,
+        )  # fmt: skip
+        states = {site: pack_state(state) for site, state in found.grid.states.items()}
+        assert len(states) > 5
+        return [outcome(found), states, repr(found.history.strategy_state())]
+
+    expected = run("serial")
+    for workers in (1, 2):
+        grid = crews[workers]
+        grid.load_states({})
+        assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
+
+
+def test_replies_are_those_of_serial_in_site_order(grid: RayGrid, ask: Any) -> None:
+    order = [3, 1, 12, 2, 7]
+    mine, theirs = (
+        list(ask(grid, order)),
+        list(ask(SerialGrid(errand_app(), list(grid.sites.values())), order)),
+    )
+    assert nodes(mine) == [1, 2, 3, 7, 12]
+    for reply, other in zip(mine, theirs, strict=True):
+        assert reply.content["arrays"] == other.content["arrays"]
+        for field in ("src_node_id", "dst_node_id", "group_id", "message_type", "run_id"):
+            assert getattr(reply.metadata, field) == getattr(other.metadata, field)
+        assert reply.metadata.message_id == f"reply-to-{reply.metadata.reply_to_message_id}"
+    assert len({reply.metadata.reply_to_message_id for reply in mine}) == 5
+
+
+def test_a_plant_stays_with_its_worker(grid: RayGrid, ask: Any) -> None:
+    def processes(replies: Any) -> dict[int, Any]:
+        return {r.metadata.src_node_id: r.content["metrics"]["process"] for r in replies}
+
+    first = processes(ask(grid, list(range(1, 13))))
+    assert len(set(first.values())) == 2
+    assert processes(ask(grid, list(range(1, 13)))) == first
+    some = processes(ask(grid, [1, 3, 5, 7, 9, 11]))  # neighbours of one worker: both must work
+    assert sorted(list(some.values()).count(p) for p in set(some.values())) in ([2, 4], [3, 3])
+
+
+def test_a_crash_is_the_same_error_reply_as_in_serial(grid: RayGrid, ask: Any) -> None:
+    mine = list(ask(grid, [1, 2, 3], fails="p1"))
+    theirs = list(ask(SerialGrid(errand_app(), ["p0", "p1", "p2"]), [1, 2, 3], fails="p1"))
+    assert [reply.has_error() for reply in mine] == [False, True, False]
+    assert mine[1].error == theirs[1].error
+    assert mine[1].metadata.reply_to_message_id
+
+
+def test_states_stay_with_their_plants_and_can_be_put_back(grid: RayGrid, ask: Any) -> None:
+    list(ask(grid, [1, 2]))
+    list(ask(grid, [1]))
+    kept = {site: pack_state(state) for site, state in grid.states.items()}
+    list(ask(grid, [1, 2]))
+    serial = SerialGrid(errand_app(), list(grid.sites.values()))
+    list(ask(serial, [1, 2]))
+    list(ask(serial, [1]))
+    assert kept == {site: pack_state(state) for site, state in serial.states.items()}
+    list(ask(grid, [1], fails="p0"))  # a failure changes no state
+    assert {s: int(r.metric_records["memory"]["calls"]) for s, r in grid.states.items()} == {  # type: ignore[arg-type]
+        "p0": 3, "p1": 2,
+    }  # fmt: skip
+
+
+# Costs ---------------------------------------------------------------------------------------
+
+
+def test_a_round_is_put_into_the_store_once(
+    grid: RayGrid, ask: Any, ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid.crew.ready()
+    put, calls = ray.put, []
+    monkeypatch.setattr(ray, "put", lambda value: calls.append(value) or put(value))
+    assert len(list(ask(grid, list(range(1, 13))))) == 12
+    assert len(calls) == 1
+
+
+def test_workers_are_only_so_far_ahead_of_the_reader(
+    ask: Any, tmp_path: Path, shared: RayGrid
+) -> None:
+    grid = RayGrid(errand_app(), [f"p{n}" for n in range(60)], workers=2, ahead=6)
+    try:
+        replies = ask(grid, list(range(1, 61)))
+        for read in (1, 2, 3):
+            next(replies)
+            time.sleep(0.3)
+            worked = len((tmp_path / "log").read_text().splitlines())
+            assert read < worked <= read + 6
+        assert len(list(replies)) == 57
+    finally:
+        grid.close()
+
+
+# Accidents -----------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
+    flag = tmp_path / "kill"
+
+    def killer(message: Message, context: Context, call: Any) -> Message:
+        config = message.content.config_records["config"]
+        if (context.node_config["site"], config["server-round"]) == ("p3", 2) and flag.exists():
+            flag.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(message, context)  # type: ignore[no-any-return]
+
+    run = functools.partial(federate, sites=RAGGED, model="mlp", mods=[killer])
+    expected = run(tmp_path / "serial")
+    flag.touch()
+    crashed = run(tmp_path / "ray", engine=functools.partial(RayGrid, workers=2))
+    before = [seat.generation for seat in crashed.grid.crew.seats]  # type: ignore[attr-defined]
+    crashed.grid.close()
+    assert not flag.exists() and sorted(before) == [1, 2]
+    assert outcome(crashed) == outcome(expected)
+
+
+def test_a_worker_that_dies_between_rounds_is_replaced(grid: RayGrid, ask: Any) -> None:
+    list(ask(grid, [1, 2]))
+    victim = grid.crew.seats[0].pid
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(victim)] if psutil.pid_exists(victim) else [], timeout=10)
+    assert not any(reply.has_error() for reply in ask(grid, list(range(1, 13))))
+    assert victim not in [seat.pid for seat in grid.crew.seats]
+
+
+def test_a_plant_that_kills_its_worker_is_given_up_and_named(
+    grid: RayGrid, ask: Any, tmp_path: Path
+) -> None:
+    replies = list(ask(grid, list(range(1, 13)), dies="p4"))
+    assert nodes(replies) == list(range(1, 13))
+    failed = [reply for reply in replies if reply.has_error()]
+    assert nodes(failed) == [5]
+    assert "the worker of p4 died 3 times" in failed[0].error.reason
+    # The first death may be put down to the plants before it, whose replies died on their way.
+    assert (tmp_path / "log").read_text().splitlines().count("p4") in (3, 4)
+
+
+def test_who_is_not_done_in_time_is_left_out_and_the_next_round_works(
+    grid: RayGrid, ask: Any
+) -> None:
+    everybody = list(range(1, 13))
+    begun = time.monotonic()
+    replies = list(ask(grid, everybody, timeout=4.0, sleeps="p0"))
+    assert time.monotonic() - begun < 30
+    # p0's worker had nobody else's time; the other one had time for all of its plants.
+    assert nodes(replies) == everybody[1::2]
+    assert nodes(list(ask(grid, everybody))) == everybody
+
+
+def test_a_reader_who_goes_away_disturbs_nobody(grid: RayGrid, ask: Any) -> None:
+    replies = ask(grid, list(range(1, 13)))
+    next(replies)
+    replies.close()
+    assert nodes(list(ask(grid, [2, 1]))) == [1, 2]
+
+
+# The end -------------------------------------------------------------------------------------
+
+PROGRAM = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+from tests.engines.ray.test_ray_grid import errand_app, RayGrid
+from flwr.app import ConfigRecord, Message, RecordDict
+from fedpdm.wire.records import to_record
+import numpy, psutil
+
+grid = RayGrid(errand_app(), ["a", "b"], workers=2)
+config = ConfigRecord({"log": sys.argv[2], "sleeps": "b"})
+content = RecordDict({"config": config, "arrays": to_record({"w": numpy.ones(3)})})
+replies = grid.stream([Message(content, node, "train") for node in (1, 2)])
+next(replies)
+print(grid.crew._folder, *[p.pid for p in psutil.Process().children(recursive=True)], flush=True)
+if sys.argv[1] == "close":
+    grid.close()
+    grid.close()
+    sys.exit(5)
+next(replies)
+"""
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("end", ["close", "SIGINT", "SIGTERM", "SIGKILL"])
+def test_nothing_is_left_running(end: str, tmp_path: Path) -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, end, str(tmp_path / "log")],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert program.stdout is not None and program.stderr is not None
+    folder, *pids = program.stdout.readline().split()
+    assert len(pids) >= 4  # Ray's own processes and the workers
+    started = [psutil.Process(int(p)) for p in pids if psutil.pid_exists(int(p))]
+    if end != "close":
+        program.send_signal(getattr(signal, end))
+    try:
+        said = program.communicate(timeout=60)
+    finally:
+        program.kill()
+    assert program.returncode == {"close": 5, "SIGKILL": -9}.get(end, program.returncode) != 0
+    deadline = time.monotonic() + 40
+    while (alive := [p for p in started if lives(p)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert alive == []
+    if end != "SIGKILL":
+        assert not Path(folder).exists()
+    assert said[0] == ""
+    assert said[1] == "" or (end == "SIGINT" and said[1].rstrip().endswith("KeyboardInterrupt"))
+
+
+# Mistakes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"workers": 0}, "engine.workers=0 must be a whole number"),
+        ({"workers": 1.5}, "engine.workers=1.5 must be a whole number"),
+        ({"ahead": 0}, "engine.ahead=0 must be a whole number"),
+        ({"num_gpus_per_worker": -1}, "engine.num_gpus_per_worker=-1 must be a number from 0 to 1"),
+        ({"num_gpus_per_worker": 0.5}, "has no use with device=cpu"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        RayGrid(errand_app(), ["a"], **settings)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere", "ray://127.0.0.1:10001"])
+def test_an_address_where_no_cluster_is_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match=f"engine.address={address}"):
+        ray_crew.reachable(address)
+
+
+def test_ray_that_is_not_installed_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_crew.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="needs Ray, which is not installed"):
+        RayGrid(errand_app(), ["a"])
+
+
+def test_workers_that_cannot_import_the_app_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Any
+) -> None:
+    (tmp_path / "only_here.py").write_text("def mod(message, context, call): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here  # type: ignore[import-not-found]
+
+    app = errand_app()
+    app.elsewhere = only_here.mod  # type: ignore[attr-defined]
+    grid = RayGrid(app, ["a"], workers=1)
+    with pytest.raises(
+        ConfigError, match="a worker could not start: .*No module named 'only_here'"
+    ):
+        next(ask(grid, [1]))
+    grid.close()
+    with pytest.raises(ConfigError, match="closed"):
+        next(ask(grid, [1]))
+
+
+def test_the_yaml_names_every_setting() -> None:
+    import inspect
+
+    settings = dict(compose(["engine=ray"]).engine)
+    assert settings.pop("_target_") == "fedpdm.engines.ray.grid.RayGrid"
+    parameters = inspect.signature(RayGrid).parameters
+    assert {n: parameters[n].default for n in settings} == settings
+    assert set(parameters) - set(settings) == {"client_app", "sites"}
+
+
+def test_cores_are_those_this_process_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert ray_crew.cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
