@@ -5,7 +5,7 @@
     python benchmarks/run.py --quick                # minutes; writes only under .bench/
     python benchmarks/run.py targets                # goals and what was measured
     python benchmarks/run.py report                 # README's tables and plot again
-    python benchmarks/run.py scale                  # 10,000 plants, 5 % sampled
+    python benchmarks/run.py scale                  # 10,000 sites, 5 % sampled
     python benchmarks/run.py evidence fleet ai4i    # the numbers about predictions
 
 It can be stopped and started: finished runs are kept in ``.bench/speed.jsonl``. Medians go to
@@ -33,22 +33,22 @@ from benchmarks.speed import contenders, report, results, targets  # noqa: E402
 from benchmarks.speed.measure import measure  # noqa: E402
 from benchmarks.speed.work import MODELS, Work, as_argument  # noqa: E402
 
-PLANTS = (2, 10, 100, 1000)
+SITES = (2, 10, 100, 1000)
 RESULTS = ROOT / "benchmarks" / "results"
 BENCH = ROOT / ".bench"
 
 
 def parse_cells(text: str | None, quick: bool) -> list[tuple[str, int]]:
-    """Return (model, plants) of ``cnn:100,lstm:10``; ``cnn`` alone means all sizes."""
-    sizes = PLANTS[:2] if quick else PLANTS
+    """Return (model, sites) of ``cnn:100,lstm:10``; ``cnn`` alone means all sizes."""
+    sizes = SITES[:2] if quick else SITES
     if text is None:
-        return [(model, plants) for plants in sizes for model in MODELS]
+        return [(model, sites) for sites in sizes for model in MODELS]
     found: list[tuple[str, int]] = []
     for part in text.split(","):
-        model, _, plants = part.partition(":")
-        if model not in MODELS or (plants and (not plants.isdigit() or int(plants) < 1)):
+        model, _, sites = part.partition(":")
+        if model not in MODELS or (sites and (not sites.isdigit() or int(sites) < 1)):
             raise SystemExit(f"--cells: {part} is no MODEL:PLANTS; models are {', '.join(MODELS)}")
-        found += [(model, int(plants))] if plants else [(model, n) for n in sizes]
+        found += [(model, int(sites))] if sites else [(model, n) for n in sizes]
     return found
 
 
@@ -56,16 +56,16 @@ def plan(
     cells: Sequence[tuple[str, int]], names: Sequence[str], repeats: int, done: set[results.Key]
 ) -> Iterator[results.Key]:
     """Yield what is left to measure. In a cell the contenders take turns: A B C A B C."""
-    for model, plants in cells:
+    for model, sites in cells:
         for repeat in range(repeats):
             for name in names:
-                if (key := (model, plants, name, repeat)) not in done:
+                if (key := (model, sites, name, repeat)) not in done:
                     yield key
 
 
-def rounds_of(plants: int, quick: bool) -> int:
+def rounds_of(sites: int, quick: bool) -> int:
     """Return how many rounds a run has: the first starts up, the others count."""
-    return 3 if quick or plants >= 1000 else 5
+    return 3 if quick or sites >= 1000 else 5
 
 
 def commit() -> str:
@@ -122,7 +122,7 @@ def show(folder: Path) -> None:
             print(f"note: {line}")
         for entry in part["results"]:
             if "failed" in entry:
-                print("failed: {contender}, {model}, {plants} plants: {failed}".format(**entry))
+                print("failed: {contender}, {model}, {sites} sites: {failed}".format(**entry))
 
 
 def publish(folder: Path) -> None:
@@ -173,12 +173,12 @@ def speed(options: argparse.Namespace) -> None:
     cells = parse_cells(options.cells, options.quick)
     left = list(plan(cells, list(launches), repeats, results.done(runs)))
     at = commit()
-    for number, (model, plants, name, repeat) in enumerate(left, start=1):
+    for number, (model, sites, name, repeat) in enumerate(left, start=1):
         on = "cuda" if contenders.CONTENDERS[name].cuda else "cpu"
-        work = Work(name, model, plants, rounds_of(plants, options.quick), on, options.workers)
+        work = Work(name, model, sites, rounds_of(sites, options.quick), on, options.workers)
         result = measure(launches[name], as_argument(work), options.timeout)
         run = {
-            "model": model, "plants": plants, "contender": name, "repeat": repeat, "device": on,
+            "model": model, "plants": sites, "contender": name, "repeat": repeat, "device": on,
             "commit": at, "when": datetime.now(UTC).isoformat(timespec="seconds"), **result,
         }  # fmt: skip
         runs.append(run)
@@ -188,9 +188,9 @@ def speed(options: argparse.Namespace) -> None:
             f"{results.per_round(run['round_seconds']):.4f} s a round, "
             f"{run['process_seconds']:.1f} s in all"
         )
-        print(f"{number}/{len(left)} {model} {plants} plants {name} #{repeat + 1}: {said}",
+        print(f"{number}/{len(left)} {model} {sites} sites {name} #{repeat + 1}: {said}",
               flush=True)  # fmt: skip
-        if number == len(left) or left[number][:2] != (model, plants):
+        if number == len(left) or left[number][:2] != (model, sites):
             write(runs, machine, versions, out)
     if not left:
         write(runs, machine, versions, out)

@@ -1,12 +1,12 @@
-"""What a plant runs under ``flower-supernode``; see README.md beside this file.
+"""What a site runs under ``flower-supernode``; see README.md beside this file.
 
-The supernode's ``--node-config`` says which plant this is and where its data lies. What
+The supernode's ``--node-config`` says which site this is and where its data lies. What
 the run is (model, task, training), each message says. The work is fedpdm's, the same as in
 ``python -m fedpdm.simulate``.
 """
 
 from __future__ import annotations
 
-from fedpdm.deployment.client import DeployedPlant
+from fedpdm.deployment.client import DeployedSiteApp
 
-app = DeployedPlant()
+app = DeployedSiteApp()

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "simulate": ("fedpdm.simulate", "train a federation of plants, and compare it honestly"),
+    "simulate": ("fedpdm.simulate", "train a federation of sites, and compare it honestly"),
     "compare": ("fedpdm.compare", "say which setting is better over seeds, and how surely"),
-    "predict": ("fedpdm.predict", "score a plant's new rows with a finished run"),
+    "predict": ("fedpdm.predict", "score a site's new rows with a finished run"),
     "history": ("fedpdm.history", "list, show, roll back or export the rounds of a run"),
     "data": (
         "fedpdm.data.__main__",
-        "generate plants as files, or fetch the public data sets",
+        "generate sites as files, or fetch the public data sets",
     ),
 }
 

@@ -122,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parsed.add_argument(
         "--on", default="global", choices=("global", "mean", "worst"),
-        help="score that is tested: all test data together, mean of plants, or worst plant",
+        help="score that is tested: all test data together, mean of sites, or worst site",
     )  # fmt: skip
     parsed.add_argument("--metric", help="its name in summary.json (the metric of the task)")
     parsed.add_argument(

@@ -3,11 +3,11 @@
     FedPdmError                exit code
     ├── UserError                  2      the person who typed the command can mend it
     │   ├── ConfigError                   an option, its value, or a combination of options
-    │   ├── DataError                     a file, a column, a plant's rows
+    │   ├── DataError                     a file, a column, a site's rows
     │   │   └── LeakError                 rows or splits that would make scores too good
     │   ├── ModelError                    a model that does not exist, or does not take this input
     │   └── HistoryError                  a run folder: damaged, locked, or of another run
-    └── SiteError                  1      a plant failed while it worked
+    └── SiteError                  1      a site failed while it worked
         └── TrainingStopped               the run gave up by itself (three rollbacks in a row)
 
 Messages are written for the person at the keyboard: what is wrong, where
@@ -34,7 +34,7 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A file, a column or a plant's rows cannot be used."""
+    """A file, a column or a site's rows cannot be used."""
 
 
 class LeakError(DataError):
@@ -50,7 +50,7 @@ class HistoryError(UserError):
 
 
 class SiteError(FedPdmError):
-    """A plant failed while it worked."""
+    """A site failed while it worked."""
 
 
 class TrainingStopped(SiteError):

@@ -1,7 +1,7 @@
-"""Named sites → machines → windows: what the plants of one federation own.
+"""Named sites → machines → windows: what the sites of one federation own.
 
-A plant is read or generated when it is first asked for, and the least recently used
-ones are dropped, so a federation of thousands costs what its sampled plants cost.
+A site is read or generated when it is first asked for, and the least recently used
+ones are dropped, so a federation of thousands costs what its sampled sites cost.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """One plant, ready to train: windows per split, scaled."""
+    """One site, ready to train: windows per split, scaled."""
 
     name: str
     windows: dict[Split, Windows]
@@ -85,23 +85,23 @@ class Shelf(Generic[K, V]):
 
 
 def rows_size(rows: Rows) -> int:
-    """Return the bytes of a plant's rows."""
+    """Return the bytes of a site's rows."""
     return sum(v.nbytes for v in vars(rows).values() if isinstance(v, np.ndarray))
 
 
 def windows_size(site: Site) -> int:
-    """Return the bytes of a plant's windows."""
+    """Return the bytes of a site's windows."""
     parts = (vars(part) for part in site.windows.values())
     return sum(v.nbytes for part in parts for v in part.values() if isinstance(v, np.ndarray))
 
 
 class Federation:
-    """The plants of one run.
+    """The sites of one run.
 
     Args:
         source: the data set.
         task: gives each row its target.
-        budget: bytes of rows and windows that stay in memory; beyond them the plants that
+        budget: bytes of rows and windows that stay in memory; beyond them the sites that
             were not asked for longest are dropped, and read or generated again when asked.
         features: what a model sees of a window.
         resampler: makes up for rare failures in training windows; None leaves them as they are.
@@ -123,7 +123,7 @@ class Federation:
         self.sites = source.sites
         if not self.sites:
             raise ConfigError(
-                "no plant to run: name some with site=detroit,houston, or let the partition "
+                "no site to run: name some with site=detroit,houston, or let the partition "
                 "make them, for example partition=machine partition.sites=10"
             )
         self._budget = budget
@@ -138,7 +138,7 @@ class Federation:
         )
 
     def __reduce__(self) -> tuple[type[Federation], tuple[Any, ...]]:
-        """Go to another process without the rows; it reads those of its own plants."""
+        """Go to another process without the rows; it reads those of its own sites."""
         return type(self), (
             self.source, self.task, self._budget, self.features, self.resampler, self.shuffle
         )  # fmt: skip
@@ -154,11 +154,11 @@ class Federation:
         return self.features.length(self.source.window)
 
     def rows(self, name: str) -> Rows:
-        """Return the rows of a plant in raw units. They never leave it."""
+        """Return the rows of a site in raw units. They never leave it."""
         return self._rows.get(name, lambda: self.source.rows(name))
 
     def moments(self, name: str) -> Moments:
-        """Return the counts, sums and squares of a plant's training rows.
+        """Return the counts, sums and squares of a site's training rows.
 
         Where windows have features, those of its training windows stand beside the readings'.
         """
@@ -168,7 +168,7 @@ class Federation:
         return self.features.add_moments(readings, self._features(name)[Split.TRAIN])
 
     def _features(self, name: str) -> dict[Split, Floats]:
-        """Return (N, K) features of a plant's windows in raw units, by split."""
+        """Return (N, K) features of a site's windows in raw units, by split."""
 
         def compute() -> dict[Split, Floats]:
             rows, length = self.rows(name), self.source.window
@@ -184,7 +184,7 @@ class Federation:
         return self._computed.get(name, compute)
 
     def site(self, name: str, scaler: Scaler) -> Site:
-        """Return a plant's scaled windows."""
+        """Return a site's scaled windows."""
         if self._scaler[0] is not scaler:
             digest = hashlib.sha256(scaler.mean.tobytes() + scaler.scale.tobytes()).hexdigest()
             self._scaler = (scaler, digest)
@@ -240,7 +240,7 @@ class Federation:
         return result
 
     def shape(self, site: Site) -> dict[str, Any]:
-        """Return what the report says about a plant's data: counts and shares, no rows."""
+        """Return what the report says about a site's data: counts and shares, no rows."""
         rows = self.rows(site.name)
         real = {split: part.real() for split, part in site.windows.items()}
         return {
@@ -262,10 +262,10 @@ class Federation:
         }
 
     def check(self, sites: list[Site]) -> list[str]:
-        """Refuse plants and federations that cannot train; return warnings for the rest.
+        """Refuse sites and federations that cannot train; return warnings for the rest.
 
         Raises:
-            DataError: a plant without training windows, or no failure anywhere.
+            DataError: a site without training windows, or no failure anywhere.
         """
         flaws: dict[str, list[str]] = {}
         for site in sites:
@@ -283,7 +283,7 @@ class Federation:
         if classes and len(np.unique(np.concatenate(classes))) < 2:
             kind = "failure" if 1 not in np.concatenate(classes) else "healthy row"
             raise DataError(
-                f"no {kind} in the training data of any plant "
+                f"no {kind} in the training data of any site "
                 f"({', '.join(s.name for s in sites)}): nothing can be learned; bring a longer "
                 "record, raise task.horizon, or check the failure log"
             )
@@ -328,7 +328,7 @@ def _failures(rows: Rows) -> int:
 
 
 def expand_replicas(sites: dict[str, Any], replicas: int) -> dict[str, Any]:
-    """Return each named plant ``replicas`` times: ``detroit-001`` … with the same settings."""
+    """Return each named site ``replicas`` times: ``detroit-001`` … with the same settings."""
     if replicas < 1:
         raise ConfigError(f"replicas={replicas} must be at least 1")
     if replicas == 1:

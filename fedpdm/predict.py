@@ -21,7 +21,7 @@ import torch
 
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.normalise import Scaler
-from fedpdm.data.sources.mapping import Dialect, PlantMapping, closest, plant_mapping
+from fedpdm.data.sources.mapping import Dialect, SiteMapping, closest, site_mapping
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
@@ -55,7 +55,7 @@ def load_predictor(
         site: whose columns the data has, and by whose scaler (``scaling=plant``).
         round: whose weights; None takes the round that validation chose.
         threshold: alarm threshold; None takes the run's, chosen on validation: that of
-            ``site``, where each plant has its own.
+            ``site``, where each site has its own.
 
     Raises:
         HistoryError: not a run folder, no finished round, or damaged.
@@ -167,7 +167,7 @@ def _round(
 
 
 def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scaler, str | None]:
-    """Return the scaler for ``site``, and the plant it belongs to if there is only one."""
+    """Return the scaler for ``site``, and the site it belongs to if there is only one."""
     path = folder / "scaler.safetensors"
     if not path.exists():
         raise HistoryError(
@@ -177,19 +177,19 @@ def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scale
     arrays = read_tensors(path)
     scopes = [name.removesuffix("/mean") for name in arrays if name.endswith("/mean")]
     named = [*card["sites"], *(s for s in scopes if s != "federated"), *card.get("thresholds", {})]
-    plants = list(dict.fromkeys(named))
-    if site is not None and site not in plants:
-        there = f"there are {', '.join(plants)}." if plants else "its plants have no names of own."
-        raise ConfigError(f"--site {site}: {folder} has no such plant; {there}"
-                          + closest(site, plants))  # fmt: skip
+    sites = list(dict.fromkeys(named))
+    if site is not None and site not in sites:
+        there = f"there are {', '.join(sites)}." if sites else "its sites have no names of own."
+        raise ConfigError(f"--site {site}: {folder} has no such site; {there}"
+                          + closest(site, sites))  # fmt: skip
     scope, alone = "federated", None
     if card["scaling"] == "plant":
-        if site is None and len(plants) > 1:
+        if site is None and len(sites) > 1:
             raise ConfigError(
-                f"{folder} scales each plant by itself (scaling=plant): say whose data this is "
-                f"with --site ({', '.join(plants)})"
+                f"{folder} scales each site by itself (scaling=plant): say whose data this is "
+                f"with --site ({', '.join(sites)})"
             )
-        scope = alone = site or plants[0]
+        scope = alone = site or sites[0]
     try:
         scaler = Scaler(arrays[f"{scope}/mean"], arrays[f"{scope}/scale"])
     except KeyError:
@@ -209,15 +209,15 @@ def _features(card: dict[str, Any]) -> WindowFeatures:
     return WindowFeatures(**card["inputs"]) if "inputs" in card else RAW
 
 
-def _mapping(card: dict[str, Any], site: str | None) -> PlantMapping:
-    """Return which columns to read: a plant's own, or ``machine``, ``time`` and the features.
+def _mapping(card: dict[str, Any], site: str | None) -> SiteMapping:
+    """Return which columns to read: a site's own, or ``machine``, ``time`` and the features.
 
-    Without a site, plants that all name their columns alike stand for each other.
+    Without a site, sites that all name their columns alike stand for each other.
     """
     features = [str(name) for name in card["features"]]
     if card["data"]["name"] == "files":
         named = [site] if site is not None else list(card["sites"])
-        mappings = [plant_mapping(name, card["sites"][name]) for name in named]
+        mappings = [site_mapping(name, card["sites"][name]) for name in named]
         ordered = [replace(m, columns={f: m.columns[f] for f in features}) for m in mappings]
         first = ordered[0]
         if all(
@@ -226,7 +226,7 @@ def _mapping(card: dict[str, Any], site: str | None) -> PlantMapping:
             for m in ordered
         ):
             return first
-    return PlantMapping("", "", "machine", "time", {f: f for f in features}, dialect=Dialect())
+    return SiteMapping("", "", "machine", "time", {f: f for f in features}, dialect=Dialect())
 
 
 def _threshold(given: float | None, own: float | None, task: Task) -> float | None:
@@ -307,11 +307,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, or 2 for mistakes."""
     parser = argparse.ArgumentParser(
         prog="python -m fedpdm.predict",
-        description="Score a plant's new data with the model of a run: risk and alarms by machine.",
+        description="Score a site's new data with the model of a run: risk and alarms by machine.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="the run folder")
     parser.add_argument("file", metavar="FILE", type=Path, help="CSV or Parquet with new rows")
-    parser.add_argument("--site", help="the plant whose columns and scaling apply")
+    parser.add_argument("--site", help="the site whose columns and scaling apply")
     parser.add_argument("--round", type=int, help="weights of this round (default: the best)")
     parser.add_argument("--out", type=Path, help="where the scores go (default: FILE-scores.csv)")
     parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")

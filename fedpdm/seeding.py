@@ -2,7 +2,7 @@
 
 Every draw in fedpdm comes from a generator keyed by what it is for, for example
 ``("batches", site, round, attempt)``. The key is hashed, so neither the order in
-which plants are visited nor the number of workers can change a result, and a
+which sites are visited nor the number of workers can change a result, and a
 resumed run draws what the uninterrupted one would have drawn.
 """
 
@@ -49,7 +49,7 @@ def torch_seeded(seed: int, *key: str | int) -> Iterator[None]:
     value = key_seed(seed, *key)
     with torch.random.fork_rng(devices=list(devices)):
         # Not torch.manual_seed: it also queues calls for devices nobody has touched, each with
-        # a formatted stack trace, which takes longer than a small plant's training step.
+        # a formatted stack trace, which takes longer than a small site's training step.
         torch.default_generator.manual_seed(value)
         for device in devices:
             with torch.cuda.device(device):

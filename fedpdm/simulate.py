@@ -79,7 +79,7 @@ def run_composed(cfg: DictConfig, sweep: Sweep, folders: Sequence[str] = ()) -> 
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from fedpdm.config.compose import check_own_plants, check_sites, check_types, chosen_sites
+    from fedpdm.config.compose import check_own_sites, check_sites, check_types, chosen_sites
 
     settings = HydraConfig.get()
     many = settings.mode == RunMode.MULTIRUN
@@ -89,7 +89,7 @@ def run_composed(cfg: DictConfig, sweep: Sweep, folders: Sequence[str] = ()) -> 
     try:
         check_sites(cfg, chosen_sites(settings.overrides.task))
         check_types(cfg, settings.overrides.task)
-        check_own_plants(cfg, settings.overrides.task, folders)
+        check_own_sites(cfg, settings.overrides.task, folders)
         OmegaConf.resolve(cfg)
         jobs = Path(settings.sweep.dir)
         summary = sweep.run(cfg, folder, jobs) if many else simulate(cfg, folder)
@@ -109,8 +109,8 @@ def simulate(cfg: DictConfig, folder: Path, *, resumed: bool = False) -> dict[st
         resumed: continue what the folder holds.
 
     Raises:
-        UserError: some option, file, plant or folder cannot work.
-        SiteError: plants failed, or the run gave up.
+        UserError: some option, file, site or folder cannot work.
+        SiteError: sites failed, or the run gave up.
     """
     from fedpdm.report.table import print_summary
     from fedpdm.runs.assembly import one_thread

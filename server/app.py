@@ -1,4 +1,4 @@
-"""What headquarters runs under ``flower-superlink``; see README.md beside this file.
+"""What the server runs under ``flower-superlink``; see README.md beside this file.
 
 ``flwr run . --run-config 'overrides="…"'`` says what to run, in the words of
 ``python -m fedpdm.simulate``. The rounds are fedpdm's, the same as in a simulation.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedpdm.deployment.server import headquarters
+from fedpdm.deployment.server import serve
 
 app = ServerApp()
 
@@ -17,4 +17,4 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run what the run config asks for, to the end."""
-    headquarters(grid, context)
+    serve(grid, context)

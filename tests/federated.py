@@ -15,7 +15,7 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 from hydra.utils import instantiate
 
-from fedpdm.client.app import PlantApp, make_client_app
+from fedpdm.client.app import SiteApp, make_client_app
 from fedpdm.client.faults import fault_mod, parse_faults
 from fedpdm.config.compose import compose
 from fedpdm.engines.local_grid import LocalGrid
@@ -78,7 +78,7 @@ def yaml_of(overrides: tuple[str, ...]) -> Any:
 
 
 def as_double(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
-    """Let a float64 model take the plants' float32 windows."""
+    """Let a float64 model take the sites' float32 windows."""
     return tuple(x.double() for x in inputs)
 
 
@@ -101,7 +101,7 @@ def federate(
     epochs: int = 1,
     round_timeout: float | None = None,
     source: type[TinySource] = TinySource,
-    engine: Callable[[PlantApp, Sequence[str]], LocalGrid] = SerialGrid,
+    engine: Callable[[SiteApp, Sequence[str]], LocalGrid] = SerialGrid,
     model_config: Mapping[str, Any] | None = None,
     settings: TrainingSettings | None = None,
     double: bool = False,
@@ -112,8 +112,8 @@ def federate(
         if isinstance(sites, Mapping)
         else {f"p{n}": {"machines": 3 + n} for n in range(sites)}
     )
-    plants = source(names, seed=seed, broken=broken)
-    federation = Federation(plants, task or Failure(horizon=4.0))
+    members = source(names, seed=seed, broken=broken)
+    federation = Federation(members, task or Failure(horizon=4.0))
     settings = settings or TrainingSettings(
         local_epochs=epochs, batch_size=16, weight_decay=1e-4, clip_norm=1.0,
         **training_of(strategy if isinstance(strategy, str) else "fedavg"),
@@ -122,7 +122,7 @@ def federate(
     def build() -> ModelWrapper:
         with torch_seeded(seed, "model"):
             made = ModelFactory.create_model(
-                model, 3, federation.task.outputs, sequence_length=plants.window,
+                model, 3, federation.task.outputs, sequence_length=members.window,
                 **(model_config or {}),
             )  # fmt: skip
         if double:
@@ -153,7 +153,7 @@ def federate(
         federated_scaling=federated_scaling,
         round_timeout=round_timeout,
     )
-    result = Federated(history, loop, grid, plants, screen)
+    result = Federated(history, loop, grid, members, screen)
     loop.run(grid, Context(1, 1, {}, RecordDict(), {}))
     return result
 

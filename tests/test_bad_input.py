@@ -79,7 +79,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["faults.poison=boston@2"], ["boston", "detroit"]),
         (["faults.nan=houston@40"], ["houston@40", "last round"]),
         (["sites=detroit"], ["did you mean site=detroit"]),
-        (["site="], ["names no plant"]),
+        (["site="], ["names no site"]),
         (["training=3"], ["training=3", "block"]),
         (["training.clip_norm=abc"], ["training.clip_norm=abc"]),
         (["training.batch_size=2.5"], ["training.batch_size=2.5"]),
@@ -116,11 +116,11 @@ def test_options(arguments: list[str], says: list[str], capsys: pytest.CaptureFi
         assert word in message
 
 
-def test_no_plant_has_a_test_window(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_site_has_a_test_window(capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(
         [*QUICK[1:], "site=houston", "data.days=70", "data.window=40", "task.horizon=11"], capsys
     )
-    assert "no plant has a test window: lower data.window (now 40)" in message
+    assert "no site has a test window: lower data.window (now 40)" in message
     assert "data.days" in message
 
 
@@ -154,15 +154,15 @@ def failures(machines: int = 5) -> pd.DataFrame:
     )
 
 
-def plant(change: Callable[[pd.DataFrame], pd.DataFrame] | None = None) -> list[str]:
-    """Write one plant and its config in the current folder; return the command line."""
+def site(change: Callable[[pd.DataFrame], pd.DataFrame] | None = None) -> list[str]:
+    """Write one site and its config in the current folder; return the command line."""
     data = frame() if change is None else change(frame())
     data.to_csv("plant.csv", index=False)
     failures().to_csv("failures.csv", index=False)
     Path("my_conf/site").mkdir(parents=True)
     Path("my_conf/site/plant.yaml").write_text(
         """# @package sites
-plant:
+site:
   path: plant.csv
   machine: machine
   time: time
@@ -173,8 +173,8 @@ plant:
     return ["--config-dir", "my_conf", "data=files", "site=plant", *QUICK[1:]]
 
 
-def test_the_plant_itself_is_fine(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*plant(), "hydra.run.dir=run"]) == 0, capsys.readouterr().err
+def test_the_site_itself_is_fine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*site(), "hydra.run.dir=run"]) == 0, capsys.readouterr().err
     assert json.loads(Path("run/summary.json").read_text())["sites"] == ["plant"]
 
 
@@ -200,60 +200,60 @@ def test_files(
     change: Callable[[pd.DataFrame], pd.DataFrame], says: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    message = refused(plant(change), capsys)
+    message = refused(site(change), capsys)
     for word in says:
         assert word in message, message
 
 
-def test_plants_that_are_not_named_are_found(capsys: pytest.CaptureFixture[str]) -> None:
-    without = [word for word in plant() if word != "site=plant"]
+def test_sites_that_are_not_named_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    without = [word for word in site() if word != "site=plant"]
     message = refused(without, capsys)
     assert (
         "site= is not given" in message and "name yours: site=plant (from my_conf/site)" in message
     )
     message = refused([*without, "site=plant,houston"], capsys)
-    assert "houston is a plant that data=fleet generates" in message and "site=plant " in message
+    assert "houston is a site that data=fleet generates" in message and "site=plant " in message
     assert "--config-dir FOLDER" in refused(["data=files"], capsys)
 
 
-def test_an_unknown_key_of_a_plant_names_those_of_its_own_yaml(
+def test_an_unknown_key_of_a_site_names_those_of_its_own_yaml(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    message = refused([*plant(), "sites.plant.cost.missed=3"], capsys)
+    message = refused([*site(), "sites.plant.cost.missed=3"], capsys)
     assert "did you mean costs?" in message and "failures" in message
 
 
-def test_a_yaml_that_defines_another_plant(capsys: pytest.CaptureFixture[str]) -> None:
-    command = plant()
+def test_a_yaml_that_defines_another_site(capsys: pytest.CaptureFixture[str]) -> None:
+    command = site()
     Path("my_conf/site/lost.yaml").write_text("lost: {path: plant.csv}\n")
     message = refused([*command[:3], "site=plant,lost"], capsys)
     assert "lost" in message and "# @package sites" in message
 
 
 def test_a_yaml_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
-    command = plant()
+    command = site()
     Path("my_conf/site/plant.yaml").write_text("# @package sites\nplant: {path: [\n")
     assert "yaml" in refused(command, capsys)
 
 
 def test_an_empty_file(capsys: pytest.CaptureFixture[str]) -> None:
-    command = plant()
+    command = site()
     Path("plant.csv").write_text("")
     assert "plant.csv" in refused(command, capsys)
 
 
 def test_no_failure_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
-    command = plant()
+    command = site()
     Path("failures.csv").write_text("machine,time\n")
     assert "failure" in refused(command, capsys)
 
 
 def test_window_longer_than_every_life(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "data.window=60" in refused([*plant(), "data.window=60"], capsys)
+    assert "data.window=60" in refused([*site(), "data.window=60"], capsys)
 
 
-def test_replicas_of_a_real_plant(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "replicas" in refused([*plant(), "replicas=3"], capsys)
+def test_replicas_of_a_real_site(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "replicas" in refused([*site(), "replicas=3"], capsys)
 
 
 @pytest.mark.parametrize("data", ["ai4i", "cmapss"])

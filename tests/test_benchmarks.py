@@ -32,11 +32,11 @@ run = load_run()
 
 
 def measured(
-    contender: str, seconds: list[float], model: str = "cnn", plants: int = 100, repeat: int = 0,
+    contender: str, seconds: list[float], model: str = "cnn", sites: int = 100, repeat: int = 0,
     **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "model": model, "plants": plants, "contender": contender, "repeat": repeat,
+        "model": model, "plants": sites, "contender": contender, "repeat": repeat,
         "device": "cpu", "round_seconds": seconds, "process_seconds": sum(seconds) + 1,
         "peak_bytes": 3 * 2**20, "train_loss": [0.7, 0.6], **more,
     }  # fmt: skip
@@ -49,9 +49,9 @@ def measured(
 def test_every_model_takes_its_data_and_starts_with_the_same_weights(model: str) -> None:
     import torch
 
-    x, y = work.plant_data(model, 3)
-    again, _ = work.plant_data(model, 3)
-    other, _ = work.plant_data(model, 4)
+    x, y = work.site_data(model, 3)
+    again, _ = work.site_data(model, 3)
+    other, _ = work.site_data(model, 4)
     assert x.dtype == np.float32 and x.shape[0] == len(y) == 100
     assert np.array_equal(x, again) and not np.array_equal(x, other)
     assert set(np.unique(y)) == {0, 1}
@@ -88,7 +88,7 @@ def test_an_engine_does_the_same_work_as_the_bare_loop(tmp_path: Path) -> None:
     assert stored["train_loss"] == pytest.approx(losses, rel=0.05)
 
 
-def test_plants_of_the_benchmark_travel_without_their_data() -> None:
+def test_sites_of_the_benchmark_travel_without_their_data() -> None:
     import pickle
 
     from benchmarks.speed.engines import BenchFederation
@@ -189,8 +189,8 @@ def test_a_contender_that_did_other_work_is_named() -> None:
 # Goals ------------------------------------------------------------------------------------
 
 
-def entry(contender: str, seconds: float, model: str = "cnn", plants: int = 100) -> dict[str, Any]:
-    return results.summarise([measured(contender, [9.0, seconds], model, plants)])[0]
+def entry(contender: str, seconds: float, model: str = "cnn", sites: int = 100) -> dict[str, Any]:
+    return results.summarise([measured(contender, [9.0, seconds], model, sites)])[0]
 
 
 def test_goals_are_ratios_of_what_was_measured() -> None:
@@ -202,17 +202,17 @@ def test_goals_are_ratios_of_what_was_measured() -> None:
         ]
     )  # fmt: skip
     by = {(g.number, g.what): g for g in goals}
-    flower = by[3, "100 plants, cnn: ray with two workers against Flower"]
+    flower = by[3, "100 sites, cnn: ray with two workers against Flower"]
     assert flower.measured == pytest.approx(3.125) and flower.met
-    serial = by[5, "100 plants, cnn: serial over the bare loop"]
+    serial = by[5, "100 sites, cnn: serial over the bare loop"]
     assert serial.measured == pytest.approx(1.2) and serial.met is False
-    better = by[4, "100 plants, cnn: ray with two workers against pfl's better"]
+    better = by[4, "100 sites, cnn: ray with two workers against pfl's better"]
     assert better.measured == pytest.approx(0.9 / 0.8) and better.met is False
-    one = by[4, "100 plants, cnn: best engine of one process against pfl of one process"]
+    one = by[4, "100 sites, cnn: best engine of one process against pfl of one process"]
     assert one.measured == pytest.approx(1.0 / 1.2) and one.met is False
-    gpu = by[7, "100 plants, cnn, one GPU: batched against serial"]
+    gpu = by[7, "100 sites, cnn, one GPU: batched against serial"]
     assert gpu.measured == pytest.approx(50) and gpu.met
-    missing = by[3, "100 plants, mlp: batched against pfl-research"]
+    missing = by[3, "100 sites, mlp: batched against pfl-research"]
     assert missing.measured is None and missing.met is None
     text = targets.as_text(goals)
     assert "MISSED" in text and "not measured" in text and "≤ 1.15" in text
@@ -224,7 +224,7 @@ def test_goals_are_ratios_of_what_was_measured() -> None:
 def test_the_table_shows_the_better_pfl_and_the_quickest_in_bold() -> None:
     entries = [entry("floor", 0.5), entry("pfl1", 0.4), entry("pfl2", 0.25), entry("flower", 12.3)]
     lines = report.table(entries, report.COLUMNS).splitlines()
-    assert lines[0] == "| model | plants | bare loop | Flower, 2 actors | pfl-research |"
+    assert lines[0] == "| model | sites | bare loop | Flower, 2 actors | pfl-research |"
     assert lines[2:] == ["| cnn | 100 | 0.50 | 12 | **0.25** |"]
 
 
@@ -272,7 +272,7 @@ def test_the_readmes_speed_table_is_that_of_the_result_files() -> None:
 
 
 def test_the_plot_is_the_same_for_the_same_numbers(tmp_path: Path) -> None:
-    entries = [entry("serial", 0.1 * n, plants=n) for n in (2, 10)] + [entry("floor", 0.1)]
+    entries = [entry("serial", 0.1 * n, sites=n) for n in (2, 10)] + [entry("floor", 0.1)]
     for name in ("a.svg", "b.svg"):
         plot.draw(entries, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
@@ -326,14 +326,14 @@ module = runpy.run_path({str(ROOT / "benchmarks" / "run.py")!r})
 signal.signal(signal.SIGTERM, module["stop"])
 run_watched([sys.executable, "-c", {contender!r}], 60, {{}})
 """)
-    bench = subprocess.Popen([sys.executable, str(tmp_path / "bench.py")])
+    inputs = subprocess.Popen([sys.executable, str(tmp_path / "bench.py")])
     deadline = time.monotonic() + 60
     while not (mark := tmp_path / "mark").exists() or not mark.read_text():
-        assert bench.poll() is None and time.monotonic() < deadline
+        assert inputs.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     assert measure.marked(mark.read_text())
-    bench.terminate()
-    assert bench.wait(30) == 143
+    inputs.terminate()
+    assert inputs.wait(30) == 143
     assert measure.marked(mark.read_text()) == []
 
 
@@ -346,7 +346,7 @@ def test_what_a_contender_cannot_do_is_said_in_its_own_words() -> None:
     assert measure.measure(slow, "{}", 0.3) == {"failed": "not done after 0 s"}
 
 
-def test_scale_asks_for_the_plants_and_fits_a_line(tmp_path: Path) -> None:
+def test_scale_asks_for_the_sites_and_fits_a_line(tmp_path: Path) -> None:
     command = scale.command("mlp", 10_000, 0.05, 10, tmp_path, ["seed=7"])
     assert "replicas=2500" in command and "strategy.fraction_train=0.05" in command
     assert command[-1] == "seed=7"

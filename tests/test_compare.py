@@ -13,7 +13,7 @@ from tests import chromium
 from tests.comparison.example_comparison import compared, make_run, sweep, words
 
 
-def test_a_planted_difference_is_found_and_one_by_chance_is_not(tmp_path: Path) -> None:
+def test_a_siteed_difference_is_found_and_one_by_chance_is_not(tmp_path: Path) -> None:
     found, shown = compared(sweep(tmp_path))
     nova, prox = found.against
     assert (prox.first, prox.second, prox.verdict) == ("FedProx", "FedAvg", "better")
@@ -37,7 +37,7 @@ def test_a_smaller_error_is_better(tmp_path: Path) -> None:
     assert "FedDyn is better than FedAvg: RMSE 14.50 against 17.00" in shown
     assert found.families[0].best.name == "FedDyn"
     worst = found.families[0].get("FedDyn").scores["worst"].mean
-    assert worst == pytest.approx(14.5 + 0.1), "the plant with the largest error"
+    assert worst == pytest.approx(14.5 + 0.1), "the site with the largest error"
 
 
 def test_with_fewer_than_six_pairs_it_says_that_nothing_can_be_significant(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_many_comparisons_need_more_seeds_and_it_says_how_many(tmp_path: Path) -
     assert "it takes 8" in shown, "six pairs: 12 / 2^8"
 
 
-def test_plants_that_lose_are_named(tmp_path: Path) -> None:
+def test_sites_that_lose_are_named(tmp_path: Path) -> None:
     for seed in range(2):
         make_run(tmp_path / f"a{seed}", seed, score=0.4)
         folder = make_run(tmp_path / f"b{seed}", seed, strategy="FedDyn", score=0.5)
@@ -68,7 +68,7 @@ def test_plants_that_lose_are_named(tmp_path: Path) -> None:
     found, shown = compared(tmp_path)
     changes = {c.site: c.against for c in found.families[0].changes("FedDyn")}
     assert changes["detroit"] == pytest.approx(-0.05) and changes["pune"] == pytest.approx(0.1)
-    assert "higher at 2 of 3 plants, lower at detroit by 0.050" in shown
+    assert "higher at 2 of 3 sites, lower at detroit by 0.050" in shown
 
 
 def test_costs_are_per_megabyte_and_second_above_guessing(tmp_path: Path) -> None:
@@ -87,13 +87,13 @@ def test_time_is_the_processor_s_where_every_run_has_it(tmp_path: Path) -> None:
         make_run(tmp_path / f"a{seed}", seed, summary=worked)
         make_run(tmp_path / f"b{seed}", seed, strategy="FedDyn", summary=worked)
     found, _ = compared(tmp_path)
-    assert [s.seconds for s in found.families[0].standings] == [2.0, 2.0]
+    assert [s.seconds for s in found.families[0].gain_table] == [2.0, 2.0]
     make_run(tmp_path / "c", 2, strategy="FedDyn", summary={"processor_seconds": None})
     found, _ = compared(tmp_path)
-    assert [s.seconds for s in found.families[0].standings] == [5.0, 5.0], "one clock for all"
+    assert [s.seconds for s in found.families[0].gain_table] == [5.0, 5.0], "one clock for all"
 
 
-def test_guessing_on_the_worst_plant_is_guessing_on_that_plant(tmp_path: Path) -> None:
+def test_guessing_on_the_worst_site_is_guessing_on_that_site(tmp_path: Path) -> None:
     trivial = {
         "mean_site": {"average_precision": 0.26},
         "per_site": {"a": {"average_precision": 0.5}, "b": {"average_precision": 0.02}},
@@ -109,7 +109,7 @@ def test_guessing_on_the_worst_plant_is_guessing_on_that_plant(tmp_path: Path) -
         }  # fmt: skip
         make_run(tmp_path / strategy, 0, strategy=strategy, summary={"test": test})
     found, _ = compared(tmp_path, view="worst")
-    above = {s.name: s.above_guess for s in found.families[0].standings}
+    above = {s.name: s.above_guess for s in found.families[0].gain_table}
     assert above == {"FedAvg": pytest.approx(0.08), "FedProx": pytest.approx(0.10)}
 
 
@@ -224,7 +224,7 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
     found, shown = compared(sweep(tmp_path), out=tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"comparison.html", "comparison.md", "settings.csv", "scores.csv", "pairs.csv",
-                     "plants.csv"}  # fmt: skip
+                     "sites.csv"}  # fmt: skip
     with (tmp_path / "out" / "pairs.csv").open() as file:
         lines = list(csv.DictReader(file))
     prox = next(x for x in lines if x["kind"] == "reference" and x["first"] == "FedProx")

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import recheck
 from benchmarks.predictions import runs, tables, targets
-from benchmarks.predictions.collect import at, collect, plants_covered, spread
+from benchmarks.predictions.collect import at, collect, sites_covered, spread
 from benchmarks.predictions.experiments import EXPERIMENTS, FEDCMAPSS
 from benchmarks.predictions.runs import Job
 
@@ -49,7 +49,7 @@ def test_seeds_become_mean_deviation_and_values() -> None:
     assert found["mean_site"]["pooled"] == {"mean": None, "sd": None, "values": [None, None]}
     assert found["gain_over_alone"]["a"]["mean"] == 1.0
     assert found["also"]["cover"]["values"] == [None, None]
-    assert found["plants_covered"]["mean"] == plants_covered(summary(1.0)) == 0.5
+    assert found["plants_covered"]["mean"] == sites_covered(summary(1.0)) == 0.5
     assert at({"a": {"b": 1}}, "a.b.c") is None and spread([3.0])["sd"] is None
 
 

@@ -1,4 +1,4 @@
-"""Plants are read when needed, windows carry their labels, and bad plants are refused."""
+"""Sites are read when needed, windows carry their labels, and bad sites are refused."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def test_nothing_is_read_before_it_is_needed() -> None:
     assert built.source.read == ["b"]  # type: ignore[attr-defined]
 
 
-def test_the_least_recently_used_plant_is_dropped() -> None:
-    plants = TinySource({n: {} for n in "abc"})
-    one = rows_size(plants.rows("a"))
-    plants.read.clear()
-    built = Federation(plants, Failure(4.0), budget=2 * int(2.5 * one))  # room for the rows of two
+def test_the_least_recently_used_site_is_dropped() -> None:
+    sites = TinySource({n: {} for n in "abc"})
+    one = rows_size(sites.rows("a"))
+    sites.read.clear()
+    built = Federation(sites, Failure(4.0), budget=2 * int(2.5 * one))  # room for the rows of two
     for name in ("a", "b", "a", "c", "a", "b"):
         built.rows(name)
     assert built.source.read == ["a", "b", "c", "b"]  # type: ignore[attr-defined]
@@ -145,11 +145,11 @@ def test_no_failure_anywhere_is_refused() -> None:
             return replace(rows, time_to_failure=np.full(len(rows), np.nan),
                            observed=np.full(len(rows), 99.0))  # fmt: skip
 
-    with pytest.raises(DataError, match="no failure in the training data of any plant"):
+    with pytest.raises(DataError, match="no failure in the training data of any site"):
         check(Federation(Healthy({"a": {}, "b": {}}), Failure(4.0)))
 
 
-def test_a_plant_without_failures_is_a_warning_where_others_have_them() -> None:
+def test_a_site_without_failures_is_a_warning_where_others_have_them() -> None:
     class Mixed(TinySource):
         def rows(self, site: str) -> Rows:
             rows = super().rows(site)
@@ -162,6 +162,6 @@ def test_a_plant_without_failures_is_a_warning_where_others_have_them() -> None:
     assert warnings and all(w.startswith("b: ") for w in warnings)
 
 
-def test_no_plants_at_all() -> None:
-    with pytest.raises(ConfigError, match="no plant to run"):
+def test_no_sites_at_all() -> None:
+    with pytest.raises(ConfigError, match="no site to run"):
         Federation(TinySource({}), Failure(4.0))

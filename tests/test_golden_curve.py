@@ -1,4 +1,4 @@
-"""The golden curve: 2 plants, 3 rounds, serial, CPU. Refactors must not move it.
+"""The golden curve: 2 sites, 3 rounds, serial, CPU. Refactors must not move it.
 
     python -m tests.test_golden_curve        # writes tests/golden_curve.json anew
 

@@ -215,7 +215,7 @@ def test_the_chosen_round_unless_another_is_asked_for(run: Path) -> None:
     assert unfinished.round == 1 and "not finished" in unfinished.notes[0]
 
 
-def test_plants_own_columns_and_formats(run: Path, tmp_path: Path) -> None:
+def test_sites_own_columns_and_formats(run: Path, tmp_path: Path) -> None:
     data = acme()
     predictor = load_predictor(run, site="acme")
     expected = predictor.score(data)
@@ -234,7 +234,7 @@ def test_plants_own_columns_and_formats(run: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(load_predictor(run).score(data), expected)
 
 
-def test_each_plants_own_scaling(tmp_path: Path) -> None:
+def test_each_sites_own_scaling(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", scaling="plant")
     first, second = (load_predictor(run, site=name) for name in ("acme", "zen"))
     assert first.scaler.mean[0, 0] == 50 and second.scaler.mean[0, 0] == 51
@@ -272,7 +272,7 @@ def test_horizons_and_remaining_life(tmp_path: Path) -> None:
     assert silent.score(acme())["alarm"].isna().all() and "--threshold" in silent.notes[0]
 
 
-def test_a_plants_own_threshold_and_calibrated_risks(tmp_path: Path) -> None:
+def test_a_sites_own_threshold_and_calibrated_risks(tmp_path: Path) -> None:
     plain = make_run(tmp_path / "plain")
     risk = load_predictor(plain, site="acme").score(acme())["risk"].to_numpy()
     run = make_run(tmp_path / "run", threshold=0.5, thresholds={"acme": 0.25},

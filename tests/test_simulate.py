@@ -1,4 +1,4 @@
-"""The command from end to end, on generated plants."""
+"""The command from end to end, on generated sites."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ def test_baselines_are_the_same_beside_the_run_and_in_it(finished: Path, tmp_pat
     assert inside["test"]["baselines"] == summary_of(finished)["test"]["baselines"]
 
 
-def test_alone_does_not_depend_on_the_other_plants(finished: Path, tmp_path: Path) -> None:
+def test_alone_does_not_depend_on_the_other_sites(finished: Path, tmp_path: Path) -> None:
     single = run(tmp_path / "run", "site=houston", *SMALL[:2])
     pair = summary_of(finished)["test"]["baselines"]["alone"]["per_site"]["houston"]
     assert single["test"]["baselines"]["alone"]["per_site"]["houston"] == pair
     assert single["sites"] == ["houston"]
 
 
-def test_metrics_csv_has_a_line_per_round_and_plant(finished: Path) -> None:
+def test_metrics_csv_has_a_line_per_round_and_site(finished: Path) -> None:
     table = pd.read_csv(finished / "metrics.csv")
     assert len(table) == 3 * 3 and sorted(table["round"].unique()) == [1, 2, 3]
     with History.open(finished) as history:
@@ -205,7 +205,7 @@ def test_a_shared_scaler_of_other_rows_is_refused_before_training(
     assert "the shared scaler has mean" in capsys.readouterr().err
 
 
-def test_real_data_with_natural_plants(data_folder: Path, tmp_path: Path) -> None:
+def test_real_data_with_natural_sites(data_folder: Path, tmp_path: Path) -> None:
     summary = run(
         tmp_path / "run", "data=ai4i", f"data.path={data_folder}", "model=mlp", "rounds=2"
     )

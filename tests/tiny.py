@@ -1,4 +1,4 @@
-"""A small data set for tests: sums of sensors decide, plants differ, everything is seeded."""
+"""A small data set for tests: sums of sensors decide, sites differ, everything is seeded."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class TinySource(Source):
     """Machines whose second sensor creeps up before they fail.
 
     Args:
-        sites: plants by name; ``machines`` and ``rows`` per plant may be set in each.
-        broken: plants whose rows cannot be read.
+        sites: sites by name; ``machines`` and ``rows`` per site may be set in each.
+        broken: sites whose rows cannot be read.
     """
 
     name = "tiny"

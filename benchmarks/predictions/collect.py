@@ -26,13 +26,13 @@ def spread(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def plants_covered(summary: dict[str, Any], level: float = 0.9) -> float | None:
-    """Return the share of plants whose exact interval of the coverage holds the level.
+def sites_covered(summary: dict[str, Any], level: float = 0.9) -> float | None:
+    """Return the share of sites whose exact interval of the coverage holds the level.
 
-    None where no plant has one.
+    None where no site has one.
     """
     intervals = [
-        plant["coverage_interval"] for plant in summary["test"]["intervals"]["per_site"].values()
+        site["coverage_interval"] for site in summary["test"]["intervals"]["per_site"].values()
     ]
     known = [pair for pair in intervals if pair is not None]
     return statistics.fmean(low <= level <= high for low, high in known) if known else None
@@ -41,7 +41,7 @@ def plants_covered(summary: dict[str, Any], level: float = 0.9) -> float | None:
 def collect(
     summaries: Sequence[dict[str, Any]], metric: str, also: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the metric of the federation and its controls: over all, and per plant.
+    """Return the metric of the federation and its controls: over all, and per site.
 
     Args:
         summaries: one per seed.
@@ -76,7 +76,7 @@ def collect(
             for name, path in also.items()
         }
     if all(at(s, "test.intervals.per_site") for s in summaries):
-        result["plants_covered"] = spread([plants_covered(s) for s in summaries])
+        result["plants_covered"] = spread([sites_covered(s) for s in summaries])
     if all("full_windows" in s["test"] for s in summaries):
         result["full_windows"] = {
             metric: over(lambda s: s["test"]["full_windows"][metric]),

@@ -21,9 +21,9 @@ class Experiment:
         seeds: one run each.
         metric: what is collected of it.
         title: its line in the table.
-        scopes: ``global`` (all test data), ``mean_site`` (mean of the plants), or both in the
-            table. Average precision of plants alone over all test data lists the risks of
-            several models together, so the mean of the plants stands beside it.
+        scopes: ``global`` (all test data), ``mean_site`` (mean of the sites), or both in the
+            table. Average precision of sites alone over all test data lists the risks of
+            several models together, so the mean of the sites stands beside it.
         also: further values to collect: a name and a dotted path in ``summary.json``.
         candidates: pairs of model and strategy, as overrides by name. One is taken, by its
             validation metric with the seed ``CHOICE``.
@@ -56,12 +56,12 @@ of the time, and the subsets' own lines have pooled."""
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")
 
 ADAM = ("strategy=fedavg", "training.local_epochs=2", "training.weight_decay=0.001")
-"""Some epochs of Adam at each plant, then the mean: FedAvg as it is mostly run."""
+"""Some epochs of Adam at each site, then the mean: FedAvg as it is mostly run."""
 SGD = (
     "strategy=fedsgd", "rounds=100", "training.local_epochs=1", "training.batch_size=65536",
     "training.learning_rate=1", "training.weight_decay=0", "training.step_size=1000",
 )  # fmt: skip
-"""One step a round at each plant and Adam at the server, where the yaml says otherwise."""
+"""One step a round at each site and Adam at the server, where the yaml says otherwise."""
 CANDIDATES: dict[str, dict[str, tuple[str, ...]]] = {
     "a": {
         "fedsgd": (),
@@ -88,11 +88,11 @@ FEDCMAPSS = {
         also={"nasa_score": "test.global.nasa_score", "rmse_uncapped": "test.global.rmse_uncapped"},
     )
     for task, what in {
-        "a": "FD001, 10 plants alike",
-        "b": "one subset per plant",
-        "c": "FD004, 10 plants by life",
-        "d": "FD004, 6 plants by operating condition",
-        "e": "FD001, 85 plants of one engine",
+        "a": "FD001, 10 sites alike",
+        "b": "one subset per site",
+        "c": "FD004, 10 sites by life",
+        "d": "FD004, 6 sites by operating condition",
+        "e": "FD001, 85 sites of one engine",
     }.items()
 }  # fmt: skip
 RUL = {
@@ -120,17 +120,17 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "fleet_all": Experiment(
         ("site=detroit,houston,seattle,rotterdam,nagoya,pune",), FRESH[:3], "average_precision",
-        title="generated, all six plants, AP", scopes=MEAN,
+        title="generated, all six sites, AP", scopes=MEAN,
     ),
     "fleet_unchanging": Experiment(
         ("site=detroit,houston", "sites.detroit.modes_later=null",
          "sites.houston.modes_later=null"),
         FRESH, "average_precision",
-        title="generated, plants that never change, AP", scopes=MEAN,
+        title="generated, sites that never change, AP", scopes=MEAN,
     ),
     "ai4i": Experiment(
         ("experiment=ai4i",), FIVE, "average_precision",
-        title="AI4I, plants by product type, forward in time, AP", scopes=BOTH,
+        title="AI4I, sites by product type, forward in time, AP", scopes=BOTH,
     ),
     **{
         f"ai4i_fold_{fold}": Experiment(

@@ -32,7 +32,7 @@ def scores(stored: Mapping[str, Any], names: tuple[str, ...] = tuple(EXPERIMENTS
             for arm in ARMS:
                 cell = cell_of(found[scope].get(arm), digits, arm != "trivial")
                 cells.append(f"**{cell}**" if arm == "federated" else cell)
-            where = ", mean of plants" if scope == "mean_site" else ""
+            where = ", mean of sites" if scope == "mean_site" else ""
             row = f"{experiment.title}{where} | {' | '.join(cells)} | {len(found['seeds'])}"
             lines.append(f"| {row} |")
     return "\n".join(lines)

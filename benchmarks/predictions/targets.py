@@ -105,7 +105,7 @@ def targets(stored: Stored) -> Iterator[Target]:
             f"GBM+CQR {width} cycles wide{beside}",
         )  # fmt: skip
         yield Target(
-            "… plants whose exact 95 % interval holds 0.90", 1.0,
+            "… sites whose exact 95 % interval holds 0.90", 1.0,
             mean(stored, f"rul_{subset}.plants_covered"), False, "share; 5 % miss it by chance",
         )  # fmt: skip
     for data in ("fleet", "ai4i", "cmapss"):

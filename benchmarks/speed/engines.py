@@ -22,7 +22,7 @@ from benchmarks.speed.work import (
     SEED,
     Work,
     build_model,
-    cached_plant_data,
+    cached_site_data,
     read_work,
     write_result,
 )
@@ -41,41 +41,41 @@ SETTINGS = TrainingSettings(
 
 
 class BenchSource(Source):
-    """Names and shapes of the benchmark's plants. There are no rows: windows are drawn."""
+    """Names and shapes of the benchmark's sites. There are no rows: windows are drawn."""
 
     name = "bench"
     time_unit = "hours"
     stride = 1
     generated = True
 
-    def __init__(self, model: str, plants: int) -> None:
-        work = Work("", model, plants, 0)
+    def __init__(self, model: str, names: int) -> None:
+        work = Work("", model, names, 0)
         self.model, self.window = model, work.window
         self.features = tuple(f"f{n}" for n in range(work.features))
-        self._sites = tuple(f"plant-{n:05d}" for n in range(plants))
+        self._sites = tuple(f"plant-{n:05d}" for n in range(names))
 
     @property
     def sites(self) -> tuple[str, ...]:
         return self._sites
 
     def rows(self, site: str) -> Rows:
-        raise NotImplementedError("the benchmark's plants have windows and no rows")
+        raise NotImplementedError("the benchmark's sites have windows and no rows")
 
 
 class BenchFederation(Federation):
-    """Plants whose windows are made when first asked for, once per process, and kept."""
+    """Sites whose windows are made when first asked for, once per process, and kept."""
 
-    def __init__(self, model: str, plants: int) -> None:
-        super().__init__(BenchSource(model, plants), Failure(horizon=1.0))
+    def __init__(self, model: str, names: int) -> None:
+        super().__init__(BenchSource(model, names), Failure(horizon=1.0))
         self._model = model
         self._made: dict[str, Site] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Go to another process without windows; it draws those of its own plants."""
+        """Go to another process without windows; it draws those of its own sites."""
         return type(self), (self._model, len(self.sites))
 
     def site(self, name: str, scaler: Scaler) -> Site:
-        """Return a plant's windows. They are drawn scaled, so the scaler has nothing to do."""
+        """Return a site's windows. They are drawn scaled, so the scaler has nothing to do."""
         if name not in self._made:
             self._made[name] = self._draw(name)
         return self._made[name]
@@ -85,7 +85,7 @@ class BenchFederation(Federation):
         return Moments(np.ones(shape), np.zeros(shape), np.ones(shape))
 
     def _draw(self, name: str) -> Site:
-        x, y = cached_plant_data(self._model, int(name.removeprefix("plant-")))
+        x, y = cached_site_data(self._model, int(name.removeprefix("plant-")))
         parts = {}
         for split in (Split.TRAIN, Split.VALIDATION, Split.TEST, Split.HELDOUT):
             keep = slice(None) if split == Split.TRAIN else slice(0)
@@ -126,7 +126,7 @@ def run(work: Work, path: Path) -> None:
 
     quiet()
     device = torch.device(work.device)
-    federation = BenchFederation(work.model, work.plants)
+    federation = BenchFederation(work.model, work.names)
     build = functools.partial(build_model, work.model)
     client = make_client_app(federation, build, SETTINGS, seed=SEED, device=device)
     watch, model = Stopwatch(), build()
@@ -134,7 +134,7 @@ def run(work: Work, path: Path) -> None:
     if work.contender == "ray":
         asked["workers"] = work.workers
     steps = EPOCHS * -(-SAMPLES // BATCH)
-    load = Workload(work.plants, work.rounds, steps, model.module, device, cores())
+    load = Workload(work.names, work.rounds, steps, model.module, device, cores())
     engine = settle_engine(asked, load)
     with tempfile.TemporaryDirectory() as folder:
         grid = instantiate(engine["settings"], client_app=client, sites=federation.sites)
@@ -158,7 +158,7 @@ def run(work: Work, path: Path) -> None:
         finally:
             getattr(grid, "close", lambda: None)()
     if watch.problems:
-        raise SystemExit(f"plants failed, so nothing was measured: {watch.problems[0]}")
+        raise SystemExit(f"sites failed, so nothing was measured: {watch.problems[0]}")
     write_result(
         path,
         watch.stamps,

@@ -1,7 +1,7 @@
 """The floor: the plain PyTorch loop that a person would write, and nothing else.
 
 One process, one resident model, data in memory, the same fused Adam as fedpdm, and the
-weighted mean at the end of a round. No messages, no history, no seeds per plant.
+weighted mean at the end of a round. No messages, no history, no seeds per site.
 ``floor-default`` is the same with torch's Adam as it comes.
 """
 
@@ -21,8 +21,8 @@ from benchmarks.speed.work import (
     SEED,
     Work,
     build_model,
-    plant_data,
     read_work,
+    site_data,
     write_result,
 )
 
@@ -36,8 +36,8 @@ def run(work: Work) -> tuple[list[float], list[float]]:
     module = build_model(work.model).module.to(device)
     module.train()
     data = [
-        tuple(torch.from_numpy(a).to(device) for a in plant_data(work.model, plant))
-        for plant in range(work.plants)
+        tuple(torch.from_numpy(a).to(device) for a in site_data(work.model, site))
+        for site in range(work.sites)
     ]
     parameters = [p for p in module.parameters() if p.requires_grad]
     # Parameters and float buffers are averaged; BatchNorm's counter is only counted on.
@@ -66,9 +66,9 @@ def run(work: Work) -> tuple[list[float], list[float]]:
                         optimizer.step()
                     total += loss.detach() * len(index)
             torch._foreach_add_(sums, state, alpha=SAMPLES)
-        torch._foreach_div_(sums, float(SAMPLES * work.plants))
+        torch._foreach_div_(sums, float(SAMPLES * work.sites))
         shared = sums
-        losses.append(float(total) / (SAMPLES * work.plants * EPOCHS))  # waits for the device
+        losses.append(float(total) / (SAMPLES * work.sites * EPOCHS))  # waits for the device
         stamps.append(time.perf_counter())
     return stamps, losses
 

@@ -23,24 +23,24 @@ from flwr.serverapp.strategy import FedAvg
 
 from benchmarks.speed.engines import SETTINGS, BenchFederation
 from benchmarks.speed.work import SEED, Work, build_model, read_work, write_result
-from fedpdm.client.app import Plant
+from fedpdm.client.app import SiteClient
 from fedpdm.wire.records import ARRAYS, BUFFERS
 
 
 @functools.cache
-def resident(model: str, plants: int) -> Plant:
-    """Return the plant code of this actor, made when its first message comes."""
+def resident(model: str, sites: int) -> SiteClient:
+    """Return the site code of this actor, made when its first message comes."""
     torch.set_num_threads(1)
-    federation = BenchFederation(model, plants)
-    return Plant(federation, functools.partial(build_model, model), SETTINGS, SEED)
+    federation = BenchFederation(model, sites)
+    return SiteClient(federation, functools.partial(build_model, model), SETTINGS, SEED)
 
 
 def train(work: Work, message: Message, context: Context) -> Message:
-    """Let fedpdm's plant train. Flower's FedAvg knows one record: buffers travel in it too."""
-    plant = resident(work.model, work.plants)
-    names = set(plant.model.buffer_names)
+    """Let fedpdm's site train. Flower's FedAvg knows one record: buffers travel in it too."""
+    site = resident(work.model, work.sites)
+    names = set(site.model.buffer_names)
     arrays = cast(ArrayRecord, message.content[ARRAYS])
-    kinds = {n: t.dtype for n, t in plant.model.state_dict().items()}
+    kinds = {n: t.dtype for n, t in site.model.state_dict().items()}
     content = RecordDict(dict(message.content.items()))
     content[ARRAYS] = ArrayRecord({n: a for n, a in arrays.items() if n not in names})
     if names:
@@ -53,7 +53,7 @@ def train(work: Work, message: Message, context: Context) -> Message:
             }
         )
     message.content = content
-    reply = plant.train(message, context)
+    reply = site.train(message, context)
     weights: dict[str, Array] = {}
     for key in (ARRAYS, BUFFERS):
         if key in reply.content:
@@ -79,7 +79,7 @@ class TimedFedAvg(FedAvg):
         replies = list(replies)
         for reply in replies:
             if reply.has_error():
-                raise RuntimeError(f"a plant failed: {reply.error.reason}")
+                raise RuntimeError(f"a site failed: {reply.error.reason}")
         arrays, metrics = super().aggregate_train(server_round, replies)
         self.stamps.append(time.perf_counter())
         if metrics is not None:
@@ -95,7 +95,7 @@ def main() -> None:
     work, path = read_work()
     strategy = TimedFedAvg(
         fraction_train=1.0, fraction_evaluate=0.0,
-        min_train_nodes=work.plants, min_available_nodes=work.plants,
+        min_train_nodes=work.sites, min_available_nodes=work.sites,
     )  # fmt: skip
     server, client = ServerApp(), ClientApp()
 
@@ -113,7 +113,7 @@ def main() -> None:
     client.train()(functools.partial(train, work))
     os.environ["OMP_NUM_THREADS"] = "1"  # for the actors
     run_simulation(
-        server, client, work.plants,
+        server, client, work.sites,
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
             "init_args": {"num_cpus": work.workers, "log_to_driver": False},

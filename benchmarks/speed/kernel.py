@@ -18,16 +18,16 @@ from benchmarks.speed.work import (
     SEED,
     Work,
     build_model,
-    plant_data,
     read_work,
+    site_data,
     write_result,
 )
 
 
 def run(work: Work) -> tuple[list[float], list[float]]:
     """Return clock stamps and losses of the rounds."""
-    from fedpdm.engines.stacked.memory import plants_at_hand
-    from fedpdm.engines.stacked.trainer import PlantData, StackedTrainer
+    from fedpdm.engines.stacked.memory import sites_at_hand
+    from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer
     from fedpdm.tasks import Failure
     from fedpdm.training.loop import TrainingSettings
 
@@ -41,26 +41,26 @@ def run(work: Work) -> tuple[list[float], list[float]]:
         model.module, task.loss, settings, seed=SEED, device=device, row_losses=task.row_losses
     )
     data = [
-        [torch.from_numpy(a).to(device) for a in plant_data(work.model, plant)]
-        for plant in range(work.plants)
+        [torch.from_numpy(a).to(device) for a in site_data(work.model, site)]
+        for site in range(work.sites)
     ]
     shared = {name: t.to(device) for name, t in model.get_parameters().items()}
-    size = plants_at_hand(device)
+    size = sites_at_hand(device)
     stamps, losses = [time.perf_counter()], []
     for number in range(1, work.rounds + 1):
         sums = {name: np.zeros(tuple(t.shape)) for name, t in shared.items()}
         found = []
-        for begin in range(0, work.plants, size):
-            plants = [
-                PlantData(str(n), ("train", str(n), number, 0), *data[n])
-                for n in range(begin, min(begin + size, work.plants))
+        for begin in range(0, work.sites, size):
+            sites = [
+                SiteData(str(n), ("train", str(n), number, 0), *data[n])
+                for n in range(begin, min(begin + size, work.sites))
             ]
-            for trained in trainer.train(shared, plants, epochs=EPOCHS):
+            for trained in trainer.train(shared, sites, epochs=EPOCHS):
                 found.append(trained.train_loss)
                 for name, array in trained.weights.items():
                     sums[name] += array
         shared = {
-            name: torch.as_tensor(sums[name] / work.plants).to(device, t.dtype)
+            name: torch.as_tensor(sums[name] / work.sites).to(device, t.dtype)
             for name, t in shared.items()
         }
         losses.append(float(np.mean(found)))

@@ -24,14 +24,14 @@ from benchmarks.speed.work import (
     SEED,
     Work,
     build_model,
-    plant_data,
     read_work,
+    site_data,
     write_result,
 )
 
 
 def run(work: Work) -> tuple[list[float], list[float]]:
-    """Return clock stamps, and losses of the rounds over this process's plants."""
+    """Return clock stamps, and losses of the rounds over this process's sites."""
     import numpy as np
     from pfl.aggregate.simulate import SimulatedBackend
     from pfl.algorithm.base import NNAlgorithmParams
@@ -63,11 +63,11 @@ def run(work: Work) -> tuple[list[float], list[float]]:
         torch.optim.SGD(module.parameters(), lr=1.0),
     )
     sets = [
-        PyTorchTensorDataset([torch.from_numpy(a) for a in plant_data(work.model, plant)])
-        for plant in range(work.plants)
+        PyTorchTensorDataset([torch.from_numpy(a) for a in site_data(work.model, site)])
+        for site in range(work.sites)
     ]
     users = FederatedDataset(
-        sets.__getitem__, get_user_sampler("minimize_reuse", list(range(work.plants)))
+        sets.__getitem__, get_user_sampler("minimize_reuse", list(range(work.sites)))
     )
     stamps, losses = [time.perf_counter()], []
 
@@ -87,7 +87,7 @@ def run(work: Work) -> tuple[list[float], list[float]]:
         algorithm_params=NNAlgorithmParams(
             central_num_iterations=work.rounds + 1,
             evaluation_frequency=10**9,
-            train_cohort_size=work.plants,
+            train_cohort_size=work.sites,
             val_cohort_size=None,
         ),
         backend=SimulatedBackend(training_data=users, val_data=users),
@@ -98,7 +98,7 @@ def run(work: Work) -> tuple[list[float], list[float]]:
         callbacks=[Clock()],
         send_metrics_to_platform=False,
     )
-    assert sum(len(s) for s in sets) == SAMPLES * work.plants
+    assert sum(len(s) for s in sets) == SAMPLES * work.sites
     return stamps, losses
 
 

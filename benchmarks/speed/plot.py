@@ -1,4 +1,4 @@
-"""The plot of seconds per round against plants."""
+"""The plot of seconds per round against sites."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STYLES = {
 def points(
     entries: Sequence[dict[str, Any]], model: str, names: Sequence[str]
 ) -> list[tuple[int, float]]:
-    """Return (plants, seconds per round) of a line, by plants."""
+    """Return (sites, seconds per round) of a line, by sites."""
     sizes = sorted({e["plants"] for e in entries if e["model"] == model})
     found = ((n, best(entries, model, n, names)) for n in sizes)
     return [(n, float(entry["round_seconds"])) for n, entry in found if entry is not None]

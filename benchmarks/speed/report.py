@@ -29,7 +29,7 @@ GPU_COLUMNS: dict[str, tuple[str, ...]] = {
     "its kernel alone": ("kernel-cuda",),
 }
 ALT = (
-    "Seconds per round against the number of plants, both axes logarithmic, one panel for each "
+    "Seconds per round against the number of sites, both axes logarithmic, one panel for each "
     "model: fedpdm's engines, a bare PyTorch loop, Flower's Simulation Runtime and pfl-research."
 )
 
@@ -39,14 +39,14 @@ Entry = dict[str, Any]
 def best(
     entries: Sequence[Entry],
     model: str,
-    plants: int,
+    sites: int,
     names: Sequence[str],
     by: str = "round_seconds",
 ) -> Entry | None:
     """Return the quickest of some contenders in a cell."""
     found = [
         e for e in entries
-        if (e["model"], e["plants"]) == (model, plants) and e["contender"] in names
+        if (e["model"], e["plants"]) == (model, sites) and e["contender"] in names
         and "failed" not in e
     ]  # fmt: skip
     return min(found, key=lambda e: float(e[by]), default=None)
@@ -75,9 +75,9 @@ def table(entries: Sequence[Entry], columns: dict[str, tuple[str, ...]]) -> str:
         title: names for title, names in columns.items()
         if any(e["contender"] in names for e in entries)
     }  # fmt: skip
-    lines = [f"| model | plants | {' | '.join(used)} |", "|---|--:|" + "--:|" * len(used)]
-    for model, plants in cells(entries):
-        row = [best(entries, model, plants, names) for names in used.values()]
+    lines = [f"| model | sites | {' | '.join(used)} |", "|---|--:|" + "--:|" * len(used)]
+    for model, sites in cells(entries):
+        row = [best(entries, model, sites, names) for names in used.values()]
         if not any(row):
             continue
         quickest = min(float(e["round_seconds"]) for e in row if e is not None)
@@ -87,19 +87,19 @@ def table(entries: Sequence[Entry], columns: dict[str, tuple[str, ...]]) -> str:
             if entry is not None and entry["round_seconds"] == quickest:
                 text = f"**{text}**"
             texts.append(text)
-        lines.append(f"| {model} | {plants:,} | {' | '.join(texts)} |")
+        lines.append(f"| {model} | {sites:,} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
 
-def process_table(entries: Sequence[Entry], plants: Sequence[int] = (10, 100)) -> str:
+def process_table(entries: Sequence[Entry], sites: Sequence[int] = (10, 100)) -> str:
     """Return whole-process seconds and peak memory in Markdown."""
     used = {
         title: names for title, names in COLUMNS.items()
         if any(e["contender"] in names for e in entries)
     }  # fmt: skip
-    lines = [f"| model | plants | {' | '.join(used)} |", "|---|--:|" + "--:|" * len(used)]
+    lines = [f"| model | sites | {' | '.join(used)} |", "|---|--:|" + "--:|" * len(used)]
     for model, count in cells(entries):
-        if count not in plants:
+        if count not in sites:
             continue
         texts = []
         for names in used.values():
@@ -115,7 +115,7 @@ def process_table(entries: Sequence[Entry], plants: Sequence[int] = (10, 100)) -
 
 
 def traffic(entries: Sequence[Entry]) -> str:
-    """Return in one sentence what a plant sends and receives in a round, by model."""
+    """Return in one sentence what a site sends and receives in a round, by model."""
     found = {
         e["model"]: (e["bytes_up"] / e["plants"], e["bytes_down"] / e["plants"])
         for e in sorted(entries, key=lambda e: int(e["plants"])) if e.get("bytes_up")
@@ -124,7 +124,7 @@ def traffic(entries: Sequence[Entry]) -> str:
         f"{model} {found[model][0] / 1000:,.0f} and {found[model][1] / 1000:,.0f} kB"
         for model in MODELS if model in found
     ]  # fmt: skip
-    return f"A plant sends and receives in a round: {', '.join(parts)}." if parts else ""
+    return f"A site sends and receives in a round: {', '.join(parts)}." if parts else ""
 
 
 def origin(stored: dict[str, Any]) -> str:
@@ -143,7 +143,7 @@ def section(cpu: dict[str, Any] | None, cuda: dict[str, Any] | None) -> str:
     if cpu is not None:
         rounds = max((e["rounds"] for e in cpu["results"] if "rounds" in e), default=0)
         parts += [
-            "Seconds per round, 100 samples a plant, batch 32, one epoch, Adam, no evaluation:",
+            "Seconds per round, 100 samples a site, batch 32, one epoch, Adam, no evaluation:",
             table(cpu["results"], COLUMNS),
             f"Of pfl-research the better of one and two processes is shown. {origin(cpu)}",
             f"![{ALT}]({PLOT.as_posix()})",

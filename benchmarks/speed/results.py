@@ -88,12 +88,12 @@ def disagreements(entries: Iterable[dict[str, Any]], tolerance: float = 0.1) -> 
         if "train_loss" in entry:
             losses[entry["model"], entry["plants"]][entry["contender"]] = entry["train_loss"]
     found = []
-    for (model, plants), by_name in losses.items():
+    for (model, sites), by_name in losses.items():
         floor = by_name.get("floor", by_name.get("floor-cuda"))
         if floor is None:
             continue
         found += [
-            f"{model}, {plants} plants: {name} ends at loss {loss:.3f}, the bare loop {floor:.3f}"
+            f"{model}, {sites} sites: {name} ends at loss {loss:.3f}, the bare loop {floor:.3f}"
             for name, loss in by_name.items()
             if not abs(loss - floor) <= tolerance * floor
         ]

@@ -41,24 +41,24 @@ class Goal:
 
 
 class Measured:
-    """Medians by model, plants and contender."""
+    """Medians by model, sites and contender."""
 
     def __init__(self, entries: Entries) -> None:
         self._by = {(e["model"], e["plants"], e["contender"]): e for e in entries}
 
-    def value(self, model: str, plants: int, *names: str, of: str = "round_seconds") -> Any:
+    def value(self, model: str, sites: int, *names: str, of: str = "round_seconds") -> Any:
         """Return the smallest value among contenders, or None."""
         found = [
             value
             for name in names
-            if (value := self._by.get((model, plants, name), {}).get(of)) is not None
+            if (value := self._by.get((model, sites, name), {}).get(of)) is not None
         ]
         return min(found, default=None)
 
-    def first(self, model: str, plants: int, *names: str, of: str) -> tuple[Any, str]:
+    def first(self, model: str, sites: int, *names: str, of: str) -> tuple[Any, str]:
         """Return the value of the first contender that has one, and its name."""
         for name in names:
-            if (value := self.value(model, plants, name, of=of)) is not None:
+            if (value := self.value(model, sites, name, of=of)) is not None:
                 return value, name
         return None, names[0]
 
@@ -73,50 +73,50 @@ def goals(entries: Entries) -> list[Goal]:
     found = []
     cold, name = by.first("cnn", 10, "auto", "serial", of="process_seconds")
     found.append(
-        Goal(2, f"whole process, 10 plants, cnn, {name}: times faster than Flower",
+        Goal(2, f"whole process, 10 sites, cnn, {name}: times faster than Flower",
              ratio(by.value("cnn", 10, "flower", of="process_seconds"), cold), least=4),
     )  # fmt: skip
     pfl = ("pfl1", "pfl2")
     for model in ("cnn", "lstm"):
         found.append(
-            Goal(3, f"100 plants, {model}: ray with two workers against Flower",
+            Goal(3, f"100 sites, {model}: ray with two workers against Flower",
                  ratio(by.value(model, 100, "flower"), by.value(model, 100, "ray")), least=3),
         )  # fmt: skip
     batched = by.value("mlp", 100, "batched")
     found += [
-        Goal(3, "100 plants, mlp: batched against Flower",
+        Goal(3, "100 sites, mlp: batched against Flower",
              ratio(by.value("mlp", 100, "flower"), batched), least=60),
-        Goal(3, "100 plants, mlp: batched against pfl-research",
+        Goal(3, "100 sites, mlp: batched against pfl-research",
              ratio(by.value("mlp", 100, *pfl), batched), least=8),
     ]  # fmt: skip
     for model in ("mlp", "cnn", "lstm", "hybrid"):
         found.append(
-            Goal(4, f"100 plants, {model}: best engine of one process against pfl of one process",
+            Goal(4, f"100 sites, {model}: best engine of one process against pfl of one process",
                  ratio(by.value(model, 100, "pfl1"), by.value(model, 100, "serial", "batched")),
                  least=0.95),
         )  # fmt: skip
     for model in ("cnn", "lstm"):
         ray = by.value(model, 100, "ray")
         found += [
-            Goal(4, f"100 plants, {model}: ray with two workers against pfl's better",
+            Goal(4, f"100 sites, {model}: ray with two workers against pfl's better",
                  ratio(by.value(model, 100, *pfl), ray), least=1.5),
-            Goal(4, f"100 plants, {model}: ray with two workers against pfl of one process",
+            Goal(4, f"100 sites, {model}: ray with two workers against pfl of one process",
                  ratio(by.value(model, 100, "pfl1"), ray), least=1.5),
         ]  # fmt: skip
     for model in ("cnn", "lstm"):
         found.append(
-            Goal(5, f"100 plants, {model}: serial over the bare loop",
+            Goal(5, f"100 sites, {model}: serial over the bare loop",
                  ratio(by.value(model, 100, "serial"), by.value(model, 100, "floor")), most=1.15),
         )  # fmt: skip
     for model, least in (("cnn", 50), ("lstm", 20)):
-        for plants in (100, 1000):
+        for sites in (100, 1000):
             slow, name = by.first(
-                model, plants, "serial-cuda", "floor-cuda", of="round_seconds"
+                model, sites, "serial-cuda", "floor-cuda", of="round_seconds"
             )  # fmt: skip
             found.append(
-                Goal(7, f"{plants:,} plants, {model}, one GPU: batched against "
+                Goal(7, f"{sites:,} sites, {model}, one GPU: batched against "
                      f"{'serial' if name == 'serial-cuda' else 'the bare loop'}",
-                     ratio(slow, by.value(model, plants, "batched-cuda")), least=least),
+                     ratio(slow, by.value(model, sites, "batched-cuda")), least=least),
             )  # fmt: skip
     return found
 

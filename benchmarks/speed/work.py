@@ -1,6 +1,6 @@
 """The work that every contender does: data, model, settings. Needs torch and numpy only.
 
-100 samples a plant, batch 32, one local epoch, Adam with learning rate 1e-3, fixed shapes:
+100 samples a site, batch 32, one local epoch, Adam with learning rate 1e-3, fixed shapes:
 rows of 10 features for mlp and cnn (2,978 and 97,666 parameters), windows of 10 steps by 10
 features for lstm and hybrid (55,682 and 115,106), the sizes that the models' source names.
 """
@@ -34,7 +34,7 @@ class Work:
 
     contender: str
     model: str
-    plants: int
+    sites: int
     rounds: int
     device: str = "cpu"
     workers: int = 2
@@ -48,12 +48,12 @@ class Work:
         return None if self.model in ROWS else STEPS
 
 
-def plant_data(model: str, plant: int) -> tuple[Any, Any]:
-    """Return a plant's (100, 10, 10) or (100, 10) float32 inputs and (100,) int64 classes.
+def site_data(model: str, site: int) -> tuple[Any, Any]:
+    """Return a site's (100, 10, 10) or (100, 10) float32 inputs and (100,) int64 classes.
 
-    The classes follow from the inputs, the same way in every plant, so a loss can fall.
+    The classes follow from the inputs, the same way in every site, so a loss can fall.
     """
-    random = np.random.default_rng([SEED, plant])
+    random = np.random.default_rng([SEED, site])
     shape = (SAMPLES, FEATURES) if model in ROWS else (SAMPLES, STEPS, FEATURES)
     x = random.standard_normal(shape, dtype=np.float32)
     level = random.standard_normal(SAMPLES, dtype=np.float32)
@@ -63,9 +63,9 @@ def plant_data(model: str, plant: int) -> tuple[Any, Any]:
 
 
 @functools.cache
-def cached_plant_data(model: str, plant: int) -> tuple[Any, Any]:
+def cached_site_data(model: str, site: int) -> tuple[Any, Any]:
     """Return ``plant_data``, made once per process."""
-    return plant_data(model, plant)
+    return site_data(model, site)
 
 
 def build_model(model: str) -> ModelWrapper:
@@ -92,7 +92,7 @@ def write_result(path: Path, stamps: list[float], losses: list[float], **more: A
     Args:
         path: the file.
         stamps: clock at the start and after every round.
-        losses: mean training loss of each round over all plants.
+        losses: mean training loss of each round over all sites.
         more: anything else to keep.
     """
     rounds = [b - a for a, b in itertools.pairwise(stamps)]

@@ -21,7 +21,7 @@ from fedpdm.wire.flower import array_record, wire_bytes
 from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, METRICS, Arrays, arrays_in, metrics_in
 
 MOST_EXAMPLES = 2.0**53
-"""More than any plant has; beyond it a sum of weights could not be exact."""
+"""More than any site has; beyond it a sum of weights could not be exact."""
 
 
 class Note(Protocol):
@@ -43,7 +43,7 @@ class Intake:
 
     Attributes:
         updates: who was accepted.
-        answers: how many plants answered, errors not counted.
+        answers: how many sites answered, errors not counted.
         bytes_up: serialised size of the replies.
     """
 
@@ -62,7 +62,7 @@ class Intake:
         self.bytes_up = 0
 
     def take(self, site: str, reply: Message) -> None:
-        """Take one plant's reply."""
+        """Take one site's reply."""
         if reply.has_error():
             self._note("site-failed", f"{site} failed: {reply.error.reason}", site)
             return
@@ -74,7 +74,7 @@ class Intake:
             metrics = metrics_in(reply.content)
             examples = metrics[EXAMPLES]
             weight = self._adding.weight(metrics) if self._adding else examples
-        except Exception as error:  # whatever a plant sends, the others' round goes on
+        except Exception as error:  # whatever a site sends, the others' round goes on
             reason = f"it cannot be read ({type(error).__name__}: {error})"
             self._note("refused", f"{site}: update refused, {reason}", site)
             return
@@ -121,7 +121,7 @@ class Intake:
         return Sums([update.metrics for update in self.updates], self._weight, mean, means)
 
     def buffers(self) -> Arrays | None:
-        """Return the plants' buffers combined, or None if nobody sent any."""
+        """Return the sites' buffers combined, or None if nobody sent any."""
         return self._buffers.mean() or None
 
     def messages(self) -> list[Message]:

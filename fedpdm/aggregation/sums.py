@@ -17,11 +17,11 @@ from fedpdm.wire.records import EXAMPLES, Arrays
 
 @dataclass(frozen=True)
 class Update:
-    """One plant's accepted reply of a round.
+    """One site's accepted reply of a round.
 
     Attributes:
         site: who sent it.
-        metrics: what the plant reported, ``num-examples`` among it.
+        metrics: what the site reported, ``num-examples`` among it.
         norm: Euclidean distance of the new weights from the sent ones.
         message: the reply, for strategies that combine whole replies; else None.
     """
@@ -59,10 +59,10 @@ def not_finite(arrays: Arrays) -> str | None:
 
 
 class Vectors:
-    """Parameters as one vector: how far a plant's are from those that were sent, and their mean.
+    """Parameters as one vector: how far a site's are from those that were sent, and their mean.
 
-    The mean is weighted by examples and added up one plant after another. Sums are float64 and
-    made in the order of ``add``; the memory is that of one model, however many plants there
+    The mean is weighted by examples and added up one site after another. Sums are float64 and
+    made in the order of ``add``; the memory is that of one model, however many sites there
     are. For float32 and whole weights every product is exact, so equal updates give back just
     themselves.
 
@@ -73,7 +73,7 @@ class Vectors:
     def __init__(self, sent: Arrays) -> None:
         self._sent = sent
         size = sum(array.size for array in sent.values())
-        # Memory of its own for what every plant needs anew: fresh pages cost more than the sums.
+        # Memory of its own for what every site needs anew: fresh pages cost more than the sums.
         self._values = np.empty(size, np.result_type(*sent.values()) if sent else np.float64)
         self._start = self.of(sent).astype(np.float64)
         self._sum = np.full_like(self._start, -0.0)  # 0.0 would take the sign off a -0.0
@@ -97,7 +97,7 @@ class Vectors:
         return float(np.sqrt(np.dot(change, change)))
 
     def add(self, vector: NDArray[Any], weight: float) -> None:
-        """Add one plant's values."""
+        """Add one site's values."""
         self._weight += weight
         self._sum += np.multiply(vector, weight, out=self._scratch, dtype=np.float64)
 
@@ -129,7 +129,7 @@ class WeightedMean:
         self._dtypes: dict[str, np.dtype[np.generic]] = {}
 
     def add(self, arrays: Arrays, weight: float) -> None:
-        """Add one plant's arrays."""
+        """Add one site's arrays."""
         self._weight += weight
         for name, array in arrays.items():
             self._dtypes[name] = array.dtype
@@ -157,13 +157,13 @@ class Sums:
     """A round's updates after they were added up one by one.
 
     Attributes:
-        plants: what each of them reported, in site order.
+        sites: what each of them reported, in site order.
         weight: the sum of their weights.
         mean: the weighted mean of their parameters, in float64.
         means: the same of each further record that they sent.
     """
 
-    plants: Sequence[Mapping[str, float]]
+    sites: Sequence[Mapping[str, float]]
     weight: float
     mean: Arrays
     means: Mapping[str, Arrays]
@@ -175,10 +175,10 @@ class AddsUp(Protocol):
 
     @property
     def replies(self) -> Sequence[str]:
-        """Records that plants send beside their parameters, with the same names and shapes."""
+        """Records that sites send beside their parameters, with the same names and shapes."""
 
     def weight(self, metrics: Mapping[str, float]) -> float:
-        """Return the weight of a plant from what it reported; may raise what it likes."""
+        """Return the weight of a site from what it reported; may raise what it likes."""
 
     def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
         """Return the new parameters from those that were sent and the sums of the replies."""

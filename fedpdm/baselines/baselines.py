@@ -4,7 +4,7 @@ Networks get the federation's architecture, initial weights, number of epochs an
 selection rule (the best of ``rounds`` looks at the validation metric), but one optimizer
 for the whole run, as somebody who trains alone would have. Where the federation's steps make
 sense in a federation only (``strategy=fedsgd``), ``baselines.training`` gives them others, and
-``baselines.alone`` gives plants alone their own: an epoch of one plant's few rows is few steps.
+``baselines.alone`` gives sites alone their own: an epoch of one site's few rows is few steps.
 """
 
 from __future__ import annotations
@@ -59,19 +59,19 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Bench:
+class BaselineInputs:
     """What baselines need.
 
     Attributes:
-        federation: the plants' data.
-        names: plants that are tested.
+        federation: the sites' data.
+        names: sites that are tested.
         build_model: makes the federation's initial model.
-        pooled: how the network on pooled rows trains: as plants do in the federation, unless
+        pooled: how the network on pooled rows trains: as sites do in the federation, unless
             ``baselines.training`` and ``baselines.rounds`` say otherwise.
-        alone: how a plant alone trains: as pooled, unless ``baselines.alone`` says otherwise.
+        alone: how a site alone trains: as pooled, unless ``baselines.alone`` says otherwise.
         seed: the run's seed.
-        scaler: its shared scaler; None where each plant scales by itself.
-        pool: plants whose rows are pooled for training.
+        scaler: its shared scaler; None where each site scales by itself.
+        pool: sites whose rows are pooled for training.
         device: where to compute.
         controls: names of the wanted controls (``fedpdm.baselines.registry``).
         rocket: how much MiniRocket may take.
@@ -94,11 +94,11 @@ class Bench:
         return self.federation.task
 
     def own_site(self, name: str) -> Site:
-        """Return a plant scaled by its own training rows."""
+        """Return a site scaled by its own training rows."""
         return self.federation.site(name, self.federation.moments(name).scaler())
 
     def sites(self, names: Sequence[str] | None = None) -> list[Site]:
-        """Return the tested plants, or ``names``, as the federation scales them."""
+        """Return the tested sites, or ``names``, as the federation scales them."""
         names = self.names if names is None else names
         if self.scaler is None:
             return [self.own_site(name) for name in names]
@@ -119,11 +119,11 @@ class Bench:
         return np.concatenate(known, axis=1)
 
 
-def trivial(bench: Bench) -> Predictions:
+def trivial(inputs: BaselineInputs) -> Predictions:
     """A constant: the share of failures, or the mean remaining life, in all training data."""
-    sites = bench.sites()
-    pool = bench.sites(bench.pool)
-    constant = bench.task.trivial(np.concatenate([site.train.real().y for site in pool]))
+    sites = inputs.sites()
+    pool = inputs.sites(inputs.pool)
+    constant = inputs.task.trivial(np.concatenate([site.train.real().y for site in pool]))
     return {
         site.name: {
             split: np.broadcast_to(constant, (len(site.windows[split]), *constant.shape)).copy()
@@ -133,38 +133,42 @@ def trivial(bench: Bench) -> Predictions:
     }
 
 
-def alone(bench: Bench, name: str) -> Predictions:
-    """One plant that shares nothing: its own rows, its own scaler, its own best epoch."""
-    site = bench.own_site(name)
-    model = train_whole(bench, bench.alone, site.train, site.validation, ("alone", name))
-    return {name: predict_site(model.module, site, bench.task, bench.device, TESTED)}
+def alone(inputs: BaselineInputs, name: str) -> Predictions:
+    """One site that shares nothing: its own rows, its own scaler, its own best epoch."""
+    site = inputs.own_site(name)
+    model = train_whole(inputs, inputs.alone, site.train, site.validation, ("alone", name))
+    return {name: predict_site(model.module, site, inputs.task, inputs.device, TESTED)}
 
 
-def pooled(bench: Bench) -> Predictions:
-    """All rows in one place, which no plant may do: the ceiling."""
-    pool = bench.sites(bench.pool)
+def pooled(inputs: BaselineInputs) -> Predictions:
+    """All rows in one place, which no site may do: the ceiling."""
+    pool = inputs.sites(inputs.pool)
     model = train_whole(
-        bench,
-        bench.pooled,
+        inputs,
+        inputs.pooled,
         Windows.concatenate([site.train for site in pool]),
         Windows.concatenate([site.validation for site in pool]),
         ("pooled",),
     )
-    return predict(model.module, bench.sites(), bench.task, bench.device)
+    return predict(model.module, inputs.sites(), inputs.task, inputs.device)
 
 
 def train_whole(
-    bench: Bench, schedule: Schedule, train: Windows, validation: Windows, key: tuple[str, ...]
+    inputs: BaselineInputs,
+    schedule: Schedule,
+    train: Windows,
+    validation: Windows,
+    key: tuple[str, ...],
 ) -> ModelWrapper:
     """Return a model trained for all epochs at once, at its best look at validation data.
 
     One whose outputs were never finite comes back as it is (``controls.diverged``).
     """
-    task, settings = bench.task, schedule.settings
-    model = bench.build_model()
-    model.module.to(bench.device)
-    x, y = tensors(train.x, train.y, bench.device)
-    x_validation, y_validation = tensors(validation.x, validation.y, bench.device)
+    task, settings = inputs.task, schedule.settings
+    model = inputs.build_model()
+    model.module.to(inputs.device)
+    x, y = tensors(train.x, train.y, inputs.device)
+    x_validation, y_validation = tensors(validation.x, validation.y, inputs.device)
     best: dict[str, Any] = {"metric": None, "loss": None, "weights": None}
 
     def look(epoch: int) -> None:
@@ -181,44 +185,44 @@ def train_whole(
 
     fit(
         model.module, x, y, task.loss, settings,
-        seed=bench.seed, key=key, epochs=schedule.rounds * settings.local_epochs, after_epoch=look,
+        seed=inputs.seed, key=key, epochs=schedule.rounds * settings.local_epochs, after_epoch=look,
     )  # fmt: skip
     if best["weights"] is not None:
         model.set_parameters(best["weights"])
     return model
 
 
-def boosted_trees(bench: Bench) -> Predictions:
+def boosted_trees(inputs: BaselineInputs) -> Predictions:
     """Histogram gradient boosting (scikit-learn) on summary features of the pooled windows.
 
     With features=statistics or both it gets those features, too.
     """
     from threadpoolctl import threadpool_limits
 
-    sites = bench.sites()
-    train = Windows.concatenate([site.train for site in bench.sites(bench.pool)])
+    sites = inputs.sites()
+    train = Windows.concatenate([site.train for site in inputs.sites(inputs.pool)])
     with threadpool_limits(limits=1):
-        model = PerColumn(bench.task, train.y, trees(bench.table(train), bench.seed))
-        return _predicted(sites, lambda windows: model(bench.table(windows)))
+        model = PerColumn(inputs.task, train.y, trees(inputs.table(train), inputs.seed))
+        return _predicted(sites, lambda windows: model(inputs.table(windows)))
 
 
-def rocket(bench: Bench) -> Predictions:
+def rocket(inputs: BaselineInputs) -> Predictions:
     """MiniRocket and ridge regression on the pooled windows, at most ``rocket.windows`` of them."""
     from threadpoolctl import threadpool_limits
 
-    settings, pool = bench.rocket, bench.sites(bench.pool)
+    settings, pool = inputs.rocket, inputs.sites(inputs.pool)
     train = Windows.concatenate([site.train.real() for site in pool])
-    train = train.take(some_windows(train, settings.windows, bench.seed))
+    train = train.take(some_windows(train, settings.windows, inputs.seed))
     checked = Windows.concatenate([site.validation for site in pool])
-    transform = MiniRocket(bench.series(train), settings.features, seed=bench.seed)
+    transform = MiniRocket(inputs.series(train), settings.features, seed=inputs.seed)
 
     def table(windows: Windows) -> Floats32:
-        return transform(bench.series(windows))
+        return transform(inputs.series(windows))
 
     with threadpool_limits(limits=1):
         fit = ridge(table(train), (table(checked), checked.y))
-        model = PerColumn(bench.task, train.y, fit)
-        return _predicted(bench.sites(), lambda windows: model(table(windows)))
+        model = PerColumn(inputs.task, train.y, fit)
+        return _predicted(inputs.sites(), lambda windows: model(table(windows)))
 
 
 def some_windows(windows: Windows, most: int, seed: int) -> Ints:
@@ -241,29 +245,29 @@ def _predicted(sites: Sequence[Site], model: Callable[[Windows], Floats]) -> Pre
     return {site.name: {split: model(site.windows[split]) for split in TESTED} for site in sites}
 
 
-def rules(bench: Bench) -> Predictions:
+def rules(inputs: BaselineInputs) -> Predictions:
     """The data set's own physical rules, without any learning."""
     result: Predictions = {}
-    for name in bench.names:
-        rows = bench.federation.rows(name)
-        alarms = bench.federation.source.rules(rows)
+    for name in inputs.names:
+        rows = inputs.federation.rows(name)
+        alarms = inputs.federation.source.rules(rows)
         assert alarms is not None  # else it would have been left out
         result[name] = {split: alarms[rows.split == split].astype(np.float64) for split in TESTED}
     return result
 
 
-def no_rules(bench: Bench) -> str | None:
+def no_rules(inputs: BaselineInputs) -> str | None:
     """Return why there are no rules, or None."""
-    source = bench.federation.source
-    known = not bench.names or source.rules(bench.federation.rows(bench.names[0])) is not None
+    source = inputs.federation.source
+    known = not inputs.names or source.rules(inputs.federation.rows(inputs.names[0])) is not None
     return None if known else f"data={source.name} has no known rules"
 
 
-def no_series(bench: Bench) -> str | None:
+def no_series(inputs: BaselineInputs) -> str | None:
     """Return why there is no time series for MiniRocket, or None."""
-    features, window = bench.federation.features, bench.federation.source.window
+    features, window = inputs.federation.features, inputs.federation.source.window
     if window is None:
-        return f"data={bench.federation.source.name} has single rows and no time series"
+        return f"data={inputs.federation.source.name} has single rows and no time series"
     if features.mode == "statistics":
         return "features=statistics leaves no time series"
     if window < KERNEL_LENGTH:

@@ -1,6 +1,6 @@
 """Every control by its name, and their work in pieces that several processes can share.
 
-A new control is a function in ``baselines.py`` or anywhere importable, an entry of ``CONTROLS``
+A new control is a function in ``baselines.py`` or anywhere importable, an entry of ``BASELINES``
 and a column of ``standings.py``.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedpdm.baselines.baselines import (
-    Bench,
+    BaselineInputs,
     alone,
     boosted_trees,
     no_rules,
@@ -29,84 +29,86 @@ from fedpdm.report.wording import listing
 
 
 @dataclass(frozen=True)
-class Control:
+class Baseline:
     """A predictor that the shared model is compared with.
 
     Attributes:
-        run: makes its predictions for all plants, or for the one that is named.
-        cost: rough time, a plant's share of a pooled network's training being 1.
-        per_site: whether each plant is a piece of work of its own.
+        run: makes its predictions for all sites, or for the one that is named.
+        cost: rough time, a site's share of a pooled network's training being 1.
+        per_site: whether each site is a piece of work of its own.
         missing: says why it cannot be had here, or None.
     """
 
     run: Callable[..., Predictions]
-    cost: Callable[[Bench], float] = lambda bench: 0.01
+    cost: Callable[[BaselineInputs], float] = lambda inputs: 0.01
     per_site: bool = False
-    missing: Callable[[Bench], str | None] = lambda bench: None
+    missing: Callable[[BaselineInputs], str | None] = lambda inputs: None
 
 
-CONTROLS: dict[str, Control] = {
-    "trivial": Control(trivial),
-    "alone": Control(alone, lambda bench: bench.alone.rounds / bench.pooled.rounds, per_site=True),
-    "pooled": Control(pooled, lambda bench: len(bench.pool)),
-    "hgb": Control(boosted_trees, lambda bench: 0.4 * len(bench.pool)),
-    "minirocket": Control(rocket, lambda bench: 0.2 * len(bench.pool), missing=no_series),
-    "rules": Control(rules, missing=no_rules),
+BASELINES: dict[str, Baseline] = {
+    "trivial": Baseline(trivial),
+    "alone": Baseline(
+        alone, lambda inputs: inputs.alone.rounds / inputs.pooled.rounds, per_site=True
+    ),
+    "pooled": Baseline(pooled, lambda inputs: len(inputs.pool)),
+    "hgb": Baseline(boosted_trees, lambda inputs: 0.4 * len(inputs.pool)),
+    "minirocket": Baseline(rocket, lambda inputs: 0.2 * len(inputs.pool), missing=no_series),
+    "rules": Baseline(rules, missing=no_rules),
 }
 """Every control by the name that ``baselines.controls`` and summary.json call it."""
 
 
 def wanted(names: Sequence[str]) -> tuple[str, ...]:
-    """Return names of controls in the order of ``CONTROLS``.
+    """Return names of controls in the order of ``BASELINES``.
 
     Raises:
         ConfigError: there is no such control.
     """
-    unknown = [name for name in names if name not in CONTROLS]
+    unknown = [name for name in names if name not in BASELINES]
     if unknown:
         raise ConfigError(
-            f"baselines.controls: {unknown[0]} is unknown; choose some of {', '.join(CONTROLS)}"
+            f"baselines.controls: {unknown[0]} is unknown; choose some of {', '.join(BASELINES)}"
         )
-    return tuple(name for name in CONTROLS if name in names)
+    return tuple(name for name in BASELINES if name in names)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of work of a baseline: all of it, or one plant's part."""
+    """A piece of work of a baseline: all of it, or one site's part."""
 
     baseline: str
     site: str | None = None
 
 
-def left_out(bench: Bench) -> dict[str, str]:
+def left_out(inputs: BaselineInputs) -> dict[str, str]:
     """Return which of the wanted controls cannot be had here, and why."""
-    reasons = {name: CONTROLS[name].missing(bench) for name in bench.controls}
+    reasons = {name: BASELINES[name].missing(inputs) for name in inputs.controls}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def pieces(bench: Bench) -> list[Piece]:
+def pieces(inputs: BaselineInputs) -> list[Piece]:
     """Return all work, the longest first, so that two processes finish together."""
-    absent = left_out(bench)
+    absent = left_out(inputs)
     parts = [
         Piece(name, site)
-        for name in bench.controls
+        for name in inputs.controls
         if name not in absent
-        for site in (bench.names if CONTROLS[name].per_site else (None,))
+        for site in (inputs.names if BASELINES[name].per_site else (None,))
     ]
-    return sorted(parts, key=lambda piece: -cost(bench, piece))
+    return sorted(parts, key=lambda piece: -cost(inputs, piece))
 
 
-def cost(bench: Bench, piece: Piece) -> float:
-    """Return roughly how long a piece takes, in units of a plant's own training."""
-    return CONTROLS[piece.baseline].cost(bench)
+def cost(inputs: BaselineInputs, piece: Piece) -> float:
+    """Return roughly how long a piece takes, in units of a site's own training."""
+    return BASELINES[piece.baseline].cost(inputs)
 
 
-def work(bench: Bench, todo: Sequence[Piece]) -> dict[str, Floats]:
+def work(inputs: BaselineInputs, todo: Sequence[Piece]) -> dict[str, Floats]:
     """Do pieces of work; return scores by ``baseline/site/SPLIT``."""
     result = {}
     for piece in todo:
         arguments = () if piece.site is None else (piece.site,)
-        for site, splits in CONTROLS[piece.baseline].run(bench, *arguments).items():
+        for site, splits in BASELINES[piece.baseline].run(inputs, *arguments).items():
             for split, scores in splits.items():
                 result[f"{piece.baseline}/{site}/{split.name}"] = scores
     return result

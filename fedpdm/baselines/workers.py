@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from fedpdm.baselines.baselines import Bench
+from fedpdm.baselines.baselines import BaselineInputs
 from fedpdm.baselines.registry import Piece, cost, left_out, pieces, work
 from fedpdm.data.rows import Floats
 from fedpdm.errors import HistoryError
@@ -27,7 +27,7 @@ from fedpdm.storage import read_tensors, write_tensors
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-class BesideTheRun:
+class BaselineWorkers:
     """Starts the baselines, and hands over their scores when they are asked for.
 
     Args:
@@ -38,20 +38,20 @@ class BesideTheRun:
     """
 
     def __init__(
-        self, bench: Bench, folder: Path, processes: int, in_child: Callable[[], None]
+        self, inputs: BaselineInputs, folder: Path, processes: int, in_child: Callable[[], None]
     ) -> None:
-        self._bench = bench
+        self._bench = inputs
         self._folder = folder / "baselines"
-        self.left_out = left_out(bench)
+        self.left_out = left_out(inputs)
         """Controls that cannot be had here, and why."""
-        todo = pieces(bench)
+        todo = pieces(inputs)
         count = max(1, min(processes, len(todo)))
         self._shares: list[list[Piece]] = [[] for _ in range(count)]
         loads = [0.0] * count
         for piece in todo:  # longest first, to whoever has least
             lightest = loads.index(min(loads))
             self._shares[lightest].append(piece)
-            loads[lightest] += cost(bench, piece)
+            loads[lightest] += cost(inputs, piece)
         # Imported once here, a second and more, instead of once in every child.
         import sklearn.ensemble
         import sklearn.linear_model
@@ -59,7 +59,7 @@ class BesideTheRun:
         import sklearn.pipeline
         import sklearn.preprocessing  # noqa: F401
 
-        can_fork = hasattr(os, "fork") and bench.device.type == "cpu" and processes > 0
+        can_fork = hasattr(os, "fork") and inputs.device.type == "cpu" and processes > 0
         self._children: dict[int, int] = {}
         for number, share in enumerate(self._shares):
             if can_fork and not self._path(number).exists():

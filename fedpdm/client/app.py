@@ -1,6 +1,6 @@
-"""What a plant does: train on its own windows, evaluate, and reduce rows to sums.
+"""What a site does: train on its own windows, evaluate, and reduce rows to sums.
 
-The same app runs in simulation and under Flower's supernodes. Which plant it is, it
+The same app runs in simulation and under Flower's supernodes. Which site it is, it
 reads from ``context.node_config["site"]``.
 """
 
@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 from torch import Tensor
 
-from fedpdm.client.strategy_runtime import PlantSide, Terms, halves_of
+from fedpdm.client.strategy_runtime import StrategyRuntime, Terms, halves_of
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
 from fedpdm.federation import Federation, Site
@@ -44,7 +44,7 @@ Key = tuple[str | int, ...]
 
 
 class Order(TypedDict):
-    """What of a round's message concerns local training, for all plants that got it."""
+    """What of a round's message concerns local training, for all sites that got it."""
 
     epochs: int
     first_epoch: int
@@ -52,15 +52,15 @@ class Order(TypedDict):
 
 
 class Trainer(Protocol):
-    """Something that has trained plants before their messages are answered."""
+    """Something that has trained sites before their messages are answered."""
 
     def trained(self, site: str) -> tuple[Arrays, float] | None:
-        """Return a plant's new weights and training loss, once; None to train it here."""
+        """Return a site's new weights and training loss, once; None to train it here."""
 
 
 @dataclass
-class Plant:
-    """Everything local work needs. One resident model serves all plants of a process.
+class SiteClient:
+    """Everything local work needs. One resident model serves all sites of a process.
 
     What a round's messages have in common, the weights and the scaler, is decoded once.
     """
@@ -71,15 +71,15 @@ class Plant:
     seed: int
     device: torch.device = torch.device("cpu")
     trainer: Trainer | None = None
-    """Trains in place of ``fit``, for engines that train many plants at once."""
+    """Trains in place of ``fit``, for engines that train many sites at once."""
 
     def __post_init__(self) -> None:
         self._model: ModelWrapper | None = None
         self._buffer_names: tuple[str, ...] = ()
         self._received: tuple[Any, dict[str, Tensor]] = (None, {})
-        self._side: PlantSide | None = None
+        self._side: StrategyRuntime | None = None
         self._scaler: tuple[Any, Scaler | None] = (None, None)
-        # As long as the federation keeps the plant, its tensors stay on the device.
+        # As long as the federation keeps the site, its tensors stay on the device.
         self._tensors: WeakKeyDictionary[Site, dict[Split, tuple[Tensor, Tensor]]] = (
             WeakKeyDictionary()
         )
@@ -99,21 +99,21 @@ class Plant:
         return self._model
 
     @property
-    def side(self) -> PlantSide:
+    def side(self) -> StrategyRuntime:
         """The strategy's half that works here."""
         if self._side is None:
             named = self.model.module.named_parameters()
             names = [name for name, parameter in named if parameter.requires_grad]
-            self._side = PlantSide(self.settings, names, self.device)
+            self._side = StrategyRuntime(self.settings, names, self.device)
         return self._side
 
     def name(self, context: Context) -> str:
-        """Return which plant this is; Flower's simulation runtime only numbers them."""
+        """Return which site this is; Flower's simulation runtime only numbers them."""
         config = context.node_config
         return str(config.get("site") or self.federation.sites[int(config["partition-id"])])
 
     def site(self, message: Message, context: Context) -> Site:
-        """Return the plant's windows, scaled as the message asks."""
+        """Return the site's windows, scaled as the message asks."""
         name = self.name(context)
         record = message.content.get(SCALER)
         if record is None:
@@ -184,11 +184,11 @@ class Plant:
         return Message(reply, reply_to=message)
 
     def key(self, site: str, config: Mapping[str, Any]) -> Key:
-        """Return what a plant's shuffling and dropout are drawn for in this round."""
+        """Return what a site's shuffling and dropout are drawn for in this round."""
         return ("train", site, int(config["server-round"]), int(config.get("attempt", 0)))
 
     def order(self, message: Message) -> Order:
-        """Return how every plant that got this message is to train.
+        """Return how every site that got this message is to train.
 
         Raises:
             ConfigError: the strategy's formulas do not describe these settings.
@@ -201,7 +201,7 @@ class Plant:
         }
 
     def evaluate(self, message: Message, context: Context) -> Message:
-        """Reply with the loss and the metrics on the plant's validation windows."""
+        """Reply with the loss and the metrics on the site's validation windows."""
         site, task = self.site(message, context), self.federation.task
         self.model.set_parameters(self.received(message))
         part = site.validation
@@ -221,19 +221,19 @@ class Plant:
         return Message(RecordDict({MOMENTS: moments_record(sums)}), reply_to=message)
 
 
-class PlantApp(ClientApp):
-    """The Flower app of plants, with what is behind it in reach of engines."""
+class SiteApp(ClientApp):
+    """The Flower app of sites, with what is behind it in reach of engines."""
 
-    def __init__(self, plant: Plant, train_mods: Sequence[Mod] = ()) -> None:
+    def __init__(self, client: SiteClient, train_mods: Sequence[Mod] = ()) -> None:
         super().__init__()
-        self.plant = plant
+        self.client = client
         self.train_mods = list(train_mods)
-        self.train(mods=self.train_mods)(plant.train)
-        self.evaluate()(plant.evaluate)
-        self.query("moments")(plant.moments)
+        self.train(mods=self.train_mods)(client.train)
+        self.evaluate()(client.evaluate)
+        self.query("moments")(client.moments)
 
-    def __reduce__(self) -> tuple[type[PlantApp], tuple[Plant, list[Mod]]]:
-        return type(self), (self.plant, self.train_mods)
+    def __reduce__(self) -> tuple[type[SiteApp], tuple[SiteClient, list[Mod]]]:
+        return type(self), (self.client, self.train_mods)
 
 
 def make_client_app(
@@ -244,15 +244,15 @@ def make_client_app(
     seed: int,
     device: torch.device = torch.device("cpu"),
     train_mods: Sequence[Mod] = (),
-) -> PlantApp:
-    """Return the Flower app of a plant.
+) -> SiteApp:
+    """Return the Flower app of a site.
 
     Args:
-        federation: where the plant finds its data.
+        federation: where the site finds its data.
         build_model: makes the model; its initial weights do not matter.
         settings: local training.
         seed: the run's seed.
         device: where to train.
         train_mods: Flower client mods around training.
     """
-    return PlantApp(Plant(federation, build_model, settings, seed, device), train_mods)
+    return SiteApp(SiteClient(federation, build_model, settings, seed, device), train_mods)

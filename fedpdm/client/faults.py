@@ -17,7 +17,7 @@ from fedpdm.wire.records import ARRAYS, Arrays, arrays_in, config_in, to_record
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: what (``nan`` or ``poison``), at which plant, in which round."""
+    """One fault: what (``nan`` or ``poison``), at which site, in which round."""
 
     kind: str
     site: str
@@ -30,7 +30,7 @@ def parse_faults(
     """Read ``{"nan": "houston@4", "poison": None}``.
 
     Raises:
-        ConfigError: a fault is unknown, is not SITE@ROUND, or names a plant that is not there.
+        ConfigError: a fault is unknown, is not SITE@ROUND, or names a site that is not there.
     """
     faults = []
     for kind, text in settings.items():
@@ -43,7 +43,7 @@ def parse_faults(
             raise ConfigError(f"faults.{kind}={text} must read SITE@ROUND, e.g. {sites[0]}@4")
         if match[1] not in sites:
             raise ConfigError(
-                f"faults.{kind}={text}: there is no plant {match[1]!r} in this run; "
+                f"faults.{kind}={text}: there is no site {match[1]!r} in this run; "
                 f"it has {', '.join(sites[:10])}{' …' if len(sites) > 10 else ''}"
             )
         if int(match[2]) > rounds:
@@ -55,7 +55,7 @@ def parse_faults(
 
 
 def fault_mod(faults: list[Fault], seed: int) -> Mod:
-    """Return a Flower client mod that corrupts the update of the named plants."""
+    """Return a Flower client mod that corrupts the update of the named sites."""
 
     def mod(message: Message, context: Context, call: ClientAppCallable) -> Message:
         reply = call(message, context)

@@ -1,4 +1,4 @@
-"""What a plant remembers for a strategy, in its ``Context.state``.
+"""What a site remembers for a strategy, in its ``Context.state``.
 
 One ArrayRecord per group, named ``strategy.KEY.GROUP``, beside whatever else is in the
 state. Engines in one box keep it in the history; a supernode keeps its own.
@@ -20,7 +20,7 @@ UNDO_ROUND = "undo-round"
 
 
 def recall(state: RecordDict, key: str, groups: Sequence[str], like: Arrays) -> dict[str, Arrays]:
-    """Return a plant's groups of arrays: zeros of the shapes of ``like`` if it is new."""
+    """Return a site's groups of arrays: zeros of the shapes of ``like`` if it is new."""
     return {
         group: from_record(cast(ArrayRecord, state[name]))
         if (name := f"{PREFIX}{key}.{group}") in state
@@ -44,13 +44,13 @@ def forget(state: RecordDict, before: RecordDict | None) -> None:
             state[name] = record
 
 
-def unlearn(
+def undo_round(
     states: dict[str, RecordDict], before: Mapping[str, RecordDict], sites: Iterable[str]
 ) -> None:
-    """Let plants forget what a strategy made of a round.
+    """Let sites forget what a strategy made of a round.
 
     Args:
-        states: by plant; changed in place. A state that was nothing else is taken out.
+        states: by site; changed in place. A state that was nothing else is taken out.
         before: the same before the round.
         sites: whose update did not count.
     """
@@ -63,13 +63,13 @@ def unlearn(
             del states[site]
 
 
-# Plants whose state nobody else can take back ---------------------------------------------
+# Sites whose state nobody else can take back ---------------------------------------------
 
 
 def rewind(state: RecordDict, server_round: int) -> RecordDict:
     """Take back the last round if it is to be repeated; return what is remembered now.
 
-    The monitor at headquarters takes back rounds; a supernode learns of it only when it is
+    The monitor at the server takes back rounds; a supernode learns of it only when it is
     asked for the same round again.
     """
     if UNDO_ROUND in state and server_round <= cast(

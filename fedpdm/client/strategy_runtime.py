@@ -1,4 +1,4 @@
-"""The client halves of strategies at work in a plant: what they hear, remember and send."""
+"""The client halves of strategies at work in a site: what they hear, remember and send."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fedpdm.aggregation.sums import not_finite
 from fedpdm.client.state import recall, remember
 from fedpdm.strategies.base import ClientHalf, Outcome, Work
 from fedpdm.strategies.registry import gradient_terms
-from fedpdm.training.loop import GradientTerm, Memory, PlantTerm, TrainingSettings
+from fedpdm.training.loop import GradientTerm, Memory, SiteTerm, TrainingSettings
 from fedpdm.wire.records import ARRAYS, Arrays, arrays_in, config_in, to_tensors
 
-Terms = list[GradientTerm | PlantTerm]
+Terms = list[GradientTerm | SiteTerm]
 
 
-class PlantSide:
-    """The client halves that messages ask for. One serves all plants of a process.
+class StrategyRuntime:
+    """The client halves that messages ask for. One serves all sites of a process.
 
     Args:
         settings: local training.
         names: the parameters that have a gradient, in the order of ``training.fit``.
-        device: where plants train.
+        device: where sites train.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class PlantSide:
         return terms
 
     def memory(self, terms: Terms, content: RecordDict, state: RecordDict) -> dict[str, Memory]:
-        """Return what a plant remembers for each term that asks for it, on the device."""
+        """Return what a site remembers for each term that asks for it, on the device."""
         like = arrays_in(content, ARRAYS)
         return {
             half.key: {
@@ -61,10 +61,10 @@ class PlantSide:
     def bound(
         self, terms: Terms, received: dict[str, Tensor], content: RecordDict, state: RecordDict
     ) -> list[GradientTerm]:
-        """Return the terms as they are for the plant with this state."""
+        """Return the terms as they are for the site with this state."""
         memory, tensors = self.memory(terms, content, state), [received[n] for n in self._names]
         made = [
-            term.term(tensors, memory[term.key]) if isinstance(term, PlantTerm) else term
+            term.term(tensors, memory[term.key]) if isinstance(term, SiteTerm) else term
             for term in terms
         ]
         return [term for term in made if term is not None]
@@ -81,7 +81,7 @@ class PlantSide:
 
         Args:
             half: one of ``terms``.
-            trained: the parameters that the plant came to.
+            trained: the parameters that the site came to.
             rates: the learning rate of each step that it made.
             content: what it was sent.
             state: its ``Context.state``.
@@ -102,7 +102,7 @@ class PlantSide:
         return outcome
 
     def _tensors(self, name: str, content: RecordDict) -> list[Tensor]:
-        """Return a record that came beside the parameters, decoded once for all plants."""
+        """Return a record that came beside the parameters, decoded once for all sites."""
         record = content[name]
         if name not in self._sent or self._sent[name][0] is not record:
             self._sent[name] = (record, self._ordered(arrays_in(content, name)))

@@ -23,14 +23,14 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
     """Write ``comparison.html``, ``comparison.md`` and the CSV files; return the page's path.
 
     ``settings.csv`` has a line per setting, ``scores.csv`` one per setting and seed,
-    ``pairs.csv`` one per pair and ``plants.csv`` one per setting and plant.
+    ``pairs.csv`` one per pair and ``plants.csv`` one per setting and site.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in (
         ("settings", settings_lines(comparison)),
         ("scores", score_lines(comparison)),
         ("pairs", pair_lines(comparison)),
-        ("plants", plant_lines(comparison)),
+        ("sites", site_lines(comparison)),
     ):
         write_bytes(folder / f"{name}.csv", as_csv(lines).encode())
     write_bytes(folder / "comparison.md", markdown(comparison).encode())
@@ -41,7 +41,7 @@ def settings_lines(comparison: Comparison) -> list[Line]:
     """Return a line per setting: scores over seeds, ranks, costs."""
     lines = []
     for family in comparison.families:
-        for index, s in enumerate(family.standings):
+        for index, s in enumerate(family.gain_table):
             line: Line = {"data": family.name, "setting": s.name, "metric": family.metric.name,
                           "seeds": " ".join(map(str, s.seeds))}  # fmt: skip
             for view in VIEWS:
@@ -66,7 +66,7 @@ def score_lines(comparison: Comparison) -> list[Line]:
         {"data": family.name, "setting": s.name, "seed": seed, "view": family.view,
          "metric": family.metric.name, "score": s.by_seed.get(seed), "run": str(run.folder)}
         for family in comparison.families
-        for s in family.standings
+        for s in family.gain_table
         for seed, run in s.setting.runs.items()
     ]  # fmt: skip
 
@@ -90,15 +90,15 @@ def _pair_line(data: str, kind: str, pair: Pair) -> Line:
     }  # fmt: skip
 
 
-def plant_lines(comparison: Comparison) -> list[Line]:
-    """Return a line per setting and plant: its score, and what it gains; plus is better."""
+def site_lines(comparison: Comparison) -> list[Line]:
+    """Return a line per setting and site: its score, and what it gains; plus is better."""
     return [
-        {"data": family.name, "plant": c.site, "setting": c.setting,
+        {"data": family.name, "site": c.site, "setting": c.setting,
          "metric": family.metric.name, "seeds": c.seeds, "score": c.score,
          "reference": family.references.get(c.setting), "against_reference": c.against,
          "against_alone": c.alone}
         for family in comparison.families
-        for c in family.plants
+        for c in family.sites
     ]  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def markdown(comparison: Comparison) -> str:
         parts.append(f"{m.label[:1].upper()}{m.label[1:]} on test data, {aim} is better.")
         heads = ["Setting", "Seeds", *(f"{words} (mean ± spread)" for words in VIEWS.values()),
                  "Average rank", "MB", "Time", "Above guessing per MB", "… per s"]  # fmt: skip
-        ranks = family.ranking.mean or (None,) * len(family.standings)
+        ranks = family.ranking.mean or (None,) * len(family.gain_table)
         rows = [
             [
                 s.name,
@@ -137,7 +137,7 @@ def markdown(comparison: Comparison) -> str:
                 number(s.per_megabyte, 4),
                 number(s.per_second, 4),
             ]
-            for s, rank in zip(family.standings, ranks, strict=True)
+            for s, rank in zip(family.gain_table, ranks, strict=True)
         ]
         parts.append(_table(heads, rows))
         for title, pairs in (("Against the reference", family.against),
@@ -147,7 +147,7 @@ def markdown(comparison: Comparison) -> str:
                     f"### {title}",
                     _table(PAIR_HEADS, [pair_cells(p, m.digits) for p in pairs]),
                 ]
-        parts.append(ranking_line([s.name for s in family.standings], family.ranking))
+        parts.append(ranking_line([s.name for s in family.gain_table], family.ranking))
     if comparison.overall is not None:
         parts += ["## All data sets together", ranking_line(*comparison.overall)]
     notes = [*comparison.remarks, *(f"left out: {reason}" for reason in comparison.left_out)]

@@ -11,15 +11,15 @@ from fedpdm.comparison.words import (
     GLOSSARY,
     conclusion,
     p_value,
-    plant_lines,
     power_lines,
     ranking_line,
+    site_lines,
 )
 from fedpdm.report.page import render_page
 from fedpdm.report.wording import MISSING, counted, duration, number
 
-PLANTS = 40
-"""Up to this many plants are listed; all are in plants.csv."""
+SITES = 40
+"""Up to this many sites are listed; all are in plants.csv."""
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -34,8 +34,8 @@ def render_comparison(comparison: Comparison) -> str:
             "plot": Markup(plots.rank_bars(names, result, "overall")) if result.critical else None,
         }
     families = comparison.families
-    settings = sum(len(family.standings) for family in families)
-    seeds = sorted({seed for f in families for s in f.standings for seed in s.seeds})
+    settings = sum(len(family.gain_table) for family in families)
+    seeds = sorted({seed for f in families for s in f.gain_table for seed in s.seeds})
     return render_page(
         "comparison.html.j2",
         conclusion=conclusion(comparison),
@@ -58,7 +58,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def _meaning(family: Family) -> str:
-    data = family.standings[0].setting.any.summary.get("data") or {}
+    data = family.gain_table[0].setting.any.summary.get("data") or {}
     unit = data.get("time_unit") or "the data's time unit"
     cases = "rows" if "window" in data and data["window"] is None else "windows"
     return family.metric.meaning.format(unit=unit, cases=cases)
@@ -69,11 +69,11 @@ def _family(family: Family, key: str) -> dict[str, Any]:
     from markupsafe import Markup
 
     m = family.metric
-    names = [s.name for s in family.standings]
+    names = [s.name for s in family.gain_table]
     ranks = family.ranking.mean or (None,) * len(names)
     curve = plots.curves(family, key)
     defined = family.ranking.critical is not None
-    sites = list(dict.fromkeys(change.site for change in family.plants))
+    sites = list(dict.fromkeys(change.site for change in family.sites))
     return {
         "key": key,
         "name": family.name,
@@ -95,7 +95,7 @@ def _family(family: Family, key: str) -> dict[str, Any]:
                 "per_megabyte": number(s.per_megabyte, 4),
                 "per_second": number(s.per_second, 4),
             }
-            for s, rank in zip(family.standings, ranks, strict=True)
+            for s, rank in zip(family.gain_table, ranks, strict=True)
         ],
         "against": [_pair(pair, m.digits) for pair in family.against],
         "pairs": [_pair(pair, m.digits) for pair in family.pairs]
@@ -107,11 +107,11 @@ def _family(family: Family, key: str) -> dict[str, Any]:
         "ranks": Markup(plots.rank_bars(names, family.ranking, key)) if defined else None,
         "curves": Markup(curve) if curve else None,
         "legend": [(s.name, f"site-{i}") for i, s in enumerate(plots.coloured(family))],
-        "plant_lines": plant_lines(family),
-        "plant_heads": names,
+        "site_lines": site_lines(family),
+        "site_heads": names,
         "references": family.references,
-        "plants": [_plant(site, family) for site in sites[:PLANTS]],
-        "plants_more": max(len(sites) - PLANTS, 0),
+        "sites": [_site(site, family) for site in sites[:SITES]],
+        "sites_more": max(len(sites) - SITES, 0),
     }
 
 
@@ -133,11 +133,11 @@ def _pair(pair: Pair, digits: int) -> dict[str, Any]:
     }
 
 
-def _plant(site: str, family: Family) -> dict[str, Any]:
+def _site(site: str, family: Family) -> dict[str, Any]:
     digits = family.metric.digits
     cells = []
-    by_setting = {c.setting: c for c in family.plants if c.site == site}
-    for standing in family.standings:
+    by_setting = {c.setting: c for c in family.sites if c.site == site}
+    for standing in family.gain_table:
         change = by_setting.get(standing.name)
         if change is None:
             cells.append({"score": MISSING, "change": "", "style": "unknown"})

@@ -22,7 +22,7 @@ LONGEST = 26
 
 def scores(family: Family, key: str) -> str:
     """Return one line per setting: a dot for each seed, a bar at their mean."""
-    rows = list(reversed(family.standings))
+    rows = list(reversed(family.gain_table))
     figure, axes = figure_of(_height(len(rows)), left=room([s.name for s in rows], LONGEST), top=6)
     for y, standing in enumerate(rows):
         values = list(standing.by_seed.values())
@@ -74,7 +74,7 @@ def rank_bars(names: Sequence[str], result: Ranking, key: str) -> str:
 def curves(family: Family, key: str) -> str | None:
     """Return the validation metric over the megabytes exchanged; None where it is unknown."""
     drawn = [s for s in coloured(family) if len(s.curve) > 1]
-    quiet = [s for s in family.standings if s not in drawn and len(s.curve) > 1]
+    quiet = [s for s in family.gain_table if s not in drawn and len(s.curve) > 1]
     if not drawn:
         return None
     figure, axes = figure_of(250, left=66)
@@ -90,7 +90,7 @@ def curves(family: Family, key: str) -> str | None:
 def coloured(family: Family) -> list[Standing]:
     """Return the settings with a colour of their own: the best few, the best first."""
     sign = -1.0 if family.metric.higher_is_better else 1.0
-    known = [s for s in family.standings if s.scores[family.view].mean is not None]
+    known = [s for s in family.gain_table if s.scores[family.view].mean is not None]
     ordered = sorted(known, key=lambda s: sign * (s.scores[family.view].mean or 0.0))
     return list(ordered[:COLOURED])
 

@@ -15,7 +15,7 @@ NAMED = 6
 
 
 def references_of(
-    standings: Sequence[Standing], against: str | None
+    gain_table: Sequence[Standing], against: str | None
 ) -> tuple[dict[str, str], list[str]]:
     """Return each setting's reference by name, and remarks on those that have none.
 
@@ -42,18 +42,18 @@ def references_of(
         ConfigError: several settings have the part asked for, and nobody has one twin.
     """
     wanted = (against or REFERENCE).casefold()
-    for standing in standings:
+    for standing in gain_table:
         if standing.name.casefold() == wanted:
-            return _for_all(standing, standings), []
-    key = next((k for s in standings for k, v in s.setting.parts.items()
+            return _for_all(standing, gain_table), []
+    key = next((k for s in gain_table for k, v in s.setting.parts.items()
                 if v.casefold() == wanted), None)  # fmt: skip
     if key is None:
-        return ({}, []) if against is not None else (_for_all(standings[0], standings), [])
-    having = [s for s in standings if s.setting.parts.get(key, "").casefold() == wanted]
+        return ({}, []) if against is not None else (_for_all(gain_table[0], gain_table), [])
+    having = [s for s in gain_table if s.setting.parts.get(key, "").casefold() == wanted]
     label = having[0].setting.parts[key]
     result: dict[str, str] = {}
     alone, remarks = [], []
-    for standing in standings:
+    for standing in gain_table:
         if standing in having:
             continue
         found = _twins(standing, having, key)
@@ -78,14 +78,14 @@ def references_of(
             f"--against {against}: {listing([s.name for s in having], NAMED)} have it, and no "
             "setting is the twin of one of them; name one in full"
         )
-    return _for_all(having[0], standings), [
+    return _for_all(having[0], gain_table), [
         f"there is no twin with {label} that is else the same: all are compared with "
         f"{having[0].name}, and the names say what else differs"
     ]
 
 
-def _for_all(reference: Standing, standings: Sequence[Standing]) -> dict[str, str]:
-    return {s.name: reference.name for s in standings if s is not reference}
+def _for_all(reference: Standing, gain_table: Sequence[Standing]) -> dict[str, str]:
+    return {s.name: reference.name for s in gain_table if s is not reference}
 
 
 def _twins(standing: Standing, having: Sequence[Standing], key: str) -> list[Standing]:

@@ -81,16 +81,16 @@ def _baselines(found: Sequence[Family]) -> list[str]:
 
 def _own_clock(family: Family) -> bool:
     """Return whether times are of the runs' own processes, whatever ran beside them."""
-    return clock_of([standing.setting for standing in family.standings]) == PROCESSOR
+    return clock_of([standing.setting for standing in family.gain_table]) == PROCESSOR
 
 
 def _beside(options: Mapping[str, Any], sites: int) -> str:
     """Return what ran in processes of its own; without processes it runs after the training."""
-    processes, plants = options.get("processes") or 0, options.get("max_plants") or 0
+    processes, most = options.get("processes") or 0, options.get("max_plants") or 0
     controls = options.get("controls", ["baselines"])  # older runs had no choice
-    if not (processes and plants and controls):
+    if not (processes and most and controls):
         return "none"
-    return (f"{listing(list(map(str, controls)), NAMED)} of {counted(min(plants, sites), 'plant')} "
+    return (f"{listing(list(map(str, controls)), NAMED)} of {counted(min(most, sites), 'plant')} "
             f"in {counted(processes, 'process', 'processes')}")  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def _runs(family: Family) -> list[tuple[str, FinishedRun]]:
     before = f"{family.name} " if family.name else ""
     return [
         (before + standing.name, standing.setting.runs[seed])
-        for standing in family.standings
+        for standing in family.gain_table
         for seed in standing.by_seed
     ]
 
@@ -152,8 +152,8 @@ def _splits(found: Sequence[Family]) -> list[str]:
 def _unpaired(found: Sequence[Family]) -> list[str]:
     remarks = []
     for family in found:
-        every = set.union(*(set(s.by_seed) for s in family.standings))
-        for standing in family.standings:
+        every = set.union(*(set(s.by_seed) for s in family.gain_table))
+        for standing in family.gain_table:
             if missing := sorted(every - set(standing.by_seed)):
                 where = f"{family.name}: " if family.name else ""
                 remarks.append(

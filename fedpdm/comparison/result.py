@@ -1,4 +1,4 @@
-"""What a comparison found: per setting, per pair and per plant. Numbers only, no layout."""
+"""What a comparison found: per setting, per pair and per site. Numbers only, no layout."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class PlantChange:
-    """What a setting changes for one plant against its reference; positive is better."""
+class SiteChange:
+    """What a setting changes for one site against its reference; positive is better."""
 
     site: str
     setting: str
@@ -74,26 +74,26 @@ class PlantChange:
 
 @dataclass(frozen=True)
 class Family:
-    """Settings that can be compared: the same task, metric, plants and test windows."""
+    """Settings that can be compared: the same task, metric, sites and test windows."""
 
     name: str
     metric: Metric
     view: str
-    standings: tuple[Standing, ...]
+    gain_table: tuple[Standing, ...]
     references: Mapping[str, str]
     """The reference of each setting that has one, by name."""
     reference: str
     """What the references have in common: one setting's name, or the part that twins have."""
     against: tuple[Pair, ...]
     pairs: tuple[Pair, ...]
-    plants: tuple[PlantChange, ...]
+    sites: tuple[SiteChange, ...]
     ranking: Ranking
     remarks: tuple[str, ...] = ()
     """On settings without a reference of their own."""
 
-    def changes(self, setting: str) -> list[PlantChange]:
-        """Return what a setting changes against its reference, plant by plant."""
-        return [c for c in self.plants if c.setting == setting and c.against is not None]
+    def changes(self, setting: str) -> list[SiteChange]:
+        """Return what a setting changes against its reference, site by site."""
+        return [c for c in self.sites if c.setting == setting and c.against is not None]
 
     @property
     def best(self) -> Standing:
@@ -104,11 +104,11 @@ class Family:
             mean = mean_of(standing.by_seed.values())
             return -np.inf if mean is None else sign * mean
 
-        return max(self.standings, key=worth)
+        return max(self.gain_table, key=worth)
 
     def get(self, name: str) -> Standing:
         """Return a setting by its name."""
-        return next(s for s in self.standings if s.name == name)
+        return next(s for s in self.gain_table if s.name == name)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def compare(
                        f"{obstacle(group[0], first[0])}")  # fmt: skip
     found = [_family(group, view, metric_name, against, several=len(kept) > 1) for group in kept]
     if against is not None and not any(family.references for family in found):
-        names = listing([s.name for family in found for s in family.standings], most=12)
+        names = listing([s.name for family in found for s in family.gain_table], most=12)
         raise ConfigError(f"--against {against}: there is no such setting; there are {names}")
     corrected = _corrected(found)
     return Comparison(
@@ -192,13 +192,13 @@ def _family(
     shared = common_parts(group)
     clock = clock_of(group)
     short = [replace(s, parts={k: v for k, v in s.parts.items() if k not in shared}) for s in group]
-    standings = tuple(standing_of(setting, view, chosen, clock) for setting in short)
-    if all(not s.by_seed for s in standings):
+    gain_table = tuple(standing_of(setting, view, chosen, clock) for setting in short)
+    if all(not s.by_seed for s in gain_table):
         raise ConfigError(
             f"--metric {chosen.name}: no run has it; there are "
             f"{listing(sorted(group[0].any.summary['test'].get('global') or {}), most=12)}"
         )
-    usable = tuple(s for s in standings if s.by_seed)
+    usable = tuple(s for s in gain_table if s.by_seed)
     references, told = references_of(usable, against)
     pairs = [_pair(a, b, chosen) for b, a in combinations(usable, 2)]
     judged = [_pair(s, _by_name(usable, references[s.name]), chosen)
@@ -217,7 +217,7 @@ def _family(
         _common_name(references, against),
         tuple(pair for pair in judged if pair is not None),
         tuple(pair for pair in pairs if pair is not None),
-        tuple(_plants(usable, references, chosen)),
+        tuple(_sites(usable, references, chosen)),
         ranking(table.reshape(-1, len(usable)), chosen.higher_is_better),
         tuple(told),
     )
@@ -263,19 +263,19 @@ def pairs_needed(comparisons: int) -> int:
     return pairs
 
 
-def _plants(
-    standings: Sequence[Standing], references: Mapping[str, str], chosen: Metric
-) -> list[PlantChange]:
+def _sites(
+    gain_table: Sequence[Standing], references: Mapping[str, str], chosen: Metric
+) -> list[SiteChange]:
     sign = 1.0 if chosen.higher_is_better else -1.0
     changes = []
-    for site in dict.fromkeys(site for s in standings for site in s.per_site):
-        for standing in standings:
+    for site in dict.fromkeys(site for s in gain_table for site in s.per_site):
+        for standing in gain_table:
             mine = standing.per_site.get(site, {})
             if (score := mean_of(mine.values())) is None:
                 continue
             reference = references.get(standing.name)
-            other = _by_name(standings, reference).per_site.get(site, {}) if reference else {}
-            changes.append(PlantChange(
+            other = _by_name(gain_table, reference).per_site.get(site, {}) if reference else {}
+            changes.append(SiteChange(
                 site, standing.name, score,
                 _difference(mine, other, sign),
                 _difference(mine, standing.alone.get(site, {}), sign),
@@ -294,11 +294,11 @@ def _overall(found: Sequence[Family]) -> tuple[tuple[str, ...], Ranking] | None:
     Data sets of one seed are not independent: they come from the same draws. So their ranks
     are averaged, and the settings ranked by that, in each seed that all data sets share.
     """
-    names = tuple(s.name for s in found[0].standings)
-    same = [f for f in found if {s.name for s in f.standings} == set(names)]
+    names = tuple(s.name for s in found[0].gain_table)
+    same = [f for f in found if {s.name for s in f.gain_table} == set(names)]
     if len(same) < 2 or len(same) < len(found):
         return None
-    seeds = sorted(set.intersection(*(set(s.by_seed) for f in same for s in f.standings)))
+    seeds = sorted(set.intersection(*(set(s.by_seed) for f in same for s in f.gain_table)))
     shape = (len(seeds), len(names))
     tables = [
         np.array([[f.get(name).by_seed[seed] for name in names] for seed in seeds]).reshape(shape)
@@ -308,5 +308,5 @@ def _overall(found: Sequence[Family]) -> tuple[tuple[str, ...], Ranking] | None:
     return (names, ranking(np.mean(each, axis=0), higher_is_better=False))
 
 
-def _by_name(standings: Sequence[Standing], name: str) -> Standing:
-    return next(s for s in standings if s.name == name)
+def _by_name(gain_table: Sequence[Standing], name: str) -> Standing:
+    return next(s for s in gain_table if s.name == name)

@@ -52,28 +52,28 @@ class FinishedRun:
 
     @property
     def per_site(self) -> Mapping[str, Record]:
-        """The test metrics of each plant."""
+        """The test metrics of each site."""
         found: Mapping[str, Record] = (self.summary.get("test") or {}).get("per_site") or {}
         return found
 
     @property
     def tested_on(self) -> tuple[Any, ...]:
-        """What must be equal for scores to be comparable: rows, splits, plants, windows."""
+        """What must be equal for scores to be comparable: rows, splits, sites, windows."""
         parts = sorted(self.per_site.items())
         counts = tuple((site, part.get("n"), part.get("positives")) for site, part in parts)
         return ((self.summary.get("data") or {}).get("sha256"), counts)
 
     @property
     def test_size(self) -> tuple[float, float]:
-        """Test windows and positives of all plants together."""
+        """Test windows and positives of all sites together."""
         n, positives = (sum(float(part.get(key) or 0.0) for part in self.per_site.values())
                         for key in ("n", "positives"))  # fmt: skip
         return (n, positives)
 
     def test_machines(self) -> tuple[Any, ...] | None:
-        """Return which machines' test rows were used, no matter at which plant.
+        """Return which machines' test rows were used, no matter at which site.
 
-        Official test engines are dealt to other plants with every seed: the hash of a plant's
+        Official test engines are dealt to other sites with every seed: the hash of a site's
         rows changes, the engines do not.
 
         Returns:
@@ -81,10 +81,10 @@ class FinishedRun:
             can be read.
         """
         try:
-            plants = read_split_file(self.folder)
+            sites = read_split_file(self.folder)
         except DataError:
             return None
-        used = [p for site, parts in plants.items() if site in self.per_site for p in parts]
+        used = [p for site, parts in sites.items() if site in self.per_site for p in parts]
         return tuple(sorted(map(_line, (p for p in used if p.split is Split.TEST))))
 
 

@@ -1,4 +1,4 @@
-"""The scores of one setting: over its seeds, per plant, and for what they cost."""
+"""The scores of one setting: over its seeds, per site, and for what they cost."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Curve = tuple[tuple[float, float], ...]
 
 VIEWS = {
     "global": "all test data together",
-    "mean": "mean of plants",
-    "worst": "worst plant",
+    "mean": "mean of sites",
+    "worst": "worst site",
 }
 """Ways to make one number of a run's test scores; the first is compared unless asked."""
 
@@ -43,8 +43,8 @@ class Standing:
         megabytes: exchanged in a run, both ways, mean over seeds.
         seconds: a run took without its baselines, mean over seeds.
         above_guess: the compared score above what guessing reaches; None if unknown.
-        per_site: each plant's score, by plant and seed.
-        alone: each plant's score when it works alone, likewise.
+        per_site: each site's score, by site and seed.
+        alone: each site's score when it works alone, likewise.
         curve: (megabytes, validation metric) per round, mean over the seeds.
     """
 
@@ -121,19 +121,19 @@ def standing_of(setting: Setting, view: str, chosen: Metric, clock: str) -> Stan
 def score_of(run: FinishedRun, chosen: Metric, view: str) -> float | None:
     """Return a run's test score; None where it could not be computed.
 
-    Where nobody may pool test rows (a deployment) the mean of plants stands for the whole.
+    Where nobody may pool test rows (a deployment) the mean of sites stands for the whole.
     """
     test = run.summary.get("test") or {}
     if view == "worst":
-        return number_of(run.per_site.get(worst_plant(run, chosen) or ""), chosen.name)
+        return number_of(run.per_site.get(worst_site(run, chosen) or ""), chosen.name)
     value = number_of(test.get("global" if view == "global" else "mean_site"), chosen.name)
     if value is None and view == "global" and test.get("global") is None:
         value = number_of(test.get("mean_site"), chosen.name)
     return value
 
 
-def worst_plant(run: FinishedRun, chosen: Metric) -> str | None:
-    """Return the plant that the run serves worst; None where no plant has a score."""
+def worst_site(run: FinishedRun, chosen: Metric) -> str | None:
+    """Return the site that the run serves worst; None where no site has a score."""
     scores = {site: number_of(part, chosen.name) for site, part in run.per_site.items()}
     sign = 1.0 if chosen.higher_is_better else -1.0
     known = {site: sign * value for site, value in scores.items() if value is not None}
@@ -143,13 +143,13 @@ def worst_plant(run: FinishedRun, chosen: Metric) -> str | None:
 def guess_of(run: FinishedRun, chosen: Metric, view: str) -> float | None:
     """Return what a constant answer scores: prevalence, one half, or the run's own baseline.
 
-    For the worst plant it is what guessing scores on that same plant.
+    For the worst site it is what guessing scores on that same site.
     """
     test = run.summary.get("test") or {}
     trivial = (test.get("baselines") or {}).get("trivial") or {}
     part: str | None = "global" if view == "global" else "mean_site"
     if view == "worst":
-        part = worst_plant(run, chosen)
+        part = worst_site(run, chosen)
         test, trivial = run.per_site, trivial.get("per_site") or {}
     found = number_of(trivial.get(part), chosen.name)
     if found is not None:

@@ -188,9 +188,9 @@ def obstacle(first: Setting, second: Setting) -> str | None:
                 if key.split(".")[0] in ("data", "sites", "partition", "replicas", "task", "split")
             ]
             why = f" ({listing(keys)})" if keys else ""
-            return f"the rows or splits of their plants{why}"
+            return f"the rows or splits of their sites{why}"
         if set(one.per_site) != set(other.per_site):
-            return "the plants that were evaluated"
+            return "the sites that were evaluated"
         if one.tested_on != other.tested_on:
             return "their test windows"
     return None

@@ -10,13 +10,13 @@ from rich.text import Text
 
 from fedpdm.comparison.result import Comparison, Family
 from fedpdm.comparison.scores import VIEWS
-from fedpdm.comparison.words import conclusion, p_value, plant_lines, power_lines, ranking_line
+from fedpdm.comparison.words import conclusion, p_value, power_lines, ranking_line, site_lines
 from fedpdm.report.table import STYLE, columns_of
 from fedpdm.report.wording import MISSING, duration, number
 from fedpdm.runs.progress import console_for, readable
 
 FEW = 2
-"""Up to this many settings get a line on which plants they serve worse."""
+"""Up to this many settings get a line on which sites they serve worse."""
 
 
 def print_comparison(
@@ -52,7 +52,7 @@ def _family(family: Family, console: Console) -> None:
     _say(console, "")
     _say(console, f"{title}{m.label} on test data, {aim} is better; mean over seeds", style="dim")
     rows = []
-    for standing, rank in zip(family.standings, family.ranking.mean or (), strict=False):
+    for standing, rank in zip(family.gain_table, family.ranking.mean or (), strict=False):
         spread = standing.scores[family.view]
         rows.append([
             standing.name,
@@ -64,21 +64,21 @@ def _family(family: Family, console: Console) -> None:
             duration(standing.seconds),
         ])  # fmt: skip
     if not rows:  # no seed in common: no ranks
-        for standing in family.standings:
+        for standing in family.gain_table:
             spread = standing.scores[family.view]
             rows.append([standing.name, str(len(standing.by_seed)),
                          _plus_minus(spread.mean, spread.deviation, m.digits), MISSING, MISSING,
                          MISSING, number(standing.megabytes, 1),
                          duration(standing.seconds)])  # fmt: skip
-    short = {"global": "All data", "mean": "Plants", "worst": "Worst"}
+    short = {"global": "All data", "mean": "Sites", "worst": "Worst"}
     others = [short[v] for v in VIEWS if v != family.view]
     _grid(console, ["Setting", "Seeds", f"{short[family.view]} ±", *others, "Rank", "MB", "Time"],
           rows)  # fmt: skip
     if family.against:
         _pairs(console, family)
-    if len(family.standings) > 2:
-        _say(console, ranking_line([s.name for s in family.standings], family.ranking))
-    if len(lines := plant_lines(family)) <= FEW:
+    if len(family.gain_table) > 2:
+        _say(console, ranking_line([s.name for s in family.gain_table], family.ranking))
+    if len(lines := site_lines(family)) <= FEW:
         for line in lines:
             _say(console, f"{line}.", style="dim")
 
@@ -104,10 +104,10 @@ def _pairs(console: Console, family: Family) -> None:
     _say(console, "")
     _say(
         console,
-        "Difference, plus is better; seeds and plants that gain; p is corrected (Holm)",
+        "Difference, plus is better; seeds and sites that gain; p is corrected (Holm)",
         style="dim",
     )
-    heads = [f"Against {family.reference}", "Diff.", "95 %", "Seeds", "Plants", "Effect", "p", ""]
+    heads = [f"Against {family.reference}", "Diff.", "95 %", "Seeds", "Sites", "Effect", "p", ""]
     _grid(console, heads, rows, styles)
 
 

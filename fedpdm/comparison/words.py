@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedpdm.comparison.comparison import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
-from fedpdm.comparison.result import Comparison, Family, Pair, PlantChange, pairs_needed
+from fedpdm.comparison.result import Comparison, Family, Pair, SiteChange, pairs_needed
 from fedpdm.comparison.scores import VIEWS
 from fedpdm.report.wording import counted, listing, number
 
@@ -40,7 +40,7 @@ GLOSSARY = {
                                         "training and evaluation: the run's own processor time "
                                         "where all runs have it, else time on the wall, which "
                                         "whatever else ran on the machine makes longer",
-    "Worst plant": "score of the plant that is served worst",
+    "Worst site": "score of the site that is served worst",
 }  # fmt: skip
 
 
@@ -220,10 +220,10 @@ def ranking_line(names: Sequence[str], result: Ranking) -> str:
     return text
 
 
-def plant_lines(family: Family) -> list[str]:
-    """Return for each setting with a reference how many plants it helps and hurts."""
+def site_lines(family: Family) -> list[str]:
+    """Return for each setting with a reference how many sites it helps and hurts."""
     lines = []
-    for standing in family.standings:
+    for standing in family.gain_table:
         reference = family.references.get(standing.name)
         changes = family.changes(standing.name)
         if reference is None or not changes:
@@ -232,8 +232,8 @@ def plant_lines(family: Family) -> list[str]:
     return lines
 
 
-def gains_and_losses(changes: Sequence[PlantChange], family: Family) -> str:
-    """Return "helps 3 of 5 plants, hurts 2 (houston by 0.012 …)"."""
+def gains_and_losses(changes: Sequence[SiteChange], family: Family) -> str:
+    """Return "helps 3 of 5 sites, hurts 2 (houston by 0.012 …)"."""
     digits = family.metric.digits
     up = [c for c in changes if round(c.against or 0.0, digits) > 0]
     down = [c for c in changes if round(c.against or 0.0, digits) < 0]

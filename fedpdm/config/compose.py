@@ -23,7 +23,7 @@ VERSION_BASE = "1.3"
 
 
 COSTS = re.compile(r"sites\.([^.=]+)\.costs(?:\.[^=]*)?=")
-"""An override of what alarms cost at one plant."""
+"""An override of what alarms cost at one site."""
 
 NONE_OF = {"baselines": "baselines.controls=[] or baselines.max_plants=0 for a run without any"}
 """Blocks that people switch off: how it is done."""
@@ -40,33 +40,33 @@ def register() -> None:
 
 
 def rewrite(arguments: Sequence[str]) -> list[str]:
-    """Return arguments as Hydra takes them: ``site=a,b`` is one federation of two plants.
+    """Return arguments as Hydra takes them: ``site=a,b`` is one federation of two sites.
 
-    A plant's costs of alarms stand in no yaml of ours, so Hydra would want a ``+`` before
+    A site's costs of alarms stand in no yaml of ours, so Hydra would want a ``+`` before
     ``sites.houston.costs.missed=500``; here it is put there.
 
     Hydra would refuse it as ambiguous, or make two runs of it with ``-m``. Lists are left
     alone: ``-m 'site=[a,b],[c]'`` compares two federations. Names must differ.
 
     Raises:
-        ConfigError: a plant is named twice.
+        ConfigError: a site is named twice.
     """
     result = []
     for argument in arguments:
         if argument == "site=":
-            raise ConfigError("site= names no plant; write site=detroit,houston, or site=[]")
+            raise ConfigError("site= names no site; write site=detroit,houston, or site=[]")
         if COSTS.match(argument):
             argument = f"++{argument}"
         match = re.fullmatch(r"site=([\w.,-]+)", argument)
         if match:
             if "" in match[1].split(","):
-                raise ConfigError(f"{argument}: a plant's name is missing beside a comma")
+                raise ConfigError(f"{argument}: a site's name is missing beside a comma")
             argument = f"site=[{match[1]}]"
         for group in re.findall(r"\[([^\]]*)\]", argument) if argument.startswith("site=") else ():
             names = [name.strip() for name in group.split(",") if name.strip()]
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ConfigError(
-                    f"site: {', '.join(twice)} is named twice; a plant takes part once "
+                    f"site: {', '.join(twice)} is named twice; a site takes part once "
                     "(replicas=2 makes two of a kind)"
                 )
         result.append(argument)
@@ -155,22 +155,22 @@ def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) ->
 
 
 def check_sites(cfg: DictConfig, chosen: Sequence[str]) -> None:
-    """Refuse a plant whose yaml defines another name, or none: it would be lost silently.
+    """Refuse a site whose yaml defines another name, or none: it would be lost silently.
 
     Raises:
-        ConfigError: names the plant and the line that its yaml needs.
+        ConfigError: names the site and the line that its yaml needs.
     """
     defined = list(cfg.sites) if OmegaConf.is_dict(cfg.sites) else []
     for name in chosen:
         if name not in defined:
             raise ConfigError(
-                f"site={name}: {name}.yaml defines no plant {name}; its very first line must be "
+                f"site={name}: {name}.yaml defines no site {name}; its very first line must be "
                 f"'# @package sites', and below it one block '{name}:'"
             )
 
 
-def check_own_plants(cfg: DictConfig, overrides: Sequence[str], folders: Sequence[str]) -> None:
-    """Refuse generated plants where plants bring files, and name those that there are.
+def check_own_sites(cfg: DictConfig, overrides: Sequence[str], folders: Sequence[str]) -> None:
+    """Refuse generated sites where sites bring files, and name those that there are.
 
     Args:
         cfg: the composed config.
@@ -178,13 +178,13 @@ def check_own_plants(cfg: DictConfig, overrides: Sequence[str], folders: Sequenc
         folders: the user's own options (``--config-dir``).
 
     Raises:
-        ConfigError: ``data=files`` without ``site=``, or with a plant of ours.
+        ConfigError: ``data=files`` without ``site=``, or with a site of ours.
     """
     if not str(cfg.data.get("_target_", "")).endswith(".FilesSource") or not cfg.sites:
         return
     places = [conf_dir() / "site", *(Path(folder) / "site" for folder in folders)]
     yamls = {file.stem: file for place in places for file in sorted(place.glob("*.yaml"))}
-    yamls.pop("example_plant", None)  # a pattern, nobody's plant
+    yamls.pop("example_plant", None)  # a pattern, nobody's site
     with_files = re.compile(r"^\s+path:", re.MULTILINE)
     own = [
         name for name, file in yamls.items()
@@ -198,10 +198,10 @@ def check_own_plants(cfg: DictConfig, overrides: Sequence[str], folders: Sequenc
         return
     chosen = [override for override in overrides if override.startswith("site=")]
     problem = (
-        f"{chosen[-1]}: {strange[0]} is a plant that data=fleet generates, not one with files"
+        f"{chosen[-1]}: {strange[0]} is a site that data=fleet generates, not one with files"
         if chosen
         else f"site= is not given, and {', '.join(strange)} of the default are generated, not "
-        "plants with files"
+        "sites with files"
     )
     where = f" (from {', '.join(f'{folder}/site' for folder in folders)})" if folders else ""
     way_out = (
@@ -225,7 +225,7 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
         old, new = _select(default, key), _select(cfg, key)
         if (costs := COSTS.match(f"{key}=")) and costs[1] not in (default.sites or {}):
             hint = _suggest(costs[1], [str(name) for name in default.sites or {}])
-            raise ConfigError(f"{key}: this run has no plant {costs[1]}; {hint}")
+            raise ConfigError(f"{key}: this run has no site {costs[1]}; {hint}")
         if key in NONE_OF and not OmegaConf.is_dict(new):
             raise ConfigError(f"{key}={_word(new)} is no block of settings: {NONE_OF[key]}")
         if OmegaConf.is_dict(old) and not (OmegaConf.is_dict(new) or new is None):
@@ -246,7 +246,7 @@ def _word(value: object) -> str:
 
 
 def chosen_sites(overrides: Sequence[str]) -> list[str]:
-    """Return the plants that ``site=[…]`` names in overrides; said twice, the last one counts."""
+    """Return the sites that ``site=[…]`` names in overrides; said twice, the last one counts."""
     for override in reversed(overrides):
         if match := re.fullmatch(r"site=\[([\w.,\s-]*)\]", override):
             return [name.strip() for name in match[1].split(",") if name.strip()]
@@ -327,7 +327,7 @@ def _siblings(key: str, arguments: Sequence[str]) -> str:
     node = OmegaConf.select(cfg, parent) if parent else cfg
     names = sorted(str(name) for name in node) if OmegaConf.is_config(node) else []
     if re.fullmatch(r"sites\.[^.]+", parent) and names:
-        names = sorted({*names, "costs"})  # may be said of any plant
+        names = sorted({*names, "costs"})  # may be said of any site
     return _suggest(last, names) if names else "see --help"
 
 
@@ -358,7 +358,7 @@ Simulate federated learning for predictive maintenance across factory sites.
 
   python -m fedpdm.simulate site=detroit,houston
 
-One command: the plants train a shared model, and the result stands beside each plant
+One command: the sites train a shared model, and the result stands beside each site
 alone, all data pooled, boosted trees and a constant. Everything is kept in runs/….
 
 Choose (NAME=OPTION):
@@ -367,12 +367,12 @@ Choose (NAME=OPTION):
 Change (KEY=VALUE):
   rounds=20 seed=7                 length and seed
   strategy.proximal_mu=0.1         any value of a chosen option
-  strategy.fraction_train=0.5      share of plants per round
+  strategy.fraction_train=0.5      share of sites per round
   task.horizon=30 data.window=50   what is predicted, from how many rows
   training.local_epochs=1          local training: batch_size, learning_rate, clip_norm, …
-  sites.houston.machines=40        one plant
-  replicas=50                      each named plant becomes fifty
-  partition=machine partition.sites=10 site=[]   the partition makes the plants
+  sites.houston.machines=40        one site
+  replicas=50                      each named site becomes fifty
+  partition=machine partition.sites=10 site=[]   the partition makes the sites
   monitor.rollback=true            return to the last good round by itself
   faults.nan=houston@4             put a fault in: SITE@ROUND
   hydra.run.dir=my/run             where to write

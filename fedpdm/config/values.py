@@ -16,7 +16,7 @@ def make(node: Any, what: str, **extra: Any) -> Any:
     if "_target_" not in node:
         raise ConfigError(f"{what}: the yaml needs a _target_, the class to make")
     try:
-        # What is given beside the yaml goes past OmegaConf: ten thousand plants would take
+        # What is given beside the yaml goes past OmegaConf: ten thousand sites would take
         # minutes to be wrapped and unwrapped.
         maker = instantiate(node, _convert_="object", _partial_=True)
         return maker(**extra)

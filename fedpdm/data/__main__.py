@@ -1,4 +1,4 @@
-"""Generate plants as files, fetch the public data sets, or check those that are here.
+"""Generate sites as files, fetch the public data sets, or check those that are here.
 
 python -m fedpdm.data generate --sites detroit,houston --days 320 --seed 0 --out FOLDER
 python -m fedpdm.data fetch ai4i|cmapss [--to FOLDER] [--url URL]
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 if something needs mending."""
     parser = argparse.ArgumentParser(
         prog="python -m fedpdm.data",
-        description="Generate plants as files, fetch the public data sets, or check those that "
+        description="Generate sites as files, fetch the public data sets, or check those that "
         "are here.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -76,11 +76,11 @@ def ended_in_order() -> Iterator[None]:
 
 
 def add_generate(commands: Any) -> None:
-    """Add the command that generates plants, with its options."""
+    """Add the command that generates sites, with its options."""
     parser = commands.add_parser(
         "generate",
-        help="write generated plants as files, with the truth beside them",
-        description="Write generated plants as files: per plant its sensor rows, its log of "
+        help="write generated sites as files, with the truth beside them",
+        description="Write generated sites as files: per site its sensor rows, its log of "
         "failures and services, weather and load, and apart from them the truth behind them. "
         "Training on the files gives the same result as training without them. The data is "
         "checked before it gets its name; an existing folder is never overwritten.",
@@ -89,7 +89,7 @@ def add_generate(commands: Any) -> None:
         "--sites",
         default="detroit,houston",
         metavar="NAME,NAME",
-        help="plants, as in site=; default: detroit,houston",
+        help="sites, as in site=; default: detroit,houston",
     )
     parser.add_argument("--days", type=float, help="length of the record; default: 320")
     parser.add_argument("--seed", type=int, default=42, help="same seed, same bytes; default: 42")
@@ -104,7 +104,7 @@ def add_generate(commands: Any) -> None:
 
 
 def generated(given: argparse.Namespace) -> int:
-    """Generate plants, say what came of it, and how to go on; return the exit code."""
+    """Generate sites, say what came of it, and how to go on; return the exit code."""
     from fedpdm.data.fleet.generate import generate
 
     begin, worked = time.perf_counter(), time.process_time()
@@ -113,11 +113,11 @@ def generated(given: argparse.Namespace) -> int:
             given.out, given.sites.split(","), given.days, given.seed, given.options, given.csv
         )
     took, worked = time.perf_counter() - begin, time.process_time() - worked
-    for site, plant in made.summary["plants"].items():
-        share = plant["prevalence"]
+    for site, counted in made.summary["plants"].items():
+        share = counted["prevalence"]
         print(
-            f"{site}: {plant['rows']:,} rows of {plant['machines']} machines, {plant['failures']} "
-            f"failures, {plant['maintenance']} services, "
+            f"{site}: {counted['rows']:,} rows of {counted['machines']} machines, "
+            f"{counted['failures']} failures, {counted['maintenance']} services, "
             f"{'unknown' if share is None else f'{share:.1%}'} of rows within "
             f"{made.summary['horizon_days']:g} days of a failure"
         )

@@ -33,7 +33,7 @@ def lives(machine: Strings, time: Floats, events: Events) -> tuple[Ints, Floats,
     Args:
         machine: (R,) sorted.
         time: (R,) sorted within each machine.
-        events: the plant's log; events of machines without rows are passed over.
+        events: the site's log; events of machines without rows are passed over.
 
     Returns:
         (R,) int64, (R,) float64 with NaN where no failure ends the life, (R,) float64.

@@ -1,7 +1,7 @@
 """Scaling that never sees a test machine and never moves a row.
 
-A plant reduces its training rows to counts, sums and sums of squares per operating
-condition and feature: ``Moments``, 3·K·F numbers. Added over plants they give the mean
+A site reduces its training rows to counts, sums and sums of squares per operating
+condition and feature: ``Moments``, 3·K·F numbers. Added over sites they give the mean
 and the standard deviation of the pooled training rows exactly, without pooling them.
 """
 
@@ -82,7 +82,7 @@ class Moments:
 
 
 def moments(rows: Rows, conditions: int) -> Moments:
-    """Return the moments of a plant's training rows; other rows are never read."""
+    """Return the moments of a site's training rows; other rows are never read."""
     training = rows.split == Split.TRAIN
     values, condition = rows.values[training], rows.condition[training]
     shape = (conditions, values.shape[1])

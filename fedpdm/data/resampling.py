@@ -1,7 +1,7 @@
 """More failures to train on: repeated, or interpolated by SMOTE, in training windows only.
 
-Resampling comes after the split and after scaling, plant by plant; validation and test keep
-the share of failures that a plant really has. The work is done by imbalanced-learn (Lemaître
+Resampling comes after the split and after scaling, site by site; validation and test keep
+the share of failures that a site really has. The work is done by imbalanced-learn (Lemaître
 et al. 2017). What was added is marked (``Windows.made``), so that anybody can check that it
 stayed where it belongs.
 """
@@ -21,17 +21,17 @@ from fedpdm.errors import ConfigError
 from fedpdm.seeding import key_seed
 
 KINDS = ("smote", "oversample")
-NEIGHBOURS = 5  # SMOTE's own default; fewer where a plant has fewer failures
+NEIGHBOURS = 5  # SMOTE's own default; fewer where a site has fewer failures
 
 
 @dataclass(frozen=True)
 class Resampler:
-    """Makes the two classes of a plant's training windows equally many.
+    """Makes the two classes of a site's training windows equally many.
 
     Attributes:
         kind: ``oversample`` repeats windows of the rarer class; ``smote`` interpolates between
             neighbours of it (Chawla et al. 2002), for single rows only.
-        seed: the run's seed; each plant draws by itself.
+        seed: the run's seed; each site draws by itself.
         categorical: features that must not be interpolated: SMOTE takes the most frequent value
             among the neighbours (SMOTE-NC).
 
@@ -55,13 +55,13 @@ class Resampler:
             )
 
     def __call__(self, windows: Windows, site: str, names: Sequence[str]) -> Windows:
-        """Return a plant's training windows, its own first, then what was added.
+        """Return a site's training windows, its own first, then what was added.
 
-        A plant with one class only, or for SMOTE with a single window of the rarer class, has
+        A site with one class only, or for SMOTE with a single window of the rarer class, has
         nothing to resample from and keeps what it has.
 
         Args:
-            windows: the plant's training windows, scaled.
+            windows: the site's training windows, scaled.
             site: its name, part of the key of the draw.
             names: features, the last axis of ``x``.
 

@@ -1,4 +1,4 @@
-"""What a plant owns: sensor rows in raw units, and what became of each machine."""
+"""What a site owns: sensor rows in raw units, and what became of each machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Split(IntEnum):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one plant, sorted by machine and, within a machine, by time.
+    """Rows of one site, sorted by machine and, within a machine, by time.
 
     R rows, F features. Time is in the data set's own unit (days, cycles); only
     differences matter.

@@ -15,7 +15,7 @@ Real = TypeVar("Real", np.float32, np.float64)
 
 @dataclass(frozen=True)
 class Windows:
-    """Inputs and targets of one split of one plant.
+    """Inputs and targets of one split of one site.
 
     Attributes:
         x: (N, T, F) float32, or (N, F) for tabular data; scaled, no NaN.
@@ -56,7 +56,7 @@ class Windows:
 
     @staticmethod
     def concatenate(parts: list[Windows]) -> Windows:
-        """Return the windows of several plants as one set."""
+        """Return the windows of several sites as one set."""
         if len(parts) == 1:
             return parts[0]
         names = ("x", "y", "truth", "machine", "time", "padded", "last")

@@ -1,11 +1,11 @@
-"""What a plant does under ``flower-supernode``: its own file, from its own folder.
+"""What a site does under ``flower-supernode``: its own file, from its own folder.
 
-Which plant it is and where its data lies it reads from the supernode's ``--node-config``:
+Which site it is and where its data lies it reads from the supernode's ``--node-config``:
 
-    site="gdansk"                 its name in the run; the simulation runtime numbers plants instead
+    site="gdansk"                 its name in the run; the simulation runtime numbers sites instead
     data="/srv/plant"             its folder: data.path of the config, on this machine
     config="/srv/plant/me.yaml"   what its columns mean; data/site/SITE.yaml if not given
-    device="cuda"                 where it trains, if not as headquarters says
+    device="cuda"                 where it trains, if not as the server says
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from fedpdm import __version__
 from fedpdm.client.state import mark, rewind
 from fedpdm.data.leakage import checks as guards
 from fedpdm.deployment.envelope import (
-    ANOTHER_PLANT,
+    ANOTHER_SITE,
     DESCRIBE_QUERY,
     TEST_QUERY,
     Description,
-    Letter,
+    Envelope,
     result_content,
 )
-from fedpdm.deployment.test_details import of_plant
+from fedpdm.deployment.test_details import of_site
 from fedpdm.engines.local_grid import CLIENT_APP_RAISED
 from fedpdm.errors import ConfigError, DataError, FedPdmError
-from fedpdm.evaluation.final_test import try_model
+from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.federation import expand_replicas
 from fedpdm.runs.assembly import client_app, one_thread
 from fedpdm.runs.experiment import Experiment, build
@@ -43,7 +43,7 @@ from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in
 
 @dataclass(frozen=True)
 class Whereabouts:
-    """What a plant knows of itself: the supernode's ``--node-config``."""
+    """What a site knows of itself: the supernode's ``--node-config``."""
 
     site: str | None
     data: str | None
@@ -68,14 +68,14 @@ class Whereabouts:
         partition = node_config.get("partition-id")
         if "site" not in text and partition is None:
             raise ConfigError(
-                "this supernode does not say which plant it is: start it with "
+                "this supernode does not say which site it is: start it with "
                 '--node-config \'site="NAME" data="/its/folder"\''
             )
         return cls(text.get("site"), text.get("data"), text.get("config"), text.get("device"),
                    None if partition is None else int(partition))  # fmt: skip
 
     def own_yaml(self) -> Path | None:
-        """Return the plant's own yaml, if it has one.
+        """Return the site's own yaml, if it has one.
 
         Raises:
             ConfigError: ``config=`` names a file that is not there.
@@ -92,18 +92,18 @@ class Whereabouts:
 
 
 @lru_cache(maxsize=2)
-def plant_experiment(text: str, where: Whereabouts) -> tuple[Experiment, ClientApp]:
-    """Return a run as this plant sees it. Kept, because simulated plants share a process."""
+def site_experiment(text: str, where: Whereabouts) -> tuple[Experiment, ClientApp]:
+    """Return a run as this site sees it. Kept, because simulated sites share a process."""
     one_thread()
-    experiment = build(plant_config(text, where))
+    experiment = build(site_config(text, where))
     return experiment, client_app(experiment)
 
 
-def plant_config(text: str, where: Whereabouts) -> DictConfig:
-    """Return the run's config with what is this plant's own: folder, columns, device.
+def site_config(text: str, where: Whereabouts) -> DictConfig:
+    """Return the run's config with what is this site's own: folder, columns, device.
 
     Raises:
-        ConfigError: the run has no such plant, or its own yaml cannot be read.
+        ConfigError: the run has no such site, or its own yaml cannot be read.
     """
     cfg = OmegaConf.create(text)
     assert isinstance(cfg, DictConfig)
@@ -114,22 +114,22 @@ def plant_config(text: str, where: Whereabouts) -> DictConfig:
     names = list(expand_replicas(dict(cfg.sites or {}), int(cfg.replicas)))
     if where.site is not None and names and where.site not in names:
         raise ConfigError(
-            f"site={where.site!r} is none of this run's plants: it has {', '.join(names[:20])}"
+            f"site={where.site!r} is none of this run's sites: it has {', '.join(names[:20])}"
         )
     path = where.own_yaml()
     if path is not None and where.site is not None:
-        # Rows of other plants are never read here, so their columns need not be known: they
-        # stand in the list with this plant's, so that all plants count the same federation.
+        # Rows of other sites are never read here, so their columns need not be known: they
+        # stand in the list with this site's, so that all sites count the same federation.
         own = own_settings(path, where.site)
         cfg.sites = {name: OmegaConf.merge(cfg.sites.get(name) or {}, own) for name in names}
     return cfg
 
 
 def own_settings(path: Path, site: str) -> DictConfig:
-    """Return what a plant's own yaml says.
+    """Return what a site's own yaml says.
 
     Raises:
-        ConfigError: it is no yaml, or has no block of the plant's name.
+        ConfigError: it is no yaml, or has no block of the site's name.
     """
     import yaml
 
@@ -145,8 +145,8 @@ def own_settings(path: Path, site: str) -> DictConfig:
     return block
 
 
-class DeployedPlant(ClientApp):
-    """The Flower app of a plant that learns from each message what run it is in."""
+class DeployedSiteApp(ClientApp):
+    """The Flower app of a site that learns from each message what run it is in."""
 
     def __call__(self, message: Message, context: Context) -> Message:
         try:
@@ -156,16 +156,16 @@ class DeployedPlant(ClientApp):
 
     def _answer(self, message: Message, context: Context) -> Message:
         where = Whereabouts.of(context.node_config)
-        letter = Letter.of(message.content)
-        if where.own_yaml() is None:  # then nothing depends on the name, and plants can share
+        envelope = Envelope.of(message.content)
+        if where.own_yaml() is None:  # then nothing depends on the name, and sites can share
             key = Whereabouts(None, where.data, None, where.device, None)
         else:
             key = where
-        experiment, app = plant_experiment(letter.config, key)
+        experiment, app = site_experiment(envelope.config, key)
         site = self._name(where, experiment)
-        if letter.site and letter.site != site:
-            reason = f"this supernode is {site}, not {letter.site}"
-            return Message(Error(ANOTHER_PLANT, reason), reply_to=message)
+        if envelope.site and envelope.site != site:
+            reason = f"this supernode is {site}, not {envelope.site}"
+            return Message(Error(ANOTHER_SITE, reason), reply_to=message)
         kind = message.metadata.message_type
         if kind == DESCRIBE_QUERY:
             return Message(describe(experiment, site).content(), reply_to=message)
@@ -189,7 +189,7 @@ class DeployedPlant(ClientApp):
         if where.site is not None:
             if where.site not in sites:
                 raise ConfigError(
-                    f"site={where.site!r} is none of this run's plants: it has "
+                    f"site={where.site!r} is none of this run's sites: it has "
                     f"{', '.join(sites[:20])}"
                 )
             return where.site
@@ -197,13 +197,13 @@ class DeployedPlant(ClientApp):
         if where.partition >= len(sites):
             raise ConfigError(
                 f"the simulation has a supernode number {where.partition}, the run only "
-                f"{len(sites)} plants ({', '.join(sites[:20])}); set num-supernodes to {len(sites)}"
+                f"{len(sites)} sites ({', '.join(sites[:20])}); set num-supernodes to {len(sites)}"
             )
         return sites[where.partition]
 
 
 def describe(experiment: Experiment, name: str) -> Description:
-    """Read a plant's data and say what it is like: names and counts, never rows.
+    """Read a site's data and say what it is like: names and counts, never rows.
 
     Raises:
         DataError: it cannot be used; the sentence names the file.
@@ -229,9 +229,9 @@ def describe(experiment: Experiment, name: str) -> Description:
 
 
 def try_out(experiment: Experiment, name: str, message: Message) -> dict[str, Any]:
-    """Return the metrics of the received weights on the plant's own windows.
+    """Return the metrics of the received weights on the site's own windows.
 
-    The alarm threshold is the plant's own, chosen on its validation windows.
+    The alarm threshold is the site's own, chosen on its validation windows.
     """
     federation, content = experiment.federation, message.content
     model = experiment.build_model()
@@ -239,9 +239,9 @@ def try_out(experiment: Experiment, name: str, message: Message) -> dict[str, An
     model.module.to(experiment.device)
     scaler = scaler_in(content) or federation.moments(name).scaler()
     sites = [federation.site(name, scaler)]
-    tried = try_model(model.module, sites, federation, experiment.device, experiment.protocol)
+    tried = run_final_test(model.module, sites, federation, experiment.device, experiment.protocol)
     result: dict[str, Any] = {"threshold": tried.threshold}
     for split in ("validation", "test", "heldout"):
         part = tried.parts[split]
         result[split] = None if part is None else part["per_site"][name]
-    return result | {"details": of_plant(tried, name)}
+    return result | {"details": of_site(tried, name)}

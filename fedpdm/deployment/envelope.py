@@ -1,11 +1,11 @@
-"""What travels between headquarters and plants beside ``fedpdm.wire.records``.
+"""What travels between the server and sites beside ``fedpdm.wire.records``.
 
     every message  down  letter{config, site?}             the composed config, whom it is for
     query.describe up    description{site, features, …}    counts and names, never rows
     query.test     down  arrays  buffers?  scaler?
                    up    tested{validation, test, heldout} metrics, as JSON
 
-The config travels with every message because a plant's app is a fresh process each time,
+The config travels with every message because a site's app is a fresh process each time,
 and because a resumed run goes by the config in its folder, not by the command line.
 """
 
@@ -19,15 +19,15 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedpdm.storage import cleaned
 
-LETTER, DESCRIPTION, TESTED = "letter", "description", "tested"
+ENVELOPE, DESCRIPTION, TESTED = "letter", "description", "tested"
 DESCRIBE_QUERY, TEST_QUERY = "query.describe", "query.test"
 
-ANOTHER_PLANT = 990
-"""Error code of a reply: the node is not, or no longer, the plant that was asked."""
+ANOTHER_SITE = 990
+"""Error code of a reply: the node is not, or no longer, the site that was asked."""
 
 
 @dataclass(frozen=True)
-class Letter:
+class Envelope:
     """What stands in every message: the run's config as yaml, and whom it is for."""
 
     config: str
@@ -37,19 +37,19 @@ class Letter:
         return ConfigRecord({"config": self.config, "site": self.site})
 
     @classmethod
-    def of(cls, content: RecordDict) -> Letter:
+    def of(cls, content: RecordDict) -> Envelope:
         """Return the letter in a message.
 
         Raises:
-            KeyError: it carries none: it does not come from fedpdm's headquarters.
+            KeyError: it carries none: it does not come from fedpdm's the server.
         """
-        record = content.config_records[LETTER]
+        record = content.config_records[ENVELOPE]
         return cls(str(record["config"]), str(record["site"]))
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a plant says of itself: names and counts, never rows.
+    """What a site says of itself: names and counts, never rows.
 
     Attributes:
         site: its name in the config.
@@ -58,7 +58,7 @@ class Description:
         window: rows in a model input; None for single rows.
         conditions: operating conditions that scaling tells apart.
         time_unit: for example ``days``.
-        version: of the plant's fedpdm.
+        version: of the site's fedpdm.
         shape: what the report says about the data (``Federation.shape``), with its sha256.
         warnings: what a person should know about the data.
     """
@@ -90,7 +90,7 @@ class Description:
         )
 
     def differs(self, other: Description) -> str | None:
-        """Return what makes two plants impossible in one federation, or None."""
+        """Return what makes two sites impossible in one federation, or None."""
         for what in ("version", "data", "features", "window", "conditions", "time_unit"):
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
@@ -103,7 +103,7 @@ class Description:
 
 
 def result_content(result: dict[str, Any]) -> RecordDict:
-    """Return a plant's test results as a reply."""
+    """Return a site's test results as a reply."""
     return RecordDict({TESTED: ConfigRecord({"json": json.dumps(cleaned(result))})})
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedpdm.deployment.envelope import ANOTHER_PLANT, LETTER, Letter
+from fedpdm.deployment.envelope import ANOTHER_SITE, ENVELOPE, Envelope
 from fedpdm.engines.grid_view import GridView
 from fedpdm.errors import SiteError
 
@@ -16,8 +16,8 @@ POLL_SECONDS = 0.5
 """Between two looks for replies; Flower's own Grid looks every three seconds."""
 AFTERLIFE_SECONDS = 5.0
 """A message lives so much longer than its answer is waited for: we time out, not the SuperLink."""
-APP_ANSWERED = {1, 2, 6, 7, 8, ANOTHER_PLANT}
-"""Error codes that a plant's app answers with: it is there, it just could not work."""
+APP_ANSWERED = {1, 2, 6, 7, 8, ANOTHER_SITE}
+"""Error codes that a site's app answers with: it is there, it just could not work."""
 NOT_REACHED = 991
 """Error code of a reply that we write for a node that no message could be left for."""
 
@@ -30,7 +30,7 @@ class DeployedGrid(GridView):
         config: the composed config as yaml; goes with every message.
 
     Attributes:
-        names: plant by node, as far as known; tells a plant whom a message is for.
+        names: site by node, as far as known; tells a site whom a message is for.
         silent: nodes that did not answer the last message they were sent, and how many in a row.
         strangers: nodes that answered that they are not who they were thought to be.
     """
@@ -71,7 +71,7 @@ class DeployedGrid(GridView):
                 self.silent.pop(node, None)
             else:
                 self.silent[node] = self.silent.get(node, 0) + 1
-            if code == ANOTHER_PLANT:
+            if code == ANOTHER_SITE:
                 self.strangers.add(node)
         for message in sent.values():
             node = message.metadata.dst_node_id
@@ -98,8 +98,8 @@ class DeployedGrid(GridView):
 
     def _addressed(self, message: Message, timeout: float | None) -> Message:
         node = message.metadata.dst_node_id
-        letter = Letter(self._config, self.names.get(node, ""))
-        content = RecordDict({**dict(message.content.items()), LETTER: letter.record()})
+        envelope = Envelope(self._config, self.names.get(node, ""))
+        content = RecordDict({**dict(message.content.items()), ENVELOPE: envelope.record()})
         ttl = message.metadata.ttl
         if timeout is not None:
             ttl = min(ttl, timeout + AFTERLIFE_SECONDS)
@@ -109,7 +109,7 @@ class DeployedGrid(GridView):
     # Flower's side ----------------------------------------------------------------------
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise SiteError("a deployed run speaks with its plants by send_and_receive only")
+        raise SiteError("a deployed run speaks with its sites by send_and_receive only")
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise SiteError("a deployed run speaks with its plants by send_and_receive only")
+        raise SiteError("a deployed run speaks with its sites by send_and_receive only")

@@ -1,4 +1,4 @@
-"""Who is who: which Flower node is which plant, asked of the nodes themselves.
+"""Who is who: which Flower node is which site, asked of the nodes themselves.
 
 A node is asked once, when it first appears. A supernode that restarts may come back as
 another node, so the list is looked through before every round.
@@ -28,18 +28,18 @@ ASK_AGAIN_SECONDS = 15.0
 
 
 @dataclass
-class Reception:
-    """The plants of a deployed run. A ``fedpdm.server.roster.Roster``.
+class NodeRegistry:
+    """The sites of a deployed run. A ``fedpdm.server.roster.Roster``.
 
     Args:
         grid: to the nodes.
-        sites: the plants of the run, in the order of the config.
-        patience: seconds that a round waits for a plant that is just connecting, and that
-            the run waits if no plant is left at all.
+        sites: the sites of the run, in the order of the config.
+        patience: seconds that a round waits for a site that is just connecting, and that
+            the run waits if no site is left at all.
         tell: where events go; they are kept until it is set.
 
     Attributes:
-        described: what each plant that was here said of itself.
+        described: what each site that was here said of itself.
     """
 
     grid: DeployedGrid
@@ -58,7 +58,7 @@ class Reception:
     _rested: dict[int, int] = field(default_factory=dict)
 
     def wait(self, least: int, timeout: float) -> None:
-        """Wait until ``least`` plants are connected.
+        """Wait until ``least`` sites are connected.
 
         Raises:
             SiteError: they are not after ``timeout`` seconds; names who is missing, and why
@@ -66,32 +66,32 @@ class Reception:
         """
         deadline = time.monotonic() + timeout
         while len(here := self._look()) < least:
-            # Where every plant refuses, the run is at fault, and waiting would not mend it.
+            # Where every site refuses, the run is at fault, and waiting would not mend it.
             hopeless = not here and len(self._refused) >= least and not self._asked
             if hopeless or time.monotonic() >= deadline:
                 missing = [site for site in self.sites if site not in here]
                 reasons = [reason for reason, _ in self._refused.values()]
                 if hopeless:
                     raise SiteError(
-                        f"every plant was refused: {'; '.join(reasons)}. Mend it where it is said, "
+                        f"every site was refused: {'; '.join(reasons)}. Mend it where it is said, "
                         "then submit the run again; the supernodes may go on"
                     )
                 why = f" Refused: {'; '.join(reasons)}." if reasons else ""
                 raise SiteError(
-                    f"{len(here)} of {len(self.sites)} plants are connected after {timeout:g} s, "
+                    f"{len(here)} of {len(self.sites)} sites are connected after {timeout:g} s, "
                     f"{least} are needed; missing: {', '.join(missing)}.{why} Start their "
                     "supernodes (clients/README.md), or begin with fewer: deployment.min_plants=…"
                 )
             time.sleep(LOOK_SECONDS)
 
     def connected(self) -> dict[str, int]:
-        """Return the node of each plant that can be reached now, in the order of the config.
+        """Return the node of each site that can be reached now, in the order of the config.
 
         A node that left the last message unanswered rests for one turn: the evaluation of
         a round does not wait for it again, the next round does.
 
         Raises:
-            SiteError: no plant is connected, and none came back within ``empty_patience``.
+            SiteError: no site is connected, and none came back within ``empty_patience``.
         """
         here = self._look()
         deadline = time.monotonic() + self.patience
@@ -99,7 +99,7 @@ class Reception:
             time.sleep(LOOK_SECONDS)
             here = self._look()
         if not here:
-            self._event("timeout", "no plant is connected; waiting for one to come back")
+            self._event("timeout", "no site is connected; waiting for one to come back")
             self.wait(1, self.empty_patience)
             here = self._look()
         silences = self.grid.silent
@@ -109,15 +109,15 @@ class Reception:
         return awake or here
 
     def agreed(self) -> Description:
-        """Return what all plants have in common, as the first one says it.
+        """Return what all sites have in common, as the first one says it.
 
         Raises:
-            ConfigError: two plants cannot be in one federation; names both, and on what.
+            ConfigError: two sites cannot be in one federation; names both, and on what.
         """
         first, *others = (self.described[site] for site in self.sites if site in self.described)
         for other in others:
             if difference := other.differs(first):
-                raise ConfigError(f"{difference}; all plants of a run must agree on it")
+                raise ConfigError(f"{difference}; all sites of a run must agree on it")
         return first
 
     def listen(self, tell: Callable[[Event], None]) -> None:
@@ -129,7 +129,7 @@ class Reception:
     # Looking ----------------------------------------------------------------------------
 
     def _look(self) -> dict[str, int]:
-        """Look who is there, ask newcomers who they are, and return the plants' nodes."""
+        """Look who is there, ask newcomers who they are, and return the sites' nodes."""
         now = time.monotonic()
         self._present = set(self.grid.get_node_ids())
         while self.grid.strangers:
@@ -147,7 +147,7 @@ class Reception:
             self._since[node] = now
             question = Message(RecordDict(), node, DESCRIBE_QUERY)
             self._asked |= self.grid.leave([question], ANSWER_SECONDS)
-        here = self._plants()
+        here = self._sites()
         self._notice(here)
         self.grid.names = {node: site for site, node in here.items()}
         return here
@@ -182,8 +182,8 @@ class Reception:
             changed = f"{said.site} has come back with other data than it had before"
             self._event("warning", changed, said.site)
 
-    def _plants(self) -> dict[str, int]:
-        """Return one node per plant: of two that claim to be it, the first that answers."""
+    def _sites(self) -> dict[str, int]:
+        """Return one node per site: of two that claim to be it, the first that answers."""
         here: dict[str, int] = {}
         for site in self.sites:
             claims = [n for n, said in self._nodes.items() if said.site == site]

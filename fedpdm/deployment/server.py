@@ -1,4 +1,4 @@
-"""What headquarters does under ``flower-superlink``: the run, without a plant's data.
+"""What the server does under ``flower-superlink``: the run, without a site's data.
 
 Run config (``flwr run . --run-config '…'``):
 
@@ -27,7 +27,7 @@ from fedpdm.data.rows import Rows
 from fedpdm.data.sources.base import Source
 from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in
 from fedpdm.deployment.grid import DeployedGrid
-from fedpdm.deployment.node_registry import Reception
+from fedpdm.deployment.node_registry import NodeRegistry
 from fedpdm.deployment.test_details import cards, gathered
 from fedpdm.engines.select import Engine
 from fedpdm.errors import ConfigError, DataError
@@ -47,7 +47,7 @@ from fedpdm.wire.records import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, 
 
 FILES = "fedpdm.data.sources.files.FilesSource"
 BASELINES = ("trivial", "alone", "pooled", "hgb", "minirocket")
-"""What a simulation compares with. Headquarters may pool nothing, so here they are null."""
+"""What a simulation compares with. The server may pool nothing, so here they are null."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Order:
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """Return the config for overrides; plants with files may have their yaml at home.
+    """Return the config for overrides; sites with files may have their yaml at home.
 
     Raises:
         ConfigError: an override is unknown or cannot be read.
@@ -92,7 +92,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         others = [o for o in rewritten if not o.startswith("site=")]
         cfg = compose([*others, f"site=[{here}]"])
         if cfg.data._target_ != FILES:
-            cfg = compose(overrides)  # says which plant does not exist
+            cfg = compose(overrides)  # says which site does not exist
         with open_dict(cfg):
             cfg.sites = {name: cfg.sites.get(name) or {} for name in names}
     else:
@@ -103,8 +103,8 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
-def plants_of(cfg: DictConfig) -> tuple[str, ...]:
-    """Return the names of a run's plants, in the order of the config."""
+def sites_of(cfg: DictConfig) -> tuple[str, ...]:
+    """Return the names of a run's sites, in the order of the config."""
     named = expand_replicas(dict(cfg.sites or {}), whole(cfg, "replicas", 1))
     if named:
         return tuple(named)
@@ -113,7 +113,7 @@ def plants_of(cfg: DictConfig) -> tuple[str, ...]:
 
 
 class RemoteSource(Source):
-    """A data set that lies at the plants: what they said of it, and no rows."""
+    """A data set that lies at the sites: what they said of it, and no rows."""
 
     def __init__(self, sites: tuple[str, ...], said: Description, stride: int = 1) -> None:
         self._sites = sites
@@ -126,43 +126,43 @@ class RemoteSource(Source):
         return self._sites
 
     def rows(self, site: str) -> Rows:
-        raise DataError(f"the rows of {site} stay at the plant; headquarters has none")
+        raise DataError(f"the rows of {site} stay at the site; the server has none")
 
 
-def headquarters(grid: Grid, context: Context) -> dict[str, Any]:
-    """Run what ``context.run_config`` asks for, with the plants behind ``grid``.
+def serve(grid: Grid, context: Context) -> dict[str, Any]:
+    """Run what ``context.run_config`` asks for, with the sites behind ``grid``.
 
     Raises:
-        UserError: an option, the folder or the plants' data cannot work.
-        SiteError: plants are missing or failed, or the run gave up.
+        UserError: an option, the folder or the sites' data cannot work.
+        SiteError: sites are missing or failed, or the run gave up.
     """
     one_thread()
     order = Order.of(context.run_config)
     cfg = order.cfg
     carrier = DeployedGrid(grid, OmegaConf.to_yaml(cfg, resolve=True))
     start_timeout = positive(cfg, "deployment.start_timeout")
-    sites = plants_of(cfg)
+    sites = sites_of(cfg)
     least = len(sites)
     if OmegaConf.select(cfg, "deployment.min_plants", default=None) is not None:
         least = whole(cfg, "deployment.min_plants", 1)
-    reception = Reception(carrier, sites, empty_patience=start_timeout)
+    registry = NodeRegistry(carrier, sites, empty_patience=start_timeout)
     print(f"waiting for {', '.join(sites)} (at most {start_timeout:g} s)", flush=True)
-    reception.wait(min(int(least), len(sites)), start_timeout)
-    agreed = reception.agreed()
+    registry.wait(min(int(least), len(sites)), start_timeout)
+    agreed = registry.agreed()
     if agreed.version != __version__:
         raise ConfigError(
-            f"the plants have fedpdm {agreed.version}, headquarters has {__version__}; install "
+            f"the sites have fedpdm {agreed.version}, the server has {__version__}; install "
             "the same version everywhere"
         )
-    experiment = replace(build(cfg, RemoteSource(sites, agreed)), baseline_plants=0)
-    run = DeployedRun(experiment, cfg, order.folder, carrier, reception)
+    experiment = replace(build(cfg, RemoteSource(sites, agreed)), baseline_sites=0)
+    run = DeployedRun(experiment, cfg, order.folder, carrier, registry)
     summary = run.execute(resume=order.resumed)
     print_summary(summary, order.folder)
     return summary
 
 
 class DeployedRun(Run):
-    """A run whose plants are elsewhere: they describe, train, evaluate and test themselves."""
+    """A run whose sites are elsewhere: they describe, train, evaluate and test themselves."""
 
     def __init__(
         self,
@@ -170,25 +170,25 @@ class DeployedRun(Run):
         cfg: DictConfig,
         folder: Path,
         grid: DeployedGrid,
-        reception: Reception,
+        registry: NodeRegistry,
     ) -> None:
         super().__init__(experiment, cfg, folder)
         self.grid = grid
-        self.reception = reception
+        self.registry = registry
 
     def _look(self) -> tuple[list[str], list[dict[str, Any]]]:
-        described = self.reception.described
-        shapes = [described[site].shape for site in self.reception.sites if site in described]
+        described = self.registry.described
+        shapes = [described[site].shape for site in self.registry.sites if site in described]
         positives = [(shape.get("prevalence") or {}).get("train") for shape in shapes]
         if positives and all(share == 0 for share in positives):
             raise DataError(
-                f"no failure in the training data of any plant ({', '.join(described)}): nothing "
+                f"no failure in the training data of any site ({', '.join(described)}): nothing "
                 "can be learned; bring a longer record, raise task.horizon, or check the logs"
             )
         return [w for said in described.values() for w in said.warnings], shapes
 
     def _data_changed(self, before: dict[str, Any], now: dict[str, Any]) -> bool:
-        """Compare the plants that are here; who is not may come later."""
+        """Compare the sites that are here; who is not may come later."""
         stored: dict[str, str] = before["sites"]
         return any(stored.get(site, sha256) != sha256 for site, sha256 in now["sites"].items())
 
@@ -199,19 +199,19 @@ class DeployedRun(Run):
             history.note({"round": number, "attempt": history.attempt, **event})
             display.say(f"note: {event['message']}")
 
-        self.reception.listen(tell)
+        self.registry.listen(tell)
         return super()._train(history, display)
 
     def _rounds(self, loop: RoundLoop) -> None:
         loop.scaler = self._stored_scaler()
-        loop.make_roster = lambda grid: self.reception
+        loop.make_roster = lambda grid: self.registry
         if loop.federated_scaling:
             loop.on_scaler = self._keep_first(loop.on_scaler)
         # ServerApps take any Context; this one's state is not kept by Flower.
         make_server_app(loop)(self.grid, Context(0, 0, {}, RecordDict(), {}))
 
     def _stored_scaler(self) -> Scaler | None:
-        """Return the scaler of a run that is continued: a plant may be missing today."""
+        """Return the scaler of a run that is continued: a site may be missing today."""
         path = self.folder / "scaler.safetensors"
         if not self.experiment.federated_scaling or not path.exists():
             return None
@@ -226,17 +226,17 @@ class DeployedRun(Run):
         return keep
 
     def _write_scalers(self, scaler: Scaler | None) -> None:
-        if scaler is not None:  # with scaling=plant each plant keeps its own
+        if scaler is not None:  # with scaling=plant each site keeps its own
             super()._write_scalers(scaler)
 
     def _settle_engine(self, shapes: list[dict[str, Any]]) -> Engine:
         return {"name": "flower", "settings": {}, "reason": None}
 
     def _test(self, weights: Arrays, scaler: Scaler | None) -> dict[str, Any]:
-        """Let the plants test a round's weights on their own windows; metrics come back.
+        """Let the sites test a round's weights on their own windows; metrics come back.
 
         ``global``, over pooled windows, is null: nobody may pool. The threshold is each
-        plant's own.
+        site's own.
         """
         names = set(self.experiment.build_model().parameter_names)
         content = RecordDict({ARRAYS: to_record({n: a for n, a in weights.items() if n in names})})
@@ -244,7 +244,7 @@ class DeployedRun(Run):
             content[BUFFERS] = to_record(buffers)
         if scaler is not None:
             content[SCALER] = scaler_record(scaler)
-        connected = self.reception.connected()
+        connected = self.registry.connected()
         asked = {connected[site]: site for site in self.experiment.evaluated if site in connected}
         replies = self.grid.send_and_receive(
             [Message(content, node, TEST_QUERY) for node in asked],
@@ -252,24 +252,24 @@ class DeployedRun(Run):
         )
         answers: dict[str, dict[str, Any]] = {}
         details: dict[str, dict[str, Any]] = {}
-        assert self.reception.tell is not None
+        assert self.registry.tell is not None
         for reply in replies:
             site = asked[reply.metadata.src_node_id]
             if reply.has_error():
                 message = f"{site} could not test: {reply.error.reason}"
-                self.reception.tell({"kind": "site-failed", "site": site, "message": message})
+                self.registry.tell({"kind": "site-failed", "site": site, "message": message})
             else:
                 try:
                     found = result_in(reply.content)
                     answers[site] = {split: found[split] for split in ("test", "heldout")}
                     details[site] = dict(found.get("details") or {})
-                except Exception as error:  # one plant's odd answer must not lose the run
+                except Exception as error:  # one site's odd answer must not lose the run
                     message = f"{site}: its test results cannot be read ({error!r})"
-                    self.reception.tell({"kind": "refused", "site": site, "message": message})
+                    self.registry.tell({"kind": "refused", "site": site, "message": message})
         for site in self.experiment.evaluated:
             if site not in answers and site not in asked.values():
                 message = f"{site} is not connected and was not tested"
-                self.reception.tell({"kind": "timeout", "site": site, "message": message})
+                self.registry.tell({"kind": "timeout", "site": site, "message": message})
         ordered = [site for site in self.experiment.evaluated if site in answers]
         result: dict[str, Any] = {"threshold": None, "heldout": None}
         for split in ("test", "heldout"):

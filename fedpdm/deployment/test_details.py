@@ -1,6 +1,6 @@
-"""What plants say of their own tests beside metrics, and what headquarters makes of it.
+"""What sites say of their own tests beside metrics, and what the server makes of it.
 
-A plant counts its own alarms, calibrates its own risks and chooses its own threshold;
+A site counts its own alarms, calibrates its own risks and chooses its own threshold;
 counts and shares leave it, no window does. Nobody may pool, so what a simulation says of
 all windows together is null here.
 """
@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedpdm.evaluation.final_test import Trial
+from fedpdm.evaluation.final_test import FinalTest
 from fedpdm.evaluation.test_details import spread
 from fedpdm.storage import cleaned
 from fedpdm.tasks import Task
 
 SECTIONS = ("thresholds", "calibration", "alarms", "intervals")
-NOBODY_POOLS = "plants calibrate and test for themselves; nobody may pool their windows"
+NOBODY_POOLS = "sites calibrate and test for themselves; nobody may pool their windows"
 
 
-def of_plant(trial: Trial, site: str) -> dict[str, Any]:
-    """Return a plant's own findings, from its trial on itself alone."""
+def of_site(trial: FinalTest, site: str) -> dict[str, Any]:
+    """Return a site's own findings, from its trial on itself alone."""
     test = trial.parts["test"] or {}
     found: dict[str, Any] = {key: test.get(key) for key in SECTIONS}
     alarms, intervals = found["alarms"], found["intervals"]
@@ -36,10 +36,10 @@ def of_plant(trial: Trial, site: str) -> dict[str, Any]:
 def gathered(
     details: Mapping[str, Mapping[str, Any]], per_site: Mapping[str, Any], task: Task
 ) -> dict[str, Any]:
-    """Return the sections of ``summary.test`` from plants' findings.
+    """Return the sections of ``summary.test`` from sites' findings.
 
     Args:
-        details: what each plant said; a plant with another version may say less.
+        details: what each site said; a site with another version may say less.
         per_site: their metrics.
         task: gives the primary metric.
     """
@@ -60,7 +60,7 @@ def gathered(
 
 
 def cards(details: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what ``predict`` needs at each plant: its threshold, calibration and interval."""
+    """Return what ``predict`` needs at each site: its threshold, calibration and interval."""
     own = {site: said.get("card") or {} for site, said in details.items()}
     named = (
         ("threshold", "thresholds"),
@@ -104,7 +104,7 @@ def _calibration(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None
 def _together(
     said: Mapping[str, Mapping[str, Any]], shared: tuple[str, ...]
 ) -> dict[str, Any] | None:
-    """Return plants' own numbers under ``per_site``, with what all have in common before them."""
+    """Return sites' own numbers under ``per_site``, with what all have in common before them."""
     known = {site: own for site, own in said.items() if "own" in own}
     if not known:
         return None

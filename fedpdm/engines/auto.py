@@ -29,9 +29,9 @@ class Workload:
     """What a run asks of an engine.
 
     Attributes:
-        sampled: plants that train in a round.
+        sampled: sites that train in a round.
         rounds: federated rounds.
-        steps: optimizer steps of one plant in one round.
+        steps: optimizer steps of one site in one round.
         module: the model.
         device: where it trains.
         cores: processor cores that this process may use.
@@ -65,7 +65,7 @@ class Auto:
     """Chooses an engine.
 
     Args:
-        stack_from: from so many plants in a round on, a model that stacking speeds up is
+        stack_from: from so many sites in a round on, a model that stacking speeds up is
             trained as one stack.
         ray_from: from so many optimizer steps in a run on, several processes repay their start.
         workers: handed to ray.
@@ -100,7 +100,7 @@ class Auto:
         obstacle = work.obstacle() if stack else None
         if stack and obstacle is None:
             what = "a GPU" if on_gpu else "a model of small dense layers"
-            reason = f"{work.sampled} plants a round on {what} train faster as one stack"
+            reason = f"{work.sampled} sites a round on {what} train faster as one stack"
             return Choice("batched", {"chunk": self.chunk}, reason)
         workers = min(self.workers or work.cores, work.sampled)
         if not on_gpu and workers > 1 and work.total >= self.ray_from:
@@ -109,9 +109,9 @@ class Auto:
         if obstacle is not None:
             reason = obstacle
         elif on_gpu:
-            reason = f"{work.sampled} plants a round are too few to stack (from {self.stack_from})"
+            reason = f"{work.sampled} sites a round are too few to stack (from {self.stack_from})"
         elif workers < 2:
-            reason = "there is one core, or one plant a round"
+            reason = "there is one core, or one site a round"
         else:
             reason = f"{work.total:,} training steps are done before more processes would start"
         return Choice("serial", {}, reason)

@@ -31,7 +31,7 @@ def cores() -> int:
 def keep_memory() -> None:
     """Let glibc's malloc keep what is freed, up to 256 MiB, instead of handing it back.
 
-    Every plant needs the same few buffers again. Fresh pages for them cost more than the
+    Every site needs the same few buffers again. Fresh pages for them cost more than the
     arithmetic on them: a third of a small LSTM's training time on a virtual machine.
     Elsewhere than on glibc nothing happens.
     """

@@ -1,4 +1,4 @@
-"""What engines in one box have in common: a Flower Grid whose plants are known by name."""
+"""What engines in one box have in common: a Flower Grid whose sites are known by name."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ CLIENT_APP_RAISED = 2
 
 
 class LocalGrid(Grid):
-    """A Flower Grid over plants of this machine (or of one Ray cluster).
+    """A Flower Grid over sites of this machine (or of one Ray cluster).
 
     Node ids are 1 … N in the order of ``sites``, so they are the same in every run.
     Replies come back in site order, whatever order the messages had.
 
     Attributes:
-        sites: plant name by node id, in site order.
-        states: each plant's ``Context.state``; kept by the history.
+        sites: site name by node id, in site order.
+        states: each site's ``Context.state``; kept by the history.
     """
 
     name: ClassVar[str]
     """What the manifest, the report and ``engine=auto`` call the engine."""
     in_process: ClassVar[bool] = True
-    """Whether plants train in this process, so that its processor time is theirs."""
+    """Whether sites train in this process, so that its processor time is theirs."""
 
     def __init__(self, client_app: ClientApp, sites: Sequence[str]) -> None:
         become_server()
@@ -51,7 +51,7 @@ class LocalGrid(Grid):
         """Refuse settings that cannot work, before a run has written anything.
 
         Args:
-            device: where the plants train.
+            device: where the sites train.
             settings: the engine's yaml, its target aside.
 
         Raises:
@@ -65,15 +65,15 @@ class LocalGrid(Grid):
         """Yield the replies in site order, each as soon as it is there and it is its turn.
 
         Args:
-            messages: one per plant.
-            timeout: seconds after which plants that are not done are left out.
+            messages: one per site.
+            timeout: seconds after which sites that are not done are left out.
         """
 
     def close(self) -> None:
         """Let go of processes and memory. The grid cannot be used afterwards."""
 
     def load_states(self, states: Mapping[str, RecordDict]) -> None:
-        """Give the plants the states they had when a round was committed."""
+        """Give the sites the states they had when a round was committed."""
         self.states = dict(states)
 
     # Flower's side ----------------------------------------------------------------------
@@ -123,14 +123,14 @@ class LocalGrid(Grid):
         return ordered
 
     def context(self, node: int) -> Context:
-        """Return a plant's context, with the state it last had."""
+        """Return a site's context, with the state it last had."""
         site = self.sites[node]
-        # A copy: what a plant remembers of a message that it could not answer is forgotten.
+        # A copy: what a site remembers of a message that it could not answer is forgotten.
         state = copy.deepcopy(self.states.get(site))
         return make_context(node, site, len(self.sites), state)
 
     def answer(self, message: Message) -> Message:
-        """Let a plant work in this process, and keep its state."""
+        """Let a site work in this process, and keep its state."""
         context = self.context(message.metadata.dst_node_id)
         reply = answer(self.client_app, message, context)
         if len(context.state) and not reply.has_error():
@@ -139,7 +139,7 @@ class LocalGrid(Grid):
 
 
 def make_context(node: int, site: str, count: int, state: RecordDict | None = None) -> Context:
-    """Return the context in which a plant's app runs."""
+    """Return the context in which a site's app runs."""
     return Context(
         run_id=RUN_ID,
         node_id=node,
@@ -152,7 +152,7 @@ def make_context(node: int, site: str, count: int, state: RecordDict | None = No
 def answer(
     app: Callable[[Message, Context], Message], message: Message, context: Context
 ) -> Message:
-    """Return the plant's reply; its crash is one event of the round, not the end of the run."""
+    """Return the site's reply; its crash is one event of the round, not the end of the run."""
     try:
         reply = app(message, context)
     except FedPdmError as error:

@@ -1,4 +1,4 @@
-"""A Grid that shows only the plants of this round."""
+"""A Grid that shows only the sites of this round."""
 
 from __future__ import annotations
 

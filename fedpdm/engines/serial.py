@@ -1,4 +1,4 @@
-"""The serial engine: one process, plants in turn, in site order.
+"""The serial engine: one process, sites in turn, in site order.
 
 Where a debugger works, and the truth that other engines are compared with.
 """
@@ -14,14 +14,14 @@ from fedpdm.engines.local_grid import LocalGrid
 
 
 class SerialGrid(LocalGrid):
-    """Plants work one after another in this process."""
+    """Sites work one after another in this process."""
 
     name = "serial"
 
     def stream(
         self, messages: Iterable[Message], timeout: float | None = None
     ) -> Iterator[Message]:
-        """Yield each reply when its plant is done; who is not done in time is left out."""
+        """Yield each reply when its site is done; who is not done in time is left out."""
         deadline = None if timeout is None else time.monotonic() + timeout
         for message in self.numbered(messages):
             if deadline is not None and time.monotonic() >= deadline:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fedpdm.data.rows import Bools, Floats, Ints
-from fedpdm.evaluation.censoring import Fates
+from fedpdm.evaluation.censoring import Censoring
 
 CURVE = 30
 """Points of the curve of false alarms against lead time."""
@@ -42,13 +42,13 @@ class Watch:
 class Watched:
     """N windows in the order of life and time, and what can be known of them at once."""
 
-    fates: Fates
+    fates: Censoring
     begins: Bools
     step: float
     exposure: float
 
     @staticmethod
-    def of(fates: Fates) -> tuple[Watched, Ints]:
+    def of(fates: Censoring) -> tuple[Watched, Ints]:
         """Return the windows in order, and (N,) the order."""
         order = np.lexsort((fates.time, fates.life))
         sorted_ = fates.take(order)
@@ -123,7 +123,7 @@ def sustained(alarm: Bools, begins: Bools, length: int) -> Bools:
 
 
 def count_alarms(
-    fates: Fates, scores: Floats, threshold: float, watch: Watch, time_unit: str
+    fates: Censoring, scores: Floats, threshold: float, watch: Watch, time_unit: str
 ) -> dict[str, Any]:
     """Return episodes, false ones per machine-month, lead times and event recall.
 
@@ -162,7 +162,7 @@ def _count(watched: Watched, alarm: Bools, watch: Watch, time_unit: str) -> dict
 
 
 def alarm_curve(
-    fates: Fates, scores: Floats, watch: Watch, time_unit: str, points: int = CURVE
+    fates: Censoring, scores: Floats, watch: Watch, time_unit: str, points: int = CURVE
 ) -> list[dict[str, float | None]]:
     """Return what other thresholds would do: false episodes against lead and event recall.
 

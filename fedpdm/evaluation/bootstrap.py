@@ -1,7 +1,7 @@
 """How sure a number is: machines are drawn again, never rows.
 
 Rows of a machine are alike, so drawing rows would promise far too much. Machines are drawn
-with replacement within their plant (the plants of a federation are given, their machines a
+with replacement within their site (the sites of a federation are given, their machines a
 sample), B times; the interval is that of the percentiles. A machine drawn twice counts
 twice, so a resample is a weight per machine, and all resamples of a metric are a few
 products of matrices. N windows, M machines, B resamples, K levels of alarm.
@@ -37,23 +37,23 @@ class Draws:
 
     Attributes:
         weights: (B, M) how often each machine was drawn.
-        plant: (M,) number of the plant a machine belongs to.
+        site: (M,) number of the site a machine belongs to.
     """
 
     weights: Floats
-    plant: Ints
+    site: Ints
 
     @staticmethod
-    def of(plant: Ints, resamples: int, seed: int) -> Draws:
-        """Draw machines within each plant, ``resamples`` times."""
-        random = numpy_generator(seed, "bootstrap", len(plant))
-        weights = np.zeros((resamples, len(plant)))
-        for number in range(int(plant.max(initial=-1)) + 1):
-            own = np.flatnonzero(plant == number)
+    def of(site: Ints, resamples: int, seed: int) -> Draws:
+        """Draw machines within each site, ``resamples`` times."""
+        random = numpy_generator(seed, "bootstrap", len(site))
+        weights = np.zeros((resamples, len(site)))
+        for number in range(int(site.max(initial=-1)) + 1):
+            own = np.flatnonzero(site == number)
             if len(own):
                 even = np.full(len(own), 1.0 / len(own))
                 weights[:, own] = random.multinomial(len(own), even, size=resamples)
-        return Draws(weights, plant)
+        return Draws(weights, site)
 
 
 def percentile_interval(values: Floats) -> tuple[float, float] | None:

@@ -14,8 +14,8 @@ from fedpdm.data.windows import Windows
 
 
 @dataclass(frozen=True)
-class Fates:
-    """The fates of N windows of one plant.
+class Censoring:
+    """The fates of N windows of one site.
 
     Attributes:
         life: (N,) number of the life a window belongs to; a machine's repairs begin new ones.
@@ -34,20 +34,20 @@ class Fates:
     def __len__(self) -> int:
         return len(self.life)
 
-    def take(self, index: Ints | Bools) -> Fates:
+    def take(self, index: Ints | Bools) -> Censoring:
         """Return the fates at ``index`` (positions or a mask)."""
-        return Fates(*(column[index] for column in vars(self).values()))
+        return Censoring(*(column[index] for column in vars(self).values()))
 
 
-NOBODY = Fates(*np.zeros((2, 0), dtype=np.int64), *np.zeros((3, 0)))
+NOBODY = Censoring(*np.zeros((2, 0), dtype=np.int64), *np.zeros((3, 0)))
 """The fates of no windows."""
 
 
-def fates_of(rows: Rows, *parts: Windows) -> list[Fates]:
-    """Return what became of the machines behind sets of a plant's windows.
+def censoring_of(rows: Rows, *parts: Windows) -> list[Censoring]:
+    """Return what became of the machines behind sets of a site's windows.
 
     Args:
-        rows: all rows of the plant, sorted by machine and time.
+        rows: all rows of the site, sorted by machine and time.
         parts: windows that end at some of them.
 
     Raises:
@@ -70,7 +70,7 @@ def fates_of(rows: Rows, *parts: Windows) -> list[Fates]:
         if not found.all():
             raise ValueError("a window ends at none of the rows")
         result.append(
-            Fates(
+            Censoring(
                 life=number[at],
                 machine=machine[at],
                 time=rows.time[at],
@@ -81,11 +81,11 @@ def fates_of(rows: Rows, *parts: Windows) -> list[Fates]:
     return result
 
 
-def joined(parts: list[Fates]) -> Fates:
-    """Return the fates of several plants as one set; each plant's machines are its own."""
+def joined(parts: list[Censoring]) -> Censoring:
+    """Return the fates of several sites as one set; each site's machines are its own."""
     lives = np.cumsum([0, *(int(p.life.max(initial=-1)) + 1 for p in parts)])
     machines = np.cumsum([0, *(int(p.machine.max(initial=-1)) + 1 for p in parts)])
-    return Fates(
+    return Censoring(
         life=np.concatenate([p.life + lives[i] for i, p in enumerate(parts)]),
         machine=np.concatenate([p.machine + machines[i] for i, p in enumerate(parts)]),
         time=np.concatenate([p.time for p in parts]),
@@ -94,7 +94,7 @@ def joined(parts: list[Fates]) -> Fates:
     )
 
 
-def presence(fates: Fates) -> Floats:
+def presence(fates: Censoring) -> Floats:
     """Return (N,) how likely each window is still seen if its life is cut at a random moment.
 
     A machine that failed at age L, observed only up to a moment C drawn uniformly from its

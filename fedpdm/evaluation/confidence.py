@@ -35,13 +35,13 @@ COMPARED = ("alone", "pooled")
 
 @dataclass(frozen=True)
 class _Population:
-    """The machines behind the plants' test windows.
+    """The machines behind the sites' test windows.
 
     Attributes:
-        of_window: by plant, (N,) number of each window's machine.
-        draws: resamples of them, within plants.
-        failing: by plant, numbers of its machines with a failure ahead; None without risks.
-        shared: whether plants see the same machines.
+        of_window: by site, (N,) number of each window's machine.
+        draws: resamples of them, within sites.
+        failing: by site, numbers of its machines with a failure ahead; None without risks.
+        shared: whether sites see the same machines.
     """
 
     of_window: Mapping[str, Ints]
@@ -49,10 +49,10 @@ class _Population:
     failing: Mapping[str, Ints] | None
     shared: bool
 
-    def size(self, plants: Sequence[str]) -> Size:
-        machines = [np.unique(self.of_window[name]) for name in plants]
-        carrying = machines if self.failing is None else [self.failing[name] for name in plants]
-        groups = min(1, len(plants)) if self.shared else sum(len(own) > 0 for own in carrying)
+    def size(self, sites: Sequence[str]) -> Size:
+        machines = [np.unique(self.of_window[name]) for name in sites]
+        carrying = machines if self.failing is None else [self.failing[name] for name in sites]
+        groups = min(1, len(sites)) if self.shared else sum(len(own) > 0 for own in carrying)
         failing = None if self.failing is None else _different(carrying)
         return Size(_different(machines), failing, groups)
 
@@ -71,18 +71,18 @@ def certainty(
 
     Args:
         predictions: of the federation.
-        baselines: by name; ``alone`` and ``pooled`` are compared, where they tested a plant.
-        sites: the plants.
+        baselines: by name; ``alone`` and ``pooled`` are compared, where they tested a site.
+        sites: the sites.
         task: gives the metric.
         resamples: of the machines; 0 for no bootstrap.
         seed: of the draws.
-        shared: whether plants see the same machines, each its own rows; then machines are
-            drawn for all plants at once.
+        shared: whether sites see the same machines, each its own rows; then machines are
+            drawn for all sites at once.
 
     Returns:
         None without resamples; a ``reason`` where the metric or the data does not allow it.
         A gain's ``sure`` says whether it is more than chance, corrected for the number of
-        plants that are judged; None, with the reason, where too few machines failed.
+        sites that are judged; None, with the reason, where too few machines failed.
     """
     tested = [site for site in sites if len(site.test)]
     if resamples == 0:
@@ -91,7 +91,7 @@ def certainty(
     if not _is_known(task):
         return result | {"resamples": 0, "reason": f"no bootstrap of {task.primary} is known"}
     if not tested:
-        return result | {"resamples": 0, "reason": "no plant has a test window"}
+        return result | {"resamples": 0, "reason": "no site has a test window"}
     count = _affordable(resamples, tested, shared)
     if count < min(LEAST, resamples):
         return result | {"resamples": 0, "reason": "too many machines to draw them again often"}
@@ -117,7 +117,7 @@ def certainty(
 def _resampled(
     predictions: Predictions, sites: Sequence[Site], task: Task, population: _Population
 ) -> dict[str, Floats]:
-    """Return (1 + B,) values by plant, and over all windows (``""``) and plants (``"mean"``).
+    """Return (1 + B,) values by site, and over all windows (``""``) and sites (``"mean"``).
 
     The first is that of the sample itself, and exact.
     """
@@ -143,12 +143,12 @@ def _resampled(
 
 
 def _intervals(values: Mapping[str, Floats], population: _Population) -> dict[str, Any]:
-    plants = [name for name in values if name in population.of_window]
-    total = population.size(plants)
+    sites = [name for name in values if name in population.of_window]
+    total = population.size(sites)
     return {
         "global": _interval(values[""], total),
         "mean_site": _interval(values["mean"], total),
-        "per_site": {name: _interval(values[name], population.size([name])) for name in plants},
+        "per_site": {name: _interval(values[name], population.size([name])) for name in sites},
     }
 
 
@@ -246,16 +246,16 @@ def _affordable(resamples: int, sites: Sequence[Site], shared: bool) -> int:
 def _population(
     sites: Sequence[Site], task: Task, resamples: int, seed: int, shared: bool
 ) -> _Population:
-    """Number the machines of all plants and draw them again."""
+    """Number the machines of all sites and draw them again."""
     of_window = machine_numbers(sites, Split.TEST, shared)
     if shared:
         machines = int(max(number.max() for number in of_window.values())) + 1
-        plant = np.zeros(machines, dtype=np.int64)
+        owner = np.zeros(machines, dtype=np.int64)
     else:
         sizes = [len(np.unique(number)) for number in of_window.values()]
-        plant = np.repeat(np.arange(len(sites)), sizes)
+        owner = np.repeat(np.arange(len(sites)), sizes)
     failing = None
     if task.risks:
         ahead = {site.name: task.risks[0].of(site.test.y).astype(bool) for site in sites}
         failing = {name: np.unique(own[ahead[name]]) for name, own in of_window.items()}
-    return _Population(of_window, Draws.of(plant, resamples, seed), failing, shared)
+    return _Population(of_window, Draws.of(owner, resamples, seed), failing, shared)

@@ -18,8 +18,8 @@ Scores are scaled: an error counts in proportion to the predicted life plus a fi
 cap, because what is far away cannot be told as closely as what is near. Any fixed scale
 keeps the coverage; this one makes the intervals narrower on the training engines of C-MAPSS.
 
-What leaves a plant in a federation are its machines' scores, (score, weight) pairs without
-readings or times; quantiles of the pooled pairs are exact, those of plants' quantiles not.
+What leaves a site in a federation are its machines' scores, (score, weight) pairs without
+readings or times; quantiles of the pooled pairs are exact, those of sites' quantiles not.
 """
 
 from __future__ import annotations

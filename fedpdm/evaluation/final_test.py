@@ -1,6 +1,6 @@
 """The test of a round's weights: once, on windows that chose nothing.
 
-A simulation tries them on all plants at once, a deployed plant on itself alone; the order
+A simulation tries them on all sites at once, a deployed site on itself alone; the order
 is the same: scores, calibration and thresholds from validation data, then the numbers of
 test and held-out windows (docs/summary.md).
 """
@@ -19,10 +19,15 @@ from fedpdm.data.rows import Split
 from fedpdm.evaluation import calibration
 from fedpdm.evaluation import shuffled_labels as shuffled
 from fedpdm.evaluation import test_details as findings
-from fedpdm.evaluation.censoring import fates_of, presence
+from fedpdm.evaluation.censoring import censoring_of, presence
 from fedpdm.evaluation.scoring import Predictions, predict, score, without_padding
 from fedpdm.evaluation.settings import Protocol
-from fedpdm.evaluation.site_thresholds import Levels, add_alarms, choose_levels, described
+from fedpdm.evaluation.site_thresholds import (
+    SiteThresholds,
+    add_alarms,
+    choose_thresholds,
+    described,
+)
 from fedpdm.federation import Federation, Site
 from fedpdm.tasks import RemainingLife
 
@@ -30,15 +35,15 @@ SPLITS = (Split.VALIDATION, Split.TEST, Split.HELDOUT)
 
 
 @dataclass(frozen=True)
-class Trial:
+class FinalTest:
     """What was found.
 
     Attributes:
-        sites: the plants that were tested.
+        sites: the sites that were tested.
         predictions: calibrated scores on their windows.
-        threshold: of the nearest risk, for all plants; None without one.
+        threshold: of the nearest risk, for all sites; None without one.
         parts: ``validation``, ``test`` and ``heldout`` as ``score`` makes them, and what else
-            is said of the test; ``heldout`` is None where no plant holds machines out.
+            is said of the test; ``heldout`` is None where no site holds machines out.
         card: what ``predict`` needs of it.
     """
 
@@ -49,17 +54,17 @@ class Trial:
     card: Mapping[str, Any]
 
 
-def try_model(
+def run_final_test(
     module: nn.Module,
     sites: Sequence[Site],
     federation: Federation,
     device: torch.device,
     protocol: Protocol,
-) -> Trial:
-    """Test weights on plants.
+) -> FinalTest:
+    """Test weights on sites.
 
-    Thresholds and calibration are chosen on the plants' pooled validation windows: on a
-    plant's own, if it is asked alone. Where test machines are cut before they fail and
+    Thresholds and calibration are chosen on the sites' pooled validation windows: on a
+    site's own, if it is asked alone. Where test machines are cut before they fail and
     validation machines are not, validation windows are weighed by how likely they would
     still be seen (``fates.presence``).
     """
@@ -67,7 +72,7 @@ def try_model(
     raw = predict(module, sites, task, device, SPLITS)
     fates = {
         site.name: dict(
-            zip(SPLITS, fates_of(federation.rows(site.name), *_windows(site)), strict=True)
+            zip(SPLITS, censoring_of(federation.rows(site.name), *_windows(site)), strict=True)
         )
         for site in sites
     }
@@ -83,7 +88,7 @@ def try_model(
             None if weights is None else np.concatenate([weights[site.name] for site in sites]),
         )
     predictions = raw if scale is None else _calibrated(raw, scale)
-    levels = choose_levels(protocol.policy, predictions, sites, task, weights)
+    levels = choose_thresholds(protocol.policy, predictions, sites, task, weights)
     parts: dict[str, dict[str, Any] | None] = {}
     for split in SPLITS:
         result = score(predictions, sites, task, split)
@@ -122,7 +127,7 @@ def try_model(
         "interval": interval,
     }
     common = None if nearest is None else levels.common.get(nearest)
-    return Trial(tuple(sites), predictions, common, parts, card)
+    return FinalTest(tuple(sites), predictions, common, parts, card)
 
 
 def _windows(site: Site) -> list[Any]:
@@ -135,6 +140,6 @@ def _calibrated(raw: Predictions, scale: calibration.Calibration) -> Predictions
     }
 
 
-def _own(levels: Levels, key: str) -> dict[str, float]:
-    """Return the plants' own thresholds of a risk."""
+def _own(levels: SiteThresholds, key: str) -> dict[str, float]:
+    """Return the sites' own thresholds of a risk."""
     return {n: float(v) for n, own in levels.own.items() if (v := own.get(key)) is not None}

@@ -16,7 +16,7 @@ from fedpdm.tasks import Metrics, Task
 from fedpdm.training.loop import outputs
 
 Predictions = dict[str, dict[Split, Floats]]
-"""Scores by plant and split, in the order of the plant's windows."""
+"""Scores by site and split, in the order of the site's windows."""
 
 ALARM_COUNTS = ("threshold", "hits", "false_alarms", "missed", "quiet")
 COUNTS = ("n", "positives", *ALARM_COUNTS)
@@ -31,14 +31,14 @@ def predict(
     device: torch.device,
     splits: Sequence[Split] = TESTED,
 ) -> Predictions:
-    """Return a model's scores on the plants' windows."""
+    """Return a model's scores on the sites' windows."""
     return {site.name: predict_site(module, site, task, device, splits) for site in sites}
 
 
 def predict_site(
     module: nn.Module, site: Site, task: Task, device: torch.device, splits: Sequence[Split]
 ) -> dict[Split, Floats]:
-    """Return a model's scores on one plant's windows, by split."""
+    """Return a model's scores on one site's windows, by split."""
     result = {}
     for split in splits:
         x = torch.from_numpy(site.windows[split].x).to(device)
@@ -52,7 +52,7 @@ def score(
 ) -> dict[str, Any]:
     """Return ``global`` (over the pooled windows), ``mean_site`` and ``per_site`` metrics.
 
-    A plant where a metric cannot be computed has None there and is left out of the mean.
+    A site where a metric cannot be computed has None there and is left out of the mean.
     """
     parts = [(site.windows[split], predictions[site.name][split]) for site in sites]
     per_site = {site.name: _measure([part], task) for site, part in zip(sites, parts, strict=True)}
@@ -64,13 +64,13 @@ def score(
 
 
 def machine_numbers(sites: Sequence[Site], split: Split, shared: bool) -> dict[str, Ints]:
-    """Return by plant (N,) the number of each window's machine, counted over all plants.
+    """Return by site (N,) the number of each window's machine, counted over all sites.
 
     Args:
-        sites: the plants.
+        sites: the sites.
         split: which windows.
-        shared: whether plants see the same machines, so that a name means one machine;
-            else each plant's machines are its own, whatever they are called.
+        shared: whether sites see the same machines, so that a name means one machine;
+            else each site's machines are its own, whatever they are called.
     """
     names = [site.windows[split].machine for site in sites]
     if shared:
@@ -105,7 +105,7 @@ def without_padding(
 
 
 def mean_metrics(per_site: Sequence[Mapping[str, float | None]]) -> Metrics:
-    """Return the mean over the plants that have a value; None where no plant has one."""
+    """Return the mean over the sites that have a value; None where no site has one."""
     result: Metrics = {}
     for name in dict.fromkeys(key for values in per_site for key in values):
         if name in COUNTS or name.rpartition("_")[0] in ALARM_COUNTS:
@@ -118,7 +118,7 @@ def mean_metrics(per_site: Sequence[Mapping[str, float | None]]) -> Metrics:
 def gains(
     federated: Mapping[str, Metrics], alone: Mapping[str, Metrics], task: Task
 ) -> dict[str, float | None]:
-    """Return what federation gains each plant over working alone; positive is better."""
+    """Return what federation gains each site over working alone; positive is better."""
     sign = 1.0 if task.higher_is_better else -1.0
     result: dict[str, float | None] = {}
     for site, values in federated.items():

@@ -43,10 +43,10 @@ class Protocol:
         """
         costs = Costs.of(_block(block.get("costs"), "evaluate.costs"), "evaluate.costs")
         own = {
-            name: Costs.of(_block(plant["costs"], f"sites.{name}.costs"), f"sites.{name}.costs",
+            name: Costs.of(_block(site["costs"], f"sites.{name}.costs"), f"sites.{name}.costs",
                            costs)
-            for name, plant in sites.items()
-            if isinstance(plant, Mapping) and plant.get("costs") is not None
+            for name, site in sites.items()
+            if isinstance(site, Mapping) and site.get("costs") is not None
         }  # fmt: skip
         policy = Policy(
             aim=str(block.get("threshold", "f1")),

@@ -3,7 +3,7 @@
 Average precision of chance is the prevalence only on average over much data; of few windows
 it lies above it, the more the fewer failures there are. So a run with shuffled labels is
 compared with its own test labels, shuffled again many times for the same scores: an exact
-permutation test, also over pooled windows, as labels stay in their plants. Of ``rotated``
+permutation test, also over pooled windows, as labels stay in their sites. Of ``rotated``
 labels it is exact up to copies where no machine is in training and test both. Where machines
 are cut in time, their turned labels hang together across the cut, and the test is nearly exact:
 of 60 made-up fleets without a leak 1 to 3 scored above, where 0.3 were meant to. So look at

@@ -1,4 +1,4 @@
-"""From validation data to alarm thresholds for all plants, or for each, and what they do."""
+"""From validation data to alarm thresholds for all sites, or for each, and what they do."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from fedpdm.tasks import Metrics, Risk, Task
 from fedpdm.tasks.metrics import at_threshold
 
 Weights = Mapping[str, Floats]
-"""How much each validation window counts, by plant."""
+"""How much each validation window counts, by site."""
 
 
 @dataclass(frozen=True)
-class Levels:
-    """Alarm thresholds by risk (``Risk.key``), and by plant where each has its own.
+class SiteThresholds:
+    """Alarm thresholds by risk (``Risk.key``), and by site where each has its own.
 
     Attributes:
-        common: for plants without a threshold of their own.
-        own: by plant; empty if all share.
+        common: for sites without a threshold of their own.
+        own: by site; empty if all share.
     """
 
     common: Mapping[str, float | None] = field(default_factory=dict)
     own: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     def of(self, site: str, risk: Risk) -> float | None:
-        """Return a plant's threshold: its own, else the common one."""
+        """Return a site's threshold: its own, else the common one."""
         found = self.own.get(site, {}).get(risk.key)
         return self.common.get(risk.key) if found is None else found
 
     def at(self, site: str, risk: Risk) -> float:
-        """Return a plant's threshold of a risk that has a common one."""
+        """Return a site's threshold of a risk that has a common one."""
         found = self.of(site, risk)
         if found is None:
             raise KeyError(risk.key)
         return found
 
 
-def choose_levels(
+def choose_thresholds(
     policy: Policy,
     predictions: Predictions,
     sites: Sequence[Site],
     task: Task,
     weights: Weights | None,
-) -> Levels:
-    """Return thresholds chosen on the plants' validation windows, and on nothing else."""
+) -> SiteThresholds:
+    """Return thresholds chosen on the sites' validation windows, and on nothing else."""
     common: dict[str, float | None] = {}
     own: dict[str, dict[str, float | None]] = {}
     for risk in task.risks:
@@ -67,17 +67,17 @@ def choose_levels(
         target, scores = (np.concatenate([part[i] for part in known]) for i in (0, 1))
         weight = None if weights is None else np.concatenate([weights[name] for name in names])
         if policy.aim == "cost" and 0 < target.astype(np.int64).sum() < len(target):
-            plants = [
+            candidates = [
                 (Candidates.of(*part), policy.costs_of(name))
                 for name, part in zip(names, known, strict=True)
             ]
-            common[risk.key] = least_cost(plants)
+            common[risk.key] = least_cost(candidates)
         else:
             common[risk.key] = choose(policy, target, scores, weight)
         if policy.scope == "plant":
             for name, part in zip(names, known, strict=True):
                 own.setdefault(name, {})[risk.key] = choose(policy, *part, site=name)
-    return Levels(common, own)
+    return SiteThresholds(common, own)
 
 
 def add_alarms(
@@ -86,12 +86,12 @@ def add_alarms(
     sites: Sequence[Site],
     split: Split,
     task: Task,
-    levels: Levels,
+    levels: SiteThresholds,
 ) -> None:
     """Add what alarms at the thresholds are worth to a ``score`` result, in place.
 
-    Metrics of further horizons end in ``_HORIZON``. Where plants have thresholds of their
-    own, the pooled numbers have alarms from each plant's own, and no ``threshold``.
+    Metrics of further horizons end in ``_HORIZON``. Where sites have thresholds of their
+    own, the pooled numbers have alarms from each site's own, and no ``threshold``.
     """
     for risk in task.risks:
         if levels.common.get(risk.key) is None:
@@ -113,7 +113,7 @@ def add_alarms(
 
 def described(
     policy: Policy,
-    levels: Levels,
+    levels: SiteThresholds,
     predictions: Predictions,
     sites: Sequence[Site],
     task: Task,
@@ -168,7 +168,7 @@ def _as_scores(alarms: list[Bools]) -> Floats:
 def _validation(
     predictions: Predictions, site: Site, risk: Risk, weights: Weights | None
 ) -> tuple[NDArray[np.generic], Floats, Floats | None]:
-    """Return a plant's (N,) validation targets, scores and weights for a risk."""
+    """Return a site's (N,) validation targets, scores and weights for a risk."""
     return (
         risk.of(site.validation.y),
         np.asarray(risk.of(predictions[site.name][Split.VALIDATION]), dtype=np.float64),

@@ -11,20 +11,20 @@ from fedpdm.data.rows import Floats, Split
 from fedpdm.evaluation import conformal
 from fedpdm.evaluation.alarms import alarm_curve, count_alarms
 from fedpdm.evaluation.calibration import Calibration
-from fedpdm.evaluation.censoring import Fates, joined
+from fedpdm.evaluation.censoring import Censoring, joined
 from fedpdm.evaluation.scoring import Predictions, machine_numbers
 from fedpdm.evaluation.settings import Protocol
-from fedpdm.evaluation.site_thresholds import Levels
+from fedpdm.evaluation.site_thresholds import SiteThresholds
 from fedpdm.federation import Site
 from fedpdm.tasks import Metrics, RemainingLife, Risk, Task
 from fedpdm.tasks.metrics import equal_mass_calibration_error, expected_calibration_error
 from fedpdm.tasks.metrics import reliability as reliability_curve
 
-FatesByPlant = Mapping[str, Mapping[Split, Fates]]
+CensoringBySite = Mapping[str, Mapping[Split, Censoring]]
 
 
 def spread(per_site: Mapping[str, Metrics], task: Task) -> dict[str, Any]:
-    """Return worst and best plant in the primary metric, and how far plants are apart."""
+    """Return worst and best site in the primary metric, and how far sites are apart."""
     known = {s: v for s, m in per_site.items() if (v := m.get(task.primary)) is not None}
     if not known:
         return {"metric": task.primary, "plants": 0, "worst": None, "best": None,
@@ -91,10 +91,10 @@ def reliability(
 def alarms(
     predictions: Predictions,
     sites: Sequence[Site],
-    fates: FatesByPlant,
+    fates: CensoringBySite,
     split: Split,
     task: Task,
-    levels: Levels,
+    levels: SiteThresholds,
     protocol: Protocol,
     time_unit: str,
 ) -> dict[str, Any] | None:
@@ -209,7 +209,7 @@ def _capped(site: Site, split: Split, cap: float) -> Floats:
     return np.asarray(np.minimum(np.where(np.isnan(truth), cap, truth), cap))
 
 
-def _lives_are_followed(fates: Fates) -> bool:
+def _lives_are_followed(fates: Censoring) -> bool:
     return len(fates) > len(np.unique(fates.life))
 
 

@@ -57,11 +57,11 @@ class Policy:
     Attributes:
         aim: ``f1`` greatest F1; ``cost`` least expected cost; ``false_alarms`` the lowest
             threshold with at most ``budget`` of the healthy windows in alarm.
-        scope: ``global`` one threshold on all plants' validation windows, ``plant`` one for
-            each plant on its own.
+        scope: ``global`` one threshold on all sites' validation windows, ``site`` one for
+            each site on its own.
         budget: share of healthy windows.
-        costs: where a plant has none of its own.
-        own_costs: by plant.
+        costs: where a site has none of its own.
+        own_costs: by site.
     """
 
     aim: str = "f1"
@@ -82,7 +82,7 @@ class Policy:
             )
 
     def costs_of(self, site: str) -> Costs:
-        """Return the costs of a plant."""
+        """Return the costs of a site."""
         return self.own_costs.get(site, self.costs)
 
 
@@ -167,17 +167,17 @@ def within_budget(known: Candidates, budget: float) -> float | None:
     return float(known.level[np.argmax(fits)])  # false alarms fall as the level rises
 
 
-def least_cost(plants: list[tuple[Candidates, Costs]]) -> float | None:
-    """Return the highest threshold of the least expected cost, summed over plants.
+def least_cost(sites: list[tuple[Candidates, Costs]]) -> float | None:
+    """Return the highest threshold of the least expected cost, summed over sites.
 
     A window before a failure costs ``missed`` without an alarm, a healthy one ``false_alarm``
     with one, and every alarm ``inspection`` (Spiegel et al., arXiv 1809.10979).
     """
-    if not plants:
+    if not sites:
         return None
-    levels = np.unique(np.concatenate([known.level for known, _ in plants]))
+    levels = np.unique(np.concatenate([known.level for known, _ in sites]))
     total = np.zeros(len(levels))
-    for known, costs in plants:
+    for known, costs in sites:
         at = np.minimum(np.searchsorted(known.level, levels), len(known.level) - 1)
         hits, false = known.hits[at], known.false[at]
         total += costs.missed * (known.failures - hits) + costs.false_alarm * false

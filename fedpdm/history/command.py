@@ -53,11 +53,11 @@ def _parser() -> argparse.ArgumentParser:
         return one
 
     add("list", _list, "All rounds: loss, metric, bytes, what happened.", with_round=False)
-    show = add("show", _show, "One round: plants, events, files with checksums, tensors.")
+    show = add("show", _show, "One round: sites, events, files with checksums, tensors.")
     rollback = add("rollback", _rollback, "Return to a finished round; what is undone is kept.")
     rollback.add_argument(
         "--exclude", nargs="+", default=[], metavar="SITE",
-        help="plants to leave out when the undone rounds are repeated",
+        help="sites to leave out when the undone rounds are repeated",
     )  # fmt: skip
     rollback.add_argument("--reason", default="rolled back by hand", help="for the record")
     export = add("export", _export, "Copy a round's weights, checked, to a safetensors file.")
@@ -82,7 +82,7 @@ def _list(given: argparse.Namespace) -> None:
         raise HistoryError(f"{given.run} has no finished round yet")
     metric = _metric(records)
     table = _table(f"{given.run.resolve().name}: {len(records)} rounds")
-    for name in ("round", "attempt", "plants", "loss", metric or "metric", "MB up", "MB down", "s"):
+    for name in ("round", "attempt", "sites", "loss", metric or "metric", "MB up", "MB down", "s"):
         table.add_column(name, justify="right")
     table.add_column("what happened")
     for record in records:
@@ -135,7 +135,7 @@ def _show(given: argparse.Namespace) -> None:
         table.add_row(row.state, row.state_sha256)
     console.print(table)
     if states:
-        console.print(f"states of {states} plants")
+        console.print(f"states of {states} sites")
     if weights:
         table = _table("tensors")
         for column in ("name", "type", "shape", "norm"):
@@ -156,14 +156,14 @@ def _rollback(given: argparse.Namespace) -> None:
         pass  # a folder that is no run's should not get a lock file
     with RunLock(given.run), History.open(given.run) as history:
         row = history.row(given.round)
-        plants = {site for record in history.rounds(undone=True) for site in record.sampled}
-        if unknown := sorted(set(given.exclude) - plants):
+        sites = {site for record in history.rounds(undone=True) for site in record.sampled}
+        if unknown := sorted(set(given.exclude) - sites):
             raise ConfigError(
-                f"--exclude {' '.join(unknown)}: no such plant in this run; there are: "
-                f"{', '.join(sorted(plants)) or 'none'}"
+                f"--exclude {' '.join(unknown)}: no such site in this run; there are: "
+                f"{', '.join(sorted(sites)) or 'none'}"
             )
-        if plants and plants <= set(given.exclude):
-            raise ConfigError("--exclude names every plant of the run: nobody would train")
+        if sites and sites <= set(given.exclude):
+            raise ConfigError("--exclude names every site of the run: nobody would train")
         history.rollback(row.number, by="person", reason=given.reason, exclude=given.exclude)
         attempt = history.attempt
         stale = _set_aside(given.run, row.number, attempt)
@@ -263,8 +263,8 @@ def _print_sites(console: Console, record: RoundRecord) -> None:
         for name in dict.fromkeys(k for s in record.sites.values() for k in s.get("validation", {}))
         if name != "num-examples"
     ]
-    table = _table(f"plants (from {judged[0]} on: validation data)" if judged else "plants")
-    table.add_column("plant")
+    table = _table(f"sites (from {judged[0]} on: validation data)" if judged else "sites")
+    table.add_column("site")
     for name in [*plain, *judged]:
         table.add_column(name.replace("_", " "), justify="right")
     for site, values in record.sites.items():

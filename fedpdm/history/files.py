@@ -123,7 +123,7 @@ class RoundFiles:
         )
 
     def write_clients(self, states: Mapping[str, bytes]) -> dict[str, str]:
-        """Write the states that the head does not share; return plant → sha256."""
+        """Write the states that the head does not share; return site → sha256."""
         there = set(self._index.states_now().values())
         result = {}
         for site, content in states.items():

@@ -36,7 +36,7 @@ _TABLES = f"""
         state TEXT, state_sha256 TEXT, skeleton TEXT, record TEXT NOT NULL, digest TEXT NOT NULL);
     CREATE UNIQUE INDEX live_round ON round (number) WHERE live;
     CREATE TABLE event (id INTEGER PRIMARY KEY, content TEXT NOT NULL, digest TEXT NOT NULL);
-    -- A plant's state in rounds first … last (NULL: until now), kept once while unchanged.
+    -- A site's state in rounds first … last (NULL: until now), kept once while unchanged.
     CREATE TABLE client_state (
         site TEXT NOT NULL, sha256 TEXT NOT NULL,
         first INTEGER NOT NULL, last INTEGER, undone_by INTEGER);
@@ -179,7 +179,7 @@ class Index:
         return result
 
     def states(self, row: Row) -> dict[str, str]:
-        """Return plant → sha256 of its state in a round."""
+        """Return site → sha256 of its state in a round."""
         return dict(
             self._all(
                 "SELECT site, sha256 FROM client_state WHERE undone_by IS ? AND first <= ?"
@@ -189,7 +189,7 @@ class Index:
         )  # fmt: skip
 
     def states_now(self) -> dict[str, str]:
-        """Return plant → sha256 of its state at the head."""
+        """Return site → sha256 of its state at the head."""
         return dict(
             self._all(
                 "SELECT site, sha256 FROM client_state WHERE last IS NULL AND undone_by IS NULL"
@@ -235,7 +235,7 @@ class Index:
         return int(self._one("SELECT last_insert_rowid()"))
 
     def change_states(self, number: int, states: dict[str, str]) -> None:
-        """Let the plants' states be ``states`` from a round on."""
+        """Let the sites' states be ``states`` from a round on."""
         now = self.states_now()
         for site, sha256 in now.items():
             if states.get(site) != sha256:

@@ -16,11 +16,11 @@ class RoundRecord:
     Attributes:
         round: its number; 0 is the initial state.
         attempt: how many rollbacks lie before it; part of the key of its random draws.
-        sampled: names of the plants that were asked to train.
+        sampled: names of the sites that were asked to train.
         metrics: of the federation, for example ``train_loss``.
-        sites: per plant what it reported: examples, losses, validation metrics, update norm.
-        bytes_up: bytes from the plants, as serialised.
-        bytes_down: bytes to the plants.
+        sites: per site what it reported: examples, losses, validation metrics, update norm.
+        bytes_up: bytes from the sites, as serialised.
+        bytes_down: bytes to the sites.
         seconds: duration.
         events: what went wrong or was decided, each with ``kind`` and ``message``.
         started: ISO time.

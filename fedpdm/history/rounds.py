@@ -5,7 +5,7 @@
     ├── rounds/000004.safetensors          weights of round 4
     ├── rounds/000004.state.safetensors    arrays in the strategy's state, if it has any
     ├── rounds/undone/000005.0.safetensors round 5 as it was in attempt 0, before a rollback
-    └── clients/<sha256>.bin               a plant's state, stored once while unchanged
+    └── clients/<sha256>.bin               a site's state, stored once while unchanged
 
 The order of steps and what a crash between any two leaves: docs/decisions/004-history-format.md.
 """
@@ -132,7 +132,7 @@ class History:
     def client_states(
         self, round: int | None = None, attempt: int | None = None
     ) -> dict[str, bytes]:
-        """Return each plant's state after a round."""
+        """Return each site's state after a round."""
         row = self._stored(round, attempt)
         states = self._index.states(row)
         with self._advised(row):
@@ -143,7 +143,7 @@ class History:
         return {site: contents[sha256] for site, sha256 in states.items()}
 
     def excluded(self, round: int) -> set[str]:
-        """Return the plants to leave out when this round is repeated."""
+        """Return the sites to leave out when this round is repeated."""
         return self._index.excluded(round)
 
     def events(self) -> list[Event]:
@@ -199,7 +199,7 @@ class History:
             record: the round; its number follows the head's (the first is 0).
             weights: all tensors of the model.
             strategy_state: what the strategy must remember: a tree as in ``flatten_tree``.
-            client_states: the states of all plants that have one, as bytes.
+            client_states: the states of all sites that have one, as bytes.
         """
         head = self._index.head()
         number = 0 if head is None else head + 1
@@ -240,7 +240,7 @@ class History:
             to_round: the new head.
             by: who asked. A person's word replaces earlier exclusions, the monitor adds to them.
             reason: for the event.
-            exclude: plants to leave out when the undone rounds are repeated.
+            exclude: sites to leave out when the undone rounds are repeated.
             undone: record, weights and strategy state of a round that was judged bad before
                 it was committed, to be kept with the undone ones.
         """

@@ -11,7 +11,7 @@ from typing import Any
 
 MODEL_PERFORMANCE_GUIDE: dict[str, dict[str, Any]] = {
     "mlp": {
-        "best_for": ["tabular data", "a control for the others", "thousands of plants"],
+        "best_for": ["tabular data", "a control for the others", "thousands of sites"],
         "takes": "(B, F), or (B, T, F) flattened",
         "minimum_features": 1,
         "minimum_steps": 1,

@@ -22,7 +22,7 @@ class TrendModel(nn.Module):
     slopes of the last 1/16, 1/8, 1/4, 1/2 and all of the window, which tell a worn machine
     from noise, and is trained from there. S*F numbers, FC 128, ReLU, Dropout(.2), FC 64, ReLU,
     Dropout(.2), output. No recurrence, no normalisation: a step takes a fraction of an LSTM's
-    and plants that differ share no running statistics.
+    and sites that differ share no running statistics.
     Parameters: S*T + (S*F + 1)*128 + 129*64 + 65*C, where S is 10: 21,614 at 10 features,
     2 classes and windows of 30 steps.
     Names: ``time.weight``, ``fc1``, ``fc2``, ``output``.

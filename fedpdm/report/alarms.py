@@ -47,7 +47,7 @@ def alarm_section(summary: Record, cases: str) -> dict[str, Any]:
         "ahead": f" within {nearest} {unit}".rstrip() if together else "",
         "how": how_chosen(thresholds, whole, nearest, cases),
         "matrix": confusion(whole, nearest, thresholds, None),
-        "plants": [(name, confusion(part, nearest, thresholds, name))
+        "sites": [(name, confusion(part, nearest, thresholds, name))
                    for name, part in per_site.items()],
         "uncounted": None if together else alarms.get("reason") or NOT_HERE,
         "unit": unit,
@@ -68,7 +68,7 @@ def horizons(thresholds: Record) -> list[str]:
 
 
 def silence(summary: Record, cases: str) -> str | None:
-    """Return at which plants the alarm level that all share warns of no failure; None at none.
+    """Return at which sites the alarm level that all share warns of no failure; None at none.
 
     Args:
         summary: the content of summary.json.
@@ -88,8 +88,8 @@ def silence(summary: Record, cases: str) -> str | None:
         return None
     counted = (tested.get("alarms") or {}).get("per_site") or {}
     crews = [counted.get(name) or {} for name in mute]
-    if all(crew.get("failures") and crew.get("event_recall") == 0 for crew in crews):
-        count = sum(crew["failures"] for crew in crews)
+    if all(processes.get("failures") and processes.get("event_recall") == 0 for processes in crews):
+        count = sum(processes["failures"] for processes in crews)
         missed = f"{'failure is' if count == 1 else 'failures are'} warned of"
     else:
         count = sum(mute.values())
@@ -98,19 +98,19 @@ def silence(summary: Record, cases: str) -> str | None:
     return (
         f"At {listing(list(mute))} no alarm {'comes before a failure' if false else 'is raised'}: "
         f"0 of {number(count, 0)} {missed}. "
-        "evaluate.threshold_scope=plant gives each plant a level of its own."
+        "evaluate.threshold_scope=plant gives each site a level of its own."
     )
 
 
 def how_chosen(thresholds: Record, whole: Record, key: str, cases: str) -> list[str]:
     """Return where the alarm level lies, what it was chosen for, and what came of it."""
-    own = [plant.get(key) for plant in (thresholds.get("per_site") or {}).values()]
+    own = [site.get(key) for site in (thresholds.get("per_site") or {}).values()]
     own = [level for level in own if level is not None]
     level = (thresholds.get("common") or {}).get(key)
     said = f"An alarm is raised from a predicted risk of {number(level, 3)} on."
     if own:
         said = (
-            "Each plant has an alarm level of its own, chosen on its own validation data: a "
+            "Each site has an alarm level of its own, chosen on its own validation data: a "
             f"predicted risk from {number(min(own), 3)} to {number(max(own), 3)} on."
         )
     aim, budget = thresholds.get("aim"), thresholds.get("budget")
@@ -141,10 +141,10 @@ def how_chosen(thresholds: Record, whole: Record, key: str, cases: str) -> list[
 
 
 def _prices(costs: Record) -> str:
-    """Return what a plant's errors cost, or that plants differ in it."""
-    different = list({tuple(sorted(plant.items())): plant for plant in costs.values()}.values())
+    """Return what a site's errors cost, or that sites differ in it."""
+    different = list({tuple(sorted(site.items())): site for site in costs.values()}.values())
     if len(different) != 1:
-        return ", each plant by its own costs." if different else "."
+        return ", each site by its own costs." if different else "."
     missed, false, visit = (price(different[0].get(key)) for key in PRICES)
     return (
         f": a miss costs {missed}, a false alarm {false}, and every alarm {visit} for looking "
@@ -240,5 +240,5 @@ def of_risk(part: Record, name: str, key: str) -> float | None:
 
 
 def levels(rows: Sequence[tuple[str, Record]]) -> bool:
-    """Return whether plants differ in their alarm level."""
+    """Return whether sites differ in their alarm level."""
     return len({row["level"] for _, row in rows} - {MISSING}) > 1

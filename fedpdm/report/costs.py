@@ -59,12 +59,12 @@ def cost_table(summary: Record) -> dict[str, Any] | None:
 
 
 def bill(part: Record, key: str, costs: Record) -> Bill | None:
-    """Return the costs of a plant's test data; None where its alarms were not counted.
+    """Return the costs of a site's test data; None where its alarms were not counted.
 
     The formula is that by which the level was chosen (``thresholds.least_cost``).
 
     Args:
-        part: the plant's part of ``test.per_site``.
+        part: the site's part of ``test.per_site``.
         key: the horizon.
         costs: ``missed``, ``false_alarm`` and ``inspection``, of one window or row each.
     """
@@ -86,7 +86,7 @@ def remarks(bills: Mapping[str, Bill], total: Bill, like: Sequence[float]) -> li
     if total.cheaper and len(bills) > 1:
         amount = getattr(total, total.cheaper)
         said.append(
-            f"Over all plants it would have been cheaper {OTHERWISE[total.cheaper]}: "
+            f"Over all sites it would have been cheaper {OTHERWISE[total.cheaper]}: "
             f"{price(amount, like)} instead of {price(total.level, like)}."
         )
     for choice, words in OTHERWISE.items():

@@ -82,10 +82,10 @@ def alarm_plots(
 
 
 def coverage(rows: Sequence[tuple[str, Record]], level: float) -> str:
-    """Return each plant's share of true lives inside its intervals, and the promised share.
+    """Return each site's share of true lives inside its intervals, and the promised share.
 
     Args:
-        rows: (plant, ``coverage`` and ``coverage_interval``), few enough for names.
+        rows: (site, ``coverage`` and ``coverage_interval``), few enough for names.
         level: promised.
     """
     rows = [(name, r) for name, r in reversed(rows) if r.get("coverage") is not None]

@@ -29,7 +29,7 @@ _STYLE: Any = {
     "axes.facecolor": "none",
     "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
     "svg.hashsalt": "fedpdm",  # the same run gives the same file
-    "text.parse_math": False,  # a plant may be called a$b
+    "text.parse_math": False,  # a site may be called a$b
     "font.size": 13,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -30,9 +30,9 @@ UNASKED = ("pooled", "hgb")
 
 EXPLAINED = {
     "trivial": "the best constant answer, which knows the training data's average only",
-    "alone": "the same model trained on that plant's own data only",
-    "federated": "the shared model: plants exchange model weights, never rows",
-    "pooled": "the same model trained on all plants' rows in one place, where that is allowed",
+    "alone": "the same model trained on that site's own data only",
+    "federated": "the shared model: sites exchange model weights, never rows",
+    "pooled": "the same model trained on all sites' rows in one place, where that is allowed",
     "hgb": "boosted trees on pooled rows, with summary features of each window",
     "minirocket": "MiniRocket's random convolutions of pooled windows, and ridge regression",
     "rules": "the process's known physical rules, without learning",
@@ -44,7 +44,7 @@ ALL = "All test data together"
 
 @dataclass(frozen=True)
 class Row:
-    """One plant, or an aggregate, with the primary metric of every predictor."""
+    """One site, or an aggregate, with the primary metric of every predictor."""
 
     name: str
     values: Mapping[str, float | None]
@@ -98,8 +98,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Standings:
-    """Rows per plant, their mean, and the pooled test rows."""
+class GainTable:
+    """Rows per site, their mean, and the pooled test rows."""
 
     metric: Metric
     columns: tuple[str, ...]
@@ -109,15 +109,15 @@ class Standings:
     cases: str = "windows"
     """What is judged one by one: windows, or rows where there is no time."""
     left_out: tuple[str, ...] = ()
-    """Plants that were not evaluated."""
+    """Sites that were not evaluated."""
 
     def having(self, verdict: str) -> list[Row]:
-        """Return the plants with a verdict, the largest change first."""
+        """Return the sites with a verdict, the largest change first."""
         chosen = [row for row in self.rows if row.verdict == verdict]
         return sorted(chosen, key=lambda row: -abs(row.gain or 0.0))
 
 
-def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
+def gain_table(summary: Mapping[str, Any], part: str = "test") -> GainTable:
     """Return the standings of ``summary[part]`` in the run's primary metric."""
     chosen = metric(primary(summary))
     tested = summary.get(part) or {}
@@ -165,7 +165,7 @@ def standings(summary: Mapping[str, Any], part: str = "test") -> Standings:
             **{b: (baselines.get(b) or {}).get("global") for b in baselines},
         },
     )
-    return Standings(
+    return GainTable(
         chosen,
         columns,
         rows,
@@ -198,9 +198,9 @@ def _why(
         if n == 0:
             return "no test data"
         if positives == 0:
-            return "no failure in this plant's test part, so the metric cannot be computed"
+            return "no failure in this site's test part, so the metric cannot be computed"
         if positives is not None and positives == n:
-            return "this plant's test part holds nothing but failures"
+            return "this site's test part holds nothing but failures"
         return "the metric could not be computed"
     absent = [c for c, v in values.items() if v is None]
     if known := [f"{COLUMNS[c]}: {reasons[c]}" for c in absent if c in reasons]:
@@ -222,19 +222,19 @@ def _certainty(drawn: Any) -> dict[str, Any]:
 
 
 def _mean(rows: tuple[Row, ...], columns: tuple[str, ...], chosen: Metric, drawn: Any) -> Row:
-    """Return the mean over the plants that have every predictor, so that columns compare."""
+    """Return the mean over the sites that have every predictor, so that columns compare."""
     used = [c for c in columns if any(row.values[c] is not None for row in rows)]
     full = [row for row in rows if used and all(row.values[c] is not None for c in used)]
     values: dict[str, float | None] = dict.fromkeys(columns)
     if full:
         values |= {c: sum(row.values[c] or 0.0 for row in full) / len(full) for c in used}
-    name = "Mean of plants" if len(full) == len(rows) else f"Mean of {len(full)} plants"
+    name = "Mean of sites" if len(full) == len(rows) else f"Mean of {len(full)} sites"
     row = Row(name, values, chosen.higher_is_better, chosen.digits)
-    # The bootstrap's mean is of all plants that both have; it may be of others than ours.
+    # The bootstrap's mean is of all sites that both have; it may be of others than ours.
     own = drawn.get("per_site") or {}
     theirs = {name for name, part in own.items() if part.get("value") is not None}
     if not full or not theirs:
         return row
     if theirs != {each.name for each in full}:
-        return replace(row, unsure="its interval is of other plants")
+        return replace(row, unsure="its interval is of other sites")
     return replace(row, **_certainty(drawn.get("mean_site")))

@@ -1,11 +1,11 @@
-"""The report's plots of plants and predictors: who gains, by how much, is it sure."""
+"""The report's plots of sites and predictors: who gains, by how much, is it sure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from fedpdm.report.drawing import COLOUR, figure_of, room, short, svg_of
-from fedpdm.report.gain_table import COLUMNS, Row, Standings
+from fedpdm.report.gain_table import COLUMNS, GainTable, Row
 from fedpdm.report.wording import direction
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ MARKER = {
     "rules": "s",
 }  # fmt: skip
 LABELLED = 6
-"""Up to this many plants are drawn in colours of their own."""
+"""Up to this many sites are drawn in colours of their own."""
 LISTED = 24
-"""Up to this many plants get a line of their own in the comparison."""
+"""Up to this many sites get a line of their own in the comparison."""
 LONGEST = 18
 """Characters of a name that are drawn."""
 
 
-def plants(table: Standings) -> str:
-    """Return one line per plant: every predictor's metric, alone and federated joined."""
+def sites(table: GainTable) -> str:
+    """Return one line per site: every predictor's metric, alone and federated joined."""
     rows = [row for row in table.rows if any(v is not None for v in row.values.values())]
     pitch = 44 if len(rows) <= LABELLED else 28
     height = 52 + pitch * max(len(rows), 2)
@@ -37,7 +37,7 @@ def plants(table: Standings) -> str:
         for name in table.columns:
             value = row.values[name]
             if value is not None:
-                # What the plant cannot have or need not train stands a little lower, so
+                # What the site cannot have or need not train stands a little lower, so
                 # that close scores do not hide each other.
                 _mark(axes, name, value, y if name in ("alone", "federated") else y - 0.3)
     axes.set_yticks(range(len(rows)), [short(row.name, LONGEST) for row in reversed(rows)])
@@ -45,11 +45,11 @@ def plants(table: Standings) -> str:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(direction(table.metric))
-    return svg_of(figure, "plants", "Every predictor's score at each plant")
+    return svg_of(figure, "sites", "Every predictor's score at each site")
 
 
-def confidence(table: Standings) -> str:
-    """Return one line per plant: its gain, and between which values it lies."""
+def confidence(table: GainTable) -> str:
+    """Return one line per site: its gain, and between which values it lies."""
     rows = sorted((r for r in table.rows if r.gain is not None), key=lambda r: r.gain or 0.0)
     if len(rows) > 1 and table.mean.gain is not None:
         rows = [table.mean, *rows]
@@ -69,10 +69,10 @@ def confidence(table: Standings) -> str:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"gain in {table.metric.short} (right of 0: better)")
-    return svg_of(figure, "confidence", "Gain of each plant with its 95 % interval")
+    return svg_of(figure, "confidence", "Gain of each site with its 95 % interval")
 
 
-def gains(table: Standings) -> str:
+def gains(table: GainTable) -> str:
     """Return the gains in order with their intervals, for federations too large for names."""
     rows = sorted((r for r in table.rows if r.gain is not None), key=lambda r: -(r.gain or 0.0))
     figure, axes = figure_of(250)
@@ -83,13 +83,13 @@ def gains(table: Standings) -> str:
         axes.plot([x], [row.gain or 0.0], "o", color=colour, ms=3.5, mew=0)
     axes.axhline(0, color=COLOUR["ink"], lw=0.8)
     axes.grid(axis="x", visible=False)
-    axes.set_xlabel("plants, largest gain first")
+    axes.set_xlabel("sites, largest gain first")
     axes.set_ylabel(f"gain in {table.metric.short}")
-    return svg_of(figure, "gains", "Gain of each plant with its 95 % interval, in order")
+    return svg_of(figure, "gains", "Gain of each site with its 95 % interval, in order")
 
 
-def spread(table: Standings) -> str:
-    """Return how each predictor's metric spreads over many plants."""
+def spread(table: GainTable) -> str:
+    """Return how each predictor's metric spreads over many sites."""
     import numpy as np
 
     names = [n for n in table.columns if any(row.values[n] is not None for row in table.rows)]
@@ -104,7 +104,7 @@ def spread(table: Standings) -> str:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(direction(table.metric))
-    return svg_of(figure, "spread", "Spread of every predictor over the plants")
+    return svg_of(figure, "spread", "Spread of every predictor over the sites")
 
 
 def _mark(axes: Axes, name: str, value: float, y: float) -> None:

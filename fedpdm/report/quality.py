@@ -11,7 +11,7 @@ from fedpdm.report.wording import MISSING, metric, number, percent
 Record = Mapping[str, Any]
 
 NAMED = 24
-"""Up to this many plants have a line in the plot of coverage."""
+"""Up to this many sites have a line in the plot of coverage."""
 NO_RISKS = "This task predicts remaining life and gives no risk, so there is nothing to calibrate."
 NOT_HERE = "This run holds no numbers about calibration."
 HOW = {

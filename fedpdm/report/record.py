@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedpdm.report.gain_table import Standings
+from fedpdm.report.gain_table import GainTable
 from fedpdm.report.rounds import BACK, LOST
 from fedpdm.report.wording import EVENTS, MISSING, metric, number, percent, size
 
@@ -42,7 +42,7 @@ def marks(rounds: Sequence[Record], events: Sequence[Record]) -> dict[str, bool]
 
 
 def exchanged(summary: Record, rounds: Sequence[Record]) -> list[tuple[str, str, str, str]]:
-    """Return (what, from the plants, to the plants, both) in total, per round and plant."""
+    """Return (what, from the sites, to the sites, both) in total, per round and site."""
     total = summary.get("bytes") or {}
     up, down = total.get("up"), total.get("down")
     if up is None or down is None:
@@ -52,9 +52,9 @@ def exchanged(summary: Record, rounds: Sequence[Record]) -> list[tuple[str, str,
     rows = [("In total", up, down)]
     if rounds:
         own = [sum(r.get(key) or 0 for r in rounds) for key in ("bytes_up", "bytes_down")]
-        rows.append(("Per round, all plants", own[0] / len(rounds), own[1] / len(rounds)))
+        rows.append(("Per round, all sites", own[0] / len(rounds), own[1] / len(rounds)))
         if replies:
-            rows.append(("Per round and plant", own[0] / replies, own[1] / replies))
+            rows.append(("Per round and site", own[0] / replies, own[1] / replies))
     return [(name, size(a), size(b), size(a + b)) for name, a, b in rows]
 
 
@@ -83,7 +83,7 @@ def median(values: Sequence[float]) -> float | None:
     return sorted(values)[len(values) // 2] if values else None
 
 
-def full_windows(summary: Record, table: Standings) -> dict[str, Any] | None:
+def full_windows(summary: Record, table: GainTable) -> dict[str, Any] | None:
     """Return the protocol that leaves padded windows out, where the run reports it."""
     part = (summary.get("test") or {}).get("full_windows")
     if not isinstance(part, Mapping):
@@ -97,7 +97,7 @@ def full_windows(summary: Record, table: Standings) -> dict[str, Any] | None:
     }
 
 
-def measures(summary: Record, table: Standings) -> list[tuple[str, list[str]]]:
+def measures(summary: Record, table: GainTable) -> list[tuple[str, list[str]]]:
     """Return every metric on all test windows together: (label, value per column)."""
     tested = summary.get("test") or {}
     parts = {
@@ -123,7 +123,7 @@ def _label(name: str, cases: str) -> str:
 
 
 def shape_row(row: Record) -> dict[str, Any]:
-    """Return a plant's data shape with every cell present."""
+    """Return a site's data shape with every cell present."""
     windows = row.get("windows") or {}
     prevalence = row.get("prevalence")
     return {
@@ -171,7 +171,7 @@ def again(summary: Record, manifest: Record) -> dict[str, Any]:
             "from fedpdm.simulate import simulate\n\n"
             f"simulate(OmegaConf.load({run + '/config.yaml'!r}), Path({run + '-again'!r}))"
         ),
-        # The same seed: generated plants change with it.
+        # The same seed: generated sites change with it.
         "split": f"python -m fedpdm.simulate split={run} seed={summary.get('seed')} strategy=…"
         if split
         else None,

@@ -1,6 +1,6 @@
-"""The report of a run: one self-contained HTML file for the people who run the plants.
+"""The report of a run: one self-contained HTML file for the people who run the sites.
 
-It answers first whether federation helps each plant, by how much, and whether that is sure;
+It answers first whether federation helps each site, by how much, and whether that is sure;
 then come the controls, alarms, calibration, rounds, communication, data and origin. What a
 run has no numbers for is said in a sentence.
 """
@@ -16,7 +16,7 @@ from fedpdm.report import record as report_record
 from fedpdm.report import rounds as report_rounds
 from fedpdm.report.alarms import alarm_section, levels
 from fedpdm.report.costs import cost_table
-from fedpdm.report.gain_table import COLUMNS, EXPLAINED, Row, Standings, standings
+from fedpdm.report.gain_table import COLUMNS, EXPLAINED, GainTable, Row, gain_table
 from fedpdm.report.page import render_page, write_page
 from fedpdm.report.quality import calibration_section, life_section
 from fedpdm.report.sentences import GLOSSARY, findings, left_out, shuffled
@@ -26,7 +26,7 @@ from fedpdm.report.wording import MISSING
 Record = Mapping[str, Any]
 
 ENDS = 8
-"""Of too many plants so many of the greatest losses and gains are shown unfolded."""
+"""Of too many sites so many of the greatest losses and gains are shown unfolded."""
 
 
 def write_report(
@@ -44,7 +44,7 @@ def write_report(
         rounds: the history's rounds in the order of training; a round that a rollback
             took back carries ``"undone": True``.
         manifest: the content of manifest.json; shown as it is.
-        data_shape: per plant, as ``Federation.shape`` returns it.
+        data_shape: per site, as ``Federation.shape`` returns it.
     """
     where = folder.resolve()
     # The runs of a multirun are 0, 1, 2…: their folder's name says more.
@@ -57,7 +57,7 @@ def render(
     summary: Record, rounds: Sequence[Record], manifest: Record, data_shape: Sequence[Record]
 ) -> str:
     """Return the report as HTML."""
-    table = standings(summary)
+    table = gain_table(summary)
     few = len(table.rows) <= plots.LISTED
     ordered = list(table.rows) if few else losers_first(table)
     rounds = [r for r in rounds if r.get("round")]  # round 0 is the start: nobody trained
@@ -84,10 +84,10 @@ def render(
         findings=findings(summary, table),
         alarms=alarms,
         costs=cost_table(summary),
-        own_levels=levels(alarms.get("plants") or ()),
+        own_levels=levels(alarms.get("sites") or ()),
         calibration=_marked(calibration_section(summary), "plot"),
         life=_marked(life_section(summary), "plot"),
-        heldout=standings(summary, "heldout") if summary.get("heldout") else None,
+        heldout=gain_table(summary, "heldout") if summary.get("heldout") else None,
         full_windows=report_record.full_windows(summary, table),
         measures=report_record.measures(summary, table),
         shape=[report_record.shape_row(row) for row in data_shape],
@@ -103,13 +103,13 @@ def render(
     )
 
 
-def footnotes(table: Standings) -> list[str]:
+def footnotes(table: GainTable) -> list[str]:
     """Return the reasons for missing values; a row's mark is its reason's place plus one."""
     return list(dict.fromkeys(row.note for row in (*table.rows, table.together) if row.note))
 
 
-def losers_first(table: Standings) -> list[Row]:
-    """Return the plants by gain, the greatest loss first; the unknown last."""
+def losers_first(table: GainTable) -> list[Row]:
+    """Return the sites by gain, the greatest loss first; the unknown last."""
     return sorted(table.rows, key=lambda r: (r.gain is None, r.gain or 0.0))
 
 
@@ -117,21 +117,21 @@ def _known(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.gain is not None]
 
 
-def _compared(table: Standings, few: bool) -> dict[str, Any]:
-    """Return the plots of plants and predictors."""
+def _compared(table: GainTable, few: bool) -> dict[str, Any]:
+    """Return the plots of sites and predictors."""
     from markupsafe import Markup
 
     gained = _known(table.rows)
     drawn = (plots.confidence(table) if few else plots.gains(table)) if gained else None
     return {
-        "compared": Markup(plots.plants(table) if few else plots.spread(table)),
+        "compared": Markup(plots.sites(table) if few else plots.spread(table)),
         "confidence": Markup(drawn) if drawn else None,
         "intervals": any(row.interval is not None for row in gained),
     }
 
 
 def _training(
-    summary: Record, table: Standings, rounds: Sequence[Record], happened: Sequence[Record]
+    summary: Record, table: GainTable, rounds: Sequence[Record], happened: Sequence[Record]
 ) -> dict[str, Any]:
     """Return what the template shows of the rounds, and of what they cost."""
     from markupsafe import Markup

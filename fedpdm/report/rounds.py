@@ -28,7 +28,7 @@ def rounds(
 ) -> tuple[str, str]:
     """Return the validation metric and the loss over the rounds.
 
-    Plants are thin lines, their mean a thick one; undone rounds are dotted.
+    Sites are thin lines, their mean a thick one; undone rounds are dotted.
     """
     drawn = []
     for name, value_of in (
@@ -69,11 +69,11 @@ def traffic(records: Sequence[Record]) -> str:
     _whole_numbers(axes)
     axes.set_xlabel("round, in the order of training")
     axes.set_ylabel("MB")
-    return svg_of(figure, "traffic", "Megabytes from the plants and to the plants, per round")
+    return svg_of(figure, "traffic", "Megabytes from the sites and to the sites, per round")
 
 
 def site_colour(index: int, count: int) -> str:
-    """Return the name of a plant's colour in the plots of the rounds."""
+    """Return the name of a site's colour in the plots of the rounds."""
     return f"site-{index}" if count <= LABELLED else "quiet"
 
 
@@ -95,7 +95,7 @@ def _lines(axes: Axes, records: Sequence[Record], sites: Sequence[str], value: A
 
 
 def _band(axes: Axes, records: Sequence[Record], sites: Sequence[str], value: Any) -> None:
-    """Draw where eight of ten plants lie: a hundred lines say less and weigh more."""
+    """Draw where eight of ten sites lie: a hundred lines say less and weigh more."""
     import numpy as np
 
     known = [

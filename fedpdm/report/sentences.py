@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedpdm.report.alarms import silence
-from fedpdm.report.gain_table import Standings, standings
+from fedpdm.report.gain_table import GainTable, gain_table
 from fedpdm.report.summary_text import verdict
 from fedpdm.report.wording import MISSING, listing, metric, number
 
 Record = Mapping[str, Any]
 
 GLOSSARY = {
-    "Alone": "a plant trains the same model on its own data only; the gain is measured from here",
+    "Alone": "a site trains the same model on its own data only; the gain is measured from here",
     "Alarm level (threshold)": "the predicted risk from which on an alarm is raised",
     "Average precision": "how many alarms are true, averaged over all alarm levels; guessing "
                          "scores the prevalence, 1 is perfect",
@@ -26,38 +26,38 @@ GLOSSARY = {
     "Event recall": "share of failures that were warned of by an alarm",
     "F1": "one number for true alarms (precision) and caught failures (recall); 1 is perfect",
     "False alarm": "an alarm that no failure follows within the horizon",
-    "Federated": "plants train one model together; weights travel, rows stay where they are",
+    "Federated": "sites train one model together; weights travel, rows stay where they are",
     "Gain": "federated against alone; plus is better, also where a smaller score is better",
     "Held out": "machines of which no row was seen in training: what to expect of a new machine",
     "Horizon": "how far ahead a failure is asked for",
     "Interval, sure, could be chance": "test machines are drawn again many times; the interval "
         "holds 95 % of the gains that come out, and is too narrow where few machines failed. Sure "
         "takes more: at least 10 machines that failed (of remaining life: 10 machines), and a "
-        "range that is wider for few machines and for many plants, so that in about 95 of 100 "
-        "such runs without any gain no plant is called sure. The luck of training is not in it: "
+        "range that is wider for few machines and for many sites, so that in about 95 of 100 "
+        "such runs without any gain no site is called sure. The luck of training is not in it: "
         "other seeds tell",
     "Lead time": "time from the alarm to the failure: what is left to act",
     "Lift": "average precision over prevalence: how many times better than guessing",
     "Machine-month": "one machine watched for a month",
     "NASA score": "sum over machines of a penalty that grows exponentially with the error; too "
                   "late costs more than too early; smaller is better",
-    "Pooled": "one model on all plants' rows in one place, where nobody minds",
+    "Pooled": "one model on all sites' rows in one place, where nobody minds",
     "Prevalence": "share of windows (or rows) that end in a failure within the horizon",
     "Precision": "share of alarms that a failure follows",
     "Recall": "share of windows (or rows) before a failure that raise an alarm",
     "RMSE": "typical error of the predicted remaining life, large errors weigh more; capped: "
             "lives beyond the cap count as the cap, as in training; uncapped: as they are",
     "ROC AUC": "chance that a window before a failure gets a higher risk than another one",
-    "Round": "plants train for a while, their weights are averaged, all go on from the average",
+    "Round": "sites train for a while, their weights are averaged, all go on from the average",
     "Test data": "later data (or the official test set) that nothing was chosen on",
-    "Update": "the weights that a plant sends after training in a round",
+    "Update": "the weights that a site sends after training in a round",
     "Validation data": "data that chose the round and the alarm level, and nothing else",
     "Window": "the readings before a moment, from which the risk at that moment is predicted",
 }  # fmt: skip
-"""Terms of the report, for people who run plants."""
+"""Terms of the report, for people who run sites."""
 
 
-def findings(summary: Record, table: Standings) -> list[str]:
+def findings(summary: Record, table: GainTable) -> list[str]:
     """Return what the comparison says, sentence by sentence."""
     m, mean = table.metric, table.mean
     many = len(table.rows) > 1
@@ -68,7 +68,7 @@ def findings(summary: Record, table: Standings) -> list[str]:
     if many and mean.gain is not None and mean.interval is not None:
         low, high = (number(end, m.digits, sign=True) for end in mean.interval)
         result.append(
-            f"On average over the plants the gain in {m.label} is "
+            f"On average over the sites the gain in {m.label} is "
             f"{number(mean.gain, m.digits, sign=True)}; "
             f"drawing the test machines again puts it between {low} and {high} (95 % interval"
             + (f", too narrow: {mean.unsure})." if mean.sure is None and mean.unsure else ").")
@@ -77,7 +77,7 @@ def findings(summary: Record, table: Standings) -> list[str]:
     if many and mean.sure and every.sure is False:
         result.append(
             f"Over all test data in one list the gain is {number(every.gain, m.digits, sign=True)} "
-            "and could be chance: a risk at one plant does not mean the same as at another."
+            "and could be chance: a risk at one site does not mean the same as at another."
             if m.name.startswith(("average", "roc"))
             else f"Over all test data in one list the gain is "
             f"{number(every.gain, m.digits, sign=True)} and could be chance."
@@ -85,8 +85,8 @@ def findings(summary: Record, table: Standings) -> list[str]:
     elif many and every.sure and mean.sure is False and m.name.startswith(("average", "roc")):
         result.append(
             f"Over all test data in one list the gain is {number(every.gain, m.digits, sign=True)} "
-            "and beyond chance, but there the risks of every plant's own model stand in one list, "
-            "and they are not on one scale: the mean over the plants is the fairer comparison."
+            "and beyond chance, but there the risks of every site's own model stand in one list, "
+            "and they are not on one scale: the mean over the sites is the fairer comparison."
         )
     beaten = [r.name for r in table.rows if r.beats("federated", "trivial") is False]
     if beaten:
@@ -95,7 +95,7 @@ def findings(summary: Record, table: Standings) -> list[str]:
             "constant answer: its output there carries no information."
         )
     for name, words in (
-        ("pooled", "The same model on pooled data, if all plants could hand over their rows,"),
+        ("pooled", "The same model on pooled data, if all sites could hand over their rows,"),
         ("hgb", "Boosted trees on pooled data"),
         ("minirocket", "MiniRocket and ridge regression on pooled data"),
         ("rules", "The physical rules alone, without learning,"),
@@ -110,7 +110,7 @@ def findings(summary: Record, table: Standings) -> list[str]:
         )
     if mute := silence(summary, table.cases):
         result.append(mute)
-    unseen = verdict(standings(summary, "heldout")) if many else None
+    unseen = verdict(gain_table(summary, "heldout")) if many else None
     if unseen:
         result.append(f"On machines never seen in training it {unseen}.")
     result.append(

@@ -1,35 +1,35 @@
-"""Does federation help each plant, by how much, and is that sure: in a sentence or two."""
+"""Does federation help each site, by how much, and is that sure: in a sentence or two."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedpdm.report.gain_table import Row, Standings
+from fedpdm.report.gain_table import GainTable, Row
 from fedpdm.report.wording import counted, listing, number
 
 
-def headline(table: Standings) -> str:
-    """Return in one sentence whether the shared model helps each plant, and by how much."""
+def headline(table: GainTable) -> str:
+    """Return in one sentence whether the shared model helps each site, and by how much."""
     label, digits = table.metric.label, table.metric.digits
     count = len(table.rows)
     known = sum(row.verdict != "unknown" for row in table.rows)
     if not known:
         reached, where = table.together.values.get("federated"), ""
         if reached is None:  # where nobody may pool
-            reached, where = table.mean.values.get("federated"), " on average over the plants"
+            reached, where = table.mean.values.get("federated"), " on average over the sites"
         if reached is None:
             return (
                 "Whether the shared model helps cannot be said: "
-                f"{label} could not be computed for any plant."
+                f"{label} could not be computed for any site."
             )
         return (
             f"The shared model reaches {label} {number(reached, digits)}{where}; "
-            "no plant was trained alone to compare it with."
+            "no site was trained alone to compare it with."
         )
     if count == 1:
         row = table.rows[0]
         return (
-            f"{row.name} is the only plant, so nothing was shared: its model reaches {label} "
+            f"{row.name} is the only site, so nothing was shared: its model reaches {label} "
             f"{number(row.values['federated'], digits)}, a constant answer "
             f"{number(row.values['trivial'], digits)}."
         )
@@ -38,7 +38,7 @@ def headline(table: Standings) -> str:
     return f"The shared model {verdict(table)}. Mean {_from_to(table)}.{judged}"
 
 
-def verdict(table: Standings) -> str | None:
+def verdict(table: GainTable) -> str | None:
     """Return what the shared model does, from "helps" or "hurts" on; None if nothing is known."""
     better, worse, same = (table.having(v) for v in ("better", "worse", "same"))
     known, digits = len(better) + len(worse) + len(same), table.metric.digits
@@ -53,11 +53,11 @@ def verdict(table: Standings) -> str | None:
     equal = f"changes nothing for {len(same)} ({listing([r.name for r in same])})" if same else ""
     rest = " and ".join(part for part in (hurt, equal) if part)
     if not better:
-        return f"helps no plant: it {rest}"
-    return f"helps {len(better)} of {known} plants and {rest}"
+        return f"helps no site: it {rest}"
+    return f"helps {len(better)} of {known} sites and {rest}"
 
 
-def _from_to(table: Standings) -> str:
+def _from_to(table: GainTable) -> str:
     m = table.metric
     row = table.mean if table.mean.gain is not None else table.together
     alone, federated = row.values.get("alone"), row.values.get("federated")
@@ -68,27 +68,27 @@ def _from_to(table: Standings) -> str:
     return f"{m.label} {verb} from {before} to {after}"
 
 
-def _every(table: Standings, known: int) -> str:
+def _every(table: GainTable, known: int) -> str:
     if known < len(table.rows):
         return (
-            f"all {known} plants that can be judged"
+            f"all {known} sites that can be judged"
             if known > 1
-            else "the one plant that can be judged"
+            else "the one site that can be judged"
         )
     if table.left_out:
-        return f"all {known} plants that were evaluated"
-    return "both plants" if known == 2 else f"all {known} plants"
+        return f"all {known} sites that were evaluated"
+    return "both sites" if known == 2 else f"all {known} sites"
 
 
 def _by(rows: Iterable[Row], digits: int) -> str:
     return listing([f"{r.name} by {number(abs(r.gain or 0.0), digits)}" for r in rows])
 
 
-def certainty(table: Standings) -> str | None:
-    """Return at which plants the gain or loss is more than chance; None if nothing is known.
+def certainty(table: GainTable) -> str | None:
+    """Return at which sites the gain or loss is more than chance; None if nothing is known.
 
-    What is sure is decided by a bootstrap over the plants' test machines, corrected for the
-    number of plants (``fedpdm.evaluation.significance``).
+    What is sure is decided by a bootstrap over the sites' test machines, corrected for the
+    number of sites (``fedpdm.evaluation.significance``).
     """
     judged = [row for row in table.rows if row.sure is not None]
     few = [row for row in table.rows if row.too_few]
@@ -107,8 +107,8 @@ def certainty(table: Standings) -> str | None:
     )
     open_ = [row for row in judged if not row.sure and row.verdict != "same"]
     if not better and not worse:
-        said = "This could be chance " + ("at both plants" if len(judged) == count == 2 else
-                f"at every one of {count} plants" if len(judged) == count else
+        said = "This could be chance " + ("at both sites" if len(judged) == count == 2 else
+                f"at every one of {count} sites" if len(judged) == count else
                 f"at {_where(judged, judged, count)}")  # fmt: skip
     else:
         parts = [
@@ -137,10 +137,10 @@ def _too_few(rows: list[Row]) -> str:
     return f"Too few {'failures' if failures else 'machines'} to say"
 
 
-def _over_all(table: Standings) -> str:
-    """Return what can be said of all plants together, where no single one can be judged."""
+def _over_all(table: GainTable) -> str:
+    """Return what can be said of all sites together, where no single one can be judged."""
     for row, words in (
-        (table.mean, "on average over the plants"), (table.together, "over all test data"),
+        (table.mean, "on average over the sites"), (table.together, "over all test data"),
     ):  # fmt: skip
         if row.sure:
             change = "gain" if row.verdict == "better" else "loss"
@@ -151,14 +151,14 @@ def _over_all(table: Standings) -> str:
 
 
 def _named(rows: list[Row]) -> str:
-    return listing([row.name for row in rows]) if len(rows) <= 3 else f"{len(rows)} plants"
+    return listing([row.name for row in rows]) if len(rows) <= 3 else f"{len(rows)} sites"
 
 
 def _where(rows: list[Row], judged: list[Row], count: int) -> str:
     if len(rows) == len(judged):
-        every = {1: rows[0].name, 2: "both plants"}.get(len(rows), f"all {len(rows)} plants")
+        every = {1: rows[0].name, 2: "both sites"}.get(len(rows), f"all {len(rows)} sites")
         judgeable = " that can be judged" if 1 < len(rows) < count else ""
         return every.replace("both", "the two") + judgeable if judgeable else every
     if len(rows) <= 3:
         return listing([row.name for row in rows])
-    return f"{len(rows)} of {len(judged)} plants"
+    return f"{len(rows)} of {len(judged)} sites"

@@ -15,13 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fedpdm.report.alarms import silence
-from fedpdm.report.gain_table import COLUMNS, Row, Standings, standings
+from fedpdm.report.gain_table import COLUMNS, GainTable, Row, gain_table
 from fedpdm.report.summary_text import certainty, headline
 from fedpdm.report.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.runs.progress import console_for, readable
 
 LISTED = 20
-"""Up to this many plants are all listed; of more, those with the largest changes."""
+"""Up to this many sites are all listed; of more, those with the largest changes."""
 FILES = ("report.html", "summary.json", "metrics.csv", "manifest.json")
 LINES = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
 """A rule below the head and one above the mean."""
@@ -33,7 +33,7 @@ STYLE = {"better": "green", "worse": "bold red"}
 
 
 def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
-    """Print plant by predictor in the primary metric, the gain, the events and the files.
+    """Print site by predictor in the primary metric, the gain, the events and the files.
 
     Args:
         summary: the content of summary.json.
@@ -41,7 +41,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         console: where to print; standard output if None.
     """
     console = console_for(console)
-    table = standings(summary)
+    table = gain_table(summary)
     aim = "higher" if table.metric.higher_is_better else "lower"
     _line(console, "")
     _line(console, headline(table), style="bold", wrap=True)
@@ -96,22 +96,22 @@ def _without(columns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in columns if name != FIRST_TO_GO)
 
 
-def _grid(table: Standings, console: Console) -> Table | None:
+def _grid(table: GainTable, console: Console) -> Table | None:
     """Return the table; None if there is no room for it and a column to do without."""
-    heads = ["Plant"]
+    heads = ["Site"]
     for name in table.columns:
         heads += [COLUMNS[name], "Gain"] if name == "federated" else [COLUMNS[name]]
-    plants = [_cells(row, table, console) for row in _shown(table)]
+    sites = [_cells(row, table, console) for row in _shown(table)]
     means = [
         _cells(row, table, console, name)
         for row, name in ((table.mean, table.mean.name), (table.together, "All test data"))
         if len(table.rows) > 1
     ]
-    if FIRST_TO_GO in table.columns and room_for_names(heads, plants + means, console) < 0:
+    if FIRST_TO_GO in table.columns and room_for_names(heads, sites + means, console) < 0:
         return None
-    grid = columns_of(heads, plants + means, console)
-    for index, cells in enumerate(plants):
-        grid.add_row(*cells, end_section=index == len(plants) - 1)
+    grid = columns_of(heads, sites + means, console)
+    for index, cells in enumerate(sites):
+        grid.add_row(*cells, end_section=index == len(sites) - 1)
     for cells in means:
         grid.add_row(*cells, style="bold")
     return grid
@@ -151,7 +151,7 @@ def _widths(heads: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]:
     ]
 
 
-def _cells(row: Row, table: Standings, console: Console, name: str | None = None) -> list[Text]:
+def _cells(row: Row, table: GainTable, console: Console, name: str | None = None) -> list[Text]:
     digits = table.metric.digits
     cells = [Text(readable(name or row.name, console))]
     for column in table.columns:
@@ -168,8 +168,8 @@ def _gain(row: Row, digits: int, console: Console) -> Text:
     return Text(readable(text, console), style=STYLE.get(row.verdict, ""))
 
 
-def _shown(table: Standings) -> list[Row]:
-    """Return all plants, or of too many the greatest losses, then the greatest gains."""
+def _shown(table: GainTable) -> list[Row]:
+    """Return all sites, or of too many the greatest losses, then the greatest gains."""
     if len(table.rows) <= LISTED:
         return list(table.rows)
     judged = sorted((r for r in table.rows if r.gain is not None), key=lambda r: r.gain or 0.0)
@@ -188,12 +188,12 @@ def _unseen(summary: Mapping[str, Any], digits: int) -> str | None:
     if None in pair:
         return None
     return (
-        "Machines never seen in training, mean of plants: alone "
+        "Machines never seen in training, mean of sites: alone "
         f"{number(pair[0], digits)}, federated {number(pair[1], digits)}."
     )
 
 
-def _left_out(table: Standings) -> list[str]:
+def _left_out(table: GainTable) -> list[str]:
     rest = len(table.rows) - len(_shown(table))
     if rest <= 0:
         return []
@@ -203,7 +203,7 @@ def _left_out(table: Standings) -> list[str]:
     ]
 
 
-def _notes(table: Standings) -> dict[str, list[str]]:
+def _notes(table: GainTable) -> dict[str, list[str]]:
     notes: dict[str, list[str]] = {}
     for row in table.rows:
         if row.note:

@@ -11,11 +11,11 @@ MINUS = "\u2212"
 
 EVENTS = {
     "refused": "Update refused",
-    "site-failed": "Plant failed",
-    "timeout": "Plant too late",
-    "disconnected": "Plant disconnected",
-    "connected": "Plant back",
-    "plant-refused": "Plant not let in",
+    "site-failed": "Site failed",
+    "timeout": "Site too late",
+    "disconnected": "Site disconnected",
+    "connected": "Site back",
+    "plant-refused": "Site not let in",
     "rollback": "Rolled back",
     "stopped": "Run stopped",
     "damaged-round": "Damaged round file",
@@ -184,7 +184,7 @@ def listing(names: Sequence[str], most: int = 3) -> str:
 
 
 def counted(count: int, singular: str, plural: str | None = None) -> str:
-    """Return "1 plant", "12 plants"."""
+    """Return "1 site", "12 sites"."""
     return f"{number(count, 0)} {singular if count == 1 else plural or singular + 's'}"
 
 

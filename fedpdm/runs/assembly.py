@@ -1,4 +1,4 @@
-"""How a run's plants are run: their Flower app, the rounds, and the engine that fits the work."""
+"""How a run's sites are run: their Flower app, the rounds, and the engine that fits the work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedpdm.client.app import PlantApp, make_client_app
+from fedpdm.client.app import SiteApp, make_client_app
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.auto import Workload
 from fedpdm.engines.select import Engine, settle_engine
@@ -22,8 +22,8 @@ from fedpdm.server.loop import RoundLoop
 from fedpdm.training.loop import tensors
 
 
-def client_app(experiment: Experiment) -> PlantApp:
-    """Return the Flower app of an experiment's plants, with the faults put in on purpose."""
+def client_app(experiment: Experiment) -> SiteApp:
+    """Return the Flower app of an experiment's sites, with the faults put in on purpose."""
     faults = experiment.faults
     return make_client_app(
         experiment.federation,
@@ -64,7 +64,7 @@ def settled_engine(experiment: Experiment, shapes: list[dict[str, Any]]) -> Engi
 
     Args:
         experiment: what is run.
-        shapes: of the plants looked at, as ``Federation.shape`` returns them.
+        shapes: of the sites looked at, as ``Federation.shape`` returns them.
     """
     sites, settings = experiment.federation.sites, experiment.settings
     share = float(getattr(experiment.strategy, "fraction_train", 1.0))
@@ -90,7 +90,7 @@ def stack_obstacle(experiment: Experiment) -> str | None:
     name = experiment.looked_at[0]
     part = federation.site(name, federation.moments(name).scaler()).train
     x, y = tensors(part.x[:5], part.y[:5], torch.device("cpu"))
-    return obstacle(client_app(experiment).plant, x, y)
+    return obstacle(client_app(experiment).client, x, y)
 
 
 def one_thread() -> None:

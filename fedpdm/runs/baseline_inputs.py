@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fedpdm.data.normalise import Scaler
-from fedpdm.baselines.baselines import Bench
+from fedpdm.baselines.baselines import BaselineInputs
 from fedpdm.runs.experiment import Experiment
-from fedpdm.server.selection import scaler_plants
+from fedpdm.server.selection import scaler_sites
 
 
-def bench_of(experiment: Experiment) -> Bench:
+def baseline_inputs(experiment: Experiment) -> BaselineInputs:
     """Return what the baselines of an experiment need."""
-    return Bench(
+    return BaselineInputs(
         federation=experiment.federation,
         names=tuple(experiment.compared),
         build_model=experiment.build_model,
@@ -26,11 +26,11 @@ def bench_of(experiment: Experiment) -> Bench:
 
 
 def shared_scaler(experiment: Experiment) -> Scaler | None:
-    """Return the scaler that the server will make of the same plants' sums; None without one."""
+    """Return the scaler that the server will make of the same sites' sums; None without one."""
     federation = experiment.federation
     if not experiment.federated_scaling:
         return None
-    names = [federation.sites[i] for i in scaler_plants(len(federation.sites), experiment.seed)]
+    names = [federation.sites[i] for i in scaler_sites(len(federation.sites), experiment.seed)]
     total = federation.moments(names[0])
     for name in names[1:]:
         total = total + federation.moments(name)

@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.config.values import block, make, plain, positive, share, whole
 from fedpdm.data.leakage import checks as guards
-from fedpdm.data.partition.repartitioned import DealtSource
+from fedpdm.data.partition.repartitioned import RepartitionedSource
 from fedpdm.data.features import RAW, WindowFeatures
-from fedpdm.data.splits.saved_split import GivenSplit
+from fedpdm.data.splits.saved_split import SavedSplit
 from fedpdm.data.partition import Natural, Partition, PartitionedSource
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
@@ -24,7 +24,7 @@ from fedpdm.engines.select import check_engine
 from fedpdm.wire.flower import quiet
 from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.baselines.baselines import RocketSettings, Schedule
-from fedpdm.baselines.registry import CONTROLS, wanted
+from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.evaluation.settings import Protocol
 from fedpdm.client.faults import Fault, parse_faults
 from fedpdm.federation import Federation, expand_replicas
@@ -37,7 +37,7 @@ from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 
 LOOK_AT = 50
-"""At most so many plants are read before the run starts, to find mistakes early."""
+"""At most so many sites are read before the run starts, to find mistakes early."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Experiment:
     seed: int
     federated_scaling: bool
     evaluate_fraction: float
-    baseline_plants: int
+    baseline_sites: int
     baseline_processes: int
     pooled_schedule: Schedule
     alone_schedule: Schedule
@@ -75,12 +75,12 @@ class Experiment:
 
     @property
     def evaluated(self) -> list[str]:
-        """Plants that evaluate: a seeded share, the same that the server asks."""
+        """Sites that evaluate: a seeded share, the same that the server asks."""
         return self._draw(self.federation.sites, self.evaluate_fraction, "evaluate")
 
     @property
     def looked_at(self) -> list[str]:
-        """Plants that are read, checked and hashed before the run.
+        """Sites that are read, checked and hashed before the run.
 
         All that have real data, or that a partition deals.
         """
@@ -90,33 +90,33 @@ class Experiment:
 
     @property
     def pooled(self) -> list[str]:
-        """Plants whose rows the pooled baselines train on: all, or a seeded share of many."""
+        """Sites whose rows the pooled baselines train on: all, or a seeded share of many."""
         sites = self.federation.sites
-        return self._draw(sites, min(1.0, max(self.baseline_plants, 1) / len(sites)), "pooled")
+        return self._draw(sites, min(1.0, max(self.baseline_sites, 1) / len(sites)), "pooled")
 
     @property
     def compared(self) -> list[str]:
-        """Plants that get baselines: at most ``baselines.max_plants`` of the evaluated."""
+        """Sites that get baselines: at most ``baselines.max_plants`` of the evaluated."""
         names = self.evaluated
-        if self.baseline_plants == 0:
+        if self.baseline_sites == 0:
             return []
-        return self._draw(names, min(1.0, self.baseline_plants / len(names)), "baselines")
+        return self._draw(names, min(1.0, self.baseline_sites / len(names)), "baselines")
 
     def _draw(self, names: Sequence[str], share: float, purpose: str) -> list[str]:
-        """Return a seeded share of the plants, in their order."""
+        """Return a seeded share of the sites, in their order."""
         chosen = seeded_sample(list(range(len(names))), share, self.seed, purpose)
         return [names[index] for index in chosen]
 
 
 def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
-    """Make everything a run needs, and look at the plants' data.
+    """Make everything a run needs, and look at the sites' data.
 
     Args:
         cfg: a composed config.
-        source: the data, if it is not to be made from the config: headquarters has none.
+        source: the data, if it is not to be made from the config: the server has none.
 
     Raises:
-        UserError: some option, file or plant cannot work; the message says which.
+        UserError: some option, file or site cannot work; the message says which.
     """
     quiet()
     task = cast(Task, make(cfg.task, "task"))
@@ -138,7 +138,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
     take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
-        raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or plant")
+        raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or site")
     model = {
         "model_type": str(cfg.model.model_type),
         "config": plain(cfg.model.config) or {},
@@ -166,7 +166,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         seed=seed,
         federated_scaling=cfg.scaling == "federated",
         evaluate_fraction=share(cfg, "evaluate.fraction"),
-        baseline_plants=whole(cfg, "baselines.max_plants", 0),
+        baseline_sites=whole(cfg, "baselines.max_plants", 0),
         baseline_processes=whole(cfg, "baselines.processes", 0),
         pooled_schedule=build_schedule(cfg, "baselines"),
         alone_schedule=build_schedule(cfg, "baselines", "baselines.alone"),
@@ -182,13 +182,13 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
 
 
 def look_at_data(experiment: Experiment) -> list[str]:
-    """Read the first plants and refuse what cannot train or be tested; return warnings.
+    """Read the first sites and refuse what cannot train or be tested; return warnings.
 
     Machines that are held out are beside the question: what a run concludes, it concludes
     from the test windows of machines that were trained on.
 
     Raises:
-        DataError: a plant cannot train, or no plant has a test window.
+        DataError: a site cannot train, or no site has a test window.
     """
     federation = experiment.federation
     names = experiment.looked_at
@@ -211,20 +211,20 @@ def no_test_window(experiment: Experiment) -> str:
     if source.window is not None:
         ways.insert(0, f"data.window (now {source.window})")
     if isinstance(source, PartitionedSource):
-        ways.insert(0, f"partition.sites (now {len(source.sites)} plants)")
-    made = source.generated or isinstance(source, DealtSource)
+        ways.insert(0, f"partition.sites (now {len(source.sites)} sites)")
+    made = source.generated or isinstance(source, RepartitionedSource)
     longer = "raise data.days" if made else "bring a longer record"
-    return f"no plant has a test window: lower {' or '.join(ways)}, or {longer}"
+    return f"no site has a test window: lower {' or '.join(ways)}, or {longer}"
 
 
 def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
-    """Make the data set of a config, with its plants."""
+    """Make the data set of a config, with its sites."""
     data = plain(cfg.data)
     data.pop("task_defaults", None)
-    sites = plants(cfg)
+    sites = site_blocks(cfg)
     replicas = whole(cfg, "replicas", 1)
     if replicas > 1 and not sites:
-        raise ConfigError(f"replicas={replicas} multiplies named plants; name some with site=…")
+        raise ConfigError(f"replicas={replicas} multiplies named sites; name some with site=…")
     reach = {"reach": task.reach} if "purge" in cfg.partition else {}
     partition = make(cfg.partition, "partition", **reach)
     source = cast(
@@ -233,23 +233,23 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
             OmegaConf.create(data),
             "data",
             sites=expand_replicas(sites, replicas),
-            partition=Natural() if (again := deals_again(data, partition)) else partition,
+            partition=Natural() if (again := repartitions(data, partition)) else partition,
             seed=seed,
             reach=task.reach,
         ),
     )
     if replicas > 1 and not source.generated:
         raise ConfigError(
-            f"replicas={replicas} needs generated plants; data={source.name} has real ones: "
+            f"replicas={replicas} needs generated sites; data={source.name} has real ones: "
             "leave replicas at 1, or use data=fleet"
         )
-    source = DealtSource(source, partition, seed, task.reach) if again else source
+    source = RepartitionedSource(source, partition, seed, task.reach) if again else source
     split = OmegaConf.select(cfg, "split")  # a run from before there was this choice has none
-    return source if split is None else GivenSplit(source, str(split))
+    return source if split is None else SavedSplit(source, str(split))
 
 
-def deals_again(data: Mapping[str, Any], partition: Partition) -> bool:
-    """Return whether a partition deals the machines of plants that are generated."""
+def repartitions(data: Mapping[str, Any], partition: Partition) -> bool:
+    """Return whether a partition deals the machines of sites that are generated."""
     if isinstance(partition, Natural) or "_target_" not in data:
         return False
     try:
@@ -296,8 +296,8 @@ def build_protocol(cfg: DictConfig, seed: int) -> Protocol:
     return Protocol.of(block(cfg, "evaluate"), named, seed)
 
 
-def plants(cfg: DictConfig) -> dict[str, Any]:
-    """Return the plants' blocks as their data set reads them: without what alarms cost."""
+def site_blocks(cfg: DictConfig) -> dict[str, Any]:
+    """Return the sites' blocks as their data set reads them: without what alarms cost."""
     return {
         name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
         for name, own in block(cfg, "sites").items()
@@ -308,7 +308,7 @@ def build_controls(cfg: DictConfig) -> tuple[str, ...]:
     """Return the names of the controls that are wanted; all, in a run from before the choice."""
     names = plain(OmegaConf.select(cfg, "baselines.controls"))
     if names is None:
-        return tuple(CONTROLS)
+        return tuple(BASELINES)
     if not isinstance(names, list):
         raise ConfigError(
             f"baselines.controls={names} must be a list, for example [alone,hgb], or [] for none"

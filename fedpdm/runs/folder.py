@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from fedpdm.config.values import plain
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import HistoryError
-from fedpdm.runs.experiment import Experiment, plants
+from fedpdm.runs.experiment import Experiment, site_blocks
 from fedpdm.history import History
 from fedpdm.runs.manifest import SCHEMA
 from fedpdm.storage import read_json, write_json
@@ -89,7 +89,7 @@ def settle_rounds(
 
 
 def write_scalers(folder: Path, scalers: Mapping[str, Scaler]) -> None:
-    """Keep what new data must be scaled with: by plant, or one for all (``federated``)."""
+    """Keep what new data must be scaled with: by site, or one for all (``federated``)."""
     arrays: dict[str, Any] = {}
     for scope, each in scalers.items():
         arrays |= {f"{scope}/mean": each.mean, f"{scope}/scale": each.scale}
@@ -114,5 +114,5 @@ def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
         "thresholds": {},
         "calibration": None,
         "interval": None,
-        "sites": plants(cfg),
+        "sites": site_blocks(cfg),
     }

@@ -62,7 +62,7 @@ def git_commit() -> str | None:
 
 
 def data_hashes(shapes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return one hash over all plants' rows and splits, and each plant's own."""
+    """Return one hash over all sites' rows and splits, and each site's own."""
     whole = hashlib.sha256()
     for shape in shapes:
         whole.update(f"{shape['site']}:{shape['sha256']}".encode())

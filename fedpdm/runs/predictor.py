@@ -1,4 +1,4 @@
-"""From a plant's new rows to scores: the model of a run, and all that stands before it.
+"""From a site's new rows to scores: the model of a run, and all that stands before it.
 
 N scored rows, H horizons, K operating conditions, F features.
 """
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from fedpdm.data.features import RAW, WindowFeatures
-from fedpdm.data.sources.mapping import PlantMapping
+from fedpdm.data.sources.mapping import SiteMapping
 from fedpdm.data.normalise import Scaler, fill_missing
 from fedpdm.data.rows import Floats, Ints, Rows, Split
 from fedpdm.data.sources.tables import SECONDS, Table, read_table, require_columns
@@ -32,7 +32,7 @@ _SETTINGS = ("setting_1", "setting_2", "setting_3")  # C-MAPSS: where an engine 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained model with everything that stands between a plant's file and its scores.
+    """A trained model with everything that stands between a site's file and its scores.
 
     Attributes:
         run: the run folder.
@@ -51,7 +51,7 @@ class Predictor:
     round: int
     model: ModelWrapper
     task: Task
-    mapping: PlantMapping
+    mapping: SiteMapping
     scaler: Scaler
     window: int | None
     conditions: int
@@ -84,7 +84,7 @@ class Predictor:
         row; ``padded`` tells.
 
         Args:
-            frame: rows in the plant's own columns, as the run's site yaml names them; or in
+            frame: rows in the site's own columns, as the run's site yaml names them; or in
                 columns ``machine``, ``time`` and the run's feature names.
 
         Returns:
@@ -236,7 +236,7 @@ class Predictor:
         if self.mapping.site:
             return (
                 f"these columns are those of sites.{self.mapping.site} in {self.run}/model.json; "
-                "rename the file's, or choose another plant with --site"
+                "rename the file's, or choose another site with --site"
             )
         return (
             f"the model of {self.run} reads {', '.join(self._columns())}; rename the file's columns"

@@ -174,7 +174,7 @@ class Progress:
 
 
 def event_line(event: Mapping[str, Any]) -> str:
-    """Return an event in one line: round, what happened, which plant, why.
+    """Return an event in one line: round, what happened, which site, why.
 
     What the message says by itself is not said twice.
     """

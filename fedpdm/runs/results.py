@@ -13,7 +13,7 @@ from fedpdm.data.rows import Split
 from fedpdm.evaluation.confidence import certainty
 from fedpdm.evaluation.test_details import gain_spread
 from fedpdm.evaluation.scoring import Predictions, gains, score
-from fedpdm.evaluation.final_test import Trial
+from fedpdm.evaluation.final_test import FinalTest
 from fedpdm.runs.experiment import Experiment
 from fedpdm.federation import Site
 from fedpdm.history import History
@@ -81,7 +81,7 @@ def summarise(
     }  # fmt: skip
 
 
-def put_beside(
+def add_baselines(
     summary: dict[str, Any], found: Mapping[str, Predictions], sites: list[Site], task: Task
 ) -> None:
     """Put the baselines beside the federation, on the same test windows, in place.
@@ -89,7 +89,7 @@ def put_beside(
     Args:
         summary: what ``summarise`` made.
         found: the baselines' scores.
-        sites: the plants they were tested on.
+        sites: the sites they were tested on.
         task: what is predicted.
     """
     baselines, heldout = summary["test"]["baselines"], {}
@@ -105,9 +105,9 @@ def put_beside(
     summary["test"]["spread"]["gain"] = gain_spread(summary["gain"])
 
 
-def say_how_sure(
+def add_confidence(
     summary: dict[str, Any],
-    trial: Trial,
+    trial: FinalTest,
     baselines: Mapping[str, Predictions],
     experiment: Experiment,
 ) -> None:
@@ -143,7 +143,7 @@ def write_results(
 
 
 def write_metrics(folder: Path, history: History) -> None:
-    """Write ``metrics.csv``: one line per round and plant, and one per round for all."""
+    """Write ``metrics.csv``: one line per round and site, and one per round for all."""
     import pandas as pd
 
     lines: list[dict[str, Any]] = []

@@ -12,8 +12,8 @@ from flwr.app import Context, RecordDict
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fedpdm.runs.baseline_inputs import bench_of, shared_scaler
-from fedpdm.runs.results import put_beside, say_how_sure, summarise, write_results
+from fedpdm.runs.baseline_inputs import baseline_inputs, shared_scaler
+from fedpdm.runs.results import add_baselines, add_confidence, summarise, write_results
 from fedpdm.config.values import make, plain
 from fedpdm.data.leakage.checks import checked_scaler
 from fedpdm.data.normalise import Scaler
@@ -21,10 +21,10 @@ from fedpdm.data.splits.split_file import SplitFile, split_file
 from fedpdm.engines.select import Engine, engine_of
 from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID
 from fedpdm.errors import HistoryError
-from fedpdm.baselines.workers import BesideTheRun
+from fedpdm.baselines.workers import BaselineWorkers
 from fedpdm.baselines.registry import diverged, gather
 from fedpdm.evaluation.scoring import Predictions
-from fedpdm.evaluation.final_test import Trial, try_model
+from fedpdm.evaluation.final_test import FinalTest, run_final_test
 from fedpdm.runs.experiment import Experiment, look_at_data
 from fedpdm.federation import Site
 from fedpdm.history import History
@@ -57,14 +57,14 @@ class Run:
         self.folder = folder
         self.console = console
         self.engine: Engine
-        self.split: SplitFile | None = None  # of plants in this box
-        # Generated plants are not made a second time for a check that they cannot fail.
+        self.split: SplitFile | None = None  # of sites in this box
+        # Generated sites are not made a second time for a check that they cannot fail.
         generated = experiment.federation.source.generated
         self._own_scaler = lambda: None if generated else shared_scaler(experiment)
         self.seconds: dict[str, float] = {}
         self._processor: dict[str, float] = {}
         self._in_process = False
-        self._trial: Trial | None = None
+        self._trial: FinalTest | None = None
         self._card: dict[str, Any] = {}
 
     def execute(self, resume: bool = False) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Run:
 
         Raises:
             UserError: the data, the folder or the options cannot work.
-            SiteError: plants failed, or the run gave up.
+            SiteError: sites failed, or the run gave up.
         """
         begun = time.perf_counter()
         experiment = self.experiment
@@ -115,10 +115,10 @@ class Run:
                         baselines = {k: v for k, v in baselines.items() if k not in lost}
                         summary["baselines_left_out"] = beside.left_out | lost
                         sites = self._sites(experiment.compared, scaler)
-                        put_beside(summary, baselines, sites, experiment.task)
-                if self._trial is not None:  # nobody may pool the windows of plants elsewhere
+                        add_baselines(summary, baselines, sites, experiment.task)
+                if self._trial is not None:  # nobody may pool the windows of sites elsewhere
                     with self._timed("evaluation"):
-                        say_how_sure(summary, self._trial, baselines, experiment)
+                        add_confidence(summary, self._trial, baselines, experiment)
             self._conclude(summary, history, manifest, shapes, begun)
             guard.end(summary)
         return summary
@@ -126,7 +126,7 @@ class Run:
     # Before -----------------------------------------------------------------------------
 
     def _look(self) -> tuple[list[str], list[dict[str, Any]]]:
-        """Look at the plants' data: what a person should know of it, and its shapes."""
+        """Look at the sites' data: what a person should know of it, and its shapes."""
         experiment, federation = self.experiment, self.experiment.federation
         warnings = look_at_data(experiment)
         self.split = split_file(federation.source, experiment.looked_at, federation.rows)
@@ -165,13 +165,13 @@ class Run:
     def _settle_engine(self, shapes: list[dict[str, Any]]) -> Engine:
         return settled_engine(self.experiment, shapes)
 
-    def _start_baselines(self, in_child: Any) -> BesideTheRun | None:
+    def _start_baselines(self, in_child: Any) -> BaselineWorkers | None:
         experiment = self.experiment
         if not experiment.compared:
             return None
-        bench = bench_of(experiment)
-        self._own_scaler = lambda: bench.scaler
-        return BesideTheRun(bench, self.folder, experiment.baseline_processes, in_child)
+        inputs = baseline_inputs(experiment)
+        self._own_scaler = lambda: inputs.scaler
+        return BaselineWorkers(inputs, self.folder, experiment.baseline_processes, in_child)
 
     # The federation ---------------------------------------------------------------------
 
@@ -184,11 +184,11 @@ class Run:
         return scaler
 
     def _rounds(self, loop: RoundLoop) -> None:
-        """Let the plants train."""
+        """Let the sites train."""
         experiment = self.experiment
         if not self.engine["settings"]:
             raise HistoryError(
-                f"{self.folder} is a deployed run; its plants are elsewhere. Continue it with "
+                f"{self.folder} is a deployed run; its sites are elsewhere. Continue it with "
                 "flwr run . --run-config 'resume=\"…\"' (server/README.md)"
             )
         if loop.on_scaler is not None:  # before anything is trained with it
@@ -241,7 +241,7 @@ class Run:
         model.set_parameters(to_tensors(weights))
         model.module.to(experiment.device)
         sites = self._sites(experiment.evaluated, scaler)
-        self._trial = try_model(
+        self._trial = run_final_test(
             model.module, sites, experiment.federation, experiment.device, experiment.protocol
         )
         return {**self._trial.parts, "threshold": self._trial.threshold, "card": self._trial.card}

@@ -1,4 +1,4 @@
-"""The conversation with the plants: who is asked, what travels along, who answered."""
+"""The conversation with the sites: who is asked, what travels along, who answered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.sampled_grid import SampledGrid
 from fedpdm.errors import SiteError
 from fedpdm.server.roster import Roster
-from fedpdm.server.selection import scaler_plants
+from fedpdm.server.selection import scaler_sites
 from fedpdm.wire.flower import wire_bytes
 from fedpdm.wire.records import (
     BUFFERS,
@@ -30,10 +30,10 @@ from fedpdm.wire.records import (
 
 
 @dataclass(frozen=True)
-class Question:
-    """Messages to plants: ``plants`` says which node is which, in site order."""
+class Outgoing:
+    """Messages to sites: ``sites`` says which node is which, in site order."""
 
-    plants: dict[int, str]
+    nodes: dict[int, str]
     messages: list[Message]
 
     @property
@@ -42,12 +42,12 @@ class Question:
 
 
 @dataclass
-class Exchange:
+class Dispatcher:
     """Messages out and replies in, in site order.
 
     Attributes:
         grid: carries the messages.
-        roster: which plants there are.
+        roster: which sites there are.
         timeout: seconds to wait for replies, or None.
         scaler: sent along, once it is known.
         asked_for_sums: bytes down and up of the query for the scaler.
@@ -66,8 +66,8 @@ class Exchange:
         note: Note,
         configure: Callable[[Grid], Iterable[Message]],
         buffers: Arrays,
-    ) -> Question:
-        """Let a strategy write messages to plants, and add what travels beside its arrays.
+    ) -> Outgoing:
+        """Let a strategy write messages to sites, and add what travels beside its arrays.
 
         Args:
             sites: who is to be asked; who is not connected is noted and left out.
@@ -76,38 +76,38 @@ class Exchange:
             buffers: sent beside the parameters.
         """
         connected = self.roster.connected()
-        plants = {}
+        nodes = {}
         for site in sites:
             if site in connected:
-                plants[connected[site]] = site
+                nodes[connected[site]] = site
             else:
                 note("timeout", f"{site} is not connected", site)
-        messages = list(configure(SampledGrid(self.grid, list(plants)))) if plants else []
+        messages = list(configure(SampledGrid(self.grid, list(nodes)))) if nodes else []
         extra: dict[str, ArrayRecord] = {}
         if buffers:
             extra[BUFFERS] = to_record(buffers)
         if self.scaler is not None:
-            # The same record every round, so that plants decode it once.
+            # The same record every round, so that sites decode it once.
             if self._scaler_record[0] is not self.scaler:
                 self._scaler_record = (self.scaler, scaler_record(self.scaler))
             extra[SCALER] = self._scaler_record[1]
         for content in {id(m.content): m.content for m in messages}.values():
             for key, record in extra.items():
                 content[key] = record
-        return Question(plants, messages)
+        return Outgoing(nodes, messages)
 
     def hear(
         self,
-        asked: Question,
+        asked: Outgoing,
         note: Note | None,
         listen: Callable[[str, Message], None],
         patient: bool = False,
     ) -> None:
         """Send, and hand over each reply in site order as it comes; note who stayed silent.
 
-        With ``patient``, plants in one box are waited for as long as they take.
+        With ``patient``, sites in one box are waited for as long as they take.
         """
-        silent = dict(asked.plants)
+        silent = dict(asked.nodes)
         timeout = None if patient and isinstance(self.grid, LocalGrid) else self.timeout
         for reply in self._replies(asked, timeout):
             node = reply.metadata.src_node_id
@@ -117,30 +117,30 @@ class Exchange:
             if note is not None:
                 note("timeout", f"{site} did not answer (round_timeout={self.timeout})", site)
 
-    def _replies(self, asked: Question, timeout: float | None) -> Iterable[Message]:
+    def _replies(self, asked: Outgoing, timeout: float | None) -> Iterable[Message]:
         if isinstance(self.grid, LocalGrid):
             return self.grid.stream(asked.messages, timeout)
-        place = {node: position for position, node in enumerate(asked.plants)}
+        place = {node: position for position, node in enumerate(asked.nodes)}
         replies = self.grid.send_and_receive(asked.messages, timeout=timeout)
         return sorted(replies, key=lambda r: place.get(r.metadata.src_node_id, len(place)))
 
     def moments(self, seed: int, note: Note) -> Moments:
-        """One Flower query round: plants answer with sums, never with rows.
+        """One Flower query round: sites answer with sums, never with rows.
 
-        In one box every plant is waited for: which plants make the scaler of the whole run
+        In one box every site is waited for: which sites make the scaler of the whole run
         must not depend on the clock.
 
         Args:
             seed: draws who is asked, where there are many.
-            note: where plants go whose sums are missing.
+            note: where sites go whose sums are missing.
 
         Raises:
-            SiteError: a plant could not sum up its rows, or none answered.
+            SiteError: a site could not sum up its rows, or none answered.
         """
         sites, connected = self.roster.sites, self.roster.connected()
-        chosen = [sites[position] for position in scaler_plants(len(sites), seed)]
-        plants = {connected[site]: site for site in chosen if site in connected}
-        asked = Question(plants, [Message(RecordDict(), node, MOMENTS_QUERY) for node in plants])
+        chosen = [sites[position] for position in scaler_sites(len(sites), seed)]
+        nodes = {connected[site]: site for site in chosen if site in connected}
+        asked = Outgoing(nodes, [Message(RecordDict(), node, MOMENTS_QUERY) for node in nodes])
         parts: dict[str, Moments] = {}
         up = 0
 
@@ -151,7 +151,7 @@ class Exchange:
             up += wire_bytes([reply.content])
             try:
                 found = moments_in(reply.content)
-            except Exception as error:  # whatever a plant sends, the run goes on
+            except Exception as error:  # whatever a site sends, the run goes on
                 note("refused", f"{site}: its sums cannot be read ({type(error).__name__})", site)
                 return
             if flaw := found.flaw(next(iter(parts.values()), found)):
@@ -161,7 +161,7 @@ class Exchange:
 
         self.hear(asked, None, listen, patient=True)
         if not parts:
-            raise SiteError("no plant answered the query for its sums; is any connected?")
+            raise SiteError("no site answered the query for its sums; is any connected?")
         for site in chosen:
             if site not in parts:
                 note("timeout", f"{site} sent no sums; the shared scaler is made without it", site)

@@ -1,7 +1,7 @@
-"""What headquarters does: rounds over Flower's public Strategy interface, with a history.
+"""What the server does: rounds over Flower's public Strategy interface, with a history.
 
 The loop is Flower's own (configure, send, aggregate, evaluate), plus what a run that must
-not be lost needs: a seeded sample of plants, refusal of broken updates by name, one atomic
+not be lost needs: a seeded sample of sites, refusal of broken updates by name, one atomic
 commit per round, resume, and a monitor that can roll back.
 """
 
@@ -20,12 +20,12 @@ from flwr.serverapp.strategy import Strategy
 
 from fedpdm.aggregation.intake import Intake, Note
 from fedpdm.aggregation.sums import Update, adds_up
-from fedpdm.client.state import unlearn
+from fedpdm.client.state import undo_round
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.hardware import settled
 from fedpdm.errors import ConfigError, SiteError, TrainingStopped
 from fedpdm.history import History, RoundRecord
-from fedpdm.server.dispatch import Exchange
+from fedpdm.server.dispatch import Dispatcher
 from fedpdm.server.monitor import MonitorSettings, RoundMonitor
 from fedpdm.server.roster import LocalRoster, Roster
 from fedpdm.server.round_metrics import as_accepted, best_round, describe, judged_loss, outliers
@@ -53,7 +53,7 @@ class Display(Protocol):
 
 @runtime_checkable
 class KeepsStates(Protocol):
-    """A Grid that holds the plants' ``Context.state`` itself, as engines in one box do."""
+    """A Grid that holds the sites' ``Context.state`` itself, as engines in one box do."""
 
     states: dict[str, RecordDict]
 
@@ -73,13 +73,13 @@ class RoundLoop:
         rounds: how many rounds the run has.
         seed: the run's seed.
         monitor: when a round is bad, and what to do then.
-        evaluate_fraction: share of the plants that evaluate; the same plants every round.
-        federated_scaling: whether plants share one scaler, made of their sums.
+        evaluate_fraction: share of the sites that evaluate; the same sites every round.
+        federated_scaling: whether sites share one scaler, made of their sums.
         round_timeout: seconds to wait for replies, or None.
         display: shows finished rounds.
         on_scaler: called with the federated scaler once it is known.
-        scaler: the federated scaler, if it is known already: then plants are not asked for it.
-        make_roster: says which plants there are behind a Grid.
+        scaler: the federated scaler, if it is known already: then sites are not asked for it.
+        make_roster: says which sites there are behind a Grid.
     """
 
     strategy: Strategy
@@ -97,7 +97,7 @@ class RoundLoop:
     on_scaler: Callable[[Scaler], None] | None = None
     scaler: Scaler | None = None
     make_roster: Callable[[Grid], Roster] = LocalRoster
-    _exchange: Exchange = field(init=False)
+    _exchange: Dispatcher = field(init=False)
     _fraction: float = field(init=False)
     _panel: list[str] = field(init=False)
     _watch: RoundMonitor = field(init=False)
@@ -110,12 +110,12 @@ class RoundLoop:
         """Run from the last committed round to the end.
 
         Raises:
-            ConfigError: the strategy cannot work with these plants.
-            SiteError: every plant failed in a round.
+            ConfigError: the strategy cannot work with these sites.
+            SiteError: every site failed in a round.
             TrainingStopped: the monitor rolled back too often in a row.
         """
         roster = self.make_roster(grid)
-        self._exchange = Exchange(grid, roster, self.round_timeout)
+        self._exchange = Dispatcher(grid, roster, self.round_timeout)
         self._fraction = take_over_sampling(self.strategy, len(roster.sites))
         self._panel = self._choose("evaluate", self.evaluate_fraction)
         if self.federated_scaling:
@@ -133,23 +133,23 @@ class RoundLoop:
                 self._refuse_to_learn_nothing()
 
     def _start_anew_with_supernodes(self) -> None:
-        """Tell a strategy that is resumed with plants whose supernodes remember nothing of it.
+        """Tell a strategy that is resumed with sites whose supernodes remember nothing of it.
 
-        Flower keeps a plant's state for one submitted run; a resumed one is another.
+        Flower keeps a site's state for one submitted run; a resumed one is another.
         """
         strategy, local = self.strategy, isinstance(self._exchange.grid, KeepsStates)
         if local or not self._head.round or not isinstance(strategy, ServerHalf):
             return
         if strategy.client.groups:
-            strategy.forget_plants()
+            strategy.forget_sites()
             message = (
                 f"{type(strategy).__name__} goes on from these weights without its corrections: "
-                "the plants' supernodes forgot theirs when the last run ended"
+                "the sites' supernodes forgot theirs when the last run ended"
             )
             self.history.note({"kind": "warning", "round": self._head.round, "message": message})
 
     def _scaler_of_all(self) -> Scaler:
-        """Return the scaler made of the plants' sums; who did not send any is an event."""
+        """Return the scaler made of the sites' sums; who did not send any is an event."""
 
         def note(kind: str, message: str, site: str | None = None) -> None:
             self.history.note({"kind": kind, "round": 0, "site": site, "message": message})
@@ -168,7 +168,7 @@ class RoundLoop:
         reasons = "; ".join(event["message"] for event in last[-1].events[:2])
         message = f"no usable update in {len(last)} rounds in a row ({reasons})"
         self.history.note({"kind": "stopped", "round": last[-1].round, "message": message})
-        raise TrainingStopped(f"{message}; lower training.learning_rate, or look at the plants")
+        raise TrainingStopped(f"{message}; lower training.learning_rate, or look at the sites")
 
     # One round ------------------------------------------------------------------------
 
@@ -195,10 +195,10 @@ class RoundLoop:
         self._exchange.hear(asked, note, intake.take)
         if intake.answers == 0:
             reasons = "; ".join(event["message"] for event in events)
-            raise SiteError(f"round {number}: every plant failed ({reasons})")
+            raise SiteError(f"round {number}: every site failed ({reasons})")
         # The server's half knows nothing of them, and the two must agree. Supernodes keep their
-        # states to themselves; there such a plant is ahead by one round.
-        unlearn(states, before, {*sampled} - {update.site for update in intake.updates})
+        # states to themselves; there such a site is ahead by one round.
+        undo_round(states, before, {*sampled} - {update.site for update in intake.updates})
         arrays = self._aggregate(number, intake, len(sampled), note)
         buffers = intake.buffers() or self._buffers
 
@@ -264,7 +264,7 @@ class RoundLoop:
     def _evaluate(
         self, number: int, arrays: Arrays, buffers: Arrays, config: ConfigRecord, note: Note
     ) -> tuple[dict[str, dict[str, float]], int, int]:
-        """Return what the plants of the panel measured, and the bytes down and up."""
+        """Return what the sites of the panel measured, and the bytes down and up."""
         if not self._panel:
             return {}, 0, 0
         parameters = to_record(arrays)
@@ -286,12 +286,12 @@ class RoundLoop:
             try:
                 measured = metrics_in(answer.content)
                 weight = measured[EXAMPLES]
-            except Exception as error:  # whatever a plant sends, the others' round goes on
+            except Exception as error:  # whatever a site sends, the others' round goes on
                 reason = f"{type(error).__name__}: {error}"
                 note("refused", f"{site}: its evaluation cannot be read ({reason})", site)
                 return
             result[site] = measured
-            # Strategies may keep state of their own; our means skip what a plant cannot know.
+            # Strategies may keep state of their own; our means skip what a site cannot know.
             if weight > 0:
                 counted.append(answer)
 
@@ -324,7 +324,7 @@ class RoundLoop:
         self._protect_best()
 
     def _states(self) -> dict[str, RecordDict]:
-        """Return the plants' states themselves, where an engine in one box keeps them."""
+        """Return the sites' states themselves, where an engine in one box keeps them."""
         return grid.states if isinstance(grid := self._exchange.grid, KeepsStates) else {}
 
     def _protect_best(self) -> None:
@@ -371,16 +371,16 @@ class RoundLoop:
             )
             self.history.note({"kind": "stopped", "round": record.round, "message": reason})
             raise TrainingStopped(
-                f"{reason}; round {self._head.round} is the last good one. Look at the plants with "
+                f"{reason}; round {self._head.round} is the last good one. Look at the sites with "
                 "python -m fedpdm.history show RUN, lower training.learning_rate, or choose a "
                 "robust strategy (strategy=fedmedian)"
             )
         self._return_to_head()
 
-    # Plants ---------------------------------------------------------------------------
+    # Sites ---------------------------------------------------------------------------
 
     def _choose(self, purpose: str, share: float, *key: int) -> list[str]:
-        """Return a seeded share of the plants in their order, at least one; of 0, none."""
+        """Return a seeded share of the sites in their order, at least one; of 0, none."""
         if share == 0:
             return []
         return seeded_sample(list(self._exchange.roster.sites), share, self.seed, purpose, *key)
@@ -392,7 +392,7 @@ class RoundLoop:
 
 
 def make_server_app(loop: RoundLoop) -> ServerApp:
-    """Return the Flower app of headquarters around a round loop."""
+    """Return the Flower app of the server around a round loop."""
     app = ServerApp()
     app.main()(loop.run)
     return app

@@ -1,4 +1,4 @@
-"""Which plants a run has, and under which Flower node each can be reached."""
+"""Which sites a run has, and under which Flower node each can be reached."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from flwr.serverapp import Grid
 
 
 class Roster(Protocol):
-    """The plants of a run.
+    """The sites of a run.
 
     Attributes:
-        sites: all plants in the order of the config; what is drawn is drawn from these.
+        sites: all sites in the order of the config; what is drawn is drawn from these.
     """
 
     sites: tuple[str, ...]
 
     def connected(self) -> dict[str, int]:
-        """Return the node of each plant that can be reached now."""
+        """Return the node of each site that can be reached now."""
 
 
 class LocalRoster:
-    """Plants of an engine in one box: always there, under the same nodes."""
+    """Sites of an engine in one box: always there, under the same nodes."""
 
     def __init__(self, grid: Grid) -> None:
         named: dict[int, str] = dict(getattr(grid, "sites", {}))

@@ -15,7 +15,7 @@ from fedpdm.wire.records import EXAMPLES, Arrays
 
 OUTLIER_FACTOR = 5.0
 """An update this many times the usual norm is left out when a round is repeated. With two
-plants a z-score could never tell (it cannot pass sqrt(n - 1)), so past rounds count too."""
+sites a z-score could never tell (it cannot pass sqrt(n - 1)), so past rounds count too."""
 
 
 def describe(
@@ -24,11 +24,11 @@ def describe(
     arrays: Arrays,
     task: Task,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a round's metrics over all plants (means by examples), and each plant's.
+    """Return a round's metrics over all sites (means by examples), and each site's.
 
     Args:
         updates: the accepted updates.
-        validation: what each plant answered when it evaluated.
+        validation: what each site answered when it evaluated.
         arrays: the new parameters.
         task: names the primary metric, which is there even if nobody could compute it.
     """
@@ -41,7 +41,7 @@ def describe(
     }
     for name in sorted({name for values in validation.values() for name in values} - {EXAMPLES}):
         label = "validation_loss" if name == "loss" else name
-        metrics[label] = over_plants(name, [(v[name], v[EXAMPLES]) for v in validation.values()])
+        metrics[label] = over_sites(name, [(v[name], v[EXAMPLES]) for v in validation.values()])
     sites: dict[str, Any] = {
         site: {"validation": {name: finite(value) for name, value in values.items()}}
         for site, values in validation.items()
@@ -72,7 +72,7 @@ def as_accepted(record: RoundRecord, task: Task) -> AcceptedRound:
 def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:
     """Return the round with the best validation metric, the earliest of equals.
 
-    Where no plant's validation part lets the metric be computed, the lowest loss decides.
+    Where no site's validation part lets the metric be computed, the lowest loss decides.
     """
     best: tuple[int, float] | None = None
     fallback: tuple[int, float] | None = None
@@ -91,8 +91,8 @@ def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:
 COUNTS = ("n", "positives")
 
 
-def over_plants(name: str, values: Sequence[tuple[float, float]]) -> float | None:
-    """Return one number for all plants from (value, examples) of each.
+def over_sites(name: str, values: Sequence[tuple[float, float]]) -> float | None:
+    """Return one number for all sites from (value, examples) of each.
 
     Counts add up, root mean squares average as squares, all else averages by examples.
     """
@@ -117,7 +117,7 @@ def finite(value: float | None) -> float | None:
 
 
 def outliers(updates: Sequence[Update], records: Iterable[RoundRecord]) -> list[str]:
-    """Return the plants whose update is far larger than usual, against this and past rounds."""
+    """Return the sites whose update is far larger than usual, against this and past rounds."""
     past = [
         site["update_norm"]
         for record in records

@@ -1,4 +1,4 @@
-"""Which plants take part in a round: a seeded draw, made here and not by Flower."""
+"""Which sites take part in a round: a seeded draw, made here and not by Flower."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def seeded_sample(items: Sequence[T], share: float, seed: int, *key: str | int) 
     return [items[i] for i in sorted(chosen)]
 
 
-SCALER_PLANTS = 50
-"""At most so many plants (seeded) are asked for their sums, as in ``baselines.max_plants``."""
+SCALER_SITES = 50
+"""At most so many sites (seeded) are asked for their sums, as in ``baselines.max_plants``."""
 
 
-def scaler_plants(sites: int, seed: int) -> list[int]:
-    """Return the positions of the plants whose sums make the shared scaler."""
-    return seeded_sample(list(range(sites)), min(1.0, SCALER_PLANTS / sites), seed, "scaler")
+def scaler_sites(sites: int, seed: int) -> list[int]:
+    """Return the positions of the sites whose sums make the shared scaler."""
+    return seeded_sample(list(range(sites)), min(1.0, SCALER_SITES / sites), seed, "scaler")
 
 
 def take_over_sampling(strategy: Strategy, sites: int) -> float:
     """Make the strategy use every node it is shown, and return the fraction it was set to.
 
-    Flower's minimum of two nodes would make it wait for ever with one plant. A strategy with
-    an attribute ``plants`` is told how many there are behind the sample.
+    Flower's minimum of two nodes would make it wait for ever with one site. A strategy with
+    an attribute ``total_sites`` is told how many there are behind the sample.
 
     Raises:
-        ConfigError: the fraction is out of range, or the strategy needs more plants.
+        ConfigError: the fraction is out of range, or the strategy needs more sites.
     """
     fraction = getattr(strategy, "fraction_train", 1.0)
     if isinstance(fraction, bool) or not isinstance(fraction, int | float):
@@ -54,8 +54,8 @@ def take_over_sampling(strategy: Strategy, sites: int) -> float:
     needed = int(getattr(strategy, "min_sites", 1))
     if sampled < needed:
         raise ConfigError(
-            f"strategy {type(strategy).__name__} needs at least {needed} plants in a round, this "
-            f"run samples {sampled} of {sites}; add plants (site=…, replicas=…) or choose another "
+            f"strategy {type(strategy).__name__} needs at least {needed} sites in a round, this "
+            f"run samples {sampled} of {sites}; add sites (site=…, replicas=…) or choose another "
             "strategy"
         )
     for name, value in {
@@ -64,6 +64,6 @@ def take_over_sampling(strategy: Strategy, sites: int) -> float:
     }.items():  # fmt: skip
         if hasattr(strategy, name):
             setattr(strategy, name, value)
-    if hasattr(strategy, "plants"):  # what it is shown is a sample: some count all
-        strategy.plants = sites
+    if hasattr(strategy, "total_sites"):  # what it is shown is a sample: some count all
+        strategy.total_sites = sites
     return fraction

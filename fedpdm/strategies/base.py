@@ -1,4 +1,4 @@
-"""Strategies of two halves: what the server does, and what a plant does and remembers.
+"""Strategies of two halves: what the server does, and what a site does and remembers.
 
 A strategy is one file with both, found by each other through a key of the train config:
 
@@ -39,7 +39,7 @@ Half = TypeVar("Half", bound="ClientHalf")
 
 @dataclass(frozen=True)
 class Work:
-    """What a plant did in a round. Arrays are by the parameters' names, not to be changed.
+    """What a site did in a round. Arrays are by the parameters' names, not to be changed.
 
     Attributes:
         received: the parameters it got.
@@ -58,7 +58,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a plant takes from a round: what to remember, and what to send beside its weights."""
+    """What a site takes from a round: what to remember, and what to send beside its weights."""
 
     memory: Mapping[str, Arrays] = field(default_factory=dict)
     records: Mapping[str, Arrays] = field(default_factory=dict)
@@ -66,15 +66,15 @@ class Outcome:
 
 
 class ClientHalf:
-    """A plant's half. One is made per round, from the value that the server sent.
+    """A site's half. One is made per round, from the value that the server sent.
 
     Attributes:
-        key: of the train config, and of the plant's memory.
+        key: of the train config, and of the site's memory.
         optimizers: the formulas hold for these; empty for any.
-        groups: what a plant remembers, each group with an array per parameter, zero at first
+        groups: what a site remembers, each group with an array per parameter, zero at first
             and of the parameters' type.
         reads: records that the server sends beside the parameters, with an array for each.
-        replies: records that the plant sends back, likewise.
+        replies: records that the site sends back, likewise.
         setting: the value that the server sent.
         sent: the tensors of ``reads``, in the order of the parameters.
     """
@@ -131,19 +131,19 @@ class _Sent:
 
 
 class ServerHalf(FedAvg):
-    """The server's half: sends what plants need, and needs of their updates only sums.
+    """The server's half: sends what sites need, and needs of their updates only sums.
 
     So updates are added up as they come, and none is kept. What it remembers are attributes
     of plain data, which the history keeps (``state.capture``): sums over rounds in float64,
     so that a thousand rounds do not wear them off.
 
     Args:
-        setting: sent to the plants under the client half's key.
+        setting: sent to the sites under the client half's key.
         **flower: further arguments of Flower's FedAvg.
 
     Attributes:
         client: the other half.
-        plants: how many plants the federation has, sampled or not.
+        sites: how many sites the federation has, sampled or not.
     """
 
     client: ClassVar[type[ClientHalf]]
@@ -151,12 +151,12 @@ class ServerHalf(FedAvg):
     def __init__(self, setting: Any = True, **flower: Any) -> None:
         super().__init__(**flower)
         self.setting = setting
-        self.plants = 0
+        self.total_sites = 0
         self._sent = _Sent({})
 
     @property
     def replies(self) -> Sequence[str]:
-        """Records that plants send beside weights."""
+        """Records that sites send beside weights."""
         return self.client.replies
 
     def check_training(self, settings: TrainingSettings) -> None:
@@ -164,19 +164,19 @@ class ServerHalf(FedAvg):
         self.client.check(settings)
 
     def send(self, arrays: Arrays) -> Mapping[str, Arrays]:
-        """Return the records that go to every plant beside the parameters ``arrays``."""
+        """Return the records that go to every site beside the parameters ``arrays``."""
         return {}
 
     def weight(self, metrics: Mapping[str, float]) -> float:
-        """Return what a plant counts in the sums, from what it reported."""
+        """Return what a site counts in the sums, from what it reported."""
         return metrics[EXAMPLES]
 
     @abstractmethod
     def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
         """Return the new parameters from those that were sent and the sums of the replies."""
 
-    def forget_plants(self) -> None:
-        """Start anew with plants that remember nothing, from the weights as they are."""
+    def forget_sites(self) -> None:
+        """Start anew with sites that remember nothing, from the weights as they are."""
 
     # Flower's side ------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ class ServerHalf(FedAvg):
     ) -> Iterable[Message]:
         config[self.client.key] = self.setting
         self._sent = _Sent(from_record(arrays))
-        self.plants = self.plants or len(list(grid.get_node_ids()))
+        self.total_sites = self.total_sites or len(list(grid.get_node_ids()))
         records = {name: to_record(a) for name, a in self.send(self._sent.arrays).items()}
         messages = list(super().configure_train(server_round, arrays, config, grid))
         for content in {id(message.content): message.content for message in messages}.values():

@@ -1,13 +1,13 @@
-"""FedDyn: every plant's objective is bent until its optimum is the federation's.
+"""FedDyn: every site's objective is bent until its optimum is the federation's.
 
 Acar et al. 2021, Federated Learning Based on Dynamic Regularization (ICLR), algorithm 1.
-Plant k minimises L_k(w) − ⟨λ_k, w⟩ + (α/2)·‖w − w_t‖² and then sets
+Site k minimises L_k(w) − ⟨λ_k, w⟩ + (α/2)·‖w − w_t‖² and then sets
 
     λ_k ← λ_k − α·(w_k − w_t)
-    h   ← h − (α/m)·Σ_S (w_k − w_t)        m: all plants, sampled or not
+    h   ← h − (α/m)·Σ_S (w_k − w_t)        m: all sites, sampled or not
     w   ← mean_S w_k − h/α
 
-So h is the mean of all plants' λ_k: those that were not sampled have not changed theirs.
+So h is the mean of all sites' λ_k: those that were not sampled have not changed theirs.
 Means are the paper's, not weighted by examples. As α goes to 0 this does not become FedAvg:
 h/α stays.
 """
@@ -27,13 +27,13 @@ from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client
 from fedpdm.training.loop import GradientTerm, Memory
 from fedpdm.wire.records import Arrays
 
-__all__ = ["FedDyn", "FedDynPlant"]
+__all__ = ["FedDyn", "FedDynClient"]
 
 LAMBDA = "lambda"
 
 
 @client_half("feddyn-alpha")
-class FedDynPlant(ClientHalf):
+class FedDynClient(ClientHalf):
     """Adds −λ_k + α·(w − w_t) to the gradient; remembers λ_k."""
 
     optimizers = ("sgd",)
@@ -72,7 +72,7 @@ class FedDyn(ServerHalf):
         **flower: further arguments of Flower's FedAvg.
     """
 
-    client = FedDynPlant
+    client = FedDynClient
 
     def __init__(self, alpha: float = 0.1, **flower: Any) -> None:
         if not alpha > 0:
@@ -84,12 +84,12 @@ class FedDyn(ServerHalf):
         return 1.0
 
     def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
-        alpha, share = self.setting, len(sums.plants) / self.plants
+        alpha, share = self.setting, len(sums.sites) / self.total_sites
         before = self.h or {name: np.zeros(w.shape) for name, w in sent.items()}
         self.h = {
             name: before[name] - alpha * share * (sums.mean[name] - w) for name, w in sent.items()
         }
         return {name: sums.mean[name] - self.h[name] / alpha for name in sent}
 
-    def forget_plants(self) -> None:
+    def forget_sites(self) -> None:
         self.h = {}

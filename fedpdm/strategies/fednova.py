@@ -1,14 +1,14 @@
-"""FedNova: plants that make more steps do not pull the model their way.
+"""FedNova: sites that make more steps do not pull the model their way.
 
 Wang et al. 2020, Tackling the Objective Inconsistency Problem in Heterogeneous Federated
-Optimization (NeurIPS), eq. 5 and 6. With p_k the share of plant k in all examples,
+Optimization (NeurIPS), eq. 5 and 6. With p_k the share of site k in all examples,
 
     d_k   = (w_t − w_k)/‖a_k‖₁
     w     ← w_t − τ_eff·Σ_k p_k d_k        τ_eff = Σ_k p_k ‖a_k‖₁
 
 For plain gradient steps a_k holds each step's rate over the round's first, so ‖a_k‖₁ is the
-number of local steps as long as the rate does not fall within a round. Plants of unequal
-size make unequally many. With equally many this is FedAvg. A plant sends its weights and
+number of local steps as long as the rate does not fall within a round. Sites of unequal
+size make unequally many. With equally many this is FedAvg. A site sends its weights and
 ‖a_k‖₁, from which the server makes d_k.
 """
 
@@ -22,13 +22,13 @@ from fedpdm.aggregation.sums import Sums
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
 from fedpdm.wire.records import EXAMPLES, Arrays
 
-__all__ = ["FedNova", "FedNovaPlant"]
+__all__ = ["FedNova", "FedNovaClient"]
 
 STEPS = "local_steps"
 
 
 @client_half("fednova")
-class FedNovaPlant(ClientHalf):
+class FedNovaClient(ClientHalf):
     """Says how far its steps may have gone, ‖a_k‖₁. Momentum or Adam have another a_k."""
 
     optimizers = ("sgd",)
@@ -44,7 +44,7 @@ class FedNova(ServerHalf):
         **flower: arguments of Flower's FedAvg.
     """
 
-    client = FedNovaPlant
+    client = FedNovaClient
 
     def __init__(self, **flower: Any) -> None:
         super().__init__(**flower)
@@ -56,9 +56,9 @@ class FedNova(ServerHalf):
         return metrics[EXAMPLES] / steps
 
     def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
-        # Σ p_k d_k from sums that can be made one plant after another: with weights
+        # Σ p_k d_k from sums that can be made one site after another: with weights
         # q_k = n_k/‖a_k‖₁ and their mean of the w_k, it is (Σ q/Σ n)·(w_t − mean).
-        examples = sum(plant[EXAMPLES] for plant in sums.plants)
-        steps = sum(plant[EXAMPLES] * plant[STEPS] for plant in sums.plants) / examples
+        examples = sum(site[EXAMPLES] for site in sums.sites)
+        steps = sum(site[EXAMPLES] * site[STEPS] for site in sums.sites) / examples
         factor = steps * sums.weight / examples
         return {name: w + factor * (sums.mean[name] - w) for name, w in sent.items()}

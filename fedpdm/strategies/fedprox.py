@@ -22,7 +22,7 @@ __all__ = ["FedProx", "proximal_term"]
 
 
 class FedProx(FlowerFedProx):
-    """Flower's FedProx, refusing a mu that would push plants away from the received model."""
+    """Flower's FedProx, refusing a mu that would push sites away from the received model."""
 
     def __init__(self, proximal_mu: float = 0.0, **flower: Any) -> None:
         if proximal_mu < 0:

@@ -1,7 +1,7 @@
-"""FedSGD with Adam at the server: the gradient of all plants' rows together, step by step.
+"""FedSGD with Adam at the server: the gradient of all sites' rows together, step by step.
 
 McMahan et al. 2017, Communication-Efficient Learning of Deep Networks from Decentralized
-Data (AISTATS), FedSGD: every plant makes one plain step over all its rows, so the mean of
+Data (AISTATS), FedSGD: every site makes one plain step over all its rows, so the mean of
 their changes Δ, weighted by examples, is −η_l times the gradient on all rows. The server
 takes it as Adam does (Kingma and Ba 2015; Reddi et al. 2021, algorithm 2):
 
@@ -24,18 +24,18 @@ from fedpdm.errors import ConfigError
 from fedpdm.strategies.base import ClientHalf, ServerHalf, client_half
 from fedpdm.wire.records import Arrays
 
-__all__ = ["FedSGD", "FedSGDPlant"]
+__all__ = ["FedSGD", "FedSGDClient"]
 
 
 @client_half("fedsgd")
-class FedSGDPlant(ClientHalf):
-    """Plain steps: what a plant sends is its gradient."""
+class FedSGDClient(ClientHalf):
+    """Plain steps: what a site sends is its gradient."""
 
     optimizers = ("sgd",)
 
 
 class FedSGD(ServerHalf):
-    """The server's half: Adam on the plants' mean change.
+    """The server's half: Adam on the sites' mean change.
 
     Args:
         eta: η, the server's learning rate.
@@ -48,7 +48,7 @@ class FedSGD(ServerHalf):
         ConfigError: a value out of its range; names ``strategy.KEY``.
     """
 
-    client = FedSGDPlant
+    client = FedSGDClient
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """q-FedAvg with the loss its paper asks for.
 
 Li et al. 2020, Fair Resource Allocation in Federated Learning (ICLR), algorithm 2: a
-plant's weight is F_k(w_t)^q, the loss of the model it *received*. Flower's class leaves
+site's weight is F_k(w_t)^q, the loss of the model it *received*. Flower's class leaves
 to the client which loss it reports; this one asks for it.
 """
 
@@ -18,12 +18,12 @@ from fedpdm.errors import ConfigError
 
 
 class QFedAvg(FlowerQFedAvg):
-    """Flower's q-FedAvg, fed with each plant's loss before local training.
+    """Flower's q-FedAvg, fed with each site's loss before local training.
 
     Args:
         client_learning_rate: 1/L in the paper. The deltas of Adam are not those of plain
             gradient steps, so this sets how strongly q damps the step, not the local rate.
-        q: 0 is the plain mean over plants; larger favours the plants with the larger loss.
+        q: 0 is the plain mean over sites; larger favours the sites with the larger loss.
         **flower: further arguments of Flower's class.
     """
 

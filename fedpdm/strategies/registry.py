@@ -1,13 +1,13 @@
-"""The registry of client halves: what a strategy changes in a plant's local training."""
+"""The registry of client halves: what a strategy changes in a site's local training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fedpdm.training.loop import GradientTerm, PlantTerm
+from fedpdm.training.loop import GradientTerm, SiteTerm
 
-Maker = Callable[[Any], GradientTerm | PlantTerm | None]
+Maker = Callable[[Any], GradientTerm | SiteTerm | None]
 
 _MAKERS: dict[str, Maker] = {}
 
@@ -15,10 +15,10 @@ _MAKERS: dict[str, Maker] = {}
 def local_term(
     key: str,
 ) -> Callable[[Callable[[float], GradientTerm | None]], Callable[[float], GradientTerm | None]]:
-    """Register a term that is the same for every plant under the train config's ``key``.
+    """Register a term that is the same for every site under the train config's ``key``.
 
     The decorated function gets the value that the server sent and returns what to add to
-    the gradient, or None if that value asks for nothing. Where a plant has to remember
+    the gradient, or None if that value asks for nothing. Where a site has to remember
     something, or more than weights must travel, see ``fedpdm.strategies.base``.
     """
 
@@ -36,7 +36,7 @@ def register(key: str, make: Maker) -> None:
     _MAKERS[key] = make
 
 
-def gradient_terms(config: Mapping[str, Any]) -> list[GradientTerm | PlantTerm]:
+def gradient_terms(config: Mapping[str, Any]) -> list[GradientTerm | SiteTerm]:
     """Return the terms that a train config asks for, in the order of their keys."""
     made = [_MAKERS[key](config[key]) for key in sorted(_MAKERS) if key in config]
     return [term for term in made if term is not None]

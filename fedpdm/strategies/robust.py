@@ -1,4 +1,4 @@
-"""Krum, Multi-Krum and Bulyan, saying how many plants their guarantees need.
+"""Krum, Multi-Krum and Bulyan, saying how many sites their guarantees need.
 
 Flower's classes run with fewer and then give no protection (Krum) or no new model at
 all (Bulyan). ``min_sites`` lets the server refuse such a run before it starts.
@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import MultiKrum as FlowerMultiKrum
 
 
 class Krum(FlowerKrum):
-    """Krum (Blanchard et al. 2017): n >= 2f + 3 plants for f malicious ones."""
+    """Krum (Blanchard et al. 2017): n >= 2f + 3 sites for f malicious ones."""
 
     @property
     def min_sites(self) -> int:
@@ -20,7 +20,7 @@ class Krum(FlowerKrum):
 
 
 class MultiKrum(FlowerMultiKrum):
-    """Multi-Krum: as Krum, and at least as many plants as it selects."""
+    """Multi-Krum: as Krum, and at least as many sites as it selects."""
 
     @property
     def min_sites(self) -> int:
@@ -29,7 +29,7 @@ class MultiKrum(FlowerMultiKrum):
 
 
 class Bulyan(FlowerBulyan):
-    """Bulyan (El Mhamdi et al. 2018): n >= 4f + 3 plants."""
+    """Bulyan (El Mhamdi et al. 2018): n >= 4f + 3 sites."""
 
     @property
     def min_sites(self) -> int:

@@ -1,14 +1,14 @@
-"""SCAFFOLD: control variates take the plants' drift out of their local steps.
+"""SCAFFOLD: control variates take the sites' drift out of their local steps.
 
 Karimireddy et al. 2020, SCAFFOLD: Stochastic Controlled Averaging for Federated Learning
-(ICML), algorithm 1 with option II. Plant k steps along g_k − c_k + c and then sets
+(ICML), algorithm 1 with option II. Site k steps along g_k − c_k + c and then sets
 
     c_k⁺ = c_k − c + (w_t − w_k)/Σ_s η_s
     c   ← c + (|S|/N) · mean_S (c_k⁺ − c_k)
     w   ← w_t + η_g · mean_S (w_k − w_t)
 
 Where the paper writes K·η stands the sum of the rates of the K steps, because ours fall
-from epoch to epoch. Means are the paper's, not weighted by examples: with plants of equal
+from epoch to epoch. Means are the paper's, not weighted by examples: with sites of equal
 size and controls of zero, the first round is that of FedAvg. The controls travel too, so a
 message is twice as long both ways.
 """
@@ -28,13 +28,13 @@ from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client
 from fedpdm.training.loop import GradientTerm, Memory
 from fedpdm.wire.records import Arrays
 
-__all__ = ["Scaffold", "ScaffoldPlant"]
+__all__ = ["Scaffold", "ScaffoldClient"]
 
 CONTROL = "control"
 
 
 @client_half("scaffold")
-class ScaffoldPlant(ClientHalf):
+class ScaffoldClient(ClientHalf):
     """Steps along g − c_k + c; remembers c_k and sends how it changed."""
 
     optimizers = ("sgd",)
@@ -68,11 +68,11 @@ class Scaffold(ServerHalf):
     """The server's half: the common control c, and the step of length η_g.
 
     Args:
-        server_learning_rate: η_g; 1 takes the mean of the plants' weights.
+        server_learning_rate: η_g; 1 takes the mean of the sites' weights.
         **flower: further arguments of Flower's FedAvg.
     """
 
-    client = ScaffoldPlant
+    client = ScaffoldClient
 
     def __init__(self, server_learning_rate: float = 1.0, **flower: Any) -> None:
         if not server_learning_rate > 0:
@@ -92,10 +92,10 @@ class Scaffold(ServerHalf):
         return 1.0
 
     def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
-        share, change = len(sums.plants) / self.plants, sums.means[CONTROL]
+        share, change = len(sums.sites) / self.total_sites, sums.means[CONTROL]
         self.control = {name: c + share * change[name] for name, c in self.control.items()}
         rate = self.server_learning_rate
         return {name: w + rate * (sums.mean[name] - w) for name, w in sent.items()}
 
-    def forget_plants(self) -> None:
+    def forget_sites(self) -> None:
         self.control = {}

@@ -70,8 +70,8 @@ class Task(ABC):
     def row_losses(self, output: Tensor, target: Tensor) -> Tensor | None:
         """Return (N,) losses whose mean is ``loss``, or None where there are no such.
 
-        Stacked training computes the rows of all plants in one go with it; without it, it
-        calls ``loss`` for plant after plant.
+        Stacked training computes the rows of all sites in one go with it; without it, it
+        calls ``loss`` for site after site.
         """
         return None
 

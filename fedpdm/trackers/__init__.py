@@ -36,7 +36,7 @@ class Tracker(Protocol):
         Args:
             number: of the round; it comes again after a rollback.
             scalars: by name: ``train_loss``, ``average_precision``, ``bytes/up``, ``seconds``;
-                a plant's are ``plants/NAME/…``.
+                a site's are ``plants/NAME/…``.
             seconds_since_1970: when the round was finished.
         """
 

@@ -98,7 +98,7 @@ class MLflow:
 
 
 def _name(key: str) -> str:
-    """Return a name that MLflow takes; a plant may be called anything."""
+    """Return a name that MLflow takes; a site may be called anything."""
     return re.sub(r"[^\w\-. /]", "_", key)
 
 

@@ -1,6 +1,6 @@
 """Local training as functions of (model, data, seed, settings). Knows neither Flower nor Hydra.
 
-One loop serves a plant's local epochs, a plant alone and the pooled baseline, so that they
+One loop serves a site's local epochs, a site alone and the pooled baseline, so that they
 differ in nothing but data and initial weights.
 """
 
@@ -25,29 +25,29 @@ GradientTerm = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 """Adds a strategy's local term to ``parameter.grad``, given parameters and received ones."""
 
 Memory = Mapping[str, Sequence[Tensor]]
-"""What a plant remembers for a strategy: groups by name, in each a tensor per parameter."""
+"""What a site remembers for a strategy: groups by name, in each a tensor per parameter."""
 
 
 @runtime_checkable
-class PlantTerm(Protocol):
-    """A term that differs from plant to plant, because each remembers something else."""
+class SiteTerm(Protocol):
+    """A term that differs from site to site, because each remembers something else."""
 
     @property
     def key(self) -> str:
-        """Under which the plant's memory for it is kept."""
+        """Under which the site's memory for it is kept."""
 
     def term(self, received: Sequence[Tensor], memory: Memory) -> GradientTerm | None:
-        """Return the term of a plant, or of K plants at once.
+        """Return the term of a site, or of K sites at once.
 
         Args:
             received: the received parameters.
-            memory: tensors of the parameters' shapes; for K plants with a first dimension K.
+            memory: tensors of the parameters' shapes; for K sites with a first dimension K.
         """
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a plant trains in a round. Defaults come from the model's yaml.
+    """How a site trains in a round. Defaults come from the model's yaml.
 
     The learning rate is ``learning_rate * gamma ** (epoch // step_size)`` (StepLR), where
     ``epoch`` counts over rounds: (round - 1) * local_epochs + local epoch.
@@ -138,8 +138,8 @@ def fit(
         first_epoch: global number of the first pass, for the learning rate.
         terms: strategy terms, added to the gradient before clipping. What is clipped is the
             step: where the sum of gradient and term is zero, clipping leaves it zero, so a
-            term that corrects a plant's drift stops where it should. Had the gradient been
-            clipped before the term is added, plants whose own gradient is long at the common
+            term that corrects a site's drift stops where it should. Had the gradient been
+            clipped before the term is added, sites whose own gradient is long at the common
             optimum would be pulled less than their share, and all would stop elsewhere.
         after_epoch: called with the number of finished passes.
 

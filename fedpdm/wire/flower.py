@@ -51,7 +51,7 @@ def array_record(arrays: Mapping[str, Array]) -> ArrayRecord:
     """Return a record of these arrays themselves.
 
     Its constructor would turn each into bytes. In this and the next two, checking again what
-    our own code has just made would take as long as a small plant's training step.
+    our own code has just made would take as long as a small site's training step.
     """
     record = ArrayRecord()
     record.__dict__["_data"].update(arrays)
@@ -121,7 +121,7 @@ _ARRAY_SIZES: dict[tuple[tuple[str, str, tuple[int, ...], str], ...], int] = {}
 
 
 def pack_state(state: RecordDict) -> bytes:
-    """Return a plant's ``Context.state`` as bytes, equal for equal states."""
+    """Return a site's ``Context.state`` as bytes, equal for equal states."""
     return bytes(recorddict_to_proto(state).SerializeToString(deterministic=True))
 
 

@@ -1,4 +1,4 @@
-"""The records that server and plants exchange, and how arrays go in and out of them.
+"""The records that server and sites exchange, and how arrays go in and out of them.
 
     train      down  arrays  buffers?  scaler?  config{server-round, attempt, …}
                up    arrays  buffers?  metrics{num-examples, train_loss, …}
@@ -44,8 +44,8 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 class LiveArray(Array):
     """Flower's Array around an ndarray, turned into bytes only when somebody asks.
 
-    Between plants and server in one process nobody does, and writing and reading NumPy's
-    format would cost more than the arithmetic of a small plant. On a wire it is the same
+    Between sites and server in one process nobody does, and writing and reading NumPy's
+    format would cost more than the arithmetic of a small site. On a wire it is the same
     as any other Array. The ndarray must not change while the record lives.
     """
 

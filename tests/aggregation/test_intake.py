@@ -84,7 +84,7 @@ RUBBISH = ArrayRecord(
         (ARRAYS, None, "not the model's: b, w"),
     ],
 )
-def test_whatever_a_plant_sends_the_round_goes_on(
+def test_whatever_a_site_sends_the_round_goes_on(
     key: str, record: ArrayRecord | MetricRecord | None, words: str
 ) -> None:
     took, events = intake()

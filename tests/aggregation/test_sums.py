@@ -37,7 +37,7 @@ def test_nothing_has_no_mean() -> None:
     array=arrays(np.float32, array_shapes(min_dims=0, max_dims=3, max_side=4), elements=FLOATS),
     weights=st.lists(st.integers(1, 1_000_000), min_size=1, max_size=50),
 )
-def test_plants_that_return_what_they_received_change_no_bit(
+def test_sites_that_return_what_they_received_change_no_bit(
     array: np.ndarray, weights: list[int]
 ) -> None:
     mean = WeightedMean()
@@ -110,7 +110,7 @@ def test_only_strategies_that_keep_flowers_mean_are_added_up() -> None:
     pairs=st.lists(st.tuples(FLOATS, st.integers(1, 1_000_000)), min_size=1, max_size=30),
     random=st.randoms(use_true_random=False),
 )
-def test_the_order_of_plants_hardly_matters(pairs: list[tuple[float, int]], random: Random) -> None:
+def test_the_order_of_sites_hardly_matters(pairs: list[tuple[float, int]], random: Random) -> None:
     means = []
     for order in (pairs, random.sample(pairs, len(pairs))):
         mean = WeightedMean()

@@ -12,7 +12,7 @@ import torch
 
 from fedpdm.baselines import baselines
 from fedpdm.baselines.baselines import (
-    Bench,
+    BaselineInputs,
     RocketSettings,
     Schedule,
     boosted_trees,
@@ -21,7 +21,7 @@ from fedpdm.baselines.baselines import (
 )
 from fedpdm.baselines.estimators import platt
 from fedpdm.baselines.registry import (
-    CONTROLS,
+    BASELINES,
     Piece,
     diverged,
     gather,
@@ -44,17 +44,17 @@ from tests.tiny import TinySource
 ONE = Schedule(TrainingSettings(1, 8, 0.01), rounds=1)
 
 
-def bench(
+def inputs(
     task: Task | None = None,
     source: type[TinySource] = TinySource,
     window: int | None = 12,
     features: WindowFeatures = RAW,
     **given: Any,
-) -> Bench:
-    plants = source({"a": {"machines": 6}, "b": {"machines": 6}}, window=window)
-    built = Federation(plants, task or Failure(4.0), features=features)
+) -> BaselineInputs:
+    sites = source({"a": {"machines": 6}, "b": {"machines": 6}}, window=window)
+    built = Federation(sites, task or Failure(4.0), features=features)
     total = built.moments("a") + built.moments("b")
-    return Bench(
+    return BaselineInputs(
         federation=built, names=("a", "b"),
         build_model=lambda: ModelFactory.create_model(
             "mlp", len(built.inputs), 2, sequence_length=built.input_length
@@ -66,35 +66,35 @@ def bench(
 
 
 def test_every_control_has_a_column_and_is_explained() -> None:
-    assert set(CONTROLS) | {"federated"} == set(COLUMNS) == set(EXPLAINED)
+    assert set(BASELINES) | {"federated"} == set(COLUMNS) == set(EXPLAINED)
 
 
 def test_only_what_is_wanted_is_done_the_longest_first() -> None:
-    some = bench(controls=wanted(["hgb", "alone", "trivial"]))
+    some = inputs(controls=wanted(["hgb", "alone", "trivial"]))
     todo = pieces(some)
     assert [piece.baseline for piece in todo] == ["alone", "alone", "hgb", "trivial"]
     assert {piece.site for piece in todo[:2]} == {"a", "b"}
     assert set(gather(work(some, todo[2:]))) == {"hgb", "trivial"}
 
 
-def trained(bench: Bench, piece: Piece) -> dict[str, np.ndarray[Any, Any]]:
+def trained(inputs: BaselineInputs, piece: Piece) -> dict[str, np.ndarray[Any, Any]]:
     torch.manual_seed(0)  # the same weights to begin with
-    return work(bench, [piece])
+    return work(inputs, [piece])
 
 
-def test_a_plant_alone_has_a_schedule_of_its_own() -> None:
+def test_a_site_alone_has_a_schedule_of_its_own() -> None:
     longer = Schedule(TrainingSettings(1, 8, 0.01), rounds=30)
-    some = bench(controls=wanted(["alone", "pooled"]), alone=longer)
-    assert pieces(some)[-1].baseline == "pooled", "30 epochs of a plant take longer"
-    before, after = (trained(b, Piece("alone", "a")) for b in (bench(), some))
+    some = inputs(controls=wanted(["alone", "pooled"]), alone=longer)
+    assert pieces(some)[-1].baseline == "pooled", "30 epochs of a site take longer"
+    before, after = (trained(b, Piece("alone", "a")) for b in (inputs(), some))
     assert not np.array_equal(before["alone/a/TEST"], after["alone/a/TEST"])
-    before, after = (trained(b, Piece("pooled")) for b in (bench(), some))
+    before, after = (trained(b, Piece("pooled")) for b in (inputs(), some))
     assert np.array_equal(before["pooled/a/TEST"], after["pooled/a/TEST"])
 
 
 def test_training_that_diverges_leaves_its_control_out_and_says_where() -> None:
     wild = Schedule(TrainingSettings(4, 8, 1e30, optimizer="sgd"), rounds=2)
-    found = gather(work(bench(alone=wild), [Piece("alone", "b"), Piece("pooled")]))
+    found = gather(work(inputs(alone=wild), [Piece("alone", "b"), Piece("pooled")]))
     assert list(reasons := diverged(found)) == ["alone"]
     assert "no finite output at b" in reasons["alone"]
 
@@ -113,7 +113,7 @@ def test_an_unknown_control_is_named() -> None:
     ],
 )
 def test_minirocket_is_left_out_with_the_reason(given: dict[str, Any], reason: str) -> None:
-    made = bench(**given)
+    made = inputs(**given)
     assert left_out(made) == {"minirocket": reason, "rules": "data=tiny has no known rules"}
     assert "minirocket" not in {piece.baseline for piece in pieces(made)}
 
@@ -124,7 +124,7 @@ def test_minirocket_is_left_out_with_the_reason(given: dict[str, Any], reason: s
 def test_trees_and_minirocket_predict_every_task(
     control: Any, task: Task, features: WindowFeatures
 ) -> None:
-    made = bench(task, features=features)
+    made = inputs(task, features=features)
     found = control(made)
     for site in made.sites():
         for split in (Split.TEST, Split.HELDOUT):
@@ -142,7 +142,7 @@ def test_trees_and_minirocket_predict_every_task(
 
 
 class Spoiled(TinySource):
-    """The same plants with test and held-out rows of another world."""
+    """The same sites with test and held-out rows of another world."""
 
     def rows(self, site: str) -> Rows:
         rows = super().rows(site)
@@ -161,7 +161,7 @@ def test_minirocket_is_the_same_whatever_the_test_rows_are(monkeypatch: pytest.M
 
     monkeypatch.setattr(baselines, "MiniRocket", Watched)
     for source in (TinySource, Spoiled):
-        rocket(bench(source=source))
+        rocket(inputs(source=source))
     assert np.array_equal(*seen)
 
 

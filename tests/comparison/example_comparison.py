@@ -40,9 +40,9 @@ def make_run(
     split: str | None = None,
     parts: Sequence[tuple[str, str, float, str]] | None = None,
 ) -> Path:
-    """Write what a finished run leaves; its plants score ``score`` -0.1, +0, +0.1, …
+    """Write what a finished run leaves; its sites score ``score`` -0.1, +0, +0.1, …
 
-    ``parts`` are lines of its split file: plant, machine, last time and split.
+    ``parts`` are lines of its split file: site, machine, last time and split.
     """
     rate = {"lstm": 0.0005, "cnn": 0.001}[model]
     chosen: Json = {
@@ -91,8 +91,8 @@ def make_run(
         "data": {"sha256": "x"} | ({"split": {"content_sha256": split}} if split else {}),
     }))  # fmt: skip
     if parts is not None:
-        lines = [f"{plant},{machine},0,,1.0,{last},{name},{last:.0f}"
-                 for plant, machine, last, name in parts]  # fmt: skip
+        lines = [f"{site_name},{machine},0,,1.0,{last},{name},{last:.0f}"
+                 for site_name, machine, last, name in parts]  # fmt: skip
         SplitFile("\n".join([",".join(COLUMNS), *lines, ""]), len(sites)).write(folder)
     if finished:
         (folder / "summary.json").write_text(json.dumps(found | (summary or {})))

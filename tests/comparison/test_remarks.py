@@ -67,19 +67,19 @@ def test_seeds_that_share_their_test_data_are_remarked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moved", [None, "machine", "last"])
-def test_the_same_machines_dealt_to_other_plants_are_the_same_test_data(
+def test_the_same_machines_dealt_to_other_sites_are_the_same_test_data(
     tmp_path: Path, moved: str | None
 ) -> None:
     for seed in range(2):
         parts = []
         for number in range(6):
-            plant = ("detroit", "houston", "pune")[(number + seed * (number % 2)) % 3]
+            site = ("detroit", "houston", "pune")[(number + seed * (number % 2)) % 3]
             machine, last = f"test-{number}", 9.0 + number
             if seed and number == 5:
                 machine = "test-9" if moved == "machine" else machine
                 last += moved == "last"
-            parts.append((plant, machine, last, "test"))
-            parts.append((plant, f"train-{seed}{number}", 30.0, "train"))
+            parts.append((site, machine, last, "test"))
+            parts.append((site, f"train-{seed}{number}", 30.0, "train"))
         for strategy in ("FedAvg", "FedProx"):
             make_run(tmp_path / f"{strategy}{seed}", seed, strategy=strategy, parts=parts)
     assert compared(tmp_path)[0].remarks == ((SHARED,) if moved is None else ())
@@ -102,8 +102,8 @@ def test_some_seeds_on_the_same_test_data_are_counted_and_other_data_are_not_loo
 
 
 def test_baselines_beside_some_trainings_only_are_remarked(tmp_path: Path) -> None:
-    def baselines(processes: int, plants: int) -> dict[str, object]:
-        return {"baselines.processes": processes, "baselines.max_plants": plants,
+    def baselines(processes: int, sites: int) -> dict[str, object]:
+        return {"baselines.processes": processes, "baselines.max_plants": sites,
                 "baselines.controls": ["trivial", "alone"]}  # fmt: skip
 
     for seed in range(2):
@@ -113,7 +113,7 @@ def test_baselines_beside_some_trainings_only_are_remarked(tmp_path: Path) -> No
     (remark,) = written(tmp_path, *compared(tmp_path))
     assert remark == (
         "baselines did not run alike beside the training, and slow it: seconds cannot be compared "
-        "(trivial and alone of 3 plants in 2 processes for FedAvg and FedProx; none for FedNova "
+        "(trivial and alone of 3 sites in 2 processes for FedAvg and FedProx; none for FedNova "
         "and FedDyn)"
     )
     own = {"processor_seconds": {"setup": 0.5, "training": 4.0, "evaluation": 0.5}}
@@ -131,6 +131,6 @@ def test_baselines_beside_some_trainings_only_are_remarked(tmp_path: Path) -> No
         for seed in range(2):
             shutil.rmtree(tmp_path / f"{index}-{seed}")
     found, _ = compared(tmp_path)
-    assert found.remarks == (), "at most 40 and at most 50 of three plants are the same"
+    assert found.remarks == (), "at most 40 and at most 50 of three sites are the same"
     text = words((tmp_path / "comparison" / "comparison.html").read_text(encoding="utf-8"))
     assert "whatever else ran on the machine" in text and "baselines not counted" not in text

@@ -129,7 +129,7 @@ def test_the_curve_adds_up_megabytes_and_skips_rounds_without_a_score(tmp_path: 
         ({"summary": {"task": "rul"}}, "the task"),
         ({"config": {"task.horizon": 30}}, "horizon=30"),
         ({"sha": "other", "config": {"data.days": 100}}, "data.days"),
-        ({"sites": ("detroit", "houston")}, "plants that were evaluated"),
+        ({"sites": ("detroit", "houston")}, "sites that were evaluated"),
     ],
 )
 def test_what_cannot_be_compared_says_what_differs(

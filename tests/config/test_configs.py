@@ -73,25 +73,25 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("-m", "-m"),
     ],
 )
-def test_only_a_list_of_plants_is_rewritten(given: str, expected: str) -> None:
+def test_only_a_list_of_sites_is_rewritten(given: str, expected: str) -> None:
     assert rewrite([given]) == [expected]
 
 
-def test_one_plant_can_be_edited_and_replicas_are_lazy() -> None:
+def test_one_site_can_be_edited_and_replicas_are_lazy() -> None:
     experiment = build(
         compose(["site=detroit,houston", "sites.houston.machines=5", "replicas=400"])
     )
     assert len(experiment.federation.sites) == 800
     assert len(set(experiment.federation.rows("houston-400").machine)) == 5
-    assert len(experiment.federation._rows) == 1, "no other plant was made"
+    assert len(experiment.federation._rows) == 1, "no other site was made"
 
 
-def test_one_plant_s_alarms_cost_what_is_said_and_the_plant_must_exist() -> None:
+def test_one_site_s_alarms_cost_what_is_said_and_the_site_must_exist() -> None:
     experiment = build(compose(["sites.houston.costs.missed=500", "evaluate.costs.inspection=2"]))
     policy = experiment.protocol.policy
     assert policy.costs_of("houston") == Costs(missed=500.0, false_alarm=1.0, inspection=2.0)
     assert policy.costs_of("detroit") == Costs(inspection=2.0)
-    with pytest.raises(ConfigError, match="no plant huston; did you mean houston"):
+    with pytest.raises(ConfigError, match="no site huston; did you mean houston"):
         compose(["sites.huston.costs.missed=500"])
     with pytest.raises(ConfigError, match="weekend"):
         compose(["sites.houston.cost=5"])

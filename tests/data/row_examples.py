@@ -1,4 +1,4 @@
-"""Rows for tests: hand-made ones, and Hypothesis' idea of any plant."""
+"""Rows for tests: hand-made ones, and Hypothesis' idea of any site."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rows_of(
 
 @st.composite
 def any_rows(draw: st.DrawFn, pad: bool | None = None) -> Rows:
-    """A plant of up to 4 machines, up to 3 lives each, each life cut into split runs."""
+    """A site of up to 4 machines, up to 3 lives each, each life cut into split runs."""
     machine: list[str] = []
     life: list[int] = []
     split: list[int] = []

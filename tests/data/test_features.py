@@ -154,7 +154,7 @@ def federation(mode: str, source: type[TinySource] = Gappy, **options: object) -
     return Federation(source({"a": {}, "b": {}}), Failure(4.0), features=provider)
 
 
-def test_features_have_mean_0_and_deviation_1_over_the_training_windows_of_all_plants() -> None:
+def test_features_have_mean_0_and_deviation_1_over_the_training_windows_of_all_sites() -> None:
     built = federation("statistics")
     scaler = (built.moments("a") + built.moments("b")).scaler()
     sites = [built.site(name, scaler) for name in ("a", "b")]
@@ -180,7 +180,7 @@ def test_both_adds_constant_channels_and_leaves_the_readings_alone() -> None:
 
 
 class Spoiled(Gappy):
-    """The same plants, but for what is no training row."""
+    """The same sites, but for what is no training row."""
 
     def rows(self, site: str) -> Rows:
         rows = super().rows(site)

@@ -1,4 +1,4 @@
-"""Scaling: exact over plants, blind to everything but training rows, filled from the past."""
+"""Scaling: exact over sites, blind to everything but training rows, filled from the past."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedpdm.data.windows import segment_starts
 from tests.data.row_examples import any_rows, rows_of
 
 
-def plant(seed: int, count: int = 60, conditions: int = 2, missing: float = 0.1) -> Rows:
+def site(seed: int, count: int = 60, conditions: int = 2, missing: float = 0.1) -> Rows:
     draw = np.random.default_rng(seed)
     values = draw.normal([0.0, 500.0, -3.0], [1.0, 20.0, 1e-3], (count, 3))
     values[draw.random(values.shape) < missing] = np.nan
@@ -30,12 +30,12 @@ def plant(seed: int, count: int = 60, conditions: int = 2, missing: float = 0.1)
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=6))
-def test_moments_added_over_plants_are_those_of_the_pooled_training_rows(seeds: list[int]) -> None:
-    plants = [plant(seed) for seed in seeds]
-    scaler = functools.reduce(operator.add, (moments(p, 2) for p in plants)).scaler()
+def test_moments_added_over_sites_are_those_of_the_pooled_training_rows(seeds: list[int]) -> None:
+    sites = [site(seed) for seed in seeds]
+    scaler = functools.reduce(operator.add, (moments(p, 2) for p in sites)).scaler()
     for k in range(2):
         pooled = np.concatenate(
-            [p.values[(p.split == Split.TRAIN) & (p.condition == k)] for p in plants]
+            [p.values[(p.split == Split.TRAIN) & (p.condition == k)] for p in sites]
         )
         known = (~np.isnan(pooled)).sum(axis=0) >= 2
         if not known.all():
@@ -46,7 +46,7 @@ def test_moments_added_over_plants_are_those_of_the_pooled_training_rows(seeds: 
 
 @given(st.integers(0, 10_000), st.floats(-1e6, 1e6))
 def test_rows_outside_training_cannot_move_the_scaler(seed: int, intruder: float) -> None:
-    rows = plant(seed)
+    rows = site(seed)
     values = rows.values.copy()
     values[rows.split != Split.TRAIN] = intruder
     one, other = (moments(r, 2).scaler() for r in (rows, replace(rows, values=values)))
@@ -55,7 +55,7 @@ def test_rows_outside_training_cannot_move_the_scaler(seed: int, intruder: float
 
 
 def test_scaled_training_rows_have_mean_0_and_deviation_1_in_each_condition() -> None:
-    rows = plant(3, count=2000)
+    rows = site(3, count=2000)
     scaled = moments(rows, 2).scaler().apply(rows.values, rows.condition)
     assert scaled.dtype == np.float32
     np.testing.assert_array_equal(np.isnan(scaled), np.isnan(rows.values))
@@ -98,8 +98,8 @@ def test_small_deviation_on_a_large_offset_survives() -> None:
     np.testing.assert_allclose(scaler.scale[0, 0], values.std(), rtol=1e-6)
 
 
-def test_plant_without_training_rows_adds_nothing() -> None:
-    rows = plant(1)
+def test_site_without_training_rows_adds_nothing() -> None:
+    rows = site(1)
     silent = replace(rows, split=np.full(len(rows), Split.TEST, dtype=np.int8))
     both = moments(rows, 2) + moments(silent, 2)
     assert isinstance(both, Moments)

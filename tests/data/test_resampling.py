@@ -7,7 +7,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from fedpdm.baselines.baselines import Bench, Schedule, trivial
+from fedpdm.baselines.baselines import BaselineInputs, Schedule, trivial
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.rows import Split
 from fedpdm.data.windows import Windows
@@ -21,7 +21,7 @@ from tests.tiny import TinySource
 pytest.importorskip("imblearn")
 
 
-def plants(kind: str | None, seed: int = 0, window: int | None = 8, **extra: object) -> Federation:
+def sites(kind: str | None, seed: int = 0, window: int | None = 8, **extra: object) -> Federation:
     resampler = None if kind is None else Resampler(kind, seed, **extra)  # type: ignore[arg-type]
     source = TinySource({"a": {}, "b": {"machines": 6}}, window=window)
     return Federation(source, Failure(4.0), resampler=resampler)
@@ -44,7 +44,7 @@ def rows(failures: int, healthy: int = 30, grade: bool = True) -> Windows:
 
 @pytest.mark.parametrize(("kind", "window"), [("oversample", 8), ("smote", None)])
 def test_training_is_evened_out_and_nothing_else_changes(kind: str, window: int | None) -> None:
-    plain, evened = plants(None, window=window), plants(kind, window=window)
+    plain, evened = sites(None, window=window), sites(kind, window=window)
     before, after = windows(plain, Split.TRAIN), windows(evened, Split.TRAIN)
     assert before.y.mean() < 0.4 and after.y.mean() == 0.5
     assert after.made is not None and after.made.sum() == len(after) - len(before)
@@ -58,7 +58,7 @@ def test_training_is_evened_out_and_nothing_else_changes(kind: str, window: int 
 
 
 def test_repeated_windows_are_windows_that_were_there() -> None:
-    after = windows(plants("oversample"), Split.TRAIN)
+    after = windows(sites("oversample"), Split.TRAIN)
     assert after.made is not None
     there = {window.tobytes() for window in after.real().x}
     assert {window.tobytes() for window in after.x[after.made]} <= there
@@ -77,7 +77,7 @@ def test_smote_never_mixes_grades_and_stays_between_failures() -> None:
     assert len(np.unique(mixed.x[:, 2])) > 3, "without being told, SMOTE would mix them"
 
 
-def test_draws_hang_on_seed_and_plant() -> None:
+def test_draws_hang_on_seed_and_site() -> None:
     one = Resampler("smote", 0)(rows(8), "a", ("m", "n", "o")).x
     assert np.array_equal(one, Resampler("smote", 0)(rows(8), "a", ("m", "n", "o")).x)
     for other in (
@@ -98,7 +98,7 @@ def test_two_failures_are_enough_for_smote() -> None:
 
 
 def test_pooled_windows_know_which_were_made() -> None:
-    first, second = windows(plants("oversample"), Split.TRAIN), windows(plants(None), Split.TRAIN)
+    first, second = windows(sites("oversample"), Split.TRAIN), windows(sites(None), Split.TRAIN)
     joined = Windows.concatenate([first, second])
     assert joined.made is not None and first.made is not None
     assert joined.made.sum() == first.made.sum() and not joined.made[len(first) :].any()
@@ -107,16 +107,16 @@ def test_pooled_windows_know_which_were_made() -> None:
 def test_the_trivial_predictor_and_the_report_keep_the_real_share() -> None:
     import torch
 
-    real, built = plants(None), plants("oversample")
+    real, built = sites(None), sites("oversample")
     once = Schedule(TrainingSettings(1, 8, 0.1), rounds=1)
-    bench = Bench(
+    inputs = BaselineInputs(
         federation=built, names=("a", "b"),
         build_model=lambda: ModelFactory.create_model("mlp", 3, 2),
         pooled=once, alone=once, seed=0, scaler=None, pool=("a", "b"),
         device=torch.device("cpu"),
     )  # fmt: skip
     share = np.concatenate([windows(real, Split.TRAIN, name).y for name in ("a", "b")]).mean()
-    assert trivial(bench)["a"][Split.TEST] == pytest.approx(share)
+    assert trivial(inputs)["a"][Split.TEST] == pytest.approx(share)
     shapes = [made.shape(made.site("a", made.moments("a").scaler())) for made in (real, built)]
     assert shapes[1].pop("resampled") > shapes[0].pop("resampled") == 0
     assert shapes[0] == shapes[1]
@@ -124,7 +124,7 @@ def test_the_trivial_predictor_and_the_report_keep_the_real_share() -> None:
 
 def test_what_cannot_be_resampled_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="histories is the history of none: use training.resamp"):
-        windows(plants("smote"), Split.TRAIN)
+        windows(sites("smote"), Split.TRAIN)
     life = Federation(TinySource({"a": {}}), RemainingLife(9), resampler=Resampler("oversample", 0))
     with pytest.raises(ConfigError, match="evens out the classes of task=failure"):
         windows(life, Split.TRAIN)

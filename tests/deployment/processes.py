@@ -1,4 +1,4 @@
-"""Headquarters and plants as real processes on 127.0.0.1, each with a home of its own."""
+"""The server and sites as real processes on 127.0.0.1, each with a home of its own."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Machine:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
-class Headquarters(Machine):
+class ServerProcess(Machine):
     """A machine with ``flower-superlink``, and from which ``flwr`` is called."""
 
     def __init__(self, folder: Path, *, tls: bool = True) -> None:
@@ -155,7 +155,7 @@ class Headquarters(Machine):
         return str(runs[0]["status"])
 
     def shown(self, run_id: str) -> str:
-        """Return what headquarters has printed: ``flwr log``."""
+        """Return what the server has printed: ``flwr log``."""
         done = subprocess.run(
             [str(BIN / "flwr"), "log", run_id, "here", "--show"],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60,
@@ -169,24 +169,24 @@ class Headquarters(Machine):
         return self.status(run_id)
 
 
-class Plant(Machine):
-    """A machine with ``flower-supernode``: a plant with a key, a folder and a file in it."""
+class SiteProcess(Machine):
+    """A machine with ``flower-supernode``: a site with a key, a folder and a file in it."""
 
-    def __init__(self, folder: Path, site: str, headquarters: Headquarters) -> None:
+    def __init__(self, folder: Path, site: str, server: ServerProcess) -> None:
         super().__init__(folder)
-        self.site, self.headquarters = site, headquarters
+        self.site, self.server = site, server
         self.port = free_port()
-        if headquarters.tls:
+        if server.tls:
             done = subprocess.run(["bash", "-ec", block("clients/README.md", "key")], cwd=folder,
                                   capture_output=True, text=True, timeout=30)  # fmt: skip
             assert done.returncode == 0, done.stderr
 
     def register(self) -> None:
-        self.headquarters.flwr("supernode", "register", f"{self.folder}/plant_key.pub", "here")
+        self.server.flwr("supernode", "register", f"{self.folder}/plant_key.pub", "here")
 
     def connect(self, *, insecure: bool = False) -> None:
         """Start the supernode."""
-        hq = self.headquarters
+        hq = self.server
         secure = ["--root-certificates", f"{hq.folder}/keys/ca.crt",
                   "--auth-supernode-private-key", "plant_key"]  # fmt: skip
         self.start("flower-supernode", *(secure if hq.tls and not insecure else ["--insecure"]),

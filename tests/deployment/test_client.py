@@ -1,4 +1,4 @@
-"""A plant reads its own file from its own folder, and says what is wrong with its start."""
+"""A site reads its own file from its own folder, and says what is wrong with its start."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from omegaconf import OmegaConf
 
-from fedpdm.deployment.client import DeployedPlant, Whereabouts, plant_config
+from fedpdm.deployment.client import DeployedSiteApp, Whereabouts, site_config
 from fedpdm.deployment.envelope import (
     DESCRIBE_QUERY,
-    LETTER,
+    ENVELOPE,
     TEST_QUERY,
     Description,
-    Letter,
+    Envelope,
     result_in,
 )
-from fedpdm.deployment.server import Order, composed, plants_of
+from fedpdm.deployment.server import Order, composed, sites_of
 from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.runs.experiment import build
 from fedpdm.wire.flower import become_server, pack_state, unpack_state
@@ -29,16 +29,16 @@ from fedpdm.wire.records import ARRAYS, CONFIG, arrays_in, config_record, to_rec
 def ask(node_config: dict[str, Any], config: str, kind: str, **content: Any) -> Message:
     become_server()
     site = content.pop("site", "")
-    letter = Letter(config, site).record()
-    message = Message(RecordDict({LETTER: letter, **content}), 5, kind)
-    return DeployedPlant()(message, Context(1, 5, node_config, RecordDict(), {}))
+    envelope = Envelope(config, site).record()
+    message = Message(RecordDict({ENVELOPE: envelope, **content}), 5, kind)
+    return DeployedSiteApp()(message, Context(1, 5, node_config, RecordDict(), {}))
 
 
 FLEET = ("site=[detroit,pune] data.days=150 data.step_hours=24 data.window=8 model=mlp "
          "sites.pune.machines=4 sites.detroit.machines=4").split()  # fmt: skip
 
 
-def test_a_plant_describes_and_tests_itself_and_sends_numbers_only() -> None:
+def test_a_site_describes_and_tests_itself_and_sends_numbers_only() -> None:
     cfg = composed(FLEET)
     text = OmegaConf.to_yaml(cfg)
     described = Description.of(ask({"site": "pune"}, text, DESCRIBE_QUERY).content)
@@ -55,15 +55,15 @@ def test_a_plant_describes_and_tests_itself_and_sends_numbers_only() -> None:
 @pytest.mark.parametrize(
     ("node_config", "site", "words"),
     [
-        ({}, "", "does not say which plant it is"),
-        ({"site": "paris"}, "", "none of this run's plants: it has detroit, pune"),
+        ({}, "", "does not say which site it is"),
+        ({"site": "paris"}, "", "none of this run's sites: it has detroit, pune"),
         ({"partition-id": 2}, "", "set num-supernodes to 2"),
         ({"sit": "pune"}, "", "sit=… means nothing"),
         ({"site": "pune"}, "detroit", "this supernode is pune, not detroit"),
         ({"site": "pune", "config": "/no/where.yaml"}, "", "/no/where.yaml is not a file"),
     ],
 )
-def test_a_plant_says_what_is_wrong_with_its_start(
+def test_a_site_says_what_is_wrong_with_its_start(
     node_config: dict[str, Any], site: str, words: str
 ) -> None:
     text = OmegaConf.to_yaml(composed(FLEET))
@@ -71,30 +71,30 @@ def test_a_plant_says_what_is_wrong_with_its_start(
     assert reply.has_error() and words in reply.error.reason
 
 
-def test_headquarters_needs_no_yaml_of_plants_with_files() -> None:
+def test_headquarters_needs_no_yaml_of_sites_with_files() -> None:
     cfg = composed(["data=files", "site=[gdansk,lyon]"])
-    assert plants_of(cfg) == ("gdansk", "lyon")
+    assert sites_of(cfg) == ("gdansk", "lyon")
     with pytest.raises(ConfigError, match="site=gdansk does not exist"):
         composed(["data=fleet", "site=[gdansk]"])
 
 
-def test_a_plant_has_its_own_folder_columns_and_device(tmp_path: Path) -> None:
+def test_a_site_has_its_own_folder_columns_and_device(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "lyon.yaml").write_text("# @package sites\nlyon: {path: l.csv, time: t}\n")
     text = OmegaConf.to_yaml(composed(["data=files", "site=[gdansk,lyon]", "data.path=/hq"]))
     start = {"site": "lyon", "data": str(tmp_path), "device": "cuda:1"}
-    cfg = plant_config(text, Whereabouts.of(start))
+    cfg = site_config(text, Whereabouts.of(start))
     assert (cfg.data.path, cfg.device, cfg.sites.lyon.path) == (str(tmp_path), "cuda:1", "l.csv")
     assert list(cfg.sites) == ["gdansk", "lyon"]
 
 
 @pytest.mark.parametrize("content", ["porto: {path: x.csv}\n", "lyon: [\n", "- lyon\n"])
-def test_a_yaml_that_does_not_describe_the_plant_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_yaml_that_does_not_describe_the_site_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "me.yaml").write_text(content)
     text = OmegaConf.to_yaml(composed(["data=files", "site=[lyon]"]))
     start = Whereabouts.of({"site": "lyon", "config": str(tmp_path / "me.yaml")})
     with pytest.raises(ConfigError, match=r"^lyon: .*me\.yaml"):
-        plant_config(text, start)
+        site_config(text, start)
 
 
 def test_what_flwr_run_asks_for(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_what_flwr_run_asks_for(tmp_path: Path) -> None:
 
 def test_a_round_that_is_repeated_starts_from_what_was_remembered_before_it() -> None:
     cfg = composed([*FLEET, "strategy=scaffold", "training.local_epochs=1"])
-    text, initial, plant = OmegaConf.to_yaml(cfg), build(cfg).initial, DeployedPlant()
+    text, initial, supernode = OmegaConf.to_yaml(cfg), build(cfg).initial, DeployedSiteApp()
     context = Context(1, 5, {"site": "pune"}, RecordDict(), {})
 
     def train(server_round: int) -> dict[str, bytes]:
@@ -117,10 +117,10 @@ def test_a_round_that_is_repeated_starts_from_what_was_remembered_before_it() ->
         told = config_record(server_round=server_round, attempt=0, scaffold=True)
         zeros = {name: np.zeros_like(array) for name, array in initial.items()}
         content = RecordDict({
-            LETTER: Letter(text, "pune").record(), ARRAYS: to_record(initial),
+            ENVELOPE: Envelope(text, "pune").record(), ARRAYS: to_record(initial),
             "control": to_record(zeros), CONFIG: told,
         })  # fmt: skip
-        reply = plant(Message(content, 5, "train"), context)
+        reply = supernode(Message(content, 5, "train"), context)
         assert not reply.has_error(), reply.error
         # As Flower keeps it between two messages.
         context.state = unpack_state(pack_state(context.state))

@@ -1,4 +1,4 @@
-"""Headquarters learns from the nodes who they are, and holds to who was there first."""
+"""The server learns from the nodes who they are, and holds to who was there first."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from flwr.app import Error, Message, RecordDict
 
-from fedpdm.deployment.envelope import Description, Letter
+from fedpdm.deployment.envelope import Description, Envelope
 from fedpdm.deployment.grid import DeployedGrid
-from fedpdm.deployment.node_registry import Reception
+from fedpdm.deployment.node_registry import NodeRegistry
 from fedpdm.engines.local_grid import set_message_id
 from fedpdm.errors import ConfigError, SiteError
 from fedpdm.wire.flower import become_server
@@ -29,7 +29,7 @@ class FakeNodes:
         become_server()
         self.nodes = nodes
         self.replies: dict[str, Message] = {}
-        self.letters: list[Letter] = []
+        self.letters: list[Envelope] = []
         self.sent = 0
 
     def get_node_ids(self) -> Iterable[int]:
@@ -40,7 +40,7 @@ class FakeNodes:
         for message in messages:
             self.sent += 1
             set_message_id(message, f"m{self.sent}")
-            self.letters.append(Letter.of(message.content))
+            self.letters.append(Envelope.of(message.content))
             answer = self.nodes.get(message.metadata.dst_node_id)
             if isinstance(answer, Description):
                 self.replies[f"m{self.sent}"] = Message(answer.content(), reply_to=message)
@@ -55,54 +55,54 @@ class FakeNodes:
 
 def receive(
     nodes: dict[int, Description | str | None], sites: tuple[str, ...]
-) -> tuple[Reception, FakeNodes, list[dict[str, Any]]]:
+) -> tuple[NodeRegistry, FakeNodes, list[dict[str, Any]]]:
     fake, events = FakeNodes(nodes), []
-    reception = Reception(DeployedGrid(fake, "seed: 1"), sites, 0.0, 0.0)  # type: ignore[arg-type]
-    reception.listen(events.append)
-    reception._look()  # asks; the answers are heard at the next look
-    return reception, fake, events
+    registry = NodeRegistry(DeployedGrid(fake, "seed: 1"), sites, 0.0, 0.0)  # type: ignore[arg-type]
+    registry.listen(events.append)
+    registry._look()  # asks; the answers are heard at the next look
+    return registry, fake, events
 
 
-def test_plants_come_in_the_order_of_the_config_whatever_their_nodes_are() -> None:
-    reception, _, events = receive({3: said("lyon"), 9: said("gdansk")}, ("gdansk", "lyon"))
-    assert list(reception.connected().items()) == [("gdansk", 9), ("lyon", 3)]
+def test_sites_come_in_the_order_of_the_config_whatever_their_nodes_are() -> None:
+    registry, _, events = receive({3: said("lyon"), 9: said("gdansk")}, ("gdansk", "lyon"))
+    assert list(registry.connected().items()) == [("gdansk", 9), ("lyon", 3)]
     assert not events
 
 
 def test_of_two_nodes_with_one_name_the_first_stays_until_it_is_silent() -> None:
-    reception, fake, events = receive({3: said("lyon")}, ("lyon",))
-    assert reception.connected() == {"lyon": 3}
+    registry, fake, events = receive({3: said("lyon")}, ("lyon",))
+    assert registry.connected() == {"lyon": 3}
     fake.nodes[1] = said("lyon")
-    reception._look()
-    assert reception.connected() == {"lyon": 3}
+    registry._look()
+    assert registry.connected() == {"lyon": 3}
     assert [e["kind"] for e in events] == ["plant-refused"] and "also says" in events[0]["message"]
     fake.nodes[3] = None  # dead, but Flower has not noticed
-    reception.grid.send_and_receive([Message(RecordDict(), 3, "train")], timeout=0.01)
-    assert reception.connected() == {"lyon": 1}
+    registry.grid.send_and_receive([Message(RecordDict(), 3, "train")], timeout=0.01)
+    assert registry.connected() == {"lyon": 1}
 
 
-def test_a_plant_that_restarts_as_another_node_is_found_again() -> None:
-    reception, fake, events = receive({3: said("lyon"), 4: said("porto")}, ("lyon", "porto"))
-    assert reception.connected() == {"lyon": 3, "porto": 4}
+def test_a_site_that_restarts_as_another_node_is_found_again() -> None:
+    registry, fake, events = receive({3: said("lyon"), 4: said("porto")}, ("lyon", "porto"))
+    assert registry.connected() == {"lyon": 3, "porto": 4}
     del fake.nodes[3]
-    assert reception.connected() == {"porto": 4}
+    assert registry.connected() == {"porto": 4}
     fake.nodes[8] = said("lyon")
-    reception._look()
-    assert reception.connected() == {"lyon": 8, "porto": 4}
+    registry._look()
+    assert registry.connected() == {"lyon": 8, "porto": 4}
     assert [(e["kind"], e["site"]) for e in events] == [
         ("disconnected", "lyon"), ("connected", "lyon"),
     ]  # fmt: skip
 
 
-def test_a_silent_plant_rests_for_one_turn_each_time() -> None:
-    reception, fake, _ = receive({3: said("lyon"), 4: said("porto")}, ("lyon", "porto"))
-    reception.connected()
+def test_a_silent_site_rests_for_one_turn_each_time() -> None:
+    registry, fake, _ = receive({3: said("lyon"), 4: said("porto")}, ("lyon", "porto"))
+    registry.connected()
     fake.nodes[3] = None
     for _ in range(2):
-        reception.grid.send_and_receive([Message(RecordDict(), 3, "train")], timeout=0.01)
-        assert list(reception.connected()) == ["porto"]
-        assert list(reception.connected()) == ["lyon", "porto"]
-    assert list(reception.connected()) == ["lyon", "porto"]
+        registry.grid.send_and_receive([Message(RecordDict(), 3, "train")], timeout=0.01)
+        assert list(registry.connected()) == ["porto"]
+        assert list(registry.connected()) == ["lyon", "porto"]
+    assert list(registry.connected()) == ["lyon", "porto"]
 
 
 @pytest.mark.parametrize(
@@ -110,40 +110,40 @@ def test_a_silent_plant_rests_for_one_turn_each_time() -> None:
     [(said("paris"), "the run has lyon"), ("lyon: lyon.csv is missing", "lyon.csv is missing")],
 )
 def test_who_is_missing_and_why_is_said(stranger: Description | str, words: str) -> None:
-    reception, _, _ = receive({3: said("lyon"), 5: stranger}, ("lyon", "porto"))
+    registry, _, _ = receive({3: said("lyon"), 5: stranger}, ("lyon", "porto"))
     with pytest.raises(SiteError, match=r"missing: porto\.") as raised:
-        reception.wait(2, 0.0)
+        registry.wait(2, 0.0)
     assert words in str(raised.value)
-    reception.wait(1, 0.0)  # deployment.min_plants=1
+    registry.wait(1, 0.0)  # deployment.min_plants=1
 
 
-def test_a_run_that_every_plant_refuses_ends_at_once() -> None:
-    reception, _, _ = receive({3: "data.window is wrong", 4: "data.window is wrong"}, ("a", "b"))
-    with pytest.raises(SiteError, match=r"every plant was refused: node 3: data\.window is wrong"):
-        reception.wait(2, 600.0)
+def test_a_run_that_every_site_refuses_ends_at_once() -> None:
+    registry, _, _ = receive({3: "data.window is wrong", 4: "data.window is wrong"}, ("a", "b"))
+    with pytest.raises(SiteError, match=r"every site was refused: node 3: data\.window is wrong"):
+        registry.wait(2, 600.0)
 
 
-def test_plants_that_disagree_are_named() -> None:
+def test_sites_that_disagree_are_named() -> None:
     other = said("porto", features=("load", "heat"))
     fake = FakeNodes({3: said("lyon"), 4: other})
-    reception = Reception(DeployedGrid(fake, ""), ("lyon", "porto"))  # type: ignore[arg-type]
-    reception._look()
-    reception.wait(2, 0.0)
+    registry = NodeRegistry(DeployedGrid(fake, ""), ("lyon", "porto"))  # type: ignore[arg-type]
+    registry._look()
+    registry.wait(2, 0.0)
     with pytest.raises(ConfigError, match="porto and lyon disagree on the features: porto has lo"):
-        reception.agreed()
+        registry.agreed()
 
 
-def test_a_late_plant_that_disagrees_is_refused_and_the_run_goes_on() -> None:
-    reception, fake, events = receive({3: said("lyon")}, ("lyon", "porto"))
-    reception.connected()
+def test_a_late_site_that_disagrees_is_refused_and_the_run_goes_on() -> None:
+    registry, fake, events = receive({3: said("lyon")}, ("lyon", "porto"))
+    registry.connected()
     fake.nodes[4] = said("porto", window=9)
-    reception._look()
-    assert list(reception.connected()) == ["lyon"]
+    registry._look()
+    assert list(registry.connected()) == ["lyon"]
     assert "disagree on the window" in events[-1]["message"]
 
 
 def test_every_message_says_what_the_run_is_and_whom_it_is_for() -> None:
-    reception, fake, _ = receive({3: said("lyon")}, ("lyon",))
-    reception.connected()
-    reception.grid.send_and_receive([Message(RecordDict(), 3, "train")], timeout=0.01)
-    assert fake.letters[-1] == Letter("seed: 1", "lyon")
+    registry, fake, _ = receive({3: said("lyon")}, ("lyon",))
+    registry.connected()
+    registry.grid.send_and_receive([Message(RecordDict(), 3, "train")], timeout=0.01)
+    assert fake.letters[-1] == Envelope("seed: 1", "lyon")

@@ -1,6 +1,6 @@
 """``flwr run`` under Flower's own simulation runtime: the same bits as engine=serial.
 
-With SCAFFOLD, whose second round depends on what plants remember of the first.
+With SCAFFOLD, whose second round depends on what sites remember of the first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fedpdm.config.compose import compose
 from fedpdm.history import History
 from fedpdm.simulate import simulate
 from fedpdm.storage import read_json
-from tests.deployment.processes import Headquarters
+from tests.deployment.processes import ServerProcess
 from tests.federated import same
 
 SITES = "detroit,houston,pune"
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.xdist_group("deployment")
 
 
 @pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Headquarters]:
-    box = Headquarters(tmp_path / "box", tls=False)
+def runtime(tmp_path: Path) -> Iterator[ServerProcess]:
+    box = ServerProcess(tmp_path / "box", tls=False)
     try:
         box.open("--simulation")
         yield box
@@ -38,7 +38,7 @@ def runtime(tmp_path: Path) -> Iterator[Headquarters]:
 
 
 def test_the_simulation_runtime_gives_the_bits_of_one_process(
-    runtime: Headquarters, tmp_path: Path
+    runtime: ServerProcess, tmp_path: Path
 ) -> None:
     told = f'overrides="{TINY}" run-folder="{tmp_path}/run"'
     run = runtime.flwr(

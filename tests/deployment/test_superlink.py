@@ -1,5 +1,5 @@
-"""Plants behind a real SuperLink: the same bits as in one process, and nothing lost when
-a plant or headquarters is killed. Real processes on 127.0.0.1, with TLS and node keys."""
+"""Sites behind a real SuperLink: the same bits as in one process, and nothing lost when
+a site or the server is killed. Real processes on 127.0.0.1, with TLS and node keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedpdm.config.compose import compose
 from fedpdm.history import History
 from fedpdm.simulate import simulate
 from fedpdm.storage import read_json
-from tests.deployment.processes import Headquarters, Machine, Plant, until
+from tests.deployment.processes import Machine, ServerProcess, SiteProcess, until
 from tests.federated import same
 
 SITES = ("gdansk", "lyon", "porto")
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.xdist_group("deployment")
 """One after another: each has many processes of its own."""
 
 LONG = 420
-"""Seconds. Flower starts a process per message and plant: a minute here, more on a busy machine."""
+"""Seconds. Flower starts a process per message and site: a minute here, more on a busy machine."""
 
 
 def bring_data(folder: Path, site: str) -> None:
-    """Write a plant's file, and what its columns mean, into the plant's own folder."""
+    """Write a site's file, and what its columns mean, into the site's own folder."""
     random = np.random.default_rng(SITES.index(site))
     rows = []
     for machine in range(6):
@@ -51,33 +51,33 @@ def bring_data(folder: Path, site: str) -> None:
 
 
 class Scene:
-    """Headquarters and three plants, each on a machine of its own."""
+    """The server and three sites, each on a machine of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.headquarters = Headquarters(folder / "headquarters")
-        self.plants = {site: Plant(folder / site, site, self.headquarters) for site in SITES}
+        self.server = ServerProcess(folder / "the server")
+        self.supernodes = {site: SiteProcess(folder / site, site, self.server) for site in SITES}
         self.others: list[Machine] = []
 
     def begin(self) -> None:
-        self.headquarters.open()
-        for plant in self.plants.values():
-            bring_data(plant.folder, plant.site)
-            plant.register()
-            plant.connect()
+        self.server.open()
+        for supernode in self.supernodes.values():
+            bring_data(supernode.folder, supernode.site)
+            supernode.register()
+            supernode.connect()
 
     def end(self) -> None:
-        for machine in (*self.plants.values(), *self.others, self.headquarters):
+        for machine in (*self.supernodes.values(), *self.others, self.server):
             machine.stop()
 
     def serial(self, *overrides: str) -> Path:
-        """Run the same experiment in this process, with all plants' folders at hand."""
+        """Run the same experiment in this process, with all sites' folders at hand."""
         cfg = compose(["site=[]", *TINY.split(), "engine=serial", "baselines.max_plants=0",
                        *overrides])  # fmt: skip
         with open_dict(cfg):
-            for site, plant in self.plants.items():
-                own = OmegaConf.load(plant.folder / "site" / f"{site}.yaml")[site]
-                own.path = str(plant.folder / own.path)
+            for site, supernode in self.supernodes.items():
+                own = OmegaConf.load(supernode.folder / "site" / f"{site}.yaml")[site]
+                own.path = str(supernode.folder / own.path)
                 cfg.sites[site] = own
         folder = self.folder / f"serial-{len(list(self.folder.iterdir()))}"
         simulate(cfg, folder)
@@ -109,9 +109,9 @@ def equal(first: Path, second: Path, rounds: int) -> bool:
 
 
 def test_with_tls_and_keys_the_result_is_that_of_one_process(scene: Scene) -> None:
-    hq, folder = scene.headquarters, scene.folder / "run"
-    stranger = Plant(scene.folder / "stranger", "lyon", hq)  # its key is not registered
-    plain = Plant(scene.folder / "plain", "lyon", hq)
+    hq, folder = scene.server, scene.folder / "run"
+    stranger = SiteProcess(scene.folder / "stranger", "lyon", hq)  # its key is not registered
+    plain = SiteProcess(scene.folder / "plain", "lyon", hq)
     scene.others += [stranger, plain]
     stranger.connect()
     plain.connect(insecure=True)
@@ -146,8 +146,8 @@ def test_with_tls_and_keys_the_result_is_that_of_one_process(scene: Scene) -> No
     assert not ours["events"], json.dumps(ours["events"])
 
 
-def test_a_plant_is_killed_and_comes_back(scene: Scene) -> None:
-    hq, folder, lyon = scene.headquarters, scene.folder / "killed", scene.plants["lyon"]
+def test_a_site_is_killed_and_comes_back(scene: Scene) -> None:
+    hq, folder, lyon = scene.server, scene.folder / "killed", scene.supernodes["lyon"]
     run = hq.run(
         overrides=f"{TINY} site=[{','.join(SITES)}] rounds=5 round_timeout=75 scaling=plant "
         "evaluate.fraction=0.34",
@@ -172,7 +172,7 @@ def test_a_plant_is_killed_and_comes_back(scene: Scene) -> None:
 
 
 def test_headquarters_is_killed_and_resumes(scene: Scene) -> None:
-    hq, folder = scene.headquarters, scene.folder / "interrupted"
+    hq, folder = scene.server, scene.folder / "interrupted"
     less = ("rounds=2", "scaling=plant", "evaluate.fraction=0.34")
     run = hq.run(overrides=f"{TINY} site=[{','.join(SITES)}] {' '.join(less)}",
                  run_folder=str(folder))  # fmt: skip

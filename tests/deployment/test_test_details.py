@@ -1,4 +1,4 @@
-"""Plants' own findings at headquarters: by plant, nothing pooled, and enough to score with."""
+"""Sites' own findings at the server: by site, nothing pooled, and enough to score with."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import json
 import pytest
 import torch
 
-from fedpdm.deployment.test_details import cards, gathered, of_plant
-from fedpdm.evaluation.final_test import try_model
+from fedpdm.deployment.test_details import cards, gathered, of_site
+from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.evaluation.settings import Protocol
 from fedpdm.tasks import Task
 from tests.evaluation.test_final_test import TASKS, Creep, federation
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_headquarters_gathers_what_plants_say(task: Task) -> None:
+def test_headquarters_gathers_what_sites_say(task: Task) -> None:
     data, details, per_site = federation(task), {}, {}
     for name in data.sites:
         site = data.site(name, data.moments(name).scaler())
         protocol = Protocol(calibration="temperature", interval=0.5)
-        trial = try_model(Creep(task), [site], data, torch.device("cpu"), protocol)
-        details[name] = json.loads(json.dumps(of_plant(trial, name), allow_nan=False))
+        trial = run_final_test(Creep(task), [site], data, torch.device("cpu"), protocol)
+        details[name] = json.loads(json.dumps(of_site(trial, name), allow_nan=False))
         test = trial.parts["test"]
         assert test is not None
         per_site[name] = test["per_site"][name]
@@ -41,7 +41,7 @@ def test_headquarters_gathers_what_plants_say(task: Task) -> None:
         assert found["alarms"] is None and set(found["intervals"]["per_site"]) == set(data.sites)
 
 
-def test_a_plant_that_says_nothing_more_is_no_problem() -> None:
+def test_a_site_that_says_nothing_more_is_no_problem() -> None:
     task = TASKS[0]
     found = gathered({"a": {}}, {"a": {"average_precision": 0.5}}, task)
     assert found["alarms"] is None and found["thresholds"] is None

@@ -71,7 +71,7 @@ def test_a_resumed_run_obeys_the_manifest(tmp_path: Path, monkeypatch: pytest.Mo
     first = simulate(cfg, tmp_path / "run")
     kept = read_json(tmp_path / "run" / "manifest.json")["engine"]
     assert first["engine"] == kept["name"] == "batched"
-    assert kept["settings"]["_target_"].endswith("BatchedGrid") and "2 plants" in kept["reason"]
+    assert kept["settings"]["_target_"].endswith("BatchedGrid") and "2 sites" in kept["reason"]
 
     def never(self: Auto, work: Workload) -> None:
         raise AssertionError("a resumed run must not choose again")
@@ -83,9 +83,9 @@ def test_a_resumed_run_obeys_the_manifest(tmp_path: Path, monkeypatch: pytest.Mo
 def test_reasons_name_the_numbers_that_decided() -> None:
     cuda = torch.device("cuda")
     reasons = [
-        (work("mlp", sampled=123), "123 plants a round on a model of small dense layers"),
-        (work("cnn", sampled=77, device=cuda), "77 plants a round on a GPU"),
-        (work(sampled=3, device=cuda), "3 plants a round are too few to stack (from 8)"),
+        (work("mlp", sampled=123), "123 sites a round on a model of small dense layers"),
+        (work("cnn", sampled=77, device=cuda), "77 sites a round on a GPU"),
+        (work(sampled=3, device=cuda), "3 sites a round are too few to stack (from 8)"),
         (work(sampled=2, rounds=10, steps=1000), "20,000 training steps repay the start of 2 pro"),
         (work(sampled=2, rounds=1, steps=9_999), "19,998 training steps are done before"),
         (work(cores=1), "one core"),
@@ -103,7 +103,7 @@ def test_the_thresholds_are_those_of_the_yaml() -> None:
 
 
 def test_a_model_that_cannot_be_stacked_is_not_and_the_reason_is_said() -> None:
-    stubborn = work("mlp", sampled=50, obstacle=lambda: "cannot train Odd as a stack of plants")
+    stubborn = work("mlp", sampled=50, obstacle=lambda: "cannot train Odd as a stack of sites")
     choice = Auto().choose(stubborn)
     assert choice.name == "serial" and "Odd" in choice.reason
 

@@ -1,4 +1,4 @@
-"""What plants remember for a strategy: the same on every engine, after a resume, a rollback
+"""What sites remember for a strategy: the same on every engine, after a resume, a rollback
 and a refusal; and a new strategy of this kind needs no more than its own file."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def packed(run: Federated) -> dict[str, bytes]:
 
 
 def assert_two_halves_agree(run: Federated, strategy: str) -> None:
-    """The server's sum is the mean of what plants remember: true only if both know the same."""
+    """The server's sum is the mean of what sites remember: true only if both know the same."""
     server = getattr(run.loop.strategy, {"scaffold": "control", "feddyn": "h"}[strategy])
     assert max(np.abs(array).max() for array in server.values()) > 1e-5
     assert distance(mean_memory(run, *MEMORY[strategy]), server) < 1e-12
@@ -69,8 +69,8 @@ def test_a_stack_remembers_what_serial_does(tmp_path: Path, strategy: str, model
 
 def test_nothing_keeps_auto_from_stacking_them(tmp_path: Path) -> None:
     run = federate(tmp_path, "scaffold", rounds=1, settings=SGD)
-    plant = run.grid.client_app.plant  # type: ignore[attr-defined]
-    assert obstacle(plant, torch.zeros(8, 8, 3), torch.zeros(8, dtype=torch.int64)) is None
+    site = run.grid.client_app.client  # type: ignore[attr-defined]
+    assert obstacle(site, torch.zeros(8, 8, 3), torch.zeros(8, dtype=torch.int64)) is None
 
 
 @pytest.mark.parametrize("strategy", MEMORY)
@@ -86,7 +86,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, strategy: str) -
 
 
 @pytest.mark.parametrize("strategy", MEMORY)
-def test_only_sampled_plants_remember_anew(tmp_path: Path, strategy: str) -> None:
+def test_only_sampled_sites_remember_anew(tmp_path: Path, strategy: str) -> None:
     options: dict[str, Any] = {"sites": RAGGED, "settings": SGD, "overrides": HALF}
     before = federate(tmp_path, strategy, rounds=2, **options)
     states = packed(before)
@@ -98,7 +98,7 @@ def test_only_sampled_plants_remember_anew(tmp_path: Path, strategy: str) -> Non
 
 
 @pytest.mark.parametrize("strategy", MEMORY)
-def test_a_rollback_takes_back_what_plants_remember(tmp_path: Path, strategy: str) -> None:
+def test_a_rollback_takes_back_what_sites_remember(tmp_path: Path, strategy: str) -> None:
     run = federate(
         tmp_path, strategy, sites=4, rounds=4, settings=SGD, double=True,
         faults={"poison": "p1@3"}, monitor=MonitorSettings(rollback=True),
@@ -108,7 +108,7 @@ def test_a_rollback_takes_back_what_plants_remember(tmp_path: Path, strategy: st
 
 
 @pytest.mark.parametrize("strategy", MEMORY)
-def test_a_plant_whose_update_is_refused_forgets_the_round(tmp_path: Path, strategy: str) -> None:
+def test_a_site_whose_update_is_refused_forgets_the_round(tmp_path: Path, strategy: str) -> None:
     options: dict[str, Any] = {"sites": 3, "settings": SGD, "double": True}
     before = federate(tmp_path, strategy, rounds=1, **options)
     states = packed(before)
@@ -119,10 +119,10 @@ def test_a_plant_whose_update_is_refused_forgets_the_round(tmp_path: Path, strat
     assert_two_halves_agree(run, strategy)
 
 
-def test_a_plant_that_goes_astray_does_not_remember_nan(
+def test_a_site_that_goes_astray_does_not_remember_nan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As under a supernode, where the server cannot take back what a plant remembers.
+    # As under a supernode, where the server cannot take back what a site remembers.
     monkeypatch.setattr(server, "unlearn", lambda *_: None)
     wild = {**vars(SGD), "learning_rate": 1e35, "clip_norm": None}
     run = federate(tmp_path, "feddyn", sites=2, rounds=1, settings=type(SGD)(**wild))
@@ -139,8 +139,8 @@ def test_a_new_strategy_needs_nothing_but_its_own_file(
     monkeypatch.setattr(terms, "_MAKERS", dict(terms._MAKERS))
 
     @client_half("anchor-strength")
-    class AnchorPlant(ClientHalf):
-        """Pulls towards where the plant came to last time; sends how far that was."""
+    class AnchorSite(ClientHalf):
+        """Pulls towards where the site came to last time; sends how far that was."""
 
         groups = ("anchor", "rounds")
         reads = ("scale",)
@@ -163,7 +163,7 @@ def test_a_new_strategy_needs_nothing_but_its_own_file(
             return Outcome({"anchor": work.trained, "rounds": rounds}, {"way": way}, {"seen": 1.0})
 
     class Anchored(ServerHalf):
-        client = AnchorPlant
+        client = AnchorSite
 
         def __init__(self) -> None:
             super().__init__(setting=0.5)
@@ -174,7 +174,7 @@ def test_a_new_strategy_needs_nothing_but_its_own_file(
             return {"scale": {name: np.ones_like(a) for name, a in arrays.items()}}
 
         def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
-            self.way, self.seen = dict(sums.means["way"]), sum(p["seen"] for p in sums.plants)
+            self.way, self.seen = dict(sums.means["way"]), sum(p["seen"] for p in sums.sites)
             return sums.mean
 
     runs = [

@@ -49,13 +49,13 @@ def test_replies_come_in_site_order_and_refer_to_their_message() -> None:
     assert all(r.metadata.reply_to_message_id.startswith("message-") for r in replies)
 
 
-def test_a_crash_becomes_an_error_reply_of_that_plant_only() -> None:
+def test_a_crash_becomes_an_error_reply_of_that_site_only() -> None:
     replies = ask(SerialGrid(counting_app(), ["a", "broken", "c"]), [1, 2, 3])
     assert [r.has_error() for r in replies] == [False, True, False]
     assert "ValueError: no data" in replies[1].error.reason
 
 
-def test_context_state_stays_with_its_plant_and_can_be_put_back() -> None:
+def test_context_state_stays_with_its_site_and_can_be_put_back() -> None:
     grid = SerialGrid(counting_app(), ["a", "b"])
     ask(grid, [1, 2])
     ask(grid, [1])

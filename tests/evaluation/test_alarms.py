@@ -16,19 +16,19 @@ from fedpdm.evaluation.alarms import (
     lead_times,
     sustained,
 )
-from fedpdm.evaluation.censoring import Fates
+from fedpdm.evaluation.censoring import Censoring
 
 WATCH = Watch(horizon=5, cooldown=2, sustained=2)
 
 
-def fates(*lives: tuple[int, bool]) -> Fates:
+def fates(*lives: tuple[int, bool]) -> Censoring:
     """Lives of one step per time unit: (length, whether a failure follows the last step by 1)."""
     number = np.repeat(np.arange(len(lives)), [n for n, _ in lives])
     time = np.concatenate([np.arange(n, dtype=float) for n, _ in lives])
     left = np.concatenate([
         np.arange(n, 0, -1.0) if fails else np.full(n, np.nan) for n, fails in lives
     ])  # fmt: skip
-    return Fates(number, number, time, time, left)
+    return Censoring(number, number, time, time, left)
 
 
 def at(length: int, *places: int) -> np.ndarray:
@@ -37,7 +37,9 @@ def at(length: int, *places: int) -> np.ndarray:
     return alarm
 
 
-def begin_and_false(case: Fates, alarm: np.ndarray, watch: Watch = WATCH) -> list[tuple[int, bool]]:
+def begin_and_false(
+    case: Censoring, alarm: np.ndarray, watch: Watch = WATCH
+) -> list[tuple[int, bool]]:
     watched, order = Watched.of(case)
     first, false = episodes(watched, alarm[order], watch)
     return [(int(a), bool(b)) for a, b in zip(first, false, strict=True)]

@@ -44,14 +44,14 @@ def test_errors_are_weighed_by_machine() -> None:
     np.testing.assert_allclose(found, [np.sqrt(169 / 3), np.sqrt(12.5), np.nan])
 
 
-def test_machines_are_drawn_within_their_plant_and_by_the_seed() -> None:
-    plant = np.array([0, 0, 0, 1, 1])
-    draws = Draws.of(plant, 500, seed=1)
+def test_machines_are_drawn_within_their_site_and_by_the_seed() -> None:
+    site = np.array([0, 0, 0, 1, 1])
+    draws = Draws.of(site, 500, seed=1)
     assert (draws.weights[:, :3].sum(axis=1) == 3).all()
     assert (draws.weights[:, 3:].sum(axis=1) == 2).all()
     np.testing.assert_allclose(draws.weights.mean(axis=0), 1.0, atol=0.15)
-    np.testing.assert_array_equal(draws.weights, Draws.of(plant, 500, seed=1).weights)
-    assert (draws.weights != Draws.of(plant, 500, seed=2).weights).any()
+    np.testing.assert_array_equal(draws.weights, Draws.of(site, 500, seed=1).weights)
+    assert (draws.weights != Draws.of(site, 500, seed=2).weights).any()
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_law() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.windows import Windows
-from fedpdm.evaluation.censoring import Fates, fates_of, joined, presence
+from fedpdm.evaluation.censoring import Censoring, censoring_of, joined, presence
 from tests.data.row_examples import any_rows, rows_of
 
 
@@ -29,7 +29,7 @@ def windows_at(rows: Rows, ends: np.ndarray) -> Windows:
 def test_every_window_finds_its_row(rows: Rows, data: st.DataObject) -> None:
     rows = replace(rows, time_to_failure=np.arange(len(rows), dtype=float))
     ends = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=9)), dtype=int)
-    fates, none = fates_of(rows, windows_at(rows, ends), windows_at(rows, ends[:0]))
+    fates, none = censoring_of(rows, windows_at(rows, ends), windows_at(rows, ends[:0]))
     assert fates.left.tolist() == ends.tolist() and len(none) == 0
     for number, end in enumerate(ends):
         same = (rows.machine == rows.machine[end]) & (rows.life == rows.life[end])
@@ -43,22 +43,22 @@ def test_a_window_of_other_rows_is_an_error() -> None:
     rows = rows_of(["a", "a", "b"])
     windows = windows_at(rows, np.array([0]))
     with pytest.raises(ValueError, match="none of the rows"):
-        fates_of(rows, replace(windows, time=np.array([77.0])))
+        censoring_of(rows, replace(windows, time=np.array([77.0])))
     with pytest.raises(ValueError, match="none of the rows"):
-        fates_of(rows, replace(windows, machine=np.array(["c"])))
+        censoring_of(rows, replace(windows, machine=np.array(["c"])))
 
 
-def test_machines_of_two_plants_are_never_one() -> None:
+def test_machines_of_two_sites_are_never_one() -> None:
     rows = rows_of(["a", "a", "b"], split=[Split.TEST] * 3)
-    (one,) = fates_of(rows, windows_at(rows, np.arange(3)))
+    (one,) = censoring_of(rows, windows_at(rows, np.arange(3)))
     both = joined([one, one])
     assert len(np.unique(both.machine)) == 4 and len(np.unique(both.life)) == 4
 
 
-def life(length: int, number: int) -> Fates:
+def life(length: int, number: int) -> Censoring:
     age = np.arange(length, dtype=float)
     same = np.full(length, number)
-    return Fates(same, same, age, age, length - age)
+    return Censoring(same, same, age, age, length - age)
 
 
 def test_presence_is_the_mean_over_all_cuts() -> None:
@@ -79,7 +79,7 @@ def test_presence_is_the_mean_over_all_cuts() -> None:
 
 def test_who_was_cut_already_counts_fully() -> None:
     zeros = np.zeros(2, dtype=np.int64)
-    fates = Fates(zeros, zeros, np.arange(2.0), np.arange(2.0), np.array([np.nan, np.nan]))
+    fates = Censoring(zeros, zeros, np.arange(2.0), np.arange(2.0), np.array([np.nan, np.nan]))
     assert presence(fates).tolist() == [1.0, 1.0]
-    at_once = Fates(zeros[:1], zeros[:1], np.zeros(1), np.zeros(1), np.zeros(1))
+    at_once = Censoring(zeros[:1], zeros[:1], np.zeros(1), np.zeros(1), np.zeros(1))
     assert presence(at_once).tolist() == [0.0]

@@ -1,4 +1,4 @@
-"""The whole test of a model on plants: what is chosen on validation data, and what is told."""
+"""The whole test of a model on sites: what is chosen on validation data, and what is told."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.rows import Rows, Split
 from fedpdm.evaluation.confidence import certainty
-from fedpdm.evaluation.final_test import Trial, try_model
+from fedpdm.evaluation.final_test import FinalTest, run_final_test
 from fedpdm.evaluation.scoring import machine_numbers
 from fedpdm.evaluation.settings import Protocol
 from fedpdm.evaluation.shuffled_labels import average_precisions, check
@@ -25,7 +25,7 @@ from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
 from tests.tiny import TinySource
 
 CPU = torch.device("cpu")
-PLANTS: dict[str, dict[str, Any]] = {"a": {"rows": 240, "machines": 6}, "b": {"rows": 240}}
+SITES: dict[str, dict[str, Any]] = {"a": {"rows": 240, "machines": 6}, "b": {"rows": 240}}
 TASKS: list[Task] = [Failure(4), Horizons([4, 8]), RemainingLife(20)]
 
 
@@ -58,16 +58,16 @@ class Whole(TinySource):
 
 
 def federation(task: Task, source: type[TinySource] = TinySource, **options: Any) -> Federation:
-    return Federation(source(PLANTS, reach=task.reach), task, **options)
+    return Federation(source(SITES, reach=task.reach), task, **options)
 
 
 def sites_of(data: Federation) -> list[Site]:
     return [data.site(name, data.moments(name).scaler()) for name in data.sites]
 
 
-def tried(task: Task, protocol: Protocol | None = None, **options: Any) -> Trial:
+def tried(task: Task, protocol: Protocol | None = None, **options: Any) -> FinalTest:
     data = federation(task, **options)
-    return try_model(Creep(task), sites_of(data), data, CPU, protocol or Protocol())
+    return run_final_test(Creep(task), sites_of(data), data, CPU, protocol or Protocol())
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
@@ -82,7 +82,7 @@ def test_what_is_told_is_small_plain_json(task: Task) -> None:
         assert (test[key] is not None) == alarms_are_known, key
     assert (test["intervals"] is not None) == (not alarms_are_known)
     assert (trial.threshold is not None) == alarms_are_known
-    assert test["spread"]["worst"]["site"] in PLANTS
+    assert test["spread"]["worst"]["site"] in SITES
     assert set(test["reliability"]) == {risk.key for risk in task.risks}
     for bins in test["reliability"].values():
         assert len(bins) <= 10 and sum(b["n"] for b in bins) == test["global"]["n"]
@@ -107,11 +107,11 @@ def test_thresholds_come_from_validation_windows_alone() -> None:
     data = federation(task)
     sites = sites_of(data)
     policy = Protocol(Policy("false_alarms", "plant", 0.1), calibration="temperature")
-    before = try_model(Creep(task), sites, data, CPU, policy)
+    before = run_final_test(Creep(task), sites, data, CPU, policy)
     for site in sites:
         site.test.y[:] = 1 - site.test.y
         site.heldout.y[:] = 0
-    after = try_model(Creep(task), sites, data, CPU, policy)
+    after = run_final_test(Creep(task), sites, data, CPU, policy)
     assert after.card == before.card and after.threshold == before.threshold
     first, second = before.parts["test"], after.parts["test"]
     assert first is not None and second is not None
@@ -119,10 +119,10 @@ def test_thresholds_come_from_validation_windows_alone() -> None:
     assert first["global"]["hits"] != second["global"]["hits"]
 
 
-def test_each_plant_can_have_a_threshold_of_its_own() -> None:
+def test_each_site_can_have_a_threshold_of_its_own() -> None:
     together = tried(Failure(4))
     apart = tried(Failure(4), Protocol(Policy(scope="plant")))
-    assert together.card["thresholds"] == {} and set(apart.card["thresholds"]) == set(PLANTS)
+    assert together.card["thresholds"] == {} and set(apart.card["thresholds"]) == set(SITES)
     test = apart.parts["test"]
     assert test is not None
     for name, own in apart.card["thresholds"].items():
@@ -142,12 +142,12 @@ def test_a_test_that_is_cut_weighs_validation_like_it() -> None:
         assert 0 < expected <= 0.1 + 1e-9
 
 
-def test_intervals_cover_and_plants_have_their_own_coverage() -> None:
+def test_intervals_cover_and_sites_have_their_own_coverage() -> None:
     test = tried(RemainingLife(20), Protocol(interval=0.5)).parts["test"]
     assert test is not None
     found = test["intervals"]
     assert found["machines"] == 8 and found["reason"] is None and found["level"] == 0.5
-    assert set(found["per_site"]) == set(PLANTS) and 0 < found["width"] <= 20
+    assert set(found["per_site"]) == set(SITES) and 0 < found["width"] <= 20
     parts = found["per_site"].values()
     share = sum(part["coverage"] * part["n"] for part in parts) / found["n"]
     assert found["coverage"] == pytest.approx(share)
@@ -174,7 +174,7 @@ def test_a_calibration_changes_what_is_said_and_not_the_ranking() -> None:
 def test_intervals_of_results_hold_the_result_and_gains_are_paired(task: Task) -> None:
     data = federation(task)
     sites = sites_of(data)
-    good = try_model(Creep(task), sites, data, CPU, Protocol()).predictions
+    good = run_final_test(Creep(task), sites, data, CPU, Protocol()).predictions
     random = np.random.default_rng(0)
     bad = {
         name: {split: random.permutation(scores) for split, scores in own.items()}
@@ -205,7 +205,7 @@ def test_one_machine_has_no_interval_and_says_why() -> None:
     first = lone.test.machine == lone.test.machine[0]
     windows = {**lone.windows, Split.TEST: lone.test.take(first)}
     sites = [Site("a", windows), data.site("b", data.moments("b").scaler())]
-    trial = try_model(Creep(task), sites, data, CPU, Protocol())
+    trial = run_final_test(Creep(task), sites, data, CPU, Protocol())
     found = certainty(trial.predictions, {}, sites, task, resamples=200, seed=1)
     assert found is not None
     assert (
@@ -214,7 +214,7 @@ def test_one_machine_has_no_interval_and_says_why() -> None:
     assert found["per_site"]["b"]["low"] is not None
 
 
-def test_plants_that_share_machines_draw_them_together() -> None:
+def test_sites_that_share_machines_draw_them_together() -> None:
     data = federation(Failure(4))
     sites = sites_of(data)
     own = machine_numbers(sites, Split.TEST, shared=False)
@@ -231,7 +231,7 @@ def test_with_shuffled_labels_a_model_that_knows_scores_at_prevalence(kind: str)
     trial = tried(task, shuffle=LabelShuffle(kind, 5))
     told, test = known.parts["test"], trial.parts["test"]
     assert told is not None and test is not None
-    for name in PLANTS:
+    for name in SITES:
         assert told["per_site"][name]["lift"] > 4
         values = test["per_site"][name]
         if kind == "windows":  # labels that turn may change parts

@@ -37,12 +37,12 @@ def equal(random: np.random.Generator, machines: int, failing: int) -> tuple[flo
 
 
 @pytest.mark.parametrize(("plants", "runs"), [(1, 400), (5, 100)])
-def test_equal_predictors_are_called_different_in_few_runs(plants: int, runs: int) -> None:
-    random, size = np.random.default_rng(plants), Size(20, 10, 1)
+def test_equal_predictors_are_called_different_in_few_runs(sites: int, runs: int) -> None:
+    random, size = np.random.default_rng(sites), Size(20, 10, 1)
     called = percentile = 0
     for _ in range(runs):
-        drawn = [equal(random, 20, 10) for _ in range(plants)]
-        called += any(beyond_chance(*gain, size, plants) for gain in drawn)
+        drawn = [equal(random, 20, 10) for _ in range(sites)]
+        called += any(beyond_chance(*gain, size, sites) for gain in drawn)
         ends = [np.quantile(values, [0.025, 0.975]) for _, values in drawn]
         percentile += any(low > 0 or high < 0 for low, high in ends)
     assert called / runs <= 0.07, "0.05 and two standard errors of so few runs"
@@ -56,8 +56,8 @@ def test_a_real_difference_is_found() -> None:
     assert not beyond_chance(0.2, values, Size(30, 10, 8), 1), "two freedoms are little"
 
 
-def plant(name: str, task: Task, machines: int, failing: int, rows: int = 12) -> Site:
-    """Return a plant whose first machines fail after their last test window."""
+def make_site(name: str, task: Task, machines: int, failing: int, rows: int = 12) -> Site:
+    """Return a site whose first machines fail after their last test window."""
     left = np.tile(np.arange(rows)[::-1] + 1.0, machines)
     machine = np.repeat(np.arange(machines), rows)
     left[machine >= failing] += 1000
@@ -75,9 +75,9 @@ def plant(name: str, task: Task, machines: int, failing: int, rows: int = 12) ->
 def judged(
     task: Task, sizes: dict[str, tuple[int, int]], rows: int = 12, shared: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the gain's intervals where the federation knows more than each plant alone."""
+    """Return the gain's intervals where the federation knows more than each site alone."""
     random = np.random.default_rng(0)
-    sites = [plant(name, task, *size, rows) for name, size in sizes.items()]
+    sites = [make_site(name, task, *size, rows) for name, size in sizes.items()]
     ours: Any = {}
     theirs: Any = {}
     for site in sites:
@@ -119,13 +119,13 @@ def test_the_nearest_horizon_counts_and_of_lives_the_machines() -> None:
     assert gain["b"]["sure"] is True
 
 
-def test_machines_that_plants_share_count_once_and_single_failures_tell_nothing() -> None:
+def test_machines_that_sites_share_count_once_and_single_failures_tell_nothing() -> None:
     found, _ = judged(Failure(4), {"a": (20, 6), "b": (20, 6)}, shared=True)
     assert found["global"]["failing"] == 6 and found["global"]["machines"] == 20
-    found, _ = judged(Failure(4), {f"plant{i}": (5, 1) for i in range(11)})
+    found, _ = judged(Failure(4), {f"site{i}": (5, 1) for i in range(11)})
     alone = found["gain"]["alone"]["global"]
     assert alone["failing"] == 11 and alone["sure"] is None
-    assert alone["low"] is None or "one machine failed at each plant" in alone["reason"]
+    assert alone["low"] is None or "one machine failed at each site" in alone["reason"]
 
 
 def test_the_value_is_that_of_the_table_however_many_scores_there_are() -> None:
@@ -142,7 +142,7 @@ def test_the_value_is_that_of_the_table_however_many_scores_there_are() -> None:
     assert own["low"] < own["value"] < own["high"]
 
 
-def test_a_plant_of_failures_alone_has_no_value_as_in_its_metrics() -> None:
+def test_a_site_of_failures_alone_has_no_value_as_in_its_metrics() -> None:
     found, scores = judged(Failure(4), {"all": (12, 12)}, rows=4)
     assert scores["ours"]["per_site"]["all"]["average_precision"] is None
     assert found["per_site"]["all"]["value"] is None

@@ -92,7 +92,7 @@ def test_where_missing_a_failure_is_free_there_is_silence() -> None:
     assert always == 0.9  # the highest of those that miss nothing
 
 
-def test_plants_of_other_costs_share_the_threshold_that_costs_least_together() -> None:
+def test_sites_of_other_costs_share_the_threshold_that_costs_least_together() -> None:
     target, scores = np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.6, 0.9])
     known = Candidates.of(target, scores, None)
     careful, careless = Costs(missed=100, false_alarm=1), Costs(missed=0.5, false_alarm=3)

@@ -16,18 +16,18 @@ from fedpdm.history import History, RoundRecord
 from fedpdm.history.index import Index
 from fedpdm.storage import Arrays
 
-PLANTS = ("detroit", "houston", "seattle")
+SITES = ("detroit", "houston", "seattle")
 
 
 def record(number: int, attempt: int = 0, **changed: Any) -> RoundRecord:
     values: dict[str, Any] = {
         "round": number,
         "attempt": attempt,
-        "sampled": PLANTS if number else (),
+        "sampled": SITES if number else (),
         "metrics": {"train_loss": 1 / (number + 1), "average_precision": 0.01 * number},
         "sites": {
-            plant: {"examples": 10 + number, "validation": {"f1": None}, "update_norm": 0.5}
-            for plant in (PLANTS if number else ())
+            site: {"examples": 10 + number, "validation": {"f1": None}, "update_norm": 0.5}
+            for site in (SITES if number else ())
         },
         "bytes_up": 1000 * number,
         "bytes_down": 2_000_000,
@@ -104,7 +104,7 @@ def assert_sound(history: History) -> None:
 
 
 def files(folder: Path) -> set[str]:
-    """Return the files of rounds and plants, below the run folder."""
+    """Return the files of rounds and sites, below the run folder."""
     return {
         str(path.relative_to(folder))
         for place in ("rounds", "clients")

@@ -106,7 +106,7 @@ def test_a_state_of_plain_values_needs_no_file(folder):
         assert files(folder) == {"rounds/000000.safetensors"}
 
 
-def test_a_plants_state_is_stored_once_while_unchanged(folder):
+def test_a_sites_state_is_stored_once_while_unchanged(folder):
     history = filled(folder, 9)
     stored = [name for name in files(folder) if name.startswith("clients/")]
     assert len(stored) == 1 + 5, "houston's and seattle's are one; detroit had five"
@@ -114,7 +114,7 @@ def test_a_plants_state_is_stored_once_while_unchanged(folder):
     assert history.client_states(9) == clients(9)
 
 
-def test_a_plant_may_lose_its_state_and_get_it_again(folder):
+def test_a_site_may_lose_its_state_and_get_it_again(folder):
     history = History.create(folder)
     for number, found in enumerate([{"a": b"1"}, {}, {"a": b"1"}, {"a": b"2", "b": b"1"}]):
         history.commit(record(number), weights(number), None, found)
@@ -211,7 +211,7 @@ def test_the_monitor_keeps_the_bad_round_that_it_refuses(folder):
     assert [event["kind"] for event in history.events()] == ["warning", "rollback"]
     assert history.events()[-1]["by"] == "monitor"
     assert history.events()[-1]["round"] == 4
-    assert len(history._index._all("SELECT * FROM client_state")) == 4, "no plant's state changed"
+    assert len(history._index._all("SELECT * FROM client_state")) == 4, "no site's state changed"
     commit(history, 4)
     assert same(history.weights(4, attempt=0), weights(4, 0))
     assert repr(history.strategy_state(4, attempt=0)) == repr(state(4, 0))
@@ -222,9 +222,9 @@ def test_the_monitor_keeps_the_bad_round_that_it_refuses(folder):
 
 def test_the_monitor_adds_exclusions_and_a_person_replaces_them(folder):
     history = filled(folder, 3)
-    for plant in ("houston", "detroit"):
+    for site in ("houston", "detroit"):
         bad = (record(4, history.attempt), weights(4, history.attempt), None)
-        history.rollback(3, by="monitor", reason="NaN", exclude=[plant], undone=bad)
+        history.rollback(3, by="monitor", reason="NaN", exclude=[site], undone=bad)
     assert history.excluded(4) == {"houston", "detroit"}
     history.rollback(3, by="person", reason="seattle it is", exclude=["seattle"])
     assert history.excluded(4) == {"seattle"}
@@ -308,7 +308,7 @@ def test_a_damaged_head_is_named_and_the_last_good_round_is_used(folder, harm, e
         assert_sound(history)
 
 
-def test_damage_to_a_plants_state_goes_back_before_it(folder):
+def test_damage_to_a_sites_state_goes_back_before_it(folder):
     filled(folder, 5).close()
     (blob,) = [p for p in (folder / "clients").iterdir() if p.read_bytes() == b"detroit 2"]
     flip(blob)  # of rounds 4 and 5

@@ -78,13 +78,13 @@ def test_list_shows_every_round_and_marks_head_best_and_undone(run, capsys):
     )
 
 
-def test_show_has_plants_events_checksums_and_norms(run, capsys):
+def test_show_has_sites_events_checksums_and_norms(run, capsys):
     text = said(capsys, "show", run, 2)
     assert "round 2, attempt 0" in text
     assert "refused: update has NaN" in text
-    for plant in ("detroit", "houston", "seattle"):
-        (found,) = [row.split() for row in text.splitlines() if row.split()[:1] == [plant]]
-        assert found == [plant, "12", "0.5", "–"]
+    for site in ("detroit", "houston", "seattle"):
+        (found,) = [row.split() for row in text.splitlines() if row.split()[:1] == [site]]
+        assert found == [site, "12", "0.5", "–"]
     with History.open(run) as history:
         assert history.row(2).weights_sha256 in text
     assert "files: sound" in text
@@ -134,9 +134,9 @@ def test_rollback_waits_for_nobody(run, capsys):
         assert history.attempt == 1
 
 
-def test_rollback_knows_the_plants(run, capsys):
+def test_rollback_knows_the_sites(run, capsys):
     text = refused(capsys, "rollback", run, 2, "--exclude", "huston")
-    assert "--exclude huston: no such plant" in text
+    assert "--exclude huston: no such site" in text
     assert "detroit, houston, seattle" in text
     text = refused(capsys, "rollback", run, 2, "--exclude", "detroit", "houston", "seattle")
     assert "nobody would train" in text
@@ -196,15 +196,15 @@ def test_a_run_that_has_just_begun(tmp_path, capsys):
 
 
 def test_names_are_not_read_as_markup(tmp_path, capsys):
-    plant, tensor = "[red]plant[/red]", "[bold]w[/]"
+    site, tensor = "[red]site[/red]", "[bold]w[/]"
     with History.create(tmp_path / "run") as history:
-        event = {"kind": "site-failed", "site": plant, "message": "[/] odd"}
-        sites = {plant: {"examples": 1}}
+        event = {"kind": "site-failed", "site": site, "message": "[/] odd"}
+        sites = {site: {"examples": 1}}
         history.commit(record(0, events=(event,), sites=sites), {tensor: weights(0)["lstm.weight"]})
     text = said(capsys, "show", tmp_path / "run", 0)
-    for part in (plant, tensor, "[/] odd"):
+    for part in (site, tensor, "[/] odd"):
         assert part in text
-    assert plant in said(capsys, "list", tmp_path / "run")
+    assert site in said(capsys, "list", tmp_path / "run")
 
 
 def test_as_a_program(run):

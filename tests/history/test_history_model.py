@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fedpdm.history import History
 from tests.history.example_history import (
-    PLANTS,
+    SITES,
     assert_sound,
     commit,
     files,
@@ -25,7 +25,7 @@ from tests.history.example_history import (
     without_syncing,
 )
 
-plants = st.sets(st.sampled_from(PLANTS))
+sites = st.sets(st.sampled_from(SITES))
 
 
 class HistoryMachine(RuleBasedStateMachine):
@@ -61,14 +61,14 @@ class HistoryMachine(RuleBasedStateMachine):
         self.live.append(self.attempt)
         commit(self.history, len(self.live) - 1)
 
-    @rule(data=st.data(), out=plants)
+    @rule(data=st.data(), out=sites)
     def a_person_returns(self, data: st.DataObject, out: set[str]) -> None:
         to, head = data.draw(st.integers(0, len(self.live) - 1)), len(self.live) - 1
         self.history.rollback(to, by="person", reason="?", exclude=out)
         self.left_out = [e for e in self.left_out if e[0] <= to]
         self._go_back(to, head, out)
 
-    @rule(out=plants)
+    @rule(out=sites)
     def the_monitor_refuses(self, out: set[str]) -> None:
         number, attempt = len(self.live), self.attempt
         bad = (record(number, attempt), weights(number, attempt), state(number, attempt))
@@ -81,7 +81,7 @@ class HistoryMachine(RuleBasedStateMachine):
         self._cut(to)
         self.again = {n: a for n, a in self.again.items() if n <= to}
         rounds = range(to + 1, max(last, to + 1) + 1)
-        self.left_out += [(n, plant) for n in rounds for plant in out]
+        self.left_out += [(n, site) for n in rounds for site in out]
 
     def _cut(self, to: int) -> None:
         self.gone += [(n, self.live[n]) for n in range(to + 1, len(self.live))]
@@ -110,7 +110,7 @@ class HistoryMachine(RuleBasedStateMachine):
         assert sorted(undone(self.history)) == sorted(self.gone)
         assert self.history.attempt == self.attempt
         for number in (len(self.live), len(self.live) + 1):
-            expected = {plant for n, plant in self.left_out if n == number}
+            expected = {site for n, site in self.left_out if n == number}
             assert self.history.excluded(number) == expected
         assert_live_sound(self.history)
         assert files(self.folder) == self.history._files.known()

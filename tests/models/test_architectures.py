@@ -228,7 +228,7 @@ def test_trend_refuses_parts_that_are_none(shares):
 @pytest.mark.parametrize(("name", "length"), SHAPES)
 @pytest.mark.parametrize("training", [False, True])
 def test_stacked_under_vmap_a_model_is_what_it_is_alone(name, length, training):
-    """The batched engine stacks plants; per-plant gradients and buffers must be the same."""
+    """The batched engine stacks sites; per-site gradients and buffers must be the same."""
     models = [
         ModelFactory.create_model(name, 10, 2, sequence_length=length, dropout_rate=0.0).module
         for _ in range(3)

@@ -13,7 +13,7 @@ def detailed_failure(count: int = 2, half: float = 0.05, **more: Any) -> Json:
     """Return ``failure_run`` with everything that today's evaluation says beside the scores.
 
     Args:
-        count: of plants.
+        count: of sites.
         half: of the width of the gains' intervals.
         more: arguments of ``failure_run``.
     """
@@ -44,7 +44,7 @@ def detailed_failure(count: int = 2, half: float = 0.05, **more: Any) -> Json:
 
 
 def detailed_horizons(count: int = 2) -> Json:
-    """Return a run of ``task=horizons``: 7 and 14 days, plants with thresholds of their own."""
+    """Return a run of ``task=horizons``: 7 and 14 days, sites with thresholds of their own."""
     run = detailed_failure(count)
     summary, tested = run["summary"], run["summary"]["test"]
     summary["task"] = "horizons"
@@ -58,7 +58,7 @@ def detailed_horizons(count: int = 2) -> Json:
     own = {site: {"7": 0.2 + 0.1 * i, "14": 0.4} for i, site in enumerate(summary["sites"])}
     tested["thresholds"] |= {"aim": "false_alarms", "scope": "plant", "budget": 0.05,
                              "common": {"7": 0.3, "14": 0.4}, "per_site": own}  # fmt: skip
-    tested["alarms"]["horizons"] = {"14": crew(9) | {"period": "machine-month of 30 days"}}
+    tested["alarms"]["horizons"] = {"14": processes(9) | {"period": "machine-month of 30 days"}}
     return run
 
 
@@ -83,8 +83,8 @@ def detailed_life(count: int = 10) -> Json:
     return run
 
 
-def silent_plant(run: Json, name: str, failures: int = 6) -> Json:
-    """Return the run with no alarm at one plant, which has failures, and a shared alarm level."""
+def silent_site(run: Json, name: str, failures: int = 6) -> Json:
+    """Return the run with no alarm at one site, which has failures, and a shared alarm level."""
     tested = run["summary"]["test"]
     tested["per_site"][name] |= {"hits": 0.0, "false_alarms": 0.0, "missed": 184.0, "recall": 0.0}
     tested["alarms"]["per_site"][name] |= {
@@ -131,8 +131,8 @@ def bin_(low: float) -> Json:
     return {"low": low, "high": low + 0.1, "n": 82.0, "score": low + 0.05, "share": 0.8 * low}
 
 
-def crew(failures: int) -> Json:
-    """Return what one plant's alarms are worth."""
+def processes(failures: int) -> Json:
+    """Return what one site's alarms are worth."""
     return {
         "episodes": 21, "false_episodes": 7, "false_per_period": 0.254, "exposure": 800.0,
         "failures": failures, "event_recall": 1 - 1 / failures,
@@ -141,11 +141,11 @@ def crew(failures: int) -> Json:
 
 
 def alarms(sites: list[str]) -> Json:
-    """Return the alarms of all plants, with the curve of other thresholds."""
+    """Return the alarms of all sites, with the curve of other thresholds."""
     return {
         "horizon": 7, "cooldown": 7, "sustained": 2, "time_unit": "days",
-        "period": "machine-month of 30 days", "global": crew(29),
-        "per_site": {site: crew(12 + i) for i, site in enumerate(sites)},
+        "period": "machine-month of 30 days", "global": processes(29),
+        "per_site": {site: processes(12 + i) for i, site in enumerate(sites)},
         "curve": [
             {"threshold": i / 20, "false_per_period": 3.2 * (1 - i / 20) ** 2,
              "median_lead": None if i > 18 else 6.0 - 0.2 * i, "event_recall": 1 - i / 25}

@@ -19,10 +19,10 @@ from tests.report.example_details import detailed_failure, detailed_life
 Json = dict[str, Any]
 
 RUNS = {
-    "failure, 2 plants": detailed_failure(2),
-    "failure, 1 plant": failure_run(1, rounds=1, faults=False),
-    "life, 10 plants": detailed_life(10),
-    "failure, 100 plants": detailed_failure(100, rounds=30),
+    "failure, 2 sites": detailed_failure(2),
+    "failure, 1 site": failure_run(1, rounds=1, faults=False),
+    "life, 10 sites": detailed_life(10),
+    "failure, 100 sites": detailed_failure(100, rounds=30),
 }
 
 
@@ -108,19 +108,19 @@ def test_the_file_stands_alone(pages: dict[str, str], name: str) -> None:
 
 
 def test_the_headline_comes_first_and_the_metric_is_explained(pages: dict[str, str]) -> None:
-    text = words(pages["failure, 2 plants"])
-    assert "The shared model helps both plants (detroit by 0.072" in text
-    assert text.index("helps both plants") < text.index("Average precision asks") < text.index(
-        "Each plant"
+    text = words(pages["failure, 2 sites"])
+    assert "The shared model helps both sites (detroit by 0.072" in text
+    assert text.index("helps both sites") < text.index("Average precision asks") < text.index(
+        "Each site"
     )  # fmt: skip
-    life = words(pages["life, 10 plants"])
+    life = words(pages["life, 10 sites"])
     assert "hurts 1 (machines-03 by 2.12)" in life
     assert "typical error of the predicted remaining life, in cycles" in life
 
 
 def test_the_table_holds_every_predictor_and_a_verdict_in_words(pages: dict[str, str]) -> None:
-    rows = outline(pages["failure, 2 plants"]).rows
-    summary = RUNS["failure, 2 plants"]["summary"]
+    rows = outline(pages["failure, 2 sites"]).rows
+    summary = RUNS["failure, 2 sites"]["summary"]
     answer, detroit = [row for row in rows if row[0] == "detroit"][:2]
     assert answer[3] == detroit[4]  # the gain
     baselines = summary["test"]["baselines"]
@@ -129,7 +129,7 @@ def test_the_table_holds_every_predictor_and_a_verdict_in_words(pages: dict[str,
         assert detroit[column] == f"{value:.3f}"
     assert detroit[3] == f"{summary['test']['per_site']['detroit']['average_precision']:.3f}"
     assert detroit[4] == "+0.072 better"
-    loser = next(r for r in outline(pages["life, 10 plants"]).rows if r[0] == "machines-03")
+    loser = next(r for r in outline(pages["life, 10 sites"]).rows if r[0] == "machines-03")
     assert loser[3] == "\u22122.12 worse"
 
 
@@ -140,11 +140,11 @@ def test_a_null_metric_is_a_dash_with_a_footnote() -> None:
     houston = next(row for row in outline(page).rows if row[0].startswith("houston"))
     assert houston[0] == "houston1"  # the footnote's mark
     assert houston[2:4] == ["\u2013", "\u2013"]
-    assert "No failure in this plant's test part, so the metric cannot be computed." in words(page)
+    assert "No failure in this site's test part, so the metric cannot be computed." in words(page)
 
 
-def test_of_many_plants_the_losers_come_first(pages: dict[str, str]) -> None:
-    rows = [r for r in outline(pages["failure, 100 plants"]).rows if r[0].startswith("plant-")]
+def test_of_many_sites_the_losers_come_first(pages: dict[str, str]) -> None:
+    rows = [r for r in outline(pages["failure, 100 sites"]).rows if r[0].startswith("plant-")]
     ends, every = rows[:16], rows[16:116]
     assert [row[0] for row in ends[:8]] == [row[0] for row in every[:8]]
     verdicts = [row[3].split()[-1] for row in every]
@@ -154,21 +154,21 @@ def test_of_many_plants_the_losers_come_first(pages: dict[str, str]) -> None:
 
 
 def test_events_say_who_what_why_and_by_whom(pages: dict[str, str]) -> None:
-    text = words(pages["failure, 2 plants"])
+    text = words(pages["failure, 2 sites"])
     assert "Update refused houston its update holds NaN" in text
     assert "over 10 times the best so far (0.24); back to round 6 monitor" in text
-    quiet = words(pages["life, 10 plants"])
-    assert "No update was refused, no plant failed, nothing was rolled back." in quiet
+    quiet = words(pages["life, 10 sites"])
+    assert "No update was refused, no site failed, nothing was rolled back." in quiet
 
 
 def test_configuration_and_origin_are_there(pages: dict[str, str]) -> None:
-    text = words(pages["failure, 2 plants"])
+    text = words(pages["failure, 2 sites"])
     assert "config.strategy._target_ flwr.serverapp.strategy.FedAvg" in text
     assert "617d0b8c0ffee" in text
     assert "hashes.splits 77aa" in text
 
 
-def test_what_a_plant_is_called_cannot_become_markup() -> None:
+def test_what_a_site_is_called_cannot_become_markup() -> None:
     run = detailed_failure(2)
     evil = '<script>alert("1")</script> $\\frac{1}{2}$ & co'
     text = str(run).replace("houston", "@@")
@@ -227,7 +227,7 @@ def test_losses_on_machines_never_seen_are_said() -> None:
     alone = run["summary"]["heldout"]["baselines"]["alone"]["per_site"]
     alone["houston"]["average_precision"] = 0.5
     text = words(render(**run))
-    assert "never seen in training it helps 1 of 2 plants and hurts 1 (houston by 0.040)" in text
+    assert "never seen in training it helps 1 of 2 sites and hurts 1 (houston by 0.040)" in text
 
 
 def test_the_same_run_gives_the_same_bytes() -> None:
@@ -237,7 +237,7 @@ def test_the_same_run_gives_the_same_bytes() -> None:
 def test_a_report_is_written_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_report(tmp_path, **RUNS["failure, 2 plants"])
+    path = write_report(tmp_path, **RUNS["failure, 2 sites"])
     before = path.read_bytes()
     assert path == tmp_path / "report.html"
 
@@ -246,6 +246,6 @@ def test_a_report_is_written_whole_or_not_at_all(
 
     monkeypatch.setattr(pages_written.os, "replace", full)
     with pytest.raises(OSError, match="No space"):
-        write_report(tmp_path, **RUNS["life, 10 plants"])
+        write_report(tmp_path, **RUNS["life, 10 sites"])
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

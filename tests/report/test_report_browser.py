@@ -121,7 +121,7 @@ def test_the_screenshot_is_not_blank(
     from matplotlib.image import imread
 
     picture = tmp_path / "shot.png"
-    chromium.screenshot(files["failure, 2 plants"], picture, width, 1400, dark)
+    chromium.screenshot(files["failure, 2 sites"], picture, width, 1400, dark)
     pixels = np.asarray(imread(picture))[..., :3]
     assert pixels.shape == (1400, width, 3)
     grey = pixels.mean(axis=2)

@@ -9,24 +9,24 @@ import pytest
 
 from fedpdm.report import record as report_record
 from fedpdm.report.alarms import how_chosen, silence
-from fedpdm.report.gain_table import standings
+from fedpdm.report.gain_table import gain_table
 from fedpdm.report.report import render
 from fedpdm.report.summary_text import certainty
 from tests.comparison.example_runs import failure_run
-from tests.report.example_details import detailed_failure, detailed_horizons, interval, silent_plant
+from tests.report.example_details import detailed_failure, detailed_horizons, interval, silent_site
 from tests.report.test_report import outline, page_of, words
 
 Json = dict[str, Any]
 
-SECTIONS = "gain plants alarms calibration life rounds events cost data again more terms".split()
+SECTIONS = "gain sites alarms calibration life rounds events cost data again more terms".split()
 
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
     return {
-        "failure": page_of("failure, 2 plants"),
+        "failure": page_of("failure, 2 sites"),
         "horizons": render(**detailed_horizons(2)),
-        "life": page_of("life, 10 plants"),
+        "life": page_of("life, 10 sites"),
         "bare": render(**failure_run(2, faults=False)),
     }
 
@@ -61,7 +61,7 @@ def test_every_section_is_there_and_says_something(pages: dict[str, str], name: 
         ("bare", "calibration", "holds no numbers about calibration"),
         ("bare", "gain", "how sure a gain is cannot be said"),
         ("bare", "again", "kept no split file"),
-        ("bare", "events", "No update was refused, no plant failed, nothing was rolled back."),
+        ("bare", "events", "No update was refused, no site failed, nothing was rolled back."),
     ],
 )
 def test_where_there_are_no_numbers_a_sentence_says_why(
@@ -94,8 +94,8 @@ def test_every_plot_has_a_name_a_caption_and_a_word_on_how_to_read_it(
 @pytest.mark.parametrize(
     ("low", "high", "said", "shown"),
     [
-        (0.001, 0.2, "This is sure at both plants.", "better, sure"),
-        (-0.001, 0.2, "This could be chance at both plants.", "could be chance"),
+        (0.001, 0.2, "This is sure at both sites.", "better, sure"),
+        (-0.001, 0.2, "This could be chance at both sites.", "could be chance"),
     ],
 )
 def test_a_gain_is_sure_if_the_bootstrap_says_so(
@@ -111,7 +111,7 @@ def test_a_gain_is_sure_if_the_bootstrap_says_so(
     assert detroit[4] == f"{low:+.3f} to {high:+.3f}".replace("-", "\u2212")
 
 
-def test_plants_that_lose_surely_and_plants_without_an_interval_are_told_apart() -> None:
+def test_sites_that_lose_surely_and_sites_without_an_interval_are_told_apart() -> None:
     summary = detailed_failure(3)["summary"]
     drawn = summary["test"]["bootstrap"]["gain"]["alone"]["per_site"]
     alone = summary["test"]["baselines"]["alone"]["per_site"]
@@ -119,16 +119,16 @@ def test_plants_that_lose_surely_and_plants_without_an_interval_are_told_apart()
     for site, (low, high) in {"detroit": (0.01, 0.1), "houston": (-0.5, -0.1),
                               "seattle": (-0.01, 0.1)}.items():  # fmt: skip
         drawn[site] |= {"low": low, "high": high, "sure": site != "seattle"}
-    said = certainty(standings(summary))
+    said = certainty(gain_table(summary))
     assert said == (
         "This is sure: better at detroit and worse at houston; at seattle it could be chance."
     )
     drawn["detroit"] |= interval(None, 0.0)
-    assert certainty(standings(summary)) == (
-        "This is sure: worse at houston; at seattle it could be chance; 1 plant cannot be judged."
+    assert certainty(gain_table(summary)) == (
+        "This is sure: worse at houston; at seattle it could be chance; 1 site cannot be judged."
     )
     del summary["test"]["bootstrap"]
-    assert certainty(standings(summary)) is None
+    assert certainty(gain_table(summary)) is None
 
 
 FEW = {"sure": None, "failing": 4, "reason": "only 4 machines failed: too few to be sure"}
@@ -139,20 +139,20 @@ def test_too_few_failures_are_no_verdict_but_their_interval_is_shown() -> None:
     drawn = run["summary"]["test"]["bootstrap"]["gain"]["alone"]
     drawn["per_site"]["detroit"] |= {"low": 0.001, "high": 0.2, **FEW}
     drawn["per_site"]["houston"] |= {"low": 0.001, "high": 0.2, "sure": True}
-    said = certainty(standings(run["summary"]))
+    said = certainty(gain_table(run["summary"]))
     assert said == "This is sure at houston; too few failures to say at detroit."
     page = section(render(**run), "gain")
     detroit = next(row for row in cells(page) if row[0] == "detroit")
     assert detroit[4:6] == ["+0.001 to +0.200", FEW["reason"]]
     drawn["per_site"]["houston"] |= FEW
     drawn["mean_site"] |= {"sure": True}
-    assert certainty(standings(run["summary"])) == (
-        "Too few failures to say whether this is chance; on average over the plants the gain is "
+    assert certainty(gain_table(run["summary"])) == (
+        "Too few failures to say whether this is chance; on average over the sites the gain is "
         "sure."
     )
     drawn["mean_site"] |= FEW
     drawn["global"] |= FEW
-    assert certainty(standings(run["summary"])) == (
+    assert certainty(gain_table(run["summary"])) == (
         "Too few failures to say whether this is chance."
     )
     assert "95 % interval, too narrow: only 4 machines failed" in words(render(**run))
@@ -161,8 +161,8 @@ def test_too_few_failures_are_no_verdict_but_their_interval_is_shown() -> None:
 @pytest.mark.parametrize(
     ("mean", "every", "said"),
     [
-        (True, False, "and could be chance: a risk at one plant does not mean the same"),
-        (False, True, "every plant's own model stand in one list"),
+        (True, False, "and could be chance: a risk at one site does not mean the same"),
+        (False, True, "every site's own model stand in one list"),
     ],
 )
 def test_where_mean_and_list_of_all_disagree_the_mean_is_believed(
@@ -182,7 +182,7 @@ def test_of_a_run_that_did_not_count_failures_nothing_is_called_sure() -> None:
     drawn = summary["test"]["bootstrap"]["gain"]["alone"]
     for part in (*drawn["per_site"].values(), drawn["global"], drawn["mean_site"]):
         del part["sure"], part["failing"]
-    table = standings(summary)
+    table = gain_table(summary)
     assert all(row.sure is None and row.interval for row in (*table.rows, table.mean))
     assert "not counted" in (certainty(table) or "")
 
@@ -194,10 +194,10 @@ def test_alarms_are_counted_as_summary_json_counts_them(pages: dict[str, str]) -
     assert rows[2][1:] == ["2 222 false alarms", "4 444 rightly quiet"]
     houston = [row for row in rows if row[0] == "houston"]
     assert houston[0][1:5] == ["1 113", "335", "2 224", "4 446"]
-    crew = run["summary"]["test"]["alarms"]["per_site"]["houston"]
+    processes = run["summary"]["test"]["alarms"]["per_site"]["houston"]
     assert houston[1][1:4] == ["13", "12", "92 %"]
-    assert houston[1][4] == f"{crew['lead_time']['median']:.1f}"
-    assert houston[1][-1] == f"{crew['false_per_period']:.2f}"
+    assert houston[1][4] == f"{processes['lead_time']['median']:.1f}"
+    assert houston[1][-1] == f"{processes['false_per_period']:.2f}"
 
 
 def test_the_aim_of_the_threshold_is_explained() -> None:
@@ -216,20 +216,20 @@ def test_the_aim_of_the_threshold_is_explained() -> None:
     assert "a miss costs 50, a false alarm 1, and every alarm 0" in said["cost"]
     assert all("8.0\u00a0% raise a false alarm" in text for text in said.values())
     own = {"a": price, "b": price | {"missed": 99.0}}
-    assert "each plant by its own costs" in " ".join(
+    assert "each site by its own costs" in " ".join(
         how_chosen(base | {"aim": "cost", "costs": own}, {}, "7", "windows")
     )
 
 
 SILENT = (
     "At houston no alarm is raised: 0 of 6 failures are warned of. "
-    "evaluate.threshold_scope=plant gives each plant a level of its own."
+    "evaluate.threshold_scope=plant gives each site a level of its own."
 )
 
 
-def test_a_plant_that_never_gets_an_alarm_is_named_in_the_findings(pages: dict[str, str]) -> None:
+def test_a_site_that_never_gets_an_alarm_is_named_in_the_findings(pages: dict[str, str]) -> None:
     assert "threshold_scope" not in pages["failure"]
-    run = silent_plant(detailed_failure(3), "houston")
+    run = silent_site(detailed_failure(3), "houston")
     assert SILENT in words(section(render(**run), "gain"))
     tested = run["summary"]["test"]
     tested["alarms"] = {"reason": "rows stand alone"}
@@ -242,10 +242,10 @@ def test_a_plant_that_never_gets_an_alarm_is_named_in_the_findings(pages: dict[s
     assert silence(run["summary"], "windows") is None
 
 
-def test_a_silent_plant_without_failures_is_not_blamed_and_many_are_counted() -> None:
+def test_a_silent_site_without_failures_is_not_blamed_and_many_are_counted() -> None:
     run = detailed_failure(10)
     for index in range(1, 6):
-        silent_plant(run, f"plant-{index:03d}", failures=1)
+        silent_site(run, f"plant-{index:03d}", failures=1)
     assert "At plant-001, plant-002, plant-003 and 2 more no alarm is raised: 0 of 5" in str(
         silence(run["summary"], "windows")
     )
@@ -254,9 +254,9 @@ def test_a_silent_plant_without_failures_is_not_blamed_and_many_are_counted() ->
     assert silence(run["summary"], "windows") is None
 
 
-def test_costs_are_those_of_the_counts_at_each_plants_prices(pages: dict[str, str]) -> None:
+def test_costs_are_those_of_the_counts_at_each_sites_prices(pages: dict[str, str]) -> None:
     assert "What the alarms cost" not in pages["failure"]
-    run = silent_plant(detailed_failure(2), "houston")
+    run = silent_site(detailed_failure(2), "houston")
     tested = run["summary"]["test"]
     tested["per_site"]["detroit"] |= {
         "hits": 5.0, "missed": 2.0, "false_alarms": 90.0, "quiet": 903.0,
@@ -276,10 +276,10 @@ def test_costs_are_those_of_the_counts_at_each_plants_prices(pages: dict[str, st
     # 2 misses, 90 false alarms, 95 inspections; 7 misses; 993 false alarms, 1,000 inspections.
     assert rows["detroit"] == ["10", "1", "0.50", "158", "70", "1 493"]
     assert rows["houston"] == ["99", "0", "2.00", "18 216", "18 216", "2 000"]
-    assert rows["All plants"] == ["", "", "", "18 374", "18 286", "3 493"]
+    assert rows["All sites"] == ["", "", "", "18 374", "18 286", "3 493"]
     said = words(alarms)
     assert (
-        "Over all plants it would have been cheaper to raise an alarm every time: "
+        "Over all sites it would have been cheaper to raise an alarm every time: "
         "3 493 instead of 18 374." in said
     )
     assert "At detroit it would have been cheaper never to raise an alarm." in said
@@ -323,10 +323,10 @@ def test_windows_before_a_failure_are_not_called_failures(window: int | None, la
 def test_grey_is_explained_for_lines_that_do_not_cross_zero(pages: dict[str, str]) -> None:
     said = words(section(pages["failure"], "gain"))
     assert "wherever the line crosses 0" not in said
-    assert "also where few machines failed or several plants are judged at once" in said
+    assert "also where few machines failed or several sites are judged at once" in said
 
 
-def test_horizons_have_a_row_each_and_plants_their_own_alarm_level(pages: dict[str, str]) -> None:
+def test_horizons_have_a_row_each_and_sites_their_own_alarm_level(pages: dict[str, str]) -> None:
     rows = cells(section(pages["horizons"], "alarms"))
     seven, fourteen = (next(r for r in rows if r[0] == f"{h} days") for h in (7, 14))
     assert (seven[1], fourteen[1]) == ("7.0 %", "14.0 %")
@@ -357,12 +357,12 @@ def test_bytes_are_those_of_summary_json(pages: dict[str, str]) -> None:
     total = run["summary"]["bytes"]
     rows = {row[0]: row[1:] for row in cells(section(pages["failure"], "cost"))}
     assert rows["In total"][0] == f"{total['up'] / 1e6:.1f} MB"
-    assert rows["Per round, all plants"][:2] == ["447.0 kB", "447.6 kB"]
-    assert rows["Per round and plant"] == ["223.5 kB", "223.8 kB", "447.3 kB"]
+    assert rows["Per round, all sites"][:2] == ["447.0 kB", "447.6 kB"]
+    assert rows["Per round and site"] == ["223.5 kB", "223.8 kB", "447.3 kB"]
 
 
 def test_how_to_run_it_again_names_the_split_and_runs() -> None:
-    said = words(section(page_of("failure, 2 plants"), "again"))
+    said = words(section(page_of("failure, 2 sites"), "again"))
     assert "split=20260114-101500-a1b2c3" in said
     assert "77aa" * 16 in said
     code = said[said.index("from pathlib") : said.index("Another")]
@@ -380,7 +380,7 @@ def test_shuffled_labels_are_said_before_anything_else() -> None:
 
 
 def test_pages_stay_light_and_long_tables_are_folded() -> None:
-    ten, hundred = page_of("life, 10 plants"), page_of("failure, 100 plants")
+    ten, hundred = page_of("life, 10 sites"), page_of("failure, 100 sites")
     assert len(ten.encode()) < 500_000
     assert len(hundred.encode()) < 1_000_000
     assert hundred.count("<details>") >= ten.count("<details>") + 4

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fedpdm.report.table import events_line, print_summary
 from tests.comparison.example_runs import failure_run, life_run
-from tests.report.example_details import detailed_failure, silent_plant
+from tests.report.example_details import detailed_failure, silent_site
 
 
 def printed(summary: dict[str, Any], folder: Path = Path("runs/x"), **console: Any) -> str:
@@ -24,7 +24,7 @@ def row_of(text: str, name: str) -> list[str]:
     return next(line.split() for line in text.splitlines() if line.startswith(name))
 
 
-def test_every_plant_has_its_numbers_and_its_verdict() -> None:
+def test_every_site_has_its_numbers_and_its_verdict() -> None:
     summary = failure_run(2)["summary"]
     text = printed(summary)
     tested = summary["test"]
@@ -41,11 +41,11 @@ def test_every_plant_has_its_numbers_and_its_verdict() -> None:
             "better",
         ]
         assert row_of(text, site)[1:6] == expected
-    assert "Mean of plants" in text
+    assert "Mean of sites" in text
     assert row_of(text, "All test data")[3:6] == ["0.041", "0.430", "0.534"]
 
 
-def test_a_plant_that_loses_is_called_worse_for_errors_too() -> None:
+def test_a_site_that_loses_is_called_worse_for_errors_too() -> None:
     text = printed(life_run(10)["summary"])
     row = row_of(text, "machines-03")
     assert row[4].startswith("\u2212") and row[5] == "worse"
@@ -57,11 +57,11 @@ def test_a_narrow_screen_does_without_minirocket_and_says_so(width: int, room: b
     summary = failure_run(2)["summary"]
     summary["test"]["baselines"]["minirocket"] = summary["test"]["baselines"]["hgb"]
     text = printed(summary, width=width)
-    head = next(line for line in text.splitlines() if line.startswith("Plant"))
+    head = next(line for line in text.splitlines() if line.startswith("Site"))
     assert ("Rocket" in head) is room and "Trees" in head
     assert ("Rocket: in report.html, there is no room here" in text) is not room
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
-    assert "Mean of plants" in text
+    assert "Mean of sites" in text
 
 
 def test_data_that_cannot_have_minirocket_or_rules_has_no_columns_for_them() -> None:
@@ -74,7 +74,7 @@ def test_missing_values_are_dashes_with_the_reason() -> None:
     summary["test"]["per_site"]["houston"] |= {"average_precision": None, "positives": 0.0}
     text = printed(summary, width=200)
     assert row_of(text, "houston")[3:5] == ["\u2013", "\u2013"]
-    assert "at houston: no failure in this plant's test part" in text
+    assert "at houston: no failure in this site's test part" in text
 
 
 @pytest.mark.parametrize("width", [80, 100])
@@ -86,7 +86,7 @@ def test_no_line_is_wider_than_the_screen_and_no_number_is_cut(
     summary["test"]["baselines"]["rules"] = summary["test"]["baselines"]["hgb"]
     text = printed(summary, width=width)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
-    head = next(line for line in text.splitlines() if line.startswith("Plant"))
+    head = next(line for line in text.splitlines() if line.startswith("Site"))
     for heading in ("Trivial", "Alone", "Federated", "Gain", "Pooled", "Trees", "Rules"):
         assert heading in head
     start = text.splitlines().index(head)
@@ -96,12 +96,12 @@ def test_no_line_is_wider_than_the_screen_and_no_number_is_cut(
         assert len(line.replace("better", "").replace("worse", "").split()) >= 8
 
 
-def test_of_many_plants_losers_and_winners_are_shown_and_the_rest_counted() -> None:
+def test_of_many_sites_losers_and_winners_are_shown_and_the_rest_counted() -> None:
     summary = failure_run(100)["summary"]
     text = printed(summary)
     assert len(text.splitlines()) < 40
-    assert "80 plants more" in text
-    assert text.count(" worse") >= 5  # all plants that lose
+    assert "80 sites more" in text
+    assert text.count(" worse") >= 5  # all sites that lose
 
 
 def test_the_path_is_whole_even_if_it_is_long_and_has_brackets(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_nothing_but_text_reaches_a_pipe(capsys: pytest.CaptureFixture[str]) -> 
     out, err = capsys.readouterr()
     assert "\x1b" not in out
     assert err == ""
-    assert "helps both plants" in out
+    assert "helps both sites" in out
 
 
 def test_events_are_counted_in_one_line() -> None:
@@ -143,11 +143,11 @@ def test_events_are_counted_in_one_line() -> None:
 
 def test_whether_it_is_sure_is_said_below_the_headline() -> None:
     lines = printed(detailed_failure(2, half=0.001)["summary"]).strip().splitlines()
-    assert "This is sure at both plants." in lines[1:3]
+    assert "This is sure at both sites." in lines[1:3]
 
 
-def test_a_plant_that_never_gets_an_alarm_is_named() -> None:
+def test_a_site_that_never_gets_an_alarm_is_named() -> None:
     assert "threshold_scope" not in printed(detailed_failure(3)["summary"])
-    text = " ".join(printed(silent_plant(detailed_failure(3), "houston")["summary"]).split())
+    text = " ".join(printed(silent_site(detailed_failure(3), "houston")["summary"]).split())
     assert "At houston no alarm is raised: 0 of 6 failures are warned of." in text
-    assert "evaluate.threshold_scope=plant gives each plant a level of its own." in text
+    assert "evaluate.threshold_scope=plant gives each site a level of its own." in text

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from fedpdm.config.compose import compose
 from fedpdm.data.features import WindowFeatures
-from fedpdm.data.sources.mapping import Dialect, PlantMapping
+from fedpdm.data.sources.mapping import Dialect, SiteMapping
 from fedpdm.data.rows import Split
 from fedpdm.errors import ConfigError, ModelError
 from fedpdm.runs.experiment import build
@@ -70,7 +70,7 @@ def test_new_rows_are_seen_as_in_training(mode: str) -> None:
     expected = built.task.scores(outputs(model.module, torch.from_numpy(test.x)))
     predictor = Predictor(
         run=Path("run"), round=1, model=model, task=built.task,
-        mapping=PlantMapping("", "", "machine", "time", {f: f for f in "abc"}, dialect=Dialect()),
+        mapping=SiteMapping("", "", "machine", "time", {f: f for f in "abc"}, dialect=Dialect()),
         scaler=scaler, window=8, conditions=1, data="tiny", time_unit="hours", threshold=None,
         features=built.features,
     )  # fmt: skip

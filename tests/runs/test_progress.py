@@ -101,7 +101,7 @@ def test_every_event_is_said_even_in_a_round_that_is_not() -> None:
             {"kind": "rollback", "round": 4, "site": "houston", "message": "back to 3"},
             "round 4: rolled back, houston: back to 3",
         ),
-        ({"kind": "timeout", "site": "a"}, "plant too late, a"),
+        ({"kind": "timeout", "site": "a"}, "site too late, a"),
         ({"kind": "something-new"}, "something-new"),
     ],
 )
@@ -151,7 +151,7 @@ def test_on_a_terminal_a_bar_with_the_same_figures_and_lines_above_it() -> None:
         progress.round(3, 0.125, 0.5)
     text = ESCAPES.sub("", text_of(console))
     assert "above the bar" in text
-    assert "round 2: plant too late, detroit" in text
+    assert "round 2: site too late, detroit" in text
     frames = [line for line in re.split(r"[\r\n]+", text) if "loss" in line]
     assert "3/3" in frames[-1] and "loss 0.1250" in frames[-1] and "AP 0.500" in frames[-1]
     assert any("1/3" in f and "AP 0.100" in f and "left" in f for f in frames)

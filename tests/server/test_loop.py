@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fedpdm.engines import serial
 from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.models import MonitorSettings
-from fedpdm.server.round_metrics import over_plants, weighted
+from fedpdm.server.round_metrics import over_sites, weighted
 from fedpdm.server.selection import seeded_sample
 from fedpdm.strategies.checkpoint import capture
 from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, METRICS, arrays_in, metrics_in, to_record
@@ -24,7 +24,7 @@ from tests.federated import federate, same
 
 
 class Spy:
-    """A client mod that keeps what every plant sent."""
+    """A client mod that keeps what every site sent."""
 
     def __init__(self) -> None:
         self.replies: list[tuple[str, int, dict, dict, dict]] = []
@@ -176,7 +176,7 @@ def test_poison_is_rolled_back_and_the_run_goes_on(sites: int, tmp_path: Path) -
     rollback = [e for e in run.history.events() if e["kind"] == "rollback"]
     assert len(rollback) == 1 and rollback[0]["by"] == "monitor"
     assert [r.round for r in run.history.rounds()] == [0, 1, 2, 3, 4, 5]
-    assert "p1" not in run.history.rounds()[3].sampled, "the poisoned plant is left out"
+    assert "p1" not in run.history.rounds()[3].sampled, "the poisoned site is left out"
     assert "p1" in run.history.rounds()[4].sampled, "and is back afterwards"
     assert [r.attempt for r in run.history.rounds()] == [0, 0, 0, 1, 1, 1]
     undone = [r for r in run.history.rounds(undone=True) if r not in run.history.rounds()]
@@ -197,7 +197,7 @@ def test_after_three_rollbacks_in_a_row_it_stops(tmp_path: Path) -> None:
     assert TrainingStopped.exit_code == 1
 
 
-def test_a_failing_plant_is_named_and_the_round_goes_on(tmp_path: Path) -> None:
+def test_a_failing_site_is_named_and_the_round_goes_on(tmp_path: Path) -> None:
     def crash(message: Message, context: Context, call: ClientAppCallable) -> Message:
         if context.node_config["site"] == "p2" and message.content["config"]["server-round"] == 2:  # type: ignore[index]
             raise RuntimeError("the sensor gateway is down")
@@ -210,26 +210,26 @@ def test_a_failing_plant_is_named_and_the_round_goes_on(tmp_path: Path) -> None:
     assert run.history.head().round == 3  # type: ignore[union-attr]
 
 
-def test_all_plants_failing_ends_the_run_with_their_reasons(tmp_path: Path) -> None:
+def test_all_sites_failing_ends_the_run_with_their_reasons(tmp_path: Path) -> None:
     def crash(message: Message, context: Context, call: ClientAppCallable) -> Message:
         raise RuntimeError("no power")
 
-    with pytest.raises(SiteError, match="round 1: every plant failed.*p0.*no power"):
+    with pytest.raises(SiteError, match="round 1: every site failed.*p0.*no power"):
         federate(tmp_path, mods=[crash])
 
 
-def test_a_plant_that_cannot_answer_the_query_is_named(tmp_path: Path) -> None:
+def test_a_site_that_cannot_answer_the_query_is_named(tmp_path: Path) -> None:
     with pytest.raises(SiteError, match="p1 could not sum up.*its file is gone"):
         federate(tmp_path, broken=["p1"])
 
 
-def test_plant_scaling_asks_no_plant_for_sums(tmp_path: Path) -> None:
+def test_site_scaling_asks_no_site_for_sums(tmp_path: Path) -> None:
     run = federate(tmp_path, federated_scaling=False)
     assert run.loop._exchange.scaler is None
     assert run.history.head().round == 3  # type: ignore[union-attr]
 
 
-def test_evaluation_asks_the_same_share_of_plants_every_round(tmp_path: Path) -> None:
+def test_evaluation_asks_the_same_share_of_sites_every_round(tmp_path: Path) -> None:
     run = federate(tmp_path, sites=6, rounds=3, evaluate_fraction=0.34)
     panels = [
         {s for s, v in r.sites.items() if "validation" in v} for r in run.history.rounds()[1:]
@@ -241,7 +241,7 @@ def test_bytes_are_those_of_the_serialised_messages(tmp_path: Path) -> None:
     run = federate(tmp_path, sites=2, rounds=1)
     record = run.history.rounds()[1]
     model = sum(a.nbytes for a in run.weights().values())
-    # Down: the model to train and to evaluate, two plants each; up: two updates and metrics.
+    # Down: the model to train and to evaluate, two sites each; up: two updates and metrics.
     assert 4 * model < record.bytes_down < 4 * (model + 2_000)
     assert 2 * model < record.bytes_up < 2 * (model + 2_000)
 
@@ -280,7 +280,7 @@ def test_a_run_without_any_usable_update_stops(tmp_path: Path) -> None:
         federate(tmp_path, rounds=9, mods=[broken])
 
 
-def test_a_plant_that_is_too_slow_is_left_out_by_name(
+def test_a_site_that_is_too_slow_is_left_out_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]  # a clock of our own: a busy machine must not decide
@@ -297,7 +297,7 @@ def test_a_plant_that_is_too_slow_is_left_out_by_name(
     assert run.history.head().round == 3  # type: ignore[union-attr]
 
 
-def test_plants_without_validation_windows_are_no_crash(tmp_path: Path) -> None:
+def test_sites_without_validation_windows_are_no_crash(tmp_path: Path) -> None:
     from dataclasses import replace
 
     from fedpdm.data.rows import Rows, Split
@@ -315,6 +315,6 @@ def test_plants_without_validation_windows_are_no_crash(tmp_path: Path) -> None:
 
 
 def test_counts_add_up_and_rmse_averages_as_squares() -> None:
-    assert over_plants("positives", [(3, 10), (4, 30)]) == 7
-    assert over_plants("rmse", [(3.0, 1), (4.0, 1)]) == pytest.approx(12.5**0.5)
-    assert over_plants("brier", [(0.2, 1), (0.4, 3)]) == pytest.approx(0.35)
+    assert over_sites("positives", [(3, 10), (4, 30)]) == 7
+    assert over_sites("rmse", [(3.0, 1), (4.0, 1)]) == pytest.approx(12.5**0.5)
+    assert over_sites("brier", [(0.2, 1), (0.4, 3)]) == pytest.approx(0.35)

@@ -21,11 +21,11 @@ FAR_APART = {
     "p1": Bowl((3.0, 0.5), (-5.0, 2.0)),
     "p2": Bowl((0.5, 2.0), (6.0, 5.0)),
 }
-"""Plants that differ in curvature and in where they would go."""
+"""Sites that differ in curvature and in where they would go."""
 
 
 def memories(run: Federated, key: str, group: str) -> dict[str, dict[str, Any]]:
-    """Return what each plant of a run remembers, by plant."""
+    """Return what each site of a run remembers, by site."""
     return {
         site: from_record(state[f"strategy.{key}.{group}"])  # type: ignore[arg-type]
         for site, state in run.grid.states.items()
@@ -33,6 +33,6 @@ def memories(run: Federated, key: str, group: str) -> dict[str, dict[str, Any]]:
 
 
 def mean_memory(run: Federated, key: str, group: str) -> dict[str, Any]:
-    """Return the mean over all plants; those that were never sampled remember zeros."""
+    """Return the mean over all sites; those that were never sampled remember zeros."""
     found, count = list(memories(run, key, group).values()), len(run.grid.sites)
     return {name: np.sum([m[name] for m in found], axis=0) / count for name in found[0]}

@@ -1,7 +1,7 @@
-"""Plants whose loss is a quadratic with a known optimum, through the real two halves.
+"""Sites whose loss is a quadratic with a known optimum, through the real two halves.
 
-Plant k's loss is ½·Σ_i a_ki·(w_i − b_ki)². The model is w itself, and every one of a plant's
-rows says (a_k, b_k), so that rows and batches set how many equal steps the plant makes.
+Site k's loss is ½·Σ_i a_ki·(w_i − b_ki)². The model is w itself, and every one of a site's
+rows says (a_k, b_k), so that rows and batches set how many equal steps the site makes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.federated import Screen, named
 
 @dataclass(frozen=True)
 class Bowl:
-    """A plant: curvatures, where its own optimum is, and its number of rows."""
+    """A site: curvatures, where its own optimum is, and its number of rows."""
 
     a: tuple[float, ...]
     b: tuple[float, ...]
@@ -50,7 +50,7 @@ class Point(nn.Module):
 
 
 class Quadratic:
-    """What the loop and the plants ask of a task."""
+    """What the loop and the sites ask of a task."""
 
     name, outputs, primary, higher_is_better = "quadratic", 2, "loss", False
 
@@ -74,14 +74,14 @@ class Rows:
 
 
 class Bowls:
-    """What plants ask of a federation."""
+    """What sites ask of a federation."""
 
-    def __init__(self, plants: Mapping[str, Bowl]) -> None:
-        self.sites, self.task = tuple(plants), Quadratic()
+    def __init__(self, sites: Mapping[str, Bowl]) -> None:
+        self.sites, self.task = tuple(sites), Quadratic()
         self._sites = {
             name: Site(name, {Split.TRAIN: Rows(  # type: ignore[dict-item]
                 np.zeros((bowl.rows, 1)), np.tile([*bowl.a, *bowl.b], (bowl.rows, 1)))})
-            for name, bowl in plants.items()
+            for name, bowl in sites.items()
         }  # fmt: skip
 
     def site(self, name: str, scaler: object) -> Site:
@@ -94,17 +94,17 @@ class Bowls:
         """Nothing has to be scaled."""
 
 
-def optimum(plants: Mapping[str, Bowl], by_rows: bool = False) -> Any:
-    """Return where the mean of the plants' losses is smallest."""
-    weights = np.array([bowl.rows if by_rows else 1.0 for bowl in plants.values()])[:, None]
-    a, b = (np.array([getattr(bowl, name) for bowl in plants.values()]) for name in "ab")
+def optimum(sites: Mapping[str, Bowl], by_rows: bool = False) -> Any:
+    """Return where the mean of the sites' losses is smallest."""
+    weights = np.array([bowl.rows if by_rows else 1.0 for bowl in sites.values()])[:, None]
+    a, b = (np.array([getattr(bowl, name) for bowl in sites.values()]) for name in "ab")
     return (weights * a * b).sum(0) / (weights * a).sum(0)
 
 
 def settle(
     folder: Path,
     strategy: Strategy | str,
-    plants: Mapping[str, Bowl],
+    sites: Mapping[str, Bowl],
     *,
     rounds: int,
     rate: float,
@@ -114,7 +114,7 @@ def settle(
     engine: Callable[..., LocalGrid] = SerialGrid,
 ) -> Any:
     """Return the point that a run comes to, from the origin."""
-    bowls = Bowls(plants)
+    bowls = Bowls(sites)
     settings = TrainingSettings(
         epochs, 2, rate, optimizer="sgd", gamma=1.0, clip_norm=clip_norm
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""FedDyn: its h is the mean correction, and unlike plants reach the common optimum."""
+"""FedDyn: its h is the mean correction, and unlike sites reach the common optimum."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.strategies.quadratics import optimum, settle
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
-def test_h_is_the_mean_of_the_plants_corrections(tmp_path: Path, fraction: float) -> None:
+def test_h_is_the_mean_of_the_sites_corrections(tmp_path: Path, fraction: float) -> None:
     run = federate(
         tmp_path, "feddyn", sites=4, rounds=4, settings=SGD, double=True,
         overrides=[f"strategy.fraction_train={fraction}"],
@@ -26,7 +26,7 @@ def test_h_is_the_mean_of_the_plants_corrections(tmp_path: Path, fraction: float
     assert distance(mean_memory(run, "feddyn-alpha", "lambda"), h) < 1e-12
 
 
-def test_unlike_plants_reach_the_common_optimum_where_fedavg_stops_beside_it(
+def test_unlike_sites_reach_the_common_optimum_where_fedavg_stops_beside_it(
     tmp_path: Path,
 ) -> None:
     goal = optimum(FAR_APART)
@@ -49,7 +49,7 @@ def test_clipping_does_not_move_where_they_stop(tmp_path: Path) -> None:
 
 def test_the_first_round_goes_twice_as_far_as_the_mean(tmp_path: Path) -> None:
     # From fresh state h/α is the mean change, so w_1 = mean + (mean − w_0), whatever α is as
-    # long as the plants' steps hardly feel it: FedDyn does not become FedAvg as α goes to 0.
+    # long as the sites' steps hardly feel it: FedDyn does not become FedAvg as α goes to 0.
     options = {"rounds": 1, "settings": SGD, "double": True, "sites": 2}
     sites = {"p0": {"machines": 4}, "p1": {"machines": 4}}
     run = federate(tmp_path / "d", "feddyn", overrides=["strategy.alpha=1e-9"],

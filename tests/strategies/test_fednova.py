@@ -1,4 +1,4 @@
-"""FedNova: how many steps a plant makes does not decide where the model goes."""
+"""FedNova: how many steps a site makes does not decide where the model goes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.strategies.both import SGD
 from tests.strategies.quadratics import Bowl, optimum, settle
 
 BUSY = {"p0": Bowl((1.0, 1.0), (4.0, -3.0), rows=8), "p1": Bowl((1.0, 1.0), (-5.0, 2.0), rows=24)}
-"""One curvature, and one plant that makes three times the steps of the other."""
+"""One curvature, and one site that makes three times the steps of the other."""
 
 
 def test_with_equal_steps_it_is_fedavg(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_the_server_steps_as_torchs_adam_does_on_the_gradient() -> None:
         gradient = np.array([1.0, -0.5, 0.1]) * ours["w"] + step
         weight.grad = torch.from_numpy(gradient.copy())
         adam.step()
-        # With the plants' rate 1 the change is minus the gradient; Adam forgets the scale.
+        # With the sites' rate 1 the change is minus the gradient; Adam forgets the scale.
         ours = server.combine(step + 1, ours, sums_of(ours["w"] - rate * gradient))
         assert np.allclose(ours["w"], weight.detach().numpy(), atol=1e-6)
 
@@ -57,7 +57,7 @@ def test_values_out_of_range_are_named(key: str, value: float) -> None:
         FedSGD(**{key: value})
 
 
-def test_adam_at_the_plants_is_refused() -> None:
+def test_adam_at_the_sites_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"training\.optimizer"):
         build(compose(["strategy=fedsgd", "training.optimizer=adam", "model=mlp"]))
 

@@ -29,7 +29,7 @@ def test_with_zero_controls_the_first_round_is_that_of_fedavg(tmp_path: Path) ->
     assert np.abs(made[0] - made[1]).max() < 1e-12 < np.abs(made[0]).max()
 
 
-def test_the_first_round_of_a_network_is_the_plain_mean_over_plants(tmp_path: Path) -> None:
+def test_the_first_round_of_a_network_is_the_plain_mean_over_sites(tmp_path: Path) -> None:
     updates: dict[str, Any] = {}
 
     def spy(message: Message, context: Context, call: ClientAppCallable) -> Message:
@@ -44,7 +44,7 @@ def test_the_first_round_of_a_network_is_the_plain_mean_over_plants(tmp_path: Pa
     assert distance(average.weights(), run.weights()) > 1e-5, "FedAvg weighs by examples"
 
 
-def test_drifting_plants_reach_the_common_optimum_where_fedavg_stops_beside_it(
+def test_drifting_sites_reach_the_common_optimum_where_fedavg_stops_beside_it(
     tmp_path: Path,
 ) -> None:
     goal = optimum(FAR_APART)
@@ -57,7 +57,7 @@ def test_drifting_plants_reach_the_common_optimum_where_fedavg_stops_beside_it(
 
 
 def test_clipping_does_not_move_where_they_stop(tmp_path: Path) -> None:
-    # At the optimum every plant's own gradient is longer than 3; what is clipped is the step.
+    # At the optimum every site's own gradient is longer than 3; what is clipped is the step.
     goal = optimum(FAR_APART)
     slopes = [np.linalg.norm(np.array(p.a) * (goal - np.array(p.b))) for p in FAR_APART.values()]
     assert min(slopes) > 3.0
@@ -65,7 +65,7 @@ def test_clipping_does_not_move_where_they_stop(tmp_path: Path) -> None:
     assert np.abs(found - goal).max() < 1e-4
 
 
-def test_the_servers_control_is_the_mean_of_the_plants(tmp_path: Path) -> None:
+def test_the_servers_control_is_the_mean_of_the_sites(tmp_path: Path) -> None:
     run = federate(
         tmp_path, "scaffold", sites=4, rounds=4, settings=SGD, double=True,
         overrides=["strategy.fraction_train=0.5"],

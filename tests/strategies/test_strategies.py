@@ -37,7 +37,7 @@ def test_the_catalogue_is_complete() -> None:
 
 
 @pytest.mark.parametrize("strategy", ALL)
-def test_plants_that_return_what_they_received_leave_the_model_unchanged(
+def test_sites_that_return_what_they_received_leave_the_model_unchanged(
     strategy: str, tmp_path: Path
 ) -> None:
     run = federate(tmp_path, strategy, rounds=2, mods=[returns_what_it_received])
@@ -114,7 +114,7 @@ def test_every_setting_changes_the_run(name: str, change: str, tmp_path: Path) -
     assert distance(average.weights(), changed.weights()) > 1e-5
 
 
-def test_q_zero_is_the_plain_mean_over_plants(tmp_path: Path) -> None:
+def test_q_zero_is_the_plain_mean_over_sites(tmp_path: Path) -> None:
     run = federate(tmp_path, "qfedavg", overrides=["strategy.q=0.0"], rounds=1)
     updates: dict[str, Any] = {}
 
@@ -130,15 +130,15 @@ def test_q_zero_is_the_plain_mean_over_plants(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("strategy", "sites", "needed"), [("bulyan", 2, 3), ("multikrum", 1, 2)])
-def test_too_few_plants_are_refused_with_the_number_needed(
+def test_too_few_sites_are_refused_with_the_number_needed(
     strategy: str, sites: int, needed: int, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=f"needs at least {needed} plants"):
+    with pytest.raises(ConfigError, match=f"needs at least {needed} sites"):
         federate(tmp_path, strategy, sites=sites)
 
 
 @pytest.mark.parametrize("strategy", [s for s in ALL if s not in ("bulyan", "multikrum")])
-def test_one_plant_alone_runs(strategy: str, tmp_path: Path) -> None:
+def test_one_site_alone_runs(strategy: str, tmp_path: Path) -> None:
     assert federate(tmp_path, strategy, sites=1, rounds=1).history.head().round == 1  # type: ignore[union-attr]
 
 

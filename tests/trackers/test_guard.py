@@ -161,7 +161,7 @@ def test_a_damaged_state_file_sends_everything_again(tmp_path: Path) -> None:
     assert book.told == [("begin", {}), 1, 2]
 
 
-def test_scalars_hold_plants_bytes_and_seconds_and_no_nulls() -> None:
+def test_scalars_hold_sites_bytes_and_seconds_and_no_nulls() -> None:
     assert round_scalars(record(2).to_dict()) == {
         "train_loss": 0.25, "plants/a/examples": 3.0, "plants/a/validation_loss": 0.25,
         "bytes/up": 10.0, "bytes/down": 20.0, "seconds": 1.5,

@@ -24,7 +24,7 @@ def read(folder: Path) -> Any:
     return found
 
 
-def test_rounds_plants_and_test_scores_are_read_back_and_a_resume_goes_on(tmp_path: Path) -> None:
+def test_rounds_sites_and_test_scores_are_read_back_and_a_resume_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main([*SMALL, "rounds=2", "tracker=tensorboard", f"hydra.run.dir={run}"]) == 0
     assert main([f"resume={run}", "rounds=3"]) == 0

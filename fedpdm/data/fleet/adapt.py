@@ -1,6 +1,6 @@
-"""From a plant's settings and the fleet's dials to the plant that is generated.
+"""From a site's settings and the fleet's dials to the site that is generated.
 
-Every draw is keyed by the plant's name, and none looks at another plant: a plant is the same
+Every draw is keyed by the site's name, and none looks at another site: a site is the same
 whoever else takes part.
 """
 
@@ -19,38 +19,40 @@ from fedpdm.data.fleet.assets import draw_kinds
 from fedpdm.data.fleet.dials import Dials
 from fedpdm.data.fleet.log import log_of, outcomes, soon
 from fedpdm.data.fleet.physics import run, surroundings
-from fedpdm.data.fleet.site import Plant
+from fedpdm.data.fleet.profile import SiteProfile
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import numpy_generator
 
-MACHINES = 64  # of the plants that a wanted prevalence is tried on
+MACHINES = 64  # of the sites that a wanted prevalence is tried on
 ROUNDS, MISS = 8, 0.1  # tries; how far off, relatively, is still what was asked for
 HALVINGS = 12  # further tries between two lives, one too short and one too long
 
 
-def adapt(plant: Plant, dials: Dials, site: str, seed: int, steps: int, step_days: float) -> Plant:
-    """Return ``plant`` with its drawn size, and the dials' effect on size and life.
+def adapt(
+    profile: SiteProfile, dials: Dials, site: str, seed: int, steps: int, step_days: float
+) -> SiteProfile:
+    """Return ``site`` with its drawn size, and the dials' effect on size and life.
 
     Raises:
-        ConfigError: the wanted prevalence cannot be reached with this plant's settings.
+        ConfigError: the wanted prevalence cannot be reached with this site's settings.
     """
-    if plant.size:
-        drawn = draw_size(plant.size, numpy_generator(seed, "fleet", site, "size"))
-        plant = replace(plant, machines=drawn)
+    if profile.size:
+        drawn = draw_size(profile.size, numpy_generator(seed, "fleet", site, "size"))
+        profile = replace(profile, machines=drawn)
     if dials.prevalence is not None:
-        shape = replace(plant, industry="", archetype="", size="", machines=MACHINES)
+        shape = replace(profile, industry="", archetype="", size="", machines=MACHINES)
         days = _life_for(
             shape, dials.prevalence, dials.prevalence_horizon, seed, steps, step_days, site
         )
-        plant = replace(plant, life_days=days)
-    # Both spreads keep their mean over plants.
+        profile = replace(profile, life_days=days)
+    # Both spreads keep their mean over sites.
     if dials.quantity_skew:
         factor = _log_normal(dials.quantity_skew, numpy_generator(seed, "fleet", site, "quantity"))
-        plant = replace(plant, machines=max(1, round(plant.machines * factor)))
+        profile = replace(profile, machines=max(1, round(profile.machines * factor)))
     if dials.label_skew:
         factor = _log_normal(dials.label_skew, numpy_generator(seed, "fleet", site, "label"))
-        plant = replace(plant, life_days=max(1.0, plant.life_days / factor))
-    return plant
+        profile = replace(profile, life_days=max(1.0, profile.life_days / factor))
+    return profile
 
 
 def _log_normal(spread: float, generator: np.random.Generator) -> float:
@@ -58,17 +60,23 @@ def _log_normal(spread: float, generator: np.random.Generator) -> float:
 
 
 def _life_for(
-    plant: Plant, wanted: float, horizon: float, seed: int, steps: int, step_days: float, site: str
+    profile: SiteProfile,
+    wanted: float,
+    horizon: float,
+    seed: int,
+    steps: int,
+    step_days: float,
+    site: str,
 ) -> float:
     try:
-        return _calibrated(plant, wanted, horizon, seed, steps, step_days)
+        return _calibrated(profile, wanted, horizon, seed, steps, step_days)
     except ConfigError as error:
         raise ConfigError(f"{site}: {error}") from None
 
 
 @lru_cache(maxsize=256)
 def _calibrated(
-    plant: Plant, wanted: float, horizon: float, seed: int, steps: int, step_days: float
+    profile: SiteProfile, wanted: float, horizon: float, seed: int, steps: int, step_days: float
 ) -> float:
     """Return the ``life_days`` at which a share ``wanted`` of rows is before a failure.
 
@@ -77,14 +85,14 @@ def _calibrated(
     record that leaps to and fro past the wanted share; then the two nearest lives on either
     side of it are halved, on a logarithmic scale.
     """
-    days = plant.life_days
+    days = profile.life_days
     tried: dict[float, float] = {}
 
     def miss() -> float:
         return min(abs(found / wanted - 1) for found in tried.values())
 
     for _ in range(ROUNDS):
-        found = _prevalence(replace(plant, life_days=days), horizon, seed, steps, step_days)
+        found = _prevalence(replace(profile, life_days=days), horizon, seed, steps, step_days)
         tried[days] = found
         if abs(found / wanted - 1) < MISS / 5:
             break
@@ -94,7 +102,7 @@ def _calibrated(
         if miss() <= MISS or between is None:
             break
         days = between
-        tried[days] = _prevalence(replace(plant, life_days=days), horizon, seed, steps, step_days)
+        tried[days] = _prevalence(replace(profile, life_days=days), horizon, seed, steps, step_days)
     best = min(tried, key=lambda life: abs(tried[life] - wanted))
     if miss() > MISS:
         raise ConfigError(
@@ -115,16 +123,18 @@ def _between(tried: Mapping[float, float], wanted: float) -> float | None:
     return min(crossing)[1] if crossing else None
 
 
-def _prevalence(plant: Plant, horizon: float, seed: int, steps: int, step_days: float) -> float:
+def _prevalence(
+    profile: SiteProfile, horizon: float, seed: int, steps: int, step_days: float
+) -> float:
     """Return the share of rows that a failure follows within ``horizon`` days."""
     site = "calibration"
-    _, around = surroundings(plant, site, seed, steps, step_days)
-    numbers = range(plant.machines)
+    _, around = surroundings(profile, site, seed, steps, step_days)
+    numbers = range(profile.machines)
     kinds = draw_kinds(
-        plant.assets, [numpy_generator(seed, "fleet", site, n, "asset") for n in numbers]
+        profile.assets, [numpy_generator(seed, "fleet", site, n, "asset") for n in numbers]
     )
     each = [numpy_generator(seed, "fleet", site, n) for n in numbers]
-    _, _, courses = run(plant, site, seed, around, step_days, kinds, numbers, each)
+    _, _, courses = run(profile, site, seed, around, step_days, kinds, numbers, each)
     running = np.stack([course.running for course in courses])
     machine = np.repeat(np.array([str(n) for n in numbers]), running.sum(axis=1))
     time = np.broadcast_to(around.time, running.shape)[running]

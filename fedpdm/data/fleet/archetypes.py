@@ -1,7 +1,7 @@
-"""Plant archetypes: bundles of settings that a plant's yaml may start from.
+"""Site archetypes: bundles of settings that a site's yaml may start from.
 
-``archetype: machine_shop`` gives a plant what a plant of its industry is like; what its own
-yaml says wins. The numbers are round ones in the range that such plants have, not surveys.
+``archetype: machine_shop`` gives a site what a site of its industry is like; what its own
+yaml says wins. The numbers are round ones in the range that such sites have, not surveys.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SIZES: dict[str, tuple[int, int]] = {
     "large": (40, 60),
     "very_large": (60, 100),
 }
-"""Machines of a plant by size class: from, to."""
+"""Machines of a site by size class: from, to."""
 MIXED = {"small": 0.3, "medium": 0.4, "large": 0.2, "very_large": 0.1}
 """How common each class is where ``size: mixed``."""
 

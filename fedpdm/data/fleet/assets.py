@@ -1,6 +1,6 @@
 """What generated machines measure, how they can fail, and which kinds of machine there are.
 
-All kinds share one list of sensors, so all plants of a federation share one feature space:
+All kinds share one list of sensors, so all sites of a federation share one feature space:
 the instruments sit on the drive train (motor, coupling, bearings, oil and coolant circuit)
 that a pump has like a conveyor. A kind of machine differs in its levels, in how strongly a
 fault shows, in what it fails of, in how long it lives, and in the sensors it lacks: those
@@ -17,7 +17,7 @@ import numpy as np
 from fedpdm.data.rows import Bools, Floats, Ints
 
 MODES = ("bearing", "alignment", "drive", "cooling", "lubrication", "filter")
-"""Ways in which a machine wears out, the same physics in every plant."""
+"""Ways in which a machine wears out, the same physics in every site."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Asset:
         level: by sensor, how far its healthy reading is off, in spreads.
         response: how strongly faults show, relative.
         weak: by mode, how prone it is to it; 1 where none is given, 0: cannot happen.
-        life: how long it lives, relative to the plant's ``life_days``.
+        life: how long it lives, relative to the site's ``life_days``.
         lacks: sensors that it does not have.
     """
 
@@ -136,7 +136,7 @@ def weak_shares(weights: tuple[float, ...], kind: int) -> tuple[float, ...]:
     """Return (K,) how likely each mode is the weak part of a machine of ``kind``.
 
     Args:
-        weights: (K,) of the plant. Where they leave nothing that this kind can fail of, its
+        weights: (K,) of the site. Where they leave nothing that this kind can fail of, its
             own proneness decides.
         kind: position in ``KINDS``.
     """

@@ -1,7 +1,7 @@
-"""What a generated plant's machines are exposed to: calendar, weather, shifts, orders, recipes.
+"""What a generated site's machines are exposed to: calendar, weather, shifts, orders, recipes.
 
 Exogenous: it moves sensors and wear, and neither moves it. Shapes: M machines, S steps of
-the plant's calendar. Time in days; day 0 is Monday, the first of January.
+the site's calendar. Time in days; day 0 is Monday, the first of January.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedpdm.data.fleet.site import Plant
+from fedpdm.data.fleet.profile import SiteProfile
 from fedpdm.data.rows import Bools, Floats, Ints
 from fedpdm.seeding import numpy_generator
 
@@ -23,7 +23,7 @@ REGIME_LOAD, REGIME_DAYS = (0.8, 1.2), 3.0  # lightest and heaviest recipe; how 
 
 @dataclass(frozen=True)
 class Calendar:
-    """A plant's exogenous series: (S,) each.
+    """A site's exogenous series: (S,) each.
 
     Attributes:
         time: days.
@@ -41,48 +41,57 @@ class Calendar:
 
 
 def calendar(
-    plant: Plant, site: str, seed: int, time: Floats, step_days: float, whole: np.random.Generator
+    profile: SiteProfile,
+    site: str,
+    seed: int,
+    time: Floats,
+    step_days: float,
+    whole: np.random.Generator,
 ) -> Calendar:
-    """Draw a plant's calendar; ``whole`` is the generator of what all its machines share."""
+    """Draw a site's calendar; ``whole`` is the generator of what all its machines share."""
     noise = persistent(whole.normal(size=(1, len(time), 1)), step_days / WEATHER_DAYS)[0, :, 0]
     weather = WEATHER * noise
-    planned, working = planned_load(plant, time), np.ones(len(time), dtype=bool)
-    if plant.shifts:
+    planned, working = planned_load(profile, time), np.ones(len(time), dtype=bool)
+    if profile.shifts:
         since = ((time % 1.0) * 24 - FIRST_SHIFT) % 24
-        working &= since < SHIFT_HOURS * plant.shifts
-    if plant.holidays:
+        working &= since < SHIFT_HOURS * profile.shifts
+    if profile.holidays:
         generator = numpy_generator(seed, "fleet", site, "holidays")
         years = int(time[-1] // 365) + 1
         closed = np.concatenate(
-            [365 * year + generator.permutation(365)[: plant.holidays] for year in range(years)]
+            [365 * year + generator.permutation(365)[: profile.holidays] for year in range(years)]
         )
         working &= ~np.isin(np.floor(time), closed)
-    if plant.shifts or plant.holidays:
-        planned = np.where(working, planned, np.minimum(planned, STANDBY * plant.load))
-    return Calendar(time, hall_temperature(plant, time) + weather, weather, planned, working)
+    if profile.shifts or profile.holidays:
+        planned = np.where(working, planned, np.minimum(planned, STANDBY * profile.load))
+    return Calendar(time, hall_temperature(profile, time) + weather, weather, planned, working)
 
 
-def hall_temperature(plant: Plant, time: Floats) -> Floats:
+def hall_temperature(profile: SiteProfile, time: Floats) -> Floats:
     """Return (S,) hall temperature without weather: warmest in mid July at three o'clock."""
     yearly = np.cos(2 * np.pi * (time - 196) / 365)
     daily = np.cos(2 * np.pi * (time - 15 / 24))
-    return plant.ambient_c + plant.ambient_yearly_c * yearly + plant.ambient_daily_c * daily
+    return profile.ambient_c + profile.ambient_yearly_c * yearly + profile.ambient_daily_c * daily
 
 
-def planned_load(plant: Plant, time: Floats) -> Floats:
+def planned_load(profile: SiteProfile, time: Floats) -> Floats:
     """Return (S,) load as a share of the rating, without shifts and closed days."""
-    daily = 1 + plant.daily_cycle * np.cos(2 * np.pi * (time - 13 / 24))
+    daily = 1 + profile.daily_cycle * np.cos(2 * np.pi * (time - 13 / 24))
     weekend = np.floor(time) % 7 >= 5
-    return plant.load * daily * np.where(weekend, 1 - plant.weekend, 1.0)
+    return profile.load * daily * np.where(weekend, 1 - profile.weekend, 1.0)
 
 
 def loads(
-    plant: Plant, around: Calendar, regime: Ints, step_days: float, each: list[np.random.Generator]
+    profile: SiteProfile,
+    around: Calendar,
+    regime: Ints,
+    step_days: float,
+    each: list[np.random.Generator],
 ) -> Floats:
     """Return (M, S) load: as planned, times orders, times the recipe's weight.
 
     Args:
-        plant: its settings.
+        site: its settings.
         around: its calendar.
         regime: (M, S) recipe that each machine runs.
         step_days: days between steps.
@@ -91,17 +100,19 @@ def loads(
     orders = np.stack([g.normal(size=(len(around.time), 1)) for g in each])
     orders = persistent(orders, step_days / LOAD_DAYS)[:, :, 0]
     planned = around.planned * (1 + LOAD_NOISE * orders)
-    if plant.regimes > 1:
-        planned = planned * np.linspace(*REGIME_LOAD, plant.regimes)[regime]
+    if profile.regimes > 1:
+        planned = planned * np.linspace(*REGIME_LOAD, profile.regimes)[regime]
     return np.clip(planned, 0.05, 1.6)
 
 
-def regimes(plant: Plant, steps: int, step_days: float, generator: np.random.Generator) -> Ints:
+def regimes(
+    profile: SiteProfile, steps: int, step_days: float, generator: np.random.Generator
+) -> Ints:
     """Return (S,) which recipe a machine runs."""
-    if plant.regimes == 1:
+    if profile.regimes == 1:
         return np.zeros(steps, dtype=np.int64)
     changes = generator.random(steps) < -np.expm1(-step_days / REGIME_DAYS)
-    drawn = generator.integers(plant.regimes, size=steps)
+    drawn = generator.integers(profile.regimes, size=steps)
     since = np.maximum.accumulate(np.where(changes, np.arange(steps), 0))
     return np.asarray(drawn[since], dtype=np.int64)
 

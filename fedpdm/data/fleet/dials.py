@@ -1,4 +1,4 @@
-"""Dials over a whole generated fleet: how plants differ, how rare failures are, what drifts."""
+"""Dials over a whole generated fleet: how sites differ, how rare failures are, what drifts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fedpdm.data.fleet.site import number
+from fedpdm.data.fleet.profile import number
 from fedpdm.errors import ConfigError
 
 HETEROGENEITY = ("feature_shift", "label_skew", "quantity_skew")
@@ -15,15 +15,15 @@ HETEROGENEITY = ("feature_shift", "label_skew", "quantity_skew")
 
 @dataclass(frozen=True)
 class Dials:
-    """All at rest by default: then plants are what their own settings say.
+    """All at rest by default: then sites are what their own settings say.
 
     Attributes:
-        feature_shift: how far the sensors of a plant read beside those of another, in
+        feature_shift: how far the sensors of a site read beside those of another, in
             spreads (a change that means something), beyond what instruments differ anyway.
-        label_skew: log-normal spread of ``life_days`` between plants: some fail often.
-        quantity_skew: log-normal spread of the number of machines between plants.
+        label_skew: log-normal spread of ``life_days`` between sites: some fail often.
+        quantity_skew: log-normal spread of the number of machines between sites.
         prevalence: wanted share of rows with a failure within ``prevalence_horizon``, or
-            None: as ``life_days`` makes it. Plants spread around it with ``label_skew``.
+            None: as ``life_days`` makes it. Sites spread around it with ``label_skew``.
         prevalence_horizon: in days.
         concept_drift: log-normal change of how faults show, per half year.
         sensor_drift: drift of an instrument from calibration to calibration, in spreads

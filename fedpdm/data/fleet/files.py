@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 Columns = dict[str, Any]
 
 
-def write_plant(folder: Path, site: str, made: Record, csv: bool) -> list[str]:
-    """Write one plant's files below ``folder``; return their paths, relative to it."""
+def write_site(folder: Path, site: str, made: Record, csv: bool) -> list[str]:
+    """Write one site's files below ``folder``; return their paths, relative to it."""
     suffix = "csv" if csv else "parquet"
     latent, around = made.latent, made.around
     readings: Columns = {"machine": made.machine, "time": made.time}

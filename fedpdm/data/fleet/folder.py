@@ -13,8 +13,8 @@ from fedpdm.data.fleet.assets import KINDS, MODES
 from fedpdm.data.fleet.files import read_table
 from fedpdm.data.fleet.life import FAILURE
 from fedpdm.data.fleet.log import Log
+from fedpdm.data.fleet.profile import SCENARIOS
 from fedpdm.data.fleet.record import Latent
-from fedpdm.data.fleet.site import SCENARIOS
 from fedpdm.data.rows import Floats, Strings
 from fedpdm.data.sources.checksums import sha256_of
 from fedpdm.errors import ConfigError, DataError
@@ -39,7 +39,7 @@ class FleetFolder:
             self.summary: dict[str, Any] = json.loads((self.path / SUMMARY).read_text("utf-8"))
             form = self.summary["format"]
             self.files: dict[str, str] = self.summary["files"]
-            self.plants: dict[str, Any] = self.summary["settings"]["plants"]
+            self.profiles: dict[str, Any] = self.summary["settings"]["plants"]
         except FileNotFoundError:
             raise DataError(
                 f"data.path={path} holds no {SUMMARY}: name a folder that "
@@ -56,22 +56,25 @@ class FleetFolder:
                 "generate the fleet again"
             )
 
-    def require(self, settings: Mapping[str, Any], plants: Mapping[str, Mapping[str, Any]]) -> None:
+    def require(
+        self, settings: Mapping[str, Any], profiles: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         """Refuse settings other than those that the folder was made with.
 
         Raises:
-            ConfigError: names the first key that differs, or a plant that is not there.
+            ConfigError: names the first key that differs, or a site that is not there.
         """
         made = dict(self.summary["settings"]["data"])
         wanted = json.loads(json.dumps(dict(settings)))
-        for site, plant in plants.items():
-            if site not in self.plants:
+        for site, profile in profiles.items():
+            if site not in self.profiles:
                 raise ConfigError(
-                    f"data.path={self.path} has no plant {site}; there are {', '.join(self.plants)}"
+                    f"data.path={self.path} has no site {site}; there are "
+                    f"{', '.join(self.profiles)}"
                 )
-            pairs = json.loads(json.dumps(dict(plant)))
+            pairs = json.loads(json.dumps(dict(profile)))
             wanted |= {f"sites.{site}.{key}": value for key, value in pairs.items()}
-            made |= {f"sites.{site}.{key}": value for key, value in self.plants[site].items()}
+            made |= {f"sites.{site}.{key}": value for key, value in self.profiles[site].items()}
         for key, value in wanted.items():
             if value != made.get(key):
                 raise ConfigError(
@@ -81,7 +84,7 @@ class FleetFolder:
                 )
 
     def readings(self, site: str, features: tuple[str, ...]) -> tuple[Strings, Floats, Floats, Log]:
-        """Return (R,) machine, (R,) time, (R, F) values and the log of a plant."""
+        """Return (R,) machine, (R,) time, (R, F) values and the log of a site."""
         table = read_table(self._checked("plants", site), ["time", *features], ["machine"])
         log = read_table(
             self._checked("logs", site), ["time", "downtime_days"], ["machine", "kind"]
@@ -91,7 +94,7 @@ class FleetFolder:
         return table["machine"], table["time"], values, events
 
     def latent(self, site: str) -> Latent:
-        """Return the truth behind the rows of a plant."""
+        """Return the truth behind the rows of a site."""
         wear = [f"wear_{name}" for name in MODES]
         numbers, words = [*wear, "load", "regime"], ["mode", "scenario", "asset"]
         table = read_table(self._checked("truth", site), numbers, words)
@@ -114,7 +117,7 @@ class FleetFolder:
         )
 
     def _checked(self, kind: str, site: str) -> Path:
-        """Return the path of a plant's file, if it is still the one that was generated."""
+        """Return the path of a site's file, if it is still the one that was generated."""
         for suffix in ("parquet", "csv"):
             name = f"{kind}/{site}.{suffix}"
             if name in self.files:

@@ -4,7 +4,7 @@ Each compares a number with a bound that was chosen before any data was looked a
 
     rows              every step that a machine ran and was linked has its row       = 1
     readings          share of readings that arrived, of sensors that are there      >= 0.75
-    failures          failures at the plant                                          >= 5
+    failures          failures at the site                                          >= 5
     event diversity   different ways of failing that were seen                       >= 2
     scenario recall   failures of a scenario that leave a trace in the sensors       >= 0.8
                       (fails where that many are too few for it, at 5 %)
@@ -28,8 +28,8 @@ import numpy as np
 from fedpdm.data.fleet.assets import LACKS
 from fedpdm.data.fleet.life import FAILURE
 from fedpdm.data.fleet.log import blocks, soon
+from fedpdm.data.fleet.profile import SiteProfile
 from fedpdm.data.fleet.record import Record
-from fedpdm.data.fleet.site import Plant
 from fedpdm.data.rows import Bools, Floats, Rows
 
 READINGS, FAILURES, DIVERSITY = 0.75, 5, 2
@@ -43,7 +43,7 @@ class Gate:
 
     Attributes:
         gate: its name.
-        plant: whose data.
+        site: whose data.
         status: passed, failed or skipped.
         value: what was measured; None if nothing could be.
         threshold: the bound.
@@ -52,7 +52,7 @@ class Gate:
     """
 
     gate: str
-    plant: str
+    profile: str
     status: str
     value: float | None
     threshold: float
@@ -64,7 +64,7 @@ class Gate:
         """The verdict for a person."""
         value = "nothing" if self.value is None else f"{self.value:.4g}"
         return (
-            f"gate '{self.gate}' {self.status} at {self.plant}: {value}, "
+            f"gate '{self.gate}' {self.status} at {self.profile}: {value}, "
             f"bound {self.threshold:g}; {self.note}"
         )
 
@@ -76,17 +76,17 @@ class Gate:
 
 
 def verdict(
-    gate: str, plant: str, passed: bool, value: float, threshold: float, note: str, way_out: str,
+    gate: str, profile: str, passed: bool, value: float, threshold: float, note: str, way_out: str,
     *settings: str,
 ) -> Gate:  # fmt: skip
     """Return a gate that was tried; ``way_out`` is told if it failed."""
     status = "passed" if passed else "failed"
-    return Gate(gate, plant, status, value, threshold, note if passed else way_out, settings)
+    return Gate(gate, profile, status, value, threshold, note if passed else way_out, settings)
 
 
-def skipped(gate: str, plant: str, threshold: float, why: str) -> Gate:
+def skipped(gate: str, profile: str, threshold: float, why: str) -> Gate:
     """Return a gate that could not be tried."""
-    return Gate(gate, plant, "skipped", None, threshold, why)
+    return Gate(gate, profile, "skipped", None, threshold, why)
 
 
 def completeness(site: str, made: Record) -> list[Gate]:
@@ -111,18 +111,18 @@ def completeness(site: str, made: Record) -> list[Gate]:
     ]  # fmt: skip
 
 
-def events(site: str, plant: Plant, made: Record) -> list[Gate]:
+def events(site: str, profile: SiteProfile, made: Record) -> list[Gate]:
     """Return whether enough failed, in enough different ways."""
     modes = [life.mode for _, _, life in made.lives if life.end == FAILURE]
     possible = sum(
-        first + later > 0 for first, later in zip(plant.modes, plant.modes_later, strict=True)
+        first + later > 0 for first, later in zip(profile.modes, profile.modes_later, strict=True)
     )
     least, seen = min(DIVERSITY, possible), len(set(modes))
     longer = f"raise data.days (--days) or sites.{site}.machines, or lower sites.{site}.life_days"
     knobs = ("data.days", "data.prevalence", "data.heterogeneity", "data.step_hours", "sites.")
     return [
         verdict("failures", site, len(modes) >= FAILURES, len(modes), FAILURES,
-                "failures at the plant", f"too few failed: {longer}", *knobs),
+                "failures at the site", f"too few failed: {longer}", *knobs),
         verdict("event diversity", site, seen >= least, seen, least,
                 f"ways of failing seen, {possible} are possible",
                 f"too few ways of failing: {longer}, or weigh sites.{site}.modes more evenly",
@@ -174,12 +174,12 @@ def area(label: Bools, values: Floats) -> float:
     return float(max(found, 1 - found))
 
 
-def link_failures(site: str, plant: Plant, made: Record) -> list[Gate]:
+def link_failures(site: str, profile: SiteProfile, made: Record) -> list[Gate]:
     """Return whether failures of the data link are there, and let nothing through."""
-    if plant.scenarios[-1] == 0:
+    if profile.scenarios[-1] == 0:
         return []
     name, where, through = "link failures", blocks(made.machine), 0
-    expected = len(made.lives) * plant.scenarios[-1] / sum(plant.scenarios[:-1])
+    expected = len(made.lives) * profile.scenarios[-1] / sum(profile.scenarios[:-1])
     if not made.links and expected < 3:
         return [skipped(name, site, 0.0, f"only {expected:.1f} failures of the link to expect")]
     for link in made.links:
@@ -196,16 +196,16 @@ def link_failures(site: str, plant: Plant, made: Record) -> list[Gate]:
 
 def wanted_prevalence(wanted: float | None, skewed: bool, found: float | None) -> Gate:
     """Return whether the fleet has the share of rows before a failure that was asked for."""
-    name, plant = "prevalence", "all plants"
+    name, profile = "prevalence", "all sites"
     if wanted is None:
-        return skipped(name, plant, WANTED, "no prevalence was asked for")
+        return skipped(name, profile, WANTED, "no prevalence was asked for")
     if skewed:
-        return skipped(name, plant, WANTED, "label_skew spreads it over plants on purpose")
+        return skipped(name, profile, WANTED, "label_skew spreads it over sites on purpose")
     if found is None:
-        return skipped(name, plant, WANTED, "of no row is it known whether it precedes a failure")
+        return skipped(name, profile, WANTED, "of no row is it known whether it precedes a failure")
     off = abs(found / wanted - 1)
     return verdict(
-        name, plant, off <= WANTED, off, WANTED, f"{found:.4f} of the rows",
+        name, profile, off <= WANTED, off, WANTED, f"{found:.4f} of the rows",
         f"{found:.4f} of the rows precede a failure, not {wanted:g}: a fleet of this size is too "
         "small for it; raise sites.NAME.machines, replicas or data.days (--days)",
         "data.", "sites.",

@@ -16,8 +16,8 @@ from fedpdm.data.fleet.assets import SENSORS
 from fedpdm.data.fleet.gates import Gate, skipped, verdict
 from fedpdm.data.fleet.life import FAILURE
 from fedpdm.data.fleet.log import blocks
+from fedpdm.data.fleet.profile import SiteProfile
 from fedpdm.data.fleet.record import Record
-from fedpdm.data.fleet.site import Plant
 from fedpdm.data.rows import Floats
 
 RECALL = 0.8
@@ -26,15 +26,15 @@ HEALTHY, AT_THE_END, FALSE_TRACES = 0.3, 4, 0.05
 FEWEST_STRETCHES = 50
 
 
-def scenario_recall(site: str, plant: Plant, made: Record) -> list[Gate]:
-    """Return for every scenario the plant asks for whether its failures can be measured.
+def scenario_recall(site: str, profile: SiteProfile, made: Record) -> list[Gate]:
+    """Return for every scenario the site asks for whether its failures can be measured.
 
     The gate fails where so few leave a trace that a recall of ``RECALL`` would give as few
     with a chance under 5 %: three failures of which one is missed are no proof.
     """
     failed = [(name, life) for name, _, life in made.lives if life.end == FAILURE]
     told, gates = None, []
-    weights = plant.scenarios[:-1]
+    weights = profile.scenarios[:-1]
     for number, weight in enumerate(weights):
         scenario = made.latent.scenarios[number]
         name = f"scenario recall: {scenario}"

@@ -1,6 +1,6 @@
 """Write a generated fleet as files: ``python -m fedpdm.data generate``.
 
-The plants are those that ``python -m fedpdm.simulate`` would generate with the same options,
+The sites are those that ``python -m fedpdm.simulate`` would generate with the same options,
 so the run that reads the files is the run that generates them. Nothing is written under the
 wanted name before everything is there and every gate was passed.
 """
@@ -24,7 +24,7 @@ import numpy as np
 
 from fedpdm.data.fleet import gates
 from fedpdm.data.fleet.adapt import MACHINES, adapt
-from fedpdm.data.fleet.files import write_plant
+from fedpdm.data.fleet.files import write_site
 from fedpdm.data.fleet.folder import FORMAT, SUMMARY, FleetFolder
 from fedpdm.data.fleet.gates_scenarios import scenario_recall
 from fedpdm.data.fleet.record import Record
@@ -40,19 +40,19 @@ OPTIONS = ("data.", "sites.", "replicas=")
 """What an override may begin with: all else has no effect on the data."""
 ELSEWHERE = {
     "path": "data that lies in files need not be generated",
-    "sites": "plants are named with --sites",
+    "sites": "sites are named with --sites",
     "seed": "the seed is given with --seed",
     "reach": "how far labels look is the task's matter (task.horizon of the run), not the data's",
-    "partition": "every plant has machines of its own; the run may deal them (partition=…)",
+    "partition": "every site has machines of its own; the run may deal them (partition=…)",
     "task_defaults": "what is predicted is the task's matter (task.horizon of the run)",
     "_target_": "only data=fleet can be generated",
 }
 """Keys of ``data`` that are no matter of the files, and why."""
 SMALLER = "lower --days or sites.NAME.machines, or raise data.step_hours"
 ROW_BYTES = 700
-"""Memory that a row takes while its plant is generated and checked; measured, rounded down."""
-PLANTS = 1_000_000
-"""More plants than anybody keeps as files."""
+"""Memory that a row takes while its site is generated and checked; measured, rounded down."""
+SITES = 1_000_000
+"""More sites than anybody keeps as files."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Made:
 
     @property
     def rows(self) -> int:
-        """Sensor rows of all plants."""
+        """Sensor rows of all sites."""
         return int(self.summary["total"]["rows"])
 
 
@@ -83,11 +83,11 @@ def generate(
     overrides: Sequence[str] = (),
     csv: bool = False,
 ) -> Made:
-    """Generate plants, write them to a new folder, and check them.
+    """Generate sites, write them to a new folder, and check them.
 
     Args:
         out: folder to make; it must not exist.
-        sites: names of plants, as in ``site=``.
+        sites: names of sites, as in ``site=``.
         days: length of the record; None: ``data.days``.
         seed: of every draw.
         overrides: further options as ``python -m fedpdm.simulate`` takes them, of ``data``,
@@ -125,7 +125,7 @@ def generate(
             raise _taken(folder) from None
     except MemoryError:
         raise ConfigError(
-            f"the plants are too large for this machine's memory; nothing is left: {SMALLER}"
+            f"the sites are too large for this machine's memory; nothing is left: {SMALLER}"
         ) from None
     except OSError as error:
         raise ConfigError(
@@ -172,7 +172,7 @@ def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSou
     cfg = compose(["data=fleet", f"site={','.join(sites)}", f"seed={seed}", *options])
     data: Any = plain(cfg.data)
     named: Any = plain(cfg.sites)
-    plants = {
+    profiles = {
         name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
         for name, own in named.items()  # what alarms cost is no matter of the data
     }
@@ -180,14 +180,14 @@ def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSou
         data.pop(key)
     if not isinstance(cfg.replicas, int):
         raise ConfigError(f"replicas={cfg.replicas} must be a whole number of at least 1")
-    if cfg.replicas * len(plants) > PLANTS:
+    if cfg.replicas * len(profiles) > SITES:
         raise ConfigError(
-            f"replicas={cfg.replicas} makes {cfg.replicas * len(plants):,} plants; {PLANTS:,} is "
+            f"replicas={cfg.replicas} makes {cfg.replicas * len(profiles):,} sites; {SITES:,} is "
             "the most that is written as files"
         )
-    plants = expand_replicas(plants, cfg.replicas)
+    profiles = expand_replicas(profiles, cfg.replicas)
     try:
-        return FleetSource(sites=plants, seed=int(cfg.seed), reach=HORIZON, **data)
+        return FleetSource(sites=profiles, seed=int(cfg.seed), reach=HORIZON, **data)
     except OverflowError:
         raise ConfigError(
             "a number among the options is larger than a computer can count with: " + SMALLER
@@ -195,16 +195,16 @@ def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSou
 
 
 def _require_memory(source: FleetSource) -> None:
-    """Refuse a plant that does not fit in memory before any of it is made.
+    """Refuse a site that does not fit in memory before any of it is made.
 
     Raises:
-        ConfigError: names the plant, its rows, and what to lower.
+        ConfigError: names the site, its rows, and what to lower.
     """
     calm = replace(source.dials, prevalence=None)  # which changes the lives, not the rows
     tried = 0 if source.dials.prevalence is None else MACHINES
     memory = _memory()
-    for site, plant in source.plants.items():
-        drawn = adapt(plant, calm, site, source.seed, source.steps, source.step_days)
+    for site, profile in source.profiles.items():
+        drawn = adapt(profile, calm, site, source.seed, source.steps, source.step_days)
         rows = source.steps * max(drawn.machines, tried)
         if rows * ROW_BYTES > memory:
             raise ConfigError(
@@ -245,35 +245,35 @@ def _taken(folder: Path) -> ConfigError:
 def _write(
     folder: Path, source: FleetSource, seed: int, csv: bool, options: Sequence[str]
 ) -> tuple[dict[str, Any], list[gates.Gate]]:
-    """Write and check all plants; return the summary, but for the command, and the verdicts."""
+    """Write and check all sites; return the summary, but for the command, and the verdicts."""
     files: dict[str, str] = {}
-    plants: dict[str, Any] = {}
+    profiles: dict[str, Any] = {}
     found: list[gates.Gate] = []
     summary: dict[str, Any] = {
         "format": FORMAT,
         "seed": seed,
         "options": list(options),
-        "settings": {"data": source.settings, "plants": source.plant_settings},
+        "settings": {"data": source.settings, "plants": source.site_settings},
         "horizon_days": HORIZON,
         "files": files,
-        "plants": plants,
+        "plants": profiles,
     }
     counted = np.zeros((2, 2), dtype=np.int64)  # at both horizons: positive rows, known rows
     for site in source.sites:
         made = source.record(site)
         rows = source.labelled(site, made.machine, made.time, made.values, made.log)
-        for name in write_plant(folder, site, made, csv):
+        for name in write_site(folder, site, made, csv):
             files[name] = sha256_of(folder / name)
         close = near(rows, HORIZON)
         counted += close, near(rows, source.dials.prevalence_horizon)
-        plants[site] = counts(source, site, made, rows) | {"prevalence": share(close)}
+        profiles[site] = counts(source, site, made, rows) | {"prevalence": share(close)}
         found += check(source, site, made, rows)
         _write_summary(folder, summary)  # the folder is read back as a run will read it
         found.append(_read_back(folder, source, site, rows))
     dials = source.dials
     found.append(gates.wanted_prevalence(dials.prevalence, dials.label_skew > 0, share(counted[1])))
     total = {
-        key: sum(plant[key] for plant in plants.values())
+        key: sum(profile[key] for profile in profiles.values())
         for key in ("rows", "machines", "failures", "maintenance")
     }
     summary["total"] = total | {"prevalence": share(counted[0])}
@@ -284,13 +284,13 @@ def _write(
 
 
 def check(source: FleetSource, site: str, made: Record, rows: Rows) -> list[gates.Gate]:
-    """Return the verdicts on one plant, but for whether it can be reproduced."""
-    plant = source.plant(site)
+    """Return the verdicts on one site, but for whether it can be reproduced."""
+    profile = source.profile(site)
     return [
         *gates.completeness(site, made),
-        *gates.events(site, plant, made),
-        *scenario_recall(site, plant, made),
-        *gates.link_failures(site, plant, made),
+        *gates.events(site, profile, made),
+        *scenario_recall(site, profile, made),
+        *gates.link_failures(site, profile, made),
         gates.single_feature(site, rows, HORIZON),
     ]
 

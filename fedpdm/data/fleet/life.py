@@ -12,7 +12,7 @@ part; what sensors show, and what is called a failure, follow from the wear alon
 
 (The fifth scenario, ``communication``, is one of the data link: ``fedpdm.data.fleet.loss``.)
 
-Shapes: S steps of the plant's calendar, K modes. Time in days.
+Shapes: S steps of the site's calendar, K modes. Time in days.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedpdm.data.fleet.assets import LIFE, MODES
-from fedpdm.data.fleet.site import SCENARIOS, Plant
+from fedpdm.data.fleet.profile import SCENARIOS, SiteProfile
 from fedpdm.data.rows import Bools, Floats
 from fedpdm.seeding import numpy_generator
 
@@ -91,32 +91,32 @@ class Course:
     lives: list[Life]
 
 
-def pace(plant: Plant, load: Floats, ambient: Floats, planned: Floats) -> Floats:
-    """Return (M, S, K) speed of wear, 1 in the regime that the plant's machines are built for.
+def pace(profile: SiteProfile, load: Floats, ambient: Floats, planned: Floats) -> Floats:
+    """Return (M, S, K) speed of wear, 1 in the regime that the site's machines are built for.
 
     Args:
-        plant: its settings.
+        site: its settings.
         load: (M, S) share of the rating.
         ambient: (S,) °C.
         planned: (S,) load; with shifts or closed days, its mean wear is the normal one.
     """
-    strain = (load / plant.load)[..., None] ** LOAD_EXPONENT
-    if plant.shifts or plant.holidays:
-        strain = strain / ((planned / plant.load)[:, None] ** LOAD_EXPONENT).mean(axis=0)
-    heat = np.exp((ambient - plant.ambient_c)[:, None] / 10 * HEAT_RATE)
+    strain = (load / profile.load)[..., None] ** LOAD_EXPONENT
+    if profile.shifts or profile.holidays:
+        strain = strain / ((planned / profile.load)[:, None] ** LOAD_EXPONENT).mean(axis=0)
+    heat = np.exp((ambient - profile.ambient_c)[:, None] / 10 * HEAT_RATE)
     return np.asarray(strain * heat)
 
 
 def live(
-    plant: Plant, site: str, seed: int, machine: int, kind: int,
+    profile: SiteProfile, site: str, seed: int, machine: int, kind: int,
     speed_of_wear: Floats, load: Floats, time: Floats, step_days: float,
     generator: np.random.Generator,
 ) -> Course:  # fmt: skip
     """Return the lives of one machine.
 
     Args:
-        plant: its settings.
-        site: the plant's name, for keys.
+        site: its settings.
+        site: the site's name, for keys.
         seed: for keys.
         machine: its number, for keys.
         kind: position in ``KINDS``.
@@ -134,14 +134,14 @@ def live(
     # Scenarios and services draw from generators of their own: a fleet without them is the same.
     script = numpy_generator(seed, "fleet", site, machine, "scenario")
     service = numpy_generator(seed, "fleet", site, machine, "service")
-    phase = service.uniform(0.0, plant.service_days) if plant.service_days else np.inf
-    story: Floats = np.array(plant.scenarios[:-1]) / sum(plant.scenarios[:-1])
+    phase = service.uniform(0.0, profile.service_days) if profile.service_days else np.inf
+    story: Floats = np.array(profile.scenarios[:-1]) / sum(profile.scenarios[:-1])
     running = np.zeros(steps, dtype=bool)
     wear, shown = np.zeros((steps, modes)), np.zeros((steps, modes))
     lives: list[Life] = []
     begin = 0
     while begin < steps:
-        weak = int(generator.choice(modes, p=plant.shares(float(time[begin]), kind)))
+        weak = int(generator.choice(modes, p=profile.shares(float(time[begin]), kind)))
         speed: Floats = np.asarray(generator.uniform(SOUND[0], SOUND[1], size=modes))
         scenario = int(script.choice(len(story), p=story)) if story[0] < 1 else 0
         if SCENARIOS[scenario] == "depletion" and weak not in DEPLETES:
@@ -149,7 +149,7 @@ def live(
         speed[weak] = 1.0
         speed *= float(np.exp(generator.normal(0.0, QUALITY)))
         limit = np.exp(generator.normal(0.0, LIMIT, size=modes))
-        age = generator.uniform(0.0, 0.9)  # the plant is older than its record
+        age = generator.uniform(0.0, 0.9)  # the site is older than its record
         repair = generator.uniform(*DOWNTIME)
         growth = speed * speed_of_wear[begin:] + shocks[begin:]
         bouts = None
@@ -157,7 +157,7 @@ def live(
             bouts = _bouts(steps - begin, step_days, script)
             growth[:, weak] *= np.where(bouts, BOUT_SPEED, 0.0)
         elif SCENARIOS[scenario] == "depletion":
-            used = step_days / plant.life_days / LIFE[kind] * load[begin:] / load.mean()
+            used = step_days / profile.life_days / LIFE[kind] * load[begin:] / load.mean()
             growth[:, weak] = speed[weak] * used
         grown = np.cumsum(growth, axis=0)
         grown += (age if not lives else 0.0) * speed / speed[weak]
@@ -167,7 +167,7 @@ def live(
             onset = _jump(grown, strain, weak, limit[weak], step_days, script)
             strain = (grown / limit).max(axis=1)
         alive = int(np.searchsorted(strain, 1.0))
-        due = _next_service(plant, phase, float(time[begin]))
+        due = _next_service(profile, phase, float(time[begin]))
         serviced = int(np.ceil(due / step_days)) - begin if due <= time[-1] else steps
         ended = FAILURE if begin + alive < steps else RUNNING
         if serviced < min(alive, steps - begin):
@@ -237,9 +237,9 @@ def _appearance(wear: Floats, bouts: Bools | None) -> Floats:
     return np.asarray(np.log1p(visible) / STEEPNESS)
 
 
-def _next_service(plant: Plant, phase: float, now: float) -> float:
+def _next_service(profile: SiteProfile, phase: float, now: float) -> float:
     """Return when the next planned service is due after ``now``; infinity: never."""
-    if not plant.service_days:
+    if not profile.service_days:
         return np.inf
-    due = max(math.floor((now - phase) / plant.service_days) + 1, 0)
-    return phase + due * plant.service_days
+    due = max(math.floor((now - phase) / profile.service_days) + 1, 0)
+    return phase + due * profile.service_days

@@ -1,6 +1,6 @@
-"""A generated plant's log of events, and what it says about each row.
+"""A generated site's log of events, and what it says about each row.
 
-The same function turns the log into labels whether the plant was just generated or is read
+The same function turns the log into labels whether the site was just generated or is read
 back from files, so both give the same bytes.
 """
 
@@ -17,7 +17,7 @@ from fedpdm.data.rows import Bools, Floats, Ints, Strings
 
 @dataclass(frozen=True)
 class Log:
-    """What a plant wrote down: E events, by machine and then by time.
+    """What a site wrote down: E events, by machine and then by time.
 
     Attributes:
         machine: (E,) machine ids.

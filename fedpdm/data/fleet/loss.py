@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedpdm.data.fleet.site import Plant
+from fedpdm.data.fleet.profile import SiteProfile
 from fedpdm.data.rows import Bools
 from fedpdm.seeding import numpy_generator
 
@@ -49,14 +49,14 @@ class Loss:
 
 
 def link_down(
-    plant: Plant, site: str, seed: int, machine: int, steps: int, step_days: float
+    profile: SiteProfile, site: str, seed: int, machine: int, steps: int, step_days: float
 ) -> list[tuple[int, int]]:
     """Return from which step to which (excluded) a machine's data link is down.
 
     The weight of ``communication`` beside the other scenarios is the number of failures per
     typical life; they come at any time, whatever the machine's state.
     """
-    rate = plant.scenarios[-1] / sum(plant.scenarios[:-1]) / plant.life_days
+    rate = profile.scenarios[-1] / sum(profile.scenarios[:-1]) / profile.life_days
     if rate == 0:
         return []
     generator = numpy_generator(seed, "fleet", site, machine, "link")

@@ -3,7 +3,7 @@
 Wear moves several sensors, late and steeply, in a pattern that belongs to the mode; load,
 heat, drifting instruments and noise move the same sensors without meaning anything.
 
-Shapes: M machines, S steps of the plant's calendar, K modes, F sensors. Time in days.
+Shapes: M machines, S steps of the site's calendar, K modes, F sensors. Time in days.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fedpdm.data.fleet.assets import AMBIENT, LACKS, LEVEL, RESPONSE, SENSORS, d
 from fedpdm.data.fleet.calendar import Calendar, calendar, loads, persistent, regimes
 from fedpdm.data.fleet.dials import Dials
 from fedpdm.data.fleet.life import STEEPNESS, Course, live, pace
-from fedpdm.data.fleet.site import Plant
+from fedpdm.data.fleet.profile import SiteProfile
 from fedpdm.data.rows import Floats, Ints
 from fedpdm.seeding import numpy_generator
 
@@ -39,12 +39,12 @@ FAST_NOISE = 0.15  # in spreads: of a single reading,
 SLOW_NOISE = 0.10  # of a process that forgets within days,
 DRIFT = 0.10  # and of an instrument that drifts over weeks
 SLOW_DAYS, DRIFT_DAYS = 1.0, 12.0
-MACHINE_OFFSET, PLANT_OFFSET = 0.10, 0.25  # in spreads: how instruments differ,
-PLANT_GAIN = 0.04  # log-normal
+MACHINE_OFFSET, SITE_OFFSET = 0.10, 0.25  # in spreads: how instruments differ,
+SITE_GAIN = 0.04  # log-normal
 SHIFT_GAIN = 0.1  # log-normal gain per unit of heterogeneity.feature_shift
 CALIBRATED_DAYS = 180.0  # between two calibrations of a drifting instrument
 CONCEPT_DAYS = 180.0  # in which concept_drift changes signatures by its log-normal factor
-BLOCK = 16  # machines at a time, so that memory does not grow with the plant
+BLOCK = 16  # machines at a time, so that memory does not grow with the site
 TABLE = {
     key: np.array([getattr(sensor, key) for sensor in SENSORS])
     for key in ("level", "spread", "load", "heat", "wear")
@@ -53,10 +53,10 @@ TABLE = {
 
 @dataclass(frozen=True)
 class Telemetry:
-    """What a plant's machines did on its whole calendar.
+    """What a site's machines did on its whole calendar.
 
     Attributes:
-        around: what the plant is exposed to.
+        around: what the site is exposed to.
         values: (M, S, F) readings in the sensors' units; NaN for sensors a machine lacks.
         courses: each machine's lives and wear.
         load: (M, S) share of the rating.
@@ -73,55 +73,60 @@ class Telemetry:
 
 
 def operate(
-    plant: Plant, site: str, seed: int, steps: int, step_days: float, dials: Dials | None = None
+    profile: SiteProfile,
+    site: str,
+    seed: int,
+    steps: int,
+    step_days: float,
+    dials: Dials | None = None,
 ) -> Telemetry:
-    """Run a plant's machines for ``steps`` steps.
+    """Run a site's machines for ``steps`` steps.
 
     A machine's draws are keyed by its number, so more machines leave the others alone.
     """
     dials = dials or Dials()
-    whole, around = surroundings(plant, site, seed, steps, step_days)
-    bias = PLANT_OFFSET * whole.normal(size=len(SENSORS))
-    gain = np.exp(plant.calibration * PLANT_GAIN * whole.normal(size=len(SENSORS)))
+    whole, around = surroundings(profile, site, seed, steps, step_days)
+    bias = SITE_OFFSET * whole.normal(size=len(SENSORS))
+    gain = np.exp(profile.calibration * SITE_GAIN * whole.normal(size=len(SENSORS)))
     gain[AMBIENT] = 1.0
     shift, shift_gain = _shift(dials.feature_shift, site, seed)
     gain *= shift_gain
     changing, creep = _concept(dials.concept_drift, site, seed, around.time)
     kinds = draw_kinds(
-        plant.assets,
-        [numpy_generator(seed, "fleet", site, n, "asset") for n in range(plant.machines)],
+        profile.assets,
+        [numpy_generator(seed, "fleet", site, n, "asset") for n in range(profile.machines)],
     )
-    values = np.empty((plant.machines, steps, len(SENSORS)))
-    load = np.empty((plant.machines, steps))
-    regime = np.empty((plant.machines, steps), dtype=np.int64)
+    values = np.empty((profile.machines, steps, len(SENSORS)))
+    load = np.empty((profile.machines, steps))
+    regime = np.empty((profile.machines, steps), dtype=np.int64)
     courses: list[Course] = []
-    for first in range(0, plant.machines, BLOCK):
-        numbers = range(first, min(first + BLOCK, plant.machines))
+    for first in range(0, profile.machines, BLOCK):
+        numbers = range(first, min(first + BLOCK, profile.machines))
         block = slice(numbers.start, numbers.stop)
         each = [numpy_generator(seed, "fleet", site, number) for number in numbers]
         load[block], regime[block], lived = run(
-            plant, site, seed, around, step_days, kinds, numbers, each
+            profile, site, seed, around, step_days, kinds, numbers, each
         )
         shown = np.stack([course.shown for course in lived])
-        reading = _faults(plant, shown, load[block], kinds[block])
+        reading = _faults(profile, shown, load[block], kinds[block])
         if dials.concept_drift:
             reading *= changing
             reading += creep
-        if plant.regimes > 1:
-            place = regime[block] / (plant.regimes - 1) - 0.5
+        if profile.regimes > 1:
+            place = regime[block] / (profile.regimes - 1) - 0.5
             reading += place[..., None] * np.array(RECIPE)
         reading += (load[block][..., None] - NOMINAL_LOAD) / 0.1 * TABLE["load"]
         _disturb(reading, step_days, each)
         reading += (around.ambient[:, None] - 20) / 10 * TABLE["heat"]
-        if plant.assets[0] < sum(plant.assets):
+        if profile.assets[0] < sum(profile.assets):
             reading += LEVEL[kinds[block], None]
         if dials.sensor_drift:
             keys = [(seed, "fleet", site, n, "sensor drift") for n in numbers]
             drawn = [numpy_generator(*key) for key in keys]
             reading += dials.sensor_drift * _uncalibrated(around.time, drawn)
-        noise = plant.noise * _noise(reading.shape[1], step_days, each)
+        noise = profile.noise * _noise(reading.shape[1], step_days, each)
         own = np.stack([g.normal(size=(1, len(SENSORS))) for g in each])
-        offset = plant.calibration * (MACHINE_OFFSET * own + bias)
+        offset = profile.calibration * (MACHINE_OFFSET * own + bias)
         offset[..., AMBIENT] = 0.0
         offset[..., :AMBIENT] += shift[:AMBIENT]
         values[block] = TABLE["level"] + TABLE["spread"] * gain * (reading + noise + offset)
@@ -132,36 +137,36 @@ def operate(
 
 
 def surroundings(
-    plant: Plant, site: str, seed: int, steps: int, step_days: float
+    profile: SiteProfile, site: str, seed: int, steps: int, step_days: float
 ) -> tuple[np.random.Generator, Calendar]:
-    """Return the generator of what all machines share, and the plant's calendar."""
+    """Return the generator of what all machines share, and the site's calendar."""
     time: Floats = np.arange(steps, dtype=np.float64) * step_days
     whole = numpy_generator(seed, "fleet", site)
-    return whole, calendar(plant, site, seed, time, step_days, whole)
+    return whole, calendar(profile, site, seed, time, step_days, whole)
 
 
 def run(
-    plant: Plant, site: str, seed: int, around: Calendar, step_days: float, kinds: Ints,
+    profile: SiteProfile, site: str, seed: int, around: Calendar, step_days: float, kinds: Ints,
     numbers: range, each: list[np.random.Generator],
 ) -> tuple[Floats, Ints, list[Course]]:  # fmt: skip
     """Return (M, S) load, (M, S) recipe and the course of the machines ``numbers``."""
     steps = len(around.time)
     keys = [numpy_generator(seed, "fleet", site, number, "regime") for number in numbers]
-    recipe = np.stack([regimes(plant, steps, step_days, generator) for generator in keys])
-    load = loads(plant, around, recipe, step_days, each)
-    wearing = pace(plant, load, around.ambient, around.planned) * step_days / plant.life_days
+    recipe = np.stack([regimes(profile, steps, step_days, generator) for generator in keys])
+    load = loads(profile, around, recipe, step_days, each)
+    wearing = pace(profile, load, around.ambient, around.planned) * step_days / profile.life_days
     courses = [
-        live(plant, site, seed, n, int(kinds[n]), wearing[i], load[i], around.time, step_days, g)
+        live(profile, site, seed, n, int(kinds[n]), wearing[i], load[i], around.time, step_days, g)
         for i, (n, g) in enumerate(zip(numbers, each, strict=True))
     ]
     return load, recipe, courses
 
 
-def _faults(plant: Plant, shown: Floats, load: Floats, kinds: Ints) -> Floats:
+def _faults(profile: SiteProfile, shown: Floats, load: Floats, kinds: Ints) -> Floats:
     """Return (M, S, F) what wear adds to the readings, in spreads."""
     # A fault shows more under load; past its limit a part would be broken.
     visible = np.expm1(STEEPNESS * np.minimum(shown, 1.25)) / np.expm1(STEEPNESS)
-    visible = visible * (IDLE_SHARE + (1 - IDLE_SHARE) * load / plant.load)[..., None]
+    visible = visible * (IDLE_SHARE + (1 - IDLE_SHARE) * load / profile.load)[..., None]
     return np.asarray(visible @ TABLE["wear"].T * RESPONSE[kinds, None, None])
 
 
@@ -182,7 +187,7 @@ def _noise(steps: int, step_days: float, each: list[np.random.Generator]) -> Flo
 
 
 def _shift(amount: float, site: str, seed: int) -> tuple[Floats, Floats]:
-    """Return (F,) offsets in spreads and (F,) gains of a plant's sensors."""
+    """Return (F,) offsets in spreads and (F,) gains of a site's sensors."""
     generator = numpy_generator(seed, "fleet", site, "feature shift")
     offset = amount * generator.normal(size=len(SENSORS))
     gain = np.exp(amount * SHIFT_GAIN * generator.normal(size=len(SENSORS)))

@@ -1,4 +1,4 @@
-"""Everything there is to know about one generated plant: what it sees, and the truth."""
+"""Everything there is to know about one generated site: what it sees, and the truth."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fedpdm.data.fleet.life import FAILURE, Life
 from fedpdm.data.fleet.log import Log, log_of
 from fedpdm.data.fleet.loss import Loss, link_down
 from fedpdm.data.fleet.physics import operate
-from fedpdm.data.fleet.site import SCENARIOS, Plant
+from fedpdm.data.fleet.profile import SCENARIOS, SiteProfile
 from fedpdm.data.rows import Floats, Ints, Strings
 
 
 @dataclass(frozen=True)
 class Latent:
-    """The truth behind a plant's rows, for checking; no model sees it.
+    """The truth behind a site's rows, for checking; no model sees it.
 
-    R rows, in the order of the plant's ``Rows``; K modes.
+    R rows, in the order of the site's ``Rows``; K modes.
 
     Attributes:
         modes: K names.
@@ -64,14 +64,14 @@ class LinkFailure:
 
 @dataclass(frozen=True)
 class Record:
-    """One generated plant.
+    """One generated site.
 
     Attributes:
         features: F names.
         machine: (R,) sorted.
         time: (R,) days, rising within a machine.
         values: (R, F) readings, NaN where lost.
-        log: what the plant wrote down.
+        log: what the site wrote down.
         around: its exogenous series.
         latent: the truth behind each row.
         lives: the truth behind each life, by machine, with its number.
@@ -90,22 +90,28 @@ class Record:
 
 
 def record(
-    plant: Plant, site: str, seed: int, steps: int, step_days: float, dials: Dials, loss: Loss
+    profile: SiteProfile,
+    site: str,
+    seed: int,
+    steps: int,
+    step_days: float,
+    dials: Dials,
+    loss: Loss,
 ) -> Record:
-    """Generate a plant that has been adapted to the dials (``fleet_adapt.adapt``)."""
-    told = operate(plant, site, seed, steps, step_days, dials)
+    """Generate a site that has been adapted to the dials (``fleet_adapt.adapt``)."""
+    told = operate(profile, site, seed, steps, step_days, dials)
     running = np.stack([course.running for course in told.courses])
-    names = machine_names(site, plant.machines)
+    names = machine_names(site, profile.machines)
     links = []
     arrived = running.copy()
-    for machine in range(plant.machines):
-        for first, last in link_down(plant, site, seed, machine, steps, step_days):
+    for machine in range(profile.machines):
+        for first, last in link_down(profile, site, seed, machine, steps, step_days):
             lost = int(arrived[machine, first:last].sum())
             arrived[machine, first:last] = False
             links.append(
                 LinkFailure(str(names[machine]), first * step_days, last * step_days, lost)
             )
-    gone = loss.lost(site, seed, plant.machines, told.values.shape[1:], step_days)
+    gone = loss.lost(site, seed, profile.machines, told.values.shape[1:], step_days)
     told.values[gone] = np.nan
     mode = np.full(running.shape, -1, dtype=np.int64)
     scenario = np.zeros(running.shape, dtype=np.int64)

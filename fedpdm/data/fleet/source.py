@@ -1,7 +1,7 @@
-"""Generated machines per plant: the default data set, no download.
+"""Generated machines per site: the default data set, no download.
 
 Telemetry of rotating machines (pumps, spindles, fans) with latent wear per failure mode,
-failures, repairs, load cycles, weather, drifting instruments and missing readings. Plants
+failures, repairs, load cycles, weather, drifting instruments and missing readings. Sites
 share the physics of degradation and differ in regime and in which parts are weak, so each
 knows some failures well and others hardly: that is what they can learn from each other.
 What can be set, and what is realistic: docs/fleet.md.
@@ -21,8 +21,8 @@ from fedpdm.data.fleet.dials import HETEROGENEITY, dials
 from fedpdm.data.fleet.folder import FleetFolder
 from fedpdm.data.fleet.log import Log, outcomes
 from fedpdm.data.fleet.loss import Loss
+from fedpdm.data.fleet.profile import SCENARIOS, SiteProfile, number, site_settings, weights
 from fedpdm.data.fleet.record import Latent, Record, record
-from fedpdm.data.fleet.site import SCENARIOS, Plant, number, plant_settings, weights
 from fedpdm.data.partition import Natural, Partition
 from fedpdm.data.rows import Floats, Rows, Split, Strings
 from fedpdm.data.sources.base import Source
@@ -35,7 +35,7 @@ __all__ = ["FleetSource", "Latent"]
 
 
 class FleetSource(Source):
-    """Plants generated from a seed, each when it is first asked for."""
+    """Sites generated from a seed, each when it is first asked for."""
 
     name = "fleet"
     time_unit = "days"
@@ -69,13 +69,13 @@ class FleetSource(Source):
         """Check the settings; nothing is generated yet.
 
         Args:
-            sites: the plants' settings by name (``fedpdm.data.fleet.site.Plant``).
+            sites: the sites' settings by name (``fedpdm.data.fleet.site.Plant``).
             seed: of every draw.
             reach: how far past a row its label looks, in days.
-            partition: only the natural one: every plant has machines of its own.
-            path: folder that ``python -m fedpdm.data generate`` wrote: plants are read from
+            partition: only the natural one: every site has machines of its own.
+            path: folder that ``python -m fedpdm.data generate`` wrote: sites are read from
                 it instead of generated. The other settings must be those it was made with.
-            days: length of every plant's record.
+            days: length of every site's record.
             step_hours: time between two rows of a machine.
             window: rows in a model input.
             stride: rows between the ends of two training windows.
@@ -85,7 +85,7 @@ class FleetSource(Source):
             outage_hours: mean length of an outage.
             heterogeneity, prevalence, prevalence_horizon, concept_drift, sensor_drift,
                 dropout: see ``fedpdm.data.fleet.dials.Dials``.
-            scenarios: weights for all plants, instead of each plant's own.
+            scenarios: weights for all sites, instead of each site's own.
 
         Raises:
             ConfigError: a setting that does not exist or is out of range, by its key.
@@ -93,12 +93,12 @@ class FleetSource(Source):
         """
         if partition is not None and not isinstance(partition, Natural):
             raise ConfigError(
-                "data=fleet generates the machines of each plant, there is nothing to divide: use "
-                "partition=natural, and name plants with site=detroit,houston (replicas=50 makes "
+                "data=fleet generates the machines of each site, there is nothing to divide: use "
+                "partition=natural, and name sites with site=detroit,houston (replicas=50 makes "
                 "fifty of each)"
             )
         if not sites:
-            raise ConfigError("data=fleet needs plants: name them with site=detroit,houston")
+            raise ConfigError("data=fleet needs sites: name them with site=detroit,houston")
         self.window = require_positive("data.window", window)
         self.stride = require_positive("data.stride", stride)
         self.evaluation_stride = require_positive("data.evaluation_stride", evaluation_stride)
@@ -117,23 +117,23 @@ class FleetSource(Source):
             concept_drift=concept_drift, sensor_drift=sensor_drift, dropout=dropout,
         )  # fmt: skip
         self.seed, self.reach, self.days = seed, reach, float(days)
-        self.plants = {name: plant_settings(name, settings) for name, settings in sites.items()}
+        self.profiles = {name: site_settings(name, settings) for name, settings in sites.items()}
         if scenarios is not None:
             story = weights("data.scenarios", scenarios, SCENARIOS, "scenario")
-            self.plants = {
-                name: replace(plant, scenarios=story) for name, plant in self.plants.items()
+            self.profiles = {
+                name: replace(profile, scenarios=story) for name, profile in self.profiles.items()
             }
         self.folder = None if path is None else FleetFolder(path)
         if self.folder is not None:
-            self.folder.require(self.settings, self.plant_settings)
+            self.folder.require(self.settings, self.site_settings)
 
     @property
     def sites(self) -> tuple[str, ...]:
-        return tuple(self.plants)
+        return tuple(self.profiles)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that shapes generated data, but for the plants' own settings, by key."""
+        """All that shapes generated data, but for the sites' own settings, by key."""
         return {
             "data.days": self.days,
             "data.step_hours": round(self.step_days * 24, 9),
@@ -147,9 +147,9 @@ class FleetSource(Source):
         }
 
     @property
-    def plant_settings(self) -> dict[str, dict[str, Any]]:
-        """Every plant's settings by name, as its yaml and archetype give them."""
-        return {name: asdict(plant) for name, plant in self.plants.items()}
+    def site_settings(self) -> dict[str, dict[str, Any]]:
+        """Every site's settings by name, as its yaml and archetype give them."""
+        return {name: asdict(profile) for name, profile in self.profiles.items()}
 
     def rows(self, site: str) -> Rows:
         if self.folder is not None:
@@ -162,18 +162,18 @@ class FleetSource(Source):
         """Return the latent truth behind each row of ``rows(site)``, in the same order."""
         return self.record(site).latent if self.folder is None else self.folder.latent(site)
 
-    def plant(self, site: str) -> Plant:
-        """Return a plant as it is generated: with its drawn size and the dials' effect."""
-        return adapt(self.plants[site], self.dials, site, self.seed, self.steps, self.step_days)
+    def profile(self, site: str) -> SiteProfile:
+        """Return a site as it is generated: with its drawn size and the dials' effect."""
+        return adapt(self.profiles[site], self.dials, site, self.seed, self.steps, self.step_days)
 
     def record(self, site: str) -> Record:
-        """Generate all there is to know about a plant.
+        """Generate all there is to know about a site.
 
         Raises:
             ConfigError: ``data.prevalence`` cannot be reached.
         """
         return record(
-            self.plant(site), site, self.seed, self.steps, self.step_days, self.dials, self.loss
+            self.profile(site), site, self.seed, self.steps, self.step_days, self.dials, self.loss
         )
 
     def labelled(self, site: str, machine: Strings, time: Floats, values: Floats, log: Log) -> Rows:

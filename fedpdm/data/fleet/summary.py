@@ -1,4 +1,4 @@
-"""What the summary of a generated fleet says about each plant: counts and shares."""
+"""What the summary of a generated fleet says about each site: counts and shares."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def share(near: Sequence[int] | Ints) -> float | None:
 
 
 def counts(source: FleetSource, site: str, made: Record, rows: Rows) -> dict[str, Any]:
-    """Return what there is of a plant, and what became of it."""
+    """Return what there is of a site, and what became of it."""
     ended = Counter(life.end for _, _, life in made.lives)
     failed = [life for _, _, life in made.lives if life.end == FAILURE]
-    latent, plant = made.latent, source.plant(site)
+    latent, profile = made.latent, source.profile(site)
     assets = Counter(latent.kind[np.unique(made.machine, return_index=True)[1]].tolist())
     running = len(made.time) * source.step_days
     return {
         "rows": len(made.time),
-        "machines": plant.machines,
-        "life_days": plant.life_days,
+        "machines": profile.machines,
+        "life_days": profile.life_days,
         "failures": ended[FAILURE],
         "maintenance": ended[MAINTENANCE],
         "failures_per_machine_year": 365 * len(failed) / running if running else None,

@@ -1,21 +1,21 @@
 """Guards against leaks: what would make a score too good is refused, with the reason.
 
-Every run looks at the rows of its plants before it trains (``check``):
+Every run looks at the rows of its sites before it trains (``check``):
 
 - rows of a machine lie in the order of time, and its splits follow one another: training,
   validation, test. A random split of a time series is refused: neighbours are nearly copies.
-- a label does not look across a cut into a later split of its plant, nor, where plants share
-  machines, into rows of its machine that another plant has in a later split; nor does a label
+- a label does not look across a cut into a later split of its site, nor, where sites share
+  machines, into rows of its machine that another site has in a later split; nor does a label
   that the data gives look further ahead than the task says;
 - no part holds the end of a record, where only rows that fail are known;
 - a held-out machine is held out entirely;
-- no machine is at two plants, unless the partition shares machines (then a machine is of one
+- no machine is at two sites, unless the partition shares machines (then a machine is of one
   split everywhere, or cut in time at the same moments), and no series of readings stands
   under two names (``fedpdm.data.leakage.duplicates``);
 - nothing was scaled, oversampled or interpolated before the split
   (``fedpdm.data.leakage.preprocessing``);
 - windows made by resampling are in the training part only, and the sums behind the scaler, and
-  the scaler that plants are sent, are those of training rows only.
+  the scaler that sites are sent, are those of training rows only.
 
 Rules from ``Kaufman et al., "Leakage in Data Mining", TKDD 6(4) 2012`` and from defects of
 published systems.
@@ -49,7 +49,7 @@ WORDS = ("training", "validation", "test", "held-out")
 
 @dataclass(frozen=True)
 class Machines:
-    """The machines of a plant: ids, and first and last time of each split, (M, 4) each."""
+    """The machines of a site: ids, and first and last time of each split, (M, 4) each."""
 
     site: str
     ids: Strings
@@ -62,16 +62,16 @@ class Machines:
 def check(
     source: Source, names: Iterable[str], rows: Callable[[str], Rows], reach: float
 ) -> list[str]:
-    """Refuse plants whose rows leak; return warnings of what only looks like it.
+    """Refuse sites whose rows leak; return warnings of what only looks like it.
 
     Args:
         source: the data set.
-        names: the plants to look at.
-        rows: gives a plant's rows.
+        names: the sites to look at.
+        rows: gives a site's rows.
         reach: how far past a row its label looks, in the data's time unit.
 
     Raises:
-        LeakError: names plant, machine, rows or times, and the way out.
+        LeakError: names site, machine, rows or times, and the way out.
     """
     machines: list[Machines] = []
     prints: list[Fingerprints] = []
@@ -134,7 +134,7 @@ def machine_starts(site: str, rows: Rows) -> Ints:
 
 
 def of_machines(site: str, rows: Rows, starts: Ints) -> Machines:
-    """Return what is known of a plant's machines."""
+    """Return what is known of a site's machines."""
     first, last = np.empty((len(starts), 4)), np.empty((len(starts), 4))
     for split in (*ORDER, Split.HELDOUT):
         inside = rows.split == split
@@ -147,15 +147,15 @@ def of_machines(site: str, rows: Rows, starts: Ints) -> Machines:
     return Machines(site, rows.machine[starts], first, last, np.add.reduceat(change, starts))
 
 
-def joined(plants: list[Machines]) -> Machines:
-    """Return the machines that plants share, each once, over all its rows."""
-    ids, index = np.unique(np.concatenate([p.ids for p in plants]), return_inverse=True)
+def joined(sites: list[Machines]) -> Machines:
+    """Return the machines that sites share, each once, over all its rows."""
+    ids, index = np.unique(np.concatenate([p.ids for p in sites]), return_inverse=True)
     first, last = np.full((len(ids), 4), np.inf), np.full((len(ids), 4), -np.inf)
     switches = np.zeros(len(ids), dtype=np.int64)
-    np.minimum.at(first, index, np.concatenate([p.first for p in plants]))
-    np.maximum.at(last, index, np.concatenate([p.last for p in plants]))
-    np.maximum.at(switches, index, np.concatenate([p.switches for p in plants]))
-    return Machines("plants together", ids, first, last, switches)
+    np.minimum.at(first, index, np.concatenate([p.first for p in sites]))
+    np.maximum.at(last, index, np.concatenate([p.last for p in sites]))
+    np.maximum.at(switches, index, np.concatenate([p.switches for p in sites]))
+    return Machines("sites together", ids, first, last, switches)
 
 
 def require_order(machines: Machines, unit: str) -> None:
@@ -188,7 +188,7 @@ def require_order(machines: Machines, unit: str) -> None:
 
 
 def require_labels_apart(machines: Machines, rows: Rows, reach: float, unit: str) -> None:
-    """Refuse rows whose label looks across a cut of their plant's calendar.
+    """Refuse rows whose label looks across a cut of their site's calendar.
 
     Only where machines are cut by time: whole machines in one split have no common cut.
     """
@@ -211,9 +211,9 @@ def require_labels_apart(machines: Machines, rows: Rows, reach: float, unit: str
 
 
 def require_shared_labels_apart(machines: Machines, reach: float, unit: str) -> None:
-    """Refuse shared machines of which one plant's labels look into another's later split.
+    """Refuse shared machines of which one site's labels look into another's later split.
 
-    Whole machines in one split pass, and machines that all plants cut at moments ``reach`` apart.
+    Whole machines in one split pass, and machines that all sites cut at moments ``reach`` apart.
     """
     if reach <= 0:
         return
@@ -225,9 +225,9 @@ def require_shared_labels_apart(machines: Machines, reach: float, unit: str) -> 
             k = int(np.argmax(across))
             raise LeakError(
                 f"{machines.site}: {WORDS[split]} rows of machine {machines.ids[k]} know what is "
-                f"judged at another plant: the label at {machines.last[k, split]:g} {unit} looks "
+                f"judged at another site: the label at {machines.last[k, split]:g} {unit} looks "
                 f"{reach:g} {unit} ahead, and a later part begins at {later[k]:g}; put a shared "
-                f"machine in one part at all plants, or leave {reach:g} {unit} between the parts"
+                f"machine in one part at all sites, or leave {reach:g} {unit} between the parts"
             )
 
 
@@ -251,21 +251,21 @@ def require_decided(site: str, rows: Rows, reach: float, unit: str) -> None:
         )
 
 
-def require_one_owner(plants: list[Machines]) -> None:
-    """Refuse a machine that belongs to two plants."""
+def require_one_owner(sites: list[Machines]) -> None:
+    """Refuse a machine that belongs to two sites."""
     owner: dict[str, str] = {}
-    for plant in plants:
-        for machine in plant.ids.tolist():
-            if (other := owner.setdefault(machine, plant.site)) != plant.site:
+    for site in sites:
+        for machine in site.ids.tolist():
+            if (other := owner.setdefault(machine, site.site)) != site.site:
                 raise LeakError(
-                    f"machine {machine} is at {other} and at {plant.site}, so one plant could be "
-                    "tested on what another trains on; give each machine to one plant, or use a "
+                    f"machine {machine} is at {other} and at {site.site}, so one site could be "
+                    "tested on what another trains on; give each machine to one site, or use a "
                     "partition that shares machines on purpose (partition=condition)"
                 )
 
 
 def require_training_sums(site: str, rows: Rows, sums: Moments) -> None:
-    """Refuse sums behind a scaler that are of other rows than the plant's training rows.
+    """Refuse sums behind a scaler that are of other rows than the site's training rows.
 
     They are worked out here by themselves, so that a mistake in ``fedpdm.data.normalise`` shows.
     """
@@ -315,7 +315,7 @@ def checked_scaler(
 
 
 def require_training_scaler(scaler: Scaler, expected: Scaler | None) -> None:
-    """Refuse a shared scaler other than that of the plants' training rows.
+    """Refuse a shared scaler other than that of the sites' training rows.
 
     Raises:
         LeakError: a mean or a deviation differs, so the server made it of something else.
@@ -329,9 +329,9 @@ def require_training_scaler(scaler: Scaler, expected: Scaler | None) -> None:
         k, f = np.argwhere(off)[0]
         raise LeakError(
             f"the shared scaler has mean {scaler.mean[k, f]:g} and deviation "
-            f"{scaler.scale[k, f]:g} of input {f} (condition {k}), the plants' training rows "
+            f"{scaler.scale[k, f]:g} of input {f} (condition {k}), the sites' training rows "
             f"{expected.mean[k, f]:g} and {expected.scale[k, f]:g}: it was made of other rows; "
-            "make it of the sums that plants send (fedpdm.data.normalise.Moments.scaler)"
+            "make it of the sums that sites send (fedpdm.data.normalise.Moments.scaler)"
         )
 
 

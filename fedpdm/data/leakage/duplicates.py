@@ -2,7 +2,7 @@
 
 Rows are hashed. Of series, runs of five rows are compared. Five consecutive rows of real
 sensors are never equal by chance, so a run that two machines have in common is a copy: a
-machine that two plants hold under different ids, or overlapping windows that were handed over
+machine that two sites hold under different ids, or overlapping windows that were handed over
 as machines of their own and then split. A machine whose rows repeat while it moves (few
 discrete values) proves nothing and is not compared; nor is a run that stands still (an idle
 machine, a gap in the record).
@@ -36,7 +36,7 @@ SHORT = 4 * RUN
 SHARE = 0.02
 """So many of the rows for validation and test may stand elsewhere, too."""
 REPEATS = 5
-"""A plant whose rows all stand there so often on average has few discrete values."""
+"""A site whose rows all stand there so often on average has few discrete values."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Marks:
 
     Attributes:
         hashes: equal for equal readings.
-        machine: position of the machine in its plant.
+        machine: position of the machine in its site.
         split, time: those of the row; of a run, those of its last row.
     """
 
@@ -57,10 +57,10 @@ class Marks:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Hashes of a plant's readings.
+    """Hashes of a site's readings.
 
     Attributes:
-        site: the plant.
+        site: the site.
         ids: (M,) machine ids.
         runs: runs of ``RUN`` consecutive rows of machines that can be compared.
         rows: rows that differ from the one before.
@@ -75,10 +75,10 @@ class Fingerprints:
 
 
 def fingerprints(site: str, rows: Rows, starts: Ints, table: bool = False) -> Fingerprints:
-    """Return the hashes of a plant's readings.
+    """Return the hashes of a site's readings.
 
     Args:
-        site: the plant.
+        site: the site.
         rows: its rows, sorted by machine and time.
         starts: (M,) the first row of each machine.
         table: whether models see single rows, whatever the machines are.
@@ -118,7 +118,7 @@ def fingerprints(site: str, rows: Rows, starts: Ints, table: bool = False) -> Fi
 
 
 def _common(row: Hashes, time: Floats, machine: Ints, count: Ints) -> Bools:
-    """Return which rows (R,) three machines or more of the plant have at one time.
+    """Return which rows (R,) three machines or more of the site have at one time.
 
     Machines that are off together read what is around them: the hall. Of a machine that has
     little else, none: it was copied.
@@ -159,51 +159,51 @@ def row_hashes(values: Floats) -> Hashes:
     return np.asarray((bits * (2 * odd + 1)).sum(axis=1, dtype=np.uint64))
 
 
-def require_no_copies(plants: list[Fingerprints], shared: bool) -> None:
-    """Refuse series and rows that are at two plants, or in two splits, under different ids.
+def require_no_copies(prints: list[Fingerprints], shared: bool) -> None:
+    """Refuse series and rows that are at two sites, or in two splits, under different ids.
 
-    Copies inside the training part of one plant change nothing that is measured. With
-    ``shared`` a machine may be at several plants under its own id.
+    Copies inside the training part of one site change nothing that is measured. With
+    ``shared`` a machine may be at several sites under its own id.
 
     Raises:
-        LeakError: names both machines, their plants and a time.
+        LeakError: names both machines, their sites and a time.
     """
-    plants = [p for p in plants if len(p.rows.hashes)]
-    if plants:
-        _require_own_runs(plants, shared)
-    if any(p.single for p in plants):
-        _require_own_rows(plants, shared)
+    prints = [p for p in prints if len(p.rows.hashes)]
+    if prints:
+        _require_own_runs(prints, shared)
+    if any(p.single for p in prints):
+        _require_own_rows(prints, shared)
 
 
-def _require_own_runs(plants: list[Fingerprints], shared: bool) -> None:
-    runs, plant = _joined([p.runs for p in plants])
+def _require_own_runs(prints: list[Fingerprints], shared: bool) -> None:
+    runs, site = _joined([p.runs for p in prints])
     order = np.argsort(runs.hashes, kind="stable")
     one, other = order[:-1], order[1:]
     equal = runs.hashes[one] == runs.hashes[other]
     one, other = one[equal], other[equal]
     leaks = (runs.machine[one] != runs.machine[other]) & (runs.split[one] != runs.split[other])
-    leaks |= plant[one] != plant[other]
+    leaks |= site[one] != site[other]
     for i, j in zip(one[leaks], other[leaks], strict=True):
-        names = [str(plants[plant[k]].ids[runs.machine[k]]) for k in (i, j)]
+        names = [str(prints[site[k]].ids[runs.machine[k]]) for k in (i, j)]
         if shared and names[0] == names[1]:
             continue
         raise LeakError(
-            f"{_place(plants, runs, plant, i)} and {_place(plants, runs, plant, j)} have the same "
+            f"{_place(prints, runs, site, i)} and {_place(prints, runs, site, j)} have the same "
             f"{RUN} rows of readings: one machine under two names, or windows that overlap; give "
-            "each machine one id and one plant, split machines or times first, and let fedpdm cut "
+            "each machine one id and one site, split machines or times first, and let fedpdm cut "
             "the windows"
         )
 
 
-def _require_own_rows(plants: list[Fingerprints], shared: bool) -> None:
+def _require_own_rows(prints: list[Fingerprints], shared: bool) -> None:
     """Refuse rows for validation and test of which too many are found in another place.
 
-    Rows of a machine that plants share count once.
+    Rows of a machine that sites share count once.
     """
-    rows, plant = _joined([p.rows for p in plants])
-    own = np.bincount(plant, minlength=len(plants))
+    rows, site = _joined([p.rows for p in prints])
+    own = np.bincount(site, minlength=len(prints))
     if shared:
-        names = np.concatenate([p.ids[p.rows.machine] for p in plants])
+        names = np.concatenate([p.ids[p.rows.machine] for p in prints])
         _, code = np.unique(names, return_inverse=True)
         order = np.lexsort((code, rows.hashes))
     else:
@@ -215,12 +215,12 @@ def _require_own_rows(plants: list[Fingerprints], shared: bool) -> None:
     first = np.flatnonzero(fresh)
     value = np.cumsum(fresh) - 1
     times = np.diff(np.r_[first, len(order)])
-    sites, splits = plant[order], rows.split[order]
+    sites, splits = site[order], rows.split[order]
     spread = np.zeros(len(first), dtype=bool)
     for column in (sites, splits):
         spread |= np.minimum.reduceat(column, first) != np.maximum.reduceat(column, first)
-    pairs = np.unique(value * len(plants) + sites)
-    different = np.bincount(pairs % len(plants), minlength=len(plants))
+    pairs = np.unique(value * len(prints) + sites)
+    different = np.bincount(pairs % len(prints), minlength=len(prints))
     discrete = own > REPEATS * np.maximum(different, 1)
     evaluated = (splits != Split.TRAIN) & ~discrete[sites]
     copied = evaluated & (spread & beyond_chance(times)[times])[value]
@@ -232,9 +232,9 @@ def _require_own_rows(plants: list[Fingerprints], shared: bool) -> None:
     j = order[same[(sites[same] != sites[k]) | (splits[same] != splits[k])][0]]
     raise LeakError(
         f"{int(copied.sum())} of {int(evaluated.sum())} rows for validation and test stand in "
-        "another part or at another plant, too, more than chance makes equal: for example "
-        f"{_place(plants, rows, plant, i)} and {_place(plants, rows, plant, j)}; rows were "
-        "copied, or windows overlap: give each row once, to one plant, and let fedpdm cut the "
+        "another part or at another site, too, more than chance makes equal: for example "
+        f"{_place(prints, rows, site, i)} and {_place(prints, rows, site, j)}; rows were "
+        "copied, or windows overlap: give each row once, to one site, and let fedpdm cut the "
         "windows"
     )
 
@@ -259,14 +259,14 @@ def beyond_chance(times: Ints) -> Bools:
 
 
 def _joined(parts: list[Marks]) -> tuple[Marks, Ints]:
-    """Return the marks of all plants, and which plant each is of."""
+    """Return the marks of all sites, and which site each is of."""
     columns = ("hashes", "machine", "split", "time")
     together = Marks(*(np.concatenate([getattr(p, name) for p in parts]) for name in columns))
     return together, np.repeat(np.arange(len(parts)), [len(p.hashes) for p in parts])
 
 
-def _place(plants: list[Fingerprints], marks: Marks, plant: Ints, k: int) -> str:
+def _place(prints: list[Fingerprints], marks: Marks, site: Ints, k: int) -> str:
     """Return where a mark stands, in words."""
-    at, part = plants[plant[k]], Split(int(marks.split[k])).name.lower()
+    at, part = prints[site[k]], Split(int(marks.split[k])).name.lower()
     machine = at.ids[marks.machine[k]]
     return f"machine {machine} at {at.site} ({part}, time {marks.time[k]:g})"

@@ -19,7 +19,7 @@ def require_label_reach(site: str, rows: Rows, starts: Ints, reach: float, unit:
     """Refuse labels of the data that look further ahead than ``reach``; warn if they may.
 
     Args:
-        site: the plant.
+        site: the site.
         rows: its rows, machine by machine.
         starts: where each machine begins.
         reach: how far labels are said to look, in the data's time unit.

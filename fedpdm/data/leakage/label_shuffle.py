@@ -1,7 +1,7 @@
 """Labels given to the wrong windows on purpose: a pipeline without a leak then knows nothing.
 
-What a model learns then can only be chance, and its average precision at each plant lies at
-that plant's prevalence, up to the chance of few windows (``fedpdm.evaluation.shuffled_labels`` says
+What a model learns then can only be chance, and its average precision at each site lies at
+that site's prevalence, up to the chance of few windows (``fedpdm.evaluation.shuffled_labels`` says
 how far that reaches). Training and test labels both move. Only training labels would not do:
 a model of noise still moves slowly with the sensors, and so do true labels, which gives large
 chance correlations. There are two ways, and each shows something else:
@@ -20,11 +20,11 @@ Neither shows a label, or what follows from it, among the sensors: the sensors s
 were and say nothing of the new labels. Guards (``fedpdm.data.leakage.checks``) and, for generated
 fleets, the gates on single sensors (``fedpdm.data.fleet.gates``) look for that. ``rotated`` sees
 neither single rows that are nearly copies, nor copies of part of a machine under another name,
-nor copies at another plant unless its scaling is the same: guards look for those, too.
+nor copies at another site unless its scaling is the same: guards look for those, too.
 
-Judge it per plant (and by the mean over plants). Over pooled windows the score may lie above
-the common prevalence without any leak: plants differ in prevalence and in their sensors, and
-which plant a window comes from can be told.
+Judge it per site (and by the mean over sites). Over pooled windows the score may lie above
+the common prevalence without any leak: sites differ in prevalence and in their sensors, and
+which site a window comes from can be told.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ KINDS = ("windows", "rotated")
 
 @dataclass(frozen=True)
 class LabelShuffle:
-    """Shuffles the labels of a plant's windows.
+    """Shuffles the labels of a site's windows.
 
     Attributes:
         kind: ``windows`` or ``rotated``, as above.
-        seed: the run's seed; each plant and part (``windows``) or each machine's readings
+        seed: the run's seed; each site and part (``windows``) or each machine's readings
             (``rotated``) draw by themselves.
 
     Raises:
@@ -67,7 +67,7 @@ class LabelShuffle:
             )
 
     def __call__(self, parts: Mapping[Split, Windows], site: str) -> dict[Split, Windows]:
-        """Return a plant's windows with the labels of others."""
+        """Return a site's windows with the labels of others."""
         every = list(parts.values())
         starts = np.cumsum([0, *(len(part) for part in every)])
         if self.kind == "rotated":
@@ -122,7 +122,7 @@ class Rings:
 
     @staticmethod
     def of(parts: Sequence[Windows]) -> Rings:
-        """Return the rings of a plant's windows, which are numbered through its parts."""
+        """Return the rings of a site's windows, which are numbered through its parts."""
         hashes = [hashlib.sha256(x.tobytes()).digest()[:8] for part in parts for x in part.x]
         content = np.frombuffer(b"".join(hashes), dtype=np.uint64)
         machine = np.unique(np.concatenate([p.machine for p in parts]), return_inverse=True)[1]

@@ -50,7 +50,7 @@ class Sums:
 
     @staticmethod
     def of(site: str, rows: Rows) -> Sums:
-        """Return the sums of a plant's rows."""
+        """Return the sums of a site's rows."""
         shape = (len(SPLITS), rows.values.shape[1])
         count, total, squares, inner = (np.zeros(shape) for _ in range(4))
         least, most = np.full(shape, np.inf), np.full(shape, -np.inf)
@@ -68,9 +68,9 @@ class Sums:
 
     @staticmethod
     def together(parts: list[Sums]) -> Sums:
-        """Return the sums of several plants."""
+        """Return the sums of several sites."""
         return Sums(
-            "all plants",
+            "all sites",
             count=np.sum([p.count for p in parts], axis=0),
             total=np.sum([p.total for p in parts], axis=0),
             squares=np.sum([p.squares for p in parts], axis=0),
@@ -82,16 +82,16 @@ class Sums:
         )
 
 
-def require_scaled_on_training(plants: list[Sums]) -> list[str]:
+def require_scaled_on_training(sites: list[Sums]) -> list[str]:
     """Refuse rows that were standardised over more than training rows; warn of 0-to-1 scaling.
 
-    Every plant is looked at for the first before any is for the second.
+    Every site is looked at for the first before any is for the second.
 
     Raises:
-        LeakError: names the plant and the parts that the scaler has seen.
+        LeakError: names the site and the parts that the scaler has seen.
     """
-    pooled = [Sums.together(plants)] if len(plants) > 1 else []
-    for sums in (*plants, *pooled):
+    pooled = [Sums.together(sites)] if len(sites) > 1 else []
+    for sums in (*sites, *pooled):
         if (parts := _seen_by(standardised, sums)) is not None:
             raise LeakError(
                 f"{sums.site}: every feature has mean 0 and deviation 1 over {_named(parts)} rows, "
@@ -99,8 +99,8 @@ def require_scaled_on_training(plants: list[Sums]) -> list[str]:
                 "readings (fedpdm scales by training rows), or fit it on training rows"
             )
     warnings: list[str] = []
-    for sums in (*plants, *pooled):
-        again = sums.site == "all plants" and bool(warnings)  # said of the plants already
+    for sums in (*sites, *pooled):
+        again = sums.site == "all sites" and bool(warnings)  # said of the sites already
         if not again and (parts := _seen_by(stretched, sums)) is not None:
             warnings.append(
                 f"{sums.site}: every feature runs from exactly 0 to exactly 1 over {_named(parts)} "
@@ -178,7 +178,7 @@ def require_machines_unscaled(site: str, rows: Rows, starts: Ints) -> None:
     may be scaled by what is known of it at its end.
 
     Args:
-        site: the plant.
+        site: the site.
         rows: its rows, machine by machine.
         starts: where each machine begins.
 
@@ -189,7 +189,7 @@ def require_machines_unscaled(site: str, rows: Rows, starts: Ints) -> None:
     evaluated = ~training & (rows.split != Split.UNUSED)
     cut = np.logical_or.reduceat(training, starts) & np.logical_or.reduceat(evaluated, starts)
     cut &= np.diff(np.r_[starts, len(rows)]) >= LEAST
-    if cut.sum() < 2:  # a plant with one machine is looked at as a plant
+    if cut.sum() < 2:  # a site with one machine is looked at as a site
         return
     found = rounding(rows.values)
 
@@ -226,13 +226,13 @@ def require_untouched(site: str, rows: Rows, reach: float, look_at: int = 100) -
     """Refuse single rows that were copied or interpolated across a cut.
 
     Args:
-        site: the plant.
+        site: the site.
         rows: its rows, each a model's input by itself.
         reach: rows that fail within it are a class of their own where the data has no labels.
         look_at: so many rows of each class are drawn to be looked at for interpolation.
 
     Raises:
-        LeakError: names the plant, a row and the way out.
+        LeakError: names the site, a row and the way out.
     """
     training = rows.split == Split.TRAIN
     evaluated = ~training & (rows.split != Split.UNUSED)
@@ -282,13 +282,13 @@ def require_measured(site: str, rows: Rows, starts: Ints, look_at: int = 100) ->
     counters which differ by a constant are no mixtures. Machines with a gap there are left out.
 
     Args:
-        site: the plant.
+        site: the site.
         rows: its rows, machine by machine.
         starts: where each machine begins.
         look_at: so many machines are drawn to be looked at.
 
     Raises:
-        LeakError: names the plant, a machine and the way out.
+        LeakError: names the site, a machine and the way out.
     """
     machines, features = len(starts), rows.values.shape[1]
     if machines < LEAST or features < 3:

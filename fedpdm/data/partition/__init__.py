@@ -1,27 +1,27 @@
-"""Which plant owns which rows, for data sets that come as one file.
+"""Which site owns which rows, for data sets that come as one file.
 
-A partition gives a row to at most one plant. The same seed gives the same plants, in
+A partition gives a row to at most one site. The same seed gives the same sites, in
 whatever order rows lie in the file. Ozdemir et al. (PHME 2026) show that the partition alone
 changes federated results, so it is an option of its own: one class and one yaml each.
 
     ===============  ====================  ================================================
-    ``partition=``   plants differ in      how rows are dealt
+    ``partition=``   sites differ in      how rows are dealt
     ===============  ====================  ================================================
-    natural          what they are         the data has plants of its own
+    natural          what they are         the data has sites of its own
     iid              nothing but chance    single rows, or whole machines of a time series
     machine          nothing but chance    whole machines
     dirichlet        labels                each class by shares from Dirichlet(alpha)
     quantity         amount of data        by shares from Dirichlet(alpha), whatever the label
-    type, subset     kind                  one plant for each value of a column
-    condition        operating regime      one plant for each operating condition
+    type, subset     kind                  one site for each value of a column
+    condition        operating regime      one site for each operating condition
     life             length of life        machines sorted by life, cut into blocks
     time             season (drift)        the calendar, or an engine's life, cut into blocks
-    paired           one machine each      extreme scarcity: a plant trains on one machine
+    paired           one machine each      extreme scarcity: a site trains on one machine
     ===============  ====================  ================================================
 """
 
 from fedpdm.data.partition.at_random import ByMachine, Iid, Paired
-from fedpdm.data.partition.base import Division, Natural, Partition, deal, plant_names
+from fedpdm.data.partition.base import Division, Natural, Partition, deal, site_names
 from fedpdm.data.partition.blocks import ByLife, ByTime
 from fedpdm.data.partition.columns import ByCondition, ByType
 from fedpdm.data.partition.skew import ByQuantity, Dirichlet
@@ -42,5 +42,5 @@ __all__ = [
     "Partition",
     "PartitionedSource",
     "deal",
-    "plant_names",
+    "site_names",
 ]

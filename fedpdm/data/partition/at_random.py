@@ -1,4 +1,4 @@
-"""Plants that differ by chance only."""
+"""Sites that differ by chance only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fedpdm.data.partition.base import (
     Partition,
     by_name,
     deal,
-    plant_names,
     require_enough,
+    site_names,
 )
 from fedpdm.data.rows import Ints, Rows, Split, Strings
 from fedpdm.data.sources.checksums import require_positive
@@ -22,7 +22,7 @@ class ByMachine(Partition):
     """Whole machines at random, each split's machines dealt evenly: nothing is skewed.
 
     Args:
-        sites: number of plants; None: those that ``site=`` names, or 10.
+        sites: number of sites; None: those that ``site=`` names, or 10.
     """
 
     name = "machine"
@@ -30,36 +30,36 @@ class ByMachine(Partition):
     def __init__(self, sites: int | None = None) -> None:
         self.sites = None if sites is None else require_positive("partition.sites", sites)
 
-    def plants(
+    def assign(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> dict[str, Ints]:
-        names, machines = plant_names(self.sites, names), Machines(rows)
+        names, machines = site_names(self.sites, names), Machines(rows)
         require_enough(self.name, names, machines)
         owner = np.zeros(len(machines), dtype=np.int64)
         for part in machines.groups:
             owner[part] = deal(int(part.sum()), len(names), generator)
-        return machines.of_plants(by_name(names)[owner], names)
+        return machines.of_sites(by_name(names)[owner], names)
 
 
 class Iid(ByMachine):
     """Single rows at random, or whole machines of a time series: nothing is skewed.
 
-    Rows of a series are not torn apart: neighbours are nearly copies, and a plant that trains
-    on one of two would know what another plant is tested on.
+    Rows of a series are not torn apart: neighbours are nearly copies, and a site that trains
+    on one of two would know what another site is tested on.
     """
 
     name = "iid"
 
 
 class Paired(Partition):
-    """One training machine per plant, and the test machine of the same number.
+    """One training machine per site, and the test machine of the same number.
 
     Skewed is everything that one machine can be: FedCMAPSS task E. Training machines that
-    are left over are dealt among plants to be validated on; test machines that are left over
-    belong to no plant.
+    are left over are dealt among sites to be validated on; test machines that are left over
+    belong to no site.
 
     Args:
-        sites: number of plants.
+        sites: number of sites.
         column: the group that a training and a test machine have in common.
     """
 
@@ -67,15 +67,15 @@ class Paired(Partition):
         self.sites = None if sites is None else require_positive("partition.sites", sites)
         self.column = column
 
-    def plants(
+    def assign(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> dict[str, Ints]:
-        return self.divide(rows, names, generator).plants
+        return self.divide(rows, names, generator).sites
 
     def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> Division:
-        names, machines = plant_names(self.sites, names), Machines(rows)
+        names, machines = site_names(self.sites, names), Machines(rows)
         require_enough("paired", names, machines)
         number = self._numbers(rows)[machines.first]
         training = np.flatnonzero(machines.split == Split.TRAIN)
@@ -87,7 +87,7 @@ class Paired(Partition):
         owner_of = dict(zip(number[chosen].tolist(), share.tolist(), strict=True))
         for machine in np.flatnonzero(machines.split != Split.TRAIN):
             position[machine] = owner_of.get(str(number[machine]), -1)
-        return Division(machines.of_plants(position, names), machines.ids[spare])
+        return Division(machines.of_sites(position, names), machines.ids[spare])
 
     def _numbers(self, rows: Rows) -> Strings:
         numbers = rows.groups.get(self.column)

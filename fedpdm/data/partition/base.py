@@ -11,7 +11,7 @@ import numpy as np
 from fedpdm.data.rows import Bools, Ints, Rows, Split, Strings
 from fedpdm.errors import ConfigError
 
-DEFAULT_PLANTS = 10  # as FedCMAPSS task A
+DEFAULT_SITES = 10  # as FedCMAPSS task A
 
 
 @dataclass(frozen=True)
@@ -19,52 +19,52 @@ class Division:
     """What a partition decided.
 
     Attributes:
-        plants: for each plant the ascending positions of its rows.
+        sites: for each site the ascending positions of its rows.
         validation: machines that are only validated on; None lets the data set draw them
             among the machines that it marks for training.
     """
 
-    plants: dict[str, Ints]
+    sites: dict[str, Ints]
     validation: Strings | None = None
 
 
 class Partition(ABC):
-    """A way to give rows to plants. One class here and one yaml in ``conf/partition``."""
+    """A way to give rows to sites. One class here and one yaml in ``conf/partition``."""
 
     shares_machines: bool = False
-    """Whether one machine's rows may lie at several plants. Then machines, not rows, must be
-    validated on: the same ones at every plant."""
+    """Whether one machine's rows may lie at several sites. Then machines, not rows, must be
+    validated on: the same ones at every site."""
 
     @abstractmethod
-    def plants(
+    def assign(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> dict[str, Ints]:
-        """Return for each plant the ascending positions of its rows.
+        """Return for each site the ascending positions of its rows.
 
         Args:
             rows: all rows of the data set, with the splits that the data prescribes.
-            names: the plants that ``site=`` names; empty lets the partition name them.
+            names: the sites that ``site=`` names; empty lets the partition name them.
             generator: the only source of chance.
 
         Raises:
-            ConfigError: the rows cannot be divided in this way among these plants.
+            ConfigError: the rows cannot be divided in this way among these sites.
         """
 
     def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> Division:
-        """Return the plants, and the validation machines where the partition chooses them."""
-        return Division(self.plants(rows, names, generator))
+        """Return the sites, and the validation machines where the partition chooses them."""
+        return Division(self.assign(rows, names, generator))
 
 
 class Natural(Partition):
-    """Each plant owns what the data says it owns: skewed as the real plants are."""
+    """Each site owns what the data says it owns: skewed as the real sites are."""
 
-    def plants(
+    def assign(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> dict[str, Ints]:
         raise ConfigError(
-            "partition=natural: this data is one file and has no plants of its own; use "
+            "partition=natural: this data is one file and has no sites of its own; use "
             "partition=type (AI4I) or partition=machine partition.sites=10 (C-MAPSS)"
         )
 
@@ -120,42 +120,42 @@ class Machines:
         pairs = np.unique(np.stack([self.index, rows.life]), axis=1)[0]
         return np.asarray((np.bincount(pairs) == 1) & np.isfinite(end)), end - start
 
-    def of_plants(self, owner: Ints, names: tuple[str, ...]) -> dict[str, Ints]:
-        """Return each plant's rows for the (M,) numbers of the machines' plants."""
+    def of_sites(self, owner: Ints, names: tuple[str, ...]) -> dict[str, Ints]:
+        """Return each site's rows for the (M,) numbers of the machines' sites."""
         of_row = owner[self.index]
         return {name: np.flatnonzero(of_row == k) for k, name in enumerate(names)}
 
 
-def plant_names(sites: int | None, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the named plants, or ``sites`` numbered ones; refuse a contradiction."""
+def site_names(sites: int | None, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the named sites, or ``sites`` numbered ones; refuse a contradiction."""
     if names and sites is not None and sites != len(names):
         raise ConfigError(
-            f"partition.sites={sites} contradicts site=, which names {len(names)} plants "
+            f"partition.sites={sites} contradicts site=, which names {len(names)} sites "
             f"({', '.join(names)}): leave one of them out"
         )
     if names:
         return names
-    count = DEFAULT_PLANTS if sites is None else sites
+    count = DEFAULT_SITES if sites is None else sites
     width = max(2, len(str(count)))
     return tuple(f"plant-{number:0{width}d}" for number in range(1, count + 1))
 
 
 def require_enough(partition: str, names: tuple[str, ...], machines: Machines) -> None:
-    """Raise ConfigError where there are more plants than machines to train on."""
+    """Raise ConfigError where there are more sites than machines to train on."""
     if len(names) > machines.trained_on:
         raise ConfigError(
-            f"partition={partition} cannot give {len(names)} plants a {machines.word} each to "
+            f"partition={partition} cannot give {len(names)} sites a {machines.word} each to "
             f"train on: the data has {machines.trained_on}; lower partition.sites"
         )
 
 
-def deal(things: int, plants: int, generator: np.random.Generator) -> Ints:
-    """Return for each of ``things`` its plant: shuffled, shares differ by at most one."""
+def deal(things: int, sites: int, generator: np.random.Generator) -> Ints:
+    """Return for each of ``things`` its site: shuffled, shares differ by at most one."""
     owner = np.empty(things, dtype=np.int64)
-    owner[generator.permutation(things)] = np.arange(things) % plants
+    owner[generator.permutation(things)] = np.arange(things) % sites
     return owner
 
 
 def by_name(names: tuple[str, ...]) -> Ints:
-    """Return the position in ``names`` of each share: it hangs on a plant's name alone."""
+    """Return the position in ``names`` of each share: it hangs on a site's name alone."""
     return np.argsort(np.array(names), kind="stable").astype(np.int64)

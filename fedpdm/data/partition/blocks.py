@@ -1,10 +1,10 @@
-"""Plants in an order: by the length of life, or by the calendar."""
+"""Sites in an order: by the length of life, or by the calendar."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fedpdm.data.partition.base import Machines, Partition, plant_names, require_enough
+from fedpdm.data.partition.base import Machines, Partition, require_enough, site_names
 from fedpdm.data.rows import Bools, Ints, Rows, Split
 from fedpdm.data.sources.checksums import require_positive
 from fedpdm.data.splits.cuts import undecided
@@ -14,21 +14,21 @@ from fedpdm.errors import ConfigError
 class ByLife(Partition):
     """Machines sorted by life and cut into blocks: life, and so the label, is skewed.
 
-    FedCMAPSS task C. The first plant gets the shortest lives. Each split is sorted by
+    FedCMAPSS task C. The first site gets the shortest lives. Each split is sorted by
     itself; the life of an official test machine is its length plus the life it has left.
     Machines of equal life lie in the order of their ids.
 
     Args:
-        sites: number of plants; None: those that ``site=`` names, or 10.
+        sites: number of sites; None: those that ``site=`` names, or 10.
     """
 
     def __init__(self, sites: int | None = None) -> None:
         self.sites = None if sites is None else require_positive("partition.sites", sites)
 
-    def plants(
+    def assign(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> dict[str, Ints]:
-        names, machines = plant_names(self.sites, names), Machines(rows)
+        names, machines = site_names(self.sites, names), Machines(rows)
         require_enough("life", names, machines)
         known, life = machines.life
         if not known.all():
@@ -41,18 +41,18 @@ class ByLife(Partition):
         for part in machines.groups:
             members = np.flatnonzero(part)
             order = members[np.argsort(life[members], kind="stable")]
-            for plant, block in enumerate(np.array_split(order, len(names))):
-                owner[block] = plant
-        return machines.of_plants(owner, names)
+            for site, block in enumerate(np.array_split(order, len(names))):
+                owner[block] = site
+        return machines.of_sites(owner, names)
 
 
 class ByTime(Partition):
-    """The calendar cut into blocks, one for each plant: the season is skewed (drift).
+    """The calendar cut into blocks, one for each site: the season is skewed (drift).
 
-    Each split's rows are cut into blocks of equal size by their time, so every plant trains
+    Each split's rows are cut into blocks of equal size by their time, so every site trains
     before it is validated and tested. A machine that is watched through several blocks is
-    shared by their plants, each with its own rows of it. Rows whose label looks past the end
-    of their block belong to no plant: labels and windows stay in one block. The last block
+    shared by their sites, each with its own rows of it. Rows whose label looks past the end
+    of their block belong to no site: labels and windows stay in one block. The last block
     ends with the record, and where that cuts lives short, rows close to it go too, because
     only those that fail would be known (``fedpdm.data.splits.cuts.undecided``).
 
@@ -62,8 +62,8 @@ class ByTime(Partition):
     nothing is left out between blocks.
 
     Args:
-        sites: number of plants; None: those that ``site=`` names, or 10.
-        purge: time before the end of a block that belongs to no plant; None: ``reach``, or
+        sites: number of sites; None: those that ``site=`` names, or 10.
+        purge: time before the end of a block that belongs to no site; None: ``reach``, or
             nothing where whole machines run to failure.
         reach: how far past a row its label looks, in the data's time unit.
     """
@@ -78,10 +78,10 @@ class ByTime(Partition):
             raise ConfigError(f"partition.purge={purge} must be at least 0")
         self.purge, self.reach = purge, reach
 
-    def plants(
+    def assign(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> dict[str, Ints]:
-        names = plant_names(self.sites, names)
+        names = site_names(self.sites, names)
         owner = np.full(len(rows), -1, dtype=np.int64)
         purge = self.purge
         if purge is None:

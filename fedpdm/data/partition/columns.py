@@ -1,4 +1,4 @@
-"""Plants that differ in kind: one for each value of a column, or of the operating condition."""
+"""Sites that differ in kind: one for each value of a column, or of the operating condition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedpdm.errors import ConfigError
 
 
 class ByType(Partition):
-    """One plant for each value of a column, largest first: skewed as the kinds are.
+    """One site for each value of a column, largest first: skewed as the kinds are.
 
     Args:
         column: the group to divide by, for example ``type`` (AI4I) or ``subset`` (C-MAPSS).
@@ -20,7 +20,7 @@ class ByType(Partition):
     def __init__(self, column: str = "type") -> None:
         self.column = column
 
-    def plants(
+    def assign(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> dict[str, Ints]:
         column = rows.groups.get(self.column)
@@ -37,7 +37,7 @@ class ByType(Partition):
         names = names or kinds
         if len(names) != len(kinds):
             raise ConfigError(
-                f"partition=type makes {len(kinds)} plants ({', '.join(kinds)}), but site= names "
+                f"partition=type makes {len(kinds)} sites ({', '.join(kinds)}), but site= names "
                 f"{len(names)} ({', '.join(names)}): name {len(kinds)}, or leave site=[]"
             )
         rank = np.empty(len(order), dtype=np.int64)
@@ -47,29 +47,29 @@ class ByType(Partition):
 
 
 class ByCondition(Partition):
-    """One plant for each operating condition: the regime is skewed, FedCMAPSS task D.
+    """One site for each operating condition: the regime is skewed, FedCMAPSS task D.
 
-    A machine that flies in several conditions is seen by several plants, each its own rows
+    A machine that flies in several conditions is seen by several sites, each its own rows
     of it: machines are shared, so the same ones are validated on everywhere. A window is cut
-    from a plant's own consecutive rows.
+    from a site's own consecutive rows.
     """
 
     shares_machines = True
 
-    def plants(
+    def assign(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> dict[str, Ints]:
         conditions = np.unique(rows.condition)
         if len(conditions) < 2:
             subset = "data.subset=FD002 or FD004, or " if "subset" in rows.groups else ""
             raise ConfigError(
-                "partition=condition makes a plant of each operating condition, and this data has "
+                "partition=condition makes a site of each operating condition, and this data has "
                 f"one only; use {subset}another partition, for example partition=machine"
             )
         names = names or tuple(f"condition-{k + 1}" for k in conditions)
         if len(names) != len(conditions):
             raise ConfigError(
-                f"partition=condition makes {len(conditions)} plants, but site= names {len(names)} "
+                f"partition=condition makes {len(conditions)} sites, but site= names {len(names)} "
                 f"({', '.join(names)}): name {len(conditions)}, or leave site=[]"
             )
         return {

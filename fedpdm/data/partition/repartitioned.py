@@ -1,4 +1,4 @@
-"""Generated machines, pooled and dealt anew: controlled skew on data with plants of its own."""
+"""Generated machines, pooled and dealt anew: controlled skew on data with sites of its own."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from fedpdm.data.splits.cuts import by_time
 from fedpdm.seeding import numpy_generator
 
 
-class DealtSource(PartitionedSource):
-    """The machines of all named plants in one pool, which a partition deals among new plants.
+class RepartitionedSource(PartitionedSource):
+    """The machines of all named sites in one pool, which a partition deals among new sites.
 
     The pool is cut by time once, at the same dates for all machines, and its held-out
-    machines are drawn once, before anything is dealt: every partition of the same plants and
+    machines are drawn once, before anything is dealt: every partition of the same sites and
     seed tests the same machines in the same weeks, and differs in who owns them only.
 
     Args:
-        source: plants with machines of their own, generated from a seed.
-        partition: deals whole machines; where it names no number of plants, to as many as the
+        source: sites with machines of their own, generated from a seed.
+        partition: deals whole machines; where it names no number of sites, to as many as the
             source has.
         seed: of every draw.
         reach: how far past a row its label looks, in the data's time unit.
 
-    The pool lies in memory and its plants are not made on demand (``generated`` is False): as
+    The pool lies in memory and its sites are not made on demand (``generated`` is False): as
     with real data, a run looks at all of them, and all of them stand in its split file.
     """
 
     def __init__(self, source: Source, partition: Partition, seed: int, reach: float) -> None:
         self.asked: int | None = getattr(partition, "sites", None)
-        if getattr(partition, "sites", 0) is None:  # as many plants as machines came from
+        if getattr(partition, "sites", 0) is None:  # as many sites as machines came from
             partition = copy(partition)
             vars(partition)["sites"] = len(source.sites)
         super().__init__({}, partition, seed)

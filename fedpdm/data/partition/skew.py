@@ -1,25 +1,25 @@
-"""Plants that differ in labels or in amount: the usual controlled heterogeneity."""
+"""Sites that differ in labels or in amount: the usual controlled heterogeneity."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fedpdm.data.partition.base import Machines, Partition, by_name, plant_names, require_enough
+from fedpdm.data.partition.base import Machines, Partition, by_name, require_enough, site_names
 from fedpdm.data.rows import Floats, Ints, Rows, Split
 from fedpdm.data.sources.checksums import require_positive
 from fedpdm.errors import ConfigError
 
 DRAWS = 200
-"""So often shares are drawn again until every plant has its minimum."""
+"""So often shares are drawn again until every site has its minimum."""
 LEAST_ROWS, LEAST_MACHINES = 10, 2  # ten rows as NIID-Bench; two machines: one to validate on
 
 
 class Dirichlet(Partition):
     """Label skew: each class is dealt by shares drawn from Dirichlet(alpha).
 
-    Hsu, Qi, Brown, arXiv 1909.06335. A small ``alpha`` gives a plant nearly one class only, a
-    large one nearly equal plants. Rows are shuffled within their class. Every split of a
-    class is dealt by the same shares, so that a plant is tested on what it knows. Of a time
+    Hsu, Qi, Brown, arXiv 1909.06335. A small ``alpha`` gives a site nearly one class only, a
+    large one nearly equal sites. Rows are shuffled within their class. Every split of a
+    class is dealt by the same shares, so that a site is tested on what it knows. Of a time
     series whole machines are dealt, and the class of a machine is the quantile of
 
     - its share of positive rows, where the data itself gives labels;
@@ -28,8 +28,8 @@ class Dirichlet(Partition):
 
     Args:
         alpha: concentration, above 0.
-        sites: number of plants; None: those that ``site=`` names, or 10.
-        minimum: training rows (machines of a time series) that every plant must get; None:
+        sites: number of sites; None: those that ``site=`` names, or 10.
+        minimum: training rows (machines of a time series) that every site must get; None:
             10 rows or 2 machines. Shares are drawn again until it holds.
         classes: classes into which machines are put by quantiles.
     """
@@ -46,28 +46,28 @@ class Dirichlet(Partition):
         self.minimum = None if minimum is None else require_positive("partition.minimum", minimum)
         self.classes = require_positive("partition.classes", classes)
 
-    def plants(
+    def assign(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> dict[str, Ints]:
-        names, machines = plant_names(self.sites, names), Machines(rows)
+        names, machines = site_names(self.sites, names), Machines(rows)
         require_enough("dirichlet", names, machines)
         kind = machine_classes(machines, self.classes)
         owner = shares_of(
             "dirichlet", machines, kind, len(names), self.alpha, self.minimum, generator
         )
-        return machines.of_plants(by_name(names)[owner], names)
+        return machines.of_sites(by_name(names)[owner], names)
 
 
 class ByQuantity(Partition):
-    """Quantity skew: plants own very different amounts of alike data.
+    """Quantity skew: sites own very different amounts of alike data.
 
     Machines (single rows of tabular data) are dealt at random by shares drawn from
     Dirichlet(alpha), the same shares in every split; Li et al., arXiv 2102.02079.
 
     Args:
         alpha: concentration, above 0; small: very unequal.
-        sites: number of plants; None: those that ``site=`` names, or 10.
-        minimum: training rows (machines of a time series) that every plant must get.
+        sites: number of sites; None: those that ``site=`` names, or 10.
+        minimum: training rows (machines of a time series) that every site must get.
     """
 
     def __init__(
@@ -77,16 +77,16 @@ class ByQuantity(Partition):
         self.sites = None if sites is None else require_positive("partition.sites", sites)
         self.minimum = None if minimum is None else require_positive("partition.minimum", minimum)
 
-    def plants(
+    def assign(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> dict[str, Ints]:
-        names, machines = plant_names(self.sites, names), Machines(rows)
+        names, machines = site_names(self.sites, names), Machines(rows)
         require_enough("quantity", names, machines)
         alike = np.zeros(len(machines), dtype=np.int64)
         owner = shares_of(
             "quantity", machines, alike, len(names), self.alpha, self.minimum, generator
         )
-        return machines.of_plants(by_name(names)[owner], names)
+        return machines.of_sites(by_name(names)[owner], names)
 
 
 def concentration(alpha: float) -> float:
@@ -131,21 +131,21 @@ def shares_of(
     partition: str,
     machines: Machines,
     kind: Ints,
-    plants: int,
+    sites: int,
     alpha: float,
     minimum: int | None,
     generator: np.random.Generator,
 ) -> Ints:
-    """Return (M,) the plant of each machine, each class dealt by its own Dirichlet shares.
+    """Return (M,) the site of each machine, each class dealt by its own Dirichlet shares.
 
     Raises:
-        ConfigError: no draw gives every plant its minimum of training machines.
+        ConfigError: no draw gives every site its minimum of training machines.
     """
     least = minimum or (LEAST_ROWS if machines.word == "row" else LEAST_MACHINES)
     kinds, training = np.unique(kind), machines.split == Split.TRAIN
     most = 0
-    for _ in range(DRAWS if least * plants <= machines.trained_on else 0):
-        shares = {k: generator.dirichlet(np.full(plants, alpha)) for k in kinds}
+    for _ in range(DRAWS if least * sites <= machines.trained_on else 0):
+        shares = {k: generator.dirichlet(np.full(sites, alpha)) for k in kinds}
         owner = np.zeros(len(machines), dtype=np.int64)
         for part in machines.groups:
             for k in kinds:
@@ -153,14 +153,14 @@ def shares_of(
                 # Where a member's place in the shuffled class falls among the summed shares.
                 place = (generator.permutation(len(members)) + 0.5) / max(len(members), 1)
                 found = np.searchsorted(np.cumsum(shares[k]), place)
-                owner[members] = np.minimum(found, plants - 1)
-        smallest = int(np.bincount(owner[training], minlength=plants).min())
+                owner[members] = np.minimum(found, sites - 1)
+        smallest = int(np.bincount(owner[training], minlength=sites).min())
         if smallest >= least:
             return owner
         most = max(most, smallest)
     raise ConfigError(
-        f"partition={partition} partition.alpha={alpha:g} cannot give each of {plants} plants "
+        f"partition={partition} partition.alpha={alpha:g} cannot give each of {sites} sites "
         f"(partition.sites) {least} training {machines.word}s out of {machines.trained_on}: in "
-        f"{DRAWS} draws the smallest plant got {most} at most; raise partition.alpha, lower "
+        f"{DRAWS} draws the smallest site got {most} at most; raise partition.alpha, lower "
         "partition.sites or partition.minimum, or take another seed"
     )

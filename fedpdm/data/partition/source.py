@@ -1,4 +1,4 @@
-"""A data set that comes as one file, and the plants that a partition makes of it."""
+"""A data set that comes as one file, and the sites that a partition makes of it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fedpdm.seeding import numpy_generator
 
 
 class PartitionedSource(Source):
-    """A data set that comes as one file and that a partition divides among plants."""
+    """A data set that comes as one file and that a partition divides among sites."""
 
     def __init__(self, sites: Mapping[str, object], partition: Partition, seed: int) -> None:
-        """Prepare; nothing is read before a plant is first asked for.
+        """Prepare; nothing is read before a site is first asked for.
 
         Args:
-            sites: plants to name; empty lets the partition name them.
-            partition: which plant owns which rows.
+            sites: sites to name; empty lets the partition name them.
+            partition: which site owns which rows.
             seed: of every draw.
         """
         self.seed = seed
@@ -35,25 +35,25 @@ class PartitionedSource(Source):
 
     @abstractmethod
     def read(self) -> Rows:
-        """Return the rows of all plants, with the splits that the data prescribes."""
+        """Return the rows of all sites, with the splits that the data prescribes."""
 
     @property
     def sites(self) -> tuple[str, ...]:
-        return tuple(self._plants)
+        return tuple(self._sites)
 
     def rows(self, site: str) -> Rows:
-        if site not in self._plants:
+        if site not in self._sites:
             raise ConfigError(
-                f"data={self.name} has no plant '{site}'; there are {', '.join(self.sites)}"
+                f"data={self.name} has no site '{site}'; there are {', '.join(self.sites)}"
             )
-        return self._whole.take(self._plants[site])
+        return self._whole.take(self._sites[site])
 
     def hold_back(self, rows: Rows, site: str, fraction: float) -> Rows:
-        """Mark the machines of a plant that are validated on, out of those marked TRAIN.
+        """Mark the machines of a site that are validated on, out of those marked TRAIN.
 
-        A partition may name them (``Division.validation``). Where plants share machines,
-        they are drawn once for all plants, so that no plant trains on what another
-        validates. Else each plant draws ``fraction`` of its own.
+        A partition may name them (``Division.validation``). Where sites share machines,
+        they are drawn once for all sites, so that no site trains on what another
+        validates. Else each site draws ``fraction`` of its own.
         """
         if self._division.validation is None and not self.shares_machines:
             return by_machine(
@@ -70,12 +70,12 @@ class PartitionedSource(Source):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The plants that ``site=`` names; empty lets the partition name them."""
+        """The sites that ``site=`` names; empty lets the partition name them."""
         return self._names
 
     @property
     def whole(self) -> Rows:
-        """The rows of all plants, as ``read`` returned them."""
+        """The rows of all sites, as ``read`` returned them."""
         return self._whole
 
     @cached_property
@@ -88,8 +88,8 @@ class PartitionedSource(Source):
         return self._partition.divide(self._whole, self._names, generator)
 
     @property
-    def _plants(self) -> dict[str, Ints]:
-        return self._division.plants
+    def _sites(self) -> dict[str, Ints]:
+        return self._division.sites
 
     def _shared_validation(self, fraction: float) -> Strings:
         generator = numpy_generator(self.seed, "validation", self.name)

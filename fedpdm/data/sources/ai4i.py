@@ -82,11 +82,11 @@ class Ai4iSource(PartitionedSource):
         fold: int = 0,
         window: int | None = None,
     ) -> None:
-        """Prepare; the file is read when a plant is first asked for.
+        """Prepare; the file is read when a site is first asked for.
 
         Args:
-            sites: plants to name; empty lets the partition name them.
-            partition: which plant owns which rows.
+            sites: sites to name; empty lets the partition name them.
+            partition: which site owns which rows.
             seed: of the partition's draw.
             reach: must be 0, as labels here look at their own row only.
             path: the data folder; None means FEDPDM_DATA or ~/.cache/fedpdm.

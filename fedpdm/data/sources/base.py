@@ -9,11 +9,11 @@ from fedpdm.data.rows import Bools, Rows
 
 
 class Source(ABC):
-    """A data set as plants see it. Made from a ``conf/data`` yaml by its ``_target_``.
+    """A data set as sites see it. Made from a ``conf/data`` yaml by its ``_target_``.
 
     Every source takes at least ``sites`` (the composed site configs, by name), ``seed``
     and ``reach`` (how far past a row its label looks, in the data's time unit, for
-    purging at time cuts). Reading is lazy: ``rows`` is first called when a plant is
+    purging at time cuts). Reading is lazy: ``rows`` is first called when a site is
     first needed.
     """
 
@@ -22,7 +22,7 @@ class Source(ABC):
     time_unit: str
     """Plural noun, for example ``days`` or ``cycles``."""
     features: tuple[str, ...]
-    """Feature names, known before any plant is read."""
+    """Feature names, known before any site is read."""
     window: int | None
     """Rows in a model input, or None for tabular data."""
     stride: int
@@ -34,24 +34,24 @@ class Source(ABC):
     categorical: tuple[str, ...] = ()
     """Features that are kinds or ranks, not quantities: nothing lies between two values."""
     generated: bool = False
-    """Whether plants are made on demand, so that ``replicas`` can multiply them."""
+    """Whether sites are made on demand, so that ``replicas`` can multiply them."""
     pad_training: bool = False
     """Whether every training row ends a window, early ones padded with their first row."""
     test_truncated: bool = False
     """Whether test machines are cut before they fail, while validation machines run to failure.
     Then thresholds and calibration need validation machines that are cut in the same way."""
     shares_machines: bool = False
-    """Whether plants may see the same machines, each its own rows. If so, a machine is of one
+    """Whether sites may see the same machines, each its own rows. If so, a machine is of one
     split at all of them, or cut in time with its labels apart."""
     local_machines: bool = False
-    """Whether machine ids are a plant's own, so that two plants may use the same ones."""
+    """Whether machine ids are a site's own, so that two sites may use the same ones."""
     warnings: Sequence[str] = ()
     """What a person should know about the data read so far."""
 
     @property
     @abstractmethod
     def sites(self) -> tuple[str, ...]:
-        """Names of all plants, in the order of reports."""
+        """Names of all sites, in the order of reports."""
 
     @abstractmethod
     def rows(self, site: str) -> Rows:
@@ -60,7 +60,7 @@ class Source(ABC):
         The same arguments give the same bytes, whatever was called before.
 
         Raises:
-            DataError: the plant's data cannot be used; the message names site and file.
+            DataError: the site's data cannot be used; the message names site and file.
         """
 
     def rules(self, rows: Rows) -> Bools | None:

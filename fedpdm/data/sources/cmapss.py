@@ -40,7 +40,7 @@ SET_POINT_TOLERANCE = np.array([0.5, 0.05, 0.5])
 
 
 class CmapssSource(PartitionedSource):
-    """Subsets of C-MAPSS: training engines and official test engines, dealt to plants.
+    """Subsets of C-MAPSS: training engines and official test engines, dealt to sites.
 
     Groups for a partition: ``subset``, and ``number``, which a training and a test engine
     have in common that stand under one number in their files (they are different engines).
@@ -66,12 +66,12 @@ class CmapssSource(PartitionedSource):
         validation_fraction: float = 0.2,
         verify: bool = True,
     ) -> None:
-        """Prepare; the files are read when a plant is first asked for.
+        """Prepare; the files are read when a site is first asked for.
 
         Args:
-            sites: plants to name; empty lets the partition name them.
-            partition: which plant owns which engines.
-            seed: of the draws of plants and of validation engines.
+            sites: sites to name; empty lets the partition name them.
+            partition: which site owns which engines.
+            seed: of the draws of sites and of validation engines.
             reach: not needed, as training and validation never share an engine.
             path: the data folder; None means FEDPDM_DATA or ~/.cache/fedpdm.
             subset: FD001, FD002, FD003 or FD004, or several of them.
@@ -82,7 +82,7 @@ class CmapssSource(PartitionedSource):
             pad: ``short``: an engine shorter than the window gives one window, padded with
                 its first row. ``all``: moreover every early row of a training engine ends a
                 padded window, so that a model has seen what short test engines look like.
-            validation_fraction: share of each plant's training engines to validate on.
+            validation_fraction: share of each site's training engines to validate on.
             verify: refuse files that have not the published number of rows.
 
         Raises:

@@ -1,7 +1,7 @@
-"""A plant's own files: one CSV or Parquet of sensor rows, and a log of failures or a label.
+"""A site's own files: one CSV or Parquet of sensor rows, and a log of failures or a label.
 
-What the columns mean stands in the plant's yaml (``fedpdm.data.sources.mapping``; see
-docs/bring-your-own-data.md). Every file is checked when its plant is first needed, and
+What the columns mean stands in the site's yaml (``fedpdm.data.sources.mapping``; see
+docs/bring-your-own-data.md). Every file is checked when its site is first needed, and
 refused with the file, the column, the line and the way out.
 """
 
@@ -18,32 +18,32 @@ from fedpdm.data.life_labels import Events, lives
 from fedpdm.data.partition import Natural, Partition
 from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
 from fedpdm.data.sources.base import Source
-from fedpdm.data.sources.mapping import PlantMapping, agreed_features, closest, plant_mapping
+from fedpdm.data.sources.mapping import SiteMapping, agreed_features, closest, site_mapping
 from fedpdm.data.sources.tables import Table, read_table
 from fedpdm.data.splits import cuts as splits
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.seeding import numpy_generator
 
-LEAST_ROWS = 10  # of a plant: three cuts by time and a purge need some
+LEAST_ROWS = 10  # of a site: three cuts by time and a purge need some
 
 
 class FilesSource(Source):
-    """Plants that bring their own files.
+    """Sites that bring their own files.
 
     Args:
-        sites: the plants' yamls by name: roles of the columns, failure log or label.
+        sites: the sites' yamls by name: roles of the columns, failure log or label.
         seed: draws the held-out machines.
         reach: how far past a row its label looks, in ``time_unit``.
-        path: folder that the plants' relative paths start from; None: the current one.
+        path: folder that the sites' relative paths start from; None: the current one.
         time_unit: unit of times that are numbers, and into which dates are turned.
         window: rows in a model input; None gives the model single rows.
         stride: rows between the ends of two training windows.
         max_missing: share of empty readings above which a feature is refused.
-        heldout_fraction: share of a plant's machines that is only tested on.
-        partition: only the natural one: every plant owns its file.
+        heldout_fraction: share of a site's machines that is only tested on.
+        partition: only the natural one: every site owns its file.
 
     Raises:
-        ConfigError: a plant's yaml is incomplete, or plants disagree about features.
+        ConfigError: a site's yaml is incomplete, or sites disagree about features.
     """
 
     name = "files"
@@ -64,12 +64,12 @@ class FilesSource(Source):
     ) -> None:
         if partition is not None and not isinstance(partition, Natural):
             raise ConfigError(
-                "data=files has one file per plant: use partition=natural, and name the plants "
+                "data=files has one file per site: use partition=natural, and name the sites "
                 "with site=NAME,NAME"
             )
         if not sites:
             raise ConfigError(
-                "data=files needs plants: name them with site=NAME,NAME; each one's yaml must "
+                "data=files needs sites: name them with site=NAME,NAME; each one's yaml must "
                 "begin with the line '# @package sites', else its settings are not found"
             )
         for key, value in (("window", window), ("stride", stride)):
@@ -87,13 +87,13 @@ class FilesSource(Source):
         self.time_unit, self.window, self.stride = str(time_unit), window, stride
         self.max_missing, self.heldout_fraction = max_missing, heldout_fraction
         self.mappings = {
-            name: plant_mapping(name, settings if settings is not None else {})
+            name: site_mapping(name, settings if settings is not None else {})
             for name, settings in sites.items()
         }
         self.features, found = agreed_features(list(self.mappings.values()))
         self.warnings: list[str] = found
         self._failed: dict[str, bool] = {}
-        """For each plant read so far: whether it saw a failure."""
+        """For each site read so far: whether it saw a failure."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ class FilesSource(Source):
         values = np.stack([self._readings(table, mapping, f) for f in self.features], axis=1)
         if len(table) < LEAST_ROWS:
             raise DataError(
-                f"{table.where} has {len(table)} rows; a plant needs at least {LEAST_ROWS} to be "
+                f"{table.where} has {len(table)} rows; a site needs at least {LEAST_ROWS} to be "
                 "cut into training, validation and test; bring a longer record"
             )
         order = self._in_order(table, mapping, machine, time)
@@ -143,7 +143,7 @@ class FilesSource(Source):
         )
 
     def digest(self, site: str) -> str:
-        """Return the sha256 of the bytes of a plant's file and failure log."""
+        """Return the sha256 of the bytes of a site's file and failure log."""
         mapping, digest = self.mappings[site], hashlib.sha256()
         for path in (mapping.path, mapping.failures.path if mapping.failures else None):
             if path is not None:
@@ -157,7 +157,7 @@ class FilesSource(Source):
         place = Path(path).expanduser()
         return place if self.folder is None else self.folder / place
 
-    def _read(self, mapping: PlantMapping) -> Table:
+    def _read(self, mapping: SiteMapping) -> Table:
         site = mapping.site
         columns = {mapping.machine: "the machine", mapping.time: "the time"}
         columns |= {column: f"feature '{name}'" for name, column in mapping.columns.items()}
@@ -173,26 +173,24 @@ class FilesSource(Source):
             text=mapping.text,
         )
 
-    def _readings(self, table: Table, mapping: PlantMapping, feature: str) -> Floats:
+    def _readings(self, table: Table, mapping: SiteMapping, feature: str) -> Floats:
         column = mapping.columns[feature]
         values = table.numbers(column)
         share = float(np.isnan(values).mean())
         if share == 1.0:
             raise DataError(
                 f"{table.where}: column '{column}' (feature '{feature}') is empty in every row; "
-                "map another column, or take the feature out of every plant's yaml"
+                "map another column, or take the feature out of every site's yaml"
             )
         if share > self.max_missing:
             raise DataError(
                 f"{table.where}: column '{column}' (feature '{feature}') is empty in {share:.0%} "
                 f"of the rows, more than data.max_missing={self.max_missing:g}; take the feature "
-                "out of every plant's yaml, or raise data.max_missing"
+                "out of every site's yaml, or raise data.max_missing"
             )
         return values
 
-    def _in_order(
-        self, table: Table, mapping: PlantMapping, machine: Strings, time: Floats
-    ) -> Ints:
+    def _in_order(self, table: Table, mapping: SiteMapping, machine: Strings, time: Floats) -> Ints:
         """Return the order by machine and time; refuse two rows of one machine at one time."""
         code = np.unique(machine, return_inverse=True)[1]
         order = np.lexsort((time, code))
@@ -214,7 +212,7 @@ class FilesSource(Source):
             )
         return np.asarray(order, dtype=np.int64)
 
-    def _events(self, mapping: PlantMapping, data: str, machine: Strings, dates: bool) -> Events:
+    def _events(self, mapping: SiteMapping, data: str, machine: Strings, dates: bool) -> Events:
         log = mapping.failures
         assert log is not None
         place, key = self._place(log.path), f"sites.{mapping.site}.failures"
@@ -275,7 +273,7 @@ class FilesSource(Source):
                 "bring a longer record"
             )
 
-    def _note_failures(self, mapping: PlantMapping, rows: Rows) -> None:
+    def _note_failures(self, mapping: SiteMapping, rows: Rows) -> None:
         if rows.label is not None:
             seen, source = bool(rows.label.any()), f"column '{mapping.label}' holds no 1"
         else:
@@ -284,16 +282,16 @@ class FilesSource(Source):
             source = f"no failure in {log} ends a life that {mapping.path} shows"
         self._failed[mapping.site] = seen
         if not seen:
-            self._warn(f"{mapping.site}: {source}; this plant has healthy rows only")
+            self._warn(f"{mapping.site}: {source}; this site has healthy rows only")
         if len(self._failed) == len(self.mappings) and not any(self._failed.values()):
             raise DataError(
-                f"no failure at any plant ({', '.join(self.mappings)}): {mapping.site}: {source}; "
+                f"no failure at any site ({', '.join(self.mappings)}): {mapping.site}: {source}; "
                 "nothing can be learned; check the failure logs' machine ids and times, or bring "
                 "a longer record"
             )
 
     def _warn(self, message: str) -> None:
-        if message not in self.warnings:  # a plant may be read again
+        if message not in self.warnings:  # a site may be read again
             self.warnings.append(message)
 
 

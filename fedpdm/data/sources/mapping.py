@@ -1,4 +1,4 @@
-"""What the columns of a plant's own file mean: the site yaml of ``data=files``, checked."""
+"""What the columns of a site's own file mean: the site yaml of ``data=files``, checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedpdm.errors import ConfigError
 FAILURE_KINDS = ("failure", "breakdown")
 UNIX = {"unix": 1.0, "unix_ms": 1e-3}  # time formats that are numbers: seconds in one
 REPAIR_KINDS = ("repair", "maintenance", "replacement")
-PLANT_KEYS = (
+SITE_KEYS = (
     "path", "machine", "time", "time_format", "features", "failures", "label",
     "sep", "decimal", "encoding", "costs", "title", "industry", "description",
 )  # fmt: skip
@@ -21,7 +21,7 @@ LOG_KEYS = (
     "ignored_kinds", "unknown_machines", "sep", "decimal", "encoding",
 )  # fmt: skip
 GENERATED = {"machines", "size", "life_days", "archetype"}
-"""Keys by which a plant is known that is generated."""
+"""Keys by which a site is known that is generated."""
 _FEATURE_KEYS = ("column", "unit")
 
 
@@ -43,7 +43,7 @@ class Dialect:
 
 @dataclass(frozen=True)
 class FailureLog:
-    """Where a plant writes down what happened to its machines.
+    """Where a site writes down what happened to its machines.
 
     Attributes:
         path: CSV or Parquet file, one event a row.
@@ -67,8 +67,8 @@ class FailureLog:
 
 
 @dataclass(frozen=True)
-class PlantMapping:
-    """The roles of the columns of one plant's file.
+class SiteMapping:
+    """The roles of the columns of one site's file.
 
     Attributes:
         columns: canonical feature name to column name, in the yaml's order.
@@ -99,7 +99,7 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{lower[match[0]]}'?" if match else ""
 
 
-def plant_mapping(site: str, settings: Mapping[str, Any]) -> PlantMapping:
+def site_mapping(site: str, settings: Mapping[str, Any]) -> SiteMapping:
     """Return the checked mapping of ``site`` from its yaml.
 
     Raises:
@@ -108,15 +108,15 @@ def plant_mapping(site: str, settings: Mapping[str, Any]) -> PlantMapping:
     where = f"sites.{site}"
     if settings.get("path") is None and GENERATED & set(settings):
         raise ConfigError(
-            f"{where} has no path: {site} is a plant that data=fleet generates, not one with files "
+            f"{where} has no path: {site} is a site that data=fleet generates, not one with files "
             "of its own; name yours with site=NAME,NAME"
         )
     if settings.get("path") is None:
         raise ConfigError(
-            f"{where}.path is missing: data=files reads one CSV or Parquet file per plant; write "
+            f"{where}.path is missing: data=files reads one CSV or Parquet file per site; write "
             f"conf/site/{site}.yaml after the pattern of conf/site/example_plant.yaml"
         )
-    _known_keys(where, settings, PLANT_KEYS)
+    _known_keys(where, settings, SITE_KEYS)
     machine, time = _text(where, settings, "machine"), _text(where, settings, "time")
     columns, units = _features(where, settings.get("features"))
     failures, label = settings.get("failures"), settings.get("label")
@@ -136,7 +136,7 @@ def plant_mapping(site: str, settings: Mapping[str, Any]) -> PlantMapping:
                     "a feature needs a column of its own"
                 )
     dialect = _dialect(where, settings, Dialect())
-    return PlantMapping(
+    return SiteMapping(
         site=site,
         path=_text(where, settings, "path"),
         machine=machine,
@@ -149,11 +149,11 @@ def plant_mapping(site: str, settings: Mapping[str, Any]) -> PlantMapping:
     )
 
 
-def agreed_features(mappings: list[PlantMapping]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the feature names that all plants share, in the first plant's order, and warnings.
+def agreed_features(mappings: list[SiteMapping]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the feature names that all sites share, in the first site's order, and warnings.
 
     Raises:
-        ConfigError: a plant lacks a feature or gives another unit; the message names both.
+        ConfigError: a site lacks a feature or gives another unit; the message names both.
     """
     first, warnings = mappings[0], []
     for other in mappings[1:]:
@@ -162,7 +162,7 @@ def agreed_features(mappings: list[PlantMapping]) -> tuple[tuple[str, ...], list
                 if name not in two.columns:
                     raise ConfigError(
                         f"feature '{name}' of {one.site} is not in sites.{two.site}.features "
-                        f"({', '.join(two.columns)}): all plants of a federation need the same "
+                        f"({', '.join(two.columns)}): all sites of a federation need the same "
                         f"features; map it there or take it out of {one.site}."
                         + closest(name, two.columns)
                     )

@@ -1,4 +1,4 @@
-"""Reading a plant's CSV or Parquet file, and its columns as numbers, times and names."""
+"""Reading a site's CSV or Parquet file, and its columns as numbers, times and names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Table:
 
     Attributes:
         frame: R rows; its index tells where in the file a row was.
-        where: plant and file, for messages.
+        where: site and file, for messages.
         hint: what to do about a column that is not as it should be.
         lines: whether a row's place is a line of a text file (else a row of Parquet).
         dialect: how text is written.
@@ -176,7 +176,7 @@ def read_table(
     Args:
         path: the file; its ending tells the format.
         columns: column name to what it is for, for messages.
-        where: plant and file, for messages.
+        where: site and file, for messages.
         hint: what to do about a missing column.
         dialect: how a text file is written.
         text: columns that stay text even if they look like numbers (machine 007, dates).
@@ -307,7 +307,7 @@ def require_columns(
     Args:
         names: the columns that must be there.
         found: the columns that are.
-        where: plant and file, for the message.
+        where: site and file, for the message.
         columns: column name to what it is for, for the message.
         hint: what to do about a missing column.
 

@@ -19,9 +19,9 @@ def by_time(
     heldout_fraction: float = 0.2,
     site: str = "",
 ) -> Rows:
-    """Cut one plant's rows by time, and hold some machines out entirely.
+    """Cut one site's rows by time, and hold some machines out entirely.
 
-    Training takes the first ``fractions[0]`` of the plant's calendar, validation the next
+    Training takes the first ``fractions[0]`` of the site's calendar, validation the next
     ``fractions[1]``, test the rest. Rows whose label would look across a cut (closer to it
     than ``reach``) are purged; windows cannot reach back over a cut because they stay in
     their segment. So the gap between a training and a test window is ``reach`` plus a
@@ -35,7 +35,7 @@ def by_time(
     shortly before one is known, its absence is not.
 
     Args:
-        rows: rows of one plant.
+        rows: rows of one site.
         reach: how far past a row its label looks, in the rows' time unit.
         generator: draws the held-out machines.
         fractions: shares of the calendar for training and validation.
@@ -79,12 +79,12 @@ def by_time(
 def undecided(rows: Rows, reach: float) -> Bools:
     """Return (R,) which rows the record does not follow for ``reach``, whatever their label.
 
-    A machine is followed until the last row of its plant; if its own rows end earlier without
+    A machine is followed until the last row of its site; if its own rows end earlier without
     a failure, until there. No row is undecided where the data gives labels, or where every
     failure was seen (engines that run to failure).
 
     Args:
-        rows: of one plant or several with one calendar, sorted by machine and time.
+        rows: of one site or several with one calendar, sorted by machine and time.
         reach: how far past a row its label looks, in the rows' time unit.
     """
     censored = np.isnan(rows.time_to_failure)

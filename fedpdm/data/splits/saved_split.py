@@ -1,4 +1,4 @@
-"""A data set with the plants and splits of an earlier run: ``split=RUN_FOLDER``."""
+"""A data set with the sites and splits of an earlier run: ``split=RUN_FOLDER``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inspect import get_annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpdm.data.partition.repartitioned import DealtSource
+from fedpdm.data.partition.repartitioned import RepartitionedSource
 from fedpdm.data.partition.source import PartitionedSource
 from fedpdm.data.rows import Bools, Ints, Rows, Split
 from fedpdm.data.sources.base import Source
@@ -18,15 +18,15 @@ from fedpdm.data.splits.split_file import Part, read_split_file
 from fedpdm.errors import ConfigError, DataError, LeakError
 
 NUMBERED = re.compile(r"plant-\d+")
-"""The name of a plant that a partition named."""
+"""The name of a site that a partition named."""
 
 
-class GivenSplit(Source):
-    """The rows of another source, at the plants and in the splits that a file says.
+class SavedSplit(Source):
+    """The rows of another source, at the sites and in the splits that a file says.
 
     Seed and partition then decide neither, but ``partition.sites`` must be left out or be the
-    number of plants in the file. Rows that a partition gave to no plant stay without.
-    Data that comes with plants of its own must have the plants of the file; generated plants
+    number of sites in the file. Rows that a partition gave to no site stay without.
+    Data that comes with sites of its own must have the sites of the file; generated sites
     that the earlier run did not look at keep the split that the data gives them.
 
     Args:
@@ -34,7 +34,7 @@ class GivenSplit(Source):
         path: a split file, or a run folder.
 
     Raises:
-        ConfigError: the file has other plants than ``site=`` names, or another number than
+        ConfigError: the file has other sites than ``site=`` names, or another number than
             ``partition.sites`` asks for.
         DataError: the file is not there or damaged.
     """
@@ -50,8 +50,8 @@ class GivenSplit(Source):
         absent = [site for site in named if site not in self._parts]
         if strange or (absent and not inner.generated):
             raise ConfigError(
-                f"split={path} has the plants {_some(list(self._parts))}, and this run has "
-                f"{_some(list(named))}; name the same plants, or leave site=[] where a partition "
+                f"split={path} has the sites {_some(list(self._parts))}, and this run has "
+                f"{_some(list(named))}; name the same sites, or leave site=[] where a partition "
                 "made them"
             )
         if isinstance(inner, PartitionedSource):
@@ -59,19 +59,19 @@ class GivenSplit(Source):
         if absent:
             self.warnings = [
                 *inner.warnings,
-                f"split={path} says nothing of {len(absent)} plants ({_some(absent)}): they keep "
+                f"split={path} says nothing of {len(absent)} sites ({_some(absent)}): they keep "
                 "the split that the data gives them",
             ]
 
     def _require_all(self, inner: PartitionedSource) -> None:
-        """Refuse a file that has only some of the plants that a partition makes."""
+        """Refuse a file that has only some of the sites that a partition makes."""
         found = list(self._parts)
         wanted = (
             inner.asked
-            if isinstance(inner, DealtSource)
+            if isinstance(inner, RepartitionedSource)
             else getattr(inner._partition, "sites", None)
         )
-        # Earlier versions wrote of dealt plants only those that a run looked at.
+        # Earlier versions wrote of dealt sites only those that a run looked at.
         numbers = {int(name[6:]): len(name) - 6 for name in found if NUMBERED.fullmatch(name)}
         width = max(numbers.values(), default=0)
         missing = [
@@ -79,17 +79,17 @@ class GivenSplit(Source):
             for number in range(1, max(numbers, default=0))
             if number not in numbers
         ]
-        if isinstance(inner, DealtSource) and missing:
+        if isinstance(inner, RepartitionedSource) and missing:
             raise ConfigError(
-                f"split={self.path} has {len(found)} plants ({_some(found)}) and lacks "
-                f"{_some(missing)}: the run that wrote it kept only the plants that it looked at; "
+                f"split={self.path} has {len(found)} sites ({_some(found)}) and lacks "
+                f"{_some(missing)}: the run that wrote it kept only the sites that it looked at; "
                 "repeat that run, and give its new split"
             )
         if wanted is not None and wanted != len(found):
             raise ConfigError(
-                f"split={self.path} has {len(found)} plants ({_some(found)}), and "
+                f"split={self.path} has {len(found)} sites ({_some(found)}), and "
                 f"partition.sites={wanted} asks for {wanted}: leave partition.sites out, or give "
-                f"the split of a run with {wanted} plants"
+                f"the split of a run with {wanted} sites"
             )
 
     @property
@@ -121,7 +121,7 @@ class GivenSplit(Source):
         return whole, machine_places(whole)
 
     def _cut(self, site: str, rows: Rows, places: dict[str, slice]) -> Rows:
-        """Return the rows of a plant's parts, with their splits."""
+        """Return the rows of a site's parts, with their splits."""
         split = np.full(len(rows), Split.UNUSED, dtype=np.int8)
         taken = np.zeros(len(rows), dtype=bool)
         for part in self._parts[site]:
@@ -156,9 +156,9 @@ class GivenSplit(Source):
             inside &= rows.condition[place] == part.condition
         if int(inside.sum()) != part.rows:
             again = (
-                "; generated plants change with the seed: keep the seed of that run, or write "
+                "; generated sites change with the seed: keep the seed of that run, or write "
                 "them once with python -m fedpdm.data generate and name data.path"
-                if self.inner.generated or isinstance(self.inner, DealtSource)
+                if self.inner.generated or isinstance(self.inner, RepartitionedSource)
                 else ""
             )
             raise DataError(

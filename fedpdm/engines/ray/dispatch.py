@@ -13,10 +13,10 @@ from flwr.app import Error, Message, RecordDict
 
 from fedpdm.engines.local_grid import CLIENT_APP_RAISED
 from fedpdm.engines.ray.worker import Result, Task
-from fedpdm.engines.ray.workers import Crew, cause
+from fedpdm.engines.ray.workers import Workers, cause
 
 DEATHS = 3
-"""After so many deaths of its worker a plant is given up for the round."""
+"""After so many deaths of its worker a site is given up for the round."""
 
 
 class Sender(Protocol):
@@ -31,7 +31,7 @@ class Sender(Protocol):
 
 @dataclass
 class Flight:
-    """Plants that were sent to a worker together, by position in the round."""
+    """Sites that were sent to a worker together, by position in the round."""
 
     positions: list[int]
     reference: Any
@@ -39,24 +39,24 @@ class Flight:
     landed: bool = False
 
 
-class Despatch:
+class RayDispatch:
     """The messages of one round, on their way to workers and back."""
 
     def __init__(
         self,
         sender: Sender,
-        crew: Crew,
+        processes: Workers,
         messages: Sequence[Message],
         workers: Sequence[int],
         ahead: int,
         timeout: float | None,
     ) -> None:
-        self._sender, self._crew, self._ray = sender, crew, crew.ray
+        self._sender, self._crew, self._ray = sender, processes, processes.ray
         self._messages, self._workers = messages, workers
         self._ahead, self._lent = ahead, 0
         self._deadline = None if timeout is None else time.monotonic() + timeout
         count = len(self._crew.seats)
-        # With a deadline every plant counts for itself: nobody waits for its neighbour.
+        # With a deadline every site counts for itself: nobody waits for its neighbour.
         self._together = 1 if timeout is not None else max(1, ahead // (2 * count))
         self._waiting: list[deque[int]] = [deque() for _ in range(count)]
         for position, worker in enumerate(workers):
@@ -71,7 +71,7 @@ class Despatch:
             self._left[key] = self._left.get(key, 0) + 1
 
     def fetch(self, position: int) -> Result | Error | None:
-        """Return what came of the plant whose turn it is; None if it was not done in time."""
+        """Return what came of the site whose turn it is; None if it was not done in time."""
         self._send(position)
         worker = self._workers[position]
         while position not in self._done:
@@ -97,7 +97,7 @@ class Despatch:
                     seat.late.append(flight.reference)
 
     def _send(self, position: int) -> None:
-        """Give workers their next plants, as far ahead of ``position`` as is allowed."""
+        """Give workers their next sites, as far ahead of ``position`` as is allowed."""
         if self._expired():
             return
         limit = position + self._ahead + self._lent
@@ -131,8 +131,8 @@ class Despatch:
     def _landed(self, position: int, flight: Flight) -> bool:
         """Wait for a flight, at most until the deadline; return whether it is there.
 
-        While the plant whose turn it is keeps everybody waiting under a deadline, workers that
-        are done get more than the buffer would hold: else one stuck plant would take others
+        While the site whose turn it is keeps everybody waiting under a deadline, workers that
+        are done get more than the buffer would hold: else one stuck site would take others
         with it. Ray's store goes to disk when it is full.
         """
         while self._deadline is not None and not flight.landed:
@@ -152,7 +152,7 @@ class Despatch:
         return True
 
     def _take(self, worker: int) -> None:
-        """Take a worker's oldest flight; if the worker died, send its plants out again."""
+        """Take a worker's oldest flight; if the worker died, send its sites out again."""
         errors = self._ray.exceptions
         flight = self._flights[worker][0]
         try:
@@ -168,7 +168,7 @@ class Despatch:
             self._done |= dict(zip(flight.positions, results, strict=True))
 
     def _repeat(self, worker: int, error: BaseException) -> None:
-        """Replace a dead worker and take its plants back; the first of them are under suspicion."""
+        """Replace a dead worker and take its sites back; the first of them are under suspicion."""
         seat, flights = self._crew.seats[worker], self._flights[worker]
         flight = flights.popleft()
         if flight.generation == seat.generation:

@@ -1,8 +1,8 @@
-"""The ray engine: plants work in several long-lived processes, of one machine or a cluster.
+"""The ray engine: sites work in several long-lived processes, of one machine or a cluster.
 
-Weights are put into Ray's object store once a round. A plant stays with its worker, where
+Weights are put into Ray's object store once a round. A site stays with its worker, where
 its data and the model stay, too. Replies are taken in site order, and workers are only so
-far ahead of the reader that memory does not grow with the number of plants. Which worker
+far ahead of the reader that memory does not grow with the number of sites. Which worker
 did what changes no bit: a worker computes what the serial engine would.
 """
 
@@ -17,25 +17,25 @@ from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedpdm.engines.local_grid import LocalGrid
-from fedpdm.engines.ray.dispatch import Despatch
+from fedpdm.engines.ray.dispatch import RayDispatch
 from fedpdm.engines.ray.worker import Result, Task, pack, unpack
-from fedpdm.engines.ray.workers import Crew, reachable
+from fedpdm.engines.ray.workers import Workers, reachable
 from fedpdm.errors import ConfigError
 from fedpdm.wire.flower import set_message_id
 
 AHEAD_PER_WORKER = 16
 
 SLACK = 2
-"""A plant moves to another worker rather than let its own get so many plants behind."""
+"""A site moves to another worker rather than let its own get so many sites behind."""
 
 
 class RayGrid(LocalGrid):
-    """Plants work in parallel in worker processes.
+    """Sites work in parallel in worker processes.
 
     Args:
         client_app: answers messages; must be picklable (cloudpickle).
-        sites: plants, in site order.
-        workers: processes; None is one per physical core, at most one per plant.
+        sites: sites, in site order.
+        workers: processes; None is one per physical core, at most one per site.
         num_gpus_per_worker: share of a GPU, 0 to 1; a worker cannot use more of its memory.
         address: HOST:PORT of an existing Ray cluster, or "auto"; None starts a private Ray.
         ahead: how many replies may wait for the reader; None is 16 per worker.
@@ -57,15 +57,15 @@ class RayGrid(LocalGrid):
         ahead: int | None = None,
     ) -> None:
         super().__init__(client_app, sites)
-        plant = getattr(client_app, "plant", None)
+        client = getattr(client_app, "client", None)
         self.check(
-            getattr(plant, "device", torch.device("cpu")), workers=workers, ahead=ahead,
+            getattr(client, "device", torch.device("cpu")), workers=workers, ahead=ahead,
             num_gpus_per_worker=num_gpus_per_worker,
         )  # fmt: skip
         self._ahead = ahead
         self._contents = 0
         self._known: dict[int, set[int]] = {}
-        self.crew = Crew(client_app, len(self.sites), workers, num_gpus_per_worker, address)
+        self.processes = Workers(client_app, len(self.sites), workers, num_gpus_per_worker, address)
 
     @classmethod
     def check(cls, device: torch.device, **settings: Any) -> None:
@@ -78,7 +78,7 @@ class RayGrid(LocalGrid):
             reachable(str(settings["address"]))
 
     def close(self) -> None:
-        self.crew.close()
+        self.processes.close()
 
     def stream(
         self, messages: Iterable[Message], timeout: float | None = None
@@ -87,12 +87,12 @@ class RayGrid(LocalGrid):
         ordered = self.numbered(messages)
         if not ordered:
             return
-        self.crew.ready()
-        ahead = self._ahead or AHEAD_PER_WORKER * len(self.crew.seats)
-        despatch = Despatch(self, self.crew, ordered, self._assign(ordered), ahead, timeout)
+        self.processes.ready()
+        ahead = self._ahead or AHEAD_PER_WORKER * len(self.processes.seats)
+        dispatch = RayDispatch(self, self.processes, ordered, self._assign(ordered), ahead, timeout)
         try:
             for position in range(len(ordered)):
-                result = despatch.fetch(position)
+                result = dispatch.fetch(position)
                 if isinstance(result, Result):
                     reply = result.reply()
                     if result.state is not None:
@@ -104,7 +104,7 @@ class RayGrid(LocalGrid):
                     set_message_id(reply, f"reply-to-{reply.metadata.reply_to_message_id}")
                     yield reply
         finally:
-            despatch.stop()
+            dispatch.stop()
 
     def task(self, message: Message) -> Task:
         """Return a message as it goes to a worker, its content aside."""
@@ -116,11 +116,11 @@ class RayGrid(LocalGrid):
         """Put a content into the object store; return its number and, in a list that keeps Ray
         from fetching it for every call, the reference."""
         self._contents += 1
-        return self._contents, [self.crew.ray.put(pack(content))]
+        return self._contents, [self.processes.ray.put(pack(content))]
 
     def _assign(self, messages: Sequence[Message]) -> list[int]:
-        """Return each plant's worker: one that knows it, unless others would have to wait."""
-        load = [0] * len(self.crew.seats)
+        """Return each site's worker: one that knows it, unless others would have to wait."""
+        load = [0] * len(self.processes.seats)
         chosen = []
         for message in messages:
             node = message.metadata.dst_node_id

@@ -33,7 +33,7 @@ CONTENTS_KEPT = 4
 
 @dataclass(frozen=True)
 class Task:
-    """One plant's work: a message without its content, and the plant's state if it has one."""
+    """One site's work: a message without its content, and the site's state if it has one."""
 
     site: str
     metadata: Metadata
@@ -42,7 +42,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a task: a reply's metadata, its content or error, the plant's new state."""
+    """What came of a task: a reply's metadata, its content or error, the site's new state."""
 
     metadata: Metadata
     content: Parcel | None
@@ -58,24 +58,24 @@ class Result:
 
 
 class Worker:
-    """A long-lived process that answers for its plants, one at a time, on one torch thread.
+    """A long-lived process that answers for its sites, one at a time, on one torch thread.
 
     Data and model stay here from round to round.
 
     Args:
         app: answers messages; came here without data and model.
-        plants: how many plants the federation has.
+        sites: how many sites the federation has.
         share: share of a GPU's memory that this process may use at most; 0 without a GPU.
     """
 
-    def __init__(self, app: ClientApp, plants: int, share: float) -> None:
+    def __init__(self, app: ClientApp, sites: int, share: float) -> None:
         torch.set_num_threads(1)
         keep_memory()
         np.seterr(all="ignore")  # as in the server's process
         become_server()
         if share > 0:
             torch.cuda.set_per_process_memory_fraction(min(share, 1.0))
-        self._app, self._plants = app, plants
+        self._app, self._sites = app, sites
         self._contents: OrderedDict[int, RecordDict] = OrderedDict()
 
     def hello(self) -> int:
@@ -88,12 +88,12 @@ class Worker:
         Args:
             number: identifies the content.
             content: a reference to its parcel, fetched when it is new here.
-            tasks: the plants that got it.
+            tasks: the sites that got it.
         """
         return [self._do(self._content(number, content[0]), task) for task in tasks]
 
     def _content(self, number: int, reference: Any) -> RecordDict:
-        """Return the same object for all plants of a round: they decode it once."""
+        """Return the same object for all sites of a round: they decode it once."""
         if number not in self._contents:
             import ray
 
@@ -105,7 +105,7 @@ class Worker:
     def _do(self, content: RecordDict, task: Task) -> Result:
         message = rebuilt(content, task.metadata)
         state = None if task.state is None else unpack(task.state)
-        context = make_context(task.metadata.dst_node_id, task.site, self._plants, state)
+        context = make_context(task.metadata.dst_node_id, task.site, self._sites, state)
         reply = answer(self._app, message, context)
         if reply.has_error():
             return Result(reply.metadata, None, (reply.error.code, reply.error.reason), None)

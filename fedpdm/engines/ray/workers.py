@@ -56,15 +56,15 @@ class Seat:
     late: list[Any] = field(default_factory=list)
 
 
-class Crew:
+class Workers:
     """Long-lived workers in a Ray of their own, or in an existing cluster.
 
     They start in the background. ``ready`` waits for them.
 
     Args:
         app: goes to every worker, once.
-        plants: how many plants there are.
-        workers: how many processes; None is one per core, at most one per plant.
+        sites: how many sites there are.
+        workers: how many processes; None is one per core, at most one per site.
         gpus: share of a GPU that each worker gets, 0 to 1.
         address: HOST:PORT of an existing cluster, or "auto"; None starts a private Ray.
 
@@ -73,14 +73,14 @@ class Crew:
     """
 
     def __init__(
-        self, app: ClientApp, plants: int, workers: int | None, gpus: float, address: str | None
+        self, app: ClientApp, sites: int, workers: int | None, gpus: float, address: str | None
     ) -> None:
         if importlib.util.find_spec("ray") is None:
             raise ConfigError(
                 "engine=ray needs Ray, which is not installed: pip install 'flwr[simulation]', or "
                 "use engine=serial"
             )
-        self._app, self._plants, self._gpus, self._address = app, plants, gpus, address
+        self._app, self._sites, self._gpus, self._address = app, sites, gpus, address
         self._wanted = workers
         self.seats: list[Seat] = []
         self._signal = False
@@ -116,7 +116,7 @@ class Crew:
         self.ray: Any = ray
         self._private = self._joined = False
         quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-        count = self._wanted or min(cores(), self._plants)
+        count = self._wanted or min(cores(), self._sites)
         if ray.is_initialized():
             pass  # somebody in this process has a Ray already; it is not ours to end
         elif self._address is None:
@@ -134,7 +134,7 @@ class Crew:
             ray.init(self._address, **quiet)
             if self._wanted is None:
                 there = int(self.ray.cluster_resources().get("CPU", 1))
-                count = max(1, min(there, self._plants))
+                count = max(1, min(there, self._sites))
         if self._private or self._joined:
             # No option keeps Ray from printing a paragraph when a worker dies.
             ray._private.worker.print_to_stdstream = lambda *_, **__: None
@@ -153,7 +153,7 @@ class Crew:
             self._fill(seat)
 
     def _fill(self, seat: Seat) -> None:
-        seat.actor = self._worker.remote(self._shipped, self._plants, self._gpus)
+        seat.actor = self._worker.remote(self._shipped, self._sites, self._gpus)
         seat.hello = seat.actor.hello.remote()
         seat.pid, seat.late = None, []
         seat.generation += 1

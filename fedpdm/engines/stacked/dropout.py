@@ -1,6 +1,6 @@
 """Dropout by a hash of who, when and where, in place of a stream of random numbers.
 
-A value's fate is a hash of (plant's key, step, dropout call, its coordinates). There is no
+A value's fate is a hash of (site's key, step, dropout call, its coordinates). There is no
 state, so masks are the same for any stack, chunk, cohort or device, and inside a CUDA
 graph. The mixers are SplitMix64 (Steele et al. 2014) and "lowbias32" (Wellons 2018).
 """
@@ -38,7 +38,7 @@ def kept(shape: torch.Size, keys: Tensor, steps: Tensor, layer: int, rate: float
 
     Args:
         shape: (K, B, …) of the values.
-        keys: (K,) int64, one for each plant and round.
+        keys: (K,) int64, one for each site and round.
         steps: (K,) int64, steps made before.
         layer: number of the dropout call in the forward pass.
         rate: probability that a value is dropped.

@@ -21,7 +21,7 @@ _FALLBACK = "There is a performance drop because we have not yet implemented"
 
 @contextlib.contextmanager
 def stackable(module: nn.Module) -> Iterator[None]:
-    """Turn what ``vmap`` refuses, or does plant by plant, into an error.
+    """Turn what ``vmap`` refuses, or does site by site, into an error.
 
     Raises:
         ConfigError: names the operation and the model's class; memory that ran out.
@@ -34,11 +34,11 @@ def stackable(module: nn.Module) -> Iterator[None]:
             raise
         except torch.OutOfMemoryError as error:
             raise ConfigError(
-                "engine=batched ran out of the device's memory: set engine.chunk to fewer plants"
+                "engine=batched ran out of the device's memory: set engine.chunk to fewer sites"
             ) from error
         except (RuntimeError, NotImplementedError, UserWarning, AttributeError) as error:
             raise ConfigError(
-                f"engine=batched cannot train {type(module).__name__} as a stack of plants, "
+                f"engine=batched cannot train {type(module).__name__} as a stack of sites, "
                 f"because of {_operation(error)}: use engine=serial"
             ) from error
 

@@ -1,8 +1,8 @@
-"""The batched engine: the plants of a round train as one stacked model on one device.
+"""The batched engine: the sites of a round train as one stacked model on one device.
 
 Where a model is small, calling its layers costs more than computing them; a stack of a
-hundred plants makes one call in place of a hundred. Evaluation and queries go through the
-plants one by one, as in the serial engine.
+hundred sites makes one call in place of a hundred. Evaluation and queries go through the
+sites one by one, as in the serial engine.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from fedpdm.client.app import Plant, PlantApp
+from fedpdm.client.app import SiteApp, SiteClient
 from fedpdm.data.rows import Split
 from fedpdm.engines.local_grid import LocalGrid
-from fedpdm.engines.stacked.memory import plants_at_hand
+from fedpdm.engines.stacked.memory import sites_at_hand
 from fedpdm.engines.stacked.step import RowLosses
-from fedpdm.engines.stacked.trainer import PlantData, StackedTrainer, check_options
+from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer, check_options
 from fedpdm.errors import ConfigError
 from fedpdm.tasks import Task
 from fedpdm.wire.records import CONFIG, Arrays, config_in
 
 
 class BatchedGrid(LocalGrid):
-    """Trains plants in stacks.
+    """Trains sites in stacks.
 
     Args:
         client_app: fedpdm's own; another app's training cannot be looked into.
-        sites: the plants.
-        chunk: plants in one stack, which bounds memory; None lets the trainer choose.
+        sites: the sites.
+        chunk: sites in one stack, which bounds memory; None lets the trainer choose.
         compile: run the stacked step through ``torch.compile``.
         cuda_graphs: on a GPU, record a step once and replay it.
     """
@@ -51,17 +51,17 @@ class BatchedGrid(LocalGrid):
         cuda_graphs: bool = False,
     ) -> None:
         super().__init__(client_app, sites)
-        if not isinstance(client_app, PlantApp):
+        if not isinstance(client_app, SiteApp):
             raise ConfigError(
                 "engine=batched trains with fedpdm's own client app only; use engine=serial"
             )
-        plant = self._plant = client_app.plant
+        client = self._client = client_app.client
         self._trainer = stacked_trainer(
-            plant, chunk=chunk, compile=compile, cuda_graphs=cuda_graphs
+            client, chunk=chunk, compile=compile, cuda_graphs=cuda_graphs
         )
-        self._group = plants_at_hand(plant.device)  # the trainer may make several stacks of them
+        self._group = sites_at_hand(client.device)  # the trainer may make several stacks of them
         self._done: dict[str, tuple[Arrays, float]] = {}
-        plant.trainer = self
+        client.trainer = self
 
     @classmethod
     def check(cls, device: torch.device, **settings: Any) -> None:
@@ -87,55 +87,55 @@ class BatchedGrid(LocalGrid):
         self._done.clear()
 
     def trained(self, site: str) -> tuple[Arrays, float] | None:
-        """Return what the stack found for a plant; asked by the plant's own app."""
+        """Return what the stack found for a site; asked by the site's own app."""
         return self._done.pop(site, None)
 
     def _train(self, messages: Sequence[Message]) -> None:
-        """Train the plants of these messages, each with others that were sent the same."""
+        """Train the sites of these messages, each with others that were sent the same."""
         self._done.clear()
         for together in alike(messages):
             self._train_stack(together)
 
     def _train_stack(self, messages: Sequence[Message]) -> None:
-        """Train the plants of these messages, which were all sent the same."""
-        plant, plants = self._plant, []
-        config, order = config_in(messages[0].content), plant.order(messages[0])
+        """Train the sites of these messages, which were all sent the same."""
+        client, members = self._client, []
+        config, order = config_in(messages[0].content), client.order(messages[0])
         for message in messages:
             try:
                 context = self.context(message.metadata.dst_node_id)
-                site = plant.site(message, context)
-                x, y = plant.tensors(site, Split.TRAIN)
+                site = client.site(message, context)
+                x, y = client.tensors(site, Split.TRAIN)
             except Exception:
                 continue  # its own answer will say what is wrong with it
-            memory = plant.side.memory(order["terms"], message.content, context.state)
-            plants.append(PlantData(site.name, plant.key(site.name, config), x, y, memory))
-        if not plants:
+            memory = client.side.memory(order["terms"], message.content, context.state)
+            members.append(SiteData(site.name, client.key(site.name, config), x, y, memory))
+        if not members:
             return
-        received = plant.received(messages[0])
-        for result in self._trainer.train(received, plants, **order):
+        received = client.received(messages[0])
+        for result in self._trainer.train(received, members, **order):
             self._done[result.name] = (result.weights, result.train_loss)
 
 
-def obstacle(plant: Plant, x: Tensor, y: Tensor) -> str | None:
-    """Return why a plant's model cannot be stacked, or None: one step with a few of its rows."""
-    trainer = stacked_trainer(replace(plant, device=torch.device("cpu")))
-    few = [PlantData(name, (name,), x[:rows], y[:rows]) for name, rows in (("a", 5), ("b", 3))]
+def obstacle(client: SiteClient, x: Tensor, y: Tensor) -> str | None:
+    """Return why a site's model cannot be stacked, or None: one step with a few of its rows."""
+    trainer = stacked_trainer(replace(client, device=torch.device("cpu")))
+    few = [SiteData(name, (name,), x[:rows], y[:rows]) for name, rows in (("a", 5), ("b", 3))]
     try:
-        received = plant.build_model().get_parameters()
+        received = client.build_model().get_parameters()
         list(trainer.train(received, few, epochs=1))
     except ConfigError as error:
         return str(error).removeprefix("engine=batched ").removesuffix(": use engine=serial")
     return None
 
 
-def stacked_trainer(plant: Plant, **options: Any) -> StackedTrainer:
-    """Return the trainer of stacks of such plants."""
-    task = plant.federation.task
+def stacked_trainer(client: SiteClient, **options: Any) -> StackedTrainer:
+    """Return the trainer of stacks of such sites."""
+    task = client.federation.task
     known = type(task).row_losses is not Task.row_losses
     return StackedTrainer(
-        plant.build_model().module, task.loss, plant.settings,
+        client.build_model().module, task.loss, client.settings,
         row_losses=cast(RowLosses, task.row_losses) if known else None,
-        seed=plant.seed, device=plant.device, **options,
+        seed=client.seed, device=client.device, **options,
     )  # fmt: skip
 
 
@@ -154,5 +154,5 @@ def alike(messages: Sequence[Message]) -> list[list[Message]]:
 
 
 def is_training(message: Message) -> bool:
-    """Return whether a message asks a plant to train."""
+    """Return whether a message asks a site to train."""
     return message.metadata.message_type == "train"

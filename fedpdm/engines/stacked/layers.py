@@ -1,9 +1,9 @@
-"""Layers as a stack of plants needs them, by the class that they replace.
+"""Layers as a stack of sites needs them, by the class that they replace.
 
-Under ``torch.func.vmap`` a module sees one plant. Most of torch works there as it is; the
-layers below do not: dropout would draw masks that depend on a plant's place in the stack,
+Under ``torch.func.vmap`` a module sees one site. Most of torch works there as it is; the
+layers below do not: dropout would draw masks that depend on a site's place in the stack,
 batch norm would count padded rows, and ``nn.LSTM`` has no batching rule. A library's own
-layer is taught by ``@stacks(ItsClass)``. Shapes: K plants, B rows, T time steps, H units.
+layer is taught by ``@stacks(ItsClass)``. Shapes: K sites, B rows, T time steps, H units.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from fedpdm.errors import ConfigError
 
 @dataclass
 class Now:
-    """What the layers of a stack know about the step, as one plant sees it.
+    """What the layers of a stack know about the step, as one site sees it.
 
     Attributes:
-        key: () int64, what the plant's dropout is drawn for in this round.
-        step: () int64, how many steps the plant made before.
+        key: () int64, what the site's dropout is drawn for in this round.
+        step: () int64, how many steps the site made before.
         rows: (B,) bool, which rows are not padding; None where there is no padding.
         count: () how many rows are not padding.
         drawn: dropout calls so far in this forward pass.
@@ -83,7 +83,7 @@ def _replaced(module: nn.Module, now: Now, done: dict[int, nn.Module]) -> nn.Mod
 
 
 def lifted(work: Callable[..., Any], *tensors: Tensor) -> Any:
-    """Return ``work`` of the whole stacks of which each plant holds one of ``tensors``.
+    """Return ``work`` of the whole stacks of which each site holds one of ``tensors``.
 
     To be called under ``vmap``. ``work`` gets tensors with a first dimension K and returns
     one or several such tensors. It is differentiated as it stands. What a custom
@@ -111,7 +111,7 @@ def lifted(work: Callable[..., Any], *tensors: Tensor) -> Any:
 
 @stacks(nn.Dropout)
 class StackedDropout(nn.Module):
-    """Dropout whose mask depends on the plant, the step and the call, and on no neighbour."""
+    """Dropout whose mask depends on the site, the step and the call, and on no neighbour."""
 
     def __init__(self, layer: nn.Dropout, now: Now) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class StackedDropout(nn.Module):
 
 @stacks(nn.Linear)
 class StackedLinear(nn.Linear):
-    """One batched product for all plants; vmap's own rule multiplies and adds in turn."""
+    """One batched product for all sites; vmap's own rule multiplies and adds in turn."""
 
     def __init__(self, layer: nn.Linear, now: Now) -> None:
         nn.Module.__init__(self)

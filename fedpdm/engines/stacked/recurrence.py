@@ -1,8 +1,8 @@
-"""The LSTM of a stack of plants: every operation is one batched product or one map.
+"""The LSTM of a stack of sites: every operation is one batched product or one map.
 
 Inputs are multiplied by their weights for all time steps at once, both directions run side
 by side, and the gradients of the weights are one product over all steps, as in cuDNN.
-Shapes: K plants, D directions, M = D * K recurrences, B rows, T steps, F inputs, H units.
+Shapes: K sites, D directions, M = D * K recurrences, B rows, T steps, F inputs, H units.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Recurrence(torch.autograd.Function):
 def bidirectional_lstm(
     x: Tensor, weights: Sequence[Tensor], *, directions: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run one layer of an LSTM for every plant.
+    """Run one layer of an LSTM for every site.
 
     Args:
         x: (K, B, T, F) inputs.
@@ -95,7 +95,7 @@ def bidirectional_lstm(
     Returns:
         (K, B, T, D * H) hidden states, (K, D, B, H) last hidden states, (K, D, B, H) cells.
     """
-    plants = len(x)
+    sites = len(x)
     x = x.transpose(1, 2)
     if directions == 2:
         x = torch.cat([x, x.flip(1)])
@@ -105,8 +105,8 @@ def bidirectional_lstm(
         w_ih, w_hh, bias = weights
     hidden, last, cell = _Recurrence.apply(x, w_ih, w_hh, bias)  # type: ignore[no-untyped-call]
     if directions == 2:
-        outputs = torch.cat([hidden[:plants], hidden[plants:].flip(1)], dim=-1)
+        outputs = torch.cat([hidden[:sites], hidden[sites:].flip(1)], dim=-1)
     else:
         outputs = hidden
-    finals = (tensor.unflatten(0, (directions, plants)).transpose(0, 1) for tensor in (last, cell))
+    finals = (tensor.unflatten(0, (directions, sites)).transpose(0, 1) for tensor in (last, cell))
     return outputs.transpose(1, 2), *finals

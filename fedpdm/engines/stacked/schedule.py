@@ -1,6 +1,6 @@
-"""Which rows every plant of a stack sees in which step: the shuffles of ``training.fit``.
+"""Which rows every site of a stack sees in which step: the shuffles of ``training.fit``.
 
-Shapes: K plants, S steps (the most that one makes), W rows (the widest batch).
+Shapes: K sites, S steps (the most that one makes), W rows (the widest batch).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from fedpdm.training.loop import Memory, TrainingSettings, batch_sizes
 
 
 @dataclass(frozen=True)
-class PlantData:
-    """A plant's training data.
+class SiteData:
+    """A site's training data.
 
     Attributes:
-        name: the plant.
+        name: the site.
         key: what its shuffles and dropout are drawn for, as given to ``training.fit``.
         x: (N, T, F) or (N, F) inputs.
         y: (N, …) targets.
@@ -39,16 +39,16 @@ class PlantData:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The steps of a stack. Plants with more steps come first, so who is active is a prefix.
+    """The steps of a stack. Sites with more steps come first, so who is active is a prefix.
 
     Attributes:
-        order: (K,) place among the given plants, by place in the stack.
+        order: (K,) place among the given sites, by place in the stack.
         per_epoch: (K,) steps of an epoch.
-        rows: (S, K, W) where a batch's rows are in all plants' joined data; padding repeats
-            a plant's first row.
-        sizes: (S, K) how many of them are not padding; 0 once a plant has finished.
-        keys: (K,) int64, one hash of seed and key for each plant, as its shuffles start from.
-        runs: [begin, end) of plants in the stack that make equally many steps.
+        rows: (S, K, W) where a batch's rows are in all sites' joined data; padding repeats
+            a site's first row.
+        sizes: (S, K) how many of them are not padding; 0 once a site has finished.
+        keys: (K,) int64, one hash of seed and key for each site, as its shuffles start from.
+        runs: [begin, end) of sites in the stack that make equally many steps.
     """
 
     order: NDArray[np.int64]
@@ -59,7 +59,7 @@ class Schedule:
     runs: list[tuple[int, int]]
 
     def active(self, step: int) -> int:
-        """Return how many plants make this step."""
+        """Return how many sites make this step."""
         return int(np.count_nonzero(self.sizes[step]))
 
     def means(self, losses: NDArray[np.float64], epochs: int) -> NDArray[np.float64]:
@@ -72,15 +72,15 @@ class Schedule:
     def rate(
         self, settings: TrainingSettings, run: tuple[int, int], step: int, first: int
     ) -> float:
-        """Return the learning rate of a run of plants in a step."""
+        """Return the learning rate of a run of sites in a step."""
         return settings.rate(first + step // int(self.per_epoch[run[0]]))
 
 
 def schedule(
-    plants: Sequence[PlantData], settings: TrainingSettings, *, seed: int, epochs: int
+    sites: Sequence[SiteData], settings: TrainingSettings, *, seed: int, epochs: int
 ) -> Schedule:
-    """Draw the shuffles of all plants. The same plants with the same keys get the same."""
-    counts = [len(plant.x) for plant in plants]
+    """Draw the shuffles of all sites. The same sites with the same keys get the same."""
+    counts = [len(site.x) for site in sites]
     size = settings.batch_size
     sizes_of = {count: batch_sizes(count, size) for count in set(counts)}
     per_epoch = np.array([len(sizes_of[count]) for count in counts])
@@ -88,9 +88,9 @@ def schedule(
     starts = np.concatenate([[0], np.cumsum(counts)])
     steps = int(per_epoch.max(initial=0)) * epochs
     width = max((max(s, default=0) for s in sizes_of.values()), default=0)
-    rows = np.empty((steps, len(plants), width), dtype=np.int64)
-    sizes = np.zeros((steps, len(plants)), dtype=np.int64)
-    keys = [key_seed(seed, "batches", *plants[number].key) for number in order.tolist()]
+    rows = np.empty((steps, len(sites), width), dtype=np.int64)
+    sizes = np.zeros((steps, len(sites)), dtype=np.int64)
+    keys = [key_seed(seed, "batches", *sites[number].key) for number in order.tolist()]
     generator = torch.Generator()
     for place, number in enumerate(order.tolist()):
         count, cut = counts[number], sizes_of[counts[number]]
@@ -110,6 +110,6 @@ def schedule(
             rows[first + last, place, : cut[-1]] = shuffled[whole:] + begin
             sizes[first : first + len(cut), place] = cut
     ordered = per_epoch[order]
-    edges = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(plants)]
+    edges = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(sites)]
     runs = [(a, b) for a, b in itertools.pairwise(edges) if b > a and ordered[a]]
     return Schedule(order, ordered, torch.from_numpy(rows), sizes, torch.tensor(keys), runs)

@@ -1,6 +1,6 @@
-"""One training step of a stack: losses and gradients of every plant at once.
+"""One training step of a stack: losses and gradients of every site at once.
 
-Shapes: K plants, B rows.
+Shapes: K sites, B rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RowLosses = Callable[[Tensor, Tensor], Tensor]
 
 
 class StackedStep:
-    """A model and its loss, evaluated for K plants with weights of their own.
+    """A model and its loss, evaluated for K sites with weights of their own.
 
     Attributes:
         names: parameters and buffers that travel, in the order of ``state_dict``; a
@@ -48,18 +48,18 @@ class StackedStep:
         self._find_places()
         self._outputs: Any = vmap(self._output, in_dims=(0, 0, 0, None))
         self._padded_outputs: Any = vmap(self._padded_output, in_dims=(0, 0, 0, None, 0, 0))
-        self._plants: Any = vmap(self._plant, in_dims=(0, 0, 0, 0, None))
-        self._padded_plants: Any = vmap(self._padded_plant, in_dims=(0, 0, 0, 0, None, 0, 0))
+        self._sites: Any = vmap(self._site, in_dims=(0, 0, 0, 0, None))
+        self._padded_sites: Any = vmap(self._padded_site, in_dims=(0, 0, 0, 0, None, 0, 0))
         self.compiles = compile
         if compile:
-            made = (self._plants, self._padded_plants, self._outputs, self._padded_outputs)
-            self._plants, self._padded_plants, self._outputs, self._padded_outputs = (
+            made = (self._sites, self._padded_sites, self._outputs, self._padded_outputs)
+            self._sites, self._padded_sites, self._outputs, self._padded_outputs = (
                 torch.compile(work, dynamic=False) for work in made
             )
         self._padding_checked = False
 
     def _find_places(self) -> None:
-        """Find where each tensor sits in the modules, to put plants' tensors there."""
+        """Find where each tensor sits in the modules, to put sites' tensors there."""
         known: dict[int, str] = {}
         self.aliases: dict[str, str] = {}
         self._places: dict[str, list[tuple[dict[str, Any], str]]] = {}
@@ -129,9 +129,9 @@ class StackedStep:
             if self._row_losses is not None:
                 return self._by_rows(given, x, y, keys, step, real, sizes)
             if sizes is None:
-                loss: Tensor = self._plants(given, x, y, keys, step)
+                loss: Tensor = self._sites(given, x, y, keys, step)
             else:
-                loss = self._padded_plants(given, x, y, keys, step, real, sizes)
+                loss = self._padded_sites(given, x, y, keys, step, real, sizes)
         finally:
             for box, key, tensor in self._originals:
                 box[key] = tensor
@@ -147,7 +147,7 @@ class StackedStep:
         real: Tensor | None,
         sizes: Tensor | None,
     ) -> Tensor:
-        """Return (K,) mean losses: the forward pass plant by plant, the loss for all rows."""
+        """Return (K,) mean losses: the forward pass site by site, the loss for all rows."""
         if real is None or sizes is None:
             output = self._outputs(tensors, x, keys, step)
         else:
@@ -159,11 +159,11 @@ class StackedStep:
         return torch.where(real, each, 0.0).sum(1) / sizes
 
     def check_padding(self, stack: Mapping[str, Tensor], x: Tensor, y: Tensor) -> None:
-        """Make sure, once, that padded rows have no part in a plant's loss.
+        """Make sure, once, that padded rows have no part in a site's loss.
 
         Args:
-            stack: tensors of at least one plant; not changed.
-            x: (B, …) a plant's inputs, B > 1.
+            stack: tensors of at least one site; not changed.
+            x: (B, …) a site's inputs, B > 1.
             y: (B, …) its targets.
 
         Raises:
@@ -192,7 +192,7 @@ class StackedStep:
             if torch.allclose(plain, padded, rtol=1e-3, atol=1e-5, equal_nan=True):
                 continue
             raise ConfigError(
-                "engine=batched pads plants of unequal size, and in "
+                "engine=batched pads sites of unequal size, and in "
                 f"{type(self._title).__name__} or its loss padding changes the loss from "
                 f"{plain.item():.6g} to {padded.item():.6g} (rows see each other, or the "
                 "loss is no mean over rows): use engine=serial"
@@ -205,7 +205,7 @@ class StackedStep:
         return self._stacked(x)
 
     def _output(self, tensors: Sequence[Tensor], x: Tensor, key: Tensor, step: Tensor) -> Any:
-        """Return one plant's outputs, as ``vmap`` sees it."""
+        """Return one site's outputs, as ``vmap`` sees it."""
         now = self._now
         now.key, now.step, now.rows, now.count, now.drawn = key, step, None, None, 0
         return self._forward(tensors, x)
@@ -219,18 +219,18 @@ class StackedStep:
         rows: Tensor,
         count: Tensor,
     ) -> Any:
-        """Return one plant's outputs; those of padding mean nothing."""
+        """Return one site's outputs; those of padding mean nothing."""
         now = self._now
         now.key, now.step, now.rows, now.count, now.drawn = key, step, rows, count, 0
         return self._forward(tensors, x)
 
-    def _plant(
+    def _site(
         self, tensors: Sequence[Tensor], x: Tensor, y: Tensor, key: Tensor, step: Tensor
     ) -> Tensor:
-        """Return one plant's mean loss, as ``vmap`` sees it."""
+        """Return one site's mean loss, as ``vmap`` sees it."""
         return self._loss(self._output(tensors, x, key, step), y)
 
-    def _padded_plant(
+    def _padded_site(
         self,
         tensors: Sequence[Tensor],
         x: Tensor,
@@ -240,7 +240,7 @@ class StackedStep:
         rows: Tensor,
         count: Tensor,
     ) -> Tensor:
-        """Return one plant's mean loss over the rows that are not padding."""
+        """Return one site's mean loss over the rows that are not padding."""
         output = self._padded_output(tensors, x, key, step, rows, count)
         each = vmap(lambda o, t: self._loss(o.unsqueeze(0), t.unsqueeze(0)))(output, y)
         return torch.where(rows, each, 0.0).sum() / count
@@ -263,7 +263,7 @@ def apart(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 
 def clip(gradients: Sequence[Tensor], limit: float) -> None:
-    """Scale each plant's (K, …) gradients to a norm of at most ``limit``, as torch does."""
+    """Scale each site's (K, …) gradients to a norm of at most ``limit``, as torch does."""
     if not gradients:
         return
     norms = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients])

@@ -1,10 +1,10 @@
-"""Many plants trained as one stacked model: the kernel of ``engine=batched``.
+"""Many sites trained as one stacked model: the kernel of ``engine=batched``.
 
-K plants that share an architecture become one model whose tensors have a first dimension
+K sites that share an architecture become one model whose tensors have a first dimension
 K: one large operation in place of K small ones. The forward pass runs under
-``torch.func.vmap``; because no plant's loss depends on another's weights, one backward pass
-of the summed losses gives every plant its own gradient, and optimizers that work value by
-value need not know. Imports torch and numpy only. Shapes: K plants, B rows, C outputs.
+``torch.func.vmap``; because no site's loss depends on another's weights, one backward pass
+of the summed losses gives every site its own gradient, and optimizers that work value by
+value need not know. Imports torch and numpy only. Shapes: K sites, B rows, C outputs.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from torch import Tensor, nn
 
 from fedpdm.engines.stacked.graphs import RecordedStep
 from fedpdm.engines.stacked.memory import JoinedData, chunk_on_cpu, chunk_on_cuda, saved_bytes
-from fedpdm.engines.stacked.schedule import PlantData, Schedule, schedule
+from fedpdm.engines.stacked.schedule import Schedule, SiteData, schedule
 from fedpdm.engines.stacked.step import RowLosses, StackedStep, clip
 from fedpdm.errors import ConfigError
 from fedpdm.training.loop import (
     GradientTerm,
     LossFunction,
     Memory,
-    PlantTerm,
+    SiteTerm,
     TrainingSettings,
     batch_sizes,
 )
 from fedpdm.training.optimizers import OPTIMIZERS
 
-__all__ = ["PlantData", "StackedTrainer", "Trained"]
+__all__ = ["SiteData", "StackedTrainer", "Trained"]
 
 Named = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a plant comes home with.
+    """What a site comes home with.
 
     Attributes:
-        name: the plant.
+        name: the site.
         weights: all parameters and buffers; views into the arrays of its chunk.
         train_loss: mean loss over its last epoch, without the strategy's terms.
     """
@@ -55,15 +55,15 @@ class Trained:
 
 
 class StackedTrainer:
-    """Trains plants as ``training.fit`` does, many at a time.
+    """Trains sites as ``training.fit`` does, many at a time.
 
     Args:
         module: the architecture; its own weights do not matter and stay as they are.
-        loss: (outputs, targets) to mean loss. With unequal plants it must be a mean over rows.
+        loss: (outputs, targets) to mean loss. With unequal sites it must be a mean over rows.
         settings: optimizer, batches, learning rate.
         seed: the run's seed.
         device: where to train.
-        chunk: plants in one stack, which bounds memory; None for as many as are fast and fit.
+        chunk: sites in one stack, which bounds memory; None for as many as are fast and fit.
         row_losses: (outputs, targets) to (N,) losses whose mean is ``loss``: faster where known.
         compile: run the forward pass through ``torch.compile``: minutes at first.
         cuda_graphs: record a step once per shape and replay it; needs CUDA.
@@ -99,39 +99,39 @@ class StackedTrainer:
         self._resident: dict[int, Named] = {}
         self._fitting: int | None = None
 
-    def can_train(self, plant: PlantData) -> bool:
+    def can_train(self, site: SiteData) -> bool:
         """Return whether ``train`` takes this plant: one with rows, two a batch for batch norm.
 
         ``training.fit`` says what is wrong with one that is not taken.
         """
-        sizes = batch_sizes(len(plant.x), self.settings.batch_size)
+        sizes = batch_sizes(len(site.x), self.settings.batch_size)
         return bool(sizes) and not (self._normalises and 1 in sizes)
 
     def train(
         self,
         received: Mapping[str, Tensor],
-        plants: Sequence[PlantData],
+        sites: Sequence[SiteData],
         *,
         epochs: int,
         first_epoch: int = 0,
-        terms: Sequence[GradientTerm | PlantTerm] = (),
+        terms: Sequence[GradientTerm | SiteTerm] = (),
     ) -> Iterator[Trained]:
-        """Train plants from ``received`` and yield them in the order given, chunk by chunk.
+        """Train sites from ``received`` and yield them in the order given, chunk by chunk.
 
-        A plant that ``can_train`` refuses is left out.
+        A site that ``can_train`` refuses is left out.
 
         Args:
             received: all parameters and buffers by name; not changed.
-            plants: data on the trainer's device; numbers of rows may differ.
+            sites: data on the trainer's device; numbers of rows may differ.
             epochs: passes over the data.
             first_epoch: global number of the first pass, for the learning rate.
             terms: strategy terms, added to the gradient before clipping, as ``fit`` does.
 
         Raises:
             ConfigError: the model or the loss cannot be stacked.
-            DataError: plants whose rows have different shapes.
+            DataError: sites whose rows have different shapes.
         """
-        taken = [plant for plant in plants if self.can_train(plant)]
+        taken = [site for site in sites if self.can_train(site)]
         if not taken:
             return
         dtypes = self._step.dtypes
@@ -144,15 +144,15 @@ class StackedTrainer:
     def _train(
         self,
         start: Named,
-        plants: Sequence[PlantData],
+        sites: Sequence[SiteData],
         epochs: int,
         first_epoch: int,
-        terms: Sequence[GradientTerm | PlantTerm],
+        terms: Sequence[GradientTerm | SiteTerm],
     ) -> Iterator[Trained]:
-        plan = schedule(plants, self.settings, seed=self.seed, epochs=epochs)
-        x, y = self._data.of(plants)
+        plan = schedule(sites, self.settings, seed=self.seed, epochs=epochs)
+        x, y = self._data.of(sites)
         rows, keys = plan.rows.to(self.device), plan.keys.to(self.device)
-        stack = self._stack(start, len(plants))
+        stack = self._stack(start, len(sites))
         trainable = self._step.trainable
         reference = [start[name] for name in trainable]
         parameters = [stack[name] for name in trainable]
@@ -161,7 +161,7 @@ class StackedTrainer:
             for run in plan.runs
             if (mine := [tensor[run[0] : run[1]] for tensor in parameters])
         ]
-        memories = self._memories(terms, [plants[n] for n in plan.order.tolist()], reference)
+        memories = self._memories(terms, [sites[n] for n in plan.order.tolist()], reference)
         found: list[Tensor] = []
         bound: list[GradientTerm] = []
         before = 0
@@ -182,7 +182,7 @@ class StackedTrainer:
             ]
             if (sizes != width).any():
                 longest = int(plan.order[0])
-                self._step.check_padding(stack, plants[longest].x, plants[longest].y)
+                self._step.check_padding(stack, sites[longest].x, sites[longest].y)
                 inputs.append(torch.from_numpy(sizes).to(self.device))
             loss, *gradients = self._gradients(stack, inputs)
             assert loss is not None
@@ -199,32 +199,32 @@ class StackedTrainer:
                     for part, leaf in zip(mine, leaves, strict=True):
                         part.grad = None if leaf.grad is None else leaf.grad[run[0] : run[1]]
                     optimizer.step(plan.rate(self.settings, run, step, first_epoch))
-        yield from self._trained(plants, plan, stack, found, epochs)
+        yield from self._trained(sites, plan, stack, found, epochs)
 
     def _memories(
         self,
-        terms: Sequence[GradientTerm | PlantTerm],
-        plants: Sequence[PlantData],
+        terms: Sequence[GradientTerm | SiteTerm],
+        sites: Sequence[SiteData],
         reference: Sequence[Tensor],
     ) -> dict[str, Memory]:
-        """Return what plants remember, stacked in their order, by the key of the term."""
+        """Return what sites remember, stacked in their order, by the key of the term."""
         return {
             term.key: {
                 group: [
-                    torch.stack([p.memory[term.key][group][place] for p in plants]).to(
+                    torch.stack([p.memory[term.key][group][place] for p in sites]).to(
                         self.device, like.dtype
                     )
                     for place, like in enumerate(reference)
                 ]
-                for group in plants[0].memory.get(term.key, {})
+                for group in sites[0].memory.get(term.key, {})
             }
             for term in terms
-            if isinstance(term, PlantTerm)
+            if isinstance(term, SiteTerm)
         }
 
     def _trained(
         self,
-        plants: Sequence[PlantData],
+        sites: Sequence[SiteData],
         plan: Schedule,
         stack: Named,
         found: Sequence[Tensor],
@@ -236,21 +236,21 @@ class StackedTrainer:
         means = plan.means(losses, epochs)
         arrays = {name: tensor.cpu().numpy() for name, tensor in stack.items()}
         arrays |= {alias: arrays[name] for alias, name in self._step.aliases.items()}
-        for plant, place in zip(plants, np.argsort(plan.order).tolist(), strict=True):
+        for site, place in zip(sites, np.argsort(plan.order).tolist(), strict=True):
             weights = {name: array[place, ...] for name, array in arrays.items()}
-            yield Trained(plant.name, weights, float(means[place]))
+            yield Trained(site.name, weights, float(means[place]))
 
     def outputs(
         self, weights: Mapping[str, Tensor], inputs: Sequence[Tensor], batch_size: int = 4096
     ) -> Iterator[Tensor]:
-        """Yield each plant's (N, C) outputs in eval mode, all with the same weights.
+        """Yield each site's (N, C) outputs in eval mode, all with the same weights.
 
-        Rows of many plants share a forward pass. An empty plant gets (0, 0), as from
+        Rows of many sites share a forward pass. An empty site gets (0, 0), as from
         ``training.outputs``.
 
         Args:
             weights: all parameters and buffers by name.
-            inputs: each plant's (N, …), on the trainer's device.
+            inputs: each site's (N, …), on the trainer's device.
             batch_size: rows of a forward pass, at most.
         """
         if self._alone is None:
@@ -277,8 +277,8 @@ class StackedTrainer:
         """Return losses and gradients, from a recorded step if so asked."""
         if not self.cuda_graphs:
             return self._step.gradients(stack, *inputs)
-        plants = len(next(iter(stack.values())))
-        key = (plants, *(tuple(tensor.shape) for tensor in inputs))
+        sites = len(next(iter(stack.values())))
+        key = (sites, *(tuple(tensor.shape) for tensor in inputs))
         if key not in self._recorded:
             changed = [stack[n] for n in self._step.names if n not in self._step.trainable]
             self._recorded[key] = RecordedStep(
@@ -287,28 +287,28 @@ class StackedTrainer:
         loss, *gradients = self._recorded[key](*inputs)
         return [None if loss is None else loss.clone(), *gradients]
 
-    def _stack(self, start: Named, plants: int) -> Named:
-        """Return a copy of the received tensors for each plant; recorded steps need the same."""
-        if self.cuda_graphs and plants in self._resident:
-            for name, tensor in self._resident[plants].items():
+    def _stack(self, start: Named, sites: int) -> Named:
+        """Return a copy of the received tensors for each site; recorded steps need the same."""
+        if self.cuda_graphs and sites in self._resident:
+            for name, tensor in self._resident[sites].items():
                 tensor.copy_(start[name].expand_as(tensor))
-            return self._resident[plants]
+            return self._resident[sites]
         stack = {
             name: tensor.detach()
-            .expand(plants, *tensor.shape)
+            .expand(sites, *tensor.shape)
             .clone(memory_format=torch.contiguous_format)
             for name, tensor in start.items()
         }
         if self.cuda_graphs:
-            self._resident[plants] = stack
+            self._resident[sites] = stack
         return stack
 
-    def _chunk(self, start: Named, plants: Sequence[PlantData]) -> int:
-        """Return how many plants to stack."""
+    def _chunk(self, start: Named, sites: Sequence[SiteData]) -> int:
+        """Return how many sites to stack."""
         if self.device.type != "cuda":
-            return chunk_on_cpu(self.module, len(plants))
+            return chunk_on_cpu(self.module, len(sites))
         if self._fitting is None:
-            largest = max(plants, key=lambda plant: len(plant.x))
+            largest = max(sites, key=lambda site: len(site.x))
             rows = slice(0, self.settings.batch_size)
             one = [start[name].detach().unsqueeze(0).clone() for name in self._step.names]
             for tensor, name in zip(one, self._step.names, strict=True):
@@ -317,19 +317,19 @@ class StackedTrainer:
             x, y = largest.x[rows].unsqueeze(0), largest.y[rows].unsqueeze(0)
             needs = saved_bytes(lambda: self._step.losses(one, x, y, zero.view(1), zero))
             self._fitting = chunk_on_cuda(self.module, 2**31, needs, self.device)
-        return min(self._fitting, len(plants))
+        return min(self._fitting, len(sites))
 
 
 def bind(
-    terms: Sequence[GradientTerm | PlantTerm],
+    terms: Sequence[GradientTerm | SiteTerm],
     received: Sequence[Tensor],
     memories: Mapping[str, Memory],
     active: int,
 ) -> list[GradientTerm]:
-    """Return the terms of the first ``active`` plants of a stack."""
+    """Return the terms of the first ``active`` sites of a stack."""
     bound: list[GradientTerm | None] = []
     for term in terms:
-        if isinstance(term, PlantTerm):
+        if isinstance(term, SiteTerm):
             memory = memories[term.key]
             mine = {group: [t[:active] for t in tensors] for group, tensors in memory.items()}
             bound.append(term.term(received, mine))

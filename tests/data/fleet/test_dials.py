@@ -1,4 +1,4 @@
-"""The dials do what they say, and nothing else; a plant is the same whoever takes part."""
+"""The dials do what they say, and nothing else; a site is the same whoever takes part."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from fedpdm.data.fleet.archetypes import ARCHETYPES, MIXED, SIZES
 from fedpdm.data.fleet.calendar import persistent
 from fedpdm.data.fleet.log import soon
-from fedpdm.data.fleet.site import plant_settings
+from fedpdm.data.fleet.profile import site_settings
 from fedpdm.data.fleet.source import FleetSource
 from fedpdm.errors import ConfigError
 
 SETTINGS: dict[str, Any] = {"machines": 4, "ambient_yearly_c": 0}
 
 
-def fleet(plants: int = 1, settings: dict[str, Any] | None = None, **changes: Any) -> FleetSource:
-    sites = {f"p-{n:03d}": {**SETTINGS, **(settings or {})} for n in range(plants)}
+def fleet(profiles: int = 1, settings: dict[str, Any] | None = None, **changes: Any) -> FleetSource:
+    sites = {f"p-{n:03d}": {**SETTINGS, **(settings or {})} for n in range(profiles)}
     return FleetSource(**{"sites": sites, "seed": 3, "reach": 7.0, "days": 60, **changes})
 
 
@@ -28,7 +28,7 @@ def shares(source: FleetSource, horizon: float = 7.0) -> list[tuple[int, int]]:
     return [(int((positive & known).sum()), int(known.sum())) for positive, known in near]
 
 
-def test_feature_shift_drives_plants_apart_and_leaves_failures_alone() -> None:
+def test_feature_shift_drives_sites_apart_and_leaves_failures_alone() -> None:
     far = []
     for amount in (0.0, 1.0, 4.0):
         source = fleet(8, heterogeneity={"feature_shift": amount})
@@ -45,7 +45,7 @@ def test_feature_shift_drives_plants_apart_and_leaves_failures_alone() -> None:
 def test_quantity_skew_spreads_the_number_of_machines_and_keeps_its_mean() -> None:
     def machines(amount: float) -> np.ndarray[Any, Any]:
         source = fleet(400, {"machines": 40}, heterogeneity={"quantity_skew": amount})
-        return np.array([source.plant(site).machines for site in source.sites])
+        return np.array([source.profile(site).machines for site in source.sites])
 
     none, some, much = machines(0.0), machines(0.4), machines(1.0)
     assert np.all(none == 40) and much.min() >= 1
@@ -54,7 +54,7 @@ def test_quantity_skew_spreads_the_number_of_machines_and_keeps_its_mean() -> No
     assert some.mean() == pytest.approx(40, rel=0.1)
 
 
-def test_label_skew_makes_some_plants_fail_often() -> None:
+def test_label_skew_makes_some_sites_fail_often() -> None:
     settings = {"machines": 6, "life_days": 40}
     even, uneven = (
         [p / k for p, k in shares(fleet(8, settings, days=90, heterogeneity={"label_skew": a}))]
@@ -125,7 +125,7 @@ def test_dead_sensors_lose_about_the_share_asked_for_and_do_not_tell_of_failures
     assert abs(gone[positive].mean() - gone[known & ~positive].mean()) < 0.03
 
 
-def test_a_plant_is_the_same_whoever_takes_part_whatever_the_dials() -> None:
+def test_a_site_is_the_same_whoever_takes_part_whatever_the_dials() -> None:
     dials: dict[str, Any] = {
         "heterogeneity": {"feature_shift": 1.0, "label_skew": 0.5, "quantity_skew": 0.5},
         "prevalence": 0.1,
@@ -140,19 +140,19 @@ def test_a_plant_is_the_same_whoever_takes_part_whatever_the_dials() -> None:
 def test_sizes_are_drawn_from_their_class_by_name() -> None:
     for size, (low, high) in SIZES.items():
         source = fleet(50, {"size": size})
-        drawn = {source.plant(site).machines for site in source.sites}
+        drawn = {source.profile(site).machines for site in source.sites}
         assert min(drawn) >= low and max(drawn) <= high and len(drawn) > 3
     mixed = fleet(300, {"size": "mixed"})
-    drawn_of_all = np.array([mixed.plant(site).machines for site in mixed.sites])
+    drawn_of_all = np.array([mixed.profile(site).machines for site in mixed.sites])
     assert np.mean(drawn_of_all <= 19) == pytest.approx(MIXED["small"], abs=0.1)
     assert drawn_of_all.max() > 60
 
 
 @pytest.mark.parametrize("archetype", ARCHETYPES)
-def test_an_archetype_is_a_start_and_the_plants_own_settings_win(archetype: str) -> None:
-    bundle = plant_settings("p", {"archetype": archetype})
+def test_an_archetype_is_a_start_and_the_sites_own_settings_win(archetype: str) -> None:
+    bundle = site_settings("p", {"archetype": archetype})
     assert bundle.size and bundle.industry == ARCHETYPES[archetype]["industry"]
-    own = plant_settings("p", {"archetype": archetype, "machines": 7, "load": 0.5, "shifts": None})
+    own = site_settings("p", {"archetype": archetype, "machines": 7, "load": 0.5, "shifts": None})
     assert (own.machines, own.load, own.shifts, own.size) == (7, 0.5, bundle.shifts, "")
 
 

@@ -1,4 +1,4 @@
-"""The generator: reproducible, not solved by one sensor, plants that differ."""
+"""The generator: reproducible, not solved by one sensor, sites that differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from fedpdm.config.compose import compose, options
 from fedpdm.data.fleet.assets import MODES
-from fedpdm.data.fleet.site import SCENARIOS
+from fedpdm.data.fleet.profile import SCENARIOS
 from fedpdm.data.fleet.source import FleetSource
 from fedpdm.data.rows import Split
 from fedpdm.errors import ConfigError, DataError
@@ -37,7 +37,7 @@ def defaults() -> FleetSource:
     return source
 
 
-def test_plants_ship_of_both_sorts() -> None:
+def test_sites_ship_of_both_sorts() -> None:
     assert set(CITIES) >= {"detroit", "houston", "seattle", "turin", "memphis"}
 
 
@@ -103,13 +103,13 @@ def test_the_latent_wear_does(city: str, defaults: FleetSource) -> None:
     assert set(latent.mode[~np.isnan(rows.time_to_failure)]) <= set(range(len(MODES)))
 
 
-def test_plants_meet_later_what_they_hardly_knew_before(defaults: FleetSource) -> None:
+def test_sites_meet_later_what_they_hardly_knew_before(defaults: FleetSource) -> None:
     for city in ("detroit", "houston"):
         rows, latent = defaults.rows(city), defaults.latent(city)
-        plant = defaults.plants[city]
+        profile = defaults.profiles[city]
         fails = ~np.isnan(rows.time_to_failure)
         shares = []
-        for part in (rows.time < plant.change_day, rows.time > plant.change_day + 80):
+        for part in (rows.time < profile.change_day, rows.time > profile.change_day + 80):
             counts = np.bincount(latent.mode[fails & part], minlength=len(MODES))
             shares.append(counts / counts.sum())
         assert 0.5 * np.abs(shares[0] - shares[1]).sum() > 0.5, "total variation"
@@ -164,7 +164,7 @@ def test_lives_end_in_failures_and_begin_anew() -> None:
         ({"sites": {"a": {"modes": {"bearing": 0}}}}, r"sites\.a\.modes"),
         ({"sites": {"a": {"modes_later": {"rust": 1}}}}, r"sites\.a\.modes_later\.rust"),
         ({"sites": {"a": {"change_day": -5}}}, r"sites\.a\.change_day"),
-        ({"sites": {}}, "needs plants"),
+        ({"sites": {}}, "needs sites"),
         ({"window": 0}, r"data\.window"),
         ({"missing": 2.0}, r"data\.missing"),
         ({"days": 0.01}, r"data\.days"),

@@ -22,8 +22,8 @@ STORY = {"progressive": 2, "sudden": 1, "communication": 2}
 
 @pytest.fixture(scope="module")
 def source() -> FleetSource:
-    plant = {"machines": 12, "scenarios": STORY}
-    return FleetSource(sites={"a": plant}, seed=1, reach=7.0, days=250)
+    profile = {"machines": 12, "scenarios": STORY}
+    return FleetSource(sites={"a": profile}, seed=1, reach=7.0, days=250)
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +99,13 @@ def test_too_few_rows_of_a_class_are_not_passed_but_skipped(rows: Rows) -> None:
 
 def test_a_scenario_that_was_never_injected_is_seen(source: FleetSource, made: Record) -> None:
     lives = [(name, number, replace(life, scenario=0)) for name, number, life in made.lives]
-    told = by_name(scenario_recall("a", source.plant("a"), replace(made, lives=lives)))
+    told = by_name(scenario_recall("a", source.profile("a"), replace(made, lives=lives)))
     assert told["scenario recall: sudden"].status == "failed"
     way_out = told["scenario recall: sudden"].note
     assert way_out.index("--seed") < way_out.index("sites.a.noise") < way_out.index("data.days")
     assert told["scenario recall: progressive"].status == "passed"
     few = [(name, number, life) for name, number, life in lives if number == 0][:4]
-    told = by_name(scenario_recall("a", source.plant("a"), replace(made, lives=few)))
+    told = by_name(scenario_recall("a", source.profile("a"), replace(made, lives=few)))
     assert told["scenario recall: sudden"].status == "skipped", "one could not expect any"
 
 
@@ -113,29 +113,29 @@ def test_failures_without_a_trace_in_the_sensors_are_seen(
     source: FleetSource, made: Record
 ) -> None:
     shuffled = np.random.default_rng(0).permutation(made.values, axis=0)
-    told = scenario_recall("a", source.plant("a"), replace(made, values=shuffled))
+    told = scenario_recall("a", source.profile("a"), replace(made, values=shuffled))
     assert {gate.status for gate in told} == {"failed"}
 
 
 def test_rows_through_a_dead_link_are_seen(source: FleetSource, made: Record) -> None:
-    plant = source.plant("a")
+    profile = source.profile("a")
     link = replace(made.links[0], begin=0.0, end=10.0)
-    (told,) = gates.link_failures("a", plant, replace(made, links=[link]))
+    (told,) = gates.link_failures("a", profile, replace(made, links=[link]))
     assert told.status == "failed" and told.value > 0  # type: ignore[operator]
-    (told,) = gates.link_failures("a", plant, replace(made, links=[]))
+    (told,) = gates.link_failures("a", profile, replace(made, links=[]))
     assert told.status == "failed" and "never failed" in told.note
-    (told,) = gates.link_failures("a", plant, replace(made, links=[], lives=[]))
+    (told,) = gates.link_failures("a", profile, replace(made, links=[], lives=[]))
     assert told.status == "skipped", "one could not expect any"
 
 
 def test_too_few_and_too_uniform_failures_are_seen(source: FleetSource, made: Record) -> None:
-    plant = source.plant("a")
+    profile = source.profile("a")
     same = [(name, number, replace(life, mode=0)) for name, number, life in made.lives]
-    assert by_name(gates.events("a", plant, replace(made, lives=same)))["event diversity"].status \
-        == "failed"  # fmt: skip
-    none = by_name(gates.events("a", plant, replace(made, lives=[])))
+    gate = by_name(gates.events("a", profile, replace(made, lives=same)))["event diversity"]
+    assert gate.status == "failed"
+    none = by_name(gates.events("a", profile, replace(made, lives=[])))
     assert none["failures"].status == "failed" and none["failures"].value == 0
-    one_mode = replace(plant, modes=(1.0, 0, 0, 0, 0, 0))
+    one_mode = replace(profile, modes=(1.0, 0, 0, 0, 0, 0))
     found = by_name(gates.events("a", one_mode, replace(made, lives=same)))
     assert found["event diversity"].status == "passed", "it can fail in one way only"
 

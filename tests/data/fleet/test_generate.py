@@ -80,11 +80,11 @@ def test_the_run_on_the_files_is_the_run_without_them(made: Made, tmp_path: Path
 def test_the_summary_counts_what_is_there(made: Made) -> None:
     summary = json.loads((made.folder / "summary.json").read_text())
     built = source_of(federation(f"data.path={made.folder}"))
-    for site, plant in summary["plants"].items():
+    for site, profile in summary["plants"].items():
         rows = built.rows(site)
-        assert plant["rows"] == len(rows) and plant["machines"] == len(np.unique(rows.machine))
-        assert plant["failures"] == sum(plant["by_mode"].values()) > 0
-        assert plant["missing"] == pytest.approx(np.isnan(rows.values).mean())
+        assert profile["rows"] == len(rows) and profile["machines"] == len(np.unique(rows.machine))
+        assert profile["failures"] == sum(profile["by_mode"].values()) > 0
+        assert profile["missing"] == pytest.approx(np.isnan(rows.values).mean())
     assert summary["plants"]["turin"]["maintenance"] > 0
     assert set(summary["files"]) == {
         str(path.relative_to(made.folder)) for path in made.folder.rglob("*") if path.is_file()
@@ -117,7 +117,7 @@ def test_the_seed_gives_the_bytes_at_any_wall_clock(
         (["sites.detroit.machines=6"], r"sites\.detroit\.machines=6, but .* generated with 5"),
         (["data.missing=0.1"], r"data\.missing=0\.1, but .* generated with 0\.02"),
         (["data.heterogeneity.feature_shift=0"], r"data\.heterogeneity\.feature_shift=0"),
-        (["site=detroit,turin,pune"], "has no plant pune; there are detroit, turin"),
+        (["site=detroit,turin,pune"], "has no site pune; there are detroit, turin"),
     ],
 )
 def test_settings_that_the_files_do_not_have_are_refused_by_key(
@@ -161,7 +161,7 @@ def left(folder: Path) -> list[str]:
     ("arguments", "says"),
     [
         (["--sites", "atlantis"], "site=atlantis does not exist"),
-        (["--sites", ""], "names no plant"),
+        (["--sites", ""], "names no site"),
         (["--days", "20"], "--days 20 is too short"),
         (["--seed", "-1"], "--seed -1"),
         (["model=cnn"], "model=cnn has no effect"),
@@ -170,7 +170,7 @@ def left(folder: Path) -> list[str]:
         (["data.mising=0.1"], "did you mean missing?"),
         (["+data.mising=0.1"], "data=fleet has no setting data.mising; there are concept_drift"),
         (["+data.reach=3"], "+data.reach=3: how far labels look is the task's matter"),
-        (["+data.sites=3"], "+data.sites=3: plants are named with --sites"),
+        (["+data.sites=3"], "+data.sites=3: sites are named with --sites"),
         (["++data.seed=3"], "++data.seed=3: the seed is given with --seed"),
         (["data._target_=os.system"], "data._target_=os.system: only data=fleet"),
         (["data.task_defaults=null"], "data.task_defaults=null: what is predicted"),
@@ -178,7 +178,7 @@ def left(folder: Path) -> list[str]:
         (["data.days=1e9", "data.prevalence=0.05"], "detroit: 2.56e+11 rows"),
         (["sites.detroit.machines=1000000000000"], "lower --days or sites.NAME.machines"),
         (["--days", "1e308"], "larger than a computer can count with"),
-        (["replicas=10000000"], "replicas=10000000 makes 10,000,000 plants"),
+        (["replicas=10000000"], "replicas=10000000 makes 10,000,000 sites"),
         (["sites.detroit.modes={rust: 1}"], "rust"),
         (["data.days=50", "data.missing=0.6"], "gate 'readings' failed at detroit: "),
         (["--days", "40", "sites.detroit.machines=1"], "gate 'failures' failed at detroit: "),
@@ -219,7 +219,7 @@ def test_an_existing_folder_is_not_touched_and_no_folder_below_a_file_is_made(
 def test_what_breaks_off_leaves_nothing(
     fault: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, calls = generating.write_plant, []
+    write, calls = generating.write_site, []
 
     def breaks(*arguments: Any) -> list[str]:
         calls.append(arguments)
@@ -227,7 +227,7 @@ def test_what_breaks_off_leaves_nothing(
             raise fault
         return write(*arguments)
 
-    monkeypatch.setattr(generating, "write_plant", breaks)
+    monkeypatch.setattr(generating, "write_site", breaks)
     with pytest.raises(KeyboardInterrupt if isinstance(fault, KeyboardInterrupt) else ConfigError):
         generate(tmp_path / "out", ("detroit", "houston"), 60, 1, ["sites.detroit.machines=3"])
     assert len(calls) == 2 and left(tmp_path) == []
@@ -239,7 +239,7 @@ def test_who_stops_it_is_told_that_nothing_is_left(
     def stopped(*arguments: Any) -> list[str]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generating, "write_plant", stopped)
+    monkeypatch.setattr(generating, "write_site", stopped)
     code, told = command(capsys, "--days", "60", "--out", str(tmp_path / "out"))
     assert code == 130 and told == "stopped; nothing is left\n" and left(tmp_path) == []
 

@@ -15,8 +15,8 @@ from fedpdm.data.fleet.source import FleetSource
 
 
 def source(seed: int = 1, **settings: Any) -> FleetSource:
-    plant = {"machines": 10, **settings}
-    return FleetSource(sites={"a": plant}, seed=seed, reach=7.0, days=200, step_hours=6)
+    profile = {"machines": 10, **settings}
+    return FleetSource(sites={"a": profile}, seed=seed, reach=7.0, days=200, step_hours=6)
 
 
 def only(scenario: str, **settings: Any) -> Record:
@@ -115,7 +115,7 @@ def test_shifts_holidays_and_recipes_set_the_load() -> None:
     working = np.isin(made.time, around.time[around.working])
     by_recipe = [latent.load[working & (latent.regime == r)].mean() for r in range(3)]
     assert by_recipe[2] > by_recipe[1] > by_recipe[0]
-    # Lives are counted in the plant's own working time: it fails about as often as others.
+    # Lives are counted in the site's own working time: it fails about as often as others.
     failures = sum(life.end == FAILURE for _, _, life in made.lives)
     usual = sum(life.end == FAILURE for _, _, life in source().record("a").lives)
     assert failures == pytest.approx(usual, rel=0.4)

@@ -32,7 +32,7 @@ Leak = Callable[[Rows, str], Rows]
 
 
 class Leaking(TinySource):
-    """The plants of ``TinySource``, with a leak that ``spoil`` puts into plant b (or all)."""
+    """The sites of ``TinySource``, with a leak that ``spoil`` puts into site b (or all)."""
 
     def __init__(self, spoil: Leak, everywhere: bool = False, **options: Any) -> None:
         super().__init__(SITES, **options)
@@ -116,7 +116,7 @@ def test_single_rows_without_neighbours_may_be_split_at_random() -> None:
     assert check(Parts(SITES, window=None), reach=0.0) == []
 
 
-def test_a_machine_at_two_plants_is_refused_unless_the_partition_shares_it() -> None:
+def test_a_machine_at_two_sites_is_refused_unless_the_partition_shares_it() -> None:
     class Twice(TinySource):
         def rows(self, site: str) -> Rows:
             rows = super().rows(site)
@@ -133,7 +133,7 @@ def test_a_machine_at_two_plants_is_refused_unless_the_partition_shares_it() -> 
     assert check(local) == []
 
 
-def test_a_shared_machine_is_of_one_split_at_every_plant() -> None:
+def test_a_shared_machine_is_of_one_split_at_every_site() -> None:
     class Torn(TinySource):
         shares_machines = True
 
@@ -143,12 +143,12 @@ def test_a_shared_machine_is_of_one_split_at_every_plant() -> None:
             split = np.where(own.machine == "a-2", TEST if site == "b" else TRAIN, TRAIN)
             return with_split(own, split)
 
-    with pytest.raises(LeakError, match=r"plants together, machine a-2: test begins at 1 hours"):
+    with pytest.raises(LeakError, match=r"sites together, machine a-2: test begins at 1 hours"):
         check(Torn(SITES))
 
 
 class Between(TinySource):
-    """Plant a trains on the first 100 rows of shared machines, plant b tests the rest."""
+    """Site a trains on the first 100 rows of shared machines, site b tests the rest."""
 
     shares_machines = True
     gap = 0
@@ -160,9 +160,9 @@ class Between(TinySource):
         return with_split(own, np.full(len(own), TRAIN if site == "a" else TEST))
 
 
-def test_labels_must_not_look_into_what_another_plant_judges() -> None:
+def test_labels_must_not_look_into_what_another_site_judges() -> None:
     message = (
-        r"plants together: training rows of machine a-0 know.*label at 99 hours looks 30 hours "
+        r"sites together: training rows of machine a-0 know.*label at 99 hours looks 30 hours "
         r"ahead, and a later part begins at 100"
     )
     with pytest.raises(LeakError, match=message):
@@ -190,7 +190,7 @@ def test_an_edited_split_file_cannot_test_the_end_of_shared_training_engines(
 
     split_file(sound, sound.sites, edited).write(tmp_path)
     given = build_source(compose([*overrides, f"split={tmp_path}"]), task, 1)
-    with pytest.raises(LeakError, match=r"plants together: training rows of machine train-"):
+    with pytest.raises(LeakError, match=r"sites together: training rows of machine train-"):
         check(given, task.reach)
     split_file(sound, sound.sites, sound.rows).write(tmp_path)
     again = build_source(compose([*overrides, f"split={tmp_path}"]), task, 1)
@@ -304,12 +304,12 @@ def test_a_scaler_that_was_fitted_on_training_rows_is_welcome() -> None:
         assert check(Leaking(spoil, everywhere=True)) == []
 
 
-def test_a_scaler_over_the_rows_of_all_plants_is_refused() -> None:
+def test_a_scaler_over_the_rows_of_all_sites_is_refused() -> None:
     parts = TinySource(SITES)
     everything = np.concatenate([parts.rows(s).values[parts.rows(s).split >= 0] for s in SITES])
     scaler = StandardScaler().fit(everything)
     spoil = lambda rows, site: replace(rows, values=scaler.transform(rows.values))  # noqa: E731
-    with pytest.raises(LeakError, match="all plants: every feature has mean 0"):
+    with pytest.raises(LeakError, match="all sites: every feature has mean 0"):
         check(Leaking(spoil, everywhere=True))
 
 

@@ -22,10 +22,10 @@ from tests.data.row_examples import rows_of
 PARTS = (Split.TRAIN, Split.VALIDATION, Split.TEST)
 
 
-def look(*plants: Rows, table: bool = False, shared: bool = False) -> None:
-    """Look for copies, as the guards do, at plants that are named a, b, …"""
+def look(*sites: Rows, table: bool = False, shared: bool = False) -> None:
+    """Look for copies, as the guards do, at sites that are named a, b, …"""
     prints = []
-    for name, rows in zip("abcdefgh", plants, strict=False):
+    for name, rows in zip("abcdefgh", sites, strict=False):
         starts = np.flatnonzero(np.r_[True, rows.machine[1:] != rows.machine[:-1]])
         prints.append(fingerprints(name, rows, starts, table))
     require_no_copies(prints, shared)
@@ -52,11 +52,11 @@ def series(seed: int, machines: int = 6, length: int = 200, idle: str = "never")
 
 
 @pytest.mark.parametrize("idle", ["at night", "at times"])
-def test_a_plant_of_idle_machines_under_other_ids_is_refused(idle: str) -> None:
-    plant = series(1, idle=idle)
+def test_a_site_of_idle_machines_under_other_ids_is_refused(idle: str) -> None:
+    site = series(1, idle=idle)
     with pytest.raises(LeakError, match=r"machine 1-\d at a .* and machine x1-\d at b .*same 5"):
-        look(plant, renamed(plant))
-    look(plant, series(2, idle=idle))
+        look(site, renamed(site))
+    look(site, series(2, idle=idle))
 
 
 def test_machines_of_few_values_are_no_copies_however_long_they_stand_still() -> None:
@@ -113,7 +113,7 @@ def all_twice(values: np.ndarray) -> list[Rows]:
     return [table(np.random.default_rng(1).permutation(np.concatenate([values, values])))]
 
 
-def three_plants(values: np.ndarray) -> list[Rows]:
+def three_sites(values: np.ndarray) -> list[Rows]:
     return [*other_order(values), table(values[::-1], 2, "y")]
 
 
@@ -122,7 +122,7 @@ def a_fifth(values: np.ndarray) -> list[Rows]:
     return [table(values), table(np.concatenate([own, values[: len(values) // 5]]), 1, "x")]
 
 
-@pytest.mark.parametrize("how", [same_file, other_order, all_twice, three_plants, a_fifth])
+@pytest.mark.parametrize("how", [same_file, other_order, all_twice, three_sites, a_fifth])
 def test_single_rows_that_stand_twice_are_refused(how: Callable[..., list[Rows]]) -> None:
     values = np.random.default_rng(0).normal(size=(1000, 4))
     message = r"\d+ of \d+ rows for validation and test .*machine \w+ at a .* and machine \w+ at"
@@ -167,12 +167,12 @@ def test_a_reading_that_lasts_is_one_reading() -> None:
     look(replace(table(slow), split=late, machine=machines), table=True)
 
 
-def test_a_shared_machine_may_have_its_rows_at_several_plants() -> None:
+def test_a_shared_machine_may_have_its_rows_at_several_sites() -> None:
     rows = table(np.random.default_rng(0).normal(size=(600, 4)))
     look(rows, rows, shared=True)
-    with pytest.raises(LeakError, match="at another plant"):
+    with pytest.raises(LeakError, match="at another site"):
         look(rows, rows)
-    with pytest.raises(LeakError, match="at another plant"):
+    with pytest.raises(LeakError, match="at another site"):
         look(table(rows.values), table(rows.values, 1, "x"), shared=True)
 
 
@@ -221,10 +221,10 @@ def test_rows_that_all_stand_there_so_often_are_beyond_chance(rows: int, times: 
 def test_ai4i_is_silent_and_a_copy_of_it_is_not(data_folder: Any, split: str) -> None:
     cfg = compose(["data=ai4i", f"data.split={split}", "partition=iid", "partition.sites=3"])
     source = build_source(cfg, make(cfg.task, "task"), 1)
-    plants = [source.rows(site) for site in source.sites]
-    look(*plants)
-    look(*[replace(p, values=np.round(p.values[:, 2:4] / 5)) for p in plants])  # few values left
-    measured = [replace(p, values=p.values[:, :6]) for p in plants]
+    sites = [source.rows(site) for site in source.sites]
+    look(*sites)
+    look(*[replace(p, values=np.round(p.values[:, 2:4] / 5)) for p in sites])  # few values left
+    measured = [replace(p, values=p.values[:, :6]) for p in sites]
     look(*measured)
     with pytest.raises(LeakError, match="more than chance makes equal"):
         look(*measured, renamed(measured[1]))

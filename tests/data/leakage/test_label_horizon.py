@@ -38,29 +38,29 @@ class Labelled(TinySource):
         return replace(rows, label=label, split=split)
 
 
-def plant(reach: float) -> Labelled:
+def site(reach: float) -> Labelled:
     return Labelled({"a": {"machines": 6, "rows": 800}}, reach=reach)
 
 
 def test_labels_that_look_further_than_the_horizon_are_refused_with_the_way_out() -> None:
     message = r"a: labels look about 30 hours ahead .*task.horizon=7 .*set task.horizon=30"
     with pytest.raises(LeakError, match=message):
-        check(plant(7.0), reach=7.0)
+        check(site(7.0), reach=7.0)
 
 
 @pytest.mark.parametrize("reach", [29.0, 30.0, 40.0])
 def test_labels_that_look_as_far_as_the_horizon_are_welcome(reach: float) -> None:
-    assert check(plant(reach), reach=reach) == []
+    assert check(site(reach), reach=reach) == []
 
 
 def test_short_labels_are_welcome() -> None:
-    source = plant(7.0)
+    source = site(7.0)
     source.ahead = 7.0
     assert check(source, reach=7.0) == []
 
 
 def test_stretches_of_many_lengths_may_tell_of_the_present_and_are_flagged() -> None:
-    source = plant(7.0)
+    source = site(7.0)
     source.varied = True
     (warning,) = check(source, reach=7.0)
     assert warning.startswith("a: labels stay 1 for ")
@@ -68,12 +68,12 @@ def test_stretches_of_many_lengths_may_tell_of_the_present_and_are_flagged() -> 
 
 
 def test_without_a_horizon_stretches_of_one_length_are_flagged() -> None:
-    (warning,) = check(plant(0.0), reach=0.0)
+    (warning,) = check(site(0.0), reach=0.0)
     assert "task.horizon is null; if they look ahead, set task.horizon=30" in warning
 
 
 def test_whole_machines_in_one_part_have_no_label_that_looks_into_another() -> None:
-    source = plant(7.0)
+    source = site(7.0)
     source.whole = True
     assert check(source, reach=7.0) == []
 

@@ -142,7 +142,7 @@ def test_a_label_among_the_sensors_shows_with_neither(kind: str) -> None:
 
 
 @KINDS
-def test_empty_parts_and_plants_pass(kind: str) -> None:
+def test_empty_parts_and_sites_pass(kind: str) -> None:
     whole = fleet()
     nothing = whole.take(np.zeros(len(whole), dtype=bool))
     found = LabelShuffle(kind, 1)({Split.TRAIN: whole, Split.TEST: nothing}, "pune")

@@ -54,7 +54,7 @@ def wide(rows: Rows) -> Rows:
     return replace(rows, values=np.where((rows.split == TEST)[:, None], 1.5, 1.0) * rows.values)
 
 
-def test_one_plant_scaled_to_0_and_1_hides_no_other_that_was_standardised() -> None:
+def test_one_site_scaled_to_0_and_1_hides_no_other_that_was_standardised() -> None:
     def spoil(rows: Rows, site: str) -> Rows:
         rows = wide(rows)
         over_all = np.ones(len(rows), dtype=bool)
@@ -65,7 +65,7 @@ def test_one_plant_scaled_to_0_and_1_hides_no_other_that_was_standardised() -> N
         check(Leaking(spoil, everywhere=True))
 
 
-def test_every_plant_scaled_to_0_and_1_is_named_once() -> None:
+def test_every_site_scaled_to_0_and_1_is_named_once() -> None:
     def spoil(rows: Rows, site: str) -> Rows:
         return replace(rows, values=to_one(wide(rows).values))
 
@@ -134,7 +134,7 @@ def test_raw_readings_of_about_0_and_1_are_never_taken_for_scaled_ones(digits: i
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("digits", [1, 2, 3])
-def test_generated_plants_are_raw_however_they_are_rounded(seed: int, digits: int) -> None:
+def test_generated_sites_are_raw_however_they_are_rounded(seed: int, digits: int) -> None:
     class Rounded(TinySource):
         def rows(self, site: str) -> Rows:
             rows = super().rows(site)
@@ -199,7 +199,7 @@ def mixed(rows: Rows, names: list[str]) -> Rows:
 
 
 class Twelve(TinySource):
-    """Twelve machines of three moving sensors at plant b; some may be mixtures of two others."""
+    """Twelve machines of three moving sensors at site b; some may be mixtures of two others."""
 
     made: tuple[str, ...] = ()
     all_training = False

@@ -1,4 +1,4 @@
-"""Every row belongs to one plant, whole machines stay together, order changes nothing."""
+"""Every row belongs to one site, whole machines stay together, order changes nothing."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def parts(types: str) -> Rows:
 def divide(
     partition: Partition, rows: Rows, names: tuple[str, ...] = (), seed: int = 0
 ) -> dict[str, np.ndarray]:
-    return partition.plants(rows, names, np.random.default_rng(seed))
+    return partition.assign(rows, names, np.random.default_rng(seed))
 
 
-def require_division(plants: dict[str, np.ndarray], rows: Rows) -> None:
-    everything = np.concatenate(list(plants.values()))
+def require_division(shares: dict[str, np.ndarray], rows: Rows) -> None:
+    everything = np.concatenate(list(shares.values()))
     assert sorted(everything) == list(range(len(rows)))
-    assert all((np.diff(positions) > 0).all() for positions in plants.values())
+    assert all((np.diff(positions) > 0).all() for positions in shares.values())
 
 
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(1, 30), st.integers(0, 99))
@@ -43,12 +43,12 @@ def test_machines_are_dealt_whole_and_evenly_in_each_split(
 ) -> None:
     rows = engines(train, test)
     if sites > train:
-        with pytest.raises(ConfigError, match=f"{sites} plants .* has {train}"):
+        with pytest.raises(ConfigError, match=f"{sites} sites .* has {train}"):
             divide(ByMachine(sites), rows)
         return
-    plants = divide(ByMachine(sites), rows, seed=seed)
-    require_division(plants, rows)
-    owned = [set(rows.machine[positions]) for positions in plants.values()]
+    shares = divide(ByMachine(sites), rows, seed=seed)
+    require_division(shares, rows)
+    owned = [set(rows.machine[positions]) for positions in shares.values()]
     assert sum(len(machines) for machines in owned) == train + test
     for kind, count in (("train", train), ("test", test)):
         shares = [sum(name.startswith(kind) for name in machines) for machines in owned]
@@ -62,20 +62,20 @@ def test_single_rows_are_dealt_evenly(count: int, sites: int, seed: int) -> None
         with pytest.raises(ConfigError, match=r"lower partition\.sites"):
             divide(Iid(sites), rows)
         return
-    plants = divide(Iid(sites), rows, seed=seed)
-    require_division(plants, rows)
-    sizes = [len(positions) for positions in plants.values()]
+    shares = divide(Iid(sites), rows, seed=seed)
+    require_division(shares, rows)
+    sizes = [len(positions) for positions in shares.values()]
     assert max(sizes) - min(sizes) <= 1
 
 
 @given(st.text("LMH", min_size=1, max_size=40))
-def test_types_make_plants_largest_first(types: str) -> None:
+def test_types_make_sites_largest_first(types: str) -> None:
     rows = parts(types)
-    plants = divide(ByType(), rows)
-    require_division(plants, rows)
-    for kind, positions in plants.items():
+    shares = divide(ByType(), rows)
+    require_division(shares, rows)
+    for kind, positions in shares.items():
         assert set(rows.groups["type"][positions]) == {kind}
-    sizes = [len(positions) for positions in plants.values()]
+    sizes = [len(positions) for positions in shares.values()]
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -86,9 +86,9 @@ def test_order_of_rows_and_of_names_does_not_change_who_owns_what(partition: Par
     names = ("detroit", "houston", "seattle")
 
     def owned(some: Rows, order: tuple[str, ...]) -> dict[str, list[str]]:
-        plants = divide(partition, some, order)
-        assert tuple(plants) == order
-        return {name: sorted(some.machine[positions]) for name, positions in plants.items()}
+        shares = divide(partition, some, order)
+        assert tuple(shares) == order
+        return {name: sorted(some.machine[positions]) for name, positions in shares.items()}
 
     assert owned(rows, names) == owned(shuffled, names) == owned(rows, names[::-1])
 
@@ -100,7 +100,7 @@ def test_seed_decides() -> None:
     assert any(not np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_plants_are_numbered_so_that_their_names_sort() -> None:
+def test_sites_are_numbered_so_that_their_names_sort() -> None:
     assert list(divide(ByMachine(), engines(12, 0)))[::9] == ["plant-01", "plant-10"]
     assert list(divide(ByMachine(100), engines(100, 0)))[:2] == ["plant-001", "plant-002"]
 
@@ -110,13 +110,13 @@ def test_given_names_are_used_in_their_order() -> None:
         "houston",
         "detroit",
     ]
-    plants = divide(ByType(), parts("LLLMMH"), ("big", "middle", "small"))
-    assert [len(positions) for positions in plants.values()] == [3, 2, 1]
+    shares = divide(ByType(), parts("LLLMMH"), ("big", "middle", "small"))
+    assert [len(positions) for positions in shares.values()] == [3, 2, 1]
 
 
 @pytest.mark.parametrize("sites", [0, -3, 2.5, "ten", True])
 @pytest.mark.parametrize("kind", [ByMachine, Iid])
-def test_number_of_plants_must_be_a_whole_number_of_at_least_1(kind: type, sites: object) -> None:
+def test_number_of_sites_must_be_a_whole_number_of_at_least_1(kind: type, sites: object) -> None:
     with pytest.raises(ConfigError, match=r"partition\.sites=.*at least 1"):
         kind(sites)
 
@@ -127,8 +127,8 @@ def test_number_of_plants_must_be_a_whole_number_of_at_least_1(kind: type, sites
         (Natural(), engines(3, 3), (), r"partition=machine partition\.sites=10"),
         (ByMachine(3), engines(9, 9), ("a", "b"), r"partition\.sites=3 contradicts.*2.*\(a, b\)"),
         (Iid(3), parts("LMH"), ("a",), r"partition\.sites=3 contradicts"),
-        (ByMachine(), engines(1, 9), ("a", "b"), r"2 plants .* has 1"),
-        (ByType(), parts("LMH"), ("a", "b"), r"3 plants \(H, L, M\), but site= names 2"),
+        (ByMachine(), engines(1, 9), ("a", "b"), r"2 sites .* has 1"),
+        (ByType(), parts("LMH"), ("a", "b"), r"3 sites \(H, L, M\), but site= names 2"),
         (ByType("shape"), parts("LMH"), (), r"partition\.column=shape.*columns: type"),
         (ByType(), engines(3, 3), (), r"columns: none"),
     ],

@@ -9,16 +9,16 @@ from fedpdm.config.compose import compose
 from fedpdm.data.fleet.source import FleetSource
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.partition import ByMachine, ByTime, Dirichlet, Iid, Partition
-from fedpdm.data.partition.repartitioned import DealtSource
+from fedpdm.data.partition.repartitioned import RepartitionedSource
 from fedpdm.data.rows import Split
 from fedpdm.runs.experiment import build
 
 SITES = {"detroit": {"machines": 10}, "houston": {"machines": 10}}
 
 
-def dealt(partition: Partition, seed: int = 3) -> DealtSource:
+def dealt(partition: Partition, seed: int = 3) -> RepartitionedSource:
     fleet = FleetSource(sites=SITES, seed=seed, reach=7.0, days=200, step_hours=12)
-    return DealtSource(fleet, partition, seed, 7.0)
+    return RepartitionedSource(fleet, partition, seed, 7.0)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def dealt(partition: Partition, seed: int = 3) -> DealtSource:
     [Iid(4), Dirichlet(0.5, 4), ByMachine(4)],
     ids=["iid", "dirichlet", "machine"],
 )
-def test_every_machine_goes_whole_to_one_plant(partition: Partition) -> None:
+def test_every_machine_goes_whole_to_one_site(partition: Partition) -> None:
     source = dealt(partition)
     assert source.sites == ("plant-01", "plant-02", "plant-03", "plant-04")
     owned = [set(source.rows(site).machine) for site in source.sites]
@@ -88,10 +88,10 @@ def test_the_same_seed_deals_the_same_and_another_differently() -> None:
     assert shas(3) == shas(3) != shas(4)
 
 
-def test_a_partition_on_the_fleet_deals_the_named_plants_machines() -> None:
+def test_a_partition_on_the_fleet_deals_the_named_sites_machines() -> None:
     experiment = build(compose(["partition=dirichlet", "partition.sites=4", "site=detroit,pune"]))
     source = experiment.federation.source
-    assert isinstance(source, DealtSource) and len(experiment.federation.sites) == 4
+    assert isinstance(source, RepartitionedSource) and len(experiment.federation.sites) == 4
     assert source.source.sites == ("detroit", "pune")
     natural = build(compose(["site=detroit,pune"]))
     assert natural.federation.sites == ("detroit", "pune")
@@ -105,7 +105,7 @@ def test_networkfed_is_the_reference_grid_on_the_same_optimizer() -> None:
     assert len(build(cfg).federation.sites) == 6
 
 
-def test_without_a_number_as_many_plants_are_made_as_machines_came_from() -> None:
+def test_without_a_number_as_many_sites_are_made_as_machines_came_from() -> None:
     partition = Dirichlet(0.5)
     source = dealt(partition)
     assert len(source.sites) == len(source.source.sites) and source.sites[0] == "plant-01"

@@ -1,4 +1,4 @@
-"""Skewed plants: by label, quantity, life, condition, calendar; and one machine each."""
+"""Skewed sites: by label, quantity, life, condition, calendar; and one machine each."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def engines(lives: dict[str, int], test: dict[str, tuple[int, int]] | None = Non
 
 
 def divide(partition: Partition, rows: Rows, seed: int = 0) -> dict[str, np.ndarray]:
-    return partition.plants(rows, (), np.random.default_rng(seed))
+    return partition.assign(rows, (), np.random.default_rng(seed))
 
 
-def require_division(plants: dict[str, np.ndarray], rows: Rows) -> None:
-    assert sorted(np.concatenate(list(plants.values()))) == list(range(len(rows)))
-    assert all((np.diff(positions) > 0).all() for positions in plants.values())
+def require_division(shares: dict[str, np.ndarray], rows: Rows) -> None:
+    assert sorted(np.concatenate(list(shares.values()))) == list(range(len(rows)))
+    assert all((np.diff(positions) > 0).all() for positions in shares.values())
 
 
 @settings(max_examples=30, deadline=None)
@@ -76,18 +76,18 @@ def require_division(plants: dict[str, np.ndarray], rows: Rows) -> None:
     st.integers(1, 12),
     st.integers(0, 99),
 )
-def test_every_row_has_one_plant_and_every_plant_its_minimum_or_it_is_refused(
+def test_every_row_has_one_site_and_every_site_its_minimum_or_it_is_refused(
     kind: type[Dirichlet] | type[ByQuantity], alpha: float, sites: int, least: int, seed: int
 ) -> None:
     rows = parts(300, seed=seed)
     try:
-        plants = divide(kind(alpha=alpha, sites=sites, minimum=least), rows, seed)
+        shares = divide(kind(alpha=alpha, sites=sites, minimum=least), rows, seed)
     except ConfigError as error:
-        assert f"partition.alpha={alpha:g}" in str(error) and f"{sites} plants" in str(error)
+        assert f"partition.alpha={alpha:g}" in str(error) and f"{sites} sites" in str(error)
         return
-    require_division(plants, rows)
-    assert len(plants) == sites
-    assert min(np.sum(rows.split[p] == Split.TRAIN) for p in plants.values()) >= least
+    require_division(shares, rows)
+    assert len(shares) == sites
+    assert min(np.sum(rows.split[p] == Split.TRAIN) for p in shares.values()) >= least
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_the_seed_decides_and_the_order_of_rows_does_not(partition: Partition) -
     assert (owned(rows, 1) != owned(rows, 2)) == chance
 
 
-def spread(plants: dict[str, np.ndarray], rows: Rows, split: Split) -> float:
+def spread(shares: dict[str, np.ndarray], rows: Rows, split: Split) -> float:
     assert rows.label is not None
-    own = [rows.label[p][rows.split[p] == split] for p in plants.values()]
+    own = [rows.label[p][rows.split[p] == split] for p in shares.values()]
     return float(np.std([part.mean() for part in own if len(part)]))
 
 
@@ -118,7 +118,7 @@ def test_small_alpha_skews_labels_in_every_split_and_large_alpha_hardly() -> Non
     skewed, alike = divide(Dirichlet(0.3, 5), rows), divide(Dirichlet(1000.0, 5), rows)
     for split in PARTS:
         assert spread(skewed, rows, split) > 0.15 > 0.05 > spread(alike, rows, split)
-    # A plant is tested on what it trains on: its shares are the same in every split.
+    # A site is tested on what it trains on: its shares are the same in every split.
     assert rows.label is not None
     shares = [[rows.label[p][rows.split[p] == s].mean() for p in skewed.values()] for s in PARTS]
     assert np.corrcoef(shares)[0, 1:].min() > 0.9
@@ -126,20 +126,20 @@ def test_small_alpha_skews_labels_in_every_split_and_large_alpha_hardly() -> Non
 
 def test_quantity_skew_leaves_labels_alike_and_makes_sizes_differ() -> None:
     rows = parts(4000)
-    plants = divide(ByQuantity(0.5, 5, minimum=100), rows)
-    sizes = [len(p) for p in plants.values()]
+    shares = divide(ByQuantity(0.5, 5, minimum=100), rows)
+    sizes = [len(p) for p in shares.values()]
     assert max(sizes) > 4 * min(sizes)
-    assert spread(plants, rows, Split.TRAIN) < 0.05
+    assert spread(shares, rows, Split.TRAIN) < 0.05
     even = [len(p) for p in divide(ByQuantity(1e6, 5), rows).values()]
     assert max(even) - min(even) < 40
 
 
-def test_positives_at_the_front_of_a_file_do_not_go_to_the_first_plants() -> None:
+def test_positives_at_the_front_of_a_file_do_not_go_to_the_first_sites() -> None:
     """The reference system forgot to shuffle within classes: first sites got every failure."""
     rows = replace(rows_of([f"{k:04d}" for k in range(1000)]), label=np.arange(1000) < 100)
     rows = replace(rows, label=rows.label.astype(np.int64))  # type: ignore[union-attr]
-    plants = divide(Dirichlet(1000.0, 5), rows)
-    for positions in plants.values():
+    shares = divide(Dirichlet(1000.0, 5), rows)
+    for positions in shares.values():
         mine = positions[positions < 100]
         assert 15 <= len(mine) <= 25 and mine.min() < 30 and mine.max() > 70
 
@@ -147,9 +147,9 @@ def test_positives_at_the_front_of_a_file_do_not_go_to_the_first_plants() -> Non
 def test_machines_are_classed_by_life_and_stay_whole() -> None:
     lives = {f"train-{k:02d}": 5 + 3 * k for k in range(40)}
     rows = engines(lives)
-    plants = divide(Dirichlet(0.5, 4, minimum=3), rows)
-    require_division(plants, rows)
-    owned = [set(rows.machine[p]) for p in plants.values()]
+    shares = divide(Dirichlet(0.5, 4, minimum=3), rows)
+    require_division(shares, rows)
+    owned = [set(rows.machine[p]) for p in shares.values()]
     assert sum(map(len, owned)) == 40 and min(map(len, owned)) >= 3
     kinds = machine_classes(Machines(rows), 4)
     assert kinds.tolist() == sorted(kinds) and np.bincount(kinds).tolist() == [10] * 4
@@ -168,7 +168,7 @@ def test_the_error_names_alpha_sites_and_the_way_out() -> None:
     rows = parts(100)
     with pytest.raises(
         ConfigError,
-        match=r"partition\.alpha=0\.01 .* 9 plants \(partition\.sites\) 10 training rows out of "
+        match=r"partition\.alpha=0\.01 .* 9 sites \(partition\.sites\) 10 training rows out of "
         r"\d+.*raise partition\.alpha, lower partition\.sites or partition\.minimum",
     ):
         divide(Dirichlet(0.01, 9), rows)
@@ -186,13 +186,13 @@ def test_life_sorts_engines_into_blocks_in_each_split(lives: list[int], sites: i
     train = {f"train-{k:02d}": life for k, life in enumerate(lives)}
     test = {f"test-{k:02d}": (1 + k % 4, life) for k, life in enumerate(lives[::-1])}
     rows = engines(train, test)
-    plants = divide(ByLife(sites), rows)
-    require_division(plants, rows)
+    shares = divide(ByLife(sites), rows)
+    require_division(shares, rows)
     whole = train | {name: length + left for name, (length, left) in test.items()}
     for split in (Split.TRAIN, Split.TEST):
         blocks = [
             [whole[name] for name in set(rows.machine[p][rows.split[p] == split])]
-            for p in plants.values()
+            for p in shares.values()
         ]
         assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
         for shorter, longer in pairwise(blocks):
@@ -204,12 +204,12 @@ def test_life_needs_machines_with_one_life_that_ends() -> None:
         divide(ByLife(2), rows_of(["a"] * 4 + ["b"] * 4))
 
 
-def test_condition_gives_each_plant_its_rows_of_every_machine() -> None:
+def test_condition_gives_each_site_its_rows_of_every_machine() -> None:
     rows = rows_of(list("aaaabbbb"), condition=[0, 1, 3, 1, 0, 0, 1, 3])
-    plants = divide(ByCondition(), rows)
-    assert list(plants) == ["condition-1", "condition-2", "condition-4"]
-    require_division(plants, rows)
-    for k, positions in zip((0, 1, 3), plants.values(), strict=True):
+    shares = divide(ByCondition(), rows)
+    assert list(shares) == ["condition-1", "condition-2", "condition-4"]
+    require_division(shares, rows)
+    for k, positions in zip((0, 1, 3), shares.values(), strict=True):
         assert set(rows.condition[positions]) == {k}
     assert ByCondition.shares_machines
     alone = rows_of(list("ab"))
@@ -229,16 +229,16 @@ def test_time_blocks_follow_one_another_with_a_gap(sites: int, purge: int, days:
         split=([0] * (days // 2) + [1] * (days - days // 2)) * 2,
     )
     try:
-        plants = divide(ByTime(sites, purge), rows)
+        shares = divide(ByTime(sites, purge), rows)
     except ConfigError as error:
         assert purge * sites > days // 4 and "partition.purge" in str(error)
         return
     for split in (Split.TRAIN, Split.VALIDATION):
-        times = [rows.time[p][rows.split[p] == split] for p in plants.values()]
+        times = [rows.time[p][rows.split[p] == split] for p in shares.values()]
         for early, late in pairwise(times):
             if len(early) and len(late):
                 assert late.min() - early.max() > purge
-    lost = len(rows) - sum(map(len, plants.values()))
+    lost = len(rows) - sum(map(len, shares.values()))
     assert lost <= 2 * (2 * (sites - 1) + 1) * purge + 4 and (purge > 0 or lost == 0)
 
 
@@ -254,9 +254,9 @@ def test_the_last_time_block_stops_where_the_record_cannot_decide_its_labels() -
 def test_stages_of_engines_that_run_to_failure_lose_no_rows() -> None:
     test = {f"test-{k:02d}": (60 + k, 30) for k in range(6)}
     rows = engines({f"train-{k:02d}": 150 + 9 * k for k in range(12)}, test)
-    plants = divide(ByTime(10, reach=125.0), rows)  # a life is hardly longer than labels look
-    require_division(plants, rows)
-    trained = [rows.time[p][rows.split[p] == Split.TRAIN] for p in plants.values()]
+    shares = divide(ByTime(10, reach=125.0), rows)  # a life is hardly longer than labels look
+    require_division(shares, rows)
+    trained = [rows.time[p][rows.split[p] == Split.TRAIN] for p in shares.values()]
     assert all(late.min() > early.max() for early, late in pairwise(trained))
     asked = divide(ByTime(3, purge=20, reach=125.0), rows)
     assert sum(map(len, asked.values())) < len(rows), "what partition.purge says counts"
@@ -272,15 +272,15 @@ def test_paired_gives_one_engine_each_and_its_namesake_to_test() -> None:
     division = Paired(17).divide(rows, (), np.random.default_rng(3))
     assert division.validation is not None and len(division.validation) == 3
     seen = []
-    for positions in division.plants.values():
+    for positions in division.shares.values():
         machines = sorted(set(rows.machine[positions]) - set(division.validation))
         test, training = machines
         assert training == test.replace("test", "train")
         seen += machines
     assert len(seen) == len(set(seen)) == 34
-    spares = [set(rows.machine[p]) & set(division.validation) for p in division.plants.values()]
+    spares = [set(rows.machine[p]) & set(division.validation) for p in division.shares.values()]
     assert sum(map(len, spares)) == 3 and max(map(len, spares)) == 1
-    with pytest.raises(ConfigError, match="21 plants .* has 20"):
+    with pytest.raises(ConfigError, match="21 sites .* has 20"):
         divide(Paired(21), rows)
     with pytest.raises(ConfigError, match="column 'number'"):
         divide(Paired(2), parts(10))
@@ -288,8 +288,8 @@ def test_paired_gives_one_engine_each_and_its_namesake_to_test() -> None:
 
 def test_iid_deals_whole_machines_of_a_time_series() -> None:
     rows = engines({f"train-{k:02d}": 5 for k in range(9)})
-    plants = divide(Iid(3), rows)
-    require_division(plants, rows)
-    assert [len(set(rows.machine[p])) for p in plants.values()] == [3, 3, 3]
+    shares = divide(Iid(3), rows)
+    require_division(shares, rows)
+    assert [len(set(rows.machine[p])) for p in shares.values()] == [3, 3, 3]
     same = divide(ByMachine(3), rows)
-    assert all(np.array_equal(plants[name], same[name]) for name in plants)
+    assert all(np.array_equal(shares[name], same[name]) for name in shares)

@@ -99,7 +99,7 @@ def test_splits_follow_the_row_number(tmp_path: Path, lines: list[str]) -> None:
         (ByMachine(), {"detroit": {}, "houston": {}}, ("detroit", "houston")),
     ],
 )
-def test_plants_divide_the_file(
+def test_sites_divide_the_file(
     tmp_path: Path, lines: list[str], partition: Partition, sites: dict, expected: tuple[str, ...]
 ) -> None:
     write(tmp_path, lines)
@@ -226,9 +226,9 @@ def test_option_without_meaning_is_refused(
         source(tmp_path, **options)
 
 
-def test_unknown_plant_is_refused_with_those_that_exist(tmp_path: Path, lines: list[str]) -> None:
+def test_unknown_site_is_refused_with_those_that_exist(tmp_path: Path, lines: list[str]) -> None:
     write(tmp_path, lines)
-    with pytest.raises(ConfigError, match="no plant 'X'; there are L, M, H"):
+    with pytest.raises(ConfigError, match="no site 'X'; there are L, M, H"):
         source(tmp_path).rows("X")
 
 

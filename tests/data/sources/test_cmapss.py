@@ -45,25 +45,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def source(path: Path, plants: int = 2, **options: object) -> CmapssSource:
+def source(path: Path, sites: int = 2, **options: object) -> CmapssSource:
     given: dict[str, object] = {
-        "sites": {}, "partition": ByMachine(plants), "seed": 1, "verify": False, "window": 4,
+        "sites": {}, "partition": ByMachine(sites), "seed": 1, "verify": False, "window": 4,
     }  # fmt: skip
     return CmapssSource(path=str(path), **(given | options))  # type: ignore[arg-type]
 
 
 def whole(made: CmapssSource) -> dict[str, Rows]:
-    """Every engine's rows, by its id, over all plants."""
+    """Every engine's rows, by its id, over all sites."""
     found: dict[str, Rows] = {}
     for site in made.sites:
         rows = made.rows(site)
         for machine in np.unique(rows.machine):
-            assert machine not in found, f"{machine} belongs to two plants"
+            assert machine not in found, f"{machine} belongs to two sites"
             found[str(machine)] = rows.take(rows.machine == machine)
     return found
 
 
-def test_every_engine_belongs_to_one_plant_with_all_its_rows(folder: Path) -> None:
+def test_every_engine_belongs_to_one_site_with_all_its_rows(folder: Path) -> None:
     engines = whole(source(folder))
     lengths = {f"train-{k:03d}": n for k, n in enumerate(TRAIN_LIVES, 1)}
     lengths |= {f"test-{k:03d}": n for k, n in enumerate(TEST_LENGTHS, 1)}
@@ -80,7 +80,7 @@ def test_training_engine_fails_on_its_last_row_and_test_engine_after_its_given_l
         assert rows.time_to_failure.tolist() == [left + k for k in range(len(rows))][::-1]
 
 
-def test_official_test_engines_are_the_test_set_and_no_plant_trains_on_what_it_validates(
+def test_official_test_engines_are_the_test_set_and_no_site_trains_on_what_it_validates(
     folder: Path,
 ) -> None:
     made = source(folder)
@@ -139,14 +139,14 @@ def test_settings_far_from_every_set_point_are_refused(folder: Path) -> None:
         source(folder, subset="FD002").rows("plant-01")
 
 
-def test_same_seed_same_bytes_in_any_order_and_another_seed_other_plants(folder: Path) -> None:
+def test_same_seed_same_bytes_in_any_order_and_another_seed_other_sites(folder: Path) -> None:
     one, other = source(folder), source(folder)
     backwards = {site: other.rows(site).sha256() for site in other.sites[::-1]}
     assert {site: one.rows(site).sha256() for site in one.sites} == backwards
     assert {s: source(folder, seed=2).rows(s).sha256() for s in one.sites} != backwards
 
 
-def test_given_names_become_the_plants(folder: Path) -> None:
+def test_given_names_become_the_sites(folder: Path) -> None:
     named = source(folder, sites={"houston": {}, "detroit": {}}, partition=ByMachine())
     assert named.sites == ("houston", "detroit") and len(whole(named)) == 11
 
@@ -274,9 +274,9 @@ def test_option_out_of_range_is_refused_before_anything_is_read(
         source(tmp_path, **options)
 
 
-def test_more_plants_than_engines_and_no_partition_are_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="7 plants .* has 6"):
-        source(folder, plants=7).sites  # noqa: B018
+def test_more_sites_than_engines_and_no_partition_are_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="7 sites .* has 6"):
+        source(folder, sites=7).sites  # noqa: B018
     with pytest.raises(ConfigError, match=r"partition=machine partition\.sites=10"):
         source(folder, partition=Natural()).sites  # noqa: B018
 
@@ -340,8 +340,8 @@ def test_real_file_with_one_altered_digit_is_reported_and_a_cut_one_refused(
     path = place / "test_FD001.txt"
     content = path.read_text()
     path.write_text(content.replace("643.02", "643.03", 1))
-    source(tmp_path, plants=10, verify=True).rows("plant-01")
+    source(tmp_path, sites=10, verify=True).rows("plant-01")
     assert f"{path} is not the published file" in caplog.text
     path.write_text("\n".join(content.splitlines()[:-1]))
     with pytest.raises(DataError, match="has 13,095 rows"):
-        source(tmp_path, plants=10, verify=True).rows("plant-01")
+        source(tmp_path, sites=10, verify=True).rows("plant-01")

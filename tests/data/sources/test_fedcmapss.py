@@ -32,7 +32,7 @@ def federation(task: str, seed: int = 0) -> Federation:
 
 
 @cache
-def plants(task: str, seed: int = 0) -> tuple[tuple[Rows, Site], ...]:
+def sites(task: str, seed: int = 0) -> tuple[tuple[Rows, Site], ...]:
     of = federation(task, seed)
     return tuple((of.rows(n), of.site(n, of.moments(n).scaler())) for n in of.sites)
 
@@ -41,7 +41,7 @@ def engines(rows: Rows, split: Split) -> set[str]:
     return set(rows.machine[rows.split == split].tolist())
 
 
-# Plants; engines to train on, validate on and test on; test windows and those that are padded.
+# Sites; engines to train on, validate on and test on; test windows and those that are padded.
 FACTS = {
     "a": (10, 90, 10, 100, 100, 0),
     "b": (4, 603, 106, 707, 707, 17),
@@ -54,7 +54,7 @@ FACTS = {
 @pytest.mark.parametrize("task", FACTS)
 def test_counts(task: str) -> None:
     number, trained, validated, tested, windows, padded = FACTS[task]
-    found = plants(task)
+    found = sites(task)
     assert len(found) == number
     for split, count in (
         (Split.TRAIN, trained), (Split.VALIDATION, validated), (Split.TEST, tested),
@@ -69,21 +69,21 @@ def test_counts(task: str) -> None:
 
 
 def test_a_deals_engines_evenly_and_the_seed_picks_them() -> None:
-    for rows, _ in plants("a"):
+    for rows, _ in sites("a"):
         counts = [len(engines(rows, s)) for s in (Split.TRAIN, Split.VALIDATION, Split.TEST)]
         assert counts == [9, 1, 10]
     other = federation("a", seed=1)
-    assert other.rows("plant-01").sha256() != plants("a")[0][0].sha256()
+    assert other.rows("plant-01").sha256() != sites("a")[0][0].sha256()
 
 
-def test_b_gives_each_subset_a_plant_and_all_of_them_one_set_of_conditions() -> None:
+def test_b_gives_each_subset_a_site_and_all_of_them_one_set_of_conditions() -> None:
     of = federation("b")
     assert of.sites == ("FD004", "FD002", "FD003", "FD001") and of.source.conditions == 6
-    for name, (rows, _) in zip(of.sites, plants("b"), strict=True):
+    for name, (rows, _) in zip(of.sites, sites("b"), strict=True):
         assert all(machine.startswith(f"{name}-") for machine in set(rows.machine.tolist()))
         six = name in ("FD002", "FD004")
         assert set(rows.condition.tolist()) == (set(range(6)) if six else {0})
-    # One scaler for all: sea-level rows of the four plants share condition 0.
+    # One scaler for all: sea-level rows of the four sites share condition 0.
     moments = [of.moments(name) for name in of.sites]
     assert all(m.count[0].min() > 0 for m in moments)
     assert all((m.count[1:] == 0).all() for m in moments[2:])
@@ -91,7 +91,7 @@ def test_b_gives_each_subset_a_plant_and_all_of_them_one_set_of_conditions() -> 
 
 def test_c_sorts_engines_by_life() -> None:
     lives = {Split.TRAIN: [], Split.TEST: []}  # type: ignore[var-annotated]
-    for rows, _ in plants("c"):
+    for rows, _ in sites("c"):
         whole = {
             str(m): float((rows.time + rows.time_to_failure)[rows.machine == m].max())
             for m in np.unique(rows.machine)
@@ -104,13 +104,13 @@ def test_c_sorts_engines_by_life() -> None:
         assert all(max(a) <= min(b) for a, b in zip(blocks, blocks[1:], strict=False))  # noqa: RUF007
 
 
-def test_d_shows_every_engine_to_every_plant_in_one_condition_each() -> None:
-    found = plants("d")
+def test_d_shows_every_engine_to_every_site_in_one_condition_each() -> None:
+    found = sites("d")
     validated = engines(found[0][0], Split.VALIDATION)
     assert len(validated) == 37
     for k, (rows, _) in enumerate(found):
         assert set(rows.condition.tolist()) == {k}
-        assert engines(rows, Split.VALIDATION) == validated, "the same engines at every plant"
+        assert engines(rows, Split.VALIDATION) == validated, "the same engines at every site"
         assert len(engines(rows, Split.TRAIN)) == 212 and len(engines(rows, Split.TEST)) == 248
     assert sum(len(rows) for rows, _ in found) == 61_249 + 41_214, "every row once"
 
@@ -123,7 +123,7 @@ def test_d_tests_the_last_row_in_the_condition_with_its_true_remaining_life(
     left = np.loadtxt(data_folder / "cmapss/RUL_FD004.txt")
     unit, cycle = table[:, 0].astype(int), table[:, 1]
     condition = np.abs(table[:, 2:3] - SET_POINTS[:, 0]).argmin(axis=1)
-    for k, (_, site) in enumerate(plants("d")):
+    for k, (_, site) in enumerate(sites("d")):
         for machine, time, truth in zip(
             site.test.machine.tolist(), site.test.time, site.test.truth, strict=True
         ):
@@ -135,14 +135,14 @@ def test_d_tests_the_last_row_in_the_condition_with_its_true_remaining_life(
 
 def test_e_pairs_engines_and_spares_fifteen_to_validate_on() -> None:
     validated: Counter[int] = Counter()
-    for rows, _ in plants("e"):
+    for rows, _ in sites("e"):
         (trained,) = engines(rows, Split.TRAIN)
         assert engines(rows, Split.TEST) == {trained.replace("train", "test")}
         validated[len(engines(rows, Split.VALIDATION))] += 1
     assert validated == {1: 15, 0: 70}
 
 
-def test_e_runs_although_most_plants_have_nothing_to_validate_on(tmp_path: Path) -> None:
+def test_e_runs_although_most_sites_have_nothing_to_validate_on(tmp_path: Path) -> None:
     cfg = compose([
         "experiment=fedcmapss_e", "seed=0", "rounds=1", "training.local_epochs=1", "model=lstm",
         *BENCHMARK, "strategy=fedavg", "partition.sites=96", "data.stride=20",

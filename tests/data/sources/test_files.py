@@ -1,4 +1,4 @@
-"""Plants that bring their own files: what is read, and what is refused with a way out."""
+"""Sites that bring their own files: what is read, and what is refused with a way out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedpdm.data.life_labels import Events, lives
 from fedpdm.data.partition import ByMachine, Natural
 from fedpdm.data.rows import Split
 from fedpdm.data.sources.files import FilesSource
-from fedpdm.data.sources.mapping import LOG_KEYS, PLANT_KEYS
+from fedpdm.data.sources.mapping import LOG_KEYS, SITE_KEYS
 from fedpdm.data.windows import window_ends
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.tasks import Failure
@@ -51,7 +51,7 @@ def events(kind: str | None = "failure") -> pd.DataFrame:
     return log if kind is None else log.assign(kind=kind)
 
 
-def plant(**changes: Any) -> dict[str, Any]:
+def site(**changes: Any) -> dict[str, Any]:
     base = {"path": "plant.csv", "machine": "asset", "time": "when", "features": FEATURES,
             "failures": "log.csv"}  # fmt: skip
     merged = base | changes
@@ -65,7 +65,7 @@ def write(folder: Path, data: pd.DataFrame | None = None, log: pd.DataFrame | No
 
 
 def source(folder: Path, arguments: dict[str, Any] | None = None, **changes: Any) -> FilesSource:
-    given_ = {"sites": {"acme": plant(**changes)}, "path": str(folder), "reach": 3.0, "window": 5}
+    given_ = {"sites": {"acme": site(**changes)}, "path": str(folder), "reach": 3.0, "window": 5}
     return FilesSource(**(given_ | (arguments or {})))
 
 
@@ -125,7 +125,7 @@ def test_label_column(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Failure(3.0).targets(rows)[0], rows.label)
 
 
-def test_every_way_to_write_the_same_plant_gives_the_same_rows(tmp_path: Path) -> None:
+def test_every_way_to_write_the_same_site_gives_the_same_rows(tmp_path: Path) -> None:
     data, log = frame(), events()
     expected = source(write(tmp_path, data, log)).rows("acme").sha256()
 
@@ -258,7 +258,7 @@ def test_lives_equal_a_row_by_row_reading_of_the_log(
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_labels_and_windows_of_a_random_plant(
+def test_labels_and_windows_of_a_random_site(
     tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
     """Through the files and back: every training label holds, no window crosses an event."""
@@ -435,18 +435,18 @@ def test_kinds_can_be_named(tmp_path: Path) -> None:
     assert np.isfinite(rows.time_to_failure).sum() == 20 and rows.life.max() == 1
 
 
-def test_no_failure_warns_at_one_plant_and_stops_at_all(tmp_path: Path) -> None:
+def test_no_failure_warns_at_one_site_and_stops_at_all(tmp_path: Path) -> None:
     write(tmp_path)
     events("repair").to_csv(tmp_path / "repairs.csv", index=False)
-    healthy = plant(failures="repairs.csv")
-    both = FilesSource(sites={"acme": plant(), "zen": healthy}, path=str(tmp_path), window=5)
+    healthy = site(failures="repairs.csv")
+    both = FilesSource(sites={"acme": site(), "zen": healthy}, path=str(tmp_path), window=5)
     assert both.sites == ("acme", "zen")
     both.rows("zen")
     both.rows("acme")
     assert [w.partition(":")[0] for w in both.warnings] == ["zen"]
     none = FilesSource(sites={"acme": healthy, "zen": healthy}, path=str(tmp_path), window=5)
     none.rows("zen")
-    with pytest.raises(DataError, match=r"no failure at any plant \(acme, zen\)"):
+    with pytest.raises(DataError, match=r"no failure at any site \(acme, zen\)"):
         none.rows("acme")
     frame().assign(fails=0).to_csv(tmp_path / "plant.csv", index=False)
     assert "holds no 1" in message(tmp_path, failures=None, label="fails")
@@ -513,9 +513,9 @@ def test_arguments_that_cannot_work(tmp_path: Path, arguments: Any, said: str) -
         source(tmp_path, arguments)
 
 
-def test_plants_must_agree_about_features(tmp_path: Path) -> None:
+def test_sites_must_agree_about_features(tmp_path: Path) -> None:
     def features(one: Any, two: Any) -> FilesSource:
-        sites = {"acme": plant(features=one), "zen": plant(features=two)}
+        sites = {"acme": site(features=one), "zen": site(features=two)}
         return FilesSource(sites=sites, partition=Natural())
 
     assert features(FEATURES, {"vibration": "V", "temperature": "T"}).features == (
@@ -584,7 +584,7 @@ def test_the_guide_names_every_key_and_default() -> None:
     text = GUIDE.read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
     named = set(re.findall(r"`([\w.]+)`", " ".join(rows)))
-    assert set(PLANT_KEYS) | set(LOG_KEYS) <= named
+    assert set(SITE_KEYS) | set(LOG_KEYS) <= named
     given_elsewhere = {"sites", "seed", "reach", "partition"}
     arguments = inspect.signature(FilesSource).parameters
     assert {f"data.{key}" for key in arguments if key not in given_elsewhere} <= named
@@ -594,7 +594,7 @@ def test_the_guide_names_every_key_and_default() -> None:
             assert conf[key] == parameter.default, key
 
 
-def test_the_pattern_is_a_plant_that_lacks_only_its_files() -> None:
+def test_the_pattern_is_a_site_that_lacks_only_its_files() -> None:
     text = (ROOT / "conf/site/example_plant.yaml").read_text(encoding="utf-8")
     assert text.startswith("# @package sites\n")
     files = FilesSource(sites=yaml.safe_load(text))

@@ -145,7 +145,7 @@ def test_split_by_machine_keeps_the_official_test_set_and_whole_machines(
     parts = {s: set(after.machine[after.split == s]) for s in Split}
     assert parts[Split.TEST] == {f"test-{k}" for k in range(test)}
     assert not parts[Split.TRAIN] & parts[Split.VALIDATION]
-    assert parts[Split.TRAIN], "a plant must keep something to train on"
+    assert parts[Split.TRAIN], "a site must keep something to train on"
     if train >= 2 and share > 0:
         assert len(parts[Split.VALIDATION]) == min(max(round(share * train), 1), train - 1)
     else:

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from fedpdm.config.compose import compose
 from fedpdm.config.values import make
 from fedpdm.data.partition import ByCondition, ByMachine, Iid, Partition, PartitionedSource
-from fedpdm.data.partition.repartitioned import DealtSource
+from fedpdm.data.partition.repartitioned import RepartitionedSource
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.sources.base import Source
-from fedpdm.data.splits.saved_split import GivenSplit
+from fedpdm.data.splits.saved_split import SavedSplit
 from fedpdm.data.splits.split_file import COLUMNS, NAME, read_split_file, split_file
 from fedpdm.errors import ConfigError, DataError, LeakError
 from fedpdm.runs.experiment import build, build_source, look_at_data
@@ -31,11 +31,11 @@ from tests.tiny import TinySource
 
 
 class Own(Source):
-    """One plant with given rows."""
+    """One site with given rows."""
 
     name, time_unit, window, stride = "own", "hours", 4, 1
 
-    def __init__(self, rows: Rows, site: str = "plant, one") -> None:
+    def __init__(self, rows: Rows, site: str = "site, one") -> None:
         self._rows, self._site, self.features = rows, site, rows.features
 
     @property
@@ -78,21 +78,21 @@ def same(one: Source, other: Source) -> bool:
 
 @settings(max_examples=40, deadline=None)
 @given(any_rows())
-def test_any_plants_split_survives_the_file(rows: Rows) -> None:
+def test_any_sites_split_survives_the_file(rows: Rows) -> None:
     # Times must tell the rows of a machine apart, as in any record.
     rows = replace(rows, time=np.arange(len(rows)) / 7)
     own = Own(rows)
 
     with tempfile.TemporaryDirectory() as folder:
         changed = Own(replace(rows, split=np.zeros(len(rows), dtype=np.int8)))
-        assert same(GivenSplit(changed, written(own, Path(folder))), own)
+        assert same(SavedSplit(changed, written(own, Path(folder))), own)
 
 
 @pytest.mark.parametrize("partition", [ByMachine(2), Iid(3), ByCondition()], ids=lambda p: type(p).__name__)  # fmt: skip # noqa: E501
 def test_a_given_split_holds_whatever_the_seed(partition: Partition, tmp_path: Path) -> None:
     first = Dealt(partition, seed=1)
     path = written(first, tmp_path)
-    again = GivenSplit(Dealt(partition, seed=5), path)
+    again = SavedSplit(Dealt(partition, seed=5), path)
     assert same(again, first) and not same(Dealt(partition, seed=5), first)
     before = (tmp_path / NAME).read_bytes()
     written(again, tmp_path)
@@ -128,14 +128,14 @@ def spoiled(tmp_path: Path, old: str, new: str, count: int = 1) -> str:
         ("plant-01,z,", "plant-01,y,", DataError, "machine y .* are in two lines"),
         ("7.0,test,8", "7.0,exam,8", DataError, "line 6 is not a part of a split"),
         ("7.0,test,8", "7.0,test", DataError, "line 6 is not a part of a split"),
-        ("plant,machine", "site,machine", DataError, "must begin with the line plant,machine"),
+        ("site,machine", "site,machine", DataError, "must begin with the line site,machine"),
     ],
 )
 def test_a_file_that_does_not_fit_the_data_is_refused(
     tmp_path: Path, old: str, new: str, kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
-        GivenSplit(Dealt(ByMachine(1), 2), spoiled(tmp_path, old, new)).rows("plant-01")
+        SavedSplit(Dealt(ByMachine(1), 2), spoiled(tmp_path, old, new)).rows("plant-01")
 
 
 def test_a_file_that_is_not_there_or_cut_off_is_refused(tmp_path: Path) -> None:
@@ -147,54 +147,54 @@ def test_a_file_that_is_not_there_or_cut_off_is_refused(tmp_path: Path) -> None:
         read_split_file(path)
 
 
-def test_plants_must_be_those_of_the_file(tmp_path: Path) -> None:
+def test_sites_must_be_those_of_the_file(tmp_path: Path) -> None:
     path = written(Dealt(ByMachine(2), 1), tmp_path)
-    with pytest.raises(ConfigError, match=r"the plants plant-01, plant-02, and this run has a, b"):
-        GivenSplit(Dealt(ByMachine(), 1, {"a": {}, "b": {}}), path)
+    with pytest.raises(ConfigError, match=r"the sites plant-01, plant-02, and this run has a, b"):
+        SavedSplit(Dealt(ByMachine(), 1, {"a": {}, "b": {}}), path)
     one = Own(rows_of(list("aabb")), "one")
-    with pytest.raises(ConfigError, match="has the plants plant-01, plant-02.*run has one"):
-        GivenSplit(one, path)
+    with pytest.raises(ConfigError, match="has the sites plant-01, plant-02.*run has one"):
+        SavedSplit(one, path)
 
 
-def test_a_file_with_another_number_of_plants_than_the_partition_makes_is_refused(
+def test_a_file_with_another_number_of_sites_than_the_partition_makes_is_refused(
     tmp_path: Path,
 ) -> None:
     path = written(Dealt(ByMachine(2), 1), tmp_path)
-    says = r"has 2 plants \(plant-01, plant-02\), and partition\.sites=3 asks for 3: leave"
+    says = r"has 2 sites \(plant-01, plant-02\), and partition\.sites=3 asks for 3: leave"
     with pytest.raises(ConfigError, match=says):
-        GivenSplit(Dealt(ByMachine(3), 1), path)
-    assert GivenSplit(Dealt(ByMachine(), 1), path).sites == ("plant-01", "plant-02")
+        SavedSplit(Dealt(ByMachine(3), 1), path)
+    assert SavedSplit(Dealt(ByMachine(), 1), path).sites == ("plant-01", "plant-02")
 
 
-def test_a_file_that_lacks_some_of_the_dealt_plants_is_refused(tmp_path: Path) -> None:
-    def pool(sites: int | None) -> DealtSource:
-        return DealtSource(TinySource({"a": {"machines": 8}}), ByMachine(sites), 1, 4.0)
+def test_a_file_that_lacks_some_of_the_dealt_sites_is_refused(tmp_path: Path) -> None:
+    def pool(sites: int | None) -> RepartitionedSource:
+        return RepartitionedSource(TinySource({"a": {"machines": 8}}), ByMachine(sites), 1, 4.0)
 
     whole = pool(4)
     split_file(whole, ["plant-02", "plant-04"], whole.rows).write(tmp_path)
     for sites in (None, 4):
-        says = r"2 plants \(plant-02, plant-04\) and lacks plant-01, plant-03: the run"
+        says = r"2 sites \(plant-02, plant-04\) and lacks plant-01, plant-03: the run"
         with pytest.raises(ConfigError, match=says):
-            GivenSplit(pool(sites), str(tmp_path))
+            SavedSplit(pool(sites), str(tmp_path))
     split_file(whole, ["plant-01", "plant-02"], whole.rows).write(tmp_path)
     with pytest.raises(ConfigError, match=r"partition\.sites=4 asks for 4"):
-        GivenSplit(pool(4), str(tmp_path))
-    assert same(GivenSplit(pool(None), written(whole, tmp_path)), whole)
+        SavedSplit(pool(4), str(tmp_path))
+    assert same(SavedSplit(pool(None), written(whole, tmp_path)), whole)
 
 
-def test_a_plant_with_more_rows_than_the_file_is_refused(tmp_path: Path) -> None:
+def test_a_site_with_more_rows_than_the_file_is_refused(tmp_path: Path) -> None:
     path = written(Own(rows_of(list("aabb")), "one"), tmp_path)
     longer = Own(rows_of(list("aaabb"), time=[0, 1, 9, 0, 1]), "one")
     with pytest.raises(DataError, match=r"has 4 rows of one, and its data has 5"):
-        GivenSplit(longer, path).rows("one")
+        SavedSplit(longer, path).rows("one")
 
 
-def test_generated_plants_that_nobody_looked_at_keep_their_own_split(tmp_path: Path) -> None:
-    plants = TinySource({name: {} for name in "abc"})
-    split_file(plants, ["a"], plants.rows).write(tmp_path)
-    again = GivenSplit(TinySource({name: {} for name in "abc"}), str(tmp_path))
-    assert same(again, plants)
-    assert any("says nothing of 2 plants (b, c)" in warning for warning in again.warnings)
+def test_generated_sites_that_nobody_looked_at_keep_their_own_split(tmp_path: Path) -> None:
+    sites = TinySource({name: {} for name in "abc"})
+    split_file(sites, ["a"], sites.rows).write(tmp_path)
+    again = SavedSplit(TinySource({name: {} for name in "abc"}), str(tmp_path))
+    assert same(again, sites)
+    assert any("says nothing of 2 sites (b, c)" in warning for warning in again.warnings)
 
 
 def test_a_given_split_passes_the_same_guards(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_given_split_passes_the_same_guards(tmp_path: Path) -> None:
     rows = source.rows("a")
     random = np.random.default_rng(0).choice(3, len(rows)).astype(np.int8)
     source.rows = lambda site: replace(rows, split=random)  # type: ignore[method-assign]
-    leaking = GivenSplit(TinySource({"a": {"machines": 8}}), written(source, tmp_path))
+    leaking = SavedSplit(TinySource({"a": {"machines": 8}}), written(source, tmp_path))
     with pytest.raises(LeakError, match="random split"):
         look_at_data(build(compose(["task.horizon=4"]), leaking))
 
@@ -229,7 +229,7 @@ def test_every_run_writes_its_split_and_its_hash(tmp_path: Path) -> None:
     assert again["data"] == summary["data"]
 
 
-def test_a_run_on_dealt_plants_writes_all_of_them_whoever_is_tested(tmp_path: Path) -> None:
+def test_a_run_on_dealt_sites_writes_all_of_them_whoever_is_tested(tmp_path: Path) -> None:
     dealt = ["partition=machine", "partition.sites=4", "evaluate.fraction=0.5", "model=mlp"]
     summary = run(tmp_path / "run", *dealt)
     assert list(read_split_file(tmp_path / "run")) == [f"plant-0{k}" for k in (1, 2, 3, 4)]

@@ -17,7 +17,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedpdm.client.app import PlantApp
+from fedpdm.client.app import SiteApp
 from fedpdm.config.compose import compose
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray import workers as ray_crew
@@ -57,7 +57,7 @@ def ray() -> Iterator[Any]:
 
 
 def errand_app() -> ClientApp:
-    """Plants do what the config of a message says; ``log`` is a file they write their name to."""
+    """Sites do what the config of a message says; ``log`` is a file they write their name to."""
     app = ClientApp()
 
     @app.train()
@@ -93,7 +93,7 @@ def shared() -> Iterator[RayGrid]:
 
 @pytest.fixture
 def grid(shared: RayGrid) -> Iterator[RayGrid]:
-    """Twelve plants on two workers, without memory of earlier tests."""
+    """Twelve sites on two workers, without memory of earlier tests."""
     shared.load_states({})
     yield shared
 
@@ -130,13 +130,13 @@ def outcome(run: Federated) -> list[Any]:
     return rounds
 
 
-def any_of(apps: list[PlantApp]) -> Callable[[Message, Context], Message]:
-    """Return one app for plants of several models, told apart by their weights' names."""
+def any_of(apps: list[SiteApp]) -> Callable[[Message, Context], Message]:
+    """Return one app for sites of several models, told apart by their weights' names."""
 
     def app(message: Message, context: Context) -> Message:
         names = set(message.content.array_records.get("arrays", {}))
         for each in apps:
-            if not names or names == set(each.plant.model.parameter_names):
+            if not names or names == set(each.site.model.parameter_names):
                 return each(message, context)
         raise AssertionError(names)
 
@@ -146,10 +146,10 @@ def any_of(apps: list[PlantApp]) -> Callable[[Message, Context], Message]:
 @pytest.fixture(scope="module")
 def crews(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, RayGrid]]:
     """Grids by number of workers, for all models: processes take longer to start than to work."""
-    apps: list[PlantApp] = []
+    apps: list[SiteApp] = []
     for model, settings in [*((model, None) for model in MODELS), ("mlp", SGD)]:
 
-        def caught(app: PlantApp, sites: Any) -> SerialGrid:
+        def caught(app: SiteApp, sites: Any) -> SerialGrid:
             apps.append(app)
             return SerialGrid(app, sites)
 
@@ -175,11 +175,11 @@ def test_any_number_of_workers_gives_the_bits_of_serial(
     assert len(expected) == 6
     for workers, grid in crews.items():
         assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
-        assert len({seat.pid for seat in grid.crew.seats}) == workers
+        assert len({seat.pid for seat in grid.processes.seats}) == workers
 
 
 @pytest.mark.parametrize("strategy", ["scaffold", "feddyn"])
-def test_what_plants_remember_has_the_bits_of_serial(
+def test_what_sites_remember_has_the_bits_of_serial(
     tmp_path: Path, strategy: str, crews: dict[int, RayGrid]
 ) -> None:
     def run(folder: str, **engine: Any) -> list[Any]:
@@ -213,7 +213,7 @@ def test_replies_are_those_of_serial_in_site_order(grid: RayGrid, ask: Any) -> N
     assert len({reply.metadata.reply_to_message_id for reply in mine}) == 5
 
 
-def test_a_plant_stays_with_its_worker(grid: RayGrid, ask: Any) -> None:
+def test_a_site_stays_with_its_worker(grid: RayGrid, ask: Any) -> None:
     def processes(replies: Any) -> dict[int, Any]:
         return {r.metadata.src_node_id: r.content["metrics"]["process"] for r in replies}
 
@@ -232,7 +232,7 @@ def test_a_crash_is_the_same_error_reply_as_in_serial(grid: RayGrid, ask: Any) -
     assert mine[1].metadata.reply_to_message_id
 
 
-def test_states_stay_with_their_plants_and_can_be_put_back(grid: RayGrid, ask: Any) -> None:
+def test_states_stay_with_their_sites_and_can_be_put_back(grid: RayGrid, ask: Any) -> None:
     list(ask(grid, [1, 2]))
     list(ask(grid, [1]))
     kept = {site: pack_state(state) for site, state in grid.states.items()}
@@ -253,7 +253,7 @@ def test_states_stay_with_their_plants_and_can_be_put_back(grid: RayGrid, ask: A
 def test_a_round_is_put_into_the_store_once(
     grid: RayGrid, ask: Any, ray: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid.crew.ready()
+    grid.processes.ready()
     put, calls = ray.put, []
     monkeypatch.setattr(ray, "put", lambda value: calls.append(value) or put(value))
     assert len(list(ask(grid, list(range(1, 13))))) == 12
@@ -293,7 +293,7 @@ def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
     expected = run(tmp_path / "serial")
     flag.touch()
     crashed = run(tmp_path / "ray", engine=functools.partial(RayGrid, workers=2))
-    before = [seat.generation for seat in crashed.grid.crew.seats]  # type: ignore[attr-defined]
+    before = [seat.generation for seat in crashed.grid.processes.seats]  # type: ignore[attr-defined]
     crashed.grid.close()
     assert not flag.exists() and sorted(before) == [1, 2]
     assert outcome(crashed) == outcome(expected)
@@ -301,15 +301,15 @@ def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_between_rounds_is_replaced(grid: RayGrid, ask: Any) -> None:
     list(ask(grid, [1, 2]))
-    victim = grid.crew.seats[0].pid
+    victim = grid.processes.seats[0].pid
     assert victim is not None
     os.kill(victim, signal.SIGKILL)
     psutil.wait_procs([psutil.Process(victim)] if psutil.pid_exists(victim) else [], timeout=10)
     assert not any(reply.has_error() for reply in ask(grid, list(range(1, 13))))
-    assert victim not in [seat.pid for seat in grid.crew.seats]
+    assert victim not in [seat.pid for seat in grid.processes.seats]
 
 
-def test_a_plant_that_kills_its_worker_is_given_up_and_named(
+def test_a_site_that_kills_its_worker_is_given_up_and_named(
     grid: RayGrid, ask: Any, tmp_path: Path
 ) -> None:
     replies = list(ask(grid, list(range(1, 13)), dies="p4"))
@@ -317,7 +317,7 @@ def test_a_plant_that_kills_its_worker_is_given_up_and_named(
     failed = [reply for reply in replies if reply.has_error()]
     assert nodes(failed) == [5]
     assert "the worker of p4 died 3 times" in failed[0].error.reason
-    # The first death may be put down to the plants before it, whose replies died on their way.
+    # The first death may be put down to the sites before it, whose replies died on their way.
     assert (tmp_path / "log").read_text().splitlines().count("p4") in (3, 4)
 
 
@@ -328,7 +328,7 @@ def test_who_is_not_done_in_time_is_left_out_and_the_next_round_works(
     begun = time.monotonic()
     replies = list(ask(grid, everybody, timeout=4.0, sleeps="p0"))
     assert time.monotonic() - begun < 30
-    # p0's worker had nobody else's time; the other one had time for all of its plants.
+    # p0's worker had nobody else's time; the other one had time for all of its sites.
     assert nodes(replies) == everybody[1::2]
     assert nodes(list(ask(grid, everybody))) == everybody
 

@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
-from fedpdm.client.app import PlantApp, make_client_app
+from fedpdm.client.app import SiteApp, make_client_app
 from fedpdm.data.rows import Rows, Split
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid
@@ -87,10 +87,10 @@ def test_a_round_is_that_of_serial_in_single_precision(tmp_path: Path, model: st
     size = sum(np.sum(expected[n].astype(float) ** 2) for n in names)
     assert np.sqrt(change / size) <= 1e-6
 
-    plants = Federation(TinySource(RAGGED), Failure(4.0))
+    sites = Federation(TinySource(RAGGED), Failure(4.0))
     module = ModelFactory.create_model(model, 3, 2, sequence_length=8, **OFF)
-    for site in plants.sites:
-        x = plants.site(site, plants.moments(site).scaler()).windows[Split.VALIDATION].x
+    for site in sites.sites:
+        x = sites.site(site, sites.moments(site).scaler()).windows[Split.VALIDATION].x
         both = []
         for weights in (expected, found):
             module.set_parameters(to_tensors(weights))
@@ -124,7 +124,7 @@ def test_the_size_of_a_stack_changes_no_result(tmp_path: Path, chunk: int) -> No
         np.testing.assert_allclose(runs[1].weights(2)[name], array, rtol=0, atol=1e-10)
 
 
-def test_a_broken_plant_is_an_event_and_the_others_train(tmp_path: Path) -> None:
+def test_a_broken_site_is_an_event_and_the_others_train(tmp_path: Path) -> None:
     run = federate(tmp_path, sites=4, rounds=1, engine=BatchedGrid, broken=["p2"],
                    federated_scaling=False)  # fmt: skip
     record = run.history.rounds()[-1]
@@ -141,7 +141,7 @@ class Unreadable(TinySource):
         return super().rows(site)
 
 
-def test_an_unforeseen_error_of_one_plant_is_an_event_too(tmp_path: Path) -> None:
+def test_an_unforeseen_error_of_one_site_is_an_event_too(tmp_path: Path) -> None:
     run = federate(tmp_path, sites=3, rounds=1, engine=BatchedGrid, source=Unreadable,
                    federated_scaling=False)  # fmt: skip
     record = run.history.rounds()[-1]
@@ -151,7 +151,7 @@ def test_an_unforeseen_error_of_one_plant_is_an_event_too(tmp_path: Path) -> Non
 
 
 class Sent:
-    """A client mod that keeps each plant's new weights."""
+    """A client mod that keeps each site's new weights."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, Arrays] = {}
@@ -163,7 +163,7 @@ class Sent:
 
 
 @pytest.mark.parametrize("kind", ["nan", "poison"])
-def test_a_fault_hits_its_plant_only(tmp_path: Path, kind: str) -> None:
+def test_a_fault_hits_its_site_only(tmp_path: Path, kind: str) -> None:
     well, ill = Sent(), Sent()
     federate(tmp_path / "well", sites=4, rounds=1, engine=BatchedGrid, mods=[well])
     run = federate(tmp_path / "ill", sites=4, rounds=1, engine=BatchedGrid, mods=[ill],
@@ -175,7 +175,7 @@ def test_a_fault_hits_its_plant_only(tmp_path: Path, kind: str) -> None:
 
 
 class ToEachItsOwn(FedAvg):
-    """Sends half of the plants other weights, and another half another proximal term."""
+    """Sends half of the sites other weights, and another half another proximal term."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -188,7 +188,7 @@ class ToEachItsOwn(FedAvg):
             yield Message(content, node, "train")
 
 
-def test_a_strategy_may_send_every_plant_something_else(tmp_path: Path) -> None:
+def test_a_strategy_may_send_every_site_something_else(tmp_path: Path) -> None:
     one, many = Sent(), Sent()
     options: dict[str, Any] = {"sites": 4, "rounds": 1, "double": True}
     strategy = functools.partial(ToEachItsOwn, min_train_nodes=1, min_available_nodes=1)
@@ -212,7 +212,7 @@ def test_stacks_that_are_not_done_in_time_are_left_out_by_name(
             clock[0] += 61.0
         return call(message, context)
 
-    def pairs(app: PlantApp, sites: Sequence[str]) -> BatchedGrid:
+    def pairs(app: SiteApp, sites: Sequence[str]) -> BatchedGrid:
         grid = BatchedGrid(app, sites)
         grid._group = 2
         return grid
@@ -226,7 +226,7 @@ def test_stacks_that_are_not_done_in_time_are_left_out_by_name(
 
 
 class Scarce(TinySource):
-    """Plant p1 has a single window to train on."""
+    """Site p1 has a single window to train on."""
 
     left = TinySource({}).window
 
@@ -245,7 +245,7 @@ class Barren(Scarce):
     left = 2
 
 
-def test_a_plant_of_one_window_trains_beside_the_stack(tmp_path: Path) -> None:
+def test_a_site_of_one_window_trains_beside_the_stack(tmp_path: Path) -> None:
     one, many = Sent(), Sent()
     options: dict[str, Any] = {"model": "cnn", "model_config": OFF, "double": True, "rounds": 1}
     serial = federate(tmp_path / "a", mods=[one], source=Scarce, **options)
@@ -260,7 +260,7 @@ def test_a_plant_of_one_window_trains_beside_the_stack(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", [SerialGrid, BatchedGrid])
-def test_a_plant_without_a_window_says_so(tmp_path: Path, engine: type[LocalGrid]) -> None:
+def test_a_site_without_a_window_says_so(tmp_path: Path, engine: type[LocalGrid]) -> None:
     run = federate(tmp_path, rounds=1, source=Barren, engine=engine)
     failed = [e for e in run.screen.events if e["kind"] == "site-failed"]
     assert [e["site"] for e in failed] == ["p1"]
@@ -269,8 +269,8 @@ def test_a_plant_without_a_window_says_so(tmp_path: Path, engine: type[LocalGrid
     assert trained == ["p0", "p2"]
 
 
-def test_a_plant_that_cannot_be_stacked_trains_by_itself(tmp_path: Path) -> None:
-    # Batch norm over batches of one row is not stacked; such plants train as in serial.
+def test_a_site_that_cannot_be_stacked_trains_by_itself(tmp_path: Path) -> None:
+    # Batch norm over batches of one row is not stacked; such sites train as in serial.
     one = TrainingSettings(local_epochs=1, batch_size=1, learning_rate=1e-3)
     few = {"p0": {"machines": 1, "rows": 60}, "p1": {"machines": 1, "rows": 60}}
     serial, batched = pair(tmp_path, "fedavg", sites=few, rounds=1, model="cnn", settings=one)
@@ -318,9 +318,9 @@ class Recurrent(nn.Module):
 
 
 def test_an_operation_without_a_rule_is_named_with_the_way_out() -> None:
-    plants = Federation(TinySource({"a": {}, "b": {}}), Failure(4.0))
-    app = make_client_app(plants, lambda: ModelWrapper(Recurrent()), OWN["lstm"], seed=0)
-    grid = BatchedGrid(app, plants.sites)
+    sites = Federation(TinySource({"a": {}, "b": {}}), Failure(4.0))
+    app = make_client_app(sites, lambda: ModelWrapper(Recurrent()), OWN["lstm"], seed=0)
+    grid = BatchedGrid(app, sites.sites)
     weights = ModelWrapper(Recurrent()).snapshot()
     content = RecordDict({ARRAYS: to_record(weights), CONFIG: config_record(server_round=1)})
     messages = [Message(content, node, "train") for node in (1, 2)]
@@ -339,7 +339,7 @@ class Registered(Recurrent):
 def test_a_registered_model_that_cannot_be_stacked_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # No plant is to blame: without this the run would go on, and say that all of them failed.
+    # No site is to blame: without this the run would go on, and say that all of them failed.
     monkeypatch.setitem(registry._classes, "recurrent", Registered)
     with pytest.raises(ConfigError, match=r"Registered .*gru.*: use engine=serial"):
         federate(tmp_path / "batched", model="recurrent", rounds=1, engine=BatchedGrid)
@@ -352,7 +352,7 @@ def test_another_client_app_is_refused() -> None:
         BatchedGrid(ClientApp(), ["a"])
 
 
-def test_the_plants_rows_are_joined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sites_rows_are_joined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     joined = []
     check = stacked_memory._check_alike
     monkeypatch.setattr(stacked_memory, "_check_alike", lambda p: (joined.append(len(p)), check(p)))
@@ -374,16 +374,16 @@ class Scaled(nn.Module):
 
 
 def test_a_parameter_of_one_number_is_clipped_with_the_others() -> None:
-    plants = Federation(TinySource({"a": {}, "b": {}}), Failure(4.0))
+    sites = Federation(TinySource({"a": {}, "b": {}}), Failure(4.0))
 
     def trained(engine: type[LocalGrid]) -> list[Arrays]:
         torch.manual_seed(0)
         wrapper = ModelWrapper(Scaled())
         start = wrapper.snapshot()
-        app = make_client_app(plants, lambda: ModelWrapper(Scaled()), OWN["lstm"], seed=0)
+        app = make_client_app(sites, lambda: ModelWrapper(Scaled()), OWN["lstm"], seed=0)
         content = RecordDict({ARRAYS: to_record(start), CONFIG: config_record(server_round=1)})
         messages = [Message(content, node, "train") for node in (1, 2)]
-        return [arrays_in(r.content, ARRAYS) for r in engine(app, plants.sites).stream(messages)]
+        return [arrays_in(r.content, ARRAYS) for r in engine(app, sites.sites).stream(messages)]
 
     for serial, stacked in zip(trained(SerialGrid), trained(BatchedGrid), strict=True):
         for name, array in serial.items():

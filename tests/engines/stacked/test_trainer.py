@@ -1,4 +1,4 @@
-"""Plants trained as one stack come home with what ``training.fit`` would have given them."""
+"""Sites trained as one stack come home with what ``training.fit`` would have given them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedpdm.engines.stacked.dropout import kept
-from fedpdm.engines.stacked.trainer import PlantData, StackedTrainer, Trained
+from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer, Trained
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.models import ModelFactory
 from fedpdm.strategies import gradient_terms
@@ -32,11 +32,11 @@ def network(name: str, dropout: float = 0.0) -> nn.Module:
     ).module
 
 
-def plants(counts: list[int], length: int | None, dtype: torch.dtype) -> list[PlantData]:
+def sites(counts: list[int], length: int | None, dtype: torch.dtype) -> list[SiteData]:
     generator = torch.Generator().manual_seed(0)
     shape = (8,) if length is None else (length, 8)
     return [
-        PlantData(
+        SiteData(
             f"p{number}",
             ("train", f"p{number}", 1, 0),
             torch.randn(count, *shape, generator=generator).to(dtype),
@@ -56,16 +56,16 @@ def received_by(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-def alone(module: nn.Module, data: list[PlantData], how: TrainingSettings, terms=(), loss=LOSS):
+def alone(module: nn.Module, data: list[SiteData], how: TrainingSettings, terms=(), loss=LOSS):
     received, found = received_by(module), []
-    for plant in data:
+    for site in data:
         module.load_state_dict(received)
         value = fit(
-            module, plant.x, plant.y, loss, how, seed=3, key=plant.key, epochs=2,
+            module, site.x, site.y, loss, how, seed=3, key=site.key, epochs=2,
             first_epoch=9, terms=terms,
         )  # fmt: skip
         weights = {name: t.clone().numpy() for name, t in module.state_dict().items()}
-        found.append(Trained(plant.name, weights, value))
+        found.append(Trained(site.name, weights, value))
     module.load_state_dict(received)
     return found
 
@@ -76,7 +76,7 @@ def stacked(module, data, how, terms=(), loss=LOSS, **options):
 
 
 def largest(mine: list[Trained], theirs: list[Trained]) -> float:
-    """Return the largest difference of any tensor of any plant."""
+    """Return the largest difference of any tensor of any site."""
     assert [trained.name for trained in mine] == [trained.name for trained in theirs]
     return max(
         float(np.abs(np.asarray(a.weights[name], float) - b.weights[name]).max())
@@ -90,7 +90,7 @@ def largest(mine: list[Trained], theirs: list[Trained]) -> float:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_tensor_is_that_of_serial_training(name, mu, counts):
     terms, how = gradient_terms({"proximal-mu": mu}), settings(weight_decay=1e-3, clip_norm=0.5)
-    data, module = plants(counts, MODELS[name], torch.float64), network(name).double()
+    data, module = sites(counts, MODELS[name], torch.float64), network(name).double()
     theirs = alone(module, data, how, terms)
     mine = stacked(module, data, how, terms)
     assert largest(mine, theirs) < 1e-10
@@ -107,7 +107,7 @@ def test_every_tensor_is_that_of_serial_training(name, mu, counts):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_in_single_precision_the_mean_model_differs_by_rounding_only(name):
-    data, module = plants(RAGGED, MODELS[name], torch.float32), network(name)
+    data, module = sites(RAGGED, MODELS[name], torch.float32), network(name)
     pair = []
     for found in (stacked(module, data, settings()), alone(module, data, settings())):
         names = [n for n, t in received_by(module).items() if t.is_floating_point()]
@@ -117,9 +117,9 @@ def test_in_single_precision_the_mean_model_differs_by_rounding_only(name):
 
 
 @pytest.mark.parametrize("name", ["cnn", "lstm"])
-def test_with_dropout_a_plant_is_the_same_in_any_chunk_and_company(name):
+def test_with_dropout_a_site_is_the_same_in_any_chunk_and_company(name):
     module, how = network(name, dropout=0.3).double(), settings()
-    data = plants(RAGGED, MODELS[name], torch.float64)
+    data = sites(RAGGED, MODELS[name], torch.float64)
     whole = stacked(module, data, how)
     for chunk in (1, 3):
         assert largest(stacked(module, data, how, chunk=chunk), whole) < 1e-10
@@ -154,10 +154,10 @@ def test_masks_keep_their_rate_and_know_nothing_of_each_other(rate):
     assert (columns - (1 - rate)).abs().max() < 5 * error * 200**0.5
 
 
-def test_each_plant_is_clipped_by_its_own_norm():
-    data = plants([16, 16, 16], None, torch.float64)
+def test_each_site_is_clipped_by_its_own_norm():
+    data = sites([16, 16, 16], None, torch.float64)
     scaled = [
-        PlantData(p.name, p.key, p.x * scale, p.y)
+        SiteData(p.name, p.key, p.x * scale, p.y)
         for p, scale in zip(data, (1e-3, 1.0, 1e3), strict=True)
     ]
     module, how = network("mlp").double(), settings(clip_norm=0.05, optimizer="sgd")
@@ -167,13 +167,13 @@ def test_each_plant_is_clipped_by_its_own_norm():
     assert largest(mine[2:], loose[2:]) > 1e-4  # the clipping did bite
 
 
-def test_a_plant_of_one_row_trains_unless_batch_norm_forbids_it_and_an_empty_one_does_not():
+def test_a_site_of_one_row_trains_unless_batch_norm_forbids_it_and_an_empty_one_does_not():
     module = network("mlp").double()
-    data = plants([1, 9], None, torch.float64)
+    data = sites([1, 9], None, torch.float64)
     assert largest(stacked(module, data, settings()), alone(module, data, settings())) < 1e-10
     convolving = StackedTrainer(network("cnn"), LOSS, settings(), seed=3)
-    data = plants([9, 1, 8, 0], 8, torch.float32)
-    assert [convolving.can_train(plant) for plant in data] == [True, False, True, False]
+    data = sites([9, 1, 8, 0], 8, torch.float32)
+    assert [convolving.can_train(site) for site in data] == [True, False, True, False]
     found = convolving.train(received_by(network("cnn")), data, epochs=1)
     assert [trained.name for trained in found] == ["p0", "p2"]
 
@@ -203,7 +203,7 @@ class Grown(nn.Module):
 @pytest.mark.parametrize("counts", [EQUAL, RAGGED], ids=["equal", "ragged"])
 def test_a_users_module_trains_as_it_does_alone(layer, counts):
     torch.manual_seed(2)
-    module, data = Grown(layer).double(), plants(counts, 6, torch.float64)
+    module, data = Grown(layer).double(), sites(counts, 6, torch.float64)
     how, terms = settings(weight_decay=0.01), [proximal_term(0.1)]
     assert largest(stacked(module, data, how, terms), alone(module, data, how, terms)) < 1e-10
 
@@ -247,25 +247,25 @@ class Falls(nn.Module):
     ],
 )
 def test_what_cannot_be_stacked_is_named_with_the_way_out(module, counts, named):
-    data = plants(counts, None, torch.float32)
+    data = sites(counts, None, torch.float32)
     with pytest.raises(ConfigError, match=rf"(?s){named}.*use engine=serial"):
         stacked(module, data, settings())
 
 
-def test_plants_with_other_rows_and_losses_that_are_no_means_are_refused():
-    odd = PlantData("odd", ("o",), torch.zeros(9, 5), torch.zeros(9, dtype=torch.int64))
-    data = [*plants([9], None, torch.float32), odd]
-    with pytest.raises(DataError, match=r"plant odd, whose rows are \(5,\)"):
+def test_sites_with_other_rows_and_losses_that_are_no_means_are_refused():
+    odd = SiteData("odd", ("o",), torch.zeros(9, 5), torch.zeros(9, dtype=torch.int64))
+    data = [*sites([9], None, torch.float32), odd]
+    with pytest.raises(DataError, match=r"site odd, whose rows are \(5,\)"):
         stacked(network("mlp"), data, settings())
     with pytest.raises(ConfigError, match="no mean over rows"):
         stacked(
-            network("mlp"), plants(RAGGED, None, torch.float32), settings(),
+            network("mlp"), sites(RAGGED, None, torch.float32), settings(),
             loss=lambda output, target: LOSS(output, target, reduction="sum"),
         )  # fmt: skip
 
 
-def test_the_same_plants_again_start_from_what_was_received_and_wrong_options_are_said():
-    module, data = network("hybrid").double(), plants(RAGGED, 8, torch.float64)
+def test_the_same_sites_again_start_from_what_was_received_and_wrong_options_are_said():
+    module, data = network("hybrid").double(), sites(RAGGED, 8, torch.float64)
     trainer, received = StackedTrainer(module, LOSS, settings(), seed=3), received_by(module)
     first, again = (list(trainer.train(received, data, epochs=2)) for _ in range(2))
     assert largest(first, again) == 0
@@ -276,8 +276,8 @@ def test_the_same_plants_again_start_from_what_was_received_and_wrong_options_ar
         StackedTrainer(module, LOSS, settings(), seed=3, cuda_graphs=True)
 
 
-def test_outputs_of_many_plants_are_those_of_each():
-    module, data = network("cnn"), [p.x for p in plants([7, 0, 30, 4], 8, torch.float32)]
+def test_outputs_of_many_sites_are_those_of_each():
+    module, data = network("cnn"), [p.x for p in sites([7, 0, 30, 4], 8, torch.float32)]
     weights = {n: t + 0.01 if t.is_floating_point() else t for n, t in received_by(module).items()}
     found = list(StackedTrainer(module, LOSS, settings(), seed=3).outputs(weights, data, 16))
     module.load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""What a generated plant is like: the settings that ``conf/site/NAME.yaml`` may hold."""
+"""What a generated site is like: the settings that ``conf/site/NAME.yaml`` may hold."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SCENARIOS = ("progressive", "sudden", "intermittent", "depletion", "communicatio
 
 
 @dataclass(frozen=True)
-class Plant:
-    """One plant's regime. Degradation works alike everywhere; this is what differs.
+class SiteProfile:
+    """One site's regime. Degradation works alike everywhere; this is what differs.
 
     Attributes:
         industry: a word for reports.
@@ -31,7 +31,7 @@ class Plant:
         ambient_daily_c: amplitude of its daily swing, °C.
         ambient_yearly_c: amplitude of its yearly swing, °C.
         noise: measurement and process noise, as a multiple of the usual one.
-        calibration: spread of gains and offsets between plants and machines, likewise.
+        calibration: spread of gains and offsets between sites and machines, likewise.
         modes: weight of each of ``MODES`` (all, in that order): how often it is the weak part.
         change_day: from this day of the record on, repaired machines come back with the weak
             parts of ``modes_later``: other products, other suppliers.
@@ -108,7 +108,7 @@ WEIGHTS: dict[str, tuple[tuple[str, ...], str]] = {
 """Settings that are weights by name: the names, and what one is called."""
 
 
-def plant_settings(site: str, settings: Mapping[str, Any] | None) -> Plant:
+def site_settings(site: str, settings: Mapping[str, Any] | None) -> SiteProfile:
     """Return the settings of ``site``; what its yaml leaves out keeps its default.
 
     Raises:
@@ -117,12 +117,12 @@ def plant_settings(site: str, settings: Mapping[str, Any] | None) -> Plant:
     given = {} if settings is None else settings
     if not isinstance(given, Mapping):
         raise ConfigError(f"sites.{site}={given} must be a block of settings, e.g. machines: 20")
-    known = [field.name for field in fields(Plant)]
+    known = [field.name for field in fields(SiteProfile)]
     for key in given:
         if key not in known:
             raise ConfigError(
-                f"sites.{site}.{key} is no setting of a generated plant{_close(str(key), known)}; "
-                f"there are {', '.join([*known, 'costs'])} (a plant with files of its own needs "
+                f"sites.{site}.{key} is no setting of a generated site{_close(str(key), known)}; "
+                f"there are {', '.join([*known, 'costs'])} (a site with files of its own needs "
                 "data=files)"
             )
     own = {key: value for key, value in given.items() if value is not None}
@@ -131,7 +131,7 @@ def plant_settings(site: str, settings: Mapping[str, Any] | None) -> Plant:
         # Who counts the machines does not ask for a size to be drawn.
         counted = ("size",) if "machines" in own else ()
         own = {k: v for k, v in ARCHETYPES[archetype].items() if k not in counted} | own
-    return Plant(**{key: _checked(f"sites.{site}.{key}", key, own[key]) for key in own})
+    return SiteProfile(**{key: _checked(f"sites.{site}.{key}", key, own[key]) for key in own})
 
 
 def _checked(where: str, key: str, value: object) -> Any:
@@ -142,7 +142,7 @@ def _checked(where: str, key: str, value: object) -> Any:
     if key in WEIGHTS:
         return weights(where, value, *WEIGHTS[key])
     low, high = RANGES[key]
-    if isinstance(getattr(Plant, key), int):
+    if isinstance(getattr(SiteProfile, key), int):
         if isinstance(value, bool) or not isinstance(value, int):
             raise ConfigError(f"{where}={value} must be a whole number of at least {low:g}")
         return int(number(where, value, low, high))
