@@ -69,7 +69,7 @@ def compare_folders(
     from fedpdm.comparison.runs import find_runs
     from fedpdm.comparison.settings import settings_of
     from fedpdm.comparison.table import print_comparison
-    from fedpdm.runs.progress import console_for
+    from fedpdm.report.console import console_for
 
     runs, left_out = find_runs(paths)
     if not runs:

@@ -325,17 +325,3 @@ def _failures(rows: Rows) -> int:
     ends = np.ones(len(rows), dtype=bool)
     ends[:-1] = (rows.machine[1:] != rows.machine[:-1]) | (rows.life[1:] != rows.life[:-1])
     return int(np.sum(~np.isnan(rows.time_to_failure[ends])))
-
-
-def expand_replicas(sites: dict[str, Any], replicas: int) -> dict[str, Any]:
-    """Return each named site ``replicas`` times: ``detroit-001`` … with the same settings."""
-    if replicas < 1:
-        raise ConfigError(f"replicas={replicas} must be at least 1")
-    if replicas == 1:
-        return dict(sites)
-    width = max(3, len(str(replicas)))
-    return {
-        f"{name}-{number:0{width}d}": settings
-        for name, settings in sites.items()
-        for number in range(1, replicas + 1)
-    }

@@ -19,9 +19,6 @@ from fedpdm.errors import ConfigError, FedPdmError
 RUNS = Path("runs")
 """The folder of run folders, unless another is chosen (``hydra.run.dir``)."""
 
-RESUMABLE = {"rounds"}
-"""What may be said beside ``resume=``: a longer run. All else is in the folder."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, 1 for our failures, 2 for mistakes."""
@@ -126,40 +123,10 @@ def simulate(cfg: DictConfig, folder: Path, *, resumed: bool = False) -> dict[st
 
 def resume(arguments: Sequence[str]) -> dict[str, Any]:
     """Continue the run of ``resume=FOLDER`` with the config that is stored there."""
+    from fedpdm.runs.folder import stored_run
+
     cfg, folder = stored_run(arguments)
     return simulate(cfg, folder, resumed=True)
-
-
-def stored_run(arguments: Sequence[str]) -> tuple[DictConfig, Path]:
-    """Return the config and the folder of the run of ``resume=FOLDER``.
-
-    Raises:
-        HistoryError: there is no run in the folder.
-        ConfigError: something is to be changed that cannot be.
-    """
-    from omegaconf import OmegaConf
-
-    from fedpdm.history import HistoryError
-
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    folder = Path(given.pop("resume"))
-    stored = folder / "config.yaml"
-    if not (folder / "manifest.json").is_file() or not stored.is_file():
-        raise HistoryError(
-            f"resume={folder}: there is no run in this folder (no manifest.json); runs are in "
-            "runs/<time>-<random>"
-        )
-    cfg = OmegaConf.load(stored)
-    for key, value in given.items():
-        if key not in RESUMABLE:
-            raise ConfigError(
-                f"resume={folder} continues with the config stored there; {key}={value} cannot be "
-                "changed (only rounds=… can, to run longer). Start a new run for another setting"
-            )
-        if not value.isdigit() or int(value) < 1:
-            raise ConfigError(f"{key}={value} must be a whole number of at least 1")
-        OmegaConf.update(cfg, key, int(value))
-    return cfg, folder  # type: ignore[return-value]
 
 
 def mended(error: Exception) -> Exception:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from fedpdm.config.values import plain
 from fedpdm.errors import FedPdmError, HistoryError
-from fedpdm.runs.lock import RunLock
+from fedpdm.history.lock import RunLock
 from fedpdm.storage import read_json
 
 Simulate = Callable[..., dict[str, Any]]

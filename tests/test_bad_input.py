@@ -162,7 +162,7 @@ def site(change: Callable[[pd.DataFrame], pd.DataFrame] | None = None) -> list[s
     Path("my_conf/site").mkdir(parents=True)
     Path("my_conf/site/plant.yaml").write_text(
         """# @package sites
-site:
+plant:
   path: plant.csv
   machine: machine
   time: time
@@ -298,7 +298,7 @@ def test_two_runs_on_one_folder(run: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_folder_that_another_run_works_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from fedpdm.runs.lock import RunLock
+    from fedpdm.history.lock import RunLock
 
     with RunLock(run):
         assert "another run" in refused([f"resume={run}", "rounds=4"], capsys)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fedpdm.data.replicas import expand_replicas
 from fedpdm.data.rows import Rows, Split
 from fedpdm.errors import ConfigError, DataError
-from fedpdm.federation import Federation, expand_replicas, rows_size
+from fedpdm.federation import Federation, rows_size
 from fedpdm.tasks import Failure, RemainingLife
 from tests.tiny import TinySource
 

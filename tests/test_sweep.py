@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedpdm.errors import HistoryError
-from fedpdm.runs.lock import RunLock
+from fedpdm.history.lock import RunLock
 from fedpdm.simulate import main
 from fedpdm.sweep import Sweep, state_of
 from tests.comparison.example_comparison import make_run
@@ -62,7 +62,7 @@ def test_a_folder_of_other_settings_is_refused_and_named(
 HOLD = """
 import sys, time
 from pathlib import Path
-from fedpdm.runs.lock import RunLock
+from fedpdm.history.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

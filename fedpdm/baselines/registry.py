@@ -25,7 +25,7 @@ from fedpdm.baselines.baselines import (
 from fedpdm.data.rows import Floats, Split
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.scoring import Predictions
-from fedpdm.report.wording import listing
+from fedpdm.evaluation.wording import listing
 
 
 @dataclass(frozen=True)

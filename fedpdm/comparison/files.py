@@ -12,8 +12,8 @@ from fedpdm.comparison.page import render_comparison
 from fedpdm.comparison.result import Comparison, Pair
 from fedpdm.comparison.scores import VIEWS
 from fedpdm.comparison.words import GLOSSARY, conclusion, p_value, power_lines, ranking_line
+from fedpdm.evaluation.wording import MISSING, duration, number
 from fedpdm.report.page import write_page
-from fedpdm.report.wording import MISSING, duration, number
 from fedpdm.storage import write_bytes
 
 Line = dict[str, Any]

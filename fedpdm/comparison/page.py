@@ -15,8 +15,8 @@ from fedpdm.comparison.words import (
     ranking_line,
     site_lines,
 )
+from fedpdm.evaluation.wording import MISSING, counted, duration, number
 from fedpdm.report.page import render_page
-from fedpdm.report.wording import MISSING, counted, duration, number
 
 SITES = 40
 """Up to this many sites are listed; all are in plants.csv."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from fedpdm.comparison.comparison import Ranking
 from fedpdm.comparison.result import Family
 from fedpdm.comparison.scores import Standing
+from fedpdm.evaluation.wording import direction
 from fedpdm.report.drawing import COLOUR, figure_of, room, short, svg_of
-from fedpdm.report.wording import direction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fedpdm.comparison.scores import Standing
 from fedpdm.comparison.settings import NAMING
 from fedpdm.errors import ConfigError
-from fedpdm.report.wording import listing
+from fedpdm.evaluation.wording import listing
 
 REFERENCE = "FedAvg"
 NAMED = 6

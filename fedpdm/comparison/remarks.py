@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedpdm.comparison.runs import FinishedRun
 from fedpdm.comparison.scores import PROCESSOR, clock_of
 from fedpdm.comparison.settings import Setting
-from fedpdm.report.wording import counted, listing
+from fedpdm.evaluation.wording import counted, listing
 
 if TYPE_CHECKING:
     from fedpdm.comparison.result import Family

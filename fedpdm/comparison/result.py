@@ -25,7 +25,7 @@ from fedpdm.comparison.remarks import remarks_of
 from fedpdm.comparison.scores import VIEWS, Standing, clock_of, mean_of, standing_of
 from fedpdm.comparison.settings import Setting, common_parts, families, obstacle
 from fedpdm.errors import ConfigError
-from fedpdm.report.wording import Metric, listing, metric
+from fedpdm.evaluation.wording import Metric, listing, metric
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedpdm.comparison.runs import FinishedRun
 from fedpdm.comparison.settings import Setting
-from fedpdm.report.wording import Metric
+from fedpdm.evaluation.wording import Metric
 
 Curve = tuple[tuple[float, float], ...]
 

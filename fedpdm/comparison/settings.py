@@ -9,7 +9,7 @@ from typing import Any
 
 from fedpdm.comparison.runs import FinishedRun
 from fedpdm.errors import ConfigError
-from fedpdm.report.wording import listing
+from fedpdm.evaluation.wording import listing
 
 NAMING = ("_target_", "model_type")
 """Keys that name an option; of what differs in a group they are looked at first."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fedpdm.comparison.comparison import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
 from fedpdm.comparison.result import Comparison, Family, Pair, SiteChange, pairs_needed
 from fedpdm.comparison.scores import VIEWS
-from fedpdm.report.wording import counted, listing, number
+from fedpdm.evaluation.wording import counted, listing, number
 
 FEW = 6
 """Up to this many settings a sentence names them all."""

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from fedpdm import __version__
 from fedpdm.client.state import mark, rewind
 from fedpdm.data.leakage import checks as guards
+from fedpdm.data.replicas import expand_replicas
 from fedpdm.deployment.envelope import (
     ANOTHER_SITE,
     DESCRIBE_QUERY,
@@ -35,7 +36,6 @@ from fedpdm.deployment.test_details import of_site
 from fedpdm.engines.local_grid import CLIENT_APP_RAISED
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.final_test import run_final_test
-from fedpdm.federation import expand_replicas
 from fedpdm.runs.assembly import client_app, one_thread
 from fedpdm.runs.experiment import Experiment, build
 from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in, to_tensors

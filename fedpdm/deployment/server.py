@@ -23,6 +23,7 @@ from fedpdm import __version__
 from fedpdm.config.compose import chosen_sites, compose, options, rewrite, run_name
 from fedpdm.config.values import make, positive, whole
 from fedpdm.data.normalise import Scaler
+from fedpdm.data.replicas import expand_replicas
 from fedpdm.data.rows import Rows
 from fedpdm.data.sources.base import Source
 from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in
@@ -32,15 +33,14 @@ from fedpdm.deployment.test_details import cards, gathered
 from fedpdm.engines.select import Engine
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.evaluation.scoring import mean_metrics
-from fedpdm.federation import expand_replicas
 from fedpdm.history import History
 from fedpdm.report.table import print_summary
 from fedpdm.runs.assembly import one_thread
 from fedpdm.runs.experiment import Experiment, build, build_source
+from fedpdm.runs.folder import stored_run
 from fedpdm.runs.progress import Progress
 from fedpdm.runs.run import Run
 from fedpdm.server.loop import RoundLoop, make_server_app
-from fedpdm.simulate import stored_run
 from fedpdm.storage import read_tensors
 from fedpdm.tasks import Task
 from fedpdm.wire.records import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, to_record

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedpdm.data.rows import Floats
-from fedpdm.report.wording import counted
+from fedpdm.evaluation.wording import counted
 
 RISK = 0.05
 """Of calling any site's gain sure where no site has one."""

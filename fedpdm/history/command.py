@@ -17,9 +17,9 @@ from rich.text import Text
 
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.history.index import Row
+from fedpdm.history.lock import RunLock
 from fedpdm.history.record import RoundRecord
 from fedpdm.history.rounds import History
-from fedpdm.runs.lock import RunLock
 from fedpdm.storage import read_bytes, write_bytes
 
 _NOT_THE_METRIC = frozenset({"train_loss", "validation_loss", "parameter_norm"})

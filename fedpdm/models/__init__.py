@@ -20,15 +20,10 @@ from fedpdm.models.hybrid import OptimizedHybridModel
 from fedpdm.models.lstm import OptimizedLSTMModel
 from fedpdm.models.manager import ModelManager, SavedState
 from fedpdm.models.mlp import MLP
+from fedpdm.models.monitor import ModelPerformanceMonitor
 from fedpdm.models.recommendation import MODEL_PERFORMANCE_GUIDE, recommend_model_for_usecase
 from fedpdm.models.registry import ModelType, register
 from fedpdm.models.wrapper import ModelWrapper
-from fedpdm.server.monitor import (
-    AcceptedRound,
-    ModelPerformanceMonitor,
-    MonitorSettings,
-    RoundMonitor,
-)
 
 __all__ = [
     "BEST_HYPERPARAMETERS",
@@ -36,17 +31,14 @@ __all__ = [
     "MLP",
     "MODEL_PERFORMANCE_GUIDE",
     "OPTIMIZED_TRAINING_CONFIG",
-    "AcceptedRound",
     "ModelFactory",
     "ModelManager",
     "ModelPerformanceMonitor",
     "ModelType",
     "ModelWrapper",
-    "MonitorSettings",
     "OptimizedCNNModel",
     "OptimizedHybridModel",
     "OptimizedLSTMModel",
-    "RoundMonitor",
     "SavedState",
     "create_optimized_model",
     "deploy_models_for_factory",

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fedpdm.evaluation.wording import MISSING, listing, number, percent
 from fedpdm.report.curves import alarm_plots
-from fedpdm.report.wording import MISSING, listing, number, percent
 
 Record = Mapping[str, Any]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fedpdm.evaluation.wording import listing
 from fedpdm.report.alarms import PRICES, horizons, of_risk, price
-from fedpdm.report.wording import listing
 
 Record = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedpdm.report.wording import Metric, listing, metric
+from fedpdm.evaluation.wording import Metric, listing, metric
 
 COLUMNS = {
     "trivial": "Trivial",

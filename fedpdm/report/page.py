@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fedpdm.report.wording import duration, listing, number, percent, size
+from fedpdm.evaluation.wording import duration, listing, number, percent, size
 
 
 def render_page(template: str, **values: Any) -> str:

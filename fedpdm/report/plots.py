@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedpdm.evaluation.wording import direction
 from fedpdm.report.drawing import COLOUR, figure_of, room, short, svg_of
 from fedpdm.report.gain_table import COLUMNS, GainTable, Row
-from fedpdm.report.wording import direction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedpdm.evaluation.wording import MISSING, metric, number, percent
 from fedpdm.report.curves import coverage, reliability
-from fedpdm.report.wording import MISSING, metric, number, percent
 
 Record = Mapping[str, Any]
 

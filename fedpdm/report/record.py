@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedpdm.evaluation.wording import EVENTS, MISSING, metric, number, percent, size
 from fedpdm.report.gain_table import GainTable
 from fedpdm.report.rounds import BACK, LOST
-from fedpdm.report.wording import EVENTS, MISSING, metric, number, percent, size
 
 Record = Mapping[str, Any]
 

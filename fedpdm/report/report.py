@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedpdm.evaluation.wording import MISSING
 from fedpdm.report import plots
 from fedpdm.report import record as report_record
 from fedpdm.report import rounds as report_rounds
@@ -21,7 +22,6 @@ from fedpdm.report.page import render_page, write_page
 from fedpdm.report.quality import calibration_section, life_section
 from fedpdm.report.sentences import GLOSSARY, findings, left_out, shuffled
 from fedpdm.report.summary_text import certainty, headline
-from fedpdm.report.wording import MISSING
 
 Record = Mapping[str, Any]
 

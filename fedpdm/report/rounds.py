@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedpdm.evaluation.wording import Metric
 from fedpdm.report.drawing import COLOUR, figure_of, svg_of
 from fedpdm.report.plots import LABELLED, LISTED
-from fedpdm.report.wording import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedpdm.evaluation.wording import MISSING, listing, metric, number
 from fedpdm.report.alarms import silence
 from fedpdm.report.gain_table import GainTable, gain_table
 from fedpdm.report.summary_text import verdict
-from fedpdm.report.wording import MISSING, listing, metric, number
 
 Record = Mapping[str, Any]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fedpdm.evaluation.wording import counted, listing, number
 from fedpdm.report.gain_table import GainTable, Row
-from fedpdm.report.wording import counted, listing, number
 
 
 def headline(table: GainTable) -> str:

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.alarms import silence
+from fedpdm.report.console import console_for, readable
 from fedpdm.report.gain_table import COLUMNS, GainTable, Row, gain_table
 from fedpdm.report.summary_text import certainty, headline
-from fedpdm.report.wording import EVENTS, MISSING, counted, listing, number
-from fedpdm.runs.progress import console_for, readable
 
 LISTED = 20
 """Up to this many sites are all listed; of more, those with the largest changes."""

@@ -27,7 +27,8 @@ from fedpdm.baselines.baselines import RocketSettings, Schedule
 from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.evaluation.settings import Protocol
 from fedpdm.client.faults import Fault, parse_faults
-from fedpdm.federation import Federation, expand_replicas
+from fedpdm.data.replicas import expand_replicas
+from fedpdm.federation import Federation
 from fedpdm.seeding import torch_seeded
 from fedpdm.wire.records import Arrays
 from fedpdm.models import ModelFactory, ModelWrapper

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,45 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.config.values import plain
 from fedpdm.data.normalise import Scaler
-from fedpdm.errors import HistoryError
+from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.runs.experiment import Experiment, site_blocks
 from fedpdm.history import History
 from fedpdm.runs.manifest import SCHEMA
 from fedpdm.storage import read_json, write_json
 from fedpdm.storage import write_bytes, write_tensors
+
+
+RESUMABLE = {"rounds"}
+"""What may be said beside ``resume=``: a longer run. All else is in the folder."""
+
+
+def stored_run(arguments: Sequence[str]) -> tuple[DictConfig, Path]:
+    """Return the config and the folder of the run of ``resume=FOLDER``.
+
+    Raises:
+        HistoryError: there is no run in the folder.
+        ConfigError: something is to be changed that cannot be.
+    """
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    folder = Path(given.pop("resume"))
+    stored = folder / "config.yaml"
+    if not (folder / "manifest.json").is_file() or not stored.is_file():
+        raise HistoryError(
+            f"resume={folder}: there is no run in this folder (no manifest.json); runs are in "
+            "runs/<time>-<random>"
+        )
+    cfg = OmegaConf.load(stored)
+    for key, value in given.items():
+        if key not in RESUMABLE:
+            raise ConfigError(
+                f"resume={folder} continues with the config stored there; {key}={value} cannot be "
+                "changed (only rounds=… can, to run longer). Start a new run for another setting"
+            )
+        if not value.isdigit() or int(value) < 1:
+            raise ConfigError(f"{key}={value} must be a whole number of at least 1")
+        OmegaConf.update(cfg, key, int(value))
+    return cfg, folder  # type: ignore[return-value]
+
 
 
 def stored_manifest(folder: Path, cfg: DictConfig) -> dict[str, Any]:

@@ -20,20 +20,8 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from fedpdm.report.wording import EVENTS, MINUS, MISSING, duration, metric, number
-
-ASCII = {MINUS: "-", MISSING: "-", "±": "=", "…": "...", "\u202f": " ", "\u00a0": " "}
-"""What stands for a character where the console has no Unicode."""
-PLAIN_WIDTH = 100
-"""Columns assumed where there is no terminal to ask."""
-
-
-def console_for(console: Console | None) -> Console:
-    """Return ``console``, or one for standard output; files and pipes get a fixed width."""
-    if console is not None:
-        return console
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+from fedpdm.evaluation.wording import EVENTS, MISSING, duration, metric, number
+from fedpdm.report.console import console_for, readable
 
 
 class TimeLeft(ProgressColumn):
@@ -188,12 +176,3 @@ def event_line(event: Mapping[str, Any]) -> str:
     return (
         line if number is None or line.startswith(f"round {number} ") else f"round {number}: {line}"
     )
-
-
-def readable(text: str, console: Console) -> str:
-    """Return ``text`` in characters that the console can write."""
-    if console.encoding.lower().startswith("utf"):
-        return text
-    for fancy, plain in ASCII.items():
-        text = text.replace(fancy, plain)
-    return text.encode("ascii", "replace").decode()

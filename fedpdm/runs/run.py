@@ -33,7 +33,7 @@ from fedpdm.wire.records import Arrays, to_tensors
 from fedpdm.server.round_metrics import best_round
 from fedpdm.runs.progress import Progress
 from fedpdm.runs.folder import begin, model_card, opened_history, refuse_changed_data, refuse_used, settle_rounds, stored_manifest, write_scalers
-from fedpdm.runs.lock import RunLock
+from fedpdm.history.lock import RunLock
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.runs.assembly import client_app, round_loop, settled_engine
 from fedpdm.trackers.guard import Guard, build_tracker

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedpdm.history import History, main
-from fedpdm.runs.lock import RunLock
+from fedpdm.history.lock import RunLock
 from tests.history.example_history import (
     commit,
     filled,

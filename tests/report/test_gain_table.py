@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from fedpdm.evaluation.wording import duration, listing, metric, number, percent, size
 from fedpdm.report.gain_table import gain_table
 from fedpdm.report.summary_text import headline
-from fedpdm.report.wording import duration, listing, metric, number, percent, size
 
 Json = dict[str, Any]
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from fedpdm.errors import HistoryError
-from fedpdm.runs.lock import RunLock
+from fedpdm.history.lock import RunLock
 from tests.history.example_history import in_child
 
 
