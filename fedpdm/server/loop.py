@@ -18,8 +18,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.exception import AggregationError
 from flwr.serverapp.strategy import Strategy
 
-from fedpdm.aggregation.intake import Intake, Note
-from fedpdm.aggregation.sums import Update, adds_up
+from fedpdm.aggregation.collector import Collector, Note
+from fedpdm.aggregation.sums import adds_up
+from fedpdm.aggregation.update import Base, Contribution
 from fedpdm.client.state import undo_round
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.hardware import settled
@@ -189,21 +190,22 @@ class RoundLoop:
             lambda grid: self.strategy.configure_train(number, parameters, config, grid),
             self._buffers,
         )  # fmt: skip
-        intake = Intake(self._arrays, self._buffers, note, adds_up(self.strategy))
+        base = Base(number - 1, self._arrays, self._buffers)
+        collector = Collector(base, note, adds_up(self.strategy))
         states = self._states()
         before = dict(states)
-        self._exchange.hear(asked, note, intake.take)
-        if intake.answers == 0:
+        self._exchange.hear(asked, note, collector.take)
+        if collector.answers == 0:
             reasons = "; ".join(event["message"] for event in events)
             raise SiteError(f"round {number}: every site failed ({reasons})")
         # The server's half knows nothing of them, and the two must agree. Supernodes keep their
         # states to themselves; there such a site is ahead by one round.
-        undo_round(states, before, {*sampled} - {update.site for update in intake.updates})
-        arrays = self._aggregate(number, intake, len(sampled), note)
-        buffers = intake.buffers() or self._buffers
+        undo_round(states, before, {*sampled} - {update.site for update in collector.updates})
+        arrays = self._aggregate(number, collector, len(sampled), note)
+        buffers = collector.buffers() or self._buffers
 
         validation, evaluated, heard = self._evaluate(number, arrays, buffers, config, note)
-        metrics, sites = describe(intake.updates, validation, arrays, self.task)
+        metrics, sites = describe(collector.updates, validation, arrays, self.task)
         fault = self._watch.judge(
             number,
             judged_loss(metrics),
@@ -219,27 +221,27 @@ class RoundLoop:
             sampled=tuple(sampled),
             metrics=metrics,
             sites=sites,
-            bytes_up=intake.bytes_up + heard,
+            bytes_up=collector.bytes_up + heard,
             bytes_down=asked.bytes_down + evaluated,
             seconds=time.perf_counter() - clock,
             events=tuple(events),
             started=started.isoformat(timespec="milliseconds"),
         )
         if fault is not None and self.monitor.rollback:
-            self._roll_back(record, {**arrays, **buffers}, fault, intake.updates)
+            self._roll_back(record, {**arrays, **buffers}, fault, collector.updates)
             return
         self._arrays, self._buffers = arrays, buffers
         self._commit(record)
         self._watch.accept(as_accepted(record, self.task))
         self.display.round(number, metrics["validation_loss"], metrics[self.task.primary], events)
 
-    def _aggregate(self, number: int, intake: Intake, asked: int, note: Note) -> Arrays:
+    def _aggregate(self, number: int, collector: Collector, asked: int, note: Note) -> Arrays:
         """Return the new parameters, of the dtypes of the old ones."""
-        new, sums, adding = None, intake.sums(), adds_up(self.strategy)
+        new, sums, adding = None, collector.sums(), adds_up(self.strategy)
         if adding is not None and sums is not None:
             new = adding.combine(number, self._arrays, sums)
-        elif intake.messages():
-            new = self._combine(number, intake.messages(), asked, note)
+        elif collector.messages():
+            new = self._combine(number, collector.messages(), asked, note)
         if new is None:
             note("warning", f"no new model in round {number}: the last one stays")
             return self._arrays
@@ -349,7 +351,7 @@ class RoundLoop:
         self._watch.rebuild(as_accepted(record, self.task) for record in self._finished)
 
     def _roll_back(
-        self, record: RoundRecord, weights: Arrays, fault: str, updates: list[Update]
+        self, record: RoundRecord, weights: Arrays, fault: str, updates: list[Contribution]
     ) -> None:
         left_out = outliers(updates, self._finished)
         if len(left_out) == len(record.sampled):
