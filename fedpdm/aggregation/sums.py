@@ -120,6 +120,14 @@ def adds_up(strategy: Strategy) -> AddsUp | None:
     return strategy if isinstance(strategy, AddsUp) else None
 
 
+def weighs_by_examples(adding: AddsUp) -> bool:
+    """Return whether a site counts as many times as it has examples."""
+    try:
+        return adding.weight({EXAMPLES: 3.0}) == 3.0
+    except Exception:  # it needs more than that
+        return False
+
+
 def is_weighted_mean(strategy: Strategy) -> bool:
     """Return whether the strategy combines updates by Flower's mean weighted by examples.
 

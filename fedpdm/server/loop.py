@@ -34,6 +34,7 @@ from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.strategies.base import ServerHalf
 from fedpdm.strategies.checkpoint import capture, restore
 from fedpdm.tasks import Task
+from fedpdm.transforms.chain import Chain
 from fedpdm.wire.flower import pack_state, unpack_state, wire_bytes
 from fedpdm.wire.records import EXAMPLES, Arrays, config_record, from_record, metrics_in, to_record
 
@@ -42,6 +43,9 @@ Event = dict[str, Any]
 
 IDLE_ROUNDS = 3
 """After so many rounds in a row without a usable update the run stops."""
+
+TRANSFORMS = ":transforms"
+"""Where the transforms' state lies beside the strategy's; no attribute has such a name."""
 
 
 class Display(Protocol):
@@ -81,6 +85,7 @@ class RoundLoop:
         on_scaler: called with the federated scaler once it is known.
         scaler: the federated scaler, if it is known already: then sites are not asked for it.
         make_roster: says which sites there are behind a Grid.
+        transforms: what updates go through on their way; the sites have the same.
     """
 
     strategy: Strategy
@@ -98,6 +103,7 @@ class RoundLoop:
     on_scaler: Callable[[Scaler], None] | None = None
     scaler: Scaler | None = None
     make_roster: Callable[[Grid], Roster] = LocalRoster
+    transforms: Chain = field(default_factory=Chain)
     _exchange: Dispatcher = field(init=False)
     _fraction: float = field(init=False)
     _panel: list[str] = field(init=False)
@@ -191,7 +197,8 @@ class RoundLoop:
             self._buffers,
         )  # fmt: skip
         base = Base(number - 1, self._arrays, self._buffers)
-        collector = Collector(base, note, adds_up(self.strategy))
+        halves = self.transforms.on_server(number, attempt)
+        collector = Collector(base, note, adds_up(self.strategy), halves)
         states = self._states()
         before = dict(states)
         self._exchange.hear(asked, note, collector.take)
@@ -318,12 +325,17 @@ class RoundLoop:
         self.history.commit(
             record,
             {**self._arrays, **self._buffers},
-            capture(self.strategy),
+            self._state(),
             {site: pack_state(state) for site, state in self._states().items()},
         )
         self._head = record
         self._finished.append(record)
         self._protect_best()
+
+    def _state(self) -> dict[str, Any]:
+        """Return what the strategy and the transforms remember."""
+        found = capture(self.strategy)
+        return {**found, TRANSFORMS: self.transforms.state} if self.transforms.state else found
 
     def _states(self) -> dict[str, RecordDict]:
         """Return the sites' states themselves, where an engine in one box keeps them."""
@@ -343,7 +355,9 @@ class RoundLoop:
         weights = self.history.weights()
         self._arrays = {name: weights[name] for name in self.trainable}
         self._buffers = {n: a for n, a in weights.items() if n not in self._arrays}
-        restore(self.strategy, self.history.strategy_state() or {})
+        state = self.history.strategy_state() or {}
+        self.transforms.restore(state.pop(TRANSFORMS, {}))
+        restore(self.strategy, state)
         if isinstance(grid := self._exchange.grid, KeepsStates):
             states = self.history.client_states()
             grid.load_states({s: unpack_state(data) for s, data in states.items()})
@@ -356,13 +370,12 @@ class RoundLoop:
         left_out = outliers(updates, self._finished)
         if len(left_out) == len(record.sampled):
             left_out = []  # leaving everybody out would leave nothing to learn from
-        state = capture(self.strategy)
         self.history.rollback(
             self._head.round,
             by="monitor",
             reason=fault,
             exclude=left_out,
-            undone=(record, weights, state),
+            undone=(record, weights, self._state()),
         )
         event = self.history.events()[-1]
         self.display.round(record.round, None, None, [*record.events, event])
