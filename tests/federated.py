@@ -23,9 +23,11 @@ from fedpdm.engines.serial import SerialGrid
 from fedpdm.federation import Federation
 from fedpdm.history import History
 from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.server.base import Server
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.loop import RoundLoop
+from fedpdm.server.synchronous import Synchronous
 from fedpdm.tasks import Failure, Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.transforms.base import Transform
@@ -109,6 +111,7 @@ def federate(
     settings: TrainingSettings | None = None,
     double: bool = False,
     transforms: Mapping[str, Transform] | None = None,
+    server: Callable[[], Server] = Synchronous,
 ) -> Federated:
     """Run or continue a federation in ``folder``."""
     names = (
@@ -158,6 +161,7 @@ def federate(
         federated_scaling=federated_scaling,
         round_timeout=round_timeout,
         transforms=Chain(transforms, seed),
+        server=server(),
     )
     result = Federated(history, loop, grid, members, screen)
     loop.run(grid, Context(1, 1, {}, RecordDict(), {}))

@@ -53,10 +53,18 @@ class Base:
         version: the committed round whose weights they are.
         arrays: the parameters.
         buffers: what was sent beside them.
+        config: what else the message said, at a site; the server has none here.
     """
 
-    def __init__(self, version: int, arrays: Arrays, buffers: Arrays) -> None:
+    def __init__(
+        self,
+        version: int,
+        arrays: Arrays,
+        buffers: Arrays,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         self.version, self.arrays, self.buffers = version, arrays, buffers
+        self.config = config or {}
         self._last: tuple[Arrays | None, NDArray[Any]] = (None, np.zeros(0))
 
     @cached_property

@@ -195,7 +195,8 @@ class SiteClient:
 
     def key(self, site: str, config: Mapping[str, Any]) -> Key:
         """Return what a site's shuffling and dropout are drawn for in this round."""
-        return ("train", site, int(config["server-round"]), int(config.get("attempt", 0)))
+        job = (str(config["job"]),) if "job" in config else ()  # two may start from one version
+        return ("train", site, int(config["server-round"]), int(config.get("attempt", 0)), *job)
 
     def order(self, message: Message) -> Order:
         """Return how every site that got this message is to train.

@@ -35,7 +35,7 @@ def encoded(
     config = config_in(message.content)
     number, attempt = int(config["server-round"]), int(config.get("attempt", 0))
     sent = {name: arrays_in(message.content, name) for name in (ARRAYS, BUFFERS)}
-    base = Base(int(config.get("base-version", number - 1)), sent[ARRAYS], sent[BUFFERS])
+    base = Base(number - 1, sent[ARRAYS], sent[BUFFERS], config)
     memory: Memory = {}
     for each in chain.transforms:
         start = f"{PREFIX}transform-{each.name}."
