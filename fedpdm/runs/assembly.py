@@ -58,6 +58,7 @@ def round_loop(
         round_timeout=experiment.round_timeout,
         on_scaler=on_scaler,
         transforms=experiment.transforms,
+        server=experiment.server,
     )
 
 

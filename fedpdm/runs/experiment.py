@@ -32,9 +32,11 @@ from fedpdm.federation import Federation
 from fedpdm.seeding import torch_seeded
 from fedpdm.wire.records import Arrays
 from fedpdm.models import ModelFactory, ModelWrapper
-from fedpdm.runs.transforms import build_transforms
+from fedpdm.runs.transforms import build_server, build_transforms
+from fedpdm.server.base import Server
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import seeded_sample, take_over_sampling
+from fedpdm.server.synchronous import Synchronous
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.transforms.chain import Chain
@@ -71,6 +73,7 @@ class Experiment:
     model: dict[str, Any]
     protocol: Protocol
     transforms: Chain = field(default_factory=Chain)
+    server: Server = field(default_factory=Synchronous)
 
     @property
     def initial(self) -> Arrays:
@@ -182,6 +185,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         model=model,
         protocol=build_protocol(cfg, seed),
         transforms=build_transforms(cfg, seed, strategy),
+        server=build_server(cfg),
     )
     return experiment
 

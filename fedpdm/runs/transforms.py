@@ -1,4 +1,4 @@
-"""Makes the transforms of a run's config."""
+"""Makes what happens to updates, and the kind of server, from a run's config."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from flwr.serverapp.strategy import Strategy
 from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.config.values import block, make
+from fedpdm.errors import ConfigError
+from fedpdm.server.base import Server
+from fedpdm.server.synchronous import Synchronous
 from fedpdm.transforms.chain import Chain
 
 
@@ -23,3 +26,15 @@ def build_transforms(cfg: DictConfig, seed: int, strategy: Strategy) -> Chain:
     chain = Chain(made, seed)
     chain.check(strategy)
     return chain
+
+
+def build_server(cfg: DictConfig) -> Server:
+    """Make the server; in a run from before there was a choice, rounds are synchronous."""
+    node = OmegaConf.select(cfg, "server")
+    server = Synchronous() if node is None else make(node, "server")
+    if not isinstance(server, Server):
+        raise ConfigError(
+            f"server: {type(server).__name__} is no server; derive it from "
+            "fedpdm.server.base.Server"
+        )
+    return server

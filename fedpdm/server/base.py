@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -104,9 +104,12 @@ class Server(ABC):
         services: what it works with.
         state: what it must remember from round to round, a tree of plain values and arrays;
             the history keeps it.
+        in_order: replies are wanted in site order, all that there will be at once; else each as
+            it comes.
     """
 
     services: Services
+    in_order: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.state: dict[str, Any] = {}
@@ -149,7 +152,7 @@ class Server(ABC):
         dispatcher = self.services.dispatcher
         asked = dispatcher.ask(sites, round.note, configure, buffers or {})
         round.bytes_down += asked.bytes_down
-        dispatcher.submit(asked, round.note)
+        dispatcher.submit(asked, round.note, self.in_order)
 
     def send_model(
         self, round: Round, sites: Sequence[str], model: Base, config: ConfigRecord

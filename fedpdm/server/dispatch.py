@@ -16,6 +16,8 @@ from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.sampled_grid import SampledGrid
 from fedpdm.errors import SiteError
+from fedpdm.server.clock import Clock, WallClock
+from fedpdm.server.polling import PolledReplies
 from fedpdm.server.roster import Roster
 from fedpdm.server.selection import scaler_sites
 from fedpdm.wire.flower import wire_bytes
@@ -52,6 +54,7 @@ class Dispatcher:
         timeout: seconds to wait for replies, or None.
         scaler: sent along, once it is known.
         asked_for_sums: bytes down and up of the query for the scaler.
+        clock: what time it is.
     """
 
     grid: Grid
@@ -59,8 +62,12 @@ class Dispatcher:
     timeout: float | None = None
     scaler: Scaler | None = None
     asked_for_sums: tuple[int, int] = (0, 0)
+    clock: Clock = field(default_factory=WallClock)
     _submitted: deque[Iterator[tuple[str, Message]]] = field(default_factory=deque)
     _scaler_record: tuple[Scaler | None, ArrayRecord] = field(default=(None, ArrayRecord()))
+
+    def __post_init__(self) -> None:
+        self.forget()
 
     def ask(
         self,
@@ -115,13 +122,20 @@ class Dispatcher:
             if note is not None:
                 note("timeout", f"{site} did not answer (round_timeout={self.timeout})", site)
 
-    def submit(self, asked: Outgoing, note: Note) -> None:
-        """Hand messages over; their replies come from ``next_reply``, in site order.
+    def submit(self, asked: Outgoing, note: Note, in_order: bool) -> None:
+        """Hand messages over without waiting; their replies come from ``next_reply``.
 
-        Engines in one box work while they are asked for replies; other Grids are asked for all
-        of these replies at once.
+        Engines in one box work while they are asked for replies, and give them in site order.
+
+        Args:
+            asked: the messages.
+            note: remembers who stays silent.
+            in_order: other Grids, too, give all of these replies at once and in site order.
         """
-        self._submitted.append(self.answers(asked, note))
+        if in_order or isinstance(self.grid, LocalGrid):
+            self._submitted.append(self.answers(asked, note))
+        else:
+            self._elsewhere.push(asked.messages, asked.nodes, note)
 
     def next_reply(self) -> tuple[str, Message] | None:
         """Return a site and its reply to what was submitted first; None if nothing is left."""
@@ -129,11 +143,12 @@ class Dispatcher:
             if (found := next(self._submitted[0], None)) is not None:
                 return found
             self._submitted.popleft()
-        return None
+        return self._elsewhere.next()
 
     def forget(self) -> None:
         """Give up the replies to what was submitted."""
         self._submitted.clear()
+        self._elsewhere = PolledReplies(self.grid, self.clock, self.timeout)
 
     def _replies(self, asked: Outgoing, timeout: float | None) -> Iterable[Message]:
         if isinstance(self.grid, LocalGrid):

@@ -125,7 +125,7 @@ class RoundLoop:
             TrainingStopped: the monitor rolled back too often in a row.
         """
         roster = self.make_roster(grid)
-        self._exchange = Dispatcher(grid, roster, self.round_timeout)
+        self._exchange = Dispatcher(grid, roster, self.round_timeout, clock=self.clock)
         fraction = take_over_sampling(self.strategy, len(roster.sites))
         self.server.services = Services(
             self.strategy, self._exchange, self.history, self.transforms, fraction, self.seed,

@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
+from omegaconf import open_dict
 
+from fedpdm.config.compose import compose
+from fedpdm.errors import ConfigError
 from fedpdm.history import History
+from fedpdm.runs.transforms import build_server
 from fedpdm.server.base import Server
+from fedpdm.server.synchronous import Synchronous
 from fedpdm.wire.records import ARRAYS, arrays_in
 from tests.federated import Federated, distance, federate, same
 from tests.toys.masked_sum import Mask, Masked, publish
@@ -116,3 +121,16 @@ def test_a_commit_holds_two_models_that_train_apart(tmp_path: Path) -> None:
     )  # fmt: skip
     both = run(tmp_path / "both", TwoModels, 2, federated_scaling=False)
     assert same(alone.weights(), both.history.models()["even"])
+
+
+def test_the_config_chooses_the_server_and_an_old_one_waits_for_all() -> None:
+    assert type(build_server(compose([]))) is Synchronous
+    old = compose([])
+    with open_dict(old):
+        del old["server"]
+    assert type(build_server(old)) is Synchronous
+    assert (
+        type(build_server(compose(["server._target_=tests.toys.one_by_one.OneByOne"]))) is OneByOne
+    )
+    with pytest.raises(ConfigError, match="HalfCodec is no server"):
+        build_server(compose(["server._target_=tests.toys.half_codec.HalfCodec"]))

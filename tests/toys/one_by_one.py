@@ -14,6 +14,8 @@ from fedpdm.wire.records import config_record
 class OneByOne(Server):
     """Adds each update to the newest version, the less the older its base is."""
 
+    in_order = False
+
     def restore(self, state: dict[str, Any]) -> None:
         self.state = {"jobs": 0, "under_way": [], **state}
         self.lost = list(self.state["under_way"])
