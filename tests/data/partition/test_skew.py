@@ -68,7 +68,7 @@ def require_division(shares: dict[str, np.ndarray], rows: Rows) -> None:
     assert all((np.diff(positions) > 0).all() for positions in shares.values())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.sampled_from([Dirichlet, ByQuantity]),
     st.floats(0.3, 50.0),

@@ -76,7 +76,7 @@ def same(one: Source, other: Source) -> bool:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(any_rows())
 def test_any_sites_split_survives_the_file(rows: Rows) -> None:
     # Times must tell the rows of a machine apart, as in any record.
