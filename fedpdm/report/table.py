@@ -198,7 +198,7 @@ def _left_out(table: GainTable) -> list[str]:
     if rest <= 0:
         return []
     return [
-        f"Shown: the smallest and the largest gains; {counted(rest, 'plant')} more "
+        f"Shown: the smallest and the largest gains; {counted(rest, 'site')} more "
         "in metrics.csv and report.html."
     ]
 

@@ -45,9 +45,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def source(path: Path, sites: int = 2, **options: object) -> CmapssSource:
+def source(path: Path, count: int = 2, **options: object) -> CmapssSource:
     given: dict[str, object] = {
-        "sites": {}, "partition": ByMachine(sites), "seed": 1, "verify": False, "window": 4,
+        "sites": {}, "partition": ByMachine(count), "seed": 1, "verify": False, "window": 4,
     }  # fmt: skip
     return CmapssSource(path=str(path), **(given | options))  # type: ignore[arg-type]
 
@@ -340,8 +340,8 @@ def test_real_file_with_one_altered_digit_is_reported_and_a_cut_one_refused(
     path = place / "test_FD001.txt"
     content = path.read_text()
     path.write_text(content.replace("643.02", "643.03", 1))
-    source(tmp_path, sites=10, verify=True).rows("plant-01")
+    source(tmp_path, count=10, verify=True).rows("plant-01")
     assert f"{path} is not the published file" in caplog.text
     path.write_text("\n".join(content.splitlines()[:-1]))
     with pytest.raises(DataError, match="has 13,095 rows"):
-        source(tmp_path, sites=10, verify=True).rows("plant-01")
+        source(tmp_path, count=10, verify=True).rows("plant-01")

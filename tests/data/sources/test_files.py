@@ -23,7 +23,7 @@ from fedpdm.data.windows import window_ends
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.tasks import Failure
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GUIDE = ROOT / "docs" / "bring-your-own-data.md"
 FEATURES = {"temperature": {"column": "T1", "unit": "degC"}, "vibration": "vib"}
 
