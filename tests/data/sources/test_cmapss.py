@@ -276,7 +276,7 @@ def test_option_out_of_range_is_refused_before_anything_is_read(
 
 def test_more_sites_than_engines_and_no_partition_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="7 sites .* has 6"):
-        source(folder, sites=7).sites  # noqa: B018
+        source(folder, count=7).sites  # noqa: B018
     with pytest.raises(ConfigError, match=r"partition=machine partition\.sites=10"):
         source(folder, partition=Natural()).sites  # noqa: B018
 
