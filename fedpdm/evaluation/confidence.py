@@ -30,7 +30,6 @@ from fedpdm.tasks import RemainingLife, Task
 
 LEAST = 200
 """Fewer resamples say nothing about the ends of an interval."""
-COMPARED = ("alone", "pooled")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def certainty(
 
     Args:
         predictions: of the federation.
-        baselines: by name; ``alone`` and ``pooled`` are compared, where they tested a site.
+        baselines: by name; each is compared where it tested a site.
         sites: the sites.
         task: gives the metric.
         resamples: of the machines; 0 for no bootstrap.
@@ -100,10 +99,7 @@ def certainty(
     result |= {"resamples": count, **_intervals(ours, population)}
     sign = 1.0 if task.higher_is_better else -1.0
     gain = {}
-    for name in COMPARED:
-        theirs = baselines.get(name)
-        if theirs is None:
-            continue
+    for name, theirs in baselines.items():
         both = [site for site in tested if site.name in theirs]
         if not both:
             continue

@@ -17,7 +17,7 @@ from fedpdm.report import record as report_record
 from fedpdm.report import rounds as report_rounds
 from fedpdm.report.alarms import alarm_section, levels
 from fedpdm.report.costs import cost_table
-from fedpdm.report.gain_table import COLUMNS, EXPLAINED, GainTable, Row, gain_table
+from fedpdm.report.gain_table import GainTable, Row, gain_table
 from fedpdm.report.page import render_page, write_page
 from fedpdm.report.quality import calibration_section, life_section
 from fedpdm.report.sentences import GLOSSARY, findings, left_out, shuffled
@@ -57,6 +57,8 @@ def render(
     summary: Record, rounds: Sequence[Record], manifest: Record, data_shape: Sequence[Record]
 ) -> str:
     """Return the report as HTML."""
+    from markupsafe import Markup
+
     table = gain_table(summary)
     few = len(table.rows) <= plots.LISTED
     ordered = list(table.rows) if few else losers_first(table)
@@ -73,8 +75,8 @@ def render(
         summary=summary,
         run=str(summary.get("run") or "run"),
         table=table,
-        columns={name: COLUMNS[name] for name in table.columns},
-        explained={name: EXPLAINED[name] for name in table.columns},
+        columns=table.columns,
+        symbols={name: Markup(plots.key_of(shown)) for name, shown in table.columns.items()},
         left_out=left_out(summary),
         footnotes=footnotes(table),
         ordered=ordered,
