@@ -26,7 +26,7 @@ from fedpdm.evaluation.bootstrap import (
 from fedpdm.evaluation.scoring import Predictions, machine_numbers
 from fedpdm.evaluation.significance import Size, beyond_chance
 from fedpdm.federation import Site
-from fedpdm.tasks import RemainingLife, Task
+from fedpdm.tasks import Task
 
 LEAST = 200
 """Fewer resamples say nothing about the ends of an interval."""
@@ -192,7 +192,7 @@ def _different(numbers: Sequence[Ints]) -> int:
 
 
 def _is_known(task: Task) -> bool:
-    if isinstance(task, RemainingLife):
+    if task.life_cap is not None:
         return task.primary == "rmse"
     return bool(task.risks) and task.primary == "average_precision"
 
@@ -218,8 +218,8 @@ def _metric(
     coarse: bool = True,
 ) -> Resampled:
     """Return the resampled primary metric of a task that ``_is_known``."""
-    if isinstance(task, RemainingLife):
-        capped = np.minimum(np.where(np.isnan(windows.truth), task.cap, windows.truth), task.cap)
+    if (cap := task.life_cap) is not None:
+        capped = np.minimum(np.where(np.isnan(windows.truth), cap, windows.truth), cap)
         return root_mean_square(scores - capped, machine, machines)
     return mean_of([
         average_precision(
