@@ -221,7 +221,7 @@ def _mapping(card: dict[str, Any], site: str | None) -> SiteMapping:
     """
     features = [str(name) for name in card["features"]]
     named = [site] if site is not None else list(card["sites"])
-    if named and all("path" in (card["sites"].get(name) or {}) for name in named):  # files of its own
+    if named and all("path" in (card["sites"].get(name) or {}) for name in named):
         mappings = [site_mapping(name, card["sites"][name]) for name in named]
         ordered = [replace(m, columns={f: m.columns[f] for f in features}) for m in mappings]
         first = ordered[0]
