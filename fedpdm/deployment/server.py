@@ -20,6 +20,7 @@ from flwr.serverapp import Grid
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fedpdm import __version__
+from fedpdm.baselines.registry import BASELINES
 from fedpdm.config.compose import chosen_sites, compose, options, rewrite, run_name
 from fedpdm.config.values import make, positive, whole
 from fedpdm.data.normalise import Scaler
@@ -46,8 +47,6 @@ from fedpdm.tasks import Task
 from fedpdm.wire.records import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, to_record
 
 FILES = "fedpdm.data.sources.files.FilesSource"
-BASELINES = ("trivial", "alone", "pooled", "hgb", "minirocket")
-"""What a simulation compares with. The server may pool nothing, so here they are null."""
 
 
 @dataclass(frozen=True)
@@ -283,5 +282,6 @@ class DeployedRun(Run):
 
     def _summary(self, history: History, scaler: Scaler | None) -> dict[str, Any]:
         summary = super()._summary(history, scaler)
+        # The server may pool nothing, so here they are null.
         summary["test"]["baselines"] = dict.fromkeys(BASELINES)
         return summary

@@ -29,7 +29,6 @@ from fedpdm.evaluation.site_thresholds import (
     described,
 )
 from fedpdm.federation import Federation, Site
-from fedpdm.tasks import RemainingLife
 
 SPLITS = (Split.VALIDATION, Split.TEST, Split.HELDOUT)
 
@@ -114,9 +113,9 @@ def run_final_test(
         test["shuffled"] = shuffled.check(predictions, sites, task, federation.shuffle)
     test["intervals"] = None
     interval = None
-    if isinstance(task, RemainingLife):
+    if task.life_cap is not None:
         interval, test["intervals"] = findings.intervals(
-            predictions, sites, task, protocol.interval, source.shares_machines
+            predictions, sites, task.life_cap, protocol.interval, source.shares_machines
         )
     if not any(len(site.heldout) for site in sites):
         parts["heldout"] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedpdm.data.normalise import Scaler
-from fedpdm.baselines.baselines import BaselineInputs
+from fedpdm.baselines.inputs import BaselineInputs
 from fedpdm.runs.experiment import Experiment
 from fedpdm.server.selection import scaler_sites
 

@@ -23,7 +23,7 @@ from fedpdm.data.sources.base import Source
 from fedpdm.engines.select import check_engine
 from fedpdm.wire.flower import quiet
 from fedpdm.errors import ConfigError, DataError, ModelError
-from fedpdm.baselines.baselines import RocketSettings, Schedule
+from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
 from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.evaluation.settings import Protocol
 from fedpdm.client.faults import Fault, parse_faults
@@ -59,8 +59,8 @@ class Experiment:
     evaluate_fraction: float
     baseline_sites: int
     baseline_processes: int
-    pooled_schedule: Schedule
-    alone_schedule: Schedule
+    pooled_schedule: BaselineSchedule
+    alone_schedule: BaselineSchedule
     controls: tuple[str, ...]
     rocket: RocketSettings
     round_timeout: float | None
@@ -327,11 +327,11 @@ def build_rocket(cfg: DictConfig) -> RocketSettings:
     )
 
 
-def build_schedule(cfg: DictConfig, *blocks: str) -> Schedule:
+def build_schedule(cfg: DictConfig, *blocks: str) -> BaselineSchedule:
     """Make how networks train without a federation: each block's word goes before the last's."""
     said = [name for name in blocks if OmegaConf.select(cfg, f"{name}.rounds") is not None]
     rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
-    return Schedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
+    return BaselineSchedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
 
 
 def build_settings(cfg: DictConfig, *instead: str) -> TrainingSettings:

@@ -51,7 +51,6 @@ def stored_run(arguments: Sequence[str]) -> tuple[DictConfig, Path]:
     return cfg, folder  # type: ignore[return-value]
 
 
-
 def stored_manifest(folder: Path, cfg: DictConfig) -> dict[str, Any]:
     """Return the manifest of a run that is to be continued.
 
@@ -139,6 +138,7 @@ def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
         "window": source.window,
         "inputs": {"mode": features.mode, "limits": dict(features.limits)},
         "conditions": source.conditions,
+        "operating": source.operating and vars(source.operating),
         "task": plain(cfg.task) | {"name": experiment.task.name},
         "data": {"name": source.name, "time_unit": source.time_unit},
         "scaling": str(cfg.scaling),
