@@ -28,6 +28,8 @@ from fedpdm.server.loop import RoundLoop
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.tasks import Failure, Task
 from fedpdm.training.loop import TrainingSettings
+from fedpdm.transforms.base import Transform
+from fedpdm.transforms.chain import Chain
 from tests.tiny import TinySource
 
 
@@ -106,6 +108,7 @@ def federate(
     model_config: Mapping[str, Any] | None = None,
     settings: TrainingSettings | None = None,
     double: bool = False,
+    transforms: Mapping[str, Transform] | None = None,
 ) -> Federated:
     """Run or continue a federation in ``folder``."""
     names = (
@@ -132,7 +135,8 @@ def federate(
 
     injected = parse_faults(dict(faults or {}), federation.sites, rounds)
     client = make_client_app(
-        federation, build, settings, seed=seed, train_mods=[*mods, fault_mod(injected, seed)]
+        federation, build, settings, seed=seed, train_mods=[*mods, fault_mod(injected, seed)],
+        transforms=Chain(transforms, seed),
     )
     grid, screen = engine(client, federation.sites), Screen()
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +157,7 @@ def federate(
         evaluate_fraction=evaluate_fraction,
         federated_scaling=federated_scaling,
         round_timeout=round_timeout,
+        transforms=Chain(transforms, seed),
     )
     result = Federated(history, loop, grid, members, screen)
     loop.run(grid, Context(1, 1, {}, RecordDict(), {}))

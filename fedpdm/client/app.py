@@ -7,7 +7,7 @@ reads from ``context.node_config["site"]``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 from weakref import WeakKeyDictionary
 
@@ -17,16 +17,19 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 from torch import Tensor
 
+from fedpdm.client.encoding import encoded
 from fedpdm.client.strategy_runtime import StrategyRuntime, Terms, halves_of
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
 from fedpdm.federation import Federation, Site
 from fedpdm.models import ModelWrapper
 from fedpdm.training.loop import TrainingSettings, fit, outputs, tensors
+from fedpdm.transforms.chain import Chain
 from fedpdm.wire.flower import content_of
 from fedpdm.wire.records import (
     ARRAYS,
     BUFFERS,
+    EXAMPLES,
     METRICS,
     MOMENTS,
     SCALER,
@@ -72,6 +75,8 @@ class SiteClient:
     device: torch.device = torch.device("cpu")
     trainer: Trainer | None = None
     """Trains in place of ``fit``, for engines that train many sites at once."""
+    transforms: Chain = field(default_factory=Chain)
+    """What the update goes through before it is sent."""
 
     def __post_init__(self) -> None:
         self._model: ModelWrapper | None = None
@@ -87,7 +92,8 @@ class SiteClient:
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to another process without model and data; it makes its own."""
         return type(self), (
-            self.federation, self.build_model, self.settings, self.seed, self.device, self.trainer
+            self.federation, self.build_model, self.settings, self.seed, self.device, self.trainer,
+            self.transforms,
         )  # fmt: skip
 
     @property
@@ -175,12 +181,16 @@ class SiteClient:
             outcome = self.side.finish(half, arrays, rates, message.content, context.state)
             records |= outcome.records
             report |= outcome.metrics
-        reply = content_of(
-            {ARRAYS: to_record(arrays), METRICS: metric_record(len(site.train), report)}
-        )
-        for name, beside in {BUFFERS: buffers, **records}.items():
-            if beside:
-                reply[name] = to_record(beside)
+        records = {ARRAYS: arrays, BUFFERS: buffers, **records}
+        if len(self.transforms):
+            metrics = {EXAMPLES: float(len(site.train)), **report}
+            update = encoded(self.transforms, site.name, records, metrics, message, context)
+            records = dict(update.records)
+            report = {name: value for name, value in update.metrics.items() if name != EXAMPLES}
+        reply = content_of({METRICS: metric_record(len(site.train), report)})
+        for name, arrays in records.items():
+            if arrays:
+                reply[name] = to_record(arrays)
         return Message(reply, reply_to=message)
 
     def key(self, site: str, config: Mapping[str, Any]) -> Key:
@@ -244,6 +254,7 @@ def make_client_app(
     seed: int,
     device: torch.device = torch.device("cpu"),
     train_mods: Sequence[Mod] = (),
+    transforms: Chain | None = None,
 ) -> SiteApp:
     """Return the Flower app of a site.
 
@@ -254,5 +265,8 @@ def make_client_app(
         seed: the run's seed.
         device: where to train.
         train_mods: Flower client mods around training.
+        transforms: what updates go through before they are sent.
     """
-    return SiteApp(SiteClient(federation, build_model, settings, seed, device), train_mods)
+    client = SiteClient(federation, build_model, settings, seed, device)
+    client.transforms = transforms or client.transforms
+    return SiteApp(client, train_mods)

@@ -32,6 +32,7 @@ def client_app(experiment: Experiment) -> SiteApp:
         seed=experiment.seed,
         device=experiment.device,
         train_mods=[fault_mod(faults, experiment.seed)] if faults else [],
+        transforms=experiment.transforms,
     )
 
 
@@ -56,6 +57,7 @@ def round_loop(
         federated_scaling=experiment.federated_scaling,
         round_timeout=experiment.round_timeout,
         on_scaler=on_scaler,
+        transforms=experiment.transforms,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 import torch
@@ -32,10 +32,12 @@ from fedpdm.federation import Federation
 from fedpdm.seeding import torch_seeded
 from fedpdm.wire.records import Arrays
 from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.runs.transforms import build_transforms
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
+from fedpdm.transforms.chain import Chain
 
 LOOK_AT = 50
 """At most so many sites are read before the run starts, to find mistakes early."""
@@ -68,6 +70,7 @@ class Experiment:
     engine: Mapping[str, Any]
     model: dict[str, Any]
     protocol: Protocol
+    transforms: Chain = field(default_factory=Chain)
 
     @property
     def initial(self) -> Arrays:
@@ -178,6 +181,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         engine=plain(cfg.engine),
         model=model,
         protocol=build_protocol(cfg, seed),
+        transforms=build_transforms(cfg, seed, strategy),
     )
     return experiment
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedpdm.aggregation.intake import Note
+from fedpdm.aggregation.collector import Note
 from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.sampled_grid import SampledGrid

@@ -18,8 +18,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.exception import AggregationError
 from flwr.serverapp.strategy import Strategy
 
-from fedpdm.aggregation.intake import Intake, Note
-from fedpdm.aggregation.sums import Update, adds_up
+from fedpdm.aggregation.collector import Collector, Note
+from fedpdm.aggregation.sums import adds_up
+from fedpdm.aggregation.update import Base, Contribution
 from fedpdm.client.state import undo_round
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.hardware import settled
@@ -33,6 +34,7 @@ from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.strategies.base import ServerHalf
 from fedpdm.strategies.checkpoint import capture, restore
 from fedpdm.tasks import Task
+from fedpdm.transforms.chain import Chain
 from fedpdm.wire.flower import pack_state, unpack_state, wire_bytes
 from fedpdm.wire.records import EXAMPLES, Arrays, config_record, from_record, metrics_in, to_record
 
@@ -41,6 +43,9 @@ Event = dict[str, Any]
 
 IDLE_ROUNDS = 3
 """After so many rounds in a row without a usable update the run stops."""
+
+TRANSFORMS = ":transforms"
+"""Where the transforms' state lies beside the strategy's; no attribute has such a name."""
 
 
 class Display(Protocol):
@@ -80,6 +85,7 @@ class RoundLoop:
         on_scaler: called with the federated scaler once it is known.
         scaler: the federated scaler, if it is known already: then sites are not asked for it.
         make_roster: says which sites there are behind a Grid.
+        transforms: what updates go through on their way; the sites have the same.
     """
 
     strategy: Strategy
@@ -97,6 +103,7 @@ class RoundLoop:
     on_scaler: Callable[[Scaler], None] | None = None
     scaler: Scaler | None = None
     make_roster: Callable[[Grid], Roster] = LocalRoster
+    transforms: Chain = field(default_factory=Chain)
     _exchange: Dispatcher = field(init=False)
     _fraction: float = field(init=False)
     _panel: list[str] = field(init=False)
@@ -189,21 +196,23 @@ class RoundLoop:
             lambda grid: self.strategy.configure_train(number, parameters, config, grid),
             self._buffers,
         )  # fmt: skip
-        intake = Intake(self._arrays, self._buffers, note, adds_up(self.strategy))
+        base = Base(number - 1, self._arrays, self._buffers)
+        halves = self.transforms.on_server(number, attempt)
+        collector = Collector(base, note, adds_up(self.strategy), halves)
         states = self._states()
         before = dict(states)
-        self._exchange.hear(asked, note, intake.take)
-        if intake.answers == 0:
+        self._exchange.hear(asked, note, collector.take)
+        if collector.answers == 0:
             reasons = "; ".join(event["message"] for event in events)
             raise SiteError(f"round {number}: every site failed ({reasons})")
         # The server's half knows nothing of them, and the two must agree. Supernodes keep their
         # states to themselves; there such a site is ahead by one round.
-        undo_round(states, before, {*sampled} - {update.site for update in intake.updates})
-        arrays = self._aggregate(number, intake, len(sampled), note)
-        buffers = intake.buffers() or self._buffers
+        undo_round(states, before, {*sampled} - {update.site for update in collector.updates})
+        arrays = self._aggregate(number, collector, len(sampled), note)
+        buffers = collector.buffers() or self._buffers
 
         validation, evaluated, heard = self._evaluate(number, arrays, buffers, config, note)
-        metrics, sites = describe(intake.updates, validation, arrays, self.task)
+        metrics, sites = describe(collector.updates, validation, arrays, self.task)
         fault = self._watch.judge(
             number,
             judged_loss(metrics),
@@ -219,27 +228,27 @@ class RoundLoop:
             sampled=tuple(sampled),
             metrics=metrics,
             sites=sites,
-            bytes_up=intake.bytes_up + heard,
+            bytes_up=collector.bytes_up + heard,
             bytes_down=asked.bytes_down + evaluated,
             seconds=time.perf_counter() - clock,
             events=tuple(events),
             started=started.isoformat(timespec="milliseconds"),
         )
         if fault is not None and self.monitor.rollback:
-            self._roll_back(record, {**arrays, **buffers}, fault, intake.updates)
+            self._roll_back(record, {**arrays, **buffers}, fault, collector.updates)
             return
         self._arrays, self._buffers = arrays, buffers
         self._commit(record)
         self._watch.accept(as_accepted(record, self.task))
         self.display.round(number, metrics["validation_loss"], metrics[self.task.primary], events)
 
-    def _aggregate(self, number: int, intake: Intake, asked: int, note: Note) -> Arrays:
+    def _aggregate(self, number: int, collector: Collector, asked: int, note: Note) -> Arrays:
         """Return the new parameters, of the dtypes of the old ones."""
-        new, sums, adding = None, intake.sums(), adds_up(self.strategy)
+        new, sums, adding = None, collector.sums(), adds_up(self.strategy)
         if adding is not None and sums is not None:
             new = adding.combine(number, self._arrays, sums)
-        elif intake.messages():
-            new = self._combine(number, intake.messages(), asked, note)
+        elif collector.messages():
+            new = self._combine(number, collector.messages(), asked, note)
         if new is None:
             note("warning", f"no new model in round {number}: the last one stays")
             return self._arrays
@@ -316,12 +325,17 @@ class RoundLoop:
         self.history.commit(
             record,
             {**self._arrays, **self._buffers},
-            capture(self.strategy),
+            self._state(),
             {site: pack_state(state) for site, state in self._states().items()},
         )
         self._head = record
         self._finished.append(record)
         self._protect_best()
+
+    def _state(self) -> dict[str, Any]:
+        """Return what the strategy and the transforms remember."""
+        found = capture(self.strategy)
+        return {**found, TRANSFORMS: self.transforms.state} if self.transforms.state else found
 
     def _states(self) -> dict[str, RecordDict]:
         """Return the sites' states themselves, where an engine in one box keeps them."""
@@ -341,7 +355,9 @@ class RoundLoop:
         weights = self.history.weights()
         self._arrays = {name: weights[name] for name in self.trainable}
         self._buffers = {n: a for n, a in weights.items() if n not in self._arrays}
-        restore(self.strategy, self.history.strategy_state() or {})
+        state = self.history.strategy_state() or {}
+        self.transforms.restore(state.pop(TRANSFORMS, {}))
+        restore(self.strategy, state)
         if isinstance(grid := self._exchange.grid, KeepsStates):
             states = self.history.client_states()
             grid.load_states({s: unpack_state(data) for s, data in states.items()})
@@ -349,18 +365,17 @@ class RoundLoop:
         self._watch.rebuild(as_accepted(record, self.task) for record in self._finished)
 
     def _roll_back(
-        self, record: RoundRecord, weights: Arrays, fault: str, updates: list[Update]
+        self, record: RoundRecord, weights: Arrays, fault: str, updates: list[Contribution]
     ) -> None:
         left_out = outliers(updates, self._finished)
         if len(left_out) == len(record.sampled):
             left_out = []  # leaving everybody out would leave nothing to learn from
-        state = capture(self.strategy)
         self.history.rollback(
             self._head.round,
             by="monitor",
             reason=fault,
             exclude=left_out,
-            undone=(record, weights, state),
+            undone=(record, weights, self._state()),
         )
         event = self.history.events()[-1]
         self.display.round(record.round, None, None, [*record.events, event])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpdm.aggregation.sums import Update
+from fedpdm.aggregation.update import Contribution
 from fedpdm.history import RoundRecord
 from fedpdm.server.monitor import AcceptedRound
 from fedpdm.tasks import Task
@@ -19,7 +19,7 @@ sites a z-score could never tell (it cannot pass sqrt(n - 1)), so past rounds co
 
 
 def describe(
-    updates: Sequence[Update],
+    updates: Sequence[Contribution],
     validation: Mapping[str, Mapping[str, float]],
     arrays: Arrays,
     task: Task,
@@ -116,9 +116,9 @@ def finite(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
 
 
-def outliers(updates: Sequence[Update], records: Iterable[RoundRecord]) -> list[str]:
+def outliers(updates: Sequence[Contribution], records: Iterable[RoundRecord]) -> list[str]:
     """Return the sites whose update is far larger than usual, against this and past rounds."""
-    past = [
+    past: list[float] = [
         site["update_norm"]
         for record in records
         for site in record.sites.values()
@@ -126,7 +126,9 @@ def outliers(updates: Sequence[Update], records: Iterable[RoundRecord]) -> list[
     ]
     found = []
     for update in updates:
-        others = past + [other.norm for other in updates if other is not update]
+        if update.norm is None:
+            continue
+        others = past + [o.norm for o in updates if o is not update and o.norm is not None]
         if others and update.norm > OUTLIER_FACTOR * float(np.median(others)):
             found.append(update.site)
     return found
