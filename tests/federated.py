@@ -22,7 +22,8 @@ from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.federation import Federation
 from fedpdm.history import History
-from fedpdm.models import ModelFactory, ModelWrapper, MonitorSettings
+from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.server.monitor import MonitorSettings
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.loop import RoundLoop
 from fedpdm.tasks import Failure, Task

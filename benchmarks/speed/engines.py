@@ -120,7 +120,7 @@ def run(work: Work, path: Path) -> None:
     from fedpdm.engines.hardware import cores
     from fedpdm.engines.select import read, settle_engine
     from fedpdm.history import History
-    from fedpdm.models import MonitorSettings
+    from fedpdm.server.monitor import MonitorSettings
     from fedpdm.server.loop import RoundLoop
     from fedpdm.wire.flower import quiet
 

@@ -36,7 +36,7 @@ def equal(random: np.random.Generator, machines: int, failing: int) -> tuple[flo
     return float(gain[0]), gain[1:]
 
 
-@pytest.mark.parametrize(("plants", "runs"), [(1, 400), (5, 100)])
+@pytest.mark.parametrize(("sites", "runs"), [(1, 400), (5, 100)])
 def test_equal_predictors_are_called_different_in_few_runs(sites: int, runs: int) -> None:
     random, size = np.random.default_rng(sites), Size(20, 10, 1)
     called = percentile = 0

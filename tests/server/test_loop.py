@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fedpdm.engines import serial
 from fedpdm.errors import SiteError, TrainingStopped
-from fedpdm.models import MonitorSettings
+from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.round_metrics import over_sites, weighted
 from fedpdm.server.selection import seeded_sample
 from fedpdm.strategies.checkpoint import capture

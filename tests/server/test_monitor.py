@@ -11,13 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpdm.errors import ConfigError
-from fedpdm.models import (
-    AcceptedRound,
-    ModelManager,
-    ModelPerformanceMonitor,
-    MonitorSettings,
-    RoundMonitor,
-)
+from fedpdm.models import ModelManager, ModelPerformanceMonitor
+from fedpdm.server.monitor import AcceptedRound, MonitorSettings, RoundMonitor
 
 GOOD = [AcceptedRound(1, 0.5, 0.4, 20.0), AcceptedRound(2, 0.3, 0.6, 22.0)]
 FINE = {"loss": 0.3, "metric": 0.6, "higher_is_better": True, "parameter_norm": 22.0}

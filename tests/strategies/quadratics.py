@@ -23,7 +23,8 @@ from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.federation import Site
 from fedpdm.history import History
-from fedpdm.models import ModelWrapper, MonitorSettings
+from fedpdm.models import ModelWrapper
+from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.loop import RoundLoop
 from fedpdm.training.loop import TrainingSettings
 from tests.federated import Screen, named
