@@ -29,7 +29,8 @@ from fedpdm.federation import Federation, Site
 from fedpdm.models import ModelWrapper
 from fedpdm.seeding import numpy_generator
 from fedpdm.tasks import Task
-from fedpdm.training.loop import TrainingSettings, fit, outputs, tensors
+from fedpdm.training.loop import TrainingSettings, fit, tensors
+from fedpdm.training.objective import LocalContext, Objective, Supervised, outputs
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class BaselineInputs:
         device: where to compute.
         controls: names of the wanted controls (``fedpdm.baselines.registry``).
         rocket: how much MiniRocket may take.
+        objective: what networks minimise; None for the task's loss.
     """
 
     federation: Federation
@@ -88,6 +90,7 @@ class BaselineInputs:
     device: torch.device
     controls: tuple[str, ...] = ("trivial", "alone", "pooled", "rules", "hgb", "minirocket")
     rocket: RocketSettings = RocketSettings()
+    objective: Objective | None = None
 
     @property
     def task(self) -> Task:

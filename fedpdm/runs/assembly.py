@@ -31,6 +31,8 @@ def client_app(experiment: Experiment) -> SiteApp:
         experiment.settings,
         seed=experiment.seed,
         device=experiment.device,
+        policy=experiment.policy,
+        objective=experiment.objective,
         train_mods=[fault_mod(faults, experiment.seed)] if faults else [],
     )
 
@@ -42,11 +44,12 @@ def round_loop(
     on_scaler: Callable[[Scaler], None],
 ) -> RoundLoop:
     """Return the rounds of an experiment; ``on_scaler`` is told of the shared scaler."""
+    initial, parts = experiment.initial, experiment.parts
     return RoundLoop(
         strategy=experiment.strategy,
         history=history,
-        initial=experiment.initial,
-        trainable=tuple(experiment.build_model().parameter_names),
+        initial={name: initial[name] for name in (*parts.shared, *parts.buffers)},
+        trainable=parts.shared,
         task=experiment.task,
         rounds=experiment.rounds,
         seed=experiment.seed,

@@ -22,6 +22,7 @@ def baseline_inputs(experiment: Experiment) -> BaselineInputs:
         device=experiment.device,
         controls=experiment.controls,
         rocket=experiment.rocket,
+        objective=experiment.objective,
     )
 
 

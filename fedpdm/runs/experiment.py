@@ -32,10 +32,12 @@ from fedpdm.federation import Federation
 from fedpdm.seeding import torch_seeded
 from fedpdm.wire.records import Arrays
 from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.models.policy import POLICIES, Named, ParameterPolicy, Parts
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import Objective, Supervised
 
 LOOK_AT = 50
 """At most so many sites are read before the run starts, to find mistakes early."""
@@ -68,11 +70,23 @@ class Experiment:
     engine: Mapping[str, Any]
     model: dict[str, Any]
     protocol: Protocol
+    policy: ParameterPolicy
+    objective: Objective
 
     @property
     def initial(self) -> Arrays:
         """The weights of round 0: the same for the federation and every baseline."""
         return {n: t.cpu().numpy() for n, t in self.build_model().get_parameters().items()}
+
+    @property
+    def parts(self) -> Parts:
+        """Which tensors of the model travel, and which a site keeps."""
+        return self.policy.parts(self.build_model())
+
+    @property
+    def personal(self) -> bool:
+        """Whether a site's predictions may depend on what it keeps for itself."""
+        return bool(self.parts.local) or not isinstance(self.objective, Supervised)
 
     @property
     def evaluated(self) -> list[str]:
@@ -154,6 +168,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
 
     check_engine(plain(cfg.engine), device)
     try_to_build(build_model, federation)
+    policy = build_policy(cfg, build_model)
     experiment = Experiment(
         federation=federation,
         task=task,
@@ -178,6 +193,8 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         engine=plain(cfg.engine),
         model=model,
         protocol=build_protocol(cfg, seed),
+        policy=policy,
+        objective=build_objective(cfg, task),
     )
     return experiment
 
@@ -277,6 +294,36 @@ def build_features(cfg: DictConfig) -> WindowFeatures:
     if OmegaConf.select(cfg, "features") is None:
         return RAW
     return cast(WindowFeatures, make(cfg.features, "features"))
+
+
+def build_policy(cfg: DictConfig, build_model: Callable[[], ModelWrapper]) -> ParameterPolicy:
+    """Make what says which tensors travel; all, in a run from before there was a choice."""
+    travels = plain(OmegaConf.select(cfg, "travels", default="all"))
+    if isinstance(travels, dict):
+        policy = cast(ParameterPolicy, make(cfg.travels, "travels"))
+    elif isinstance(travels, list):
+        policy = Named(travels)
+    elif travels in POLICIES:
+        policy = POLICIES[travels]()
+    else:
+        raise ConfigError(
+            f"travels={travels} is unknown; there are {', '.join(POLICIES)}, a list of patterns of "
+            "names, and a _target_ of your own"
+        )
+    parts = policy.parts(build_model())
+    if not parts.local and travels != "all":
+        raise ConfigError(
+            f"travels={travels} leaves no tensor of model={cfg.model.model_type} at its site, so "
+            "it would be travels=all: use that, or another model"
+        )
+    return policy
+
+
+def build_objective(cfg: DictConfig, task: Task) -> Objective:
+    """Make what sites minimise; null is the task's own loss."""
+    if OmegaConf.select(cfg, "objective") is None:
+        return Supervised.of(task)
+    return cast(Objective, make(cfg.objective, "objective"))
 
 
 def build_resampler(cfg: DictConfig, source: Source, seed: int) -> Resampler | None:

@@ -24,7 +24,7 @@ from fedpdm.evaluation.calibration import Calibration
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.models import ModelWrapper
 from fedpdm.tasks import Horizons, RemainingLife, Task
-from fedpdm.training.loop import outputs
+from fedpdm.training.objective import outputs
 
 CHUNK = 4096  # windows gathered at once: bounds memory
 _SETTINGS = ("setting_1", "setting_2", "setting_3")  # C-MAPSS: where an engine flies

@@ -25,7 +25,7 @@ from fedpdm.runs.predictor import Predictor
 from fedpdm.runs.run import Run
 from fedpdm.tasks import Failure
 from fedpdm.storage import read_tensors
-from fedpdm.training.loop import outputs
+from fedpdm.training.objective import outputs
 from tests.tiny import TinySource
 
 QUICK = [
