@@ -175,9 +175,7 @@ class SiteClient:
 
     def load(self, message: Message, state: RecordDict) -> None:
         """Give the resident model the weights of a site: received, and its own."""
-        self.model.set_parameters(
-            {**self.initial, **self.received(message), **self.local(state)}
-        )
+        self.model.set_parameters({**self.initial, **self.received(message), **self.local(state)})
 
     def context(self, message: Message, state: RecordDict) -> LocalContext:
         """Return what the objective sees of a site outside of training."""

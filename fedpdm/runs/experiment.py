@@ -27,12 +27,13 @@ from fedpdm.baselines.baselines import RocketSettings, Schedule
 from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.evaluation.settings import Protocol
 from fedpdm.client.faults import Fault, parse_faults
+from fedpdm.runs.local_training import build_objective, build_policy, build_settings
 from fedpdm.data.replicas import expand_replicas
 from fedpdm.federation import Federation
 from fedpdm.seeding import torch_seeded
 from fedpdm.wire.records import Arrays
 from fedpdm.models import ModelFactory, ModelWrapper
-from fedpdm.models.policy import POLICIES, Named, ParameterPolicy, Parts
+from fedpdm.models.policy import ParameterPolicy, Parts
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.tasks import Task
@@ -296,36 +297,6 @@ def build_features(cfg: DictConfig) -> WindowFeatures:
     return cast(WindowFeatures, make(cfg.features, "features"))
 
 
-def build_policy(cfg: DictConfig, build_model: Callable[[], ModelWrapper]) -> ParameterPolicy:
-    """Make what says which tensors travel; all, in a run from before there was a choice."""
-    travels = plain(OmegaConf.select(cfg, "travels", default="all"))
-    if isinstance(travels, dict):
-        policy = cast(ParameterPolicy, make(cfg.travels, "travels"))
-    elif isinstance(travels, list):
-        policy = Named(travels)
-    elif travels in POLICIES:
-        policy = POLICIES[travels]()
-    else:
-        raise ConfigError(
-            f"travels={travels} is unknown; there are {', '.join(POLICIES)}, a list of patterns of "
-            "names, and a _target_ of your own"
-        )
-    parts = policy.parts(build_model())
-    if not parts.local and travels != "all":
-        raise ConfigError(
-            f"travels={travels} leaves no tensor of model={cfg.model.model_type} at its site, so "
-            "it would be travels=all: use that, or another model"
-        )
-    return policy
-
-
-def build_objective(cfg: DictConfig, task: Task) -> Objective:
-    """Make what sites minimise; null is the task's own loss."""
-    if OmegaConf.select(cfg, "objective") is None:
-        return Supervised.of(task)
-    return cast(Objective, make(cfg.objective, "objective"))
-
-
 def build_resampler(cfg: DictConfig, source: Source, seed: int) -> Resampler | None:
     """Make what resamples training windows, or None."""
     kind = OmegaConf.select(cfg, "training.resample")
@@ -379,37 +350,6 @@ def build_schedule(cfg: DictConfig, *blocks: str) -> Schedule:
     said = [name for name in blocks if OmegaConf.select(cfg, f"{name}.rounds") is not None]
     rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
     return Schedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
-
-
-def build_settings(cfg: DictConfig, *instead: str) -> TrainingSettings:
-    """Make the settings of local training.
-
-    Args:
-        cfg: a composed config.
-        instead: blocks of settings that take the place of those of ``training``, the last
-            one of all.
-
-    Raises:
-        ConfigError: a value is of the wrong kind or unknown; names its key.
-    """
-    training = block(cfg, "training")
-    training.pop("resample", None)  # of the data, not of the loop
-    names = dict.fromkeys(training, "training")
-    for place in instead:
-        other = block(cfg, place)
-        if unknown := sorted(set(other) - set(training)):
-            raise ConfigError(f"{place}.{unknown[0]} is unknown; there are {sorted(training)}")
-        training |= other
-        names |= dict.fromkeys(other, place)
-    for name in ("local_epochs", "batch_size", "step_size"):
-        whole(cfg, f"{names[name]}.{name}", 1)
-    for name in ("learning_rate", "gamma"):
-        positive(cfg, f"{names[name]}.{name}")
-    for name in ("weight_decay", "clip_norm"):
-        value = training.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise ConfigError(f"{names[name]}.{name}={value} must be a number")
-    return TrainingSettings(**training)
 
 
 def build_monitor(cfg: DictConfig) -> MonitorSettings:

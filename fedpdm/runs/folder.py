@@ -15,6 +15,7 @@ from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.runs.experiment import Experiment, site_blocks
 from fedpdm.history import History
 from fedpdm.runs.manifest import SCHEMA
+from fedpdm.runs.personal import described
 from fedpdm.storage import read_json, write_json
 from fedpdm.storage import write_bytes, write_tensors
 
@@ -148,4 +149,5 @@ def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
         "calibration": None,
         "interval": None,
         "sites": site_blocks(cfg),
+        "personal": described(experiment, cfg),
     }

@@ -7,7 +7,7 @@ for every objective. An objective of one's own is a subclass of ``Objective`` an
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -39,7 +39,7 @@ class LocalContext:
     generator: torch.Generator = field(default_factory=torch.Generator)
 
 
-class Objective(ABC):
+class Objective:
     """A local objective. One instance serves all sites of a process.
 
     A second model is built by ``begin`` and loaded from ``context.memory`` or
@@ -91,11 +91,17 @@ class Objective(ABC):
         """
         return model
 
-    def mean_loss(self, model: nn.Module, x: Tensor, y: Tensor, context: LocalContext) -> float:
-        """Return the mean loss over N > 0 windows, in eval mode."""
+    def mean_loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, context: LocalContext,
+        output: Tensor | None = None,
+    ) -> float:  # fmt: skip
+        """Return the mean loss over N > 0 windows, in eval mode.
+
+        ``output`` is what ``predictor`` makes of ``x``, if that is known already.
+        """
         model.eval()
+        parts = zip(torch.split(x, 1024), torch.split(y, 1024), strict=True)
         with torch.no_grad():
-            parts = zip(x.split(1024), y.split(1024), strict=True)
             return float(torch.cat([self.losses(model, *part, context) for part in parts]).mean())
 
     def evaluate(
@@ -113,8 +119,8 @@ class Objective(ABC):
             context: of the site, after its last training.
         """
         output = outputs(self.predictor(model, context), x, columns=task.outputs)
-        loss = self.mean_loss(model, x, y, context) if len(x) else None
-        return {"loss": loss, **measured(task, output, y, truth)}
+        loss = self.mean_loss(model, x, y, context, output) if len(x) else None
+        return {"loss": loss, **task.metrics(np.asarray(y.cpu()), truth, task.scores(output))}
 
 
 class Supervised(Objective):
@@ -144,21 +150,11 @@ class Supervised(Objective):
         found: Tensor = each(model(x), y)
         return found
 
-    def mean_loss(self, model: nn.Module, x: Tensor, y: Tensor, context: LocalContext) -> float:
-        return float(self.loss_function(outputs(model, x), y))
-
-    def evaluate(
-        self, model: nn.Module, x: Tensor, y: Tensor, truth: Floats, task: Task,
-        context: LocalContext,
-    ) -> Metrics:  # fmt: skip
-        output = outputs(model, x, columns=task.outputs)
-        loss = float(self.loss_function(output, y)) if len(x) else None
-        return {"loss": loss, **measured(task, output, y, truth)}
-
-
-def measured(task: Task, output: Tensor, y: Tensor, truth: Floats) -> Metrics:
-    """Return a task's metrics of (N, outputs) model outputs."""
-    return task.metrics(np.asarray(y.cpu()), truth, task.scores(output))
+    def mean_loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, context: LocalContext,
+        output: Tensor | None = None,
+    ) -> float:  # fmt: skip
+        return float(self.loss_function(outputs(model, x) if output is None else output, y))
 
 
 def outputs(module: nn.Module, x: Tensor, batch_size: int = 1024, columns: int = 0) -> Tensor:
