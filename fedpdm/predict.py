@@ -28,8 +28,10 @@ from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.models import ModelFactory
 from fedpdm.runs.predictor import Predictor
+from fedpdm.seeding import torch_seeded
 from fedpdm.storage import read_json, read_tensors
 from fedpdm.tasks import TASKS, Task
+from fedpdm.training.objective import Objective
 
 if TYPE_CHECKING:
     from fedpdm.history import History
@@ -43,6 +45,7 @@ def load_predictor(
     site: str | None = None,
     round: int | None = None,
     threshold: float | None = None,
+    objective: Objective | None = None,
 ) -> Predictor:
     """Return the predictor of a run folder.
 
@@ -52,6 +55,7 @@ def load_predictor(
         round: whose weights; None takes the round that validation chose.
         threshold: alarm threshold; None takes the run's, chosen on validation: that of
             ``site``, where each site has its own.
+        objective: what the run's sites minimised, if that was not the task's own loss.
 
     Raises:
         HistoryError: not a run folder, no finished round, or damaged.
@@ -69,12 +73,22 @@ def load_predictor(
         with History.open(folder) as history:
             chosen, notes = _round(history, card, task, round, folder)
             weights = history.weights(chosen)
-        model = ModelFactory.create_model(
-            card["model_type"], int(card["input_dim"]), int(card["num_classes"]),
-            sequence_length=card["sequence_length"], **card["config"],
-        )  # fmt: skip
-        model.set_parameters(weights)
-        scaler, scope = _scaler(card, folder, site)
+            scaler, scope = _scaler(card, folder, site)
+            personal = card.get("personal")
+            with torch_seeded(personal["seed"] if personal else 0, "model"):
+                model = ModelFactory.create_model(
+                    card["model_type"], int(card["input_dim"]), int(card["num_classes"]),
+                    sequence_length=card["sequence_length"], **card["config"],
+                )  # fmt: skip
+            if personal:
+                from fedpdm.runs.personal import personal_model
+
+                states = history.client_states(chosen)
+                model = personal_model(
+                    personal, model, weights, states, site, objective, task, folder
+                )
+            else:
+                model.set_parameters(weights)
         name = site or scope
         own = card.get("thresholds", {}).get(name, card["threshold"])
         calibration = card.get("calibrations", {}).get(name, card.get("calibration"))
@@ -172,7 +186,8 @@ def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scale
         )
     arrays = read_tensors(path)
     scopes = [name.removesuffix("/mean") for name in arrays if name.endswith("/mean")]
-    named = [*card["sites"], *(s for s in scopes if s != "federated"), *card.get("thresholds", {})]
+    named = [*card["sites"], *(s for s in scopes if s != "federated"), *card.get("thresholds", {}),
+             *((card.get("personal") or {}).get("sites", ()))]  # fmt: skip
     sites = list(dict.fromkeys(named))
     if site is not None and site not in sites:
         there = f"there are {', '.join(sites)}." if sites else "its sites have no names of own."

@@ -27,7 +27,7 @@ from fedpdm.predict import load_predictor, machines, main
 from fedpdm.seeding import torch_seeded
 from fedpdm.storage import write_tensors
 from fedpdm.tasks import Failure
-from fedpdm.training.loop import outputs
+from fedpdm.training.objective import outputs
 
 FEATURES = ("temperature", "vibration")
 WINDOW = 6

@@ -17,6 +17,7 @@ from fedpdm.federation import Federation, Site
 from fedpdm.models import ModelWrapper
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class BaselineInputs:
         device: where to compute.
         controls: names of the wanted controls (``fedpdm.baselines.registry``).
         rocket: how much MiniRocket may take.
+        objective: what networks minimise; None for the task's loss.
     """
 
     federation: Federation
@@ -75,6 +77,7 @@ class BaselineInputs:
     device: torch.device
     controls: tuple[str, ...]
     rocket: RocketSettings = RocketSettings()
+    objective: Objective | None = None
 
     @property
     def task(self) -> Task:

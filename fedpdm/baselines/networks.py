@@ -12,12 +12,14 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from torch import nn
+
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule
 from fedpdm.baselines.registry import Shown, register_baseline
 from fedpdm.data.windows import Windows
 from fedpdm.evaluation.scoring import TESTED, Predictions, predict, predict_site
-from fedpdm.models import ModelWrapper
-from fedpdm.training.loop import fit, outputs, tensors
+from fedpdm.training.loop import fit, tensors
+from fedpdm.training.objective import LocalContext, Supervised, outputs
 
 
 @register_baseline(
@@ -38,7 +40,7 @@ def alone(inputs: BaselineInputs, name: str) -> Predictions:
     """One site that shares nothing: its own rows, its own scaler, its own best epoch."""
     site = inputs.own_site(name)
     model = train_whole(inputs, inputs.alone, site.train, site.validation, ("alone", name))
-    return {name: predict_site(model.module, site, inputs.task, inputs.device, TESTED)}
+    return {name: predict_site(model, site, inputs.task, inputs.device, TESTED)}
 
 
 @register_baseline(
@@ -64,7 +66,7 @@ def pooled(inputs: BaselineInputs) -> Predictions:
         Windows.concatenate([site.validation for site in pool]),
         ("pooled",),
     )
-    return predict(model.module, inputs.sites(), inputs.task, inputs.device)
+    return predict(model, inputs.sites(), inputs.task, inputs.device)
 
 
 def train_whole(
@@ -73,34 +75,35 @@ def train_whole(
     train: Windows,
     validation: Windows,
     key: tuple[str, ...],
-) -> ModelWrapper:
-    """Return a model trained for all epochs at once, at its best look at validation data.
+) -> nn.Module:
+    """Return what predicts, trained for all epochs at once, at its best look at validation data.
 
-    One whose outputs were never finite comes back as it is (``controls.diverged``).
+    One whose outputs were never finite comes back as it is (``registry.diverged``).
     """
     task, settings = inputs.task, schedule.settings
     model = inputs.build_model()
     model.module.to(inputs.device)
     x, y = tensors(train.x, train.y, inputs.device)
     x_validation, y_validation = tensors(validation.x, validation.y, inputs.device)
+    objective, context = inputs.objective or Supervised.of(task), LocalContext()
     best: dict[str, Any] = {"metric": None, "loss": None, "weights": None}
 
     def look(epoch: int) -> None:
         if epoch % settings.local_epochs or len(validation) == 0:
             return
-        output = outputs(model.module, x_validation)
+        output = outputs(objective.predictor(model.module, context), x_validation)
         if not output.isfinite().all():
             return
         metric = task.metrics(validation.y, validation.truth, task.scores(output))[task.primary]
-        loss = float(task.loss(output, y_validation))
+        loss = objective.mean_loss(model.module, x_validation, y_validation, context, output)
         lower = best["loss"] is None or loss < best["loss"]
         if task.better(metric, best["metric"]) or (metric is None and lower):
             best.update(metric=metric, loss=loss, weights=copy.deepcopy(model.get_parameters()))
 
     fit(
-        model.module, x, y, task.loss, settings,
+        model.module, x, y, objective, settings,
         seed=inputs.seed, key=key, epochs=schedule.rounds * settings.local_epochs, after_epoch=look,
     )  # fmt: skip
     if best["weights"] is not None:
         model.set_parameters(best["weights"])
-    return model
+    return objective.predictor(model.module, context)

@@ -231,7 +231,9 @@ class DeployedRun(Run):
     def _settle_engine(self, shapes: list[dict[str, Any]]) -> Engine:
         return {"name": "flower", "settings": {}, "reason": None}
 
-    def _test(self, weights: Arrays, scaler: Scaler | None) -> dict[str, Any]:
+    def _test(
+        self, weights: Arrays, states: Mapping[str, RecordDict], scaler: Scaler | None
+    ) -> dict[str, Any]:
         """Let the sites test a round's weights on their own windows; metrics come back.
 
         ``global``, over pooled windows, is null: nobody may pool. The threshold is each

@@ -25,7 +25,7 @@ from fedpdm.evaluation.calibration import Calibration
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.models import ModelWrapper
 from fedpdm.tasks import Task
-from fedpdm.training.loop import outputs
+from fedpdm.training.objective import outputs
 
 CHUNK = 4096  # windows gathered at once: bounds memory
 

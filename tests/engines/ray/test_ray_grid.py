@@ -136,7 +136,7 @@ def any_of(apps: list[SiteApp]) -> Callable[[Message, Context], Message]:
     def app(message: Message, context: Context) -> Message:
         names = set(message.content.array_records.get("arrays", {}))
         for each in apps:
-            if not names or names == set(each.site.model.parameter_names):
+            if not names or names == set(each.client.parts.shared):
                 return each(message, context)
         raise AssertionError(names)
 
