@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Context, Message
 
 from fedpdm.aggregation.screening import not_finite
 from fedpdm.aggregation.update import Base, Update
-from fedpdm.client.state import PREFIX, remember
+from fedpdm.client.state import STRATEGY, remember
 from fedpdm.transforms.chain import Chain, Memory
 from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, Arrays, arrays_in, config_in, from_record
 
@@ -38,7 +38,7 @@ def encoded(
     base = Base(number - 1, sent[ARRAYS], sent[BUFFERS], config)
     memory: Memory = {}
     for each in chain.transforms:
-        start = f"{PREFIX}transform-{each.name}."
+        start = f"{STRATEGY}transform-{each.name}."
         memory[each.name] = {
             name.removeprefix(start): from_record(cast(ArrayRecord, record))
             for name, record in context.state.items()

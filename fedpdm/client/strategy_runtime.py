@@ -25,7 +25,7 @@ class StrategyRuntime:
 
     Args:
         settings: local training.
-        names: the parameters that have a gradient, in the order of ``training.fit``.
+        names: the parameters that travel and have a gradient, in the order of ``training.fit``.
         device: where sites train.
     """
 

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 
 from fedpdm.client.app import SiteApp, make_client_app
+from fedpdm.client.faults import fault_mod
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.auto import Workload
-from fedpdm.engines.select import Engine, settle_engine
 from fedpdm.engines.hardware import cores
-from fedpdm.runs.experiment import Experiment
-from fedpdm.client.faults import fault_mod
+from fedpdm.engines.select import Engine, settle_engine
 from fedpdm.history import History
+from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.progress import Progress
-from fedpdm.server.selection import sample_size
 from fedpdm.server.loop import RoundLoop
+from fedpdm.server.selection import sample_size
 from fedpdm.training.loop import tensors
 
 
@@ -31,6 +31,8 @@ def client_app(experiment: Experiment) -> SiteApp:
         experiment.settings,
         seed=experiment.seed,
         device=experiment.device,
+        policy=experiment.policy,
+        objective=experiment.objective,
         train_mods=[fault_mod(faults, experiment.seed)] if faults else [],
         transforms=experiment.transforms,
     )
@@ -43,11 +45,12 @@ def round_loop(
     on_scaler: Callable[[Scaler], None],
 ) -> RoundLoop:
     """Return the rounds of an experiment; ``on_scaler`` is told of the shared scaler."""
+    initial, parts = experiment.initial, experiment.parts
     return RoundLoop(
         strategy=experiment.strategy,
         history=history,
-        initial=experiment.initial,
-        trainable=tuple(experiment.build_model().parameter_names),
+        initial={name: initial[name] for name in (*parts.shared, *parts.buffers)},
+        trainable=parts.shared,
         task=experiment.task,
         rounds=experiment.rounds,
         seed=experiment.seed,
