@@ -85,7 +85,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, engine: type[Loc
     for number in range(4):
         assert same(parts.weights(number), whole.weights(number))
     assert packed(parts) == packed(whole)
-    assert [r.metrics for r in parts.history.rounds()] == [r.metrics for r in whole.history.rounds()]
+    assert [r.metrics for r in parts.history.rounds()] == [
+        r.metrics for r in whole.history.rounds()
+    ]
 
 
 def test_a_refused_update_leaves_the_sites_own_tensors_as_they_were(tmp_path: Path) -> None:
