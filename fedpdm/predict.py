@@ -73,7 +73,6 @@ def load_predictor(
         with History.open(folder) as history:
             chosen, notes = _round(history, card, task, round, folder)
             weights = history.weights(chosen)
-            scaler, scope = _scaler(card, folder, site)
             personal = card.get("personal")
             with torch_seeded(personal["seed"] if personal else 0, "model"):
                 model = ModelFactory.create_model(
@@ -89,6 +88,7 @@ def load_predictor(
                 )
             else:
                 model.set_parameters(weights)
+        scaler, scope = _scaler(card, folder, site)
         name = site or scope
         own = card.get("thresholds", {}).get(name, card["threshold"])
         calibration = card.get("calibrations", {}).get(name, card.get("calibration"))

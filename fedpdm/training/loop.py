@@ -144,7 +144,7 @@ def fit(
             clipped before the term is added, sites whose own gradient is long at the common
             optimum would be pulled less than their share, and all would stop elsewhere.
         shared: names of the parameters that terms see, if not all: those that travel.
-        received: what the server sent, for the objective.
+        received: what the server sent, for the objective; None for the weights as they are.
         memory: what the site keeps for the objective; changed in place.
         after_epoch: called with the number of finished passes.
 
@@ -155,8 +155,10 @@ def fit(
     parameters = list(named.values())
     termed = [p for name, p in named.items() if shared is None or name in shared]
     reference = [p.detach().clone() for p in termed] if terms else []
+    if received is None:
+        received = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     context = LocalContext(
-        received or {}, {} if memory is None else memory, torch_generator(seed, "objective", *key)
+        received, {} if memory is None else memory, torch_generator(seed, "objective", *key)
     )
     optimizer = OPTIMIZERS[settings.optimizer](parameters, settings.weight_decay)
     generator = torch_generator(seed, "batches", *key)

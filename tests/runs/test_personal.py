@@ -17,6 +17,7 @@ from fedpdm.predict import load_predictor
 from fedpdm.simulate import main
 from fedpdm.wire.flower import unpack_state
 from fedpdm.wire.records import arrays_in
+from tests.client.test_objective import Personal
 
 SMALL = ["model=cnn", "rounds=2", "baselines.max_plants=0", "engine=serial"]
 THREE = [f"sites.{name}.machines=8" for name in ("detroit", "houston", "leeds")]
@@ -89,3 +90,18 @@ def test_a_policy_may_be_a_class_of_ones_own_and_a_run_goes_on_with_it(tmp_path:
     assert parts["test"] == whole["test"]
     files = [(tmp_path / name / "rounds" / "000002.safetensors") for name in ("whole", "parts")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_an_objective_of_ones_own_runs_from_data_to_scores(tmp_path: Path) -> None:
+    target = "objective={_target_: tests.client.test_objective.Personal}"
+    more = ["model=mlp", "site=detroit,houston", *THREE[:2], "baselines.max_plants=1",
+            "baselines.controls=[alone,pooled]"]  # fmt: skip
+    summary = simulate(tmp_path, target, *more)
+    assert summary["test"]["baselines"]["pooled"] is not None
+    with pytest.raises(ConfigError, match="objective=tests.client.test_objective.Personal"):
+        load_predictor(tmp_path, site="detroit")
+    scores = [
+        load_predictor(tmp_path, site=site, objective=Personal()).score(readings(tmp_path))["risk"]
+        for site in ("detroit", "houston")
+    ]
+    assert (scores[0] - scores[1]).abs().max() > 1e-6

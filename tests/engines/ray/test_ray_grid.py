@@ -24,6 +24,7 @@ from fedpdm.engines.ray import workers as ray_crew
 from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import ConfigError
+from fedpdm.models.policy import NoNorm
 from fedpdm.wire.flower import pack_state
 from fedpdm.wire.records import to_record
 from tests.deployment.processes import until
@@ -196,6 +197,21 @@ def test_what_sites_remember_has_the_bits_of_serial(
         grid = crews[workers]
         grid.load_states({})
         assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
+
+
+def test_tensors_that_stay_at_a_site_have_the_bits_of_serial(tmp_path: Path) -> None:
+    def run(name: str, engine: Callable[[SiteApp, Any], LocalGrid]) -> Federated:
+        return federate(
+            tmp_path / name, sites=RAGGED, rounds=3, model="cnn", policy=NoNorm(), engine=engine,
+            overrides=["strategy.fraction_train=0.5"],
+        )  # fmt: skip
+
+    serial = run("serial", SerialGrid)
+    found = run("ray", lambda app, sites: RayGrid(app, sites, workers=2))
+    found.grid.close()
+    assert outcome(found) == outcome(serial)
+    states = [{s: pack_state(state) for s, state in r.grid.states.items()} for r in (found, serial)]
+    assert states[0] == states[1] and len(states[0]) > 3
 
 
 def test_replies_are_those_of_serial_in_site_order(grid: RayGrid, ask: Any) -> None:
