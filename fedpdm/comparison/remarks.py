@@ -87,7 +87,8 @@ def _own_clock(family: Family) -> bool:
 def _beside(options: Mapping[str, Any], sites: int) -> str:
     """Return what ran in processes of its own; without processes it runs after the training."""
     processes, most = options.get("processes") or 0, options.get("max_plants") or 0
-    controls = options.get("controls", ["baselines"])  # older runs had no choice
+    controls = options.get("controls")
+    controls = ["baselines"] if controls is None else controls  # all there are
     if not (processes and most and controls):
         return "none"
     return (f"{listing(list(map(str, controls)), NAMED)} of {counted(min(most, sites), 'site')} "
