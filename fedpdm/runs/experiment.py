@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.config.values import OF_ANY_SITE, block, make, plain, positive, share, whole
 from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
 from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.client.faults import Fault, parse_faults
@@ -324,11 +325,12 @@ def build_protocol(cfg: DictConfig, seed: int) -> Protocol:
 
 
 def site_blocks(cfg: DictConfig) -> dict[str, Any]:
-    """Return the sites' blocks as their data set reads them: without what alarms cost."""
-    return {
-        name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
-        for name, own in block(cfg, "sites").items()
-    }
+    """Return the sites' blocks as their data set reads them: without what their test reads."""
+    sites = block(cfg, "sites")
+    for own in sites.values():
+        for key in OF_ANY_SITE if isinstance(own, dict) else ():
+            own.pop(key, None)
+    return sites
 
 
 def build_controls(cfg: DictConfig) -> tuple[str, ...]:
