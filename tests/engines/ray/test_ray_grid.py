@@ -37,7 +37,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODELS = ["cnn", "lstm", "hybrid"]
 RAGGED = {f"p{n}": {"machines": 2 + n % 4, "rows": 60 + 10 * n} for n in range(8)}
 
@@ -373,7 +373,7 @@ config = ConfigRecord({"log": sys.argv[2], "sleeps": "b"})
 content = RecordDict({"config": config, "arrays": to_record({"w": numpy.ones(3)})})
 replies = grid.stream([Message(content, node, "train") for node in (1, 2)])
 next(replies)
-print(grid.crew._folder, *[p.pid for p in psutil.Process().children(recursive=True)], flush=True)
+print(grid.processes._folder, *[p.pid for p in psutil.Process().children(recursive=True)], flush=True)
 if sys.argv[1] == "close":
     grid.close()
     grid.close()
