@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import torch
+from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -34,6 +35,7 @@ from fedpdm.wire.records import Arrays
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import seeded_sample, take_over_sampling
+from fedpdm.strategies.layers import check_mods, check_training
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 
@@ -52,6 +54,7 @@ class Experiment:
     settings: TrainingSettings
     monitor: MonitorSettings
     faults: list[Fault]
+    client_mods: list[Mod]
     device: torch.device
     rounds: int
     seed: int
@@ -134,8 +137,8 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
     rounds = whole(cfg, "rounds", 1)
     settings = build_settings(cfg)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
-    if (check := getattr(strategy, "check_training", None)) is not None:
-        check(settings)
+    check_training(strategy, settings)
+    check_mods(strategy, mods := build_mods(cfg))
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
     take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
@@ -161,6 +164,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         strategy=strategy,
         settings=settings,
         monitor=build_monitor(cfg),
+        client_mods=mods,
         faults=parse_faults(block(cfg, "faults"), federation.sites, rounds),
         device=device,
         rounds=rounds,
@@ -363,6 +367,34 @@ def build_settings(cfg: DictConfig, *instead: str) -> TrainingSettings:
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             raise ConfigError(f"{names[name]}.{name}={value} must be a number")
     return TrainingSettings(**training)
+
+
+def build_mods(cfg: DictConfig) -> list[Mod]:
+    """Make the client mods around the sites' training, the outermost first.
+
+    Raises:
+        ConfigError: one of them cannot be made.
+    """
+    entries = plain(OmegaConf.select(cfg, "client_mods")) or []
+    if not isinstance(entries, list):
+        raise ConfigError(f"client_mods={entries} must be a list: [flwr.clientapp.mod.…]")
+    return [build_mod(entry) for entry in entries]
+
+
+def build_mod(entry: Any) -> Mod:
+    """Make one client mod of a function's name, or of a node with the class that makes it.
+
+    With ``_partial_`` the node's target is a function, and its other keys are arguments.
+    """
+    if not isinstance(entry, str | dict):
+        raise ConfigError(f"client_mods: {entry} is neither a name nor a block with _target_")
+    node = {"_target_": entry, "_partial_": True} if isinstance(entry, str) else dict(entry)
+    if node.pop("_partial_", False):
+        function = {"_target_": "hydra.utils.get_object", "path": node.pop("_target_")}
+        if not node:
+            return cast(Mod, make(OmegaConf.create(function), "client_mods"))
+        node = {"_target_": "functools.partial", "_args_": [function], **node}
+    return cast(Mod, make(OmegaConf.create(node), "client_mods"))
 
 
 def build_monitor(cfg: DictConfig) -> MonitorSettings:

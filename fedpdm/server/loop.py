@@ -30,8 +30,10 @@ from fedpdm.server.monitor import MonitorSettings, RoundMonitor
 from fedpdm.server.roster import LocalRoster, Roster
 from fedpdm.server.round_metrics import as_accepted, best_round, describe, judged_loss, outliers
 from fedpdm.server.selection import seeded_sample, take_over_sampling
+from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.strategies.base import ServerHalf
 from fedpdm.strategies.checkpoint import capture, restore
+from fedpdm.strategies.layers import layers
 from fedpdm.tasks import Task
 from fedpdm.wire.flower import pack_state, unpack_state, wire_bytes
 from fedpdm.wire.records import EXAMPLES, Arrays, config_record, from_record, metrics_in, to_record
@@ -98,6 +100,7 @@ class RoundLoop:
     scaler: Scaler | None = None
     make_roster: Callable[[Grid], Roster] = LocalRoster
     _exchange: Dispatcher = field(init=False)
+    _calls: StrategyCalls = field(init=False)
     _fraction: float = field(init=False)
     _panel: list[str] = field(init=False)
     _watch: RoundMonitor = field(init=False)
@@ -116,6 +119,7 @@ class RoundLoop:
         """
         roster = self.make_roster(grid)
         self._exchange = Dispatcher(grid, roster, self.round_timeout)
+        self._calls = StrategyCalls(self.strategy, self.seed)
         self._fraction = take_over_sampling(self.strategy, len(roster.sites))
         self._panel = self._choose("evaluate", self.evaluate_fraction)
         if self.federated_scaling:
@@ -137,10 +141,11 @@ class RoundLoop:
 
         Flower keeps a site's state for one submitted run; a resumed one is another.
         """
-        strategy, local = self.strategy, isinstance(self._exchange.grid, KeepsStates)
-        if local or not self._head.round or not isinstance(strategy, ServerHalf):
+        if isinstance(self._exchange.grid, KeepsStates) or not self._head.round:
             return
-        if strategy.client.groups:
+        for strategy in layers(self.strategy):
+            if not isinstance(strategy, ServerHalf) or not strategy.client.groups:
+                continue
             strategy.forget_sites()
             message = (
                 f"{type(strategy).__name__} goes on from these weights without its corrections: "
@@ -186,7 +191,7 @@ class RoundLoop:
         parameters = to_record(self._arrays)
         asked = self._exchange.ask(
             sampled, note,
-            lambda grid: self.strategy.configure_train(number, parameters, config, grid),
+            lambda grid: self._calls.configure_train(number, parameters, config, grid),
             self._buffers,
         )  # fmt: skip
         intake = Intake(self._arrays, self._buffers, note, adds_up(self.strategy))
@@ -203,7 +208,9 @@ class RoundLoop:
         buffers = intake.buffers() or self._buffers
 
         validation, evaluated, heard = self._evaluate(number, arrays, buffers, config, note)
-        metrics, sites = describe(intake.updates, validation, arrays, self.task)
+        metrics, sites = describe(
+            intake.updates, validation, arrays, self.task, self._calls.reported
+        )
         fault = self._watch.judge(
             number,
             judged_loss(metrics),
@@ -250,7 +257,7 @@ class RoundLoop:
     ) -> Arrays | None:
         """Let the strategy combine replies; it may not be able to if some were refused."""
         try:
-            record, _ = self.strategy.aggregate_train(number, replies)
+            record = self._calls.aggregate_train(number, replies)
         except (AggregationError, ValueError) as error:
             name = type(self.strategy).__name__
             if len(replies) == asked:
@@ -270,7 +277,7 @@ class RoundLoop:
         parameters = to_record(arrays)
         asked = self._exchange.ask(
             self._panel, note,
-            lambda grid: self.strategy.configure_evaluate(number, parameters, config, grid),
+            lambda grid: self._calls.configure_evaluate(number, parameters, config, grid),
             buffers,
         )  # fmt: skip
         result: dict[str, dict[str, float]] = {}
@@ -297,7 +304,7 @@ class RoundLoop:
 
         self._exchange.hear(asked, note, listen)
         if counted:
-            self.strategy.aggregate_evaluate(number, counted)
+            self._calls.aggregate_evaluate(number, counted)
         return result, asked.bytes_down, heard
 
     # History --------------------------------------------------------------------------
