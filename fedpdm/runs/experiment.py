@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -389,12 +390,11 @@ def build_mod(entry: Any) -> Mod:
     if not isinstance(entry, str | dict):
         raise ConfigError(f"client_mods: {entry} is neither a name nor a block with _target_")
     node = {"_target_": entry, "_partial_": True} if isinstance(entry, str) else dict(entry)
-    if node.pop("_partial_", False):
-        function = {"_target_": "hydra.utils.get_object", "path": node.pop("_target_")}
-        if not node:
-            return cast(Mod, make(OmegaConf.create(function), "client_mods"))
-        node = {"_target_": "functools.partial", "_args_": [function], **node}
-    return cast(Mod, make(OmegaConf.create(node), "client_mods"))
+    if not node.pop("_partial_", False):
+        return cast(Mod, make(OmegaConf.create(node), "client_mods"))
+    found = {"_target_": "hydra.utils.get_object", "path": node.pop("_target_", "")}
+    function = cast(Mod, make(OmegaConf.create(found), "client_mods"))
+    return partial(function, **node) if node else function
 
 
 def build_monitor(cfg: DictConfig) -> MonitorSettings:

@@ -19,6 +19,7 @@ from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.runs.manifest import SCHEMA, versions
 from fedpdm.storage import write_json
+from fedpdm.server.round_metrics import further_metrics
 from fedpdm.tasks import Task
 from fedpdm.storage import write_bytes
 
@@ -56,6 +57,7 @@ def summarise(
         "rounds": experiment.rounds,
         "best_round": best_round,
         "validation": {"metric": task.primary, "best": best.metrics.get(task.primary)},
+        "reported": further_metrics(best.to_dict()),
         "threshold": tested["threshold"],
         "test": {**tested["test"], "baselines": {}},
         "heldout": tested["heldout"],

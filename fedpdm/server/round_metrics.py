@@ -79,9 +79,10 @@ def further_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     Args:
         record: a round as ``RoundRecord.to_dict`` gives it.
     """
-    measured = {name for site in record["sites"].values() for name in site.get("validation", ())}
+    sites, metrics = record.get("sites") or {}, record.get("metrics") or {}
+    measured = {name for site in sites.values() for name in site.get("validation") or ()}
     usual = {"train_loss", "validation_loss", "parameter_norm", *measured}
-    return {n: v for n, v in record["metrics"].items() if n not in usual and v is not None}
+    return {n: v for n, v in metrics.items() if n not in usual and v is not None}
 
 
 def judged_loss(metrics: Mapping[str, Any]) -> float | None:
