@@ -258,7 +258,7 @@ class RoundLoop:
         """Let the strategy combine replies; it may not be able to if some were refused."""
         try:
             record = self._calls.aggregate_train(number, replies)
-        except (AggregationError, ValueError) as error:
+        except (AggregationError, ValueError, ArithmeticError) as error:
             name = type(self.strategy).__name__
             if len(replies) == asked:
                 raise ConfigError(
