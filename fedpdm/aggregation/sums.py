@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
 from fedpdm.storage import cut
@@ -117,7 +118,9 @@ def adds_up(strategy: Strategy) -> AddsUp | None:
     """Return how a strategy's updates are added up as they come; None if it needs them all."""
     if is_weighted_mean(strategy):
         return MeanByExamples()
-    return strategy if isinstance(strategy, AddsUp) else None
+    # Asked of the class too: a wrapper may pass on attributes of the strategy that it holds.
+    own = hasattr(type(strategy), "combine")
+    return strategy if own and isinstance(strategy, AddsUp) else None
 
 
 def weighs_by_examples(adding: AddsUp) -> bool:
@@ -131,10 +134,12 @@ def weighs_by_examples(adding: AddsUp) -> bool:
 def is_weighted_mean(strategy: Strategy) -> bool:
     """Return whether the strategy combines updates by Flower's mean weighted by examples.
 
-    Then they can be added up as they come, instead of being kept until the last is there.
+    Then they can be added up as they come, instead of being kept until the last is there. A
+    strategy that combines metrics in its own way gets the replies themselves.
     """
     return (
         isinstance(strategy, FedAvg)
         and type(strategy).aggregate_train is FedAvg.aggregate_train
         and strategy.weighted_by_key == EXAMPLES
+        and strategy.train_metrics_aggr_fn is aggregate_metricrecords
     )

@@ -186,6 +186,7 @@ def _training(page: Page) -> dict[str, Any]:
         "sites": [(name, report_rounds.site_colour(i, len(sites))) for i, name in enumerate(sites)]
         if len(sites) <= plots.LABELLED
         else [],
+        "reported": report_record.reported(rounds, summary.get("best_round")),
         "marks": report_record.marks(rounds, happened),
         "events": [report_record.event_row(event) for event in happened],
         "traffic": Markup(report_rounds.traffic(rounds)) if rounds else None,

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from flwr.clientapp.typing import Mod
 
 from fedpdm.client.app import SiteApp, make_client_app
 from fedpdm.client.faults import fault_mod
+from fedpdm.client.mods import AdaptedMod, unprotected
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.auto import Workload
 from fedpdm.engines.hardware import cores
@@ -18,22 +20,23 @@ from fedpdm.history import History
 from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.progress import Progress
 from fedpdm.server.loop import RoundLoop
-from fedpdm.server.selection import sample_size
+from fedpdm.server.selection import fraction_of, sample_size
 from fedpdm.training.loop import tensors
 
 
 def client_app(experiment: Experiment) -> SiteApp:
-    """Return the Flower app of an experiment's sites, with the faults put in on purpose."""
-    faults = experiment.faults
+    """Return the Flower app of an experiment's sites, with faults put in on purpose, and mods."""
+    faults, seed = experiment.faults, experiment.seed
+    mods: list[Mod] = [fault_mod(faults, seed)] if faults else []
     return make_client_app(
         experiment.federation,
         experiment.build_model,
         experiment.settings,
-        seed=experiment.seed,
+        seed=seed,
         device=experiment.device,
         policy=experiment.policy,
         objective=experiment.objective,
-        train_mods=[fault_mod(faults, experiment.seed)] if faults else [],
+        train_mods=[*mods, *(AdaptedMod(mod, seed) for mod in experiment.client_mods)],
         transforms=experiment.transforms,
     )
 
@@ -46,6 +49,12 @@ def round_loop(
 ) -> RoundLoop:
     """Return the rounds of an experiment; ``on_scaler`` is told of the shared scaler."""
     initial, parts = experiment.initial, experiment.parts
+    said = unprotected(
+        experiment.client_mods, experiment.strategy, parts.buffers, experiment.federated_scaling
+    )
+    if said is not None and history.head() is None:
+        history.note({"kind": "warning", "round": 0, "message": said})
+        display.say(f"note: {said}")
     return RoundLoop(
         strategy=experiment.strategy,
         history=history,
@@ -73,7 +82,7 @@ def settled_engine(experiment: Experiment, shapes: list[dict[str, Any]]) -> Engi
         shapes: of the sites looked at, as ``Federation.shape`` returns them.
     """
     sites, settings = experiment.federation.sites, experiment.settings
-    share = float(getattr(experiment.strategy, "fraction_train", 1.0))
+    share = fraction_of(experiment.strategy)
     windows = [shape["windows"]["train"] for shape in shapes]
     epoch = -(-int(np.mean(windows)) // settings.batch_size) if windows else 1
     work = Workload(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, cast
 
 import torch
+from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from fedpdm.config.values import OF_ANY_SITE, block, make, plain, positive, share, whole
 from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
 from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.client.faults import Fault, parse_faults
-from fedpdm.config.values import block, make, plain, positive, share, whole
+from fedpdm.config.values import OF_ANY_SITE, block, make, plain, positive, share, whole
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
@@ -38,6 +39,7 @@ from fedpdm.server.base import Server
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.server.synchronous import Synchronous
+from fedpdm.strategies.layers import check_mods, check_training
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
@@ -60,6 +62,7 @@ class Experiment:
     settings: TrainingSettings
     monitor: MonitorSettings
     faults: list[Fault]
+    client_mods: list[Mod]
     device: torch.device
     rounds: int
     seed: int
@@ -156,8 +159,8 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
     rounds = whole(cfg, "rounds", 1)
     settings = build_settings(cfg)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
-    if (check := getattr(strategy, "check_training", None)) is not None:
-        check(settings)
+    check_training(strategy, settings)
+    check_mods(strategy, mods := build_mods(cfg))
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
     take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
@@ -184,6 +187,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         strategy=strategy,
         settings=settings,
         monitor=build_monitor(cfg),
+        client_mods=mods,
         faults=parse_faults(block(cfg, "faults"), federation.sites, rounds),
         device=device,
         rounds=rounds,
@@ -360,6 +364,33 @@ def build_schedule(cfg: DictConfig, *blocks: str) -> BaselineSchedule:
     said = [name for name in blocks if OmegaConf.select(cfg, f"{name}.rounds") is not None]
     rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
     return BaselineSchedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
+
+
+def build_mods(cfg: DictConfig) -> list[Mod]:
+    """Make the client mods around the sites' training, the outermost first.
+
+    Raises:
+        ConfigError: one of them cannot be made.
+    """
+    entries = plain(OmegaConf.select(cfg, "client_mods")) or []
+    if not isinstance(entries, list):
+        raise ConfigError(f"client_mods={entries} must be a list: [flwr.clientapp.mod.…]")
+    return [build_mod(entry) for entry in entries]
+
+
+def build_mod(entry: Any) -> Mod:
+    """Make one client mod of a function's name, or of a node with the class that makes it.
+
+    With ``_partial_`` the node's target is a function, and its other keys are arguments.
+    """
+    if not isinstance(entry, str | dict):
+        raise ConfigError(f"client_mods: {entry} is neither a name nor a block with _target_")
+    node = {"_target_": entry, "_partial_": True} if isinstance(entry, str) else dict(entry)
+    if not node.pop("_partial_", False):
+        return cast(Mod, make(OmegaConf.create(node), "client_mods"))
+    found = {"_target_": "hydra.utils.get_object", "path": node.pop("_target_", "")}
+    function = cast(Mod, make(OmegaConf.create(found), "client_mods"))
+    return partial(function, **node) if node else function
 
 
 def build_monitor(cfg: DictConfig) -> MonitorSettings:

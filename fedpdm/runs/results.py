@@ -20,6 +20,7 @@ from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.manifest import SCHEMA, versions
+from fedpdm.server.round_metrics import further_metrics
 from fedpdm.storage import write_bytes, write_json
 from fedpdm.tasks import Task
 
@@ -61,6 +62,7 @@ def summarise(
             "best": best.metrics.get(task.primary),
             **described(task.primary, task.higher_is_better),
         },
+        "reported": further_metrics(best.to_dict()),
         "threshold": tested["threshold"],
         "test": {**tested["test"], "baselines": {}},
         "heldout": tested["heldout"],

@@ -21,6 +21,7 @@ from fedpdm.aggregation.update import Base, Contribution
 from fedpdm.history import History
 from fedpdm.server.clock import Clock
 from fedpdm.server.dispatch import Dispatcher
+from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.transforms.chain import Chain
 from fedpdm.wire.records import Arrays, to_record
 
@@ -33,7 +34,7 @@ class Services:
     """What a server works with.
 
     Attributes:
-        strategy: any Flower Message-API strategy.
+        calls: passes calls on to the run's strategy.
         dispatcher: carries messages.
         history: the rounds so far.
         transforms: what updates go through on their way.
@@ -43,7 +44,7 @@ class Services:
         model: returns a committed round's model.
     """
 
-    strategy: Strategy
+    calls: StrategyCalls
     dispatcher: Dispatcher
     history: History
     transforms: Chain
@@ -51,6 +52,11 @@ class Services:
     seed: int
     clock: Clock
     model: Callable[[int], Base]
+
+    @property
+    def strategy(self) -> Strategy:
+        """The run's strategy: any of Flower's Message API."""
+        return self.calls.strategy
 
 
 @dataclass
@@ -159,10 +165,10 @@ class Server(ABC):
     ) -> None:
         """Let sites train a model, as the strategy wants it."""
         parameters, number = to_record(model.arrays), model.version + 1
-        strategy = self.services.strategy
+        calls = self.services.calls
         self.send(
             round, sites,
-            lambda grid: strategy.configure_train(number, parameters, config, grid),
+            lambda grid: calls.configure_train(number, parameters, config, grid),
             model.buffers,
         )  # fmt: skip
 

@@ -30,9 +30,11 @@ from fedpdm.server.panel import evaluate
 from fedpdm.server.roster import LocalRoster, Roster
 from fedpdm.server.round_metrics import as_accepted, best_round, describe, judged_loss, outliers
 from fedpdm.server.selection import seeded_sample, take_over_sampling
+from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.strategies.base import ServerHalf
 from fedpdm.strategies.checkpoint import capture, restore
+from fedpdm.strategies.layers import layers
 from fedpdm.tasks import Task
 from fedpdm.transforms.chain import Chain
 from fedpdm.wire.flower import pack_state, unpack_state
@@ -109,6 +111,7 @@ class RoundLoop:
     server: Server = field(default_factory=Synchronous)
     clock: Clock = field(default_factory=WallClock)
     _exchange: Dispatcher = field(init=False)
+    _calls: StrategyCalls = field(init=False)
     _panel: list[str] = field(init=False)
     _watch: RoundMonitor = field(init=False)
     _head: RoundRecord = field(init=False)
@@ -126,9 +129,10 @@ class RoundLoop:
         """
         roster = self.make_roster(grid)
         self._exchange = Dispatcher(grid, roster, self.round_timeout, clock=self.clock)
+        self._calls = StrategyCalls(self.strategy, self.seed)
         fraction = take_over_sampling(self.strategy, len(roster.sites))
         self.server.services = Services(
-            self.strategy, self._exchange, self.history, self.transforms, fraction, self.seed,
+            self._calls, self._exchange, self.history, self.transforms, fraction, self.seed,
             self.clock, lambda version: self._split(version, self.history.weights(version)),
         )  # fmt: skip
         self._panel = self._choose("evaluate", self.evaluate_fraction)
@@ -151,10 +155,11 @@ class RoundLoop:
 
         Flower keeps a site's state for one submitted run; a resumed one is another.
         """
-        strategy, local = self.strategy, isinstance(self._exchange.grid, KeepsStates)
-        if local or not self._head.round or not isinstance(strategy, ServerHalf):
+        if isinstance(self._exchange.grid, KeepsStates) or not self._head.round:
             return
-        if strategy.client.groups:
+        for strategy in layers(self.strategy):
+            if not isinstance(strategy, ServerHalf) or not strategy.client.groups:
+                continue
             strategy.forget_sites()
             message = (
                 f"{type(strategy).__name__} goes on from these weights without its corrections: "
@@ -198,7 +203,9 @@ class RoundLoop:
         accepted = {update.site for update in result.updates}
         undo_round(states, before, {*round.sampled} - accepted)
         validation, down, up = self._evaluate(round, result)
-        metrics, sites = describe(result.updates, validation, result.arrays, self.task)
+        metrics, sites = describe(
+            result.updates, validation, result.arrays, self.task, self._calls.reported
+        )
         fault = self._watch.judge(
             number,
             judged_loss(metrics),
@@ -265,7 +272,7 @@ class RoundLoop:
             if name != MAIN:
                 model = self._split(round.number, result.models[name])
             found, sent, heard = evaluate(
-                self._exchange, self.strategy, model, sites, round.config, round.note
+                self._exchange, self._calls, model, sites, round.config, round.note
             )
             measured, down, up = measured | found, down + sent, up + heard
         return measured, down, up

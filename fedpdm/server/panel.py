@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flwr.app import ConfigRecord, Message
-from flwr.serverapp.strategy import Strategy
 
 from fedpdm.aggregation.collector import Note
 from fedpdm.aggregation.update import Base
 from fedpdm.server.dispatch import Dispatcher
+from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.wire.flower import wire_bytes
 from fedpdm.wire.records import EXAMPLES, metrics_in, to_record
 
 
 def evaluate(
     dispatcher: Dispatcher,
-    strategy: Strategy,
+    calls: StrategyCalls,
     model: Base,
     panel: Sequence[str],
     config: ConfigRecord,
@@ -26,7 +26,7 @@ def evaluate(
 
     Args:
         dispatcher: carries the messages.
-        strategy: writes them, and is told of the answers.
+        calls: into the strategy, which writes them and is told of the answers.
         model: what is evaluated.
         panel: the sites that are asked.
         config: goes to the sites.
@@ -38,7 +38,7 @@ def evaluate(
     parameters = to_record(model.arrays)
     asked = dispatcher.ask(
         panel, note,
-        lambda grid: strategy.configure_evaluate(model.version, parameters, config, grid),
+        lambda grid: calls.configure_evaluate(model.version, parameters, config, grid),
         model.buffers,
     )  # fmt: skip
     result: dict[str, dict[str, float]] = {}
@@ -61,5 +61,5 @@ def evaluate(
         if weight > 0:
             counted.append(answer)
     if counted:
-        strategy.aggregate_evaluate(model.version, counted)
+        calls.aggregate_evaluate(model.version, counted)
     return result, asked.bytes_down, bytes_up

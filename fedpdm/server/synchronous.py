@@ -62,8 +62,8 @@ class Synchronous(Server):
         """Let the strategy combine replies; it may not be able to if some were refused."""
         name = type(self.services.strategy).__name__
         try:
-            record, _ = self.services.strategy.aggregate_train(round.number, replies)
-        except (AggregationError, ValueError) as error:
+            record = self.services.calls.aggregate_train(round.number, replies)
+        except (AggregationError, ValueError, ArithmeticError) as error:
             if len(replies) == len(round.sampled):
                 raise ConfigError(
                     f"strategy {name} cannot aggregate {len(replies)} updates: {error}"

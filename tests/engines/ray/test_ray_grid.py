@@ -16,8 +16,11 @@ import psutil
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.mod import LocalDpMod
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam
 
 from fedpdm.client.app import SiteApp
+from fedpdm.client.mods import AdaptedMod
 from fedpdm.config.compose import compose
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray import workers as ray_crew
@@ -177,6 +180,25 @@ def test_any_number_of_workers_gives_the_bits_of_serial(
     for workers, grid in crews.items():
         assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
         assert len({seat.pid for seat in grid.processes.seats}) == workers
+
+
+def test_noise_of_mods_and_wrappers_has_the_bits_of_serial(tmp_path: Path) -> None:
+    noise = LocalDpMod(clipping_norm=0.5, sensitivity=0.01, epsilon=1.0, delta=0.1)
+
+    def run(engine: Any) -> list[Any]:
+        strategy = DifferentialPrivacyServerSideFixedClipping(FedAdam(), 0.1, 0.5, 3)
+        found = federate(
+            tmp_path / engine.__name__, strategy, rounds=2, mods=[AdaptedMod(noise, 0)],
+            engine=engine,
+        )  # fmt: skip
+        found.grid.close()
+        assert not found.screen.events
+        return outcome(found)
+
+    def two_workers(app: SiteApp, sites: Any) -> RayGrid:
+        return RayGrid(app, sites, workers=2)
+
+    assert run(two_workers) == run(SerialGrid)
 
 
 @pytest.mark.parametrize("strategy", ["scaffold", "feddyn"])
@@ -373,7 +395,8 @@ config = ConfigRecord({"log": sys.argv[2], "sleeps": "b"})
 content = RecordDict({"config": config, "arrays": to_record({"w": numpy.ones(3)})})
 replies = grid.stream([Message(content, node, "train") for node in (1, 2)])
 next(replies)
-print(grid.processes._folder, *[p.pid for p in psutil.Process().children(recursive=True)], flush=True)
+children = psutil.Process().children(recursive=True)
+print(grid.processes._folder, *[p.pid for p in children], flush=True)
 if sys.argv[1] == "close":
     grid.close()
     grid.close()
