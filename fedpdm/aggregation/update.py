@@ -14,38 +14,6 @@ from numpy.typing import NDArray
 from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, Arrays, arrays_in, metrics_in
 
 
-class Vectors:
-    """Parameters as one vector, and how far a site's are from those that were sent.
-
-    Args:
-        sent: names, shapes and types of the parameters, and what they are compared with.
-    """
-
-    def __init__(self, sent: Arrays) -> None:
-        self._sent = sent
-        size = sum(array.size for array in sent.values())
-        # Memory of its own for what every site needs anew: fresh pages cost more than the sums.
-        self._values = np.empty(size, np.result_type(*sent.values()) if sent else np.float64)
-        self._start = self.of(sent).astype(np.float64)
-        self._scratch = np.empty_like(self._start)
-
-    def of(self, arrays: Arrays) -> NDArray[Any]:
-        """Return (P,) values of arrays with the names and shapes of ``sent``; good until the
-        next call, which writes over them."""
-        if not self._sent:
-            return np.zeros(0)
-        parts = [arrays[name].reshape(-1) for name in self._sent]
-        return np.concatenate(parts, out=self._values, casting="unsafe")
-
-    def distance(self, vector: NDArray[Any]) -> float:
-        """Return the Euclidean distance from what was sent.
-
-        For float32 and narrower types it is NaN or infinite if, and only if, a value is.
-        """
-        change = np.subtract(vector, self._start, out=self._scratch)
-        return float(np.sqrt(np.dot(change, change)))
-
-
 class Base:
     """The model that a site was sent.
 
@@ -65,18 +33,38 @@ class Base:
     ) -> None:
         self.version, self.arrays, self.buffers = version, arrays, buffers
         self.config = config or {}
-        self._last: tuple[Arrays | None, NDArray[Any]] = (None, np.zeros(0))
+        self._last: Arrays | None = None
 
     @cached_property
-    def vectors(self) -> Vectors:
-        return Vectors(self.arrays)
+    def _start(self) -> NDArray[np.float64]:
+        parts = [array.reshape(-1) for array in self.arrays.values()]
+        return np.concatenate(parts or [np.zeros(0)]).astype(np.float64)
+
+    @cached_property
+    def _values(self) -> NDArray[Any]:
+        # Memory of its own for what every site needs anew: fresh pages cost more than the sums.
+        return np.empty(self._start.size, np.result_type(*self.arrays.values() or [0.0]))
+
+    @cached_property
+    def _scratch(self) -> NDArray[np.float64]:
+        return np.empty_like(self._start)
 
     def vector(self, arrays: Arrays) -> NDArray[Any]:
         """Return (P,) values of arrays with the parameters' names and shapes, until the next
         call; screening and accumulation ask for the same ones in turn."""
-        if self._last[0] is not arrays:
-            self._last = (arrays, self.vectors.of(arrays))
-        return self._last[1]
+        if self.arrays and self._last is not arrays:
+            parts = [arrays[name].reshape(-1) for name in self.arrays]
+            np.concatenate(parts, out=self._values, casting="unsafe")
+            self._last = arrays
+        return self._values
+
+    def distance(self, arrays: Arrays) -> float:
+        """Return the Euclidean distance of such arrays from what was sent.
+
+        For float32 and narrower types it is NaN or infinite if, and only if, a value is.
+        """
+        change = np.subtract(self.vector(arrays), self._start, out=self._scratch)
+        return float(np.sqrt(np.dot(change, change)))
 
 
 @dataclass(frozen=True)
@@ -119,7 +107,7 @@ class Update:
     @cached_property
     def norm(self) -> float:
         """Euclidean distance of the new weights from those that were sent."""
-        return self.base.vectors.distance(self.base.vector(self.arrays))
+        return self.base.distance(self.arrays)
 
     def origin(self, record: str) -> Arrays:
         """Return what a record is compared with: what was sent; nothing, for what starts at 0."""

@@ -48,7 +48,7 @@ class Transform:
         records: which records it changes; None for all that there are.
         name: the key in the config; set by the chain.
         state: what the server half remembers, a tree of plain values and arrays; the history
-            keeps it.
+            keeps it. Empty at first.
     """
 
     stage: ClassVar[Stage]
@@ -57,10 +57,8 @@ class Transform:
     needs_examples: ClassVar[bool] = False
     hides_values: ClassVar[bool] = False
     records: ClassVar[tuple[str, ...] | None] = None
-    name: str = ""
-
-    def __init__(self) -> None:
-        self.state: dict[str, Any] = {}
+    name: str
+    state: dict[str, Any]
 
     def encode(
         self, update: Update, state: dict[str, Arrays], generator: np.random.Generator

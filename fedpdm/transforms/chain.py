@@ -38,7 +38,7 @@ class Chain:
                     f"transforms.{name}: {type(transform).__name__} is no transform; derive it "
                     "from fedpdm.transforms.base.Transform"
                 )
-            transform.name = name
+            transform.name, transform.state = name, {}
         self.transforms = tuple(sorted(named.values(), key=lambda each: each.stage))
         self.seed = seed
 

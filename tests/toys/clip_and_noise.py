@@ -22,7 +22,6 @@ class ClipAndNoise(Transform):
     needs_sums = True
 
     def __init__(self, bound: float, deviation: float) -> None:
-        super().__init__()
         self.bound, self.deviation = bound, deviation
 
     def encode(
