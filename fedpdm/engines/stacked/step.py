@@ -45,9 +45,9 @@ class StackedStep:
         self.trainable = [name for name, p in parameters.items() if p.requires_grad]
         self._find_places()
         self._outputs: Any = vmap(self._output, in_dims=(0, 0, 0, None))
-        self._padded_outputs: Any = vmap(self._padded_output, in_dims=(0, 0, 0, None, 0, 0))
+        self._padded_outputs: Any = vmap(self._output, in_dims=(0, 0, 0, None, 0, 0))
         self._sites: Any = vmap(self._site, in_dims=(0, 0, 0, 0, None))
-        self._padded_sites: Any = vmap(self._padded_site, in_dims=(0, 0, 0, 0, None, 0, 0))
+        self._padded_sites: Any = vmap(self._site, in_dims=(0, 0, 0, 0, None, 0, 0))
         self.compiles = compile
         if compile:
             made = (self._sites, self._padded_sites, self._outputs, self._padded_outputs)
@@ -123,13 +123,12 @@ class StackedStep:
             torch.arange(x.shape[1], device=x.device) < sizes.unsqueeze(1)
         )  # fmt: skip
         given = tuple(tensors)
+        padding = () if sizes is None else (real, sizes)
         try:
             if self._row_losses is not None:
-                return self._by_rows(given, x, y, keys, step, real, sizes)
-            if sizes is None:
-                loss: Tensor = self._sites(given, x, y, keys, step)
-            else:
-                loss = self._padded_sites(given, x, y, keys, step, real, sizes)
+                return self._by_rows(given, x, y, keys, step, *padding)
+            work = self._padded_sites if padding else self._sites
+            loss: Tensor = work(given, x, y, keys, step, *padding)
         finally:
             for box, key, tensor in self._originals:
                 box[key] = tensor
@@ -142,14 +141,13 @@ class StackedStep:
         y: Tensor,
         keys: Tensor,
         step: Tensor,
-        real: Tensor | None,
-        sizes: Tensor | None,
+        real: Tensor | None = None,
+        sizes: Tensor | None = None,
     ) -> Tensor:
         """Return (K,) mean losses: the forward pass site by site, the loss for all rows."""
-        if real is None or sizes is None:
-            output = self._outputs(tensors, x, keys, step)
-        else:
-            output = self._padded_outputs(tensors, x, keys, step, real, sizes)
+        padded = real is not None and sizes is not None
+        work, padding = (self._padded_outputs, (real, sizes)) if padded else (self._outputs, ())
+        output = work(tensors, x, keys, step, *padding)
         assert self._row_losses is not None
         each = self._row_losses(output.flatten(0, 1), y.flatten(0, 1)).view(y.shape[:2])
         if real is None or sizes is None:
@@ -212,40 +210,32 @@ class StackedStep:
                 box[name] = tensor
         return self._stacked
 
-    def _output(self, tensors: Sequence[Tensor], x: Tensor, key: Tensor, step: Tensor) -> Any:
-        """Return one site's outputs, as ``vmap`` sees it."""
-        return self._model(tensors, key, step)(x)
-
-    def _padded_output(
+    def _output(
         self,
         tensors: Sequence[Tensor],
         x: Tensor,
         key: Tensor,
         step: Tensor,
-        rows: Tensor,
-        count: Tensor,
+        rows: Tensor | None = None,
+        count: Tensor | None = None,
     ) -> Any:
-        """Return one site's outputs; those of padding mean nothing."""
+        """Return one site's outputs, as ``vmap`` sees it; those of padding mean nothing."""
         return self._model(tensors, key, step, rows, count)(x)
 
     def _site(
-        self, tensors: Sequence[Tensor], x: Tensor, y: Tensor, key: Tensor, step: Tensor
-    ) -> Tensor:
-        """Return one site's mean loss, as ``vmap`` sees it."""
-        return self._objective.loss(self._model(tensors, key, step), x, y, self.context)
-
-    def _padded_site(
         self,
         tensors: Sequence[Tensor],
         x: Tensor,
         y: Tensor,
         key: Tensor,
         step: Tensor,
-        rows: Tensor,
-        count: Tensor,
+        rows: Tensor | None = None,
+        count: Tensor | None = None,
     ) -> Tensor:
-        """Return one site's mean loss over the rows that are not padding."""
+        """Return one site's mean loss, as ``vmap`` sees it, over the rows that are no padding."""
         model = self._model(tensors, key, step, rows, count)
+        if rows is None or count is None:
+            return self._objective.loss(model, x, y, self.context)
         each = self._objective.losses(model, x, y, self.context)
         return torch.where(rows, each, 0.0).sum() / count
 

@@ -9,7 +9,6 @@ value need not know. Imports torch and numpy only. Shapes: K sites, B rows, C ou
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +98,6 @@ class StackedTrainer:
             isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()
         )
         self._data = JoinedData()
-        self._alone: nn.Module | None = None
         self._recorded: dict[tuple[Any, ...], RecordedStep] = {}
         self._resident: dict[int, Named] = {}
         self._fitting: int | None = None
@@ -250,39 +248,6 @@ class StackedTrainer:
         for site, place in zip(sites, np.argsort(plan.order).tolist(), strict=True):
             weights = {name: array[place, ...] for name, array in arrays.items()}
             yield Trained(site.name, weights, float(means[place]))
-
-    def outputs(
-        self, weights: Mapping[str, Tensor], inputs: Sequence[Tensor], batch_size: int = 4096
-    ) -> Iterator[Tensor]:
-        """Yield each site's (N, C) outputs in eval mode, all with the same weights.
-
-        Rows of many sites share a forward pass. An empty site gets (0, 0), as from
-        ``training.outputs``.
-
-        Args:
-            weights: all parameters and buffers by name.
-            inputs: each site's (N, …), on the trainer's device.
-            batch_size: rows of a forward pass, at most.
-        """
-        if self._alone is None:
-            self._alone = copy.deepcopy(self.module).to(self.device).eval()
-        module = self._alone
-        module.load_state_dict(dict(weights))
-        begin = 0
-        while begin < len(inputs):
-            end, rows = begin, 0
-            while end < len(inputs) and (end == begin or rows + len(inputs[end]) <= batch_size):
-                rows += len(inputs[end])
-                end += 1
-            group = [part for part in inputs[begin:end] if len(part)]
-            with torch.no_grad():
-                x = torch.cat(group) if len(group) > 1 else group[0] if group else None
-                parts = [] if x is None else [module(part) for part in torch.split(x, batch_size)]
-            whole = torch.cat(parts) if parts else torch.zeros((0, 0), device=self.device)
-            found = iter(torch.split(whole, [len(part) for part in group]) if group else ())
-            for part in inputs[begin:end]:
-                yield next(found) if len(part) else whole.new_zeros((0, 0))
-            begin = end
 
     def _gradients(self, stack: Named, inputs: Sequence[Tensor]) -> list[Tensor | None]:
         """Return losses and gradients, from a recorded step if so asked."""

@@ -18,7 +18,7 @@ from fedpdm.models import ModelFactory
 from fedpdm.strategies import gradient_terms
 from fedpdm.strategies.fedprox import proximal_term
 from fedpdm.training.loop import TrainingSettings, fit
-from fedpdm.training.objective import Supervised, outputs
+from fedpdm.training.objective import Supervised
 
 MODELS = {"mlp": None, "cnn": 8, "lstm": 6, "hybrid": 8, "trend": 8}
 EQUAL = [20, 20, 20]
@@ -278,17 +278,6 @@ def test_the_same_sites_again_start_from_what_was_received_and_wrong_options_are
         StackedTrainer(module, Supervised(LOSS), settings(), seed=3, chunk=0)
     with pytest.raises(ConfigError, match="engine.cuda_graphs=true needs device=cuda"):
         StackedTrainer(module, Supervised(LOSS), settings(), seed=3, cuda_graphs=True)
-
-
-def test_outputs_of_many_sites_are_those_of_each():
-    module, data = network("cnn"), [p.x for p in sites([7, 0, 30, 4], 8, torch.float32)]
-    weights = {n: t + 0.01 if t.is_floating_point() else t for n, t in received_by(module).items()}
-    found = list(
-        StackedTrainer(module, Supervised(LOSS), settings(), seed=3).outputs(weights, data, 16)
-    )
-    module.load_state_dict(weights)
-    for mine, x in zip(found, data, strict=True):
-        torch.testing.assert_close(mine, outputs(module, x))
 
 
 def test_it_needs_neither_flower_nor_hydra_nor_ray():
