@@ -116,5 +116,5 @@ def _frame(content: str, width: int, height: int) -> str:
 def _run(page: Path, profile: Path, flags: list[str]) -> subprocess.CompletedProcess[str]:
     command = [require(), *FLAGS, f"--user-data-dir={profile / 'profile'}", *flags]
     return subprocess.run(
-        [*command, page.resolve().as_uri()], capture_output=True, text=True, timeout=60, check=True
+        [*command, page.resolve().as_uri()], capture_output=True, text=True, timeout=180, check=True
     )

@@ -6,15 +6,62 @@ import os
 import re
 from collections.abc import Generator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 # Two threads per process on two cores are slower than one, and CI runs two workers.
 torch.set_num_threads(1)
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# How fast a machine is decides no test: a busy one draws slowly, and that is no error.
+settings.register_profile("fedpdm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fedpdm")
+
+TOGETHER = {
+    "tests/deployment/test_superlink.py": "deployment",
+    "tests/engines/ray/test_ray_grid.py": "ray",
+    "tests/deployment/test_simulation_runtime.py": "deployment",
+    "tests/runs/test_resume.py": "kills",
+    "tests/test_notebooks.py": "notebooks",
+    "tests/test_simulate.py": "simulate",
+    "tests/test_bad_input.py": "bad input",
+}
+"""Files of which one worker runs all tests, longest first: they share processes or a run."""
+
+
+def in_file(nodeid: str) -> str:
+    """Return the file of a test, as it is called in ``TOGETHER``."""
+    return nodeid.partition("::")[0]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let workers begin with what takes longest, so that none is left with it at the end."""
+    if hasattr(config, "workerinput"):
+        order = {file: place for place, file in enumerate(TOGETHER)}
+        items.sort(key=lambda item: order.get(in_file(item.nodeid), len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep together what ``TOGETHER`` names, in the order of the collection.
+
+    Not by marks: pytest 9.2 ignores xdist's (github.com/pytest-dev/pytest-xdist/issues/1386).
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Together(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return TOGETHER.get(in_file(nodeid), nodeid)
+
+    config.option.loadscopereorder = False  # the number of tests says nothing of their time
+    return Together(config, log)
+
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

@@ -91,12 +91,18 @@ def main(kills: int, base: Path) -> None:
     torch.set_num_threads(1)
     # What a run imports late is imported once here, and not in every child.
     import jinja2  # noqa: F401
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
     import pandas  # noqa: F401
+    import safetensors.numpy  # noqa: F401
     import sklearn.ensemble
     import sklearn.metrics  # noqa: F401
 
     import fedpdm.report.report
     import fedpdm.runs.run  # noqa: F401
+    from fedpdm.config.compose import compose
+
+    compose(OVERRIDES)  # it keeps what it has read
 
     whole = base / "whole"
     child = start(whole, resumed=False)

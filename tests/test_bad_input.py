@@ -94,7 +94,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["data.window=100000"], ["data.window", "longer"]),
         (["task=rul", "task.cap=0"], ["task.cap"]),
         (["task=horizons", "task.horizons=[9,3]"], ["task.horizons"]),
-        (["site=[]"], ["plants", "site="]),
+        (["site=[]"], ["sites", "site="]),
         (["partition=type"], ["partition.column=type", "columns: none"]),
         (["partition=dirichlet", "partition.alpha=0"], ["partition.alpha=0"]),
         (["partition=life"], ["partition=life", "is not known"]),

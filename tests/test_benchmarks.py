@@ -295,18 +295,23 @@ def running(pid: int) -> bool:
 def test_memory_of_children_counts_and_nothing_is_left_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child = f"import time; b = b'x' * {60 * 2**20}; time.sleep(60)"
+    pid_file = tmp_path / "pid"
+    child = (
+        f"import os, pathlib, time; b = b'x' * {60 * 2**20}\n"
+        f"pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    )
     parent = (
-        "import subprocess, sys, time, pathlib\n"
-        f"p = subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)\n"
-        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(p.pid)); time.sleep(1.5)"
+        "import pathlib, subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)\n"
+        f"while not pathlib.Path({str(pid_file)!r}).exists(): time.sleep(0.05)\n"
+        "time.sleep(1.5)"
     )
     monkeypatch.setattr(measure, "PATIENCE", 0.5)
-    done = measure.run_watched([sys.executable, "-c", parent], 20, {})
+    done = measure.run_watched([sys.executable, "-c", parent], 120, {})
     assert done.returncode == 0
     assert done.peak_bytes is not None and 60 * 2**20 < done.peak_bytes < 300 * 2**20
-    pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 20  # a killed process takes a moment to give its memory back
+    pid = int(pid_file.read_text())
+    deadline = time.monotonic() + 60  # a killed process takes a moment to give its memory back
     while running(pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -120,13 +120,13 @@ def run(work: Work, path: Path) -> None:
     from fedpdm.engines.hardware import cores
     from fedpdm.engines.select import read, settle_engine
     from fedpdm.history import History
-    from fedpdm.server.monitor import MonitorSettings
     from fedpdm.server.loop import RoundLoop
+    from fedpdm.server.monitor import MonitorSettings
     from fedpdm.wire.flower import quiet
 
     quiet()
     device = torch.device(work.device)
-    federation = BenchFederation(work.model, work.names)
+    federation = BenchFederation(work.model, work.sites)
     build = functools.partial(build_model, work.model)
     client = make_client_app(federation, build, SETTINGS, seed=SEED, device=device)
     watch, model = Stopwatch(), build()
@@ -134,7 +134,7 @@ def run(work: Work, path: Path) -> None:
     if work.contender == "ray":
         asked["workers"] = work.workers
     steps = EPOCHS * -(-SAMPLES // BATCH)
-    load = Workload(work.names, work.rounds, steps, model.module, device, cores())
+    load = Workload(work.sites, work.rounds, steps, model.module, device, cores())
     engine = settle_engine(asked, load)
     with tempfile.TemporaryDirectory() as folder:
         grid = instantiate(engine["settings"], client_app=client, sites=federation.sites)

@@ -50,7 +50,7 @@ def draw(entries: Sequence[dict[str, Any]], path: Path) -> None:
             colour, dashes, marker = STYLES[title]
             axis.plot(*zip(*line, strict=True), color=colour, linestyle=dashes, marker=marker,
                       markersize=5, markerfacecolor="white", label=title)  # fmt: skip
-        axis.set(title=model, xscale="log", yscale="log", xlabel="plants")
+        axis.set(title=model, xscale="log", yscale="log", xlabel="sites")
         axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
     axes[0][0].set_ylabel("seconds per round")
     handles: dict[str, Any] = {}

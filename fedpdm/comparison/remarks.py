@@ -90,7 +90,7 @@ def _beside(options: Mapping[str, Any], sites: int) -> str:
     controls = options.get("controls", ["baselines"])  # older runs had no choice
     if not (processes and most and controls):
         return "none"
-    return (f"{listing(list(map(str, controls)), NAMED)} of {counted(min(most, sites), 'plant')} "
+    return (f"{listing(list(map(str, controls)), NAMED)} of {counted(min(most, sites), 'site')} "
             f"in {counted(processes, 'process', 'processes')}")  # fmt: skip
 
 

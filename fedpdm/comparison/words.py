@@ -237,9 +237,9 @@ def gains_and_losses(changes: Sequence[SiteChange], family: Family) -> str:
     digits = family.metric.digits
     up = [c for c in changes if round(c.against or 0.0, digits) > 0]
     down = [c for c in changes if round(c.against or 0.0, digits) < 0]
-    text = f"higher at {len(up)} of {counted(len(changes), 'plant')}"
+    text = f"higher at {len(up)} of {counted(len(changes), 'site')}"
     if not family.metric.higher_is_better:
-        text = f"better at {len(up)} of {counted(len(changes), 'plant')}"
+        text = f"better at {len(up)} of {counted(len(changes), 'site')}"
     if down:
         worst = sorted(down, key=lambda c: c.against or 0.0)
         named = listing([f"{c.site} by {number(abs(c.against or 0.0), digits)}" for c in worst])

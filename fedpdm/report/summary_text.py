@@ -125,7 +125,7 @@ def certainty(table: GainTable) -> str | None:
         words = _too_few(few)
         said += f"; {words[:1].lower()}{words[1:]} at {_named(few)}"
     unknown = sum(row.gain is not None for row in table.rows) - len(judged) - len(few)
-    return said + (f"; {counted(unknown, 'plant')} cannot be judged." if unknown else ".")
+    return said + (f"; {counted(unknown, 'site')} cannot be judged." if unknown else ".")
 
 
 def _too_few(rows: list[Row]) -> str:

@@ -10,17 +10,17 @@ import torch
 from flwr.clientapp.typing import Mod
 
 from fedpdm.client.app import SiteApp, make_client_app
-from fedpdm.data.normalise import Scaler
-from fedpdm.engines.auto import Workload
-from fedpdm.engines.select import Engine, settle_engine
-from fedpdm.engines.hardware import cores
-from fedpdm.runs.experiment import Experiment
 from fedpdm.client.faults import fault_mod
 from fedpdm.client.mods import AdaptedMod, unprotected
+from fedpdm.data.normalise import Scaler
+from fedpdm.engines.auto import Workload
+from fedpdm.engines.hardware import cores
+from fedpdm.engines.select import Engine, settle_engine
 from fedpdm.history import History
+from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.progress import Progress
-from fedpdm.server.selection import fraction_of, sample_size
 from fedpdm.server.loop import RoundLoop
+from fedpdm.server.selection import fraction_of, sample_size
 from fedpdm.training.loop import tensors
 
 
@@ -32,9 +32,12 @@ def client_app(experiment: Experiment) -> SiteApp:
         experiment.federation,
         experiment.build_model,
         experiment.settings,
-        seed=seed,
+        seed=experiment.seed,
         device=experiment.device,
+        policy=experiment.policy,
+        objective=experiment.objective,
         train_mods=[*mods, *(AdaptedMod(mod, seed) for mod in experiment.client_mods)],
+        transforms=experiment.transforms,
     )
 
 
@@ -45,21 +48,17 @@ def round_loop(
     on_scaler: Callable[[Scaler], None],
 ) -> RoundLoop:
     """Return the rounds of an experiment; ``on_scaler`` is told of the shared scaler."""
-    model = experiment.build_model()
-    said = unprotected(
-        experiment.client_mods,
-        experiment.strategy,
-        model.buffer_names,
-        experiment.federated_scaling,
-    )
+    initial, parts = experiment.initial, experiment.parts
+    mods, scaling = experiment.client_mods, experiment.federated_scaling
+    said = unprotected(mods, experiment.strategy, parts.buffers, scaling)
     if said is not None and history.head() is None:
         history.note({"kind": "warning", "round": 0, "message": said})
         display.say(f"note: {said}")
     return RoundLoop(
         strategy=experiment.strategy,
         history=history,
-        initial=experiment.initial,
-        trainable=tuple(model.parameter_names),
+        initial={name: initial[name] for name in (*parts.shared, *parts.buffers)},
+        trainable=parts.shared,
         task=experiment.task,
         rounds=experiment.rounds,
         seed=experiment.seed,
@@ -69,6 +68,8 @@ def round_loop(
         federated_scaling=experiment.federated_scaling,
         round_timeout=experiment.round_timeout,
         on_scaler=on_scaler,
+        transforms=experiment.transforms,
+        server=experiment.server,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpdm.aggregation.sums import Update
+from fedpdm.aggregation.update import Contribution
 from fedpdm.history import RoundRecord
 from fedpdm.server.monitor import AcceptedRound
 from fedpdm.tasks import Task
@@ -24,7 +24,7 @@ OF_A_SITE = ("validation", "examples", "update_norm")
 
 
 def describe(
-    updates: Sequence[Update],
+    updates: Sequence[Contribution],
     validation: Mapping[str, Mapping[str, float]],
     arrays: Arrays,
     task: Task,
@@ -70,7 +70,8 @@ def describe(
             train_loss=finite(update.metrics.get("train_loss")),
             update_norm=update.norm,
         )
-    return {**{name: finite(value) for name, value in reported.items()}, **metrics}, sites
+    metrics |= {name: finite(v) for name, v in reported.items() if name not in metrics}
+    return metrics, sites
 
 
 def further_metrics(record: Mapping[str, Any]) -> dict[str, float]:
@@ -146,9 +147,9 @@ def finite(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
 
 
-def outliers(updates: Sequence[Update], records: Iterable[RoundRecord]) -> list[str]:
+def outliers(updates: Sequence[Contribution], records: Iterable[RoundRecord]) -> list[str]:
     """Return the sites whose update is far larger than usual, against this and past rounds."""
-    past = [
+    past: list[float] = [
         site["update_norm"]
         for record in records
         for site in record.sites.values()
@@ -156,7 +157,9 @@ def outliers(updates: Sequence[Update], records: Iterable[RoundRecord]) -> list[
     ]
     found = []
     for update in updates:
-        others = past + [other.norm for other in updates if other is not update]
+        if update.norm is None:
+            continue
+        others = past + [o.norm for o in updates if o is not update and o.norm is not None]
         if others and update.norm > OUTLIER_FACTOR * float(np.median(others)):
             found.append(update.site)
     return found

@@ -29,7 +29,7 @@ def test_a_ramp_has_its_slope_and_a_constant_none() -> None:
     np.testing.assert_allclose(found["slope"], [[3.0, 0.0]], atol=1e-12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 5), st.integers(2, 30), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_slope_is_that_of_a_fitted_line(n: int, length: int, features: int, seed: int) -> None:
     x = np.random.default_rng(seed).normal(size=(n, length, features))

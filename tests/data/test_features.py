@@ -106,7 +106,7 @@ def test_a_constant_has_no_movement_and_no_infinities(length: int) -> None:
         assert list(found.values()) == pytest.approx([0] * len(found), abs=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(arrays(float, (2, 9, 2), elements=st.floats(-1e6, 1e6)))
 def test_every_feature_is_a_number_and_within_its_bounds(x: np.ndarray) -> None:
     found = statistics(x)

@@ -20,6 +20,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+SUPERNODE = Path(__file__).with_name("supernode.py")
 
 
 def block(readme: str, title: str) -> str:
@@ -86,7 +87,7 @@ class Machine:
                 os.killpg(self.process.pid, how)
             except ProcessLookupError:
                 pass
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=60)
             self.process = None
 
     def said(self) -> str:
@@ -112,7 +113,7 @@ class ServerProcess(Machine):
 
     def shell(self, commands: str) -> str:
         done = subprocess.run(["bash", "-ec", commands], cwd=self.folder, env=self.environment,
-                              capture_output=True, text=True, timeout=60)  # fmt: skip
+                              capture_output=True, text=True, timeout=180)  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -123,7 +124,7 @@ class ServerProcess(Machine):
         self.start("flower-superlink", *(keys if self.tls else ["--insecure"]),
                    "--host", "127.0.0.1", "--port", str(self.port), "--database", "superlink.db",
                    "--disable-runtime-dependency-installation", *extra)  # fmt: skip
-        until(f"SuperLink listens ({self.log})", self.listens, 60)
+        until(f"SuperLink listens ({self.log})", self.listens, 180)
 
     def listens(self) -> bool:
         verify = (
@@ -139,7 +140,7 @@ class ServerProcess(Machine):
         """Call ``flwr`` and return its JSON."""
         done = subprocess.run(
             [str(BIN / "flwr"), *arguments, "--format", "json"],
-            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=90,
+            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180,
         )  # fmt: skip
         assert done.returncode == 0, f"flwr {arguments}: {done.stdout}{done.stderr}"
         found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
@@ -158,7 +159,7 @@ class ServerProcess(Machine):
         """Return what the server has printed: ``flwr log``."""
         done = subprocess.run(
             [str(BIN / "flwr"), "log", run_id, "here", "--show"],
-            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60,
+            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180,
         )  # fmt: skip
         return done.stdout + done.stderr
 
@@ -178,7 +179,7 @@ class SiteProcess(Machine):
         self.port = free_port()
         if server.tls:
             done = subprocess.run(["bash", "-ec", block("clients/README.md", "key")], cwd=folder,
-                                  capture_output=True, text=True, timeout=30)  # fmt: skip
+                                  capture_output=True, text=True, timeout=180)  # fmt: skip
             assert done.returncode == 0, done.stderr
 
     def register(self) -> None:
@@ -189,7 +190,8 @@ class SiteProcess(Machine):
         hq = self.server
         secure = ["--root-certificates", f"{hq.folder}/keys/ca.crt",
                   "--auth-supernode-private-key", "plant_key"]  # fmt: skip
-        self.start("flower-supernode", *(secure if hq.tls and not insecure else ["--insecure"]),
+        plain = insecure or not hq.tls
+        self.start("python", str(SUPERNODE), *(["--insecure"] if plain else secure),
                    "--superlink", f"127.0.0.1:{hq.port}", "--port", str(self.port),
                    "--node-config", f'site="{self.site}" data="{self.folder}"')  # fmt: skip
 
@@ -197,7 +199,7 @@ class SiteProcess(Machine):
         """Start the supernode again and again, as systemd would, until it is let in.
 
         Flower refuses the key of a supernode that was killed for as long as it takes the
-        old process for alive: a minute after its last sign of life.
+        old process for alive (see supernode.py).
         """
         greetings = self.said().count("SuperNode ID")
 

@@ -23,10 +23,6 @@ TINY = (f"site=[{SITES}] data.days=150 data.step_hours=24 data.window=8 model=ml
         "sites.houston.machines=4 sites.pune.machines=4")  # fmt: skip
 
 
-pytestmark = pytest.mark.xdist_group("deployment")
-"""One after another: each has many processes of its own."""
-
-
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[ServerProcess]:
     box = ServerProcess(tmp_path / "box", tls=False)

@@ -15,8 +15,8 @@ from torch import Tensor
 from fedpdm.aggregation.sums import Sums
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.engines.stacked.grid import BatchedGrid, obstacle
-from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server import loop as server
+from fedpdm.server.monitor import MonitorSettings
 from fedpdm.strategies import registry as terms
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
 from fedpdm.training.loop import GradientTerm, Memory
@@ -123,7 +123,7 @@ def test_a_site_that_goes_astray_does_not_remember_nan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As under a supernode, where the server cannot take back what a site remembers.
-    monkeypatch.setattr(server, "unlearn", lambda *_: None)
+    monkeypatch.setattr(server, "undo_round", lambda *_: None)
     wild = {**vars(SGD), "learning_rate": 1e35, "clip_norm": None}
     run = federate(tmp_path, "feddyn", sites=2, rounds=1, settings=type(SGD)(**wild))
     refused = [event["site"] for event in run.screen.events if event["kind"] == "refused"]

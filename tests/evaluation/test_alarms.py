@@ -94,7 +94,7 @@ def test_a_failure_nobody_looked_at_in_time_does_not_count() -> None:
     assert found["lead_time"] == {"median": None, "p10": None, "known": 0}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 8), st.booleans()), min_size=1, max_size=4), st.data())
 def test_sustained_alarms_by_brute_force(
     lives: list[tuple[int, bool]], data: st.DataObject

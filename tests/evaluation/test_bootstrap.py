@@ -19,7 +19,7 @@ from fedpdm.evaluation.bootstrap import (
 from tests.tasks.test_metrics import Labelled, labelled_scores
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(labelled_scores(2), st.data())
 def test_weights_are_repetitions_of_whole_machines(case: Labelled, data: st.DataObject) -> None:
     target, scores = case

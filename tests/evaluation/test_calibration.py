@@ -46,7 +46,7 @@ def test_calibrated_scores_are_better_calibrated_on_other_data(method: str) -> N
     np.testing.assert_array_equal(again(scores[:, None])[:, 0], scale(scores))  # as predict asks
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.floats(0.05, 20))
 def test_a_temperature_keeps_the_order(scores: list[float], temperature: float) -> None:
     said = np.sort(np.array(scores))

@@ -24,7 +24,7 @@ def windows_at(rows: Rows, ends: np.ndarray) -> Windows:
     )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(any_rows(), st.data())
 def test_every_window_finds_its_row(rows: Rows, data: st.DataObject) -> None:
     rows = replace(rows, time_to_failure=np.arange(len(rows), dtype=float))

@@ -28,7 +28,7 @@ def levels(scores: np.ndarray) -> list[float]:
     return [*sorted(set(scores)), 2.0]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(labelled_scores(2))
 def test_the_default_has_the_greatest_f1_of_all(case: Labelled) -> None:
     target, scores = case
@@ -41,7 +41,7 @@ def test_the_default_has_the_greatest_f1_of_all(case: Labelled) -> None:
     assert at_threshold(target, scores, threshold)["f1"] == pytest.approx(best)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(labelled_scores(2))
 def test_cost_is_the_least_of_all_and_silence_is_allowed(case: Labelled) -> None:
     target, scores = case
@@ -54,7 +54,7 @@ def test_cost_is_the_least_of_all_and_silence_is_allowed(case: Labelled) -> None
     assert expected_cost(target, scores, threshold, COSTS) == pytest.approx(least)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(labelled_scores(1), st.floats(0.01, 0.9))
 def test_the_budget_is_kept_and_used_up(case: Labelled, budget: float) -> None:
     target, scores = case
@@ -69,7 +69,7 @@ def test_the_budget_is_kept_and_used_up(case: Labelled, budget: float) -> None:
     assert not lower or (healthy >= max(lower)).mean() > budget
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     labelled_scores(2),
     st.data(),

@@ -130,4 +130,4 @@ def assert_live_sound(history: History) -> None:
 
 
 TestHistory = HistoryMachine.TestCase
-TestHistory.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+TestHistory.settings = settings(max_examples=25, stateful_step_count=15)

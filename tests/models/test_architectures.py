@@ -55,7 +55,7 @@ def test_parameter_counts_are_the_stated_ones(name, length, parameters, buffers)
 
 
 @given(features=st.integers(1, 20), classes=st.integers(1, 5), length=st.integers(8, 40))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_cnn_count_follows_the_formula_of_its_docstring(features, classes, length):
     model = ModelFactory.create_model("cnn", features, classes, sequence_length=length)
     assert model.num_parameters == 96 * features + 32_768 * (length // 8) + 64_544 + 129 * classes
@@ -68,7 +68,7 @@ def test_cnn_count_follows_the_formula_of_its_docstring(features, classes, lengt
     length=st.integers(8, 40),
     classes=st.integers(1, 4),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_input_that_a_model_takes_gives_finite_logits(
     shape, batch, features, length, classes
 ):

@@ -87,7 +87,7 @@ def test_setting_keeps_the_objects_that_an_optimizer_holds():
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_missing_and_unknown_names_are_refused_and_nothing_changes(data):
     model = build("hybrid", 12)
     before = model.get_parameters()

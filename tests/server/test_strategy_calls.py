@@ -15,7 +15,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg
 
-from fedpdm.aggregation.sums import Update, is_weighted_mean
+from fedpdm.aggregation.sums import is_weighted_mean
+from fedpdm.aggregation.update import Contribution
 from fedpdm.server.round_metrics import describe, further_metrics
 from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.simulate import main
@@ -97,7 +98,7 @@ def test_what_sites_say_of_their_training_is_averaged_by_examples(tmp_path: Path
 
 
 def test_the_rounds_own_numbers_are_not_overwritten() -> None:
-    update = Update("a", {"num-examples": 4.0, "train_loss": 1.0, "update_norm": 9.0}, 0.5)
+    update = Contribution("a", {"num-examples": 4.0, "train_loss": 1.0, "update_norm": 9.0}, 0.5)
     metrics, sites = describe([update], {}, {}, Failure(horizon=4.0), {"train_loss": 7.0})
     assert metrics["train_loss"] == 1.0 and metrics["train_update_norm"] == 9.0
     assert sites["a"]["update_norm"] == 0.5
@@ -137,6 +138,7 @@ def test_every_call_has_draws_of_its_own_and_leaves_the_generators_alone() -> No
         before = random.getstate(), repr(np.random.get_state()), torch.get_rng_state()
         for attempt in (0, 1):
             calls = StrategyCalls(Drawing(), seed=3)
+            calls.begin(attempt)
             config = config_record(server_round=1, attempt=attempt)
             calls.configure_train(1, ArrayRecord(), config, None)  # type: ignore[arg-type]
             calls.aggregate_train(1, [])

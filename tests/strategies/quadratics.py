@@ -24,8 +24,8 @@ from fedpdm.engines.serial import SerialGrid
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.models import ModelWrapper
-from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.loop import RoundLoop
+from fedpdm.server.monitor import MonitorSettings
 from fedpdm.training.loop import TrainingSettings
 from tests.federated import Screen, named
 

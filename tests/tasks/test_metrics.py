@@ -34,7 +34,7 @@ def average_precision(target: np.ndarray, scores: np.ndarray) -> float:
     return total
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(labelled_scores(2))
 def test_average_precision_is_the_step_sum_over_alarm_levels(case: Labelled) -> None:
     target, scores = case
@@ -54,7 +54,7 @@ def test_a_constant_score_has_the_prevalence_as_average_precision() -> None:
     assert (result["n"], result["positives"]) == (100.0, 3.0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(labelled_scores())
 def test_shares_stay_between_zero_and_one(case: Labelled) -> None:
     target, scores = case
@@ -142,7 +142,7 @@ def test_remaining_life_is_measured_against_capped_and_uncapped_truth() -> None:
     assert result["nasa_score"] == pytest.approx(math.expm1(0.4))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.floats(0, 300), st.floats(0, 125)), min_size=1, max_size=30

@@ -2,7 +2,7 @@
 
 ``split.csv.gz`` has one line for each run of rows of one site, machine, life and split::
 
-    site,machine,life,condition,first,last,split,rows
+    plant,machine,life,condition,first,last,split,rows
     plant-01,train-007,0,,1.0,259.0,train,259
 
 ``first`` and ``last`` are times. ``condition`` is set where sites share machines by operating

@@ -68,7 +68,7 @@ def require_division(shares: dict[str, np.ndarray], rows: Rows) -> None:
     assert all((np.diff(positions) > 0).all() for positions in shares.values())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.sampled_from([Dirichlet, ByQuantity]),
     st.floats(0.3, 50.0),
@@ -272,13 +272,13 @@ def test_paired_gives_one_engine_each_and_its_namesake_to_test() -> None:
     division = Paired(17).divide(rows, (), np.random.default_rng(3))
     assert division.validation is not None and len(division.validation) == 3
     seen = []
-    for positions in division.shares.values():
+    for positions in division.sites.values():
         machines = sorted(set(rows.machine[positions]) - set(division.validation))
         test, training = machines
         assert training == test.replace("test", "train")
         seen += machines
     assert len(seen) == len(set(seen)) == 34
-    spares = [set(rows.machine[p]) & set(division.validation) for p in division.shares.values()]
+    spares = [set(rows.machine[p]) & set(division.validation) for p in division.sites.values()]
     assert sum(map(len, spares)) == 3 and max(map(len, spares)) == 1
     with pytest.raises(ConfigError, match="21 sites .* has 20"):
         divide(Paired(21), rows)

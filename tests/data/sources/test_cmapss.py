@@ -45,9 +45,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def source(path: Path, sites: int = 2, **options: object) -> CmapssSource:
+def source(path: Path, count: int = 2, **options: object) -> CmapssSource:
     given: dict[str, object] = {
-        "sites": {}, "partition": ByMachine(sites), "seed": 1, "verify": False, "window": 4,
+        "sites": {}, "partition": ByMachine(count), "seed": 1, "verify": False, "window": 4,
     }  # fmt: skip
     return CmapssSource(path=str(path), **(given | options))  # type: ignore[arg-type]
 
@@ -135,7 +135,7 @@ def test_settings_far_from_every_set_point_are_refused(folder: Path) -> None:
     cells = lines[3].split()
     lines[3] = " ".join([*cells[:2], "30.2", *cells[3:]])
     path.write_text("\n".join(lines))
-    with pytest.raises(DataError, match=r"30\.2.*none of the six.*data\.subset"):
+    with pytest.raises(DataError, match=r"30\.2.*none of the 6 .*data\.subset"):
         source(folder, subset="FD002").rows("plant-01")
 
 
@@ -276,7 +276,7 @@ def test_option_out_of_range_is_refused_before_anything_is_read(
 
 def test_more_sites_than_engines_and_no_partition_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="7 sites .* has 6"):
-        source(folder, sites=7).sites  # noqa: B018
+        source(folder, count=7).sites  # noqa: B018
     with pytest.raises(ConfigError, match=r"partition=machine partition\.sites=10"):
         source(folder, partition=Natural()).sites  # noqa: B018
 
@@ -340,8 +340,8 @@ def test_real_file_with_one_altered_digit_is_reported_and_a_cut_one_refused(
     path = place / "test_FD001.txt"
     content = path.read_text()
     path.write_text(content.replace("643.02", "643.03", 1))
-    source(tmp_path, sites=10, verify=True).rows("plant-01")
+    source(tmp_path, count=10, verify=True).rows("plant-01")
     assert f"{path} is not the published file" in caplog.text
     path.write_text("\n".join(content.splitlines()[:-1]))
     with pytest.raises(DataError, match="has 13,095 rows"):
-        source(tmp_path, sites=10, verify=True).rows("plant-01")
+        source(tmp_path, count=10, verify=True).rows("plant-01")

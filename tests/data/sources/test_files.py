@@ -23,7 +23,7 @@ from fedpdm.data.windows import window_ends
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.tasks import Failure
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GUIDE = ROOT / "docs" / "bring-your-own-data.md"
 FEATURES = {"temperature": {"column": "T1", "unit": "degC"}, "vibration": "vib"}
 
@@ -228,7 +228,7 @@ log_events = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30)), min_size=1, max_size=40,
                 unique=True), log_events)  # fmt: skip
 def test_lives_equal_a_row_by_row_reading_of_the_log(
@@ -256,7 +256,7 @@ def test_lives_equal_a_row_by_row_reading_of_the_log(
             assert (life[row] != life[row - 1]) == ended
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_labels_and_windows_of_a_random_site(
     tmp_path_factory: pytest.TempPathFactory, seed: int

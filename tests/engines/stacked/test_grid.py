@@ -30,7 +30,8 @@ from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper, registry
 from fedpdm.tasks import Failure
-from fedpdm.training.loop import TrainingSettings, outputs
+from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import outputs
 from fedpdm.wire.records import (
     ARRAYS,
     CONFIG,
