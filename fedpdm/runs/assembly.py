@@ -32,7 +32,7 @@ def client_app(experiment: Experiment) -> SiteApp:
         experiment.federation,
         experiment.build_model,
         experiment.settings,
-        seed=seed,
+        seed=experiment.seed,
         device=experiment.device,
         policy=experiment.policy,
         objective=experiment.objective,
@@ -49,9 +49,8 @@ def round_loop(
 ) -> RoundLoop:
     """Return the rounds of an experiment; ``on_scaler`` is told of the shared scaler."""
     initial, parts = experiment.initial, experiment.parts
-    said = unprotected(
-        experiment.client_mods, experiment.strategy, parts.buffers, experiment.federated_scaling
-    )
+    mods, scaling = experiment.client_mods, experiment.federated_scaling
+    said = unprotected(mods, experiment.strategy, parts.buffers, scaling)
     if said is not None and history.head() is None:
         history.note({"kind": "warning", "round": 0, "message": said})
         display.say(f"note: {said}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -33,13 +32,14 @@ from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.models.policy import ParameterPolicy, Parts
 from fedpdm.runs.local_training import build_objective, build_policy, build_settings
+from fedpdm.runs.mods import build_mods
 from fedpdm.runs.transforms import build_server, build_transforms
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.base import Server
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.server.synchronous import Synchronous
-from fedpdm.strategies.layers import check_mods, check_training
+from fedpdm.strategies.layers import check_training
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
@@ -160,7 +160,6 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
     settings = build_settings(cfg)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
     check_training(strategy, settings)
-    check_mods(strategy, mods := build_mods(cfg))
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
     take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
@@ -187,7 +186,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         strategy=strategy,
         settings=settings,
         monitor=build_monitor(cfg),
-        client_mods=mods,
+        client_mods=build_mods(cfg, strategy),
         faults=parse_faults(block(cfg, "faults"), federation.sites, rounds),
         device=device,
         rounds=rounds,
@@ -364,33 +363,6 @@ def build_schedule(cfg: DictConfig, *blocks: str) -> BaselineSchedule:
     said = [name for name in blocks if OmegaConf.select(cfg, f"{name}.rounds") is not None]
     rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
     return BaselineSchedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
-
-
-def build_mods(cfg: DictConfig) -> list[Mod]:
-    """Make the client mods around the sites' training, the outermost first.
-
-    Raises:
-        ConfigError: one of them cannot be made.
-    """
-    entries = plain(OmegaConf.select(cfg, "client_mods")) or []
-    if not isinstance(entries, list):
-        raise ConfigError(f"client_mods={entries} must be a list: [flwr.clientapp.mod.…]")
-    return [build_mod(entry) for entry in entries]
-
-
-def build_mod(entry: Any) -> Mod:
-    """Make one client mod of a function's name, or of a node with the class that makes it.
-
-    With ``_partial_`` the node's target is a function, and its other keys are arguments.
-    """
-    if not isinstance(entry, str | dict):
-        raise ConfigError(f"client_mods: {entry} is neither a name nor a block with _target_")
-    node = {"_target_": entry, "_partial_": True} if isinstance(entry, str) else dict(entry)
-    if not node.pop("_partial_", False):
-        return cast(Mod, make(OmegaConf.create(node), "client_mods"))
-    found = {"_target_": "hydra.utils.get_object", "path": node.pop("_target_", "")}
-    function = cast(Mod, make(OmegaConf.create(found), "client_mods"))
-    return partial(function, **node) if node else function
 
 
 def build_monitor(cfg: DictConfig) -> MonitorSettings:

@@ -238,6 +238,7 @@ class RoundLoop:
     def _begin(self, number: int, events: list[Event]) -> Round:
         """Return a round that is about to start; what it notes goes into ``events``."""
         attempt = self.history.attempt
+        self._calls.begin(attempt)
 
         def note(kind: str, message: str, site: str | None = None) -> None:
             events.append({"kind": kind, "round": number, "attempt": attempt, "site": site,

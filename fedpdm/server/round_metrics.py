@@ -70,7 +70,8 @@ def describe(
             train_loss=finite(update.metrics.get("train_loss")),
             update_norm=update.norm,
         )
-    return {**{name: finite(value) for name, value in reported.items()}, **metrics}, sites
+    metrics |= {name: finite(v) for name, v in reported.items() if name not in metrics}
+    return metrics, sites
 
 
 def further_metrics(record: Mapping[str, Any]) -> dict[str, float]:

@@ -30,14 +30,17 @@ class StrategyCalls:
 
     def __init__(self, strategy: Strategy, seed: int) -> None:
         self.strategy, self._seed = strategy, seed
-        self._attempt = 0
+        self._attempt = self._count = 0
         self.reported: dict[str, float] = {}
+
+    def begin(self, attempt: int) -> None:
+        """Begin a round, which a rollback may have brought back."""
+        self._attempt, self._count, self.reported = attempt, 0, {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Return the messages of a new round; ``config`` carries its attempt."""
-        self._attempt, self.reported = int(str(config["attempt"])), {}
+        """Return the messages that let sites train."""
         with self._seeded("configure_train", server_round):
             return list(self.strategy.configure_train(server_round, arrays, config, grid))
 
@@ -65,8 +68,9 @@ class StrategyCalls:
 
     @contextmanager
     def _seeded(self, call: str, server_round: int) -> Iterator[None]:
-        name = type(self.strategy).__name__
-        with seeded_globals(self._seed, "strategy", name, call, server_round, self._attempt):
+        self._count += 1  # a round may have several calls of a kind
+        key = (type(self.strategy).__name__, call, server_round, self._attempt, self._count)
+        with seeded_globals(self._seed, "strategy", *key):
             yield
 
     def _keep(self, metrics: MetricRecord | None, means: MetricRecord) -> None:

@@ -23,7 +23,8 @@ from fedpdm.client.mods import AdaptedMod, mod_name, unprotected
 from fedpdm.config.compose import compose
 from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError, SiteError
-from fedpdm.runs.experiment import build, build_mods
+from fedpdm.runs.experiment import build
+from fedpdm.runs.mods import build_mods
 from fedpdm.strategies.scaffold import Scaffold
 from tests.federated import distance, federate, same
 
@@ -132,14 +133,20 @@ def test_the_config_names_mods_and_gives_them_arguments() -> None:
         "clipping_norm:1.0,sensitivity:1.0,epsilon:1.0,delta:0.1}"
     )
     partial = "{_target_:tests.client.test_mods.scaled,_partial_:true,factor:0.5}"
-    mods = build_mods(compose([f"client_mods=[{size},{local},{partial}]"]))
+    mods = build_mods(compose([f"client_mods=[{size},{local},{partial}]"]), FedAvg())
     assert mods[0] is arrays_size_mod
     assert isinstance(mods[1], LocalDpMod) and mods[1].clipping_norm == 1.0
     assert [mod_name(mod) for mod in mods] == ["arrays_size_mod", "LocalDpMod", "scaled"]
-    assert build_mods(compose([])) == []
+    assert build_mods(compose([]), FedAvg()) == []
     for wrong in ("[nowhere.at_all]", "[7]", "{a: 1}"):
         with pytest.raises(ConfigError, match="client_mods"):
-            build_mods(compose([f"client_mods={wrong}"]))
+            build_mods(compose([f"client_mods={wrong}"]), FedAvg())
+
+
+def test_mods_and_transforms_exclude_each_other() -> None:
+    codec = "+transforms.codec={_target_:tests.toys.half_codec.HalfCodec}"
+    with pytest.raises(ConfigError, match="either client_mods or transforms"):
+        build_mods(compose(["client_mods=[flwr.clientapp.mod.arrays_size_mod]", codec]), FedAvg())
 
 
 def scaled(message: Message, context: Context, call: ClientAppCallable, factor: float) -> Message:

@@ -138,6 +138,7 @@ def test_every_call_has_draws_of_its_own_and_leaves_the_generators_alone() -> No
         before = random.getstate(), repr(np.random.get_state()), torch.get_rng_state()
         for attempt in (0, 1):
             calls = StrategyCalls(Drawing(), seed=3)
+            calls.begin(attempt)
             config = config_record(server_round=1, attempt=attempt)
             calls.configure_train(1, ArrayRecord(), config, None)  # type: ignore[arg-type]
             calls.aggregate_train(1, [])

@@ -1,0 +1,49 @@
+"""Makes the client mods around the sites' training from a run's config."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, cast
+
+from flwr.clientapp.typing import Mod
+from flwr.serverapp.strategy import Strategy
+from omegaconf import DictConfig, OmegaConf
+
+from fedpdm.config.values import block, make, plain
+from fedpdm.errors import ConfigError
+from fedpdm.strategies.layers import check_mods
+
+
+def build_mods(cfg: DictConfig, strategy: Strategy) -> list[Mod]:
+    """Make the mods of ``client_mods``, the outermost first.
+
+    Raises:
+        ConfigError: one cannot be made, one that the strategy needs is missing, or transforms
+            would hide from them what they work on.
+    """
+    entries = plain(OmegaConf.select(cfg, "client_mods")) or []
+    if not isinstance(entries, list):
+        raise ConfigError(f"client_mods={entries} must be a list: [flwr.clientapp.mod.…]")
+    if entries and (transforms := list(block(cfg, "transforms"))):
+        raise ConfigError(
+            f"client_mods would see updates as transforms.{transforms[0]} leaves them; use either "
+            "client_mods or transforms"
+        )
+    mods = [build_mod(entry) for entry in entries]
+    check_mods(strategy, mods)
+    return mods
+
+
+def build_mod(entry: Any) -> Mod:
+    """Make one client mod of a function's name, or of a node with the class that makes it.
+
+    With ``_partial_`` the node's target is a function, and its other keys are arguments.
+    """
+    if not isinstance(entry, str | dict):
+        raise ConfigError(f"client_mods: {entry} is neither a name nor a block with _target_")
+    node = {"_target_": entry, "_partial_": True} if isinstance(entry, str) else dict(entry)
+    if not node.pop("_partial_", False):
+        return cast(Mod, make(OmegaConf.create(node), "client_mods"))
+    found = {"_target_": "hydra.utils.get_object", "path": node.pop("_target_", "")}
+    function = cast(Mod, make(OmegaConf.create(found), "client_mods"))
+    return partial(function, **node) if node else function
