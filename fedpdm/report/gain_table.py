@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedpdm.baselines.registry import Shown, predictors
+from fedpdm.baselines.registry import Baseline, predictors
 from fedpdm.evaluation.wording import Metric, listing, primary_metric
 
 ALL = "All test data together"
@@ -75,7 +75,7 @@ class GainTable:
     """Rows per site, their mean, and the pooled test rows."""
 
     metric: Metric
-    columns: Mapping[str, Shown]
+    columns: Mapping[str, Baseline]
     rows: tuple[Row, ...]
     mean: Row
     together: Row
@@ -161,7 +161,7 @@ def _value(part: Any, name: str) -> float | None:
 def _why(
     values: Mapping[str, float | None],
     parts: Mapping[str, Any],
-    columns: Mapping[str, Shown],
+    columns: Mapping[str, Baseline],
     reasons: Mapping[str, str],
 ) -> str | None:
     """Return why something is missing in a row, in words; None if nothing is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fedpdm.baselines.registry import Shown
+from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import direction
 from fedpdm.report.drawing import COLOUR, figure_of, room, short, svg_of
 from fedpdm.report.gain_table import GainTable, Row
@@ -117,12 +117,12 @@ def spread(table: GainTable) -> str:
     return svg_of(figure, "spread", "Spread of every predictor over the sites")
 
 
-def key_of(shown: Shown) -> str:
+def key_of(shown: Baseline) -> str:
     """Return a predictor's mark for a legend: what stands inside an ``<svg>`` of 20 by 14."""
     return (RING if shown.hollow else KEYS.get(shown.marker, KEYS["P"])).format(shown.colour)
 
 
-def _mark(axes: Axes, shown: Shown, value: float, y: float, layer: int) -> None:
+def _mark(axes: Axes, shown: Baseline, value: float, y: float, layer: int) -> None:
     line = shown.marker == "|"
     axes.plot(
         [value],

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedpdm.baselines.registry import Shown
+from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.alarms import silence
 from fedpdm.report.console import STYLE, columns_of, console_for, readable, room_for_names
@@ -82,7 +82,7 @@ def events_line(events: Iterable[Mapping[str, Any]]) -> str:
     return f"Events: {text}" if text else ""
 
 
-def _spare(columns: Mapping[str, Shown]) -> list[str]:
+def _spare(columns: Mapping[str, Baseline]) -> list[str]:
     """Return the columns that a narrow screen does without, the last one first of all."""
     return [name for name, shown in columns.items() if shown.column == "found"]
 
@@ -155,7 +155,7 @@ def _left_out(table: GainTable) -> list[str]:
     if rest <= 0:
         return []
     return [
-        f"Shown: the smallest and the largest gains; {counted(rest, 'site')} more "
+        f"Baseline: the smallest and the largest gains; {counted(rest, 'site')} more "
         "in metrics.csv and report.html."
     ]
 
