@@ -15,7 +15,7 @@ from rich.text import Text
 from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.alarms import silence
-from fedpdm.report.console import STYLE, columns_of, console_for, readable, room_for_names
+from fedpdm.report.console import STYLE, columns_of, console_for, readable, room_for_names, say
 from fedpdm.report.gain_table import GainTable, Row, gain_table
 from fedpdm.report.summary_text import certainty, headline
 
@@ -35,35 +35,40 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     console = console_for(console)
     table = gain_table(summary)
     aim = "higher" if table.metric.higher_is_better else "lower"
-    _line(console, "")
-    _line(console, headline(table), style="bold", wrap=True)
+    say(console, "")
+    say(console, headline(table), style="bold")
     if sure := certainty(table):
-        _line(console, sure, wrap=True)
+        say(console, sure)
     tested = f"Test data at round {summary['best_round']}"
-    _line(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim")
+    say(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim", wrap=False)
     columns, gone = dict(table.columns), list[str]()
     while (grid := _grid(replace(table, columns=columns), console)) is None:  # too wide
         gone.append(columns.pop(_spare(columns)[-1]).heading)
     if gone:
-        _line(console, f"{listing(gone[::-1])}: in report.html, there is no room here", style="dim")
+        say(
+            console,
+            f"{listing(gone[::-1])}: in report.html, there is no room here",
+            style="dim",
+            wrap=False,
+        )
     console.print(grid)
     for row in _left_out(table):
-        _line(console, row, style="dim", wrap=True)
+        say(console, row, style="dim")
     for note, names in _notes(table).items():
-        _line(console, f"{MISSING} at {listing(names)}: {note}.", style="dim", wrap=True)
+        say(console, f"{MISSING} at {listing(names)}: {note}.", style="dim")
     if unseen := _unseen(summary, table.metric.digits):
-        _line(console, unseen, wrap=True)
+        say(console, unseen)
     if mute := silence(summary, table.cases):
-        _line(console, mute, style="dim", wrap=True)
+        say(console, mute, style="dim")
     if table.left_out:
-        _line(console, f"Not evaluated: {listing(table.left_out)}.", style="dim", wrap=True)
+        say(console, f"Not evaluated: {listing(table.left_out)}.", style="dim")
     happened = events_line(summary.get("events") or ())
     if happened:
-        _line(console, happened, style="yellow", wrap=True)
+        say(console, happened, style="yellow")
     present = [name for name in FILES if (folder / name).exists()]
-    _line(console, f"Run folder: {folder}")
+    say(console, f"Run folder: {folder}", wrap=False)
     if present:
-        _line(console, f"  with {listing(present, most=len(present))}", style="dim")
+        say(console, f"  with {listing(present, most=len(present))}", style="dim", wrap=False)
 
 
 def events_line(events: Iterable[Mapping[str, Any]]) -> str:
@@ -166,8 +171,3 @@ def _notes(table: GainTable) -> dict[str, list[str]]:
         if row.note:
             notes.setdefault(row.note, []).append(row.name)
     return notes
-
-
-def _line(console: Console, text: str, style: str = "", wrap: bool = False) -> None:
-    # As Text: a bracket in a path is not markup. Paths stay whole, so that they can be copied.
-    console.print(Text(readable(text, console), style=style), soft_wrap=not wrap)
