@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import direction
 from fedpdm.report.drawing import COLOUR, figure_of, name_rows, room, short, svg_of
-from fedpdm.report.gain_table import GainTable, Row
+from fedpdm.report.gain_table import GainRow, GainTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,7 +131,7 @@ def _mark(axes: Axes, shown: Baseline, value: float, y: float, layer: int) -> No
     )
 
 
-def _certain(row: Row) -> str:
+def _certain(row: GainRow) -> str:
     """Return the name of the colour of a gain: that of chance, unless it is sure or unasked."""
     known = row.verdict in ("better", "worse") and row.sure is not False and not row.unsure
     return row.verdict if known else "quiet"

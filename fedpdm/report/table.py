@@ -16,7 +16,7 @@ from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.alarms import silence
 from fedpdm.report.console import STYLE, columns_of, console_for, readable, room_for_names, say
-from fedpdm.report.gain_table import GainTable, Row, gain_table
+from fedpdm.report.gain_table import GainRow, GainTable, gain_table
 from fedpdm.report.summary_text import certainty, headline
 
 LISTED = 20
@@ -113,7 +113,7 @@ def _grid(table: GainTable, console: Console) -> Table | None:
     return grid
 
 
-def _cells(row: Row, table: GainTable, console: Console, name: str | None = None) -> list[Text]:
+def _cells(row: GainRow, table: GainTable, console: Console, name: str | None = None) -> list[Text]:
     digits = table.metric.digits
     cells = [Text(readable(name or row.name, console))]
     for column in table.columns:
@@ -123,14 +123,14 @@ def _cells(row: Row, table: GainTable, console: Console, name: str | None = None
     return cells
 
 
-def _gain(row: Row, digits: int, console: Console) -> Text:
+def _gain(row: GainRow, digits: int, console: Console) -> Text:
     if row.gain is None:
         return Text(readable(MISSING, console))
     text = f"{number(row.gain, digits, sign=True)} {row.verdict}"
     return Text(readable(text, console), style=STYLE.get(row.verdict, ""))
 
 
-def _shown(table: GainTable) -> list[Row]:
+def _shown(table: GainTable) -> list[GainRow]:
     """Return all sites, or of too many the greatest losses, then the greatest gains."""
     if len(table.rows) <= LISTED:
         return list(table.rows)
