@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from fedpdm.baselines.estimators import PerColumn, ridge
 from fedpdm.baselines.inputs import BaselineInputs, predicted
-from fedpdm.baselines.registry import Shown, register_baseline
+from fedpdm.baselines.registry import Baseline, register_baseline
 from fedpdm.data.rows import Bools, Floats, Floats32, Ints
 from fedpdm.data.windows import Windows
 from fedpdm.evaluation.scoring import Predictions
@@ -184,19 +184,11 @@ def no_series(inputs: BaselineInputs) -> str | None:
     return None
 
 
-@register_baseline(
-    "minirocket",
-    Shown(
-        "Rocket",
-        "MiniRocket's random convolutions of pooled windows, and ridge regression",
-        name="MiniRocket",
-        subject="MiniRocket and ridge regression on pooled data",
-        marker="v",
-        colour="minirocket",
-    ),
-    cost=lambda inputs: 0.2 * len(inputs.pool),
-    missing=no_series,
-)
+@register_baseline("minirocket", Baseline(
+    "Rocket", "MiniRocket's random convolutions of pooled windows, and ridge regression",
+    name="MiniRocket", subject="MiniRocket and ridge regression on pooled data",
+    marker="v", colour="minirocket", cost=lambda inputs: 0.2 * len(inputs.pool), missing=no_series,
+))  # fmt: skip
 def rocket(inputs: BaselineInputs) -> Predictions:
     """MiniRocket and ridge regression on the pooled windows, at most ``rocket.windows`` of them."""
     from threadpoolctl import threadpool_limits

@@ -1,6 +1,6 @@
-"""The federation's own network without a federation: one site alone, and all rows pooled.
+"""The federation's own network without a federation, and the constant that it must beat.
 
-They get the federation's architecture, initial weights, number of epochs and selection
+Networks get the federation's architecture, initial weights, number of epochs and selection
 rule (the best of ``rounds`` looks at the validation metric), but one optimizer for the whole
 run, as somebody who trains alone would have. Where the federation's steps make sense in a
 federation only (``strategy=fedsgd``), ``baselines.training`` gives them others, and
@@ -13,29 +13,36 @@ import copy
 from typing import Any
 
 from torch import nn
-
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule
 from fedpdm.baselines.registry import Shown, register_baseline
+import numpy as np
+from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, predicted
+from fedpdm.baselines.registry import Baseline, register_baseline
 from fedpdm.data.windows import Windows
 from fedpdm.evaluation.scoring import TESTED, Predictions, predict, predict_site
 from fedpdm.training.loop import fit, tensors
 from fedpdm.training.objective import LocalContext, Supervised, outputs
 
 
-@register_baseline(
-    "alone",
-    Shown(
-        "Alone",
-        "the same model trained on that site's own data only",
-        marker="o",
-        hollow=True,
-        colour="alone",
-        column="always",
-    ),
+@register_baseline("trivial", Baseline(
+    "Trivial", "the best constant answer, which knows the training data's average only",
+    marker="|", colour="trivial", column="always",
+))  # fmt: skip
+def trivial(inputs: BaselineInputs) -> Predictions:
+    """A constant: the share of failures, or the mean remaining life, in all training data."""
+    pool = inputs.sites(inputs.pool)
+    constant = inputs.task.trivial(np.concatenate([site.train.real().y for site in pool]))
+    return predicted(
+        inputs.sites(),
+        lambda windows: np.broadcast_to(constant, (len(windows), *constant.shape)).copy(),
+    )
+
+
+@register_baseline("alone", Baseline(
+    "Alone", "the same model trained on that site's own data only",
+    marker="o", hollow=True, colour="alone", column="always", per_site=True, interval=True,
     cost=lambda inputs: inputs.alone.rounds / inputs.pooled.rounds,
-    per_site=True,
-    interval=True,
-)
+))  # fmt: skip
 def alone(inputs: BaselineInputs, name: str) -> Predictions:
     """One site that shares nothing: its own rows, its own scaler, its own best epoch."""
     site = inputs.own_site(name)
@@ -43,19 +50,12 @@ def alone(inputs: BaselineInputs, name: str) -> Predictions:
     return {name: predict_site(model, site, inputs.task, inputs.device, TESTED)}
 
 
-@register_baseline(
-    "pooled",
-    Shown(
-        "Pooled",
-        "the same model trained on all sites' rows in one place, where that is allowed",
-        subject="The same model on pooled data, if all sites could hand over their rows,",
-        marker="D",
-        colour="pooled",
-        column="asked",
-    ),
+@register_baseline("pooled", Baseline(
+    "Pooled", "the same model trained on all sites' rows in one place, where that is allowed",
+    subject="The same model on pooled data, if all sites could hand over their rows,",
+    marker="D", colour="pooled", column="asked", interval=True,
     cost=lambda inputs: len(inputs.pool),
-    interval=True,
-)
+))  # fmt: skip
 def pooled(inputs: BaselineInputs) -> Predictions:
     """All rows in one place, which no site may do: the ceiling."""
     pool = inputs.sites(inputs.pool)

@@ -21,8 +21,8 @@ Run = Callable[..., Predictions]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """How a predictor appears in tables, plots and sentences.
+class Baseline:
+    """How a baseline appears in tables, plots and sentences, and how it is run.
 
     Attributes:
         heading: of its column.
@@ -34,6 +34,10 @@ class Shown:
         colour: a colour of ``page.css``.
         column: when it has a column: ``always``; ``asked`` for it, or where no baselines ran;
             or where scores were ``found``.
+        cost: rough time, a site's share of a pooled network's training being 1.
+        per_site: whether the function takes a site's name too, and is called for each.
+        missing: says why it cannot be had here, or None.
+        interval: whether the gain over it gets a bootstrap interval.
     """
 
     heading: str
@@ -44,85 +48,48 @@ class Shown:
     hollow: bool = False
     colour: str = "quiet"
     column: str = "found"
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A predictor that the shared model is compared with.
-
-    Attributes:
-        run: makes its predictions for all sites, or for the one that is named.
-        shown: how it appears.
-        cost: rough time, a site's share of a pooled network's training being 1.
-        per_site: whether each site is a piece of work of its own.
-        missing: says why it cannot be had here, or None.
-        interval: whether the gain over it gets a bootstrap interval.
-    """
-
-    run: Run
-    shown: Shown
-    cost: Callable[[BaselineInputs], float]
-    per_site: bool
-    missing: Callable[[BaselineInputs], str | None]
-    interval: bool
+    cost: Callable[[BaselineInputs], float] = lambda inputs: 0.01
+    per_site: bool = False
+    missing: Callable[[BaselineInputs], str | None] = lambda inputs: None
+    interval: bool = False
 
 
 BASELINES: dict[str, Baseline] = {}
 """Every baseline by the name that ``baselines.controls`` and summary.json call it."""
-FEDERATED = Shown(
-    "Federated",
-    "the shared model: sites exchange model weights, never rows",
-    marker="o",
-    colour="federated",
-    column="always",
-)
+RUNS: dict[str, Run] = {}
+"""What makes the predictions of each."""
+FEDERATED = Baseline(
+    "Federated", "the shared model: sites exchange model weights, never rows",
+    marker="o", colour="federated", column="always",
+)  # fmt: skip
 
 
-def register_baseline(
-    name: str,
-    shown: Shown | None = None,
-    *,
-    cost: Callable[[BaselineInputs], float] = lambda inputs: 0.01,
-    per_site: bool = False,
-    missing: Callable[[BaselineInputs], str | None] = lambda inputs: None,
-    interval: bool = False,
-) -> Callable[[Run], Run]:
+def register_baseline(name: str, appears: Baseline) -> Callable[[Run], Run]:
     """Decorate a function of ``BaselineInputs`` that returns scores by site and split.
 
     Args:
         name: in ``baselines.controls`` and summary.json.
-        shown: how it appears; None takes the name as its heading.
-        cost: rough time, a site's share of a pooled network's training being 1.
-        per_site: whether the function takes a site's name too, and is called for each.
-        missing: says why it cannot be had here, or None.
-        interval: whether the gain over it gets a bootstrap interval.
+        appears: its column, mark and sentences, and how it is run.
     """
 
     def add(run: Run) -> Run:
-        own = shown or Shown(_title(name))
-        BASELINES[name] = Baseline(run, own, cost, per_site, missing, interval)
+        BASELINES[name], RUNS[name] = appears, run
         return run
 
     return add
 
 
-def predictors(found: Iterable[str] = ()) -> dict[str, Shown]:
+def predictors(found: Iterable[str] = ()) -> dict[str, Baseline]:
     """Return how the shared model and all baselines appear, in the order of the columns.
 
     Args:
         found: names in a summary; one that nobody registered here appears by its name.
     """
-    baselines = {
-        name: BASELINES[name].shown if name in BASELINES else Shown(_title(name))
-        for name in dict.fromkeys([*BASELINES, *found])
-    }
+    baselines = {n: Baseline(n.replace("_", " ").capitalize()) for n in found} | BASELINES
+    baselines = {name: baselines[name] for name in dict.fromkeys([*BASELINES, *found])}
     # The gain is federated against alone, so the two stand side by side.
-    order = [name for name in baselines if name in ("trivial", "alone")]
-    return {n: baselines[n] for n in order} | {"federated": FEDERATED} | baselines
-
-
-def _title(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    first = {name: each for name, each in baselines.items() if each.column == "always"}
+    return first | {"federated": FEDERATED} | baselines
 
 
 def wanted(names: Sequence[str]) -> tuple[str, ...]:
@@ -175,7 +142,7 @@ def work(inputs: BaselineInputs, todo: Sequence[Piece]) -> dict[str, Floats]:
     result = {}
     for piece in todo:
         arguments = () if piece.site is None else (piece.site,)
-        for site, splits in BASELINES[piece.baseline].run(inputs, *arguments).items():
+        for site, splits in RUNS[piece.baseline](inputs, *arguments).items():
             for split, scores in splits.items():
                 result[f"{piece.baseline}/{site}/{split.name}"] = scores
     return result

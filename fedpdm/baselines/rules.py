@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedpdm.baselines.inputs import BaselineInputs
-from fedpdm.baselines.registry import Shown, register_baseline
+from fedpdm.baselines.registry import Baseline, register_baseline
 from fedpdm.evaluation.scoring import TESTED, Predictions
 
 
@@ -16,18 +16,11 @@ def no_rules(inputs: BaselineInputs) -> str | None:
     return None if known else f"data={source.name} has no known rules"
 
 
-@register_baseline(
-    "rules",
-    Shown(
-        "Rules",
-        "the process's known physical rules, without learning",
-        name="Physical rules",
-        subject="The physical rules alone, without learning,",
-        marker="s",
-        colour="rules",
-    ),
-    missing=no_rules,
-)
+@register_baseline("rules", Baseline(
+    "Rules", "the process's known physical rules, without learning",
+    name="Physical rules", subject="The physical rules alone, without learning,",
+    marker="s", colour="rules", missing=no_rules,
+))  # fmt: skip
 def rules(inputs: BaselineInputs) -> Predictions:
     """The data set's own physical rules, without any learning."""
     result: Predictions = {}

@@ -52,35 +52,20 @@ _KNOWN = {
     m.name: m
     for m in (
         Metric(
-            "average_precision",
-            "average precision",
-            "AP",
-            meaning=(
-                "Average precision asks how many alarms are true, averaged over every alarm "
-                "level from the strictest to the one that misses no failure. 1 is perfect; "
-                "guessing scores the share of {cases} that do end in a failure."
-            ),
+            "average_precision", "average precision", "AP", True, 3,
+            "Average precision asks how many alarms are true, averaged over every alarm level from "
+            "the strictest to the one that misses no failure. 1 is perfect; guessing scores the "
+            "share of {cases} that do end in a failure.",
         ),
         Metric(
-            "roc_auc",
-            "ROC AUC",
-            "AUC",
-            meaning=(
-                "ROC AUC is the chance that one of the {cases} before a failure gets a higher risk "
-                "than one of the others. 1 is perfect, 0.5 is guessing."
-            ),
+            "roc_auc", "ROC AUC", "AUC", True, 3,
+            "ROC AUC is the chance that one of the {cases} before a failure gets a higher risk "
+            "than one of the others. 1 is perfect, 0.5 is guessing.",
         ),
         Metric(
-            "rmse",
-            "RMSE",
-            "RMSE",
-            higher_is_better=False,
-            digits=2,
-            meaning=(
-                "RMSE is the typical error of the predicted remaining life, in {unit}; large "
-                "errors weigh more, and lives beyond the task's cap count as the cap. "
-                "0 is perfect."
-            ),
+            "rmse", "RMSE", "RMSE", False, 2,
+            "RMSE is the typical error of the predicted remaining life, in {unit}; large errors "
+            "weigh more, and lives beyond the task's cap count as the cap. 0 is perfect.",
         ),
         Metric("rmse_uncapped", "RMSE, life not capped", "RMSE uncapped", False, 2),
         Metric("mae", "mean absolute error", "MAE", False, 2),
@@ -108,7 +93,7 @@ _KNOWN = {
         Metric("validation_loss", "validation loss", "loss", False, 4),
         Metric("loss", "loss", "loss", False, 4),
     )
-}
+}  # fmt: skip
 
 
 _OURS = frozenset(_KNOWN)

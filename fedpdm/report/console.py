@@ -40,6 +40,18 @@ def readable(text: str, console: Console) -> str:
     return text.encode("ascii", "replace").decode()
 
 
+def say(console: Console, text: str, style: str = "", wrap: bool = True) -> None:
+    """Print a line as it stands: a bracket in it is no markup.
+
+    Args:
+        console: where.
+        text: the line.
+        style: Rich's.
+        wrap: whether a long line is broken; paths stay whole, so that they can be copied.
+    """
+    console.print(Text(readable(text, console), style=style), soft_wrap=not wrap)
+
+
 def room_for_names(heads: Sequence[str], rows: Sequence[Sequence[Text]], console: Console) -> int:
     """Return by how many characters the screen is wider than these columns; below 0: narrower."""
     return console.width - sum(_widths(heads, rows)) - GAP * (len(heads) - 1)

@@ -80,6 +80,14 @@ def room(names: Sequence[str], most: int) -> int:
     return 20 + round(7.4 * max((len(short(name, most)) for name in names), default=0))
 
 
+def name_rows(axes: Axes, names: Sequence[str], low: float, high: float) -> None:
+    """Name the rows of a plot, the first one lowest, and show ``low`` to ``high`` of them."""
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_ylim(low, high)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+
+
 def svg_of(figure: Figure, prefix: str, title: str) -> str:
     """Return the figure as an ``<svg>`` element to stand inside an HTML page."""
     import matplotlib

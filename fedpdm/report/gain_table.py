@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedpdm.baselines.registry import Shown, predictors
+from fedpdm.baselines.registry import Baseline, predictors
 from fedpdm.evaluation.wording import Metric, listing, primary_metric
 
 ALL = "All test data together"
 
 
 @dataclass(frozen=True)
-class Row:
+class GainRow:
     """One site, or an aggregate, with the primary metric of every predictor."""
 
     name: str
@@ -75,16 +75,16 @@ class GainTable:
     """Rows per site, their mean, and the pooled test rows."""
 
     metric: Metric
-    columns: Mapping[str, Shown]
-    rows: tuple[Row, ...]
-    mean: Row
-    together: Row
+    columns: Mapping[str, Baseline]
+    rows: tuple[GainRow, ...]
+    mean: GainRow
+    together: GainRow
     cases: str = "windows"
     """What is judged one by one: windows, or rows where there is no time."""
     left_out: tuple[str, ...] = ()
     """Sites that were not evaluated."""
 
-    def having(self, verdict: str) -> list[Row]:
+    def having(self, verdict: str) -> list[GainRow]:
         """Return the sites with a verdict, the largest change first."""
         chosen = [row for row in self.rows if row.verdict == verdict]
         return sorted(chosen, key=lambda row: -abs(row.gain or 0.0))
@@ -106,10 +106,10 @@ def gain_table(summary: Mapping[str, Any], part: str = "test") -> GainTable:
     drawn = ((tested.get("bootstrap") or {}).get("gain") or {}).get("alone") or {}
     ends = {**(drawn.get("per_site") or {}), ALL: drawn.get("global")}
 
-    def row(name: str, parts: Mapping[str, Any]) -> Row:
+    def row(name: str, parts: Mapping[str, Any]) -> GainRow:
         values = {c: _value(parts.get(c), chosen.name) for c in columns}
         counts = {k: _value(parts.get("federated"), k) for k in ("n", "positives", "prevalence")}
-        return Row(
+        return GainRow(
             name,
             values,
             chosen.higher_is_better,
@@ -161,7 +161,7 @@ def _value(part: Any, name: str) -> float | None:
 def _why(
     values: Mapping[str, float | None],
     parts: Mapping[str, Any],
-    columns: Mapping[str, Shown],
+    columns: Mapping[str, Baseline],
     reasons: Mapping[str, str],
 ) -> str | None:
     """Return why something is missing in a row, in words; None if nothing is."""
@@ -197,7 +197,7 @@ def _certainty(drawn: Any) -> dict[str, Any]:
     return {"interval": (float(low), float(high)), "unsure": reason, "beyond_chance": sure}
 
 
-def _mean(rows: tuple[Row, ...], columns: Iterable[str], chosen: Metric, drawn: Any) -> Row:
+def _mean(rows: tuple[GainRow, ...], columns: Iterable[str], chosen: Metric, drawn: Any) -> GainRow:
     """Return the mean over the sites that have every predictor, so that columns compare."""
     used = [c for c in columns if any(row.values[c] is not None for row in rows)]
     full = [row for row in rows if used and all(row.values[c] is not None for c in used)]
@@ -205,7 +205,7 @@ def _mean(rows: tuple[Row, ...], columns: Iterable[str], chosen: Metric, drawn: 
     if full:
         values |= {c: sum(row.values[c] or 0.0 for row in full) / len(full) for c in used}
     name = "Mean of sites" if len(full) == len(rows) else f"Mean of {len(full)} sites"
-    row = Row(name, values, chosen.higher_is_better, chosen.digits)
+    row = GainRow(name, values, chosen.higher_is_better, chosen.digits)
     # The bootstrap's mean is of all sites that both have; it may be of others than ours.
     own = drawn.get("per_site") or {}
     theirs = {name for name, part in own.items() if part.get("value") is not None}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fedpdm.baselines.registry import Shown
+from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import direction
-from fedpdm.report.drawing import COLOUR, figure_of, room, short, svg_of
-from fedpdm.report.gain_table import GainTable, Row
+from fedpdm.report.drawing import COLOUR, figure_of, name_rows, room, short, svg_of
+from fedpdm.report.gain_table import GainRow, GainTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,10 +49,8 @@ def sites(table: GainTable) -> str:
                 # that close scores do not hide each other.
                 joined = name in ("alone", "federated")
                 _mark(axes, shown, value, y if joined else y - 0.3, 4 if name == "federated" else 3)
-    axes.set_yticks(range(len(rows)), [short(row.name, LONGEST) for row in reversed(rows)])
-    axes.set_ylim(-0.75, max(len(rows), 1) - 0.45)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
+    names = [short(row.name, LONGEST) for row in reversed(rows)]
+    name_rows(axes, names, -0.75, max(len(rows), 1) - 0.45)
     axes.set_xlabel(direction(table.metric))
     return svg_of(figure, "sites", "Every predictor's score at each site")
 
@@ -73,10 +71,7 @@ def confidence(table: GainTable) -> str:
     axes.axvline(0, color=COLOUR["ink"], lw=0.9, zorder=0)
     if len(rows) > 1 and rows[0] is table.mean:
         axes.axhline(0.5, color=COLOUR["quiet"], lw=0.8, ls=(0, (2, 3)))
-    axes.set_yticks(range(len(rows)), [short(name, LONGEST) for name in names])
-    axes.set_ylim(-0.7, max(len(rows), 2) - 0.3)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
+    name_rows(axes, [short(name, LONGEST) for name in names], -0.7, max(len(rows), 2) - 0.3)
     axes.set_xlabel(f"gain in {table.metric.short} (right of 0: better)")
     return svg_of(figure, "confidence", "Gain of each site with its 95 % interval")
 
@@ -117,12 +112,12 @@ def spread(table: GainTable) -> str:
     return svg_of(figure, "spread", "Spread of every predictor over the sites")
 
 
-def key_of(shown: Shown) -> str:
+def key_of(shown: Baseline) -> str:
     """Return a predictor's mark for a legend: what stands inside an ``<svg>`` of 20 by 14."""
     return (RING if shown.hollow else KEYS.get(shown.marker, KEYS["P"])).format(shown.colour)
 
 
-def _mark(axes: Axes, shown: Shown, value: float, y: float, layer: int) -> None:
+def _mark(axes: Axes, shown: Baseline, value: float, y: float, layer: int) -> None:
     line = shown.marker == "|"
     axes.plot(
         [value],
@@ -136,7 +131,7 @@ def _mark(axes: Axes, shown: Shown, value: float, y: float, layer: int) -> None:
     )
 
 
-def _certain(row: Row) -> str:
+def _certain(row: GainRow) -> str:
     """Return the name of the colour of a gain: that of chance, unless it is sure or unasked."""
     known = row.verdict in ("better", "worse") and row.sure is not False and not row.unsure
     return row.verdict if known else "quiet"

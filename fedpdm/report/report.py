@@ -18,7 +18,7 @@ from fedpdm.report import record as report_record
 from fedpdm.report import rounds as report_rounds
 from fedpdm.report.alarms import alarm_section, levels
 from fedpdm.report.costs import cost_table
-from fedpdm.report.gain_table import GainTable, Row, gain_table
+from fedpdm.report.gain_table import GainRow, GainTable, gain_table
 from fedpdm.report.page import render_page, write_page
 from fedpdm.report.quality import calibration_section, life_section
 from fedpdm.report.sections import Page, in_order, register_section
@@ -153,12 +153,12 @@ def footnotes(table: GainTable) -> list[str]:
     return list(dict.fromkeys(row.note for row in (*table.rows, table.together) if row.note))
 
 
-def losers_first(table: GainTable) -> list[Row]:
+def losers_first(table: GainTable) -> list[GainRow]:
     """Return the sites by gain, the greatest loss first; the unknown last."""
     return sorted(table.rows, key=lambda r: (r.gain is None, r.gain or 0.0))
 
 
-def _known(rows: Sequence[Row]) -> list[Row]:
+def _known(rows: Sequence[GainRow]) -> list[GainRow]:
     return [row for row in rows if row.gain is not None]
 
 

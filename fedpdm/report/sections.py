@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedpdm.report.gain_table import GainTable, Row
+from fedpdm.report.gain_table import GainRow, GainTable
 
 Record = Mapping[str, Any]
 
@@ -39,7 +39,7 @@ class Page:
     data_shape: Sequence[Record]
     table: GainTable
     few: bool
-    ordered: Sequence[Row]
+    ordered: Sequence[GainRow]
 
 
 Values = Callable[[Page], dict[str, Any]]

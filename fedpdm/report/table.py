@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedpdm.baselines.registry import Shown
+from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.alarms import silence
-from fedpdm.report.console import STYLE, columns_of, console_for, readable, room_for_names
-from fedpdm.report.gain_table import GainTable, Row, gain_table
+from fedpdm.report.console import STYLE, columns_of, console_for, readable, room_for_names, say
+from fedpdm.report.gain_table import GainRow, GainTable, gain_table
 from fedpdm.report.summary_text import certainty, headline
 
 LISTED = 20
@@ -35,35 +35,40 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     console = console_for(console)
     table = gain_table(summary)
     aim = "higher" if table.metric.higher_is_better else "lower"
-    _line(console, "")
-    _line(console, headline(table), style="bold", wrap=True)
+    say(console, "")
+    say(console, headline(table), style="bold")
     if sure := certainty(table):
-        _line(console, sure, wrap=True)
+        say(console, sure)
     tested = f"Test data at round {summary['best_round']}"
-    _line(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim")
+    say(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim", wrap=False)
     columns, gone = dict(table.columns), list[str]()
     while (grid := _grid(replace(table, columns=columns), console)) is None:  # too wide
         gone.append(columns.pop(_spare(columns)[-1]).heading)
     if gone:
-        _line(console, f"{listing(gone[::-1])}: in report.html, there is no room here", style="dim")
+        say(
+            console,
+            f"{listing(gone[::-1])}: in report.html, there is no room here",
+            style="dim",
+            wrap=False,
+        )
     console.print(grid)
     for row in _left_out(table):
-        _line(console, row, style="dim", wrap=True)
+        say(console, row, style="dim")
     for note, names in _notes(table).items():
-        _line(console, f"{MISSING} at {listing(names)}: {note}.", style="dim", wrap=True)
+        say(console, f"{MISSING} at {listing(names)}: {note}.", style="dim")
     if unseen := _unseen(summary, table.metric.digits):
-        _line(console, unseen, wrap=True)
+        say(console, unseen)
     if mute := silence(summary, table.cases):
-        _line(console, mute, style="dim", wrap=True)
+        say(console, mute, style="dim")
     if table.left_out:
-        _line(console, f"Not evaluated: {listing(table.left_out)}.", style="dim", wrap=True)
+        say(console, f"Not evaluated: {listing(table.left_out)}.", style="dim")
     happened = events_line(summary.get("events") or ())
     if happened:
-        _line(console, happened, style="yellow", wrap=True)
+        say(console, happened, style="yellow")
     present = [name for name in FILES if (folder / name).exists()]
-    _line(console, f"Run folder: {folder}")
+    say(console, f"Run folder: {folder}", wrap=False)
     if present:
-        _line(console, f"  with {listing(present, most=len(present))}", style="dim")
+        say(console, f"  with {listing(present, most=len(present))}", style="dim", wrap=False)
 
 
 def events_line(events: Iterable[Mapping[str, Any]]) -> str:
@@ -82,7 +87,7 @@ def events_line(events: Iterable[Mapping[str, Any]]) -> str:
     return f"Events: {text}" if text else ""
 
 
-def _spare(columns: Mapping[str, Shown]) -> list[str]:
+def _spare(columns: Mapping[str, Baseline]) -> list[str]:
     """Return the columns that a narrow screen does without, the last one first of all."""
     return [name for name, shown in columns.items() if shown.column == "found"]
 
@@ -108,7 +113,7 @@ def _grid(table: GainTable, console: Console) -> Table | None:
     return grid
 
 
-def _cells(row: Row, table: GainTable, console: Console, name: str | None = None) -> list[Text]:
+def _cells(row: GainRow, table: GainTable, console: Console, name: str | None = None) -> list[Text]:
     digits = table.metric.digits
     cells = [Text(readable(name or row.name, console))]
     for column in table.columns:
@@ -118,14 +123,14 @@ def _cells(row: Row, table: GainTable, console: Console, name: str | None = None
     return cells
 
 
-def _gain(row: Row, digits: int, console: Console) -> Text:
+def _gain(row: GainRow, digits: int, console: Console) -> Text:
     if row.gain is None:
         return Text(readable(MISSING, console))
     text = f"{number(row.gain, digits, sign=True)} {row.verdict}"
     return Text(readable(text, console), style=STYLE.get(row.verdict, ""))
 
 
-def _shown(table: GainTable) -> list[Row]:
+def _shown(table: GainTable) -> list[GainRow]:
     """Return all sites, or of too many the greatest losses, then the greatest gains."""
     if len(table.rows) <= LISTED:
         return list(table.rows)
@@ -155,7 +160,7 @@ def _left_out(table: GainTable) -> list[str]:
     if rest <= 0:
         return []
     return [
-        f"Shown: the smallest and the largest gains; {counted(rest, 'site')} more "
+        f"Baseline: the smallest and the largest gains; {counted(rest, 'site')} more "
         "in metrics.csv and report.html."
     ]
 
@@ -166,8 +171,3 @@ def _notes(table: GainTable) -> dict[str, list[str]]:
         if row.note:
             notes.setdefault(row.note, []).append(row.name)
     return notes
-
-
-def _line(console: Console, text: str, style: str = "", wrap: bool = False) -> None:
-    # As Text: a bracket in a path is not markup. Paths stay whole, so that they can be copied.
-    console.print(Text(readable(text, console), style=style), soft_wrap=not wrap)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedpdm.baselines import minirocket
-from fedpdm.baselines.estimators import platt
+from fedpdm.baselines.estimators import boosted_trees, platt
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, RocketSettings
 from fedpdm.baselines.minirocket import rocket, some_windows
 from fedpdm.baselines.registry import (
@@ -25,7 +25,6 @@ from fedpdm.baselines.registry import (
     wanted,
     work,
 )
-from fedpdm.baselines.trees import boosted_trees
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.windows import Windows

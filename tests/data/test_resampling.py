@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule
-from fedpdm.baselines.trivial import trivial
+from fedpdm.baselines.networks import trivial
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.rows import Split
 from fedpdm.data.windows import Windows

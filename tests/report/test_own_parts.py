@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from fedpdm.baselines.inputs import BaselineInputs, predicted
-from fedpdm.baselines.registry import BASELINES, Shown, register_baseline
+from fedpdm.baselines.registry import BASELINES, RUNS, Baseline, register_baseline
 from fedpdm.data.rows import Floats
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.scoring import Predictions
@@ -42,7 +42,7 @@ class Gaps(Failure):
 
 @pytest.fixture(scope="module", autouse=True)
 def own() -> Any:
-    @register_baseline("coin", Shown("Coin", "a coin that is tossed", subject="A coin"))
+    @register_baseline("coin", Baseline("Coin", "a coin that is tossed", subject="A coin"))
     def coin(inputs: BaselineInputs) -> Predictions:
         return predicted(inputs.sites(), lambda windows: np.full(len(windows), 0.5))
 
@@ -55,7 +55,7 @@ def own() -> Any:
         return {"worst": f"worst of {len(page.table.rows)}", "tag": "<b>"}
 
     yield
-    del BASELINES["coin"], SECTIONS["wear"]
+    del BASELINES["coin"], RUNS["coin"], SECTIONS["wear"]
     TASKS.pop("gaps", None)
 
 
