@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from fedpdm.aggregation.sums import Vectors, WeightedMean, is_weighted_mean, mismatch, not_finite
 from fedpdm.config.compose import options
-from tests.federated import named
+from fedpdm.testing.federated import named
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 

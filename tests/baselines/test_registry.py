@@ -38,8 +38,8 @@ from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory
 from fedpdm.report.gain_table import COLUMNS, EXPLAINED
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
+from fedpdm.testing.tiny import TinySource
 from fedpdm.training.loop import TrainingSettings
-from tests.tiny import TinySource
 
 ONE = Schedule(TrainingSettings(1, 8, 0.01), rounds=1)
 

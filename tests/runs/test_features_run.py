@@ -26,7 +26,7 @@ from fedpdm.runs.run import Run
 from fedpdm.tasks import Failure
 from fedpdm.storage import read_tensors
 from fedpdm.training.loop import outputs
-from tests.tiny import TinySource
+from fedpdm.testing.tiny import TinySource
 
 QUICK = [
     "debug=quick", "engine=serial", "site=[detroit,houston]", "sites.detroit.machines=4",

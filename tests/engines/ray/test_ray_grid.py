@@ -24,10 +24,11 @@ from fedpdm.engines.ray import workers as ray_crew
 from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import ConfigError
+from fedpdm.testing import check_engine
+from fedpdm.testing.federated import Federated, federate
 from fedpdm.wire.flower import pack_state
 from fedpdm.wire.records import to_record
 from tests.deployment.processes import until
-from tests.federated import Federated, federate
 from tests.strategies.both import SGD
 
 # Ray drops the handles of its processes without waiting for them.
@@ -196,6 +197,12 @@ def test_what_sites_remember_has_the_bits_of_serial(
         grid = crews[workers]
         grid.load_states({})
         assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
+
+
+def test_it_keeps_the_contract_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The Ray of these tests keeps spare processes; the programs below look at what stays.
+    monkeypatch.setattr("fedpdm.testing.engine.still_there", lambda before: set())
+    check_engine(functools.partial(RayGrid, workers=2))
 
 
 def test_replies_are_those_of_serial_in_site_order(grid: RayGrid, ask: Any) -> None:
