@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -78,3 +79,20 @@ def test_no_file_is_long() -> None:
         if (lines := len(file.read_text("utf-8").splitlines())) > 400
     }
     assert long == {}
+
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+
+
+def test_the_page_on_architecture_has_the_same_layers() -> None:
+    found: dict[int, set[str]] = {}
+    for layer, rooms in re.findall(r"^\| (\d) \| ([^|]+) \|", PAGE, re.MULTILINE):
+        found.setdefault(int(layer), set()).update(re.findall(r"`(\w+)`", rooms))
+    assert [found[number] for number in sorted(found)] == LAYERS
+
+
+def test_every_file_that_the_page_names_is_there() -> None:
+    places = set(re.findall(r"`((?:fedpdm|conf|docs|tests|clients|server)/[\w/.-]+)`", PAGE))
+    named = {place for place in places if "NAME" not in place}
+    assert len(named) > 30
+    assert sorted(place for place in named if not (ROOT / place).exists()) == []
