@@ -1,1 +1,8 @@
-"""What a federated model is compared with."""
+"""What a federated model is compared with. Modules register in the order of the columns."""
+
+# isort: off
+from fedpdm.baselines import trivial as trivial
+from fedpdm.baselines import networks as networks
+from fedpdm.baselines import trees as trees
+from fedpdm.baselines import minirocket as minirocket
+from fedpdm.baselines import rules as rules

@@ -10,7 +10,7 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
-from fedpdm.aggregation.sums import not_finite
+from fedpdm.aggregation.screening import not_finite
 from fedpdm.client.state import recall, remember
 from fedpdm.strategies.base import ClientHalf, Outcome, Work
 from fedpdm.strategies.registry import gradient_terms
@@ -25,7 +25,7 @@ class StrategyRuntime:
 
     Args:
         settings: local training.
-        names: the parameters that have a gradient, in the order of ``training.fit``.
+        names: the parameters that travel and have a gradient, in the order of ``training.fit``.
         device: where sites train.
     """
 

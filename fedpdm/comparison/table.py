@@ -12,8 +12,7 @@ from fedpdm.comparison.result import Comparison, Family
 from fedpdm.comparison.scores import VIEWS
 from fedpdm.comparison.words import conclusion, p_value, power_lines, ranking_line, site_lines
 from fedpdm.evaluation.wording import MISSING, duration, number
-from fedpdm.report.console import console_for, readable
-from fedpdm.report.table import STYLE, columns_of
+from fedpdm.report.console import STYLE, columns_of, console_for, readable
 
 FEW = 2
 """Up to this many settings get a line on which sites they serve worse."""

@@ -17,13 +17,14 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.config.folder import conf_dir
+from fedpdm.config.values import OF_ANY_SITE
 from fedpdm.errors import ConfigError
 
 VERSION_BASE = "1.3"
 
 
-COSTS = re.compile(r"sites\.([^.=]+)\.costs(?:\.[^=]*)?=")
-"""An override of what alarms cost at one site."""
+ANY_SITE = re.compile(rf"sites\.([^.=]+)\.(?:{'|'.join(OF_ANY_SITE)})(?:\.[^=]*)?=")
+"""An override of what a site of any data set may have."""
 
 NONE_OF = {"baselines": "baselines.controls=[] or baselines.max_plants=0 for a run without any"}
 """Blocks that people switch off: how it is done."""
@@ -42,8 +43,8 @@ def register() -> None:
 def rewrite(arguments: Sequence[str]) -> list[str]:
     """Return arguments as Hydra takes them: ``site=a,b`` is one federation of two sites.
 
-    A site's costs of alarms stand in no yaml of ours, so Hydra would want a ``+`` before
-    ``sites.houston.costs.missed=500``; here it is put there.
+    What a site of any data set may have stands in no yaml of ours, so Hydra would want a ``+``
+    before ``sites.houston.costs.missed=500``; here it is put there.
 
     Hydra would refuse it as ambiguous, or make two runs of it with ``-m``. Lists are left
     alone: ``-m 'site=[a,b],[c]'`` compares two federations. Names must differ.
@@ -55,7 +56,7 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if argument == "site=":
             raise ConfigError("site= names no site; write site=detroit,houston, or site=[]")
-        if COSTS.match(argument):
+        if ANY_SITE.match(argument):
             argument = f"++{argument}"
         match = re.fullmatch(r"site=([\w.,-]+)", argument)
         if match:
@@ -223,9 +224,9 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
     default = hydra.compose("config", overrides=_choices(overrides))
     for key in _changed(overrides):
         old, new = _select(default, key), _select(cfg, key)
-        if (costs := COSTS.match(f"{key}=")) and costs[1] not in (default.sites or {}):
-            hint = _suggest(costs[1], [str(name) for name in default.sites or {}])
-            raise ConfigError(f"{key}: this run has no site {costs[1]}; {hint}")
+        if (own := ANY_SITE.match(f"{key}=")) and own[1] not in (default.sites or {}):
+            hint = _suggest(own[1], [str(name) for name in default.sites or {}])
+            raise ConfigError(f"{key}: this run has no site {own[1]}; {hint}")
         if key in NONE_OF and not OmegaConf.is_dict(new):
             raise ConfigError(f"{key}={_word(new)} is no block of settings: {NONE_OF[key]}")
         if OmegaConf.is_dict(old) and not (OmegaConf.is_dict(new) or new is None):
@@ -327,7 +328,7 @@ def _siblings(key: str, arguments: Sequence[str]) -> str:
     node = OmegaConf.select(cfg, parent) if parent else cfg
     names = sorted(str(name) for name in node) if OmegaConf.is_config(node) else []
     if re.fullmatch(r"sites\.[^.]+", parent) and names:
-        names = sorted({*names, "costs"})  # may be said of any site
+        names = sorted({*names, *OF_ANY_SITE})
     return _suggest(last, names) if names else "see --help"
 
 

@@ -10,6 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.errors import ConfigError, FedPdmError
 
+OF_ANY_SITE = ("costs",)
+"""Keys of ``sites.NAME`` that a site of any data set may have: the test reads them."""
+
 
 def make(node: Any, what: str, **extra: Any) -> Any:
     """Instantiate a ``_target_`` node; its own complaints become one sentence."""

@@ -16,11 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Error, Message, MessageType
+from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from omegaconf import DictConfig, OmegaConf
 
 from fedpdm import __version__
+from fedpdm.client.personal import PersonalModels
 from fedpdm.client.state import mark, rewind
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.replicas import expand_replicas
@@ -38,7 +39,7 @@ from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.runs.assembly import client_app, one_thread
 from fedpdm.runs.experiment import Experiment, build
-from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in, to_tensors
+from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,8 @@ class DeployedSiteApp(ClientApp):
         if kind == DESCRIBE_QUERY:
             return Message(describe(experiment, site).content(), reply_to=message)
         if kind == TEST_QUERY:
-            return Message(result_content(try_out(experiment, site, message)), reply_to=message)
+            found = try_out(experiment, site, message, context.state)
+            return Message(result_content(found), reply_to=message)
         inner = Context(context.run_id, context.node_id, {**context.node_config, "site": site},
                         context.state, context.run_config)  # fmt: skip
         if kind == MessageType.TRAIN:
@@ -228,18 +230,25 @@ def describe(experiment: Experiment, name: str) -> Description:
     )
 
 
-def try_out(experiment: Experiment, name: str, message: Message) -> dict[str, Any]:
+def try_out(
+    experiment: Experiment, name: str, message: Message, state: RecordDict
+) -> dict[str, Any]:
     """Return the metrics of the received weights on the site's own windows.
 
     The alarm threshold is the site's own, chosen on its validation windows.
     """
     federation, content = experiment.federation, message.content
-    model = experiment.build_model()
-    model.set_parameters(to_tensors({**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)}))
-    model.module.to(experiment.device)
+    models = PersonalModels(
+        experiment.build_model(),
+        {**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)},
+        experiment.parts.local,
+        {name: state},
+        experiment.objective,
+        experiment.device,
+    )
     scaler = scaler_in(content) or federation.moments(name).scaler()
     sites = [federation.site(name, scaler)]
-    tried = run_final_test(model.module, sites, federation, experiment.device, experiment.protocol)
+    tried = run_final_test(models, sites, federation, experiment.device, experiment.protocol)
     result: dict[str, Any] = {"threshold": tried.threshold}
     for split in ("validation", "test", "heldout"):
         part = tried.parts[split]

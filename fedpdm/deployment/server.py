@@ -20,6 +20,7 @@ from flwr.serverapp import Grid
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fedpdm import __version__
+from fedpdm.baselines.registry import BASELINES
 from fedpdm.config.compose import chosen_sites, compose, options, rewrite, run_name
 from fedpdm.config.values import make, positive, whole
 from fedpdm.data.normalise import Scaler
@@ -46,8 +47,6 @@ from fedpdm.tasks import Task
 from fedpdm.wire.records import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, to_record
 
 FILES = "fedpdm.data.sources.files.FilesSource"
-BASELINES = ("trivial", "alone", "pooled", "hgb", "minirocket")
-"""What a simulation compares with. The server may pool nothing, so here they are null."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +231,9 @@ class DeployedRun(Run):
     def _settle_engine(self, shapes: list[dict[str, Any]]) -> Engine:
         return {"name": "flower", "settings": {}, "reason": None}
 
-    def _test(self, weights: Arrays, scaler: Scaler | None) -> dict[str, Any]:
+    def _test(
+        self, weights: Arrays, states: Mapping[str, RecordDict], scaler: Scaler | None
+    ) -> dict[str, Any]:
         """Let the sites test a round's weights on their own windows; metrics come back.
 
         ``global``, over pooled windows, is null: nobody may pool. The threshold is each
@@ -283,5 +284,6 @@ class DeployedRun(Run):
 
     def _summary(self, history: History, scaler: Scaler | None) -> dict[str, Any]:
         summary = super()._summary(history, scaler)
+        # The server may pool nothing, so here they are null.
         summary["test"]["baselines"] = dict.fromkeys(BASELINES)
         return summary

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 MISSING = "\u2013"  # en dash
 MINUS = "\u2212"
@@ -108,6 +109,35 @@ _KNOWN = {
         Metric("loss", "loss", "loss", False, 4),
     )
 }
+
+
+_OURS = frozenset(_KNOWN)
+
+
+def describe(*metrics: Metric) -> None:
+    """Make metrics of a task known to table, plots and report, by their names."""
+    _KNOWN.update({each.name: each for each in metrics})
+
+
+def described(name: str, higher_is_better: bool) -> dict[str, Any]:
+    """Return a metric as summary.json keeps it: nothing of ours, all of a task's own.
+
+    Args:
+        name: of the task's primary metric.
+        higher_is_better: as the task says; nobody may have described its metric.
+    """
+    own = name not in _OURS
+    return (
+        {"described": vars(replace(metric(name), higher_is_better=higher_is_better))} if own else {}
+    )
+
+
+def primary_metric(summary: Mapping[str, Any]) -> Metric:
+    """Return the metric that chose the round of a summary."""
+    said = summary.get("validation") or {}
+    if own := said.get("described"):
+        return Metric(**own)
+    return metric(str(said.get("metric") or "average_precision"))
 
 
 def metric(name: str) -> Metric:

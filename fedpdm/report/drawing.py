@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
 
 # Matplotlib wants colours and the page wants variables: each name is drawn in a colour
 # that nothing else uses and is replaced by ``var(--name)`` in the SVG.
-_NAMES = (
-    "paper ink quiet grid better worse trivial alone federated pooled hgb minirocket rules "
-    "site-0 site-1 site-2 site-3 site-4 site-5"
-).split()
+_PAGE = (resources.files("fedpdm.report") / "templates" / "page.css").read_text("utf-8")
+_NAMES = dict.fromkeys(re.findall(r"--([a-z0-9-]+):", _PAGE))
 COLOUR = {name: f"#0101{i:02x}" for i, name in enumerate(_NAMES, start=1)}
+"""Colours by the names that ``page.css`` gives them."""
 
 WIDTH = 420
 

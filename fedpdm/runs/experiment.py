@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, cast
 
 import torch
+from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from fedpdm.config.values import block, make, plain, positive, share, whole
-from fedpdm.data.leakage import checks as guards
-from fedpdm.data.partition.repartitioned import RepartitionedSource
-from fedpdm.data.features import RAW, WindowFeatures
-from fedpdm.data.splits.saved_split import SavedSplit
-from fedpdm.data.partition import Natural, Partition, PartitionedSource
-from fedpdm.data.resampling import Resampler
-from fedpdm.data.leakage.label_shuffle import LabelShuffle
-from fedpdm.data.sources.base import Source
-from fedpdm.engines.select import check_engine
-from fedpdm.wire.flower import quiet
-from fedpdm.errors import ConfigError, DataError, ModelError
-from fedpdm.baselines.baselines import RocketSettings, Schedule
+from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
 from fedpdm.baselines.registry import BASELINES, wanted
-from fedpdm.evaluation.settings import Protocol
 from fedpdm.client.faults import Fault, parse_faults
+from fedpdm.config.values import OF_ANY_SITE, block, make, plain, positive, share, whole
+from fedpdm.data.features import RAW, WindowFeatures
+from fedpdm.data.leakage import checks as guards
+from fedpdm.data.leakage.label_shuffle import LabelShuffle
+from fedpdm.data.partition import Natural, Partition, PartitionedSource
+from fedpdm.data.partition.repartitioned import RepartitionedSource
 from fedpdm.data.replicas import expand_replicas
+from fedpdm.data.resampling import Resampler
+from fedpdm.data.sources.base import Source
+from fedpdm.data.splits.saved_split import SavedSplit
+from fedpdm.engines.select import check_engine
+from fedpdm.errors import ConfigError, DataError, ModelError
+from fedpdm.evaluation.settings import Protocol
 from fedpdm.federation import Federation
-from fedpdm.seeding import torch_seeded
-from fedpdm.wire.records import Arrays
 from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.models.policy import ParameterPolicy, Parts
+from fedpdm.runs.local_training import build_objective, build_policy, build_settings
+from fedpdm.runs.transforms import build_server, build_transforms
+from fedpdm.seeding import torch_seeded
+from fedpdm.server.base import Server
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import seeded_sample, take_over_sampling
+from fedpdm.server.synchronous import Synchronous
+from fedpdm.strategies.layers import check_mods, check_training
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import Objective, Supervised
+from fedpdm.transforms.chain import Chain
+from fedpdm.wire.flower import quiet
+from fedpdm.wire.records import Arrays
 
 LOOK_AT = 50
 """At most so many sites are read before the run starts, to find mistakes early."""
@@ -52,6 +62,7 @@ class Experiment:
     settings: TrainingSettings
     monitor: MonitorSettings
     faults: list[Fault]
+    client_mods: list[Mod]
     device: torch.device
     rounds: int
     seed: int
@@ -59,8 +70,8 @@ class Experiment:
     evaluate_fraction: float
     baseline_sites: int
     baseline_processes: int
-    pooled_schedule: Schedule
-    alone_schedule: Schedule
+    pooled_schedule: BaselineSchedule
+    alone_schedule: BaselineSchedule
     controls: tuple[str, ...]
     rocket: RocketSettings
     round_timeout: float | None
@@ -68,11 +79,25 @@ class Experiment:
     engine: Mapping[str, Any]
     model: dict[str, Any]
     protocol: Protocol
+    policy: ParameterPolicy
+    objective: Objective
+    transforms: Chain = field(default_factory=Chain)
+    server: Server = field(default_factory=Synchronous)
 
     @property
     def initial(self) -> Arrays:
         """The weights of round 0: the same for the federation and every baseline."""
         return {n: t.cpu().numpy() for n, t in self.build_model().get_parameters().items()}
+
+    @property
+    def parts(self) -> Parts:
+        """Which tensors of the model travel, and which a site keeps."""
+        return self.policy.parts(self.build_model())
+
+    @property
+    def personal(self) -> bool:
+        """Whether a site's predictions may depend on what it keeps for itself."""
+        return bool(self.parts.local) or not isinstance(self.objective, Supervised)
 
     @property
     def evaluated(self) -> list[str]:
@@ -134,8 +159,8 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
     rounds = whole(cfg, "rounds", 1)
     settings = build_settings(cfg)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
-    if (check := getattr(strategy, "check_training", None)) is not None:
-        check(settings)
+    check_training(strategy, settings)
+    check_mods(strategy, mods := build_mods(cfg))
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
     take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
@@ -154,6 +179,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
 
     check_engine(plain(cfg.engine), device)
     try_to_build(build_model, federation)
+    policy = build_policy(cfg, build_model)
     experiment = Experiment(
         federation=federation,
         task=task,
@@ -161,6 +187,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         strategy=strategy,
         settings=settings,
         monitor=build_monitor(cfg),
+        client_mods=mods,
         faults=parse_faults(block(cfg, "faults"), federation.sites, rounds),
         device=device,
         rounds=rounds,
@@ -178,6 +205,10 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         engine=plain(cfg.engine),
         model=model,
         protocol=build_protocol(cfg, seed),
+        policy=policy,
+        objective=build_objective(cfg, task),
+        transforms=build_transforms(cfg, seed, strategy),
+        server=build_server(cfg),
     )
     return experiment
 
@@ -298,11 +329,12 @@ def build_protocol(cfg: DictConfig, seed: int) -> Protocol:
 
 
 def site_blocks(cfg: DictConfig) -> dict[str, Any]:
-    """Return the sites' blocks as their data set reads them: without what alarms cost."""
-    return {
-        name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
-        for name, own in block(cfg, "sites").items()
-    }
+    """Return the sites' blocks as their data set reads them: without what their test reads."""
+    sites = block(cfg, "sites")
+    for own in sites.values():
+        for key in OF_ANY_SITE if isinstance(own, dict) else ():
+            own.pop(key, None)
+    return sites
 
 
 def build_controls(cfg: DictConfig) -> tuple[str, ...]:
@@ -327,42 +359,38 @@ def build_rocket(cfg: DictConfig) -> RocketSettings:
     )
 
 
-def build_schedule(cfg: DictConfig, *blocks: str) -> Schedule:
+def build_schedule(cfg: DictConfig, *blocks: str) -> BaselineSchedule:
     """Make how networks train without a federation: each block's word goes before the last's."""
     said = [name for name in blocks if OmegaConf.select(cfg, f"{name}.rounds") is not None]
     rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
-    return Schedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
+    return BaselineSchedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
 
 
-def build_settings(cfg: DictConfig, *instead: str) -> TrainingSettings:
-    """Make the settings of local training.
-
-    Args:
-        cfg: a composed config.
-        instead: blocks of settings that take the place of those of ``training``, the last
-            one of all.
+def build_mods(cfg: DictConfig) -> list[Mod]:
+    """Make the client mods around the sites' training, the outermost first.
 
     Raises:
-        ConfigError: a value is of the wrong kind or unknown; names its key.
+        ConfigError: one of them cannot be made.
     """
-    training = block(cfg, "training")
-    training.pop("resample", None)  # of the data, not of the loop
-    names = dict.fromkeys(training, "training")
-    for place in instead:
-        other = block(cfg, place)
-        if unknown := sorted(set(other) - set(training)):
-            raise ConfigError(f"{place}.{unknown[0]} is unknown; there are {sorted(training)}")
-        training |= other
-        names |= dict.fromkeys(other, place)
-    for name in ("local_epochs", "batch_size", "step_size"):
-        whole(cfg, f"{names[name]}.{name}", 1)
-    for name in ("learning_rate", "gamma"):
-        positive(cfg, f"{names[name]}.{name}")
-    for name in ("weight_decay", "clip_norm"):
-        value = training.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise ConfigError(f"{names[name]}.{name}={value} must be a number")
-    return TrainingSettings(**training)
+    entries = plain(OmegaConf.select(cfg, "client_mods")) or []
+    if not isinstance(entries, list):
+        raise ConfigError(f"client_mods={entries} must be a list: [flwr.clientapp.mod.…]")
+    return [build_mod(entry) for entry in entries]
+
+
+def build_mod(entry: Any) -> Mod:
+    """Make one client mod of a function's name, or of a node with the class that makes it.
+
+    With ``_partial_`` the node's target is a function, and its other keys are arguments.
+    """
+    if not isinstance(entry, str | dict):
+        raise ConfigError(f"client_mods: {entry} is neither a name nor a block with _target_")
+    node = {"_target_": entry, "_partial_": True} if isinstance(entry, str) else dict(entry)
+    if not node.pop("_partial_", False):
+        return cast(Mod, make(OmegaConf.create(node), "client_mods"))
+    found = {"_target_": "hydra.utils.get_object", "path": node.pop("_target_", "")}
+    function = cast(Mod, make(OmegaConf.create(found), "client_mods"))
+    return partial(function, **node) if node else function
 
 
 def build_monitor(cfg: DictConfig) -> MonitorSettings:

@@ -12,12 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from fedpdm.config.values import plain
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, HistoryError
-from fedpdm.runs.experiment import Experiment, site_blocks
 from fedpdm.history import History
+from fedpdm.runs.experiment import Experiment, site_blocks
 from fedpdm.runs.manifest import SCHEMA
-from fedpdm.storage import read_json, write_json
-from fedpdm.storage import write_bytes, write_tensors
-
+from fedpdm.runs.personal import described
+from fedpdm.storage import read_json, write_bytes, write_json, write_tensors
 
 RESUMABLE = {"rounds"}
 """What may be said beside ``resume=``: a longer run. All else is in the folder."""
@@ -49,7 +48,6 @@ def stored_run(arguments: Sequence[str]) -> tuple[DictConfig, Path]:
             raise ConfigError(f"{key}={value} must be a whole number of at least 1")
         OmegaConf.update(cfg, key, int(value))
     return cfg, folder  # type: ignore[return-value]
-
 
 
 def stored_manifest(folder: Path, cfg: DictConfig) -> dict[str, Any]:
@@ -139,6 +137,7 @@ def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
         "window": source.window,
         "inputs": {"mode": features.mode, "limits": dict(features.limits)},
         "conditions": source.conditions,
+        "operating": source.operating and vars(source.operating),
         "task": plain(cfg.task) | {"name": experiment.task.name},
         "data": {"name": source.name, "time_unit": source.time_unit},
         "scaling": str(cfg.scaling),
@@ -148,4 +147,5 @@ def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
         "calibration": None,
         "interval": None,
         "sites": site_blocks(cfg),
+        "personal": described(experiment, cfg),
     }

@@ -23,12 +23,18 @@ from fedpdm.engines.serial import SerialGrid
 from fedpdm.federation import Federation
 from fedpdm.history import History
 from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.models.policy import ALL, ParameterPolicy
 from fedpdm.seeding import torch_seeded
+from fedpdm.server.base import Server
 from fedpdm.server.loop import RoundLoop
 from fedpdm.server.monitor import MonitorSettings
+from fedpdm.server.synchronous import Synchronous
 from fedpdm.tasks import Failure, Task
 from fedpdm.testing.tiny import TinySource
 from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import Objective
+from fedpdm.transforms.base import Transform
+from fedpdm.transforms.chain import Chain
 from fedpdm.wire.flower import pack_state
 
 EngineOf = Callable[[SiteApp, Sequence[str]], LocalGrid]
@@ -110,6 +116,10 @@ def federate(
     model_config: Mapping[str, Any] | None = None,
     settings: TrainingSettings | None = None,
     double: bool = False,
+    policy: ParameterPolicy = ALL,
+    objective: Objective | None = None,
+    transforms: Mapping[str, Transform] | None = None,
+    server: Callable[[], Server] = Synchronous,
 ) -> Federated:
     """Run or continue a federation in ``folder``."""
     names = (
@@ -136,19 +146,21 @@ def federate(
 
     injected = parse_faults(dict(faults or {}), federation.sites, rounds)
     client = make_client_app(
-        federation, build, settings, seed=seed, train_mods=[*mods, fault_mod(injected, seed)]
-    )
+        federation, build, settings, seed=seed, policy=policy, objective=objective,
+        train_mods=[*mods, fault_mod(injected, seed)], transforms=Chain(transforms, seed),
+    )  # fmt: skip
     grid, screen = engine(client, federation.sites), Screen()
     folder.mkdir(parents=True, exist_ok=True)
     exists = (folder / "history.sqlite").exists()
     history = History.open(folder) if exists else History.create(folder)
+    parts, initial = policy.parts(build()), build().get_parameters()
     loop = RoundLoop(
         strategy=named([f"strategy={strategy}", *overrides])
         if isinstance(strategy, str)
         else strategy,
         history=history,
-        initial={n: t.numpy() for n, t in build().get_parameters().items()},
-        trainable=build().parameter_names,
+        initial={n: initial[n].numpy() for n in (*parts.shared, *parts.buffers)},
+        trainable=parts.shared,
         task=federation.task,
         rounds=rounds,
         seed=seed,
@@ -157,6 +169,8 @@ def federate(
         evaluate_fraction=evaluate_fraction,
         federated_scaling=federated_scaling,
         round_timeout=round_timeout,
+        transforms=Chain(transforms, seed),
+        server=server(),
     )
     result = Federated(history, loop, grid, members, screen)
     loop.run(grid, Context(1, 1, {}, RecordDict(), {}))

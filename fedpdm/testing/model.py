@@ -15,6 +15,7 @@ from fedpdm.errors import ConfigError
 from fedpdm.models import ModelWrapper
 from fedpdm.seeding import torch_seeded
 from fedpdm.training.loop import TrainingSettings, fit
+from fedpdm.training.objective import Supervised
 
 ROWS = 24
 
@@ -132,7 +133,8 @@ def _check_stack(
     y = torch.arange(len(x) * outputs).view(len(x), outputs).sin().double()
     settings = TrainingSettings(local_epochs=1, batch_size=4, learning_rate=0.05, optimizer="sgd")
     received = model.get_parameters()
-    trainer = StackedTrainer(model.module, torch.nn.functional.mse_loss, settings, seed=0)
+    objective = Supervised(torch.nn.functional.mse_loss)
+    trainer = StackedTrainer(model.module, objective, settings, seed=0)
     sites = [SiteData("a", ("a",), x[:10], y[:10]), SiteData("b", ("b",), x[10:], y[10:])]
     try:
         stacked = list(trainer.train(received, sites, epochs=1))
@@ -142,8 +144,7 @@ def _check_stack(
     for site, found in zip(sites, stacked, strict=True):
         model.set_parameters(received)
         fit(
-            model.module, site.x, site.y, torch.nn.functional.mse_loss, settings, seed=0,
-            key=site.key, epochs=1,
+            model.module, site.x, site.y, objective, settings, seed=0, key=site.key, epochs=1,
         )  # fmt: skip
         for name, array in model.snapshot().items():
             # A model with dropout draws others in a stack; then only the shapes are compared.

@@ -38,7 +38,7 @@ from fedpdm.data.leakage.preprocessing import (
     require_untouched,
 )
 from fedpdm.data.normalise import Moments, Scaler
-from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
+from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split, Strings
 from fedpdm.data.sources.base import Source
 from fedpdm.data.windows import Windows
 from fedpdm.errors import LeakError
@@ -197,8 +197,7 @@ def require_labels_apart(machines: Machines, rows: Rows, reach: float, unit: str
         return
     for split in ORDER[:2]:
         later = float(machines.first[:, split + 1 : 3].min())
-        end = rows.time + reach
-        across = (rows.split == split) & (end > later + 1e-9 * max(1.0, abs(later)))
+        across = (rows.split == split) & looks_past(rows.time + reach, later)
         if across.any():
             row = int(np.argmax(across))
             raise LeakError(
@@ -219,8 +218,7 @@ def require_shared_labels_apart(machines: Machines, reach: float, unit: str) -> 
         return
     for split in ORDER[:2]:
         later = machines.first[:, split + 1 : 3].min(axis=1, initial=np.inf)
-        end = machines.last[:, split] + reach
-        across = np.isfinite(later) & (end > later + 1e-9 * np.maximum(1.0, np.abs(later)))
+        across = np.isfinite(later) & looks_past(machines.last[:, split] + reach, later)
         if across.any():
             k = int(np.argmax(across))
             raise LeakError(
@@ -229,6 +227,11 @@ def require_shared_labels_apart(machines: Machines, reach: float, unit: str) -> 
                 f"{reach:g} {unit} ahead, and a later part begins at {later[k]:g}; put a shared "
                 f"machine in one part at all sites, or leave {reach:g} {unit} between the parts"
             )
+
+
+def looks_past(end: Floats, later: Floats | float) -> Bools:
+    """Return where a label's end lies past the begin of a later part, rounding errors apart."""
+    return np.asarray(end > later + 1e-9 * np.maximum(1.0, np.abs(later)))
 
 
 def require_decided(site: str, rows: Rows, reach: float, unit: str) -> None:

@@ -44,6 +44,7 @@ class RepartitionedSource(PartitionedSource):
         self.window, self.stride = source.window, source.stride
         self.evaluation_stride = source.evaluation_stride
         self.conditions, self.categorical = source.conditions, source.categorical
+        self.operating = source.operating
         self.pad_training, self.test_truncated = source.pad_training, source.test_truncated
 
     def read(self) -> Rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fedpdm.engines.hardware import keep_memory
 from fedpdm.engines.local_grid import answer, make_context
 from fedpdm.storage import cut
-from fedpdm.wire.flower import array_record, become_server
+from fedpdm.wire.flower import array_record, become_server, rebuilt
 from fedpdm.wire.records import LiveArray
 
 Parcel = dict[str, tuple[str, dict[str, Any]]]
@@ -111,11 +111,6 @@ class Worker:
             return Result(reply.metadata, None, (reply.error.code, reply.error.reason), None)
         kept = pack(context.state) if len(context.state) else None
         return Result(reply.metadata, pack(reply.content), None, kept)
-
-
-def rebuilt(content: RecordDict | Error, metadata: Metadata) -> Message:
-    """Return a message of given metadata, as Flower itself makes one that came over a wire."""
-    return cast(Message, cast(Any, Message)(content, metadata=metadata))
 
 
 def pack(content: RecordDict) -> Parcel:

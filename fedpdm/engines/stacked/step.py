@@ -5,7 +5,7 @@ Shapes: K sites, B rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,7 @@ from torch.func import vmap
 from fedpdm.engines.stacked.errors import stackable
 from fedpdm.engines.stacked.layers import Now, stacked_copy
 from fedpdm.errors import ConfigError
-from fedpdm.training.loop import LossFunction
-
-RowLosses = Callable[[Tensor, Tensor], Tensor]
+from fedpdm.training.objective import LocalContext, Objective
 
 
 class StackedStep:
@@ -33,15 +31,15 @@ class StackedStep:
     def __init__(
         self,
         module: nn.Module,
-        loss: LossFunction,
+        objective: Objective,
         device: torch.device,
         *,
-        row_losses: RowLosses | None = None,
         compile: bool = False,
     ) -> None:
         self._now = Now()
-        self._row_losses = row_losses
-        self._module, self._loss, self._title = module, loss, module
+        self._objective, self._row_losses = objective, objective.row_losses
+        self.context = LocalContext()
+        self._title = module
         self._stacked = stacked_copy(module, self._now).to(device).train()
         parameters = dict(self._stacked.named_parameters())
         self.trainable = [name for name, p in parameters.items() if p.requires_grad]
@@ -198,17 +196,25 @@ class StackedStep:
                 "loss is no mean over rows): use engine=serial"
             )
 
-    def _forward(self, tensors: Sequence[Tensor], x: Tensor) -> Any:
+    def _model(
+        self,
+        tensors: Sequence[Tensor],
+        key: Tensor,
+        step: Tensor,
+        rows: Tensor | None = None,
+        count: Tensor | None = None,
+    ) -> nn.Module:
+        """Return the model with one site's tensors in it, in the given step."""
+        now = self._now
+        now.key, now.step, now.rows, now.count, now.drawn = key, step, rows, count, 0
         for tensor, places in zip(tensors, self._places.values(), strict=True):
-            for box, key in places:
-                box[key] = tensor
-        return self._stacked(x)
+            for box, name in places:
+                box[name] = tensor
+        return self._stacked
 
     def _output(self, tensors: Sequence[Tensor], x: Tensor, key: Tensor, step: Tensor) -> Any:
         """Return one site's outputs, as ``vmap`` sees it."""
-        now = self._now
-        now.key, now.step, now.rows, now.count, now.drawn = key, step, None, None, 0
-        return self._forward(tensors, x)
+        return self._model(tensors, key, step)(x)
 
     def _padded_output(
         self,
@@ -220,15 +226,13 @@ class StackedStep:
         count: Tensor,
     ) -> Any:
         """Return one site's outputs; those of padding mean nothing."""
-        now = self._now
-        now.key, now.step, now.rows, now.count, now.drawn = key, step, rows, count, 0
-        return self._forward(tensors, x)
+        return self._model(tensors, key, step, rows, count)(x)
 
     def _site(
         self, tensors: Sequence[Tensor], x: Tensor, y: Tensor, key: Tensor, step: Tensor
     ) -> Tensor:
         """Return one site's mean loss, as ``vmap`` sees it."""
-        return self._loss(self._output(tensors, x, key, step), y)
+        return self._objective.loss(self._model(tensors, key, step), x, y, self.context)
 
     def _padded_site(
         self,
@@ -241,8 +245,8 @@ class StackedStep:
         count: Tensor,
     ) -> Tensor:
         """Return one site's mean loss over the rows that are not padding."""
-        output = self._padded_output(tensors, x, key, step, rows, count)
-        each = vmap(lambda o, t: self._loss(o.unsqueeze(0), t.unsqueeze(0)))(output, y)
+        model = self._model(tensors, key, step, rows, count)
+        each = self._objective.losses(model, x, y, self.context)
         return torch.where(rows, each, 0.0).sum() / count
 
 

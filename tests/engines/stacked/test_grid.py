@@ -33,7 +33,8 @@ from fedpdm.tasks import Failure
 from fedpdm.testing import check_engine
 from fedpdm.testing.federated import Federated, federate, same
 from fedpdm.testing.tiny import TinySource
-from fedpdm.training.loop import TrainingSettings, outputs
+from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import outputs
 from fedpdm.wire.records import (
     ARRAYS,
     CONFIG,

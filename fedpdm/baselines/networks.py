@@ -1,0 +1,109 @@
+"""The federation's own network without a federation: one site alone, and all rows pooled.
+
+They get the federation's architecture, initial weights, number of epochs and selection
+rule (the best of ``rounds`` looks at the validation metric), but one optimizer for the whole
+run, as somebody who trains alone would have. Where the federation's steps make sense in a
+federation only (``strategy=fedsgd``), ``baselines.training`` gives them others, and
+``baselines.alone`` gives sites alone their own: an epoch of one site's few rows is few steps.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule
+from fedpdm.baselines.registry import Shown, register_baseline
+from fedpdm.data.windows import Windows
+from fedpdm.evaluation.scoring import TESTED, Predictions, predict, predict_site
+from fedpdm.training.loop import fit, tensors
+from fedpdm.training.objective import LocalContext, Supervised, outputs
+
+
+@register_baseline(
+    "alone",
+    Shown(
+        "Alone",
+        "the same model trained on that site's own data only",
+        marker="o",
+        hollow=True,
+        colour="alone",
+        column="always",
+    ),
+    cost=lambda inputs: inputs.alone.rounds / inputs.pooled.rounds,
+    per_site=True,
+    interval=True,
+)
+def alone(inputs: BaselineInputs, name: str) -> Predictions:
+    """One site that shares nothing: its own rows, its own scaler, its own best epoch."""
+    site = inputs.own_site(name)
+    model = train_whole(inputs, inputs.alone, site.train, site.validation, ("alone", name))
+    return {name: predict_site(model, site, inputs.task, inputs.device, TESTED)}
+
+
+@register_baseline(
+    "pooled",
+    Shown(
+        "Pooled",
+        "the same model trained on all sites' rows in one place, where that is allowed",
+        subject="The same model on pooled data, if all sites could hand over their rows,",
+        marker="D",
+        colour="pooled",
+        column="asked",
+    ),
+    cost=lambda inputs: len(inputs.pool),
+    interval=True,
+)
+def pooled(inputs: BaselineInputs) -> Predictions:
+    """All rows in one place, which no site may do: the ceiling."""
+    pool = inputs.sites(inputs.pool)
+    model = train_whole(
+        inputs,
+        inputs.pooled,
+        Windows.concatenate([site.train for site in pool]),
+        Windows.concatenate([site.validation for site in pool]),
+        ("pooled",),
+    )
+    return predict(model, inputs.sites(), inputs.task, inputs.device)
+
+
+def train_whole(
+    inputs: BaselineInputs,
+    schedule: BaselineSchedule,
+    train: Windows,
+    validation: Windows,
+    key: tuple[str, ...],
+) -> nn.Module:
+    """Return what predicts, trained for all epochs at once, at its best look at validation data.
+
+    One whose outputs were never finite comes back as it is (``registry.diverged``).
+    """
+    task, settings = inputs.task, schedule.settings
+    model = inputs.build_model()
+    model.module.to(inputs.device)
+    x, y = tensors(train.x, train.y, inputs.device)
+    x_validation, y_validation = tensors(validation.x, validation.y, inputs.device)
+    objective, context = inputs.objective or Supervised.of(task), LocalContext()
+    best: dict[str, Any] = {"metric": None, "loss": None, "weights": None}
+
+    def look(epoch: int) -> None:
+        if epoch % settings.local_epochs or len(validation) == 0:
+            return
+        output = outputs(objective.predictor(model.module, context), x_validation)
+        if not output.isfinite().all():
+            return
+        metric = task.metrics(validation.y, validation.truth, task.scores(output))[task.primary]
+        loss = objective.mean_loss(model.module, x_validation, y_validation, context, output)
+        lower = best["loss"] is None or loss < best["loss"]
+        if task.better(metric, best["metric"]) or (metric is None and lower):
+            best.update(metric=metric, loss=loss, weights=copy.deepcopy(model.get_parameters()))
+
+    fit(
+        model.module, x, y, objective, settings,
+        seed=inputs.seed, key=key, epochs=schedule.rounds * settings.local_epochs, after_epoch=look,
+    )  # fmt: skip
+    if best["weights"] is not None:
+        model.set_parameters(best["weights"])
+    return objective.predictor(model.module, context)
