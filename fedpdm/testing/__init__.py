@@ -13,5 +13,12 @@ from fedpdm.testing.engine import check_engine
 from fedpdm.testing.model import check_model
 from fedpdm.testing.source import check_data_source
 from fedpdm.testing.strategy import check_strategy
+from fedpdm.testing.transform import check_transform
 
-__all__ = ["check_data_source", "check_engine", "check_model", "check_strategy"]
+__all__ = [
+    "check_data_source",
+    "check_engine",
+    "check_model",
+    "check_strategy",
+    "check_transform",
+]
