@@ -18,8 +18,8 @@ from fedpdm.aggregation.screening import mismatch, not_finite
 from fedpdm.aggregation.sums import MeanByExamples, is_weighted_mean
 from fedpdm.aggregation.update import Base, Update
 from fedpdm.config.compose import options
+from fedpdm.testing.federated import named
 from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, METRICS, Arrays, metric_record
-from tests.federated import named
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 

@@ -32,8 +32,8 @@ from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
+from fedpdm.testing.tiny import TinySource
 from fedpdm.training.loop import TrainingSettings
-from tests.tiny import TinySource
 
 ONE = BaselineSchedule(TrainingSettings(1, 8, 0.01), rounds=1)
 

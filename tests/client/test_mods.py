@@ -26,7 +26,7 @@ from fedpdm.errors import ConfigError, SiteError
 from fedpdm.runs.experiment import build
 from fedpdm.runs.mods import build_mods
 from fedpdm.strategies.scaffold import Scaffold
-from tests.federated import distance, federate, same
+from fedpdm.testing.federated import distance, federate, same
 
 NORM = 0.05
 NOISE = LocalDpMod(clipping_norm=NORM, sensitivity=1e-3, epsilon=1.0, delta=0.1)

@@ -25,11 +25,11 @@ from fedpdm.models import register
 from fedpdm.models import registry as models
 from fedpdm.tasks import Failure, Task
 from fedpdm.tasks.base import Metrics
+from fedpdm.testing.federated import Federated, distance, federate, same
 from fedpdm.training.loop import TrainingSettings, fit
 from fedpdm.training.objective import LocalContext, Objective, outputs
 from fedpdm.wire.flower import pack_state
 from fedpdm.wire.records import arrays_in
-from tests.federated import Federated, distance, federate, same
 
 RAGGED = {f"p{n}": {"machines": 1 + n % 3, "rows": 60 + 7 * n} for n in range(5)}
 SGD = TrainingSettings(2, 16, 0.05, clip_norm=1.0, optimizer="sgd")

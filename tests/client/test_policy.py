@@ -17,10 +17,10 @@ from fedpdm.engines.serial import SerialGrid
 from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.evaluation.scoring import predict_site
 from fedpdm.models.policy import POLICIES, ParameterPolicy
+from fedpdm.testing.federated import Federated, distance, federate, same
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.wire.flower import pack_state
 from fedpdm.wire.records import Arrays, arrays_in
-from tests.federated import Federated, distance, federate, same
 
 RAGGED = {f"p{n}": {"machines": 1 + n % 3, "rows": 60 + 7 * n} for n in range(5)}
 OPTIONS: dict[str, Any] = {"sites": RAGGED, "rounds": 3, "model": "cnn"}

@@ -16,8 +16,8 @@ from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory
 from fedpdm.tasks import Failure, RemainingLife
+from fedpdm.testing.tiny import TinySource
 from fedpdm.training.loop import TrainingSettings
-from tests.tiny import TinySource
 
 pytest.importorskip("imblearn")
 

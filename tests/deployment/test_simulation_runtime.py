@@ -14,8 +14,8 @@ from fedpdm.config.compose import compose
 from fedpdm.history import History
 from fedpdm.simulate import simulate
 from fedpdm.storage import read_json
+from fedpdm.testing.federated import same
 from tests.deployment.processes import ServerProcess
-from tests.federated import same
 
 SITES = "detroit,houston,pune"
 TINY = (f"site=[{SITES}] data.days=150 data.step_hours=24 data.window=8 model=mlp rounds=2 "

@@ -22,7 +22,7 @@ from fedpdm.evaluation.shuffled_labels import average_precisions, check
 from fedpdm.evaluation.thresholds import Policy
 from fedpdm.federation import Federation, Site
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
-from tests.tiny import TinySource
+from fedpdm.testing.tiny import TinySource
 
 CPU = torch.device("cpu")
 SITES: dict[str, dict[str, Any]] = {"a": {"rows": 240, "machines": 6}, "b": {"rows": 240}}

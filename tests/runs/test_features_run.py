@@ -25,8 +25,8 @@ from fedpdm.runs.predictor import Predictor
 from fedpdm.runs.run import Run
 from fedpdm.storage import read_tensors
 from fedpdm.tasks import Failure
+from fedpdm.testing.tiny import TinySource
 from fedpdm.training.objective import outputs
-from tests.tiny import TinySource
 
 QUICK = [
     "debug=quick", "engine=serial", "site=[detroit,houston]", "sites.detroit.machines=4",

@@ -19,8 +19,8 @@ from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.round_metrics import over_sites, weighted
 from fedpdm.server.selection import seeded_sample
 from fedpdm.strategies.checkpoint import capture
+from fedpdm.testing.federated import federate, same
 from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, METRICS, arrays_in, metrics_in, to_record
-from tests.federated import federate, same
 
 
 class Spy:
@@ -301,7 +301,7 @@ def test_sites_without_validation_windows_are_no_crash(tmp_path: Path) -> None:
     from dataclasses import replace
 
     from fedpdm.data.rows import Rows, Split
-    from tests.tiny import TinySource
+    from fedpdm.testing.tiny import TinySource
 
     class Unvalidated(TinySource):
         def rows(self, site: str) -> Rows:

@@ -22,9 +22,9 @@ from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.simulate import main
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
 from fedpdm.tasks import Failure
+from fedpdm.testing.federated import federate
 from fedpdm.trackers import round_scalars
 from fedpdm.wire.records import config_record
-from tests.federated import federate
 from tests.trackers.small import SMALL
 
 

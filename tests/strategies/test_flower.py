@@ -20,8 +20,8 @@ from fedpdm.server.monitor import MonitorSettings
 from fedpdm.strategies.fednova import FedNova
 from fedpdm.strategies.layers import MODS_NEEDED, check_mods, layers
 from fedpdm.strategies.scaffold import Scaffold
+from fedpdm.testing.federated import Federated, federate, same
 from fedpdm.training.loop import TrainingSettings
-from tests.federated import Federated, federate, same
 
 SHIPPED = [
     name

@@ -18,9 +18,9 @@ from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError
 from fedpdm.runs.transforms import build_transforms
 from fedpdm.strategies.scaffold import CONTROL
+from fedpdm.testing.federated import Federated, distance, federate, named, same
 from fedpdm.transforms.base import Stage, Transform
 from fedpdm.transforms.chain import Chain
-from tests.federated import Federated, distance, federate, named, same
 from tests.toys.clip_and_noise import ClipAndNoise
 from tests.toys.half_codec import HalfCodec
 

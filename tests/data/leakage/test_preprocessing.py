@@ -16,9 +16,9 @@ from fedpdm.data.leakage.preprocessing import (
 )
 from fedpdm.data.rows import Rows, Split
 from fedpdm.errors import LeakError
+from fedpdm.testing.tiny import TinySource
 from tests.data.leakage.test_checks import SITES, Leaking, Table, check
 from tests.data.row_examples import rows_of
-from tests.tiny import TinySource
 
 TRAIN, TEST = int(Split.TRAIN), int(Split.TEST)
 Values = Callable[[Rows], np.ndarray]

@@ -26,8 +26,8 @@ from fedpdm.data.splits.split_file import COLUMNS, NAME, read_split_file, split_
 from fedpdm.errors import ConfigError, DataError, LeakError
 from fedpdm.runs.experiment import build, build_source, look_at_data
 from fedpdm.runs.run import Run
+from fedpdm.testing.tiny import TinySource
 from tests.data.row_examples import any_rows, rows_of
-from tests.tiny import TinySource
 
 
 class Own(Source):

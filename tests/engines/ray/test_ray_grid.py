@@ -28,10 +28,11 @@ from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import ConfigError
 from fedpdm.models.policy import NoNorm
+from fedpdm.testing import check_engine
+from fedpdm.testing.federated import Federated, federate
 from fedpdm.wire.flower import pack_state
 from fedpdm.wire.records import to_record
 from tests.deployment.processes import until
-from tests.federated import Federated, federate
 from tests.strategies.both import SGD
 
 # Ray drops the handles of its processes without waiting for them.
@@ -219,6 +220,12 @@ def test_what_sites_remember_has_the_bits_of_serial(
         grid = crews[workers]
         grid.load_states({})
         assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
+
+
+def test_it_keeps_the_contract_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The Ray of these tests keeps spare processes; the programs below look at what stays.
+    monkeypatch.setattr("fedpdm.testing.engine.still_there", lambda before: set())
+    check_engine(functools.partial(RayGrid, workers=2))
 
 
 def test_tensors_that_stay_at_a_site_have_the_bits_of_serial(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Run a small federation in a test: the real loop, engine and history on tiny data."""
+"""Run a small federation: the real loop, engine and history on tiny data."""
 
 from __future__ import annotations
 
@@ -30,11 +30,15 @@ from fedpdm.server.loop import RoundLoop
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.tasks import Failure, Task
+from fedpdm.testing.tiny import TinySource
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective
 from fedpdm.transforms.base import Transform
 from fedpdm.transforms.chain import Chain
-from tests.tiny import TinySource
+from fedpdm.wire.flower import pack_state
+
+EngineOf = Callable[[SiteApp, Sequence[str]], LocalGrid]
+"""Makes an engine from the client app and the names of the sites, as an engine's class does."""
 
 
 @dataclass
@@ -108,7 +112,7 @@ def federate(
     epochs: int = 1,
     round_timeout: float | None = None,
     source: type[TinySource] = TinySource,
-    engine: Callable[[SiteApp, Sequence[str]], LocalGrid] = SerialGrid,
+    engine: EngineOf = SerialGrid,
     model_config: Mapping[str, Any] | None = None,
     settings: TrainingSettings | None = None,
     double: bool = False,
@@ -171,6 +175,11 @@ def federate(
     result = Federated(history, loop, grid, members, screen)
     loop.run(grid, Context(1, 1, {}, RecordDict(), {}))
     return result
+
+
+def states(run: Federated) -> dict[str, bytes]:
+    """Return what each site remembers, as bytes."""
+    return {site: pack_state(state) for site, state in run.grid.states.items()}
 
 
 def same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> bool:
