@@ -8,6 +8,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.config.imports import note
 from fedpdm.errors import ConfigError, FedPdmError
 
 
@@ -19,6 +20,7 @@ def make(node: Any, what: str, **extra: Any) -> Any:
         # What is given beside the yaml goes past OmegaConf: ten thousand sites would take
         # minutes to be wrapped and unwrapped.
         maker = instantiate(node, _convert_="object", _partial_=True)
+        note(maker.func.__module__ or "builtins")
         return maker(**extra)
     except FedPdmError:
         raise

@@ -6,12 +6,14 @@ Which site it is and where its data lies it reads from the supernode's ``--node-
     data="/srv/plant"             its folder: data.path of the config, on this machine
     config="/srv/plant/me.yaml"   what its columns mean; data/site/SITE.yaml if not given
     device="cuda"                 where it trains, if not as the server says
+    imports="mylab"               modules of its own; a message never imports anything
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedpdm import __version__
 from fedpdm.client.state import mark, rewind
+from fedpdm.config.imports import import_all, names_of, refuse_foreign
+from fedpdm.config.values import plain
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.replicas import expand_replicas
 from fedpdm.deployment.envelope import (
@@ -33,7 +37,7 @@ from fedpdm.deployment.envelope import (
     result_content,
 )
 from fedpdm.deployment.test_details import of_site
-from fedpdm.engines.local_grid import CLIENT_APP_RAISED
+from fedpdm.engines.local_grid import refusal
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.runs.assembly import client_app, one_thread
@@ -50,6 +54,7 @@ class Whereabouts:
     config: str | None
     device: str | None
     partition: int | None
+    imports: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, node_config: Mapping[str, Any]) -> Whereabouts:
@@ -58,10 +63,11 @@ class Whereabouts:
         Raises:
             ConfigError: neither a name nor a number, or a key that means nothing here.
         """
-        known = {"site", "data", "config", "device", "partition-id", "num-partitions"}
+        known = {"site", "data", "config", "device", "imports", "partition-id", "num-partitions"}
         if unknown := sorted(set(node_config) - known):
             raise ConfigError(
-                f"--node-config {unknown[0]}=… means nothing; there are site, data, config, device"
+                f"--node-config {unknown[0]}=… means nothing; there are site, data, config, "
+                "device, imports"
             )
         text = {k: str(node_config[k]) for k in ("site", "data", "config", "device")
                 if node_config.get(k) not in (None, "")}  # fmt: skip
@@ -72,7 +78,8 @@ class Whereabouts:
                 '--node-config \'site="NAME" data="/its/folder"\''
             )
         return cls(text.get("site"), text.get("data"), text.get("config"), text.get("device"),
-                   None if partition is None else int(partition))  # fmt: skip
+                   None if partition is None else int(partition),
+                   tuple(names_of(node_config.get("imports") or None)))  # fmt: skip
 
     def own_yaml(self) -> Path | None:
         """Return the site's own yaml, if it has one.
@@ -107,6 +114,7 @@ def site_config(text: str, where: Whereabouts) -> DictConfig:
     """
     cfg = OmegaConf.create(text)
     assert isinstance(cfg, DictConfig)
+    allow(cfg, where)
     if where.device is not None:
         cfg.device = where.device
     if where.data is not None and "path" in cfg.data:
@@ -123,6 +131,36 @@ def site_config(text: str, where: Whereabouts) -> DictConfig:
         own = own_settings(path, where.site)
         cfg.sites = {name: OmegaConf.merge(cfg.sites.get(name) or {}, own) for name in names}
     return cfg
+
+
+def allow(cfg: DictConfig, where: Whereabouts) -> None:
+    """Import what this supernode names, and refuse a config that needs other code.
+
+    Raises:
+        ConfigError: the run has ``imports=`` or a ``_target_`` that this supernode lacks.
+    """
+    asked = names_of(OmegaConf.select(cfg, "imports"))
+    own = asked if simulated() else list(where.imports)
+    start = "start this supernode with --node-config 'imports=\"{}\"'"
+    if missing := [name for name in asked if name not in own]:
+        raise ConfigError(
+            f"{where.site or 'a supernode'} does not import {missing[0]}, which this run needs; if "
+            f"you know and trust it, {start.format(','.join(asked))}"
+        )
+    import_all(own)
+    refuse_foreign(plain(cfg), own, start)
+    cfg.imports = own
+
+
+def simulated() -> bool:
+    """Return whether this is Flower's simulation runtime: all sites are one person's, in one box.
+
+    Only there is the client app called in an actor of Ray's.
+    """
+    ray = sys.modules.get("ray")
+    return (
+        ray is not None and ray.is_initialized() and bool(ray.get_runtime_context().get_actor_id())
+    )
 
 
 def own_settings(path: Path, site: str) -> DictConfig:
@@ -152,13 +190,13 @@ class DeployedSiteApp(ClientApp):
         try:
             return self._answer(message, context)
         except FedPdmError as error:
-            return Message(Error(CLIENT_APP_RAISED, str(error)), reply_to=message)
+            return refusal(error, message)
 
     def _answer(self, message: Message, context: Context) -> Message:
         where = Whereabouts.of(context.node_config)
         envelope = Envelope.of(message.content)
         if where.own_yaml() is None:  # then nothing depends on the name, and sites can share
-            key = Whereabouts(None, where.data, None, where.device, None)
+            key = replace(where, site=None, config=None, partition=None)
         else:
             key = where
         experiment, app = site_experiment(envelope.config, key)

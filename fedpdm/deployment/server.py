@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fedpdm import __version__
 from fedpdm.config.compose import chosen_sites, compose, options, rewrite, run_name
+from fedpdm.config.imports import import_all, names_of
 from fedpdm.config.values import make, positive, whole
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.replicas import expand_replicas
@@ -85,7 +86,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         ConfigError: an override is unknown or cannot be read.
     """
     rewritten = rewrite(overrides)
-    names, known = chosen_sites(rewritten), options("site")
+    names, known = chosen_sites(rewritten), options("site", overrides)
     absent = [name for name in names if name not in known]
     if absent:
         here = ",".join(name for name in names if name in known)
@@ -139,6 +140,7 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
     one_thread()
     order = Order.of(context.run_config)
     cfg = order.cfg
+    import_all(names_of(OmegaConf.select(cfg, "imports")))
     carrier = DeployedGrid(grid, OmegaConf.to_yaml(cfg, resolve=True))
     start_timeout = positive(cfg, "deployment.start_timeout")
     sites = sites_of(cfg)

@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.config.imports import import_all, names_of
 from fedpdm.config.values import block, make, plain, positive, share, whole
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.partition.repartitioned import RepartitionedSource
@@ -120,6 +121,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         UserError: some option, file or site cannot work; the message says which.
     """
     quiet()
+    import_all(names_of(OmegaConf.select(cfg, "imports")))
     task = cast(Task, make(cfg.task, "task"))
     seed = whole(cfg, "seed", 0)
     source = source or build_source(cfg, task, seed)

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.config.imports import import_all, names_of, refuse_foreign
 from fedpdm.config.values import plain
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, HistoryError
@@ -20,18 +21,21 @@ from fedpdm.storage import write_bytes, write_tensors
 
 
 RESUMABLE = {"rounds"}
-"""What may be said beside ``resume=``: a longer run. All else is in the folder."""
+"""What may be changed by ``resume=``: a longer run. All else is in the folder."""
 
 
 def stored_run(arguments: Sequence[str]) -> tuple[DictConfig, Path]:
     """Return the config and the folder of the run of ``resume=FOLDER``.
 
+    Code is never imported because a folder says so: a run that used ``imports=[…]`` needs it
+    again.
+
     Raises:
         HistoryError: there is no run in the folder.
-        ConfigError: something is to be changed that cannot be.
+        ConfigError: something is to be changed that cannot be, or ``imports=`` is missing.
     """
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    folder = Path(given.pop("resume"))
+    folder, imports = Path(given.pop("resume")), names_of(given.pop("imports", None))
     stored = folder / "config.yaml"
     if not (folder / "manifest.json").is_file() or not stored.is_file():
         raise HistoryError(
@@ -39,6 +43,14 @@ def stored_run(arguments: Sequence[str]) -> tuple[DictConfig, Path]:
             "runs/<time>-<random>"
         )
     cfg = OmegaConf.load(stored)
+    used = names_of(OmegaConf.select(cfg, "imports"))
+    if not set(used) <= set(imports):
+        raise ConfigError(
+            f"resume={folder}: this run used code of its own; if you know and trust it, add "
+            f"imports=[{','.join(used)}]"
+        )
+    import_all(imports)
+    refuse_foreign(plain(cfg), imports, f"resume with resume={folder} imports=[{{}}]")
     for key, value in given.items():
         if key not in RESUMABLE:
             raise ConfigError(
@@ -139,6 +151,7 @@ def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
         "window": source.window,
         "inputs": {"mode": features.mode, "limits": dict(features.limits)},
         "conditions": source.conditions,
+        "imports": names_of(OmegaConf.select(cfg, "imports")),
         "task": plain(cfg.task) | {"name": experiment.task.name},
         "data": {"name": source.name, "time_unit": source.time_unit},
         "scaling": str(cfg.scaling),
