@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 CODE = {
@@ -80,8 +84,15 @@ class TinyTransformer(nn.Module):
     "conf/strategy/pulled.yaml": "_target_: mylab.strategies.Pulled\nfraction_train: 1.0\n",
     "conf/model/tcn.yaml": "model_type: tcn\nconfig: {channels: 8}\n",
     "conf/model/tiny_transformer.yaml": "model_type: tiny_transformer\nconfig: {width: 8}\n",
-    "conf/experiment/mylab.yaml": "# @package _global_\nimports: [mylab.models, mylab.strategies]\n",
+    "conf/experiment/mine.yaml": "# @package _global_\nimports: [mylab.strategies,mylab.models]\n",
 }  # fmt: skip
+
+TINY = [
+    "site=[detroit,houston]", "data.days=150", "data.step_hours=24", "data.window=8", "rounds=2",
+    "training.local_epochs=1", "sites.detroit.machines=4", "sites.houston.machines=4",
+    "baselines.max_plants=0", "evaluate.bootstrap=0",
+]  # fmt: skip
+"""A run of seconds."""
 
 TRAINING = """training:
   optimizer: adam
@@ -90,6 +101,24 @@ TRAINING = """training:
   weight_decay: 0.0001
   clip_norm: 1.0
 """
+
+
+def commands(folder: Path, *lines: list[str]) -> list[tuple[int, str]]:
+    """Run ``fedpdm`` commands in one process that starts in a folder.
+
+    Returns:
+        The exit code and what was written to standard error, by command.
+    """
+    code = "import json, sys\nfrom fedpdm.__main__ import main\n"
+    code += "for line in json.loads(sys.argv[1]):\n"
+    code += "    print('\\0', main(line), '\\0', file=sys.stderr, flush=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(lines)], cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = done.stderr.split("\0")
+    return [(int(code), text) for text, code in zip(told[::2], told[1::2], strict=False)]
 
 
 def write(folder: Path) -> Path:
