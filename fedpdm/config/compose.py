@@ -10,10 +10,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.config.folder import conf_dir
@@ -135,7 +138,29 @@ def searched(arguments: Sequence[str]) -> list[str]:
     return [f"hydra.searchpath=[{places}]"] if folders else []
 
 
-def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class Job:
+    """One run of a command.
+
+    Attributes:
+        overrides: as ``rewrite`` returns them.
+        folder: the run folder; Hydra has made it.
+        sweep: the folder of all runs with ``-m``, else None.
+    """
+
+    overrides: list[str]
+    folder: Path
+    sweep: Path | None
+
+    @classmethod
+    def now(cls) -> Job:
+        """Return the run that Hydra is at."""
+        settings = HydraConfig.get()
+        sweep = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None
+        return cls(list(settings.overrides.task), Path(settings.runtime.output_dir), sweep)
+
+
+def run_hydra(task: Callable[[DictConfig, Job], object], arguments: Sequence[str]) -> None:
     """Run ``task`` under Hydra: one run, or one per combination with ``-m``.
 
     A combination that fails does not end a sweep; the first failure is raised at its end.
@@ -151,7 +176,7 @@ def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) ->
 
     def guarded(cfg: DictConfig) -> object:
         try:
-            return task(cfg)
+            return task(cfg, Job.now())
         except Exception as error:  # Hydra would print a line of its own about it
             failures.append(error)
             return None

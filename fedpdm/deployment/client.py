@@ -20,12 +20,11 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, MessageType
 from flwr.clientapp import ClientApp
-from omegaconf import DictConfig, OmegaConf
 
 from fedpdm import __version__
 from fedpdm.client.state import mark, rewind
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
-from fedpdm.config.values import plain
+from fedpdm.config.values import Config, plain, read_config, select
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.replicas import expand_replicas
 from fedpdm.deployment.envelope import (
@@ -106,14 +105,13 @@ def site_experiment(text: str, where: Whereabouts) -> tuple[Experiment, ClientAp
     return experiment, client_app(experiment)
 
 
-def site_config(text: str, where: Whereabouts) -> DictConfig:
+def site_config(text: str, where: Whereabouts) -> Config:
     """Return the run's config with what is this site's own: folder, columns, device.
 
     Raises:
         ConfigError: the run has no such site, or its own yaml cannot be read.
     """
-    cfg = OmegaConf.create(text)
-    assert isinstance(cfg, DictConfig)
+    cfg: Config = read_config(text)
     allow(cfg, where)
     if where.device is not None:
         cfg.device = where.device
@@ -129,17 +127,17 @@ def site_config(text: str, where: Whereabouts) -> DictConfig:
         # Rows of other sites are never read here, so their columns need not be known: they
         # stand in the list with this site's, so that all sites count the same federation.
         own = own_settings(path, where.site)
-        cfg.sites = {name: OmegaConf.merge(cfg.sites.get(name) or {}, own) for name in names}
+        cfg.sites = {name: {**(cfg.sites.get(name) or {}), **own} for name in names}
     return cfg
 
 
-def allow(cfg: DictConfig, where: Whereabouts) -> None:
+def allow(cfg: Config, where: Whereabouts) -> None:
     """Import what this supernode names, and refuse a config that needs other code.
 
     Raises:
         ConfigError: the run has ``imports=`` or a ``_target_`` that this supernode lacks.
     """
-    asked = names_of(OmegaConf.select(cfg, "imports"))
+    asked = names_of(select(cfg, "imports"))
     own = asked if simulated() else list(where.imports)
     start = "start this supernode with --node-config 'imports=\"{}\"'"
     if missing := [name for name in asked if name not in own]:
@@ -163,7 +161,7 @@ def simulated() -> bool:
     )
 
 
-def own_settings(path: Path, site: str) -> DictConfig:
+def own_settings(path: Path, site: str) -> Config:
     """Return what a site's own yaml says.
 
     Raises:
@@ -172,13 +170,13 @@ def own_settings(path: Path, site: str) -> DictConfig:
     import yaml
 
     try:
-        content = OmegaConf.load(path)
+        content = read_config(path)
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(
             f"{site}: {path} cannot be read: {' '.join(str(error).split())}"
         ) from None
-    block = content.get(site) if isinstance(content, DictConfig) else None
-    if not isinstance(block, DictConfig):
+    block = content.get(site) if isinstance(content, Mapping) else None
+    if not isinstance(block, Config):
         raise ConfigError(f"{site}: {path} needs a block '{site}:' with what the columns mean")
     return block
 

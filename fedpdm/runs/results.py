@@ -6,26 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from fedpdm.config.values import plain
+from fedpdm.config.values import Config, plain
 from fedpdm.data.rows import Split
 from fedpdm.evaluation.confidence import certainty
-from fedpdm.evaluation.test_details import gain_spread
-from fedpdm.evaluation.scoring import Predictions, gains, score
 from fedpdm.evaluation.final_test import FinalTest
-from fedpdm.runs.experiment import Experiment
+from fedpdm.evaluation.scoring import Predictions, gains, score
+from fedpdm.evaluation.test_details import gain_spread
 from fedpdm.federation import Site
 from fedpdm.history import History
+from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.manifest import SCHEMA, versions
-from fedpdm.storage import write_json
+from fedpdm.storage import write_bytes, write_json
 from fedpdm.tasks import Task
-from fedpdm.storage import write_bytes
 
 
 def summarise(
     experiment: Experiment,
-    cfg: DictConfig,
+    cfg: Config,
     history: History,
     *,
     engine: str,
