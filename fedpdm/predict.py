@@ -11,7 +11,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fedpdm.config.imports import allowed, import_all, names_of
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.operating import OperatingConditions
@@ -46,6 +46,7 @@ def load_predictor(
     round: int | None = None,
     threshold: float | None = None,
     objective: Objective | None = None,
+    imports: Sequence[str] = (),
 ) -> Predictor:
     """Return the predictor of a run folder.
 
@@ -56,10 +57,12 @@ def load_predictor(
         threshold: alarm threshold; None takes the run's, chosen on validation: that of
             ``site``, where each site has its own.
         objective: what the run's sites minimised, if that was not the task's own loss.
+        imports: the modules that the run's own code comes from.
 
     Raises:
         HistoryError: not a run folder, no finished round, or damaged.
-        ConfigError: an unknown or missing ``site``, or a threshold out of range.
+        ConfigError: an unknown or missing ``site``, a threshold out of range, or ``imports``
+            that the run needs and that are not named.
         ModelError: the weights do not belong to the model.
     """
     from fedpdm.history import History
@@ -68,8 +71,14 @@ def load_predictor(
     card = read_json(folder / "model.json")
     if not isinstance(card, dict):
         raise HistoryError(f"{folder}/model.json is damaged: it holds no object")
+    if not set(used := names_of(card.get("imports"))) <= set(imports):
+        raise ConfigError(
+            f"{folder}: this run used code of its own; if you know and trust it, add "
+            f"--imports {','.join(used)}"
+        )
+    import_all(imports)
     try:
-        task = _task(card["task"], folder)
+        task = _task(card["task"], folder, imports)
         with History.open(folder) as history:
             chosen, notes = _round(history, card, task, round, folder)
             weights = history.weights(chosen)
@@ -129,20 +138,17 @@ def load_predictor(
     return predictor
 
 
-def _task(described: dict[str, Any], folder: Path) -> Task:
+def _task(described: dict[str, Any], folder: Path, imports: Sequence[str]) -> Task:
     """Return the run's task: one of ours by its name, else the class the run names."""
     settings = {k: v for k, v in described.items() if k not in ("name", "_target_")}
     if kind := TASKS.get(described["name"]):
         return kind(**settings)
-    module, _, name = str(described.get("_target_", "")).rpartition(".")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        found = None
-    if not (isinstance(found, type) and issubclass(found, Task)):
+    target = str(described.get("_target_"))
+    found = allowed(target, imports)
+    if found is None or not issubclass(found, Task):
         raise HistoryError(
-            f"{folder}/model.json: task '{described['name']}' ({module}.{name}) is not known here; "
-            f"there are {', '.join(TASKS)}; a task of your own must be importable"
+            f"{folder}/model.json: task '{described['name']}' ({target}) is not known here; "
+            f"there are {', '.join(TASKS)}; a task of your own needs --imports PACKAGE"
         )
     return found(**settings)
 
@@ -335,12 +341,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--round", type=int, help="weights of this round (default: the best)")
     parser.add_argument("--out", type=Path, help="where the scores go (default: FILE-scores.csv)")
     parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
+    parser.add_argument("--imports", help="modules of your own that the run used: mylab,…")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:
         predictor = load_predictor(
-            given.run, site=given.site, round=given.round, threshold=given.threshold
-        )
+            given.run, site=given.site, round=given.round, threshold=given.threshold,
+            imports=names_of(given.imports),
+        )  # fmt: skip
         table = predictor.read(given.file)
         scored = predictor.score(table)
         out = given.out or Path(f"{given.file.name.partition('.')[0]}-scores.csv")

@@ -147,3 +147,8 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def test_hydra_and_omegaconf_stay_in_the_room_of_the_config() -> None:
+    outside = [file for file in FILES if file.parent.name != "config"]
+    assert importing({"hydra", "omegaconf"}, outside) == {}

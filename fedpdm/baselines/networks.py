@@ -12,10 +12,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from torch import nn
-from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule
-from fedpdm.baselines.registry import Shown, register_baseline
 import numpy as np
+from torch import nn
+
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, predicted
 from fedpdm.baselines.registry import Baseline, register_baseline
 from fedpdm.data.windows import Windows

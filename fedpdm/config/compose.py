@@ -10,10 +10,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.config.folder import conf_dir
@@ -96,25 +99,69 @@ def config_dirs(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
+def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
     """Return the config for overrides, without running anything (for notebooks and tests).
+
+    Args:
+        overrides: as on the command line, for example ``["site=detroit,houston", "rounds=5"]``,
+            ``--config-dir=FOLDER`` included.
+        config_dir: a folder with options of your own.
 
     Raises:
         ConfigError: an override is unknown or cannot be read.
     """
     register()
     GlobalHydra.instance().clear()
+    arguments = [*overrides] if config_dir is None else [f"--config-dir={config_dir}", *overrides]
+    words = [word for word in arguments if not word.startswith("--config-dir=")]
     try:
+        rewritten = [*searched(arguments), *rewrite(words)]
         with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-            cfg = hydra.compose("config", overrides=rewrite(overrides))
-            check_sites(cfg, chosen_sites(rewrite(overrides)))
-            check_types(cfg, rewrite(overrides))
+            cfg = hydra.compose("config", overrides=rewritten)
+            check_sites(cfg, chosen_sites(rewritten))
+            check_types(cfg, rewritten)
             return cfg
     except Exception as error:
-        raise translate(error, overrides) from error
+        raise translate(error, arguments) from error
 
 
-def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) -> None:
+def searched(arguments: Sequence[str]) -> list[str]:
+    """Return the override that makes Hydra look into the folders of ``--config-dir``, too.
+
+    Raises:
+        ConfigError: one is not a folder.
+    """
+    folders = config_dirs(arguments)
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--config-dir {folder} is not a folder")
+    places = ",".join(f"'file://{Path(folder).resolve()}'" for folder in folders)
+    return [f"hydra.searchpath=[{places}]"] if folders else []
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a command.
+
+    Attributes:
+        overrides: as ``rewrite`` returns them.
+        folder: the run folder; Hydra has made it.
+        sweep: the folder of all runs with ``-m``, else None.
+    """
+
+    overrides: list[str]
+    folder: Path
+    sweep: Path | None
+
+    @classmethod
+    def now(cls) -> Job:
+        """Return the run that Hydra is at."""
+        settings = HydraConfig.get()
+        sweep = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None
+        return cls(list(settings.overrides.task), Path(settings.runtime.output_dir), sweep)
+
+
+def run_hydra(task: Callable[[DictConfig, Job], object], arguments: Sequence[str]) -> None:
     """Run ``task`` under Hydra: one run, or one per combination with ``-m``.
 
     A combination that fails does not end a sweep; the first failure is raised at its end.
@@ -125,14 +172,12 @@ def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) ->
     """
     register()
     rewritten = rewrite(arguments)
-    for folder in config_dirs(arguments):
-        if not Path(folder).is_dir():
-            raise ConfigError(f"--config-dir {folder} is not a folder")
+    searched(arguments)
     failures: list[Exception] = []
 
     def guarded(cfg: DictConfig) -> object:
         try:
-            return task(cfg)
+            return task(cfg, Job.now())
         except Exception as error:  # Hydra would print a line of its own about it
             failures.append(error)
             return None
@@ -255,8 +300,9 @@ def chosen_sites(overrides: Sequence[str]) -> list[str]:
 
 
 def _choices(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that choose an option of a group."""
-    return [o for o in overrides if o.lstrip("+~").split("=")[0].split("@")[0] in groups()]
+    """Return the overrides that choose an option of a group, or say where options lie."""
+    choosing = {*groups(), "hydra.searchpath"}
+    return [o for o in overrides if o.lstrip("+~").split("=")[0].split("@")[0] in choosing]
 
 
 def _changed(overrides: Sequence[str]) -> list[str]:
@@ -320,9 +366,8 @@ def _siblings(key: str, arguments: Sequence[str]) -> str:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
         try:
-            folders = ",".join(f"'file://{Path(d).resolve()}'" for d in config_dirs(arguments))
-            yours = [f"hydra.searchpath=[{folders}]"]
-            cfg = hydra.compose("config", overrides=[*yours, *_choices(rewrite(arguments))])
+            chosen = [*searched(arguments), *_choices(rewrite(arguments))]
+            cfg = hydra.compose("config", overrides=chosen)
         except Exception:
             cfg = hydra.compose("config")
     node = OmegaConf.select(cfg, parent) if parent else cfg

@@ -10,13 +10,14 @@ from flwr.serverapp import Grid
 
 from fedpdm.deployment.envelope import ANOTHER_SITE, ENVELOPE, Envelope
 from fedpdm.engines.grid_view import GridView
+from fedpdm.engines.local_grid import REFUSED
 from fedpdm.wire.flower import set_message_id
 
 POLL_SECONDS = 0.5
 """Between two looks for replies; Flower's own Grid looks every three seconds."""
 AFTERLIFE_SECONDS = 5.0
 """A message lives so much longer than its answer is waited for: we time out, not the SuperLink."""
-APP_ANSWERED = {1, 2, 6, 7, 8, ANOTHER_SITE}
+APP_ANSWERED = {1, 2, 6, 7, 8, ANOTHER_SITE, REFUSED}
 """Error codes that a site's app answers with: it is there, it just could not work."""
 NOT_REACHED = 991
 """Error code of a reply that we write for a node that no message could be left for."""

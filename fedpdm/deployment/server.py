@@ -17,12 +17,12 @@ from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
-from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fedpdm import __version__
 from fedpdm.baselines.registry import BASELINES
 from fedpdm.config.compose import chosen_sites, compose, options, rewrite, run_name
-from fedpdm.config.values import make, positive, whole
+from fedpdm.config.imports import import_all, names_of
+from fedpdm.config.values import Config, make, positive, resolved, select, whole, yaml_of
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.replicas import expand_replicas
 from fedpdm.data.rows import Rows
@@ -53,7 +53,7 @@ FILES = "fedpdm.data.sources.files.FilesSource"
 class Order:
     """What ``flwr run`` asked for: the composed config, and where the run goes."""
 
-    cfg: DictConfig
+    cfg: Config
     folder: Path
     resumed: bool
 
@@ -77,14 +77,14 @@ class Order:
         return cls(cfg, place, True)
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
+def composed(overrides: Sequence[str]) -> Config:
     """Return the config for overrides; sites with files may have their yaml at home.
 
     Raises:
         ConfigError: an override is unknown or cannot be read.
     """
     rewritten = rewrite(overrides)
-    names, known = chosen_sites(rewritten), options("site")
+    names, known = chosen_sites(rewritten), options("site", overrides)
     absent = [name for name in names if name not in known]
     if absent:
         here = ",".join(name for name in names if name in known)
@@ -92,17 +92,13 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         cfg = compose([*others, f"site=[{here}]"])
         if cfg.data._target_ != FILES:
             cfg = compose(overrides)  # says which site does not exist
-        with open_dict(cfg):
-            cfg.sites = {name: cfg.sites.get(name) or {} for name in names}
-    else:
-        cfg = compose(overrides)
-    with open_dict(cfg):
-        cfg.pop("hydra", None)
-    OmegaConf.resolve(cfg)
-    return cfg
+        cfg = resolved(cfg)
+        cfg.sites = {name: cfg.sites.get(name) or {} for name in names}
+        return cfg
+    return resolved(compose(overrides))
 
 
-def sites_of(cfg: DictConfig) -> tuple[str, ...]:
+def sites_of(cfg: Config) -> tuple[str, ...]:
     """Return the names of a run's sites, in the order of the config."""
     named = expand_replicas(dict(cfg.sites or {}), whole(cfg, "replicas", 1))
     if named:
@@ -138,11 +134,12 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
     one_thread()
     order = Order.of(context.run_config)
     cfg = order.cfg
-    carrier = DeployedGrid(grid, OmegaConf.to_yaml(cfg, resolve=True))
+    import_all(names_of(select(cfg, "imports")))
+    carrier = DeployedGrid(grid, yaml_of(cfg))
     start_timeout = positive(cfg, "deployment.start_timeout")
     sites = sites_of(cfg)
     least = len(sites)
-    if OmegaConf.select(cfg, "deployment.min_plants", default=None) is not None:
+    if select(cfg, "deployment.min_plants") is not None:
         least = whole(cfg, "deployment.min_plants", 1)
     registry = NodeRegistry(carrier, sites, empty_patience=start_timeout)
     print(f"waiting for {', '.join(sites)} (at most {start_timeout:g} s)", flush=True)
@@ -166,7 +163,7 @@ class DeployedRun(Run):
     def __init__(
         self,
         experiment: Experiment,
-        cfg: DictConfig,
+        cfg: Config,
         folder: Path,
         grid: DeployedGrid,
         registry: NodeRegistry,

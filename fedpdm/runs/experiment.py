@@ -1,4 +1,4 @@
-"""From a composed config to the objects of a run. ``DictConfig`` goes no further than here."""
+"""From a composed config to the objects of a run. The config goes no further than here."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ from typing import Any, cast
 import torch
 from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
-from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
 from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.client.faults import Fault, parse_faults
-from fedpdm.config.values import OF_ANY_SITE, block, make, plain, positive, share, whole
+from fedpdm.config.imports import import_all, names_of
+from fedpdm.config.values import (
+    OF_ANY_SITE,
+    Config,
+    block,
+    class_of,
+    make,
+    plain,
+    positive,
+    select,
+    share,
+    whole,
+)
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
@@ -134,7 +144,7 @@ class Experiment:
         return [names[index] for index in chosen]
 
 
-def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
+def build(cfg: Config, source: Source | None = None) -> Experiment:
     """Make everything a run needs, and look at the sites' data.
 
     Args:
@@ -145,6 +155,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         UserError: some option, file or site cannot work; the message says which.
     """
     quiet()
+    import_all(names_of(select(cfg, "imports")))
     task = cast(Task, make(cfg.task, "task"))
     seed = whole(cfg, "seed", 0)
     source = source or build_source(cfg, task, seed)
@@ -248,7 +259,7 @@ def no_test_window(experiment: Experiment) -> str:
     return f"no site has a test window: lower {' or '.join(ways)}, or {longer}"
 
 
-def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
+def build_source(cfg: Config, task: Task, seed: int) -> Source:
     """Make the data set of a config, with its sites."""
     data = plain(cfg.data)
     data.pop("task_defaults", None)
@@ -261,7 +272,7 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
     source = cast(
         Source,
         make(
-            OmegaConf.create(data),
+            data,
             "data",
             sites=expand_replicas(sites, replicas),
             partition=Natural() if (again := repartitions(data, partition)) else partition,
@@ -275,7 +286,7 @@ def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
             "leave replicas at 1, or use data=fleet"
         )
     source = RepartitionedSource(source, partition, seed, task.reach) if again else source
-    split = OmegaConf.select(cfg, "split")  # a run from before there was this choice has none
+    split = select(cfg, "split")  # a run from before there was this choice has none
     return source if split is None else SavedSplit(source, str(split))
 
 
@@ -284,7 +295,7 @@ def repartitions(data: Mapping[str, Any], partition: Partition) -> bool:
     if isinstance(partition, Natural) or "_target_" not in data:
         return False
     try:
-        return bool(getattr(get_object(str(data["_target_"])), "generated", False))
+        return bool(getattr(class_of(data), "generated", False))
     except Exception:  # there is no such class: ``make`` says so
         return False
 
@@ -302,32 +313,32 @@ def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation
         ) from None
 
 
-def build_features(cfg: DictConfig) -> WindowFeatures:
+def build_features(cfg: Config) -> WindowFeatures:
     """Make what models see of a window; a run from before there was a choice saw the readings."""
-    if OmegaConf.select(cfg, "features") is None:
+    if select(cfg, "features") is None:
         return RAW
     return cast(WindowFeatures, make(cfg.features, "features"))
 
 
-def build_resampler(cfg: DictConfig, source: Source, seed: int) -> Resampler | None:
+def build_resampler(cfg: Config, source: Source, seed: int) -> Resampler | None:
     """Make what resamples training windows, or None."""
-    kind = OmegaConf.select(cfg, "training.resample")
+    kind = select(cfg, "training.resample")
     return None if kind is None else Resampler(str(kind), seed, source.categorical)
 
 
-def build_shuffle(cfg: DictConfig, seed: int) -> LabelShuffle | None:
+def build_shuffle(cfg: Config, seed: int) -> LabelShuffle | None:
     """Make what gives labels to the wrong windows, or None."""
-    kind = OmegaConf.select(cfg, "shuffle_labels")
+    kind = select(cfg, "shuffle_labels")
     return None if kind is None else LabelShuffle(str(kind), seed)
 
 
-def build_protocol(cfg: DictConfig, seed: int) -> Protocol:
+def build_protocol(cfg: Config, seed: int) -> Protocol:
     """Make what a test is asked to say; a run from before there was a choice gets defaults."""
     named = expand_replicas(block(cfg, "sites"), whole(cfg, "replicas", 1))
     return Protocol.of(block(cfg, "evaluate"), named, seed)
 
 
-def site_blocks(cfg: DictConfig) -> dict[str, Any]:
+def site_blocks(cfg: Config) -> dict[str, Any]:
     """Return the sites' blocks as their data set reads them: without what their test reads."""
     sites = block(cfg, "sites")
     for own in sites.values():
@@ -336,9 +347,9 @@ def site_blocks(cfg: DictConfig) -> dict[str, Any]:
     return sites
 
 
-def build_controls(cfg: DictConfig) -> tuple[str, ...]:
+def build_controls(cfg: Config) -> tuple[str, ...]:
     """Return the names of the controls that are wanted; all, in a run from before the choice."""
-    names = plain(OmegaConf.select(cfg, "baselines.controls"))
+    names = plain(select(cfg, "baselines.controls"))
     if names is None:
         return tuple(BASELINES)
     if not isinstance(names, list):
@@ -348,9 +359,9 @@ def build_controls(cfg: DictConfig) -> tuple[str, ...]:
     return wanted([str(name) for name in names])
 
 
-def build_rocket(cfg: DictConfig) -> RocketSettings:
+def build_rocket(cfg: Config) -> RocketSettings:
     """Make the settings of the MiniRocket control."""
-    if OmegaConf.select(cfg, "baselines.minirocket") is None:
+    if select(cfg, "baselines.minirocket") is None:
         return RocketSettings()
     return RocketSettings(
         features=whole(cfg, "baselines.minirocket.features", 84),
@@ -358,14 +369,14 @@ def build_rocket(cfg: DictConfig) -> RocketSettings:
     )
 
 
-def build_schedule(cfg: DictConfig, *blocks: str) -> BaselineSchedule:
+def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:
     """Make how networks train without a federation: each block's word goes before the last's."""
-    said = [name for name in blocks if OmegaConf.select(cfg, f"{name}.rounds") is not None]
+    said = [name for name in blocks if select(cfg, f"{name}.rounds") is not None]
     rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
     return BaselineSchedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
 
 
-def build_monitor(cfg: DictConfig) -> MonitorSettings:
+def build_monitor(cfg: Config) -> MonitorSettings:
     """Make the monitor's settings."""
     monitor = block(cfg, "monitor")
     known = {f.name for f in fields(MonitorSettings)}

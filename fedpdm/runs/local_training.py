@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from omegaconf import DictConfig, OmegaConf
-
-from fedpdm.config.values import block, make, plain, positive, whole
+from fedpdm.config.values import Config, block, make, plain, positive, select, whole
 from fedpdm.errors import ConfigError
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import POLICIES, Named, ParameterPolicy
@@ -16,7 +14,7 @@ from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
 
 
-def build_settings(cfg: DictConfig, *instead: str) -> TrainingSettings:
+def build_settings(cfg: Config, *instead: str) -> TrainingSettings:
     """Make the settings of local training.
 
     Args:
@@ -47,9 +45,10 @@ def build_settings(cfg: DictConfig, *instead: str) -> TrainingSettings:
     return TrainingSettings(**training)
 
 
-def build_policy(cfg: DictConfig, build_model: Callable[[], ModelWrapper]) -> ParameterPolicy:
+def build_policy(cfg: Config, build_model: Callable[[], ModelWrapper]) -> ParameterPolicy:
     """Make what says which tensors travel; all, in a run from before there was a choice."""
-    travels = plain(OmegaConf.select(cfg, "travels", default="all"))
+    chosen = select(cfg, "travels")
+    travels = "all" if chosen is None else plain(chosen)
     if isinstance(travels, dict):
         policy = cast(ParameterPolicy, make(cfg.travels, "travels"))
     elif isinstance(travels, list):
@@ -70,8 +69,8 @@ def build_policy(cfg: DictConfig, build_model: Callable[[], ModelWrapper]) -> Pa
     return policy
 
 
-def build_objective(cfg: DictConfig, task: Task) -> Objective:
+def build_objective(cfg: Config, task: Task) -> Objective:
     """Make what sites minimise; null is the task's own loss."""
-    if OmegaConf.select(cfg, "objective") is None:
+    if select(cfg, "objective") is None:
         return Supervised.of(task)
     return cast(Objective, make(cfg.objective, "objective"))

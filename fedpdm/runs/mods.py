@@ -7,21 +7,20 @@ from typing import Any, cast
 
 from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
-from omegaconf import DictConfig, OmegaConf
 
-from fedpdm.config.values import block, make, plain
+from fedpdm.config.values import Config, block, make, object_of, plain, select
 from fedpdm.errors import ConfigError
 from fedpdm.strategies.layers import check_mods
 
 
-def build_mods(cfg: DictConfig, strategy: Strategy) -> list[Mod]:
+def build_mods(cfg: Config, strategy: Strategy) -> list[Mod]:
     """Make the mods of ``client_mods``, the outermost first.
 
     Raises:
         ConfigError: one cannot be made, one that the strategy needs is missing, or transforms
             would hide from them what they work on.
     """
-    entries = plain(OmegaConf.select(cfg, "client_mods")) or []
+    entries = plain(select(cfg, "client_mods")) or []
     if not isinstance(entries, list):
         raise ConfigError(f"client_mods={entries} must be a list: [flwr.clientapp.mod.…]")
     if entries and (transforms := list(block(cfg, "transforms"))):
@@ -43,7 +42,6 @@ def build_mod(entry: Any) -> Mod:
         raise ConfigError(f"client_mods: {entry} is neither a name nor a block with _target_")
     node = {"_target_": entry, "_partial_": True} if isinstance(entry, str) else dict(entry)
     if not node.pop("_partial_", False):
-        return cast(Mod, make(OmegaConf.create(node), "client_mods"))
-    found = {"_target_": "hydra.utils.get_object", "path": node.pop("_target_", "")}
-    function = cast(Mod, make(OmegaConf.create(found), "client_mods"))
+        return cast(Mod, make(node, "client_mods"))
+    function = cast(Mod, object_of(str(node.pop("_target_", "")), "client_mods"))
     return partial(function, **node) if node else function

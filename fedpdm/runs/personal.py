@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.client.personal import PersonalModels
-from fedpdm.config.values import plain
+from fedpdm.config.values import Config, plain, select
 from fedpdm.errors import ConfigError
 from fedpdm.models import ModelWrapper
 from fedpdm.runs.experiment import Experiment
@@ -20,7 +19,7 @@ from fedpdm.training.objective import Objective, Supervised
 from fedpdm.wire.flower import unpack_state
 
 
-def described(experiment: Experiment, cfg: DictConfig) -> dict[str, Any] | None:
+def described(experiment: Experiment, cfg: Config) -> dict[str, Any] | None:
     """Return what ``predict`` needs to know of what sites keep; None if all of them predict alike.
 
     Args:
@@ -33,7 +32,7 @@ def described(experiment: Experiment, cfg: DictConfig) -> dict[str, Any] | None:
         "tensors": list(experiment.parts.local),
         "seed": experiment.seed,  # of the tensors of a site that never trained
         "sites": list(experiment.federation.sites),
-        "objective": plain(OmegaConf.select(cfg, "objective")),
+        "objective": plain(select(cfg, "objective")),
     }
 
 

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from fedpdm.baselines.registry import BASELINES
-from fedpdm.config.values import plain
+from fedpdm.config.values import Config, plain
 from fedpdm.data.rows import Split
 from fedpdm.evaluation.confidence import certainty
 from fedpdm.evaluation.final_test import FinalTest
@@ -27,7 +25,7 @@ from fedpdm.tasks import Task
 
 def summarise(
     experiment: Experiment,
-    cfg: DictConfig,
+    cfg: Config,
     history: History,
     *,
     engine: str,

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, RecordDict
-from omegaconf import DictConfig
 from rich.console import Console
 
 from fedpdm.baselines.registry import diverged, gather
 from fedpdm.baselines.workers import BaselineWorkers
 from fedpdm.client.personal import PersonalModels
-from fedpdm.config.values import make, plain
+from fedpdm.config.values import Config, make, plain
 from fedpdm.data.leakage.checks import checked_scaler
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.splits.split_file import SplitFile, split_file
@@ -60,7 +59,7 @@ class Run:
     """
 
     def __init__(
-        self, experiment: Experiment, cfg: DictConfig, folder: Path, console: Console | None = None
+        self, experiment: Experiment, cfg: Config, folder: Path, console: Console | None = None
     ) -> None:
         self.experiment = experiment
         self.cfg = cfg

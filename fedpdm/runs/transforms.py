@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
-from omegaconf import DictConfig, OmegaConf
 
-from fedpdm.config.values import block, make
+from fedpdm.config.values import Config, block, make, select
 from fedpdm.errors import ConfigError
 from fedpdm.server.base import Server
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.transforms.chain import Chain
 
 
-def build_transforms(cfg: DictConfig, seed: int, strategy: Strategy) -> Chain:
+def build_transforms(cfg: Config, seed: int, strategy: Strategy) -> Chain:
     """Make the chain of ``transforms``; a run from before there was the key has an empty one.
 
     Raises:
@@ -22,15 +21,15 @@ def build_transforms(cfg: DictConfig, seed: int, strategy: Strategy) -> Chain:
     """
     made: dict[str, Any] = {}
     for name, node in block(cfg, "transforms").items():
-        made[name] = make(OmegaConf.create(node), f"transforms.{name}")
+        made[name] = make(node, f"transforms.{name}")
     chain = Chain(made, seed)
     chain.check(strategy)
     return chain
 
 
-def build_server(cfg: DictConfig) -> Server:
+def build_server(cfg: Config) -> Server:
     """Make the server; in a run from before there was a choice, rounds are synchronous."""
-    node = OmegaConf.select(cfg, "server")
+    node = select(cfg, "server")
     server = Synchronous() if node is None else make(node, "server")
     if not isinstance(server, Server):
         raise ConfigError(

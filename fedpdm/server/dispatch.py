@@ -13,9 +13,9 @@ from flwr.serverapp import Grid
 
 from fedpdm.aggregation.collector import Note
 from fedpdm.data.normalise import Moments, Scaler
-from fedpdm.engines.local_grid import LocalGrid
+from fedpdm.engines.local_grid import REFUSED, LocalGrid
 from fedpdm.engines.sampled_grid import SampledGrid
-from fedpdm.errors import SiteError
+from fedpdm.errors import ConfigError, SiteError
 from fedpdm.server.clock import Clock, WallClock
 from fedpdm.server.polling import PolledReplies
 from fedpdm.server.roster import Roster
@@ -111,13 +111,20 @@ class Dispatcher:
         """Send, and yield each site's reply in site order as it comes; note who stayed silent.
 
         With ``patient``, sites in one box are waited for as long as they take.
+
+        Raises:
+            ConfigError: every site refuses what it was asked for.
         """
-        silent = dict(asked.nodes)
+        silent, refusals = dict(asked.nodes), list[str]()
         timeout = None if patient and isinstance(self.grid, LocalGrid) else self.timeout
         for reply in self._replies(asked, timeout):
             node = reply.metadata.src_node_id
             if node in silent:  # who was not asked, or answers twice, is not heard
+                if reply.has_error() and reply.error.code == REFUSED:
+                    refusals.append(str(reply.error.reason))
                 yield silent.pop(node), reply
+        if refusals and len(refusals) == len(asked.nodes):
+            raise ConfigError(refusals[0])  # it is what was asked for that cannot work
         for site in silent.values():
             if note is not None:
                 note("timeout", f"{site} did not answer (round_timeout={self.timeout})", site)

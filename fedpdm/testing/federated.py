@@ -13,11 +13,11 @@ import torch
 from flwr.app import Context, RecordDict
 from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
-from hydra.utils import instantiate
 
 from fedpdm.client.app import SiteApp, make_client_app
 from fedpdm.client.faults import fault_mod, parse_faults
 from fedpdm.config.compose import compose
+from fedpdm.config.values import make
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.federation import Federation
@@ -71,7 +71,7 @@ class Federated:
 
 def named(overrides: Sequence[str]) -> Strategy:
     """Return the strategy that a command line would make."""
-    return instantiate(yaml_of(tuple(overrides)))  # type: ignore[no-any-return]
+    return make(yaml_of(tuple(overrides)), "strategy")  # type: ignore[no-any-return]
 
 
 @functools.cache

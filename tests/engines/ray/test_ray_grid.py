@@ -21,6 +21,7 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 
 from fedpdm.client.app import SiteApp
 from fedpdm.client.mods import AdaptedMod
+from fedpdm.config import imports
 from fedpdm.config.compose import compose
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray import workers as ray_crew
@@ -479,16 +480,13 @@ def test_ray_that_is_not_installed_is_explained(monkeypatch: pytest.MonkeyPatch)
 def test_workers_that_cannot_import_the_app_are_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Any
 ) -> None:
-    (tmp_path / "only_here.py").write_text("def mod(message, context, call): ...\n")
+    monkeypatch.setattr(imports, "_imported", {})
     monkeypatch.syspath_prepend(tmp_path)
-    import only_here  # type: ignore[import-not-found]
-
-    app = errand_app()
-    app.elsewhere = only_here.mod  # type: ignore[attr-defined]
-    grid = RayGrid(app, ["a"], workers=1)
-    with pytest.raises(
-        ConfigError, match="a worker could not start: .*No module named 'only_here'"
-    ):
+    (tmp_path / "only_here.py").write_text("")
+    imports.import_all(["only_here"])
+    (tmp_path / "only_here.py").unlink()
+    grid = RayGrid(errand_app(), ["a"], workers=1)
+    with pytest.raises(ConfigError, match="a worker could not start: .*no module 'only_here'"):
         next(ask(grid, [1]))
     grid.close()
     with pytest.raises(ConfigError, match="closed"):
