@@ -2,7 +2,7 @@
 
 One policy answers for everybody: the client (what to send, what to keep), the server (what
 to expect), the stacked kernel, the final test and ``predict --site``. A policy of one's own
-is a subclass of ``ParameterPolicy`` and ``travels={_target_: mylab.MyPolicy}``.
+is a subclass of ``ParameterPolicy`` and ``travels={_target_:mylab.MyPolicy}``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The loop, its schedules and clipping, strategies' terms and the stacked kernel are the same
 for every objective. An objective of one's own is a subclass of ``Objective`` and
-``objective={_target_: mylab.MyObjective}``. Shapes: B windows of a batch, N of a site.
+``objective={_target_:mylab.MyObjective}``. Shapes: B windows of a batch, N of a site.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Objective:
 
     A second model is built by ``begin`` and loaded from ``context.memory`` or
     ``context.received``. Whoever needs gradients of single windows overrides ``backward``.
+    ``model``, ``x``, ``y`` and ``context`` are the same in every method: see ``losses``.
 
     Attributes:
         stacks: whether sites can be trained as one stack (engine=batched): ``losses`` looks
