@@ -24,9 +24,9 @@ from fedpdm.federation import Federation
 from fedpdm.history import History
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.models.policy import ALL, ParameterPolicy
-from fedpdm.server.monitor import MonitorSettings
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.loop import RoundLoop
+from fedpdm.server.monitor import MonitorSettings
 from fedpdm.tasks import Failure, Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective

@@ -120,8 +120,8 @@ def run(work: Work, path: Path) -> None:
     from fedpdm.engines.hardware import cores
     from fedpdm.engines.select import read, settle_engine
     from fedpdm.history import History
-    from fedpdm.server.monitor import MonitorSettings
     from fedpdm.server.loop import RoundLoop
+    from fedpdm.server.monitor import MonitorSettings
     from fedpdm.wire.flower import quiet
 
     quiet()

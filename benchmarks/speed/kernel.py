@@ -38,9 +38,7 @@ def run(work: Work) -> tuple[list[float], list[float]]:
     device = torch.device(work.device)
     model = build_model(work.model)
     task = Failure(horizon=1.0)  # whose loss the engines have in this benchmark
-    trainer = StackedTrainer(
-        model.module, Supervised.of(task), settings, seed=SEED, device=device
-    )
+    trainer = StackedTrainer(model.module, Supervised.of(task), settings, seed=SEED, device=device)
     data = [
         [torch.from_numpy(a).to(device) for a in site_data(work.model, site)]
         for site in range(work.sites)

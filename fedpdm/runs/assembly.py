@@ -9,16 +9,16 @@ import numpy as np
 import torch
 
 from fedpdm.client.app import SiteApp, make_client_app
+from fedpdm.client.faults import fault_mod
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.auto import Workload
-from fedpdm.engines.select import Engine, settle_engine
 from fedpdm.engines.hardware import cores
-from fedpdm.runs.experiment import Experiment
-from fedpdm.client.faults import fault_mod
+from fedpdm.engines.select import Engine, settle_engine
 from fedpdm.history import History
+from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.progress import Progress
-from fedpdm.server.selection import sample_size
 from fedpdm.server.loop import RoundLoop
+from fedpdm.server.selection import sample_size
 from fedpdm.training.loop import tensors
 
 

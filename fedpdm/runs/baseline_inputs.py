@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedpdm.data.normalise import Scaler
 from fedpdm.baselines.baselines import BaselineInputs
+from fedpdm.data.normalise import Scaler
 from fedpdm.runs.experiment import Experiment
 from fedpdm.server.selection import scaler_sites
 

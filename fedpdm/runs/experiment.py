@@ -11,34 +11,34 @@ from flwr.serverapp.strategy import Strategy
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from fedpdm.config.values import block, make, plain, positive, share, whole
-from fedpdm.data.leakage import checks as guards
-from fedpdm.data.partition.repartitioned import RepartitionedSource
-from fedpdm.data.features import RAW, WindowFeatures
-from fedpdm.data.splits.saved_split import SavedSplit
-from fedpdm.data.partition import Natural, Partition, PartitionedSource
-from fedpdm.data.resampling import Resampler
-from fedpdm.data.leakage.label_shuffle import LabelShuffle
-from fedpdm.data.sources.base import Source
-from fedpdm.engines.select import check_engine
-from fedpdm.wire.flower import quiet
-from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.baselines.baselines import RocketSettings, Schedule
 from fedpdm.baselines.registry import BASELINES, wanted
-from fedpdm.evaluation.settings import Protocol
 from fedpdm.client.faults import Fault, parse_faults
-from fedpdm.runs.local_training import build_objective, build_policy, build_settings
+from fedpdm.config.values import block, make, plain, positive, share, whole
+from fedpdm.data.features import RAW, WindowFeatures
+from fedpdm.data.leakage import checks as guards
+from fedpdm.data.leakage.label_shuffle import LabelShuffle
+from fedpdm.data.partition import Natural, Partition, PartitionedSource
+from fedpdm.data.partition.repartitioned import RepartitionedSource
 from fedpdm.data.replicas import expand_replicas
+from fedpdm.data.resampling import Resampler
+from fedpdm.data.sources.base import Source
+from fedpdm.data.splits.saved_split import SavedSplit
+from fedpdm.engines.select import check_engine
+from fedpdm.errors import ConfigError, DataError, ModelError
+from fedpdm.evaluation.settings import Protocol
 from fedpdm.federation import Federation
-from fedpdm.seeding import torch_seeded
-from fedpdm.wire.records import Arrays
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.models.policy import ParameterPolicy, Parts
+from fedpdm.runs.local_training import build_objective, build_policy, build_settings
+from fedpdm.seeding import torch_seeded
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
+from fedpdm.wire.flower import quiet
+from fedpdm.wire.records import Arrays
 
 LOOK_AT = 50
 """At most so many sites are read before the run starts, to find mistakes early."""

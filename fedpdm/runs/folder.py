@@ -12,13 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from fedpdm.config.values import plain
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, HistoryError
-from fedpdm.runs.experiment import Experiment, site_blocks
 from fedpdm.history import History
+from fedpdm.runs.experiment import Experiment, site_blocks
 from fedpdm.runs.manifest import SCHEMA
 from fedpdm.runs.personal import described
-from fedpdm.storage import read_json, write_json
-from fedpdm.storage import write_bytes, write_tensors
-
+from fedpdm.storage import read_json, write_bytes, write_json, write_tensors
 
 RESUMABLE = {"rounds"}
 """What may be said beside ``resume=``: a longer run. All else is in the folder."""
@@ -50,7 +48,6 @@ def stored_run(arguments: Sequence[str]) -> tuple[DictConfig, Path]:
             raise ConfigError(f"{key}={value} must be a whole number of at least 1")
         OmegaConf.update(cfg, key, int(value))
     return cfg, folder  # type: ignore[return-value]
-
 
 
 def stored_manifest(folder: Path, cfg: DictConfig) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 
 from fedpdm.data.features import RAW, WindowFeatures
-from fedpdm.data.sources.mapping import SiteMapping
 from fedpdm.data.normalise import Scaler, fill_missing
 from fedpdm.data.rows import Floats, Ints, Rows, Split
+from fedpdm.data.sources.mapping import SiteMapping
 from fedpdm.data.sources.tables import SECONDS, Table, read_table, require_columns
 from fedpdm.data.windows import gather, segment_starts, window_ends
 from fedpdm.errors import DataError, ModelError

@@ -12,32 +12,41 @@ from flwr.app import Context, RecordDict
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fedpdm.runs.baseline_inputs import baseline_inputs, shared_scaler
-from fedpdm.runs.results import add_baselines, add_confidence, summarise, write_results
+from fedpdm.baselines.registry import diverged, gather
+from fedpdm.baselines.workers import BaselineWorkers
 from fedpdm.client.personal import PersonalModels
 from fedpdm.config.values import make, plain
 from fedpdm.data.leakage.checks import checked_scaler
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.splits.split_file import SplitFile, split_file
 from fedpdm.engines.select import Engine, engine_of
-from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID, unpack_state
 from fedpdm.errors import HistoryError
-from fedpdm.baselines.workers import BaselineWorkers
-from fedpdm.baselines.registry import diverged, gather
-from fedpdm.evaluation.scoring import Predictions
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
-from fedpdm.runs.experiment import Experiment, look_at_data
+from fedpdm.evaluation.scoring import Predictions
 from fedpdm.federation import Site
 from fedpdm.history import History
-from fedpdm.runs.manifest import SCHEMA, data_hashes, git_commit, versions
-from fedpdm.wire.records import Arrays
-from fedpdm.server.round_metrics import best_round
-from fedpdm.runs.progress import Progress
-from fedpdm.runs.folder import begin, model_card, opened_history, refuse_changed_data, refuse_used, settle_rounds, stored_manifest, write_scalers
 from fedpdm.history.lock import RunLock
-from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.runs.assembly import client_app, round_loop, settled_engine
+from fedpdm.runs.baseline_inputs import baseline_inputs, shared_scaler
+from fedpdm.runs.experiment import Experiment, look_at_data
+from fedpdm.runs.folder import (
+    begin,
+    model_card,
+    opened_history,
+    refuse_changed_data,
+    refuse_used,
+    settle_rounds,
+    stored_manifest,
+    write_scalers,
+)
+from fedpdm.runs.manifest import SCHEMA, data_hashes, git_commit, versions
+from fedpdm.runs.progress import Progress
+from fedpdm.runs.results import add_baselines, add_confidence, summarise, write_results
+from fedpdm.server.loop import RoundLoop, make_server_app
+from fedpdm.server.round_metrics import best_round
 from fedpdm.trackers.guard import Guard, build_tracker
+from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID, unpack_state
+from fedpdm.wire.records import Arrays
 
 
 class Run:

@@ -15,8 +15,8 @@ from torch import Tensor
 from fedpdm.aggregation.sums import Sums
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.engines.stacked.grid import BatchedGrid, obstacle
-from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server import loop as server
+from fedpdm.server.monitor import MonitorSettings
 from fedpdm.strategies import registry as terms
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
 from fedpdm.training.loop import GradientTerm, Memory

@@ -67,7 +67,9 @@ def sites_of(data: Federation) -> list[Site]:
 
 def tried(task: Task, protocol: Protocol | None = None, **options: Any) -> FinalTest:
     data = federation(task, **options)
-    return run_final_test(lambda site: Creep(task), sites_of(data), data, CPU, protocol or Protocol())
+    return run_final_test(
+        lambda site: Creep(task), sites_of(data), data, CPU, protocol or Protocol()
+    )
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

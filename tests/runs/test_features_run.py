@@ -14,17 +14,17 @@ from omegaconf import OmegaConf
 
 from fedpdm.config.compose import compose
 from fedpdm.data.features import WindowFeatures
-from fedpdm.data.sources.mapping import Dialect, SiteMapping
 from fedpdm.data.rows import Split
+from fedpdm.data.sources.mapping import Dialect, SiteMapping
 from fedpdm.errors import ConfigError, ModelError
-from fedpdm.runs.experiment import build
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory
 from fedpdm.predict import load_predictor
+from fedpdm.runs.experiment import build
 from fedpdm.runs.predictor import Predictor
 from fedpdm.runs.run import Run
-from fedpdm.tasks import Failure
 from fedpdm.storage import read_tensors
+from fedpdm.tasks import Failure
 from fedpdm.training.objective import outputs
 from tests.tiny import TinySource
 

@@ -36,9 +36,7 @@ def settings(**changes: object) -> TrainingSettings:
 
 
 def train(module: nn.Module, key: tuple[str | int, ...] = ("t",), **changes: object) -> float:
-    return fit(
-        module, X, Y, CROSS_ENTROPY, settings(**changes), seed=1, key=key, epochs=3
-    )
+    return fit(module, X, Y, CROSS_ENTROPY, settings(**changes), seed=1, key=key, epochs=3)
 
 
 def test_rate_halves_every_ten_epochs_counted_over_rounds() -> None:
