@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from fedpdm.errors import ConfigError, FedPdmError
 
 OF_ANY_SITE = ("costs",)
-"""Keys of ``sites.NAME`` that a site of any data set may have: its test reads them, not its data."""
+"""Keys of ``sites.NAME`` that any data set's sites may have: their test reads them."""
 
 
 def make(node: Any, what: str, **extra: Any) -> Any:
