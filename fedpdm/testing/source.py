@@ -67,16 +67,18 @@ def _check_columns(site: str, source: Source, rows: Rows) -> None:
     wrong = [name for name, column in columns.items() if column.shape != (count,)]
     if wrong:
         raise AssertionError(f"{site}: {', '.join(wrong)} must have one value for each row")
-    if (rows.time_to_failure < 0).any() or not (rows.observed >= 0).all():
-        raise AssertionError(f"{site}: time_to_failure and observed are times ahead, 0 or more")
-    if np.isinf(rows.values).any() or not np.isfinite(rows.time).all():
-        raise AssertionError(
-            f"{site}: readings may be missing (NaN), never infinite; times neither"
-        )
-    if not set(np.unique(rows.split).tolist()) <= {int(split) for split in Split}:
-        raise AssertionError(f"{site}: split holds numbers that are no fedpdm.data.rows.Split")
-    if not ((rows.condition >= 0) & (rows.condition < source.conditions)).all():
-        raise AssertionError(f"{site}: condition must be 0 … {source.conditions - 1}")
+    splits = {int(split) for split in Split}
+    for breach, what in (
+        ((rows.time_to_failure < 0).any(), "time_to_failure must be 0 or more"),
+        (not (rows.observed >= 0).all(), "observed must be 0 or more"),
+        (np.isinf(rows.values).any(), "readings may be NaN, never infinite"),
+        (not np.isfinite(rows.time).all(), "times must be finite"),
+        (not set(rows.split.tolist()) <= splits, "split must hold values of data.rows.Split"),
+        (((rows.condition < 0) | (rows.condition >= source.conditions)).any(),
+         f"condition must be 0 … {source.conditions - 1}"),
+    ):  # fmt: skip
+        if breach:
+            raise AssertionError(f"{site}: {what}")
 
 
 def _check_machines(site: str, rows: Rows) -> None:
@@ -85,17 +87,14 @@ def _check_machines(site: str, rows: Rows) -> None:
         raise AssertionError(f"{site}: rows must be sorted by machine, each machine in one block")
     for part in np.split(np.arange(len(rows)), begins[1:]):
         machine, split = rows.machine[part[0]], rows.split[part]
-        if (np.diff(rows.time[part]) <= 0).any():
-            raise AssertionError(f"{site}, machine {machine}: its times do not ascend")
-        if (np.diff(rows.life[part]) < 0).any():
-            raise AssertionError(f"{site}, machine {machine}: its lives do not ascend")
         used = split[split != Split.UNUSED]
-        if (used == Split.HELDOUT).any() and (used != Split.HELDOUT).any():
-            raise AssertionError(
-                f"{site}, machine {machine}: it is held out and in another split as well"
-            )
-        if (np.diff(used) < 0).any():
-            raise AssertionError(
-                f"{site}, machine {machine}: training rows must come before validation rows, and "
-                "those before test rows"
-            )
+        for breach, what in (
+            ((np.diff(rows.time[part]) <= 0).any(), "its times do not ascend"),
+            ((np.diff(rows.life[part]) < 0).any(), "its lives do not ascend"),
+            (len(set((used == Split.HELDOUT).tolist())) > 1,
+             "it is held out and in another split as well"),
+            ((np.diff(used) < 0).any(),
+             "training rows must come before validation rows, and those before test rows"),
+        ):  # fmt: skip
+            if breach:
+                raise AssertionError(f"{site}, machine {machine}: {what}")

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError
-from fedpdm.testing.federated import EngineOf, Federated, distance, federate, same, states
+from fedpdm.testing.federated import EngineOf, Federated, check_resume, distance, federate, same
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.wire.flower import pack_state
 from fedpdm.wire.records import ARRAYS, arrays_in, from_record, to_record
@@ -77,7 +77,7 @@ def check_strategy(
                     "moves_without_updates=True"
                 )
         _check_aggregation(run("messages", sites=count, rounds=1), changes_replies)
-        _check_resume(run, count)
+        check_resume(lambda label, rounds: run(label, sites=count, rounds=rounds))
         serial = run("serial", sites=count, rounds=2, double=True)
         for engine in engines:
             other = run(engine.__name__, sites=count, rounds=2, double=True, engine=engine)
@@ -134,24 +134,3 @@ def _check_aggregation(trained: Federated, changes_replies: bool) -> None:
     shapes = {name: array.shape for name, array in from_record(found).items()}
     if shapes != {name: array.shape for name, array in weights.items()}:
         raise AssertionError("aggregate_train returned other names or shapes than it was sent")
-
-
-def _check_resume(run: Callable[..., Federated], count: int) -> None:
-    whole = run("whole", sites=count, rounds=3)
-    run("parts", sites=count, rounds=2).history.close()
-    parts = run("parts", sites=count, rounds=3)
-    if states(whole) != states(parts):
-        raise AssertionError("what sites remember differs after a stop and a restart in round 2")
-    try:
-        np.testing.assert_equal(parts.history.strategy_state(), whole.history.strategy_state())
-    except AssertionError as error:
-        raise AssertionError(
-            "the strategy's own memory differs after a stop and a restart in round 2: keep it in "
-            f"attributes that are numbers, texts, arrays, or dicts and lists of them ({error})"
-        ) from None
-    if not same(whole.weights(), parts.weights()):
-        raise AssertionError(
-            "a run that was stopped after round 2 and continued has other weights than one in "
-            "one piece: something that the strategy needs is not plain data, or it draws random "
-            "numbers that do not depend on the round alone"
-        )

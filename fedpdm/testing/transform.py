@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
 from fedpdm.aggregation.update import Base, Update
 from fedpdm.seeding import numpy_generator
 from fedpdm.strategies.scaffold import Scaffold
-from fedpdm.testing.federated import Federated, federate, same, states
+from fedpdm.testing.federated import Federated, check_resume, federate
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.transforms.base import Transform
 from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, Arrays
@@ -55,7 +54,15 @@ def check_transform(build: Callable[[], Transform], *, tolerance: float | None =
         if tolerance is not None:
             _check_close(record, arrays, back.records[record], tolerance)
     with TemporaryDirectory(prefix="fedpdm-check-") as name:
-        _check_resume(build, Path(name))
+        folder = Path(name)
+
+        def run(label: str, rounds: int) -> Federated:
+            return federate(
+                folder / label, Scaffold(), transforms={"checked": build()}, sites=3,
+                settings=SETTINGS, rounds=rounds,
+            )  # fmt: skip
+
+        check_resume(run)
 
 
 def _update() -> Update:
@@ -100,30 +107,3 @@ def _check_close(record: str, expected: Arrays, found: Arrays, tolerance: float)
                 f"after encode and decode, {name} of {record} is {apart:.1g} of its largest "
                 f"value away from the original, more than {tolerance:g}"
             )
-
-
-def _check_resume(build: Callable[[], Transform], folder: Path) -> None:
-    def run(label: str, rounds: int) -> Federated:
-        options: dict[str, Any] = {"sites": 3, "settings": SETTINGS, "rounds": rounds}
-        return federate(folder / label, Scaffold(), transforms={"checked": build()}, **options)
-
-    whole = run("whole", 3)
-    run("parts", 2).history.close()
-    parts = run("parts", 3)
-    if whole.screen.events:
-        raise AssertionError(f"in a run with it: {whole.screen.events[0]['message']}")
-    if states(whole) != states(parts):
-        raise AssertionError("what sites remember differs after a stop and a restart in round 2")
-    kept = [run.loop.transforms.state for run in (whole, parts)]
-    try:
-        np.testing.assert_equal(kept[1], kept[0])
-    except AssertionError as error:
-        raise AssertionError(
-            "what the server half remembers differs after a stop and a restart in round 2: keep "
-            f"it in self.state, as plain values and arrays ({error})"
-        ) from None
-    if not same(whole.weights(), parts.weights()):
-        raise AssertionError(
-            "a run that was stopped after round 2 and continued has other weights than one in "
-            "one piece: what the transform remembers belongs into state, never into attributes"
-        )

@@ -92,7 +92,7 @@ def same_names(rows: Rows) -> Rows:
         (half_held_out, "machine south-0: it is held out and in another split"),
         (fresh_noise, "its rows differ"),
         (other_features, "the features .*the source says"),
-        (failed_already, "time_to_failure and observed"),
+        (failed_already, "time_to_failure must be 0"),
         (same_names, "machine 0 is at north and at south"),
     ],
 )

@@ -68,7 +68,7 @@ def test_the_toys_keep_the_contract() -> None:
         (OwnRandom, "generator that it is given"),
         (Flattens, "other names or shapes"),
         (Shrinks, "away from the original"),
-        (Counts, "stopped after round 2"),
+        (Counts, "after a stop and a restart"),
     ],
 )
 def test_every_breach_is_found(transform: type[Transform], said: str) -> None:
