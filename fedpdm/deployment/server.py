@@ -37,10 +37,11 @@ from fedpdm.evaluation.scoring import mean_metrics
 from fedpdm.history import History
 from fedpdm.report.table import print_summary
 from fedpdm.runs.assembly import one_thread
-from fedpdm.runs.experiment import Experiment, build, build_source
+from fedpdm.runs.experiment import Experiment, build
 from fedpdm.runs.folder import stored_run
 from fedpdm.runs.progress import Progress
 from fedpdm.runs.run import Run
+from fedpdm.runs.sources import build_source
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.storage import read_tensors
 from fedpdm.tasks import Task

@@ -12,9 +12,10 @@ from fedpdm.config.values import Config, plain, read_config, select, yaml_of
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.history import History
-from fedpdm.runs.experiment import Experiment, site_blocks
+from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.manifest import SCHEMA
 from fedpdm.runs.personal import described
+from fedpdm.runs.sources import site_blocks
 from fedpdm.storage import read_json, write_bytes, write_json, write_tensors
 
 RESUMABLE = {"rounds"}

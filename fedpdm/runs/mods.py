@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, cast
 
+from flwr.clientapp import mod as flower
 from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 
@@ -22,7 +23,7 @@ def build_mods(cfg: Config, strategy: Strategy) -> list[Mod]:
     """
     entries = plain(select(cfg, "client_mods")) or []
     if not isinstance(entries, list):
-        raise ConfigError(f"client_mods={entries} must be a list: [flwr.clientapp.mod.…]")
+        raise ConfigError(f"client_mods={entries} must be a list: [fixedclipping_mod]")
     if entries and (transforms := list(block(cfg, "transforms"))):
         raise ConfigError(
             f"client_mods would see updates as transforms.{transforms[0]} leaves them; use either "
@@ -34,14 +35,21 @@ def build_mods(cfg: Config, strategy: Strategy) -> list[Mod]:
 
 
 def build_mod(entry: Any) -> Mod:
-    """Make one client mod of a function's name, or of a node with the class that makes it.
+    """Make one client mod: of the name of one of Flower's, or of a node with ``_target_``.
 
-    With ``_partial_`` the node's target is a function, and its other keys are arguments.
+    With ``_partial_`` the target is a function, and the node's other keys are arguments.
     """
-    if not isinstance(entry, str | dict):
+    if isinstance(entry, str):
+        if entry not in flower.__all__:
+            raise ConfigError(
+                f"client_mods: Flower has no mod {entry}; it has {', '.join(flower.__all__)}, and "
+                "others are blocks with a _target_"
+            )
+        return cast(Mod, getattr(flower, entry))
+    if not isinstance(entry, dict):
         raise ConfigError(f"client_mods: {entry} is neither a name nor a block with _target_")
-    node = {"_target_": entry, "_partial_": True} if isinstance(entry, str) else dict(entry)
+    node = dict(entry)
     if not node.pop("_partial_", False):
         return cast(Mod, make(node, "client_mods"))
-    function = cast(Mod, object_of(str(node.pop("_target_", "")), "client_mods"))
-    return partial(function, **node) if node else function
+    function = object_of(str(node.pop("_target_", "")), "client_mods")
+    return partial(cast(Mod, function), **node)

@@ -12,6 +12,7 @@ from fedpdm.aggregation.sums import adds_up
 from fedpdm.errors import ConfigError, SiteError
 from fedpdm.server.base import Result, Round, Server
 from fedpdm.server.selection import seeded_sample
+from fedpdm.strategies.layers import layers
 from fedpdm.wire.records import Arrays, from_record
 
 
@@ -70,4 +71,12 @@ class Synchronous(Server):
                 ) from error
             round.note("warning", f"{name} could not aggregate the updates that were left: {error}")
             return None
+        for layer in layers(self.services.strategy):
+            meant = getattr(layer, "num_sampled_clients", 0)
+            if len(replies) < meant:
+                round.note(
+                    "warning",
+                    f"{type(layer).__name__} added noise for {meant} sites and combined "
+                    f"{len(replies)}: it hides less of each than its settings say",
+                )
         return None if record is None else from_record(record)

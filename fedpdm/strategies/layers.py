@@ -67,11 +67,11 @@ def check_mods(strategy: Strategy, mods: Sequence[Mod]) -> None:
     """
     for layer in layers(strategy):
         for kind, mod in MODS_NEEDED.items():
-            if isinstance(layer, kind) and mod not in mods:
-                path = f"flwr.clientapp.mod.{getattr(mod, '__name__', mod)}"
+            there = [getattr(each, "func", each) for each in mods]  # of functools.partial
+            if isinstance(layer, kind) and mod not in there:
                 raise ConfigError(
                     f"strategy {type(layer).__name__} relies on clipping at the sites: "
-                    f"add client_mods=[{path}]"
+                    f"add client_mods=[{getattr(mod, '__name__', mod)}]"
                 )
 
 

@@ -115,6 +115,13 @@ def test_noise_for_another_number_of_sites_is_refused(tmp_path: Path) -> None:
         run(tmp_path, make(name, FedAvg, 5), 3, 1)
 
 
+def test_noise_that_hides_too_little_is_said(tmp_path: Path) -> None:
+    name = "DifferentialPrivacyServerSideFixedClipping"
+    done = run(tmp_path, make(name, FedAvg, 3), 3, 2, faults={"nan": "p1@2"})
+    kinds = [(event["kind"], event["round"]) for event in done.screen.events]
+    assert sorted(kinds) == [("refused", 2), ("warning", 2)]
+
+
 def test_a_wrapper_holds_our_own_strategies_if_only_weights_travel(tmp_path: Path) -> None:
     name = "DifferentialPrivacyServerSideFixedClipping"
     strategy = make(name, FedNova, 3)

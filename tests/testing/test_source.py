@@ -12,7 +12,7 @@ import pytest
 from fedpdm.config.compose import compose
 from fedpdm.config.values import make
 from fedpdm.data.rows import Rows, Split
-from fedpdm.runs.experiment import build_source
+from fedpdm.runs.sources import build_source
 from fedpdm.testing import check_data_source
 from fedpdm.testing.tiny import TinySource
 

@@ -20,7 +20,7 @@ from fedpdm.data.sources.base import Source
 from fedpdm.data.splits.split_file import split_file
 from fedpdm.errors import LeakError
 from fedpdm.federation import Federation
-from fedpdm.runs.experiment import build_source
+from fedpdm.runs.sources import build_source
 from fedpdm.tasks import Failure
 from fedpdm.testing.tiny import TinySource
 
