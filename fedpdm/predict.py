@@ -145,7 +145,7 @@ def _task(described: dict[str, Any], folder: Path, imports: Sequence[str]) -> Ta
         return kind(**settings)
     target = str(described.get("_target_"))
     found = allowed(target, imports)
-    if found is None or not issubclass(found, Task):
+    if not (isinstance(found, type) and issubclass(found, Task)):
         raise HistoryError(
             f"{folder}/model.json: task '{described['name']}' ({target}) is not known here; "
             f"there are {', '.join(TASKS)}; a task of your own needs --imports PACKAGE"

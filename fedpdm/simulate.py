@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from fedpdm.config.compose import help_text, translate
+    from fedpdm.config.compose import translate
+    from fedpdm.config.help import help_text
 
     if "--help" in arguments or "-h" in arguments:
         print(help_text(arguments))

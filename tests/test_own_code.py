@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedpdm.history import History
-from tests.federated import distance, same
+from fedpdm.testing.federated import distance, same
 from tests.mylab import TINY, commands, write
 
 OURS = "imports=[mylab.strategies,mylab.models]"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from inspect import isfunction
 from typing import Any
 
 from hydra.utils import get_object
@@ -21,6 +22,9 @@ from fedpdm.errors import ConfigError
 
 OURS = {"fedpdm", "flwr"}
 """Packages whose classes any config can name."""
+
+MODS = "flwr.clientapp.mod."
+"""Flower's client mods are functions."""
 
 _imported: dict[str, None] = {}
 
@@ -94,14 +98,15 @@ def refuse_foreign(config: Any, imports: Sequence[str], way_out: str) -> None:
             )
 
 
-def allowed(target: str, imports: Sequence[str]) -> type | None:
-    """Return the class that a config of others may name, or None.
+def allowed(target: str, imports: Sequence[str]) -> Any:
+    """Return the class or client mod that a config of others may name, or None.
 
     Args:
         target: its dotted path.
         imports: modules that were imported on the spot; their packages are allowed.
     """
-    packages = OURS | {name.partition(".")[0] for name in imports}
+    own = {name.partition(".")[0] for name in imports}
+    packages = OURS | own
     if target.partition(".")[0] not in packages:
         return None
     try:
@@ -109,13 +114,16 @@ def allowed(target: str, imports: Sequence[str]) -> type | None:
     except Exception:  # there is no such thing
         return None
     # A path through a package can lead out of it again: fedpdm.storage.os.system.
-    inside = isinstance(found, type) and found.__module__.partition(".")[0] in packages
-    return found if inside else None
+    home = str(getattr(found, "__module__", ""))
+    kind = isinstance(found, type) and home.partition(".")[0] in packages
+    mod = isfunction(found) and (home.startswith(MODS) or home.partition(".")[0] in own)
+    return found if kind or mod else None
 
 
 def targets(config: Any) -> Iterator[str]:
-    """Yield every ``_target_`` in a config of plain values."""
+    """Yield every ``_target_`` in a config of plain values, and every client mod by its name."""
     if isinstance(config, dict):
+        yield from (mod for mod in config.get("client_mods") or () if isinstance(mod, str))
         if config.get("_target_") is not None:
             yield str(config["_target_"])
         config = list(config.values())

@@ -35,7 +35,13 @@ from fedpdm.evaluation.settings import Protocol
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.models.policy import ParameterPolicy, Parts
-from fedpdm.runs.local_training import build_objective, build_policy, build_settings
+from fedpdm.runs.local_training import (
+    build_device,
+    build_objective,
+    build_policy,
+    build_schedule,
+    build_settings,
+)
 from fedpdm.runs.mods import build_mods
 from fedpdm.runs.sources import build_features, build_resampler, build_shuffle, build_source
 from fedpdm.runs.transforms import build_server, build_transforms
@@ -295,13 +301,6 @@ def build_rocket(cfg: Config) -> RocketSettings:
     )
 
 
-def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:
-    """Make how networks train without a federation: each block's word goes before the last's."""
-    said = [name for name in blocks if select(cfg, f"{name}.rounds") is not None]
-    rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
-    return BaselineSchedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
-
-
 def build_monitor(cfg: Config) -> MonitorSettings:
     """Make the monitor's settings."""
     monitor = block(cfg, "monitor")
@@ -312,19 +311,6 @@ def build_monitor(cfg: Config) -> MonitorSettings:
         positive(cfg, f"monitor.{name}")
     whole(cfg, "monitor.max_rollbacks", 0)
     return MonitorSettings(**monitor)
-
-
-def build_device(name: str) -> torch.device:
-    """Return the torch device, or say that this machine has none such."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name} is unknown; use cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name}: torch sees no CUDA device here; use device=cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device={name} is not supported; use cpu or cuda")
-    return device
 
 
 def create_model(model: Mapping[str, Any]) -> ModelWrapper:

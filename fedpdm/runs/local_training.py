@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+import torch
+
+from fedpdm.baselines.inputs import BaselineSchedule
 from fedpdm.config.values import Config, block, make, plain, positive, select, whole
 from fedpdm.errors import ConfigError
 from fedpdm.models import ModelWrapper
@@ -74,3 +77,23 @@ def build_objective(cfg: Config, task: Task) -> Objective:
     if select(cfg, "objective") is None:
         return Supervised.of(task)
     return cast(Objective, make(cfg.objective, "objective"))
+
+
+def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:
+    """Make how networks train without a federation: each block's word goes before the last's."""
+    said = [name for name in blocks if select(cfg, f"{name}.rounds") is not None]
+    rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
+    return BaselineSchedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
+
+
+def build_device(name: str) -> torch.device:
+    """Return the torch device, or say that this machine has none such."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name} is unknown; use cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name}: torch sees no CUDA device here; use device=cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={name} is not supported; use cpu or cuda")
+    return device

@@ -47,9 +47,9 @@ def test_modules_are_imported_and_remembered_in_their_order(
 
 
 def test_a_target_is_remembered_for_workers() -> None:
-    make({"_target_": "tests.tiny.TinySource"}, "data", sites={"a": {"machines": 3}}, seed=1)
+    make({"_target_": "tests.strategies.test_registry.AsksForMore"}, "strategy")
     make({"_target_": "fedpdm.tasks.Failure", "horizon": 4}, "task")
-    assert imports.imported() == ["tests.tiny"]
+    assert imports.imported() == ["tests.strategies.test_registry"]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,11 @@ def test_a_config_of_others_names_no_code_but_ours(target: str) -> None:
 def test_a_config_of_others_names_classes_of_ours_of_flower_and_of_imports() -> None:
     assert allowed("fedpdm.tasks.Failure", []) is not None
     assert allowed("flwr.serverapp.strategy.FedAvg", []) is not None
-    assert allowed("tests.tiny.TinySource", ["tests"]) is not None
+    assert allowed("flwr.clientapp.mod.fixedclipping_mod", []) is not None
+    asks = "tests.strategies.test_registry.AsksForMore"
+    assert allowed(asks, ["tests"]) is not None and allowed(asks, []) is None
+    with pytest.raises(ConfigError, match=r"os\.system"):
+        refuse_foreign({"client_mods": ["os.system"]}, [], "")
     refuse_foreign({"engine": {"_target_": "fedpdm.engines.serial.SerialGrid"}}, [], "")
 
 

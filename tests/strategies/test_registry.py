@@ -11,12 +11,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
-from tests.federated import federate
 
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError
 from fedpdm.strategies.registry import gradient_terms
+from fedpdm.testing.federated import federate
 
 
 class AsksForMore(FedAvg):
