@@ -65,7 +65,7 @@ def run_final_test(
     Thresholds and calibration are chosen on the sites' pooled validation windows: on a
     site's own, if it is asked alone. Where test machines are cut before they fail and
     validation machines are not, validation windows are weighed by how likely they would
-    still be seen (``fates.presence``).
+    still be seen (``censoring.presence``).
 
     Args:
         model_of: the model that predicts for a site, by its name; used before the next is asked
@@ -77,7 +77,7 @@ def run_final_test(
     """
     task, source = federation.task, federation.source
     raw = {s.name: predict_site(model_of(s.name), s, task, device, SPLITS) for s in sites}
-    fates = {
+    censoring = {
         site.name: dict(
             zip(SPLITS, censoring_of(federation.rows(site.name), *_windows(site)), strict=True)
         )
@@ -85,7 +85,7 @@ def run_final_test(
     }
     weights = None
     if source.test_truncated:
-        weights = {name: presence(own[Split.VALIDATION]) for name, own in fates.items()}
+        weights = {name: presence(own[Split.VALIDATION]) for name, own in censoring.items()}
     scale = None
     if task.risks and any(len(site.validation) for site in sites):
         scale = calibration.fit(
@@ -114,7 +114,7 @@ def run_final_test(
             result["alarms"] = {"reason": "labels are shuffled: nothing follows an alarm"}
             continue
         result["alarms"] = findings.alarms(
-            predictions, sites, fates, split, task, levels, protocol, source.time_unit
+            predictions, sites, censoring, split, task, levels, protocol, source.time_unit
         )
     test["shuffled"] = None
     if federation.shuffle is not None:

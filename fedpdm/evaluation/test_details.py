@@ -91,7 +91,7 @@ def reliability(
 def alarms(
     predictions: Predictions,
     sites: Sequence[Site],
-    fates: CensoringBySite,
+    censoring: CensoringBySite,
     split: Split,
     task: Task,
     levels: SiteThresholds,
@@ -105,7 +105,7 @@ def alarms(
     risks = [risk for risk in task.risks if levels.common.get(risk.key) is not None]
     if not risks:
         return None
-    own = [fates[site.name][split] for site in sites]
+    own = [censoring[site.name][split] for site in sites]
     together = joined(own)
     if risks[0].horizon is None or not _lives_are_followed(together):
         return {"reason": "rows stand alone: no machine is followed over time"}
@@ -209,8 +209,8 @@ def _capped(site: Site, split: Split, cap: float) -> Floats:
     return np.asarray(np.minimum(np.where(np.isnan(truth), cap, truth), cap))
 
 
-def _lives_are_followed(fates: Censoring) -> bool:
-    return len(fates) > len(np.unique(fates.life))
+def _lives_are_followed(censoring: Censoring) -> bool:
+    return len(censoring) > len(np.unique(censoring.life))
 
 
 def _without_period(found: dict[str, Any]) -> dict[str, Any]:
