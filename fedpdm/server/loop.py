@@ -110,7 +110,7 @@ class RoundLoop:
     transforms: Chain = field(default_factory=Chain)
     server: Server = field(default_factory=Synchronous)
     clock: Clock = field(default_factory=WallClock)
-    _exchange: Dispatcher = field(init=False)
+    _dispatcher: Dispatcher = field(init=False)
     _calls: StrategyCalls = field(init=False)
     _panel: list[str] = field(init=False)
     _watch: RoundMonitor = field(init=False)
@@ -128,18 +128,18 @@ class RoundLoop:
             TrainingStopped: the monitor rolled back too often in a row.
         """
         roster = self.make_roster(grid)
-        self._exchange = Dispatcher(grid, roster, self.round_timeout, clock=self.clock)
+        self._dispatcher = Dispatcher(grid, roster, self.round_timeout, clock=self.clock)
         self._calls = StrategyCalls(self.strategy, self.seed)
         fraction = take_over_sampling(self.strategy, len(roster.sites))
         self.server.services = Services(
-            self._calls, self._exchange, self.history, self.transforms, fraction, self.seed,
+            self._calls, self._dispatcher, self.history, self.transforms, fraction, self.seed,
             self.clock, lambda version: self._split(version, self.history.weights(version)),
         )  # fmt: skip
         self._panel = self._choose("evaluate", self.evaluate_fraction)
         if self.federated_scaling:
-            self._exchange.scaler = self.scaler or self._scaler_of_all()
+            self._dispatcher.scaler = self.scaler or self._scaler_of_all()
             if self.on_scaler is not None:
-                self.on_scaler(self._exchange.scaler)
+                self.on_scaler(self._dispatcher.scaler)
         self._watch = RoundMonitor(self.monitor)
         if self.history.head() is None:
             self._commit_initial()
@@ -155,7 +155,7 @@ class RoundLoop:
 
         Flower keeps a site's state for one submitted run; a resumed one is another.
         """
-        if isinstance(self._exchange.grid, KeepsStates) or not self._head.round:
+        if isinstance(self._dispatcher.grid, KeepsStates) or not self._head.round:
             return
         for strategy in layers(self.strategy):
             if not isinstance(strategy, ServerHalf) or not strategy.client.groups:
@@ -173,7 +173,7 @@ class RoundLoop:
         def note(kind: str, message: str, site: str | None = None) -> None:
             self.history.note({"kind": kind, "round": 0, "site": site, "message": message})
 
-        return self._exchange.moments(self.seed, note).scaler()
+        return self._dispatcher.moments(self.seed, note).scaler()
 
     def _refuse_to_learn_nothing(self) -> None:
         """Stop a run that goes through its rounds without one usable update.
@@ -273,7 +273,7 @@ class RoundLoop:
             if name != MAIN:
                 model = self._split(round.number, result.models[name])
             found, sent, heard = evaluate(
-                self._exchange, self._calls, model, sites, round.config, round.note
+                self._dispatcher, self._calls, model, sites, round.config, round.note
             )
             measured, down, up = measured | found, down + sent, up + heard
         return measured, down, up
@@ -284,7 +284,7 @@ class RoundLoop:
         self._model, self._models = self._split(0, self.initial), {}
         started = self.clock.date().isoformat(timespec="milliseconds")
         metrics, _ = describe([], {}, self._model.arrays, self.task)
-        down, up = self._exchange.asked_for_sums
+        down, up = self._dispatcher.asked_for_sums
         self._commit(
             RoundRecord(0, self.history.attempt, (), metrics, {}, up, down, 0.0, (), started)
         )
@@ -317,7 +317,7 @@ class RoundLoop:
 
     def _states(self) -> dict[str, RecordDict]:
         """Return the sites' states themselves, where an engine in one box keeps them."""
-        return grid.states if isinstance(grid := self._exchange.grid, KeepsStates) else {}
+        return grid.states if isinstance(grid := self._dispatcher.grid, KeepsStates) else {}
 
     def _protect_best(self) -> None:
         """Keep the best round's weights, whatever ``history.keep`` says."""
@@ -334,10 +334,10 @@ class RoundLoop:
         self._models = self.history.models()
         state = self.history.strategy_state() or {}
         self.transforms.restore(state.pop(TRANSFORMS, {}))
-        self._exchange.forget()
+        self._dispatcher.forget()
         self.server.restore(state.pop(SERVER, {}))
         restore(self.strategy, state)
-        if isinstance(grid := self._exchange.grid, KeepsStates):
+        if isinstance(grid := self._dispatcher.grid, KeepsStates):
             states = self.history.client_states()
             grid.load_states({s: unpack_state(data) for s, data in states.items()})
         self._finished = self.history.rounds()
@@ -379,7 +379,7 @@ class RoundLoop:
         """Return a seeded share of the sites in their order, at least one; of 0, none."""
         if share == 0:
             return []
-        return seeded_sample(list(self._exchange.roster.sites), share, self.seed, purpose, *key)
+        return seeded_sample(list(self._dispatcher.roster.sites), share, self.seed, purpose, *key)
 
 
 def make_server_app(loop: RoundLoop) -> ServerApp:
