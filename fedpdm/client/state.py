@@ -4,7 +4,7 @@
     local.tensors         the tensors of the model that do not travel (``models.policy``)
     objective.memory      what the local objective keeps (``training.objective``)
 
-One ArrayRecord each, beside whatever else is in the state. Engines in one box keep it in
+One ArrayRecord each, beside whatever else is in the state. Engines on this machine keep it in
 the history; a supernode keeps its own. A round that does not count is taken back.
 """
 

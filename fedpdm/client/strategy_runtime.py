@@ -94,7 +94,7 @@ class StrategyRuntime:
             sent={name: arrays_in(content, name) for name in half.reads},
             rates=rates,
         )
-        with np.errstate(all="ignore"):  # weights may have gone astray; the server says so
+        with np.errstate(all="ignore"):  # weights may have diverged; the server says so
             outcome = half.finish(work)
         # The server refuses such an update; remembered, it would spoil every later one.
         if all(not_finite(arrays) is None for arrays in (trained, *outcome.memory.values())):

@@ -52,7 +52,7 @@ def _same_tests(found: Sequence[Family]) -> list[str]:
 
 def _test_sets(runs: Sequence[FinishedRun]) -> int:
     """Return how many different sets of test data runs have; unknown ones are different."""
-    if len({run.test_size for run in runs}) == len(runs):  # data drawn anew: no file is read
+    if len({run.test_size for run in runs}) == len(runs):  # data drawn again: no file is read
         return len(runs)
     if runs[0].tested_on[0] is not None and len({run.tested_on for run in runs}) == 1:
         return 1

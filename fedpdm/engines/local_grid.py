@@ -1,4 +1,4 @@
-"""What engines in one box have in common: a Flower Grid whose sites are known by name."""
+"""What engines on this machine have in common: a Flower Grid whose sites are known by name."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def register(name: str) -> Callable[[type[Architecture]], type[Architecture]]:
 
     def add(cls: type[Architecture]) -> type[Architecture]:
         known = _classes.get(name)
-        # A notebook cell or a reload defines the same class anew: that is no conflict.
+        # A notebook cell or a reload defines the same class again: that is no conflict.
         if known is not None and _identity(known) != _identity(cls):
             raise ModelError(
                 f"model {name!r} is already registered by {known.__module__}."

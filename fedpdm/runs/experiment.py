@@ -227,8 +227,8 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
 def look_at_data(experiment: Experiment) -> list[str]:
     """Read the first sites and refuse what cannot train or be tested; return warnings.
 
-    Machines that are held out are beside the question: what a run concludes, it concludes
-    from the test windows of machines that were trained on.
+    Held-out machines do not matter here: a run draws its conclusions from the test windows of
+    machines that were trained on.
 
     Raises:
         DataError: a site cannot train, or no site has a test window.

@@ -110,7 +110,7 @@ class Dispatcher:
     ) -> Iterator[tuple[str, Message]]:
         """Send, and yield each site's reply in site order as it comes; note who stayed silent.
 
-        With ``patient``, sites in one box are waited for as long as they take.
+        With ``patient``, sites on this machine are waited for as long as they take.
 
         Raises:
             ConfigError: every site refuses what it was asked for.
@@ -132,7 +132,7 @@ class Dispatcher:
     def submit(self, asked: Outgoing, note: Note, in_order: bool) -> None:
         """Hand messages over without waiting; their replies come from ``next_reply``.
 
-        Engines in one box work while they are asked for replies, and give them in site order.
+        Engines on this machine work while they are asked for replies, and give them in site order.
 
         Args:
             asked: the messages.
@@ -167,7 +167,7 @@ class Dispatcher:
     def moments(self, seed: int, note: Note) -> Moments:
         """One Flower query round: sites answer with sums, never with rows.
 
-        In one box every site is waited for: which sites make the scaler of the whole run
+        On this machine every site is waited for: which sites make the scaler of the whole run
         must not depend on the clock.
 
         Args:

@@ -60,7 +60,7 @@ class Display(Protocol):
 
 @runtime_checkable
 class KeepsStates(Protocol):
-    """A Grid that holds the sites' ``Context.state`` itself, as engines in one box do."""
+    """A Grid that holds the sites' ``Context.state`` itself, as engines on this machine do."""
 
     states: dict[str, RecordDict]
 
@@ -316,7 +316,7 @@ class RoundLoop:
         return Base(version, arrays, {n: a for n, a in weights.items() if n not in arrays})
 
     def _states(self) -> dict[str, RecordDict]:
-        """Return the sites' states themselves, where an engine in one box keeps them."""
+        """Return the sites' states themselves, where an engine on this machine keeps them."""
         return grid.states if isinstance(grid := self._dispatcher.grid, KeepsStates) else {}
 
     def _protect_best(self) -> None:

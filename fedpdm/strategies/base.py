@@ -177,7 +177,7 @@ class ServerHalf(FedAvg):
         """Return the new parameters from those that were sent and the sums of the replies."""
 
     def forget_sites(self) -> None:
-        """Start anew with sites that remember nothing, from the weights as they are."""
+        """Start over with sites that remember nothing, from the weights as they are."""
 
     # Flower's side ------------------------------------------------------------------------
 

@@ -109,7 +109,7 @@ def test_a_site_is_judged_with_its_own_tensors(tmp_path: Path) -> None:
     )  # fmt: skip
     never = next(site for site in RAGGED if site not in states)
     mine, other = list(states)
-    site = client.federation.site(mine, run.loop._exchange.scaler)
+    site = client.federation.site(mine, run.loop._dispatcher.scaler)
     found = [
         predict_site(models(name), site, run.loop.task, client.device, [Split.TEST])
         for name in (mine, other, never)

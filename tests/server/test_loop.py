@@ -225,7 +225,7 @@ def test_a_site_that_cannot_answer_the_query_is_named(tmp_path: Path) -> None:
 
 def test_site_scaling_asks_no_site_for_sums(tmp_path: Path) -> None:
     run = federate(tmp_path, federated_scaling=False)
-    assert run.loop._exchange.scaler is None
+    assert run.loop._dispatcher.scaler is None
     assert run.history.head().round == 3  # type: ignore[union-attr]
 
 

@@ -1,4 +1,4 @@
-"""Generated machines, pooled and dealt anew: controlled skew on data with sites of its own."""
+"""Generated machines, pooled and divided again: controlled skew on data with sites of its own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The worker processes of the ray engine: started, replaced when they die, and ended.
 
-``ray`` is imported here alone, and only when a crew is made.
+``ray`` is imported here alone, and only when workers are started.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Workers:
         self._started, self._closing = threading.Event(), threading.Event()
         # Ray's processes die with the thread that starts them (PR_SET_PDEATHSIG), even after
         # kill -9 of this process; so this thread lives as long as they shall.
-        self._thread = threading.Thread(target=self._live, name="ray-crew", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="ray-workers", daemon=True)
         self._thread.start()
         atexit.register(self.close)
 
