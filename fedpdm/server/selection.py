@@ -43,8 +43,8 @@ def fraction_of(strategy: Strategy) -> float:
     Raises:
         ConfigError: it is out of range.
     """
-    stated = (getattr(layer, "fraction_train", None) for layer in layers(strategy))
-    fraction = next((share for share in stated if share is not None), 1.0)
+    stating = (layer for layer in layers(strategy) if hasattr(layer, "fraction_train"))
+    fraction = getattr(next(stating, None), "fraction_train", 1.0)
     if isinstance(fraction, bool) or not isinstance(fraction, int | float):
         raise ConfigError(f"strategy.fraction_train={fraction} must be a number up to 1")
     if not 0.0 < fraction <= 1.0:

@@ -12,8 +12,15 @@ Maker = Callable[[Any], GradientTerm | SiteTerm | None]
 
 _MAKERS: dict[str, Maker] = {}
 
-ASK_NOTHING = {"server-round", "attempt", "report-received-loss", "clipping_norm"}
+ASK_NOTHING = {
+    "server-round", "attempt", "job", "base-version", "report-received-loss", "clipping_norm",
+}  # fmt: skip
 """Keys that change no gradient: the loop's own, and what Flower's mods read."""
+
+
+def asks_nothing(*keys: str) -> None:
+    """Declare keys of the train config that a mod or a transform reads, and no client half."""
+    ASK_NOTHING.update(keys)
 
 
 def local_term(

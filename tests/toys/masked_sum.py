@@ -14,10 +14,12 @@ from fedpdm.aggregation.update import Update
 from fedpdm.seeding import key_seed, numpy_generator
 from fedpdm.server.base import Round
 from fedpdm.server.synchronous import Synchronous
+from fedpdm.strategies.registry import asks_nothing
 from fedpdm.transforms.base import Stage, Transform
 from fedpdm.wire.records import CONFIG, config_in, config_record, metric_record, metrics_in
 
 RING, STEP = 2**44, 2.0**-20
+asks_nothing("publish", "published", "publishers")
 
 
 class Masked(Synchronous):
