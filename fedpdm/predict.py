@@ -11,7 +11,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,26 +18,25 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fedpdm.config.imports import allowed, import_all, names_of
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.normalise import Scaler
+from fedpdm.data.operating import OperatingConditions
 from fedpdm.data.sources.mapping import Dialect, SiteMapping, closest, site_mapping
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.models import ModelFactory
 from fedpdm.runs.predictor import Predictor
+from fedpdm.seeding import torch_seeded
 from fedpdm.storage import read_json, read_tensors
-from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
+from fedpdm.tasks import TASKS, Task
+from fedpdm.training.objective import Objective
 
 if TYPE_CHECKING:
     from fedpdm.history import History
 
 SHOWN = 40  # machines in the printed table
-_TASKS: dict[str, tuple[type[Task], str]] = {
-    "failure": (Failure, "horizon"),
-    "horizons": (Horizons, "horizons"),
-    "rul": (RemainingLife, "cap"),
-}
 
 
 def load_predictor(
@@ -47,6 +45,8 @@ def load_predictor(
     site: str | None = None,
     round: int | None = None,
     threshold: float | None = None,
+    objective: Objective | None = None,
+    imports: Sequence[str] = (),
 ) -> Predictor:
     """Return the predictor of a run folder.
 
@@ -56,10 +56,13 @@ def load_predictor(
         round: whose weights; None takes the round that validation chose.
         threshold: alarm threshold; None takes the run's, chosen on validation: that of
             ``site``, where each site has its own.
+        objective: what the run's sites minimised, if that was not the task's own loss.
+        imports: the modules that the run's own code comes from.
 
     Raises:
         HistoryError: not a run folder, no finished round, or damaged.
-        ConfigError: an unknown or missing ``site``, or a threshold out of range.
+        ConfigError: an unknown or missing ``site``, a threshold out of range, or ``imports``
+            that the run needs and that are not named.
         ModelError: the weights do not belong to the model.
     """
     from fedpdm.history import History
@@ -68,16 +71,32 @@ def load_predictor(
     card = read_json(folder / "model.json")
     if not isinstance(card, dict):
         raise HistoryError(f"{folder}/model.json is damaged: it holds no object")
+    if not set(used := names_of(card.get("imports"))) <= set(imports):
+        raise ConfigError(
+            f"{folder}: this run used code of its own; if you know and trust it, add "
+            f"--imports {','.join(used)}"
+        )
+    import_all(imports)
     try:
-        task = _task(card["task"], folder)
+        task = _task(card["task"], folder, imports)
         with History.open(folder) as history:
             chosen, notes = _round(history, card, task, round, folder)
             weights = history.weights(chosen)
-        model = ModelFactory.create_model(
-            card["model_type"], int(card["input_dim"]), int(card["num_classes"]),
-            sequence_length=card["sequence_length"], **card["config"],
-        )  # fmt: skip
-        model.set_parameters(weights)
+            personal = card.get("personal")
+            with torch_seeded(personal["seed"] if personal else 0, "model"):
+                model = ModelFactory.create_model(
+                    card["model_type"], int(card["input_dim"]), int(card["num_classes"]),
+                    sequence_length=card["sequence_length"], **card["config"],
+                )  # fmt: skip
+            if personal:
+                from fedpdm.runs.personal import personal_model
+
+                states = history.client_states(chosen)
+                model = personal_model(
+                    personal, model, weights, states, site, objective, task, folder
+                )
+            else:
+                model.set_parameters(weights)
         scaler, scope = _scaler(card, folder, site)
         name = site or scope
         own = card.get("thresholds", {}).get(name, card["threshold"])
@@ -93,7 +112,7 @@ def load_predictor(
             window=card["window"],
             features=_features(card),
             conditions=int(card["conditions"]),
-            data=str(card["data"]["name"]),
+            operating=_operating(card),
             time_unit=str(card["data"]["time_unit"]),
             threshold=_threshold(threshold, own, task),
             calibration=calibration_of(calibration),
@@ -105,36 +124,33 @@ def load_predictor(
             f"{folder}/model.json is damaged: {type(error).__name__} {error}; "
             "it does not describe a model of this version of fedpdm"
         ) from error
-    if predictor.conditions > 1 and predictor.data != "cmapss":
+    if predictor.conditions > 1 and predictor.operating is None:
         raise ConfigError(
             f"{folder}: this run scales by {predictor.conditions} operating conditions, and "
-            f"data={predictor.data} does not say how new rows get theirs; such runs cannot be "
-            "scored from a file"
+            f"data={card['data']['name']} does not say how new rows get theirs; such runs cannot "
+            "be scored from a file"
         )
     if predictor.threshold is None:
-        told = "remaining life at or below it" if task.name == "rul" else "risk at or above it"
+        what = task.score_columns[0].partition("_")[0] if task.risks else task.score_columns[0]
+        told = f"{what.replace('_', ' ')} at or {'below' if task.alarm_below else 'above'} it"
         note = f"the run has no threshold, so there are no alarms: set --threshold ({told})"
         predictor = replace(predictor, notes=(*predictor.notes, note))
     return predictor
 
 
-def _task(described: dict[str, Any], folder: Path) -> Task:
+def _task(described: dict[str, Any], folder: Path, imports: Sequence[str]) -> Task:
     """Return the run's task: one of ours by its name, else the class the run names."""
-    if described["name"] in _TASKS:
-        kind, key = _TASKS[described["name"]]
-        return kind(described[key])  # type: ignore[call-arg]
-    module, _, name = str(described.get("_target_", "")).rpartition(".")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        found = None
+    settings = {k: v for k, v in described.items() if k not in ("name", "_target_")}
+    if kind := TASKS.get(described["name"]):
+        return kind(**settings)
+    target = str(described.get("_target_"))
+    found = allowed(target, imports)
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise HistoryError(
-            f"{folder}/model.json: task '{described['name']}' ({module}.{name}) is not known here; "
-            f"there are {', '.join(_TASKS)}; a task of your own must be importable"
+            f"{folder}/model.json: task '{described['name']}' ({target}) is not known here; "
+            f"there are {', '.join(TASKS)}; a task of your own needs --imports PACKAGE"
         )
-    rest = {k: v for k, v in described.items() if k not in ("name", "_target_")}
-    return found(**rest)
+    return found(**settings)
 
 
 def _round(
@@ -176,7 +192,8 @@ def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scale
         )
     arrays = read_tensors(path)
     scopes = [name.removesuffix("/mean") for name in arrays if name.endswith("/mean")]
-    named = [*card["sites"], *(s for s in scopes if s != "federated"), *card.get("thresholds", {})]
+    named = [*card["sites"], *(s for s in scopes if s != "federated"), *card.get("thresholds", {}),
+             *((card.get("personal") or {}).get("sites", ()))]  # fmt: skip
     sites = list(dict.fromkeys(named))
     if site is not None and site not in sites:
         there = f"there are {', '.join(sites)}." if sites else "its sites have no names of own."
@@ -209,14 +226,23 @@ def _features(card: dict[str, Any]) -> WindowFeatures:
     return WindowFeatures(**card["inputs"]) if "inputs" in card else RAW
 
 
+def _operating(card: dict[str, Any]) -> OperatingConditions | None:
+    """Return how new rows get their operating condition; None where the run does not say."""
+    said = card.get("operating")
+    if said is None:
+        return None
+    points = tuple(tuple(map(float, point)) for point in said["points"])
+    return OperatingConditions(tuple(said["columns"]), points, tuple(said["tolerance"]))
+
+
 def _mapping(card: dict[str, Any], site: str | None) -> SiteMapping:
     """Return which columns to read: a site's own, or ``machine``, ``time`` and the features.
 
     Without a site, sites that all name their columns alike stand for each other.
     """
     features = [str(name) for name in card["features"]]
-    if card["data"]["name"] == "files":
-        named = [site] if site is not None else list(card["sites"])
+    named = [site] if site is not None else list(card["sites"])
+    if named and all("path" in (card["sites"].get(name) or {}) for name in named):
         mappings = [site_mapping(name, card["sites"][name]) for name in named]
         ordered = [replace(m, columns={f: m.columns[f] for f in features}) for m in mappings]
         first = ordered[0]
@@ -232,7 +258,7 @@ def _mapping(card: dict[str, Any], site: str | None) -> SiteMapping:
 def _threshold(given: float | None, own: float | None, task: Task) -> float | None:
     if given is None:
         return None if own is None else float(own)
-    highest = np.inf if isinstance(task, RemainingLife) else 1.0
+    highest = 1.0 if task.risks else np.inf
     if not 0 <= given <= highest:
         raise ConfigError(
             f"--threshold {given:g} must be "
@@ -280,19 +306,19 @@ def print_machines(predictor: Predictor, scored: pd.DataFrame) -> None:
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    column = predictor.score_columns[0]
-    life = column == "remaining_life"
-    lines = machines(scored, column).sort_values(column, ascending=life, kind="stable")
-    title = f"{predictor.task.name}, round {predictor.round} of {escape(predictor.run.name)}"
+    task = predictor.task
+    column = task.score_columns[0]
+    lines = machines(scored, column).sort_values(column, ascending=task.alarm_below, kind="stable")
+    title = f"{task.name}, round {predictor.round} of {escape(predictor.run.name)}"
     if predictor.threshold is not None:
-        title += f", alarm at {'≤' if life else '≥'} {predictor.threshold:.3g}"
+        title += f", alarm at {'≤' if task.alarm_below else '≥'} {predictor.threshold:.3g}"
     table = RichTable(title=title, title_justify="left")
     for name in ("machine", "last time", column.replace("_", " "), "alarm", "since"):
         table.add_column(name, justify="right" if name == column.replace("_", " ") else "left")
     for line in lines.head(SHOWN).itertuples(index=False):
         machine, when, value, alarm, since, padded = line
         said = "" if pd.isna(alarm) else "[bold red]ALARM[/]" if alarm else "no"
-        shown = f"{value:.1f}" if life else f"{value:.3f}"
+        shown = f"{value:.{task.score_digits}f}"
         table.add_row(f"{escape(machine)}{' *' if padded else ''}", escape(str(when)), shown, said,
                       "" if since is None else escape(str(since)))  # fmt: skip
     console = Console()
@@ -315,12 +341,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--round", type=int, help="weights of this round (default: the best)")
     parser.add_argument("--out", type=Path, help="where the scores go (default: FILE-scores.csv)")
     parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
+    parser.add_argument("--imports", help="modules of your own that the run used: mylab,…")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:
         predictor = load_predictor(
-            given.run, site=given.site, round=given.round, threshold=given.threshold
-        )
+            given.run, site=given.site, round=given.round, threshold=given.threshold,
+            imports=names_of(given.imports),
+        )  # fmt: skip
         table = predictor.read(given.file)
         scored = predictor.score(table)
         out = given.out or Path(f"{given.file.name.partition('.')[0]}-scores.csv")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Iterator
 
 import numpy as np
@@ -55,3 +56,25 @@ def torch_seeded(seed: int, *key: str | int) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(value)
         yield
+
+
+@contextlib.contextmanager
+def seeded_globals(seed: int, *key: str | int) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's global generators for the block, then put them back.
+
+    For code of others that draws from them: Flower's noise of differential privacy does.
+
+    Args:
+        seed: the run's seed.
+        *key: what is drawn for.
+    """
+    value = key_seed(seed, *key)
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(value)
+    np.random.seed([value & 0xFFFFFFFF, value >> 32])
+    try:
+        with torch_seeded(seed, *key):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

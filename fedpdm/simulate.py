@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
+    from fedpdm.config.compose import Job
+    from fedpdm.config.values import Config
     from fedpdm.sweep import Sweep
 
 from fedpdm.errors import ConfigError, FedPdmError
@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from fedpdm.config.compose import help_text, translate
+    from fedpdm.config.compose import translate
+    from fedpdm.config.help import help_text
 
     if "--help" in arguments or "-h" in arguments:
         print(help_text(arguments))
@@ -54,7 +55,7 @@ def run_jobs(arguments: Sequence[str]) -> None:
 
     sweep, stood = Sweep(simulate), RUNS.exists()
     try:
-        run_hydra(lambda cfg: run_composed(cfg, sweep, config_dirs(arguments)), arguments)
+        run_hydra(lambda cfg, job: run_composed(cfg, job, sweep, config_dirs(arguments)), arguments)
     except FedPdmError:
         sweep.compare()  # a combination that cannot work does not take the others' results
         raise
@@ -64,40 +65,37 @@ def run_jobs(arguments: Sequence[str]) -> None:
     sweep.compare()
 
 
-def run_composed(cfg: DictConfig, sweep: Sweep, folders: Sequence[str] = ()) -> float | None:
+def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = ()) -> float | None:
     """Run one composed config in Hydra's folder; return the validation metric, for sweepers.
 
     Args:
         cfg: the composed config.
+        job: which run of the command it is.
         sweep: runs it, if it is one of several.
         folders: the user's own options (``--config-dir``).
     """
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-    from omegaconf import OmegaConf
-
     from fedpdm.config.compose import check_own_sites, check_sites, check_types, chosen_sites
+    from fedpdm.config.values import resolved
 
-    settings = HydraConfig.get()
-    many = settings.mode == RunMode.MULTIRUN
-    if many:
-        print(f"\n{' '.join(settings.overrides.task)}", flush=True)
-    folder = Path(settings.runtime.output_dir)
+    if job.sweep is not None:
+        print(f"\n{' '.join(job.overrides)}", flush=True)
     try:
-        check_sites(cfg, chosen_sites(settings.overrides.task))
-        check_types(cfg, settings.overrides.task)
-        check_own_sites(cfg, settings.overrides.task, folders)
-        OmegaConf.resolve(cfg)
-        jobs = Path(settings.sweep.dir)
-        summary = sweep.run(cfg, folder, jobs) if many else simulate(cfg, folder)
+        check_sites(cfg, chosen_sites(job.overrides))
+        check_types(cfg, job.overrides)
+        check_own_sites(cfg, job.overrides, folders)
+        cfg = resolved(cfg)
+        if job.sweep is None:
+            summary: dict[str, Any] | None = simulate(cfg, job.folder)
+        else:
+            summary = sweep.run(cfg, job.folder, job.sweep)
     except BaseException:
-        remove_if_empty(folder)
+        remove_if_empty(job.folder)
         raise
     best = None if summary is None else summary["validation"]["best"]
     return None if best is None else float(best)
 
 
-def simulate(cfg: DictConfig, folder: Path, *, resumed: bool = False) -> dict[str, Any]:
+def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, Any]:
     """Run a federation and return its summary. The function behind the command.
 
     Args:

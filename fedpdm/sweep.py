@@ -10,9 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import DictConfig
-
-from fedpdm.config.values import plain
+from fedpdm.config.values import Config, plain
 from fedpdm.errors import FedPdmError, HistoryError
 from fedpdm.history.lock import RunLock
 from fedpdm.storage import read_json
@@ -31,7 +29,7 @@ class Sweep:
         self._simulate = simulate
         self._folder: Path | None = None
 
-    def run(self, cfg: DictConfig, folder: Path, sweep: Path) -> dict[str, Any] | None:
+    def run(self, cfg: Config, folder: Path, sweep: Path) -> dict[str, Any] | None:
         """Run, continue or keep one job; return its summary, None where another process has it.
 
         Args:
@@ -72,7 +70,7 @@ class Sweep:
         print(f"Compare again: python -m fedpdm.compare {self._folder}", flush=True)
 
 
-def state_of(folder: Path, cfg: DictConfig) -> Literal["new", "begun", "finished"]:
+def state_of(folder: Path, cfg: Config) -> Literal["new", "begun", "finished"]:
     """Return how far the job in a folder is.
 
     Raises:

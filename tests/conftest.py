@@ -97,6 +97,14 @@ def no_skip(report: Report) -> Report:
     return report
 
 
+@pytest.fixture(autouse=True)
+def own_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test's ``imports=`` reach the workers of a later one."""
+    from fedpdm.config import imports
+
+    monkeypatch.setattr(imports, "_imported", dict(imports._imported))
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Folder with AI4I 2020 and C-MAPSS; the test is skipped by name where it is absent."""

@@ -12,7 +12,7 @@ from fedpdm.data.rows import Rows, Split
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.federation import Federation, rows_size
 from fedpdm.tasks import Failure, RemainingLife
-from tests.tiny import TinySource
+from fedpdm.testing.tiny import TinySource
 
 
 def federation(**sites: dict[str, int]) -> Federation:

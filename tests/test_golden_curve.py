@@ -29,7 +29,7 @@ CASES = {"cnn": "fedavg", "lstm": "fedadam", "hybrid": "fedprox"}
 MAKE = """
 import json, sys, torch
 from pathlib import Path
-from tests.federated import federate
+from fedpdm.testing.federated import federate
 torch.set_num_threads(1)
 curve = {}
 for model, strategy in json.loads(sys.argv[2]).items():

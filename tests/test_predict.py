@@ -17,6 +17,7 @@ import torch
 
 from fedpdm.data.normalise import moments
 from fedpdm.data.rows import Split
+from fedpdm.data.sources.cmapss import OPERATING
 from fedpdm.data.sources.files import FilesSource
 from fedpdm.errors import ConfigError, DataError, FedPdmError, HistoryError, ModelError
 from fedpdm.federation import Federation
@@ -26,7 +27,7 @@ from fedpdm.predict import load_predictor, machines, main
 from fedpdm.seeding import torch_seeded
 from fedpdm.storage import write_tensors
 from fedpdm.tasks import Failure
-from fedpdm.training.loop import outputs
+from fedpdm.training.objective import outputs
 
 FEATURES = ("temperature", "vibration")
 WINDOW = 6
@@ -308,7 +309,7 @@ def test_isotonic_risks_and_intervals_of_remaining_life(tmp_path: Path) -> None:
 
 def test_operating_conditions_of_cmapss(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", conditions=6, sites={}, threshold=None,
-                   data={"name": "cmapss", "time_unit": "cycles"})  # fmt: skip
+                   operating=vars(OPERATING))  # fmt: skip
     means = np.arange(12.0).reshape(6, 2)
     write_tensors(run / "scaler.safetensors",
                   {"federated/mean": means, "federated/scale": np.ones((6, 2))})  # fmt: skip
@@ -318,11 +319,11 @@ def test_operating_conditions_of_cmapss(tmp_path: Path) -> None:
         load_predictor(run).score(data)
     data = data.assign(setting_1=20.003, setting_2=0.7, setting_3=100.0)
     scored = load_predictor(run).score(data)
-    change(run, conditions=1)
+    change(run, conditions=1, operating=None)
     write_tensors(run / "scaler.safetensors",
                   {"federated/mean": means[2:3], "federated/scale": np.ones((1, 2))})  # fmt: skip
     np.testing.assert_array_equal(scored["risk"], load_predictor(run).score(data)["risk"])
-    change(run, conditions=6, data={"name": "fleet", "time_unit": "days"})
+    change(run, conditions=6)
     write_tensors(run / "scaler.safetensors",
                   {"federated/mean": means, "federated/scale": np.ones((6, 2))})  # fmt: skip
     with pytest.raises(ConfigError, match="6 operating conditions"):

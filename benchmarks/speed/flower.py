@@ -23,7 +23,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from benchmarks.speed.engines import SETTINGS, BenchFederation
 from benchmarks.speed.work import SEED, Work, build_model, read_work, write_result
-from fedpdm.client.app import SiteClient
+from fedpdm.client import app
+from fedpdm.client.site_client import SiteClient
 from fedpdm.wire.records import ARRAYS, BUFFERS
 
 
@@ -53,7 +54,7 @@ def train(work: Work, message: Message, context: Context) -> Message:
             }
         )
     message.content = content
-    reply = site.train(message, context)
+    reply = app.train(site, message, context)
     weights: dict[str, Array] = {}
     for key in (ARRAYS, BUFFERS):
         if key in reply.content:

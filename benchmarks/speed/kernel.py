@@ -30,6 +30,7 @@ def run(work: Work) -> tuple[list[float], list[float]]:
     from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer
     from fedpdm.tasks import Failure
     from fedpdm.training.loop import TrainingSettings
+    from fedpdm.training.objective import Supervised
 
     settings = TrainingSettings(
         local_epochs=EPOCHS, batch_size=BATCH, learning_rate=LEARNING_RATE, optimizer="adam"
@@ -37,9 +38,7 @@ def run(work: Work) -> tuple[list[float], list[float]]:
     device = torch.device(work.device)
     model = build_model(work.model)
     task = Failure(horizon=1.0)  # whose loss the engines have in this benchmark
-    trainer = StackedTrainer(
-        model.module, task.loss, settings, seed=SEED, device=device, row_losses=task.row_losses
-    )
+    trainer = StackedTrainer(model.module, Supervised.of(task), settings, seed=SEED, device=device)
     data = [
         [torch.from_numpy(a).to(device) for a in site_data(work.model, site)]
         for site in range(work.sites)

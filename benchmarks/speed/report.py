@@ -145,7 +145,7 @@ def section(cpu: dict[str, Any] | None, cuda: dict[str, Any] | None) -> str:
         parts += [
             "Seconds per round, 100 samples a site, batch 32, one epoch, Adam, no evaluation:",
             table(cpu["results"], COLUMNS),
-            f"Of pfl-research the better of one and two processes is shown. {origin(cpu)}",
+            f"For pfl-research, the faster of one and two processes is shown. {origin(cpu)}",
             f"![{ALT}]({PLOT.as_posix()})",
             f"Whole process from start to exit, {rounds} rounds, cold, imports included, and peak "
             "memory of all its processes:",

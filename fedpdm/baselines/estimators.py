@@ -12,7 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedpdm.baselines.inputs import BaselineInputs, predicted
+from fedpdm.baselines.registry import Baseline, register_baseline
 from fedpdm.data.rows import Floats, Ints
+from fedpdm.data.windows import Windows
+from fedpdm.evaluation.scoring import Predictions
 from fedpdm.tasks import Task
 
 Answer: TypeAlias = Callable[[NDArray[Any]], Floats]
@@ -75,6 +79,25 @@ def trees(x: Floats, seed: int) -> Callable[[int, NDArray[Any], bool], Answer]:
         return lambda new: np.asarray(model.predict(new))
 
     return fit
+
+
+@register_baseline("hgb", Baseline(
+    "Trees", "boosted trees on pooled rows, with summary features of each window",
+    name="Boosted trees", subject="Boosted trees on pooled data",
+    marker="^", colour="hgb", column="asked", cost=lambda inputs: 0.4 * len(inputs.pool),
+))  # fmt: skip
+def boosted_trees(inputs: BaselineInputs) -> Predictions:
+    """Histogram gradient boosting (scikit-learn) on summary features of the pooled windows.
+
+    With features=statistics or both it gets those features, too.
+    """
+    from threadpoolctl import threadpool_limits
+
+    sites = inputs.sites()
+    train = Windows.concatenate([site.train for site in inputs.sites(inputs.pool)])
+    with threadpool_limits(limits=1):
+        model = PerColumn(inputs.task, train.y, trees(inputs.table(train), inputs.seed))
+        return predicted(sites, lambda windows: model(inputs.table(windows)))
 
 
 def ridge(

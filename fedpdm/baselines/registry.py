@@ -1,61 +1,95 @@
-"""Every control by its name, and their work in pieces that several processes can share.
+"""Every baseline by its name, and their work in pieces that several processes can share.
 
-A new control is a function in ``baselines.py`` or anywhere importable, an entry of ``BASELINES``
-and a column of ``standings.py``.
+A new baseline is one function under ``@register_baseline``, here or in any module that is
+imported: table, plots, report and summary take everything else from its registration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fedpdm.baselines.baselines import (
-    BaselineInputs,
-    alone,
-    boosted_trees,
-    no_rules,
-    no_series,
-    pooled,
-    rocket,
-    rules,
-    trivial,
-)
+from fedpdm.baselines.inputs import BaselineInputs
 from fedpdm.data.rows import Floats, Split
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.scoring import Predictions
 from fedpdm.evaluation.wording import listing
 
+Run = Callable[..., Predictions]
+
 
 @dataclass(frozen=True)
 class Baseline:
-    """A predictor that the shared model is compared with.
+    """How a baseline appears in tables, plots and sentences, and how it is run.
 
     Attributes:
-        run: makes its predictions for all sites, or for the one that is named.
+        heading: of its column.
+        explained: what it is, in half a sentence.
+        name: in the sentence that says why it is missing; ``heading`` where it is empty.
+        subject: of the sentence that compares it with the shared model; empty for none.
+        marker: Matplotlib's, in plots.
+        hollow: whether the marker is a ring.
+        colour: a colour of ``page.css``.
+        column: when it has a column: ``always``; ``asked`` for it, or where no baselines ran;
+            or where scores were ``found``.
         cost: rough time, a site's share of a pooled network's training being 1.
-        per_site: whether each site is a piece of work of its own.
+        per_site: whether the function takes a site's name too, and is called for each.
         missing: says why it cannot be had here, or None.
+        interval: whether the gain over it gets a bootstrap interval.
     """
 
-    run: Callable[..., Predictions]
+    heading: str
+    explained: str = ""
+    name: str = ""
+    subject: str = ""
+    marker: str = "P"
+    hollow: bool = False
+    colour: str = "quiet"
+    column: str = "found"
     cost: Callable[[BaselineInputs], float] = lambda inputs: 0.01
     per_site: bool = False
     missing: Callable[[BaselineInputs], str | None] = lambda inputs: None
+    interval: bool = False
 
 
-BASELINES: dict[str, Baseline] = {
-    "trivial": Baseline(trivial),
-    "alone": Baseline(
-        alone, lambda inputs: inputs.alone.rounds / inputs.pooled.rounds, per_site=True
-    ),
-    "pooled": Baseline(pooled, lambda inputs: len(inputs.pool)),
-    "hgb": Baseline(boosted_trees, lambda inputs: 0.4 * len(inputs.pool)),
-    "minirocket": Baseline(rocket, lambda inputs: 0.2 * len(inputs.pool), missing=no_series),
-    "rules": Baseline(rules, missing=no_rules),
-}
-"""Every control by the name that ``baselines.controls`` and summary.json call it."""
+BASELINES: dict[str, Baseline] = {}
+"""Every baseline by the name that ``baselines.controls`` and summary.json call it."""
+RUNS: dict[str, Run] = {}
+"""What makes the predictions of each."""
+FEDERATED = Baseline(
+    "Federated", "the shared model: sites exchange model weights, never rows",
+    marker="o", colour="federated", column="always",
+)  # fmt: skip
+
+
+def register_baseline(name: str, appears: Baseline) -> Callable[[Run], Run]:
+    """Decorate a function of ``BaselineInputs`` that returns scores by site and split.
+
+    Args:
+        name: in ``baselines.controls`` and summary.json.
+        appears: its column, mark and sentences, and how it is run.
+    """
+
+    def add(run: Run) -> Run:
+        BASELINES[name], RUNS[name] = appears, run
+        return run
+
+    return add
+
+
+def predictors(found: Iterable[str] = ()) -> dict[str, Baseline]:
+    """Return how the shared model and all baselines appear, in the order of the columns.
+
+    Args:
+        found: names in a summary; one that nobody registered here appears by its name.
+    """
+    baselines = {n: Baseline(n.replace("_", " ").capitalize()) for n in found} | BASELINES
+    baselines = {name: baselines[name] for name in dict.fromkeys([*BASELINES, *found])}
+    # The gain is federated against alone, so the two stand side by side.
+    first = {name: each for name, each in baselines.items() if each.column == "always"}
+    return first | {"federated": FEDERATED} | baselines
 
 
 def wanted(names: Sequence[str]) -> tuple[str, ...]:
@@ -108,7 +142,7 @@ def work(inputs: BaselineInputs, todo: Sequence[Piece]) -> dict[str, Floats]:
     result = {}
     for piece in todo:
         arguments = () if piece.site is None else (piece.site,)
-        for site, splits in BASELINES[piece.baseline].run(inputs, *arguments).items():
+        for site, splits in RUNS[piece.baseline](inputs, *arguments).items():
             for split, scores in splits.items():
                 result[f"{piece.baseline}/{site}/{split.name}"] = scores
     return result

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from fedpdm.baselines.baselines import BaselineInputs
+from fedpdm.baselines.inputs import BaselineInputs
 from fedpdm.baselines.registry import Piece, cost, left_out, pieces, work
 from fedpdm.data.rows import Floats
 from fedpdm.errors import HistoryError

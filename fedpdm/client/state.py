@@ -1,7 +1,11 @@
-"""What a site remembers for a strategy, in its ``Context.state``.
+"""What a site keeps from round to round, in its ``Context.state``.
 
-One ArrayRecord per group, named ``strategy.KEY.GROUP``, beside whatever else is in the
-state. Engines in one box keep it in the history; a supernode keeps its own.
+    strategy.KEY.GROUP    what the client half of a strategy remembers, by group
+    local.tensors         the tensors of the model that do not travel (``models.policy``)
+    objective.memory      what the local objective keeps (``training.objective``)
+
+One ArrayRecord each, beside whatever else is in the state. Engines on this machine keep it in
+the history; a supernode keeps its own. A round that does not count is taken back.
 """
 
 from __future__ import annotations
@@ -14,8 +18,13 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from fedpdm.wire.records import Arrays, from_record, to_record
 
-PREFIX = "strategy."
-UNDO = "undo-strategy."
+STRATEGY = "strategy."
+LOCAL = "local.tensors"
+OBJECTIVE = "objective.memory"
+KEPT = (STRATEGY, LOCAL, OBJECTIVE)
+"""How the names of records begin that are taken back with a round."""
+
+UNDO = "undo-"
 UNDO_ROUND = "undo-round"
 
 
@@ -23,7 +32,7 @@ def recall(state: RecordDict, key: str, groups: Sequence[str], like: Arrays) -> 
     """Return a site's groups of arrays: zeros of the shapes of ``like`` if it is new."""
     return {
         group: from_record(cast(ArrayRecord, state[name]))
-        if (name := f"{PREFIX}{key}.{group}") in state
+        if (name := f"{STRATEGY}{key}.{group}") in state
         else {n: np.zeros_like(array) for n, array in like.items()}
         for group in groups
     }
@@ -32,22 +41,22 @@ def recall(state: RecordDict, key: str, groups: Sequence[str], like: Arrays) -> 
 def remember(state: RecordDict, key: str, groups: Mapping[str, Arrays]) -> None:
     """Put groups of arrays into a state. They must not change afterwards."""
     for group, arrays in groups.items():
-        state[f"{PREFIX}{key}.{group}"] = to_record(arrays)
+        state[f"{STRATEGY}{key}.{group}"] = to_record(arrays)
 
 
 def forget(state: RecordDict, before: RecordDict | None) -> None:
-    """Take back what a state remembers for a strategy, to what it was ``before``."""
-    for name in [name for name in state if name.startswith(PREFIX)]:
+    """Take back what a site keeps, to what it was ``before``."""
+    for name in [name for name in state if name.startswith(KEPT)]:
         del state[name]
     for name, record in () if before is None else before.items():
-        if name.startswith(PREFIX):
+        if name.startswith(KEPT):
             state[name] = record
 
 
 def undo_round(
     states: dict[str, RecordDict], before: Mapping[str, RecordDict], sites: Iterable[str]
 ) -> None:
-    """Let sites forget what a strategy made of a round.
+    """Let sites forget a round.
 
     Args:
         states: by site; changed in place. A state that was nothing else is taken out.
@@ -77,14 +86,14 @@ def rewind(state: RecordDict, server_round: int) -> RecordDict:
     ):
         undone = {n.removeprefix("undo-"): r for n, r in state.items() if n.startswith(UNDO)}
         forget(state, RecordDict(undone))
-    return RecordDict({n: record for n, record in state.items() if n.startswith(PREFIX)})
+    return RecordDict({n: record for n, record in state.items() if n.startswith(KEPT)})
 
 
 def mark(state: RecordDict, server_round: int, before: RecordDict) -> None:
     """Keep what was remembered before a round, as long as that may be repeated."""
     for name in [name for name in state if name.startswith(UNDO)]:
         del state[name]
-    if not any(name.startswith(PREFIX) for name in state):
+    if not any(name.startswith(KEPT) for name in state):
         return
     for name, record in before.items():
         state[f"undo-{name}"] = record

@@ -10,7 +10,7 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
-from fedpdm.aggregation.sums import not_finite
+from fedpdm.aggregation.screening import not_finite
 from fedpdm.client.state import recall, remember
 from fedpdm.strategies.base import ClientHalf, Outcome, Work
 from fedpdm.strategies.registry import gradient_terms
@@ -25,7 +25,7 @@ class StrategyRuntime:
 
     Args:
         settings: local training.
-        names: the parameters that have a gradient, in the order of ``training.fit``.
+        names: the parameters that travel and have a gradient, in the order of ``training.fit``.
         device: where sites train.
     """
 
@@ -94,7 +94,7 @@ class StrategyRuntime:
             sent={name: arrays_in(content, name) for name in half.reads},
             rates=rates,
         )
-        with np.errstate(all="ignore"):  # weights may have gone astray; the server says so
+        with np.errstate(all="ignore"):  # weights may have diverged; the server says so
             outcome = half.finish(work)
         # The server refuses such an update; remembered, it would spoil every later one.
         if all(not_finite(arrays) is None for arrays in (trained, *outcome.memory.values())):

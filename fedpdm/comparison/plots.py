@@ -9,7 +9,7 @@ from fedpdm.comparison.comparison import Ranking
 from fedpdm.comparison.result import Family
 from fedpdm.comparison.scores import Standing
 from fedpdm.evaluation.wording import direction
-from fedpdm.report.drawing import COLOUR, figure_of, room, short, svg_of
+from fedpdm.report.drawing import COLOUR, figure_of, name_rows, room, short, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,10 +96,7 @@ def coloured(family: Family) -> list[Standing]:
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [short(name, LONGEST) for name in names])
-    axes.set_ylim(-0.7, len(names) - 0.3)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
+    name_rows(axes, [short(name, LONGEST) for name in names], -0.7, len(names) - 0.3)
 
 
 def _height(rows: int) -> int:

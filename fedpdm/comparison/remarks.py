@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedpdm.comparison.runs import FinishedRun
@@ -52,7 +52,7 @@ def _same_tests(found: Sequence[Family]) -> list[str]:
 
 def _test_sets(runs: Sequence[FinishedRun]) -> int:
     """Return how many different sets of test data runs have; unknown ones are different."""
-    if len({run.test_size for run in runs}) == len(runs):  # data drawn anew: no file is read
+    if len({run.test_size for run in runs}) == len(runs):  # data drawn again: no file is read
         return len(runs)
     if runs[0].tested_on[0] is not None and len({run.tested_on for run in runs}) == 1:
         return 1
@@ -68,13 +68,13 @@ def _tested(run: FinishedRun) -> Any:
 
 def _baselines(found: Sequence[Family]) -> list[str]:
     """Say where other baselines ran beside the training: it shares the processors with them."""
-    ran: dict[str, dict[str, None]] = {}
-    for name, run in (pair for f in found if not _own_clock(f) for pair in _runs(f)):
-        if run.baselines:
-            ran.setdefault(_beside(run.baselines, len(run.per_site)), {})[name] = None
+    ran = _named(
+        (_beside(run.baselines, len(run.per_site)), name)
+        for f in found if not _own_clock(f) for name, run in _runs(f) if run.baselines
+    )  # fmt: skip
     if len(ran) < 2:
         return []
-    by = "; ".join(f"{what} for {listing(list(names), NAMED)}" for what, names in ran.items())
+    by = "; ".join(f"{what} for {listing(names, NAMED)}" for what, names in ran.items())
     return ["baselines did not run alike beside the training, and slow it: seconds cannot be "
             f"compared ({by})"]  # fmt: skip
 
@@ -87,11 +87,20 @@ def _own_clock(family: Family) -> bool:
 def _beside(options: Mapping[str, Any], sites: int) -> str:
     """Return what ran in processes of its own; without processes it runs after the training."""
     processes, most = options.get("processes") or 0, options.get("max_plants") or 0
-    controls = options.get("controls", ["baselines"])  # older runs had no choice
+    controls = options.get("controls")
+    controls = ["baselines"] if controls is None else controls  # all there are
     if not (processes and most and controls):
         return "none"
     return (f"{listing(list(map(str, controls)), NAMED)} of {counted(min(most, sites), 'site')} "
             f"in {counted(processes, 'process', 'processes')}")  # fmt: skip
+
+
+def _named(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return for each thing the different names that go with it, in their order."""
+    result: dict[str, list[str]] = {}
+    for what, name in dict.fromkeys(pairs):
+        result.setdefault(what, []).append(name)
+    return result
 
 
 def _runs(family: Family) -> list[tuple[str, FinishedRun]]:
@@ -106,19 +115,12 @@ def _runs(family: Family) -> list[tuple[str, FinishedRun]]:
 
 def _code(found: Sequence[Family]) -> list[str]:
     """Say which settings ran with which commit, if not all with the same, and with edited code."""
-    ran: dict[str | None, dict[str, None]] = {}
-    edited: dict[str, None] = {}
-    for name, run in (pair for family in found for pair in _runs(family)):
-        commit = run.commit and run.commit.rstrip("+")
-        ran.setdefault(commit, {})[name] = None
-        if run.commit and run.commit.endswith("+"):
-            edited[name] = None
+    runs = [(name, run.commit or "unknown") for f in found for name, run in _runs(f)]
+    ran = _named((commit.rstrip("+")[:SHORT], name) for name, commit in runs)
+    edited = dict.fromkeys(name for name, commit in runs if commit.endswith("+"))
     remarks = []
     if len(ran) > 1:
-        by = "; ".join(
-            f"{'unknown' if commit is None else commit[:SHORT]} for {listing(list(names), NAMED)}"
-            for commit, names in ran.items()
-        )
+        by = "; ".join(f"{what} for {listing(names, NAMED)}" for what, names in ran.items())
         remarks.append(f"the runs are of different code, and differences may come from it ({by})")
     if edited:
         remarks.append(

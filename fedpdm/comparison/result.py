@@ -25,7 +25,7 @@ from fedpdm.comparison.remarks import remarks_of
 from fedpdm.comparison.scores import VIEWS, Standing, clock_of, mean_of, standing_of
 from fedpdm.comparison.settings import Setting, common_parts, families, obstacle
 from fedpdm.errors import ConfigError
-from fedpdm.evaluation.wording import Metric, listing, metric
+from fedpdm.evaluation.wording import Metric, listing, metric, primary_metric
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,9 @@ def compare(
 def _family(
     group: Sequence[Setting], view: str, name: str | None, against: str | None, several: bool
 ) -> Family:
-    chosen = metric(name or group[0].any.metric)
+    chosen = primary_metric(group[0].any.summary)
+    if name not in (None, chosen.name):
+        chosen = metric(name)
     shared = common_parts(group)
     clock = clock_of(group)
     short = [replace(s, parts={k: v for k, v in s.parts.items() if k not in shared}) for s in group]

@@ -12,7 +12,7 @@ from typing import Any
 from fedpdm.data.rows import Split
 from fedpdm.data.splits.split_file import Part, read_split_file
 from fedpdm.errors import DataError, HistoryError
-from fedpdm.report.gain_table import primary
+from fedpdm.evaluation.wording import primary_metric
 from fedpdm.storage import read_json
 
 Record = Mapping[str, Any]
@@ -48,7 +48,7 @@ class FinishedRun:
     @property
     def metric(self) -> str:
         """The metric that chose the round."""
-        return primary(self.summary)
+        return primary_metric(self.summary).name
 
     @property
     def per_site(self) -> Mapping[str, Record]:
@@ -145,7 +145,7 @@ def read_run(folder: Path) -> FinishedRun:
             f"{config.get('rounds')} were asked for; finish it with resume={folder}"
         )
     flat = {k: v for k, v in flatten(config).items() if not _beside(k)}
-    curve = read_curve(folder / "metrics.csv", primary(summary))
+    curve = read_curve(folder / "metrics.csv", primary_metric(summary).name)
     data = manifest.get("data")
     split = data.get("split") if isinstance(data, dict) else None
     content = split.get("content_sha256") if isinstance(split, dict) else None

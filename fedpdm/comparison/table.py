@@ -12,8 +12,7 @@ from fedpdm.comparison.result import Comparison, Family
 from fedpdm.comparison.scores import VIEWS
 from fedpdm.comparison.words import conclusion, p_value, power_lines, ranking_line, site_lines
 from fedpdm.evaluation.wording import MISSING, duration, number
-from fedpdm.report.console import console_for, readable
-from fedpdm.report.table import STYLE, columns_of
+from fedpdm.report.console import STYLE, columns_of, console_for, readable, say
 
 FEW = 2
 """Up to this many settings get a line on which sites they serve worse."""
@@ -24,24 +23,24 @@ def print_comparison(
 ) -> None:
     """Print the conclusion, the settings, the differences, and where the files are."""
     console = console_for(console)
-    _say(console, "")
-    _say(console, conclusion(comparison), style="bold")
+    say(console, "")
+    say(console, conclusion(comparison), style="bold")
     for line in power_lines(comparison):
-        _say(console, line, style="yellow")
+        say(console, line, style="yellow")
     for family in comparison.families:
         _family(family, console)
     if comparison.overall is not None:
         names, result = comparison.overall
-        _say(console, "")
-        _say(console, f"All data sets together. {ranking_line(names, result)}")
+        say(console, "")
+        say(console, f"All data sets together. {ranking_line(names, result)}")
     if comparison.remarks or comparison.left_out:
-        _say(console, "")
+        say(console, "")
     for remark in comparison.remarks:
-        _say(console, f"Note: {remark}.", style="dim")
+        say(console, f"Note: {remark}.", style="dim")
     for reason in comparison.left_out:
-        _say(console, f"Left out: {reason}.", style="yellow")
+        say(console, f"Left out: {reason}.", style="yellow")
     if page is not None:
-        _say(console, "")
+        say(console, "")
         console.print(Text(f"Comparison: {page}"), soft_wrap=True)
 
 
@@ -49,8 +48,8 @@ def _family(family: Family, console: Console) -> None:
     m = family.metric
     aim = "higher" if m.higher_is_better else "lower"
     title = f"{family.name}: " if family.name else ""
-    _say(console, "")
-    _say(console, f"{title}{m.label} on test data, {aim} is better; mean over seeds", style="dim")
+    say(console, "")
+    say(console, f"{title}{m.label} on test data, {aim} is better; mean over seeds", style="dim")
     rows = []
     for standing, rank in zip(family.gain_table, family.ranking.mean or (), strict=False):
         spread = standing.scores[family.view]
@@ -77,10 +76,10 @@ def _family(family: Family, console: Console) -> None:
     if family.against:
         _pairs(console, family)
     if len(family.gain_table) > 2:
-        _say(console, ranking_line([s.name for s in family.gain_table], family.ranking))
+        say(console, ranking_line([s.name for s in family.gain_table], family.ranking))
     if len(lines := site_lines(family)) <= FEW:
         for line in lines:
-            _say(console, f"{line}.", style="dim")
+            say(console, f"{line}.", style="dim")
 
 
 def _pairs(console: Console, family: Family) -> None:
@@ -101,8 +100,8 @@ def _pairs(console: Console, family: Family) -> None:
             pair.verdict,
         ])  # fmt: skip
         styles.append(STYLE.get(pair.verdict, ""))
-    _say(console, "")
-    _say(
+    say(console, "")
+    say(
         console,
         "Difference, plus is better; seeds and sites that gain; p is corrected (Holm)",
         style="dim",
@@ -126,7 +125,3 @@ def _grid(
 def _plus_minus(mean: float | None, deviation: float | None, digits: int) -> str:
     text = number(mean, digits)
     return text if deviation is None else f"{text} ± {number(deviation, digits)}"
-
-
-def _say(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(readable(text, console), style=style))

@@ -7,23 +7,26 @@ import os
 import re
 import secrets
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.config.folder import conf_dir
+from fedpdm.config.values import OF_ANY_SITE
 from fedpdm.errors import ConfigError
 
 VERSION_BASE = "1.3"
 
 
-COSTS = re.compile(r"sites\.([^.=]+)\.costs(?:\.[^=]*)?=")
-"""An override of what alarms cost at one site."""
+ANY_SITE = re.compile(rf"sites\.([^.=]+)\.(?:{'|'.join(OF_ANY_SITE)})(?:\.[^=]*)?=")
+"""An override of what a site of any data set may have."""
 
 NONE_OF = {"baselines": "baselines.controls=[] or baselines.max_plants=0 for a run without any"}
 """Blocks that people switch off: how it is done."""
@@ -42,8 +45,8 @@ def register() -> None:
 def rewrite(arguments: Sequence[str]) -> list[str]:
     """Return arguments as Hydra takes them: ``site=a,b`` is one federation of two sites.
 
-    A site's costs of alarms stand in no yaml of ours, so Hydra would want a ``+`` before
-    ``sites.houston.costs.missed=500``; here it is put there.
+    What a site of any data set may have stands in no yaml of ours, so Hydra would want a ``+``
+    before ``sites.houston.costs.missed=500``; here it is put there.
 
     Hydra would refuse it as ambiguous, or make two runs of it with ``-m``. Lists are left
     alone: ``-m 'site=[a,b],[c]'`` compares two federations. Names must differ.
@@ -55,7 +58,7 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if argument == "site=":
             raise ConfigError("site= names no site; write site=detroit,houston, or site=[]")
-        if COSTS.match(argument):
+        if ANY_SITE.match(argument):
             argument = f"++{argument}"
         match = re.fullmatch(r"site=([\w.,-]+)", argument)
         if match:
@@ -95,25 +98,69 @@ def config_dirs(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
+def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
     """Return the config for overrides, without running anything (for notebooks and tests).
+
+    Args:
+        overrides: as on the command line, for example ``["site=detroit,houston", "rounds=5"]``,
+            ``--config-dir=FOLDER`` included.
+        config_dir: a folder with options of your own.
 
     Raises:
         ConfigError: an override is unknown or cannot be read.
     """
     register()
     GlobalHydra.instance().clear()
+    arguments = [*overrides] if config_dir is None else [f"--config-dir={config_dir}", *overrides]
+    words = [word for word in arguments if not word.startswith("--config-dir=")]
     try:
+        rewritten = [*searched(arguments), *rewrite(words)]
         with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-            cfg = hydra.compose("config", overrides=rewrite(overrides))
-            check_sites(cfg, chosen_sites(rewrite(overrides)))
-            check_types(cfg, rewrite(overrides))
+            cfg = hydra.compose("config", overrides=rewritten)
+            check_sites(cfg, chosen_sites(rewritten))
+            check_types(cfg, rewritten)
             return cfg
     except Exception as error:
-        raise translate(error, overrides) from error
+        raise translate(error, arguments) from error
 
 
-def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) -> None:
+def searched(arguments: Sequence[str]) -> list[str]:
+    """Return the override that makes Hydra look into the folders of ``--config-dir``, too.
+
+    Raises:
+        ConfigError: one is not a folder.
+    """
+    folders = config_dirs(arguments)
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--config-dir {folder} is not a folder")
+    places = ",".join(f"'file://{Path(folder).resolve()}'" for folder in folders)
+    return [f"hydra.searchpath=[{places}]"] if folders else []
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a command.
+
+    Attributes:
+        overrides: as ``rewrite`` returns them.
+        folder: the run folder; Hydra has made it.
+        sweep: the folder of all runs with ``-m``, else None.
+    """
+
+    overrides: list[str]
+    folder: Path
+    sweep: Path | None
+
+    @classmethod
+    def now(cls) -> Job:
+        """Return the run that Hydra is at."""
+        settings = HydraConfig.get()
+        sweep = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None
+        return cls(list(settings.overrides.task), Path(settings.runtime.output_dir), sweep)
+
+
+def run_hydra(task: Callable[[DictConfig, Job], object], arguments: Sequence[str]) -> None:
     """Run ``task`` under Hydra: one run, or one per combination with ``-m``.
 
     A combination that fails does not end a sweep; the first failure is raised at its end.
@@ -124,14 +171,12 @@ def run_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) ->
     """
     register()
     rewritten = rewrite(arguments)
-    for folder in config_dirs(arguments):
-        if not Path(folder).is_dir():
-            raise ConfigError(f"--config-dir {folder} is not a folder")
+    searched(arguments)
     failures: list[Exception] = []
 
     def guarded(cfg: DictConfig) -> object:
         try:
-            return task(cfg)
+            return task(cfg, Job.now())
         except Exception as error:  # Hydra would print a line of its own about it
             failures.append(error)
             return None
@@ -223,9 +268,9 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
     default = hydra.compose("config", overrides=_choices(overrides))
     for key in _changed(overrides):
         old, new = _select(default, key), _select(cfg, key)
-        if (costs := COSTS.match(f"{key}=")) and costs[1] not in (default.sites or {}):
-            hint = _suggest(costs[1], [str(name) for name in default.sites or {}])
-            raise ConfigError(f"{key}: this run has no site {costs[1]}; {hint}")
+        if (own := ANY_SITE.match(f"{key}=")) and own[1] not in (default.sites or {}):
+            hint = _suggest(own[1], [str(name) for name in default.sites or {}])
+            raise ConfigError(f"{key}: this run has no site {own[1]}; {hint}")
         if key in NONE_OF and not OmegaConf.is_dict(new):
             raise ConfigError(f"{key}={_word(new)} is no block of settings: {NONE_OF[key]}")
         if OmegaConf.is_dict(old) and not (OmegaConf.is_dict(new) or new is None):
@@ -254,8 +299,9 @@ def chosen_sites(overrides: Sequence[str]) -> list[str]:
 
 
 def _choices(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that choose an option of a group."""
-    return [o for o in overrides if o.lstrip("+~").split("=")[0].split("@")[0] in groups()]
+    """Return the overrides that choose an option of a group, or say where options lie."""
+    choosing = {*groups(), "hydra.searchpath"}
+    return [o for o in overrides if o.lstrip("+~").split("=")[0].split("@")[0] in choosing]
 
 
 def _changed(overrides: Sequence[str]) -> list[str]:
@@ -319,15 +365,14 @@ def _siblings(key: str, arguments: Sequence[str]) -> str:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
         try:
-            folders = ",".join(f"'file://{Path(d).resolve()}'" for d in config_dirs(arguments))
-            yours = [f"hydra.searchpath=[{folders}]"]
-            cfg = hydra.compose("config", overrides=[*yours, *_choices(rewrite(arguments))])
+            chosen = [*searched(arguments), *_choices(rewrite(arguments))]
+            cfg = hydra.compose("config", overrides=chosen)
         except Exception:
             cfg = hydra.compose("config")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     names = sorted(str(name) for name in node) if OmegaConf.is_config(node) else []
     if re.fullmatch(r"sites\.[^.]+", parent) and names:
-        names = sorted({*names, "costs"})  # may be said of any site
+        names = sorted({*names, *OF_ANY_SITE})
     return _suggest(last, names) if names else "see --help"
 
 
@@ -335,56 +380,3 @@ def _suggest(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
-
-
-def help_text(arguments: Sequence[str] = ()) -> str:
-    """Return the help of ``python -m fedpdm.simulate``, with every option that exists."""
-    ordered = sorted(groups(), key=lambda g: HELP_ORDER.index(g) if g in HELP_ORDER else 99)
-    listed = "\n".join(
-        textwrap.fill(
-            "  ".join(options(group, arguments)) or "(yours, with --config-dir)",
-            width=100, initial_indent=f"  {group:<10} ", subsequent_indent=" " * 13,
-            break_on_hyphens=False, break_long_words=False,
-        )
-        for group in ordered
-    )  # fmt: skip
-    return HELP.format(options=listed)
-
-
-HELP_ORDER = ["site", "data", "task", "partition", "model", "strategy", "engine", "debug"]
-
-HELP = """\
-Simulate federated learning for predictive maintenance across factory sites.
-
-  python -m fedpdm.simulate site=detroit,houston
-
-One command: the sites train a shared model, and the result stands beside each site
-alone, all data pooled, boosted trees and a constant. Everything is kept in runs/….
-
-Choose (NAME=OPTION):
-{options}
-
-Change (KEY=VALUE):
-  rounds=20 seed=7                 length and seed
-  strategy.proximal_mu=0.1         any value of a chosen option
-  strategy.fraction_train=0.5      share of sites per round
-  task.horizon=30 data.window=50   what is predicted, from how many rows
-  training.local_epochs=1          local training: batch_size, learning_rate, clip_norm, …
-  sites.houston.machines=40        one site
-  replicas=50                      each named site becomes fifty
-  partition=machine partition.sites=10 site=[]   the partition makes the sites
-  monitor.rollback=true            return to the last good round by itself
-  faults.nan=houston@4             put a fault in: SITE@ROUND
-  hydra.run.dir=my/run             where to write
-
-Continue:   python -m fedpdm.simulate resume=runs/2026-01-31_12-00-00-ab12cd
-Sweep:      python -m fedpdm.simulate -m strategy=fedavg,fedprox seed=0,1,2,3,4,5
-            compared at its end; hydra.sweep.dir=FOLDER again continues a stopped one
-Federations python -m fedpdm.simulate -m 'site=[detroit],[houston],[detroit,houston]'
-Look:       python -m fedpdm.simulate --cfg job        (the composed config)
-Your own:   python -m fedpdm.simulate --config-dir my_conf strategy=mine
-
-After it:   python -m fedpdm.history list RUN · show RUN ROUND · rollback RUN ROUND
-            python -m fedpdm.predict RUN plant.csv
-            python -m fedpdm.compare RUN RUN …
-"""

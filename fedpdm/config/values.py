@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.config.imports import note
 from fedpdm.errors import ConfigError, FedPdmError
+
+OF_ANY_SITE = ("costs",)
+"""Keys of ``sites.NAME`` that a site of any data set may have: the test reads them."""
+
+Config = DictConfig
+"""A composed config, for those who only pass it on."""
+
+
+def read_config(text: str | Path) -> Any:
+    """Return the config in yaml text, or in a yaml file."""
+    return OmegaConf.load(text) if isinstance(text, Path) else OmegaConf.create(text)
+
+
+def yaml_of(cfg: Config) -> str:
+    """Return a config as yaml text."""
+    return OmegaConf.to_yaml(cfg, resolve=True)
+
+
+def resolved(cfg: Config) -> Config:
+    """Return a config with its references resolved, to which keys can be added."""
+    return OmegaConf.create(plain(cfg))  # type: ignore[no-any-return]
+
+
+def select(cfg: Config, key: str) -> Any:
+    """Return what stands under a dotted key, or None."""
+    return OmegaConf.select(cfg, key)
+
+
+def class_of(node: Any) -> type:
+    """Return the class that a ``_target_`` node names."""
+    found: type = get_class(node["_target_"])
+    return found
+
+
+def object_of(path: str, what: str) -> Any:
+    """Return what a dotted path names, for example a function.
+
+    Raises:
+        ConfigError: there is no such thing.
+    """
+    try:
+        found = get_object(path)
+    except Exception as error:
+        raise ConfigError(f"{what}: {_first_line(error)} ({path})") from error
+    note(getattr(found, "__module__", None) or "builtins")
+    return found
 
 
 def make(node: Any, what: str, **extra: Any) -> Any:
@@ -19,6 +67,7 @@ def make(node: Any, what: str, **extra: Any) -> Any:
         # What is given beside the yaml goes past OmegaConf: ten thousand sites would take
         # minutes to be wrapped and unwrapped.
         maker = instantiate(node, _convert_="object", _partial_=True)
+        note(maker.func.__module__ or "builtins")
         return maker(**extra)
     except FedPdmError:
         raise
@@ -34,9 +83,9 @@ def plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-def block(cfg: DictConfig, key: str) -> dict[str, Any]:
+def block(cfg: Config, key: str) -> dict[str, Any]:
     """Return a block of the config, or say that it must be one."""
-    value = plain(OmegaConf.select(cfg, key))
+    value = plain(select(cfg, key))
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -45,23 +94,23 @@ def block(cfg: DictConfig, key: str) -> dict[str, Any]:
     return value
 
 
-def whole(cfg: DictConfig, key: str, least: int) -> int:
+def whole(cfg: Config, key: str, least: int) -> int:
     """Return a whole number of the config, at least ``least``."""
-    value = OmegaConf.select(cfg, key)
+    value = select(cfg, key)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{key}={value} must be a whole number of at least {least}")
     return value
 
 
-def positive(cfg: DictConfig, key: str) -> float:
+def positive(cfg: Config, key: str) -> float:
     """Return a number of the config above 0."""
-    value = OmegaConf.select(cfg, key)
+    value = select(cfg, key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ConfigError(f"{key}={value} must be a number above 0")
     return float(value)
 
 
-def share(cfg: DictConfig, key: str) -> float:
+def share(cfg: Config, key: str) -> float:
     """Return a number of the config above 0 and at most 1."""
     value = positive(cfg, key)
     if value > 1:

@@ -6,22 +6,26 @@ Which site it is and where its data lies it reads from the supernode's ``--node-
     data="/srv/plant"             its folder: data.path of the config, on this machine
     config="/srv/plant/me.yaml"   what its columns mean; data/site/SITE.yaml if not given
     device="cuda"                 where it trains, if not as the server says
+    imports="mylab"               modules of its own; a message never imports anything
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Error, Message, MessageType
+from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
-from omegaconf import DictConfig, OmegaConf
 
 from fedpdm import __version__
+from fedpdm.client.personal import PersonalModels
 from fedpdm.client.state import mark, rewind
+from fedpdm.config.imports import import_all, names_of, refuse_foreign
+from fedpdm.config.values import Config, plain, read_config, select
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.replicas import expand_replicas
 from fedpdm.deployment.envelope import (
@@ -33,12 +37,12 @@ from fedpdm.deployment.envelope import (
     result_content,
 )
 from fedpdm.deployment.test_details import of_site
-from fedpdm.engines.local_grid import CLIENT_APP_RAISED
+from fedpdm.engines.local_grid import refusal
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.runs.assembly import client_app, one_thread
 from fedpdm.runs.experiment import Experiment, build
-from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in, to_tensors
+from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Whereabouts:
     config: str | None
     device: str | None
     partition: int | None
+    imports: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, node_config: Mapping[str, Any]) -> Whereabouts:
@@ -58,10 +63,11 @@ class Whereabouts:
         Raises:
             ConfigError: neither a name nor a number, or a key that means nothing here.
         """
-        known = {"site", "data", "config", "device", "partition-id", "num-partitions"}
+        known = {"site", "data", "config", "device", "imports", "partition-id", "num-partitions"}
         if unknown := sorted(set(node_config) - known):
             raise ConfigError(
-                f"--node-config {unknown[0]}=… means nothing; there are site, data, config, device"
+                f"--node-config {unknown[0]}=… means nothing; there are site, data, config, "
+                "device, imports"
             )
         text = {k: str(node_config[k]) for k in ("site", "data", "config", "device")
                 if node_config.get(k) not in (None, "")}  # fmt: skip
@@ -72,7 +78,8 @@ class Whereabouts:
                 '--node-config \'site="NAME" data="/its/folder"\''
             )
         return cls(text.get("site"), text.get("data"), text.get("config"), text.get("device"),
-                   None if partition is None else int(partition))  # fmt: skip
+                   None if partition is None else int(partition),
+                   tuple(names_of(node_config.get("imports") or None)))  # fmt: skip
 
     def own_yaml(self) -> Path | None:
         """Return the site's own yaml, if it has one.
@@ -99,14 +106,14 @@ def site_experiment(text: str, where: Whereabouts) -> tuple[Experiment, ClientAp
     return experiment, client_app(experiment)
 
 
-def site_config(text: str, where: Whereabouts) -> DictConfig:
+def site_config(text: str, where: Whereabouts) -> Config:
     """Return the run's config with what is this site's own: folder, columns, device.
 
     Raises:
         ConfigError: the run has no such site, or its own yaml cannot be read.
     """
-    cfg = OmegaConf.create(text)
-    assert isinstance(cfg, DictConfig)
+    cfg: Config = read_config(text)
+    allow(cfg, where)
     if where.device is not None:
         cfg.device = where.device
     if where.data is not None and "path" in cfg.data:
@@ -121,11 +128,41 @@ def site_config(text: str, where: Whereabouts) -> DictConfig:
         # Rows of other sites are never read here, so their columns need not be known: they
         # stand in the list with this site's, so that all sites count the same federation.
         own = own_settings(path, where.site)
-        cfg.sites = {name: OmegaConf.merge(cfg.sites.get(name) or {}, own) for name in names}
+        cfg.sites = {name: {**(cfg.sites.get(name) or {}), **own} for name in names}
     return cfg
 
 
-def own_settings(path: Path, site: str) -> DictConfig:
+def allow(cfg: Config, where: Whereabouts) -> None:
+    """Import what this supernode names, and refuse a config that needs other code.
+
+    Raises:
+        ConfigError: the run has ``imports=`` or a ``_target_`` that this supernode lacks.
+    """
+    asked = names_of(select(cfg, "imports"))
+    own = asked if simulated() else list(where.imports)
+    start = "start this supernode with --node-config 'imports=\"{}\"'"
+    if missing := [name for name in asked if name not in own]:
+        raise ConfigError(
+            f"{where.site or 'a supernode'} does not import {missing[0]}, which this run needs; if "
+            f"you know and trust it, {start.format(','.join(asked))}"
+        )
+    import_all(own)
+    refuse_foreign(plain(cfg), own, start)
+    cfg.imports = own
+
+
+def simulated() -> bool:
+    """Return whether this is Flower's simulation runtime: all sites are one person's, in one box.
+
+    Only there is the client app called in an actor of Ray's.
+    """
+    ray = sys.modules.get("ray")
+    return (
+        ray is not None and ray.is_initialized() and bool(ray.get_runtime_context().get_actor_id())
+    )
+
+
+def own_settings(path: Path, site: str) -> Config:
     """Return what a site's own yaml says.
 
     Raises:
@@ -134,13 +171,13 @@ def own_settings(path: Path, site: str) -> DictConfig:
     import yaml
 
     try:
-        content = OmegaConf.load(path)
+        content = read_config(path)
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(
             f"{site}: {path} cannot be read: {' '.join(str(error).split())}"
         ) from None
-    block = content.get(site) if isinstance(content, DictConfig) else None
-    if not isinstance(block, DictConfig):
+    block = content.get(site) if isinstance(content, Mapping) else None
+    if not isinstance(block, Config):
         raise ConfigError(f"{site}: {path} needs a block '{site}:' with what the columns mean")
     return block
 
@@ -152,13 +189,13 @@ class DeployedSiteApp(ClientApp):
         try:
             return self._answer(message, context)
         except FedPdmError as error:
-            return Message(Error(CLIENT_APP_RAISED, str(error)), reply_to=message)
+            return refusal(error, message)
 
     def _answer(self, message: Message, context: Context) -> Message:
         where = Whereabouts.of(context.node_config)
         envelope = Envelope.of(message.content)
         if where.own_yaml() is None:  # then nothing depends on the name, and sites can share
-            key = Whereabouts(None, where.data, None, where.device, None)
+            key = replace(where, site=None, config=None, partition=None)
         else:
             key = where
         experiment, app = site_experiment(envelope.config, key)
@@ -170,7 +207,8 @@ class DeployedSiteApp(ClientApp):
         if kind == DESCRIBE_QUERY:
             return Message(describe(experiment, site).content(), reply_to=message)
         if kind == TEST_QUERY:
-            return Message(result_content(try_out(experiment, site, message)), reply_to=message)
+            found = try_out(experiment, site, message, context.state)
+            return Message(result_content(found), reply_to=message)
         inner = Context(context.run_id, context.node_id, {**context.node_config, "site": site},
                         context.state, context.run_config)  # fmt: skip
         if kind == MessageType.TRAIN:
@@ -228,18 +266,25 @@ def describe(experiment: Experiment, name: str) -> Description:
     )
 
 
-def try_out(experiment: Experiment, name: str, message: Message) -> dict[str, Any]:
+def try_out(
+    experiment: Experiment, name: str, message: Message, state: RecordDict
+) -> dict[str, Any]:
     """Return the metrics of the received weights on the site's own windows.
 
     The alarm threshold is the site's own, chosen on its validation windows.
     """
     federation, content = experiment.federation, message.content
-    model = experiment.build_model()
-    model.set_parameters(to_tensors({**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)}))
-    model.module.to(experiment.device)
+    models = PersonalModels(
+        experiment.build_model(),
+        {**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)},
+        experiment.parts.local,
+        {name: state},
+        experiment.objective,
+        experiment.device,
+    )
     scaler = scaler_in(content) or federation.moments(name).scaler()
     sites = [federation.site(name, scaler)]
-    tried = run_final_test(model.module, sites, federation, experiment.device, experiment.protocol)
+    tried = run_final_test(models, sites, federation, experiment.device, experiment.protocol)
     result: dict[str, Any] = {"threshold": tried.threshold}
     for split in ("validation", "test", "heldout"):
         part = tried.parts[split]

@@ -10,13 +10,14 @@ from flwr.serverapp import Grid
 
 from fedpdm.deployment.envelope import ANOTHER_SITE, ENVELOPE, Envelope
 from fedpdm.engines.grid_view import GridView
-from fedpdm.errors import SiteError
+from fedpdm.engines.local_grid import REFUSED
+from fedpdm.wire.flower import set_message_id
 
 POLL_SECONDS = 0.5
 """Between two looks for replies; Flower's own Grid looks every three seconds."""
 AFTERLIFE_SECONDS = 5.0
 """A message lives so much longer than its answer is waited for: we time out, not the SuperLink."""
-APP_ANSWERED = {1, 2, 6, 7, 8, ANOTHER_SITE}
+APP_ANSWERED = {1, 2, 6, 7, 8, ANOTHER_SITE, REFUSED}
 """Error codes that a site's app answers with: it is there, it just could not work."""
 NOT_REACHED = 991
 """Error code of a reply that we write for a node that no message could be left for."""
@@ -41,6 +42,7 @@ class DeployedGrid(GridView):
         self.names: dict[int, str] = {}
         self.silent: dict[int, int] = {}
         self.strangers: set[int] = set()
+        self._under_way: dict[str, Message] = {}
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -109,7 +111,16 @@ class DeployedGrid(GridView):
     # Flower's side ----------------------------------------------------------------------
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise SiteError("a deployed run speaks with its sites by send_and_receive only")
+        asked = list(messages)
+        sent = self.leave(asked, None)
+        for message_id, message in sent.items():
+            set_message_id(message, message_id)  # its reply says what it answers
+        self._under_way |= sent
+        left = {id(message): message_id for message_id, message in sent.items()}
+        return [left.get(id(message), "") for message in asked]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise SiteError("a deployed run speaks with its sites by send_and_receive only")
+        wanted = {i: self._under_way.pop(i) for i in message_ids if i in self._under_way}
+        found = self.collect(wanted)
+        self._under_way |= wanted
+        return found

@@ -17,11 +17,12 @@ from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
-from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fedpdm import __version__
+from fedpdm.baselines.registry import BASELINES
 from fedpdm.config.compose import chosen_sites, compose, options, rewrite, run_name
-from fedpdm.config.values import make, positive, whole
+from fedpdm.config.imports import import_all, names_of
+from fedpdm.config.values import Config, make, positive, resolved, select, whole, yaml_of
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.replicas import expand_replicas
 from fedpdm.data.rows import Rows
@@ -36,25 +37,24 @@ from fedpdm.evaluation.scoring import mean_metrics
 from fedpdm.history import History
 from fedpdm.report.table import print_summary
 from fedpdm.runs.assembly import one_thread
-from fedpdm.runs.experiment import Experiment, build, build_source
+from fedpdm.runs.experiment import Experiment, build
 from fedpdm.runs.folder import stored_run
 from fedpdm.runs.progress import Progress
 from fedpdm.runs.run import Run
+from fedpdm.runs.sources import build_source
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.storage import read_tensors
 from fedpdm.tasks import Task
 from fedpdm.wire.records import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, to_record
 
 FILES = "fedpdm.data.sources.files.FilesSource"
-BASELINES = ("trivial", "alone", "pooled", "hgb", "minirocket")
-"""What a simulation compares with. The server may pool nothing, so here they are null."""
 
 
 @dataclass(frozen=True)
 class Order:
     """What ``flwr run`` asked for: the composed config, and where the run goes."""
 
-    cfg: DictConfig
+    cfg: Config
     folder: Path
     resumed: bool
 
@@ -78,14 +78,14 @@ class Order:
         return cls(cfg, place, True)
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
+def composed(overrides: Sequence[str]) -> Config:
     """Return the config for overrides; sites with files may have their yaml at home.
 
     Raises:
         ConfigError: an override is unknown or cannot be read.
     """
     rewritten = rewrite(overrides)
-    names, known = chosen_sites(rewritten), options("site")
+    names, known = chosen_sites(rewritten), options("site", overrides)
     absent = [name for name in names if name not in known]
     if absent:
         here = ",".join(name for name in names if name in known)
@@ -93,17 +93,13 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         cfg = compose([*others, f"site=[{here}]"])
         if cfg.data._target_ != FILES:
             cfg = compose(overrides)  # says which site does not exist
-        with open_dict(cfg):
-            cfg.sites = {name: cfg.sites.get(name) or {} for name in names}
-    else:
-        cfg = compose(overrides)
-    with open_dict(cfg):
-        cfg.pop("hydra", None)
-    OmegaConf.resolve(cfg)
-    return cfg
+        cfg = resolved(cfg)
+        cfg.sites = {name: cfg.sites.get(name) or {} for name in names}
+        return cfg
+    return resolved(compose(overrides))
 
 
-def sites_of(cfg: DictConfig) -> tuple[str, ...]:
+def sites_of(cfg: Config) -> tuple[str, ...]:
     """Return the names of a run's sites, in the order of the config."""
     named = expand_replicas(dict(cfg.sites or {}), whole(cfg, "replicas", 1))
     if named:
@@ -139,11 +135,12 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
     one_thread()
     order = Order.of(context.run_config)
     cfg = order.cfg
-    carrier = DeployedGrid(grid, OmegaConf.to_yaml(cfg, resolve=True))
+    import_all(names_of(select(cfg, "imports")))
+    carrier = DeployedGrid(grid, yaml_of(cfg))
     start_timeout = positive(cfg, "deployment.start_timeout")
     sites = sites_of(cfg)
     least = len(sites)
-    if OmegaConf.select(cfg, "deployment.min_plants", default=None) is not None:
+    if select(cfg, "deployment.min_plants") is not None:
         least = whole(cfg, "deployment.min_plants", 1)
     registry = NodeRegistry(carrier, sites, empty_patience=start_timeout)
     print(f"waiting for {', '.join(sites)} (at most {start_timeout:g} s)", flush=True)
@@ -167,7 +164,7 @@ class DeployedRun(Run):
     def __init__(
         self,
         experiment: Experiment,
-        cfg: DictConfig,
+        cfg: Config,
         folder: Path,
         grid: DeployedGrid,
         registry: NodeRegistry,
@@ -232,7 +229,9 @@ class DeployedRun(Run):
     def _settle_engine(self, shapes: list[dict[str, Any]]) -> Engine:
         return {"name": "flower", "settings": {}, "reason": None}
 
-    def _test(self, weights: Arrays, scaler: Scaler | None) -> dict[str, Any]:
+    def _test(
+        self, weights: Arrays, states: Mapping[str, RecordDict], scaler: Scaler | None
+    ) -> dict[str, Any]:
         """Let the sites test a round's weights on their own windows; metrics come back.
 
         ``global``, over pooled windows, is null: nobody may pool. The threshold is each
@@ -283,5 +282,6 @@ class DeployedRun(Run):
 
     def _summary(self, history: History, scaler: Scaler | None) -> dict[str, Any]:
         summary = super()._summary(history, scaler)
+        # The server may pool nothing, so here they are null.
         summary["test"]["baselines"] = dict.fromkeys(BASELINES)
         return summary

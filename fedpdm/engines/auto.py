@@ -113,7 +113,7 @@ class Auto:
         elif workers < 2:
             reason = "there is one core, or one site a round"
         else:
-            reason = f"{work.total:,} training steps are done before more processes would start"
+            reason = f"{work.total:,} training steps take less time than starting more processes"
         return Choice("serial", {}, reason)
 
 

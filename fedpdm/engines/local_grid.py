@@ -1,4 +1,4 @@
-"""What engines in one box have in common: a Flower Grid whose sites are known by name."""
+"""What engines on this machine have in common: a Flower Grid whose sites are known by name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedpdm.errors import FedPdmError
+from fedpdm.errors import ConfigError, FedPdmError
 from fedpdm.wire.flower import RUN_ID, become_server, local_run, set_message_id
 
 CLIENT_APP_RAISED = 2
+REFUSED = 992
+"""Error code of a reply: what the message asks for can be done by no such site."""
 """Flower's error code for an exception inside a ClientApp."""
 
 
@@ -156,10 +158,16 @@ def answer(
     try:
         reply = app(message, context)
     except FedPdmError as error:
-        reply = Message(Error(CLIENT_APP_RAISED, str(error)), reply_to=message)
+        reply = refusal(error, message)
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
         reply = Message(Error(CLIENT_APP_RAISED, reason), reply_to=message)
     set_message_id(reply, f"reply-to-{message.metadata.message_id}")
     return reply
+
+
+def refusal(error: FedPdmError, message: Message) -> Message:
+    """Return the reply of a site that cannot do what a message asks for, and why."""
+    code = REFUSED if isinstance(error, ConfigError) else CLIENT_APP_RAISED
+    return Message(Error(code, str(error)), reply_to=message)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import torch
-from hydra.utils import get_class, instantiate
-from omegaconf import OmegaConf
 
 from fedpdm.config.folder import conf_dir
+from fedpdm.config.values import class_of, make, plain, read_config
 from fedpdm.engines.auto import Choice, Workload
 
 
@@ -40,15 +39,15 @@ def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
         settings: the chosen yaml of ``conf/engine``.
         work: what the run asks of it.
     """
-    if not issubclass(get_class(settings["_target_"]), Chooser):
+    if not issubclass(class_of(settings), Chooser):
         return engine_of(settings)
-    choice = instantiate(settings).choose(work)
+    choice = make(settings, "engine").choose(work)
     return engine_of(read(choice.name) | dict(choice.settings), choice.reason)
 
 
 def engine_of(settings: Mapping[str, Any], reason: str | None = None) -> Engine:
     """Return an engine's yaml as the manifest keeps it."""
-    cls = get_class(settings["_target_"])
+    cls = class_of(settings)
     name = getattr(cls, "name", cls.__name__)
     return Engine(name=name, settings=dict(settings), reason=reason)
 
@@ -60,13 +59,13 @@ def check_engine(settings: Mapping[str, Any], device: torch.device) -> None:
         ConfigError: names the setting.
     """
     given = {key: value for key, value in settings.items() if key != "_target_"}
-    check = getattr(get_class(settings["_target_"]), "check", None)
+    check = getattr(class_of(settings), "check", None)
     if check is not None:  # an engine of somebody's own need not have it
         check(device, **given)
 
 
 def read(name: str) -> dict[str, Any]:
     """Return an engine's yaml."""
-    content = OmegaConf.to_container(OmegaConf.load(conf_dir() / "engine" / f"{name}.yaml"))
+    content = plain(read_config(conf_dir() / "engine" / f"{name}.yaml"))
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}

@@ -42,16 +42,16 @@ class Watch:
 class Watched:
     """N windows in the order of life and time, and what can be known of them at once."""
 
-    fates: Censoring
+    censoring: Censoring
     begins: Bools
     step: float
     exposure: float
 
     @staticmethod
-    def of(fates: Censoring) -> tuple[Watched, Ints]:
+    def of(censoring: Censoring) -> tuple[Watched, Ints]:
         """Return the windows in order, and (N,) the order."""
-        order = np.lexsort((fates.time, fates.life))
-        sorted_ = fates.take(order)
+        order = np.lexsort((censoring.time, censoring.life))
+        sorted_ = censoring.take(order)
         begins = np.ones(len(order), dtype=bool)
         begins[1:] = sorted_.life[1:] != sorted_.life[:-1]
         steps = np.diff(sorted_.time)[~begins[1:]]
@@ -80,7 +80,7 @@ def episodes(watched: Watched, alarm: Bools, watch: Watch) -> tuple[Ints, Bools]
     at = np.flatnonzero(alarm)
     if len(at) == 0:
         return at, np.zeros(0, dtype=bool)
-    time, life = watched.fates.time[at], watched.fates.life[at]
+    time, life = watched.censoring.time[at], watched.censoring.life[at]
     slack = 1e-9 * max(1.0, watch.horizon)
     chain = np.ones(len(at), dtype=bool)
     chain[1:] = (life[1:] != life[:-1]) | (np.diff(time) > watch.cooldown + slack)
@@ -89,7 +89,7 @@ def episodes(watched: Watched, alarm: Bools, watch: Watch) -> tuple[Ints, Bools]
     first = chain.copy()
     first[1:] |= block[1:] != block[:-1]
     number = np.cumsum(first) - 1
-    left = watched.fates.left[at]
+    left = watched.censoring.left[at]
     true = np.nan_to_num(left, nan=np.inf) <= watch.horizon
     return at[first], np.bincount(number, weights=true) == 0
 
@@ -101,7 +101,7 @@ def lead_times(watched: Watched, alarm: Bools, watch: Watch) -> tuple[Floats, Bo
     that of the first window within the horizon from which on ``sustained`` windows in a row
     are in alarm (fewer, where the life ends before); NaN where there is none.
     """
-    left, life = watched.fates.left, watched.fates.life
+    left, life = watched.censoring.left, watched.censoring.life
     within = np.nan_to_num(left, nan=np.inf) <= watch.horizon
     failures = np.unique(life[within])
     run = sustained(alarm, watched.begins, watch.sustained)
@@ -123,18 +123,18 @@ def sustained(alarm: Bools, begins: Bools, length: int) -> Bools:
 
 
 def count_alarms(
-    fates: Censoring, scores: Floats, threshold: float, watch: Watch, time_unit: str
+    censoring: Censoring, scores: Floats, threshold: float, watch: Watch, time_unit: str
 ) -> dict[str, Any]:
     """Return episodes, false ones per machine-month, lead times and event recall.
 
     Args:
-        fates: of N windows.
+        censoring: of N windows.
         scores: (N,) failure probabilities.
         threshold: alarm at or above it.
         watch: how alarms are counted.
         time_unit: of the data, for example ``days``.
     """
-    watched, order = Watched.of(fates)
+    watched, order = Watched.of(censoring)
     return _count(watched, scores[order] >= threshold, watch, time_unit)
 
 
@@ -162,7 +162,7 @@ def _count(watched: Watched, alarm: Bools, watch: Watch, time_unit: str) -> dict
 
 
 def alarm_curve(
-    fates: Censoring, scores: Floats, watch: Watch, time_unit: str, points: int = CURVE
+    censoring: Censoring, scores: Floats, watch: Watch, time_unit: str, points: int = CURVE
 ) -> list[dict[str, float | None]]:
     """Return what other thresholds would do: false episodes against lead and event recall.
 
@@ -173,7 +173,7 @@ def alarm_curve(
         return []
     shares = np.geomspace(0.8, max(0.001, 1 / len(scores)), points)
     levels = np.unique(np.quantile(scores, 1 - shares, method="higher"))
-    watched, order = Watched.of(fates)
+    watched, order = Watched.of(censoring)
     result: list[dict[str, float | None]] = []
     for level in levels.tolist():
         found = _count(watched, scores[order] >= level, watch, time_unit)

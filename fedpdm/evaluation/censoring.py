@@ -15,7 +15,7 @@ from fedpdm.data.windows import Windows
 
 @dataclass(frozen=True)
 class Censoring:
-    """The fates of N windows of one site.
+    """The censoring of N windows of one site.
 
     Attributes:
         life: (N,) number of the life a window belongs to; a machine's repairs begin new ones.
@@ -35,12 +35,12 @@ class Censoring:
         return len(self.life)
 
     def take(self, index: Ints | Bools) -> Censoring:
-        """Return the fates at ``index`` (positions or a mask)."""
+        """Return the censoring at ``index`` (positions or a mask)."""
         return Censoring(*(column[index] for column in vars(self).values()))
 
 
 NOBODY = Censoring(*np.zeros((2, 0), dtype=np.int64), *np.zeros((3, 0)))
-"""The fates of no windows."""
+"""The censoring of no windows."""
 
 
 def censoring_of(rows: Rows, *parts: Windows) -> list[Censoring]:
@@ -82,7 +82,7 @@ def censoring_of(rows: Rows, *parts: Windows) -> list[Censoring]:
 
 
 def joined(parts: list[Censoring]) -> Censoring:
-    """Return the fates of several sites as one set; each site's machines are its own."""
+    """Return the censoring of several sites as one set; each site's machines are its own."""
     lives = np.cumsum([0, *(int(p.life.max(initial=-1)) + 1 for p in parts)])
     machines = np.cumsum([0, *(int(p.machine.max(initial=-1)) + 1 for p in parts)])
     return Censoring(
@@ -94,7 +94,7 @@ def joined(parts: list[Censoring]) -> Censoring:
     )
 
 
-def presence(fates: Censoring) -> Floats:
+def presence(censoring: Censoring) -> Floats:
     """Return (N,) how likely each window is still seen if its life is cut at a random moment.
 
     A machine that failed at age L, observed only up to a moment C drawn uniformly from its
@@ -108,7 +108,9 @@ def presence(fates: Censoring) -> Floats:
     With 200 cycles to live and a horizon of 30 cycles, cuts leave (30 / 200)² = 2.3 % of the
     windows within the horizon where whole lives have 15 %. C-MAPSS FD001 has 2.5 % and 15 %.
     """
-    known = ~np.isnan(fates.left)
-    length = np.where(known, fates.age + fates.left, 1.0)
-    share = np.where(length > 0, np.where(known, fates.left, 1.0) / np.maximum(length, 1e-12), 0.0)
+    known = ~np.isnan(censoring.left)
+    length = np.where(known, censoring.age + censoring.left, 1.0)
+    share = np.where(
+        length > 0, np.where(known, censoring.left, 1.0) / np.maximum(length, 1e-12), 0.0
+    )
     return np.asarray(np.where(known, share, 1.0))

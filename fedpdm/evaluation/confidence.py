@@ -26,11 +26,10 @@ from fedpdm.evaluation.bootstrap import (
 from fedpdm.evaluation.scoring import Predictions, machine_numbers
 from fedpdm.evaluation.significance import Size, beyond_chance
 from fedpdm.federation import Site
-from fedpdm.tasks import RemainingLife, Task
+from fedpdm.tasks import Task
 
 LEAST = 200
 """Fewer resamples say nothing about the ends of an interval."""
-COMPARED = ("alone", "pooled")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def certainty(
 
     Args:
         predictions: of the federation.
-        baselines: by name; ``alone`` and ``pooled`` are compared, where they tested a site.
+        baselines: by name; each is compared where it tested a site.
         sites: the sites.
         task: gives the metric.
         resamples: of the machines; 0 for no bootstrap.
@@ -100,10 +99,7 @@ def certainty(
     result |= {"resamples": count, **_intervals(ours, population)}
     sign = 1.0 if task.higher_is_better else -1.0
     gain = {}
-    for name in COMPARED:
-        theirs = baselines.get(name)
-        if theirs is None:
-            continue
+    for name, theirs in baselines.items():
         both = [site for site in tested if site.name in theirs]
         if not both:
             continue
@@ -196,7 +192,7 @@ def _different(numbers: Sequence[Ints]) -> int:
 
 
 def _is_known(task: Task) -> bool:
-    if isinstance(task, RemainingLife):
+    if task.life_cap is not None:
         return task.primary == "rmse"
     return bool(task.risks) and task.primary == "average_precision"
 
@@ -222,8 +218,8 @@ def _metric(
     coarse: bool = True,
 ) -> Resampled:
     """Return the resampled primary metric of a task that ``_is_known``."""
-    if isinstance(task, RemainingLife):
-        capped = np.minimum(np.where(np.isnan(windows.truth), task.cap, windows.truth), task.cap)
+    if (cap := task.life_cap) is not None:
+        capped = np.minimum(np.where(np.isnan(windows.truth), cap, windows.truth), cap)
         return root_mean_square(scores - capped, machine, machines)
     return mean_of([
         average_precision(

@@ -7,7 +7,7 @@ test and held-out windows (docs/summary.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from fedpdm.evaluation import calibration
 from fedpdm.evaluation import shuffled_labels as shuffled
 from fedpdm.evaluation import test_details as findings
 from fedpdm.evaluation.censoring import censoring_of, presence
-from fedpdm.evaluation.scoring import Predictions, predict, score, without_padding
+from fedpdm.evaluation.scoring import Predictions, predict_site, score, without_padding
 from fedpdm.evaluation.settings import Protocol
 from fedpdm.evaluation.site_thresholds import (
     SiteThresholds,
@@ -29,7 +29,6 @@ from fedpdm.evaluation.site_thresholds import (
     described,
 )
 from fedpdm.federation import Federation, Site
-from fedpdm.tasks import RemainingLife
 
 SPLITS = (Split.VALIDATION, Split.TEST, Split.HELDOUT)
 
@@ -55,7 +54,7 @@ class FinalTest:
 
 
 def run_final_test(
-    module: nn.Module,
+    model_of: Callable[[str], nn.Module],
     sites: Sequence[Site],
     federation: Federation,
     device: torch.device,
@@ -66,11 +65,19 @@ def run_final_test(
     Thresholds and calibration are chosen on the sites' pooled validation windows: on a
     site's own, if it is asked alone. Where test machines are cut before they fail and
     validation machines are not, validation windows are weighed by how likely they would
-    still be seen (``fates.presence``).
+    still be seen (``censoring.presence``).
+
+    Args:
+        model_of: the model that predicts for a site, by its name; used before the next is asked
+            for.
+        sites: the sites.
+        federation: where their rows are.
+        device: where the models are.
+        protocol: what is to be said.
     """
     task, source = federation.task, federation.source
-    raw = predict(module, sites, task, device, SPLITS)
-    fates = {
+    raw = {s.name: predict_site(model_of(s.name), s, task, device, SPLITS) for s in sites}
+    censoring = {
         site.name: dict(
             zip(SPLITS, censoring_of(federation.rows(site.name), *_windows(site)), strict=True)
         )
@@ -78,7 +85,7 @@ def run_final_test(
     }
     weights = None
     if source.test_truncated:
-        weights = {name: presence(own[Split.VALIDATION]) for name, own in fates.items()}
+        weights = {name: presence(own[Split.VALIDATION]) for name, own in censoring.items()}
     scale = None
     if task.risks and any(len(site.validation) for site in sites):
         scale = calibration.fit(
@@ -107,16 +114,16 @@ def run_final_test(
             result["alarms"] = {"reason": "labels are shuffled: nothing follows an alarm"}
             continue
         result["alarms"] = findings.alarms(
-            predictions, sites, fates, split, task, levels, protocol, source.time_unit
+            predictions, sites, censoring, split, task, levels, protocol, source.time_unit
         )
     test["shuffled"] = None
     if federation.shuffle is not None:
         test["shuffled"] = shuffled.check(predictions, sites, task, federation.shuffle)
     test["intervals"] = None
     interval = None
-    if isinstance(task, RemainingLife):
+    if task.life_cap is not None:
         interval, test["intervals"] = findings.intervals(
-            predictions, sites, task, protocol.interval, source.shares_machines
+            predictions, sites, task.life_cap, protocol.interval, source.shares_machines
         )
     if not any(len(site.heldout) for site in sites):
         parts["heldout"] = None

@@ -13,7 +13,7 @@ from fedpdm.data.rows import Floats, Ints, Split
 from fedpdm.data.windows import Windows
 from fedpdm.federation import Site
 from fedpdm.tasks import Metrics, Task
-from fedpdm.training.loop import outputs
+from fedpdm.training.objective import outputs
 
 Predictions = dict[str, dict[Split, Floats]]
 """Scores by site and split, in the order of the site's windows."""

@@ -16,7 +16,7 @@ from fedpdm.evaluation.scoring import Predictions, machine_numbers
 from fedpdm.evaluation.settings import Protocol
 from fedpdm.evaluation.site_thresholds import SiteThresholds
 from fedpdm.federation import Site
-from fedpdm.tasks import Metrics, RemainingLife, Risk, Task
+from fedpdm.tasks import Metrics, Risk, Task
 from fedpdm.tasks.metrics import equal_mass_calibration_error, expected_calibration_error
 from fedpdm.tasks.metrics import reliability as reliability_curve
 
@@ -91,7 +91,7 @@ def reliability(
 def alarms(
     predictions: Predictions,
     sites: Sequence[Site],
-    fates: CensoringBySite,
+    censoring: CensoringBySite,
     split: Split,
     task: Task,
     levels: SiteThresholds,
@@ -105,7 +105,7 @@ def alarms(
     risks = [risk for risk in task.risks if levels.common.get(risk.key) is not None]
     if not risks:
         return None
-    own = [fates[site.name][split] for site in sites]
+    own = [censoring[site.name][split] for site in sites]
     together = joined(own)
     if risks[0].horizon is None or not _lives_are_followed(together):
         return {"reason": "rows stand alone: no machine is followed over time"}
@@ -143,7 +143,7 @@ def alarms(
 def intervals(
     predictions: Predictions,
     sites: Sequence[Site],
-    task: RemainingLife,
+    cap: float,
     level: float,
     shared: bool,
 ) -> tuple[dict[str, float] | None, dict[str, Any]]:
@@ -157,10 +157,10 @@ def intervals(
     }
     interval = conformal.calibrate(
         np.concatenate([predictions[site.name][Split.VALIDATION] for site in sites]),
-        np.concatenate([_capped(site, Split.VALIDATION, task.cap) for site in sites]),
+        np.concatenate([_capped(site, Split.VALIDATION, cap) for site in sites]),
         np.concatenate(list(owners[Split.VALIDATION].values())),
         level,
-        task.cap,
+        cap,
     )
     enough = bool(np.isfinite(interval.factor))
     result: dict[str, Any] = {
@@ -175,7 +175,7 @@ def intervals(
     parts = []
     for site in sites:
         inside, width = conformal.covered(
-            interval, predictions[site.name][Split.TEST], _capped(site, Split.TEST, task.cap)
+            interval, predictions[site.name][Split.TEST], _capped(site, Split.TEST, cap)
         )
         parts.append((inside, width, owners[Split.TEST][site.name]))
     inside, width, every = (np.concatenate([part[i] for part in parts]) for i in range(3))
@@ -184,7 +184,7 @@ def intervals(
     card = {
         "level": level,
         "factor": interval.factor,
-        "cap": task.cap,
+        "cap": cap,
         "machines": interval.machines,
     }
     return (card if enough else None), result
@@ -209,8 +209,8 @@ def _capped(site: Site, split: Split, cap: float) -> Floats:
     return np.asarray(np.minimum(np.where(np.isnan(truth), cap, truth), cap))
 
 
-def _lives_are_followed(fates: Censoring) -> bool:
-    return len(fates) > len(np.unique(fates.life))
+def _lives_are_followed(censoring: Censoring) -> bool:
+    return len(censoring) > len(np.unique(censoring.life))
 
 
 def _without_period(found: dict[str, Any]) -> dict[str, Any]:

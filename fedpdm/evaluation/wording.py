@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 MISSING = "\u2013"  # en dash
 MINUS = "\u2212"
@@ -51,35 +52,20 @@ _KNOWN = {
     m.name: m
     for m in (
         Metric(
-            "average_precision",
-            "average precision",
-            "AP",
-            meaning=(
-                "Average precision asks how many alarms are true, averaged over every alarm "
-                "level from the strictest to the one that misses no failure. 1 is perfect; "
-                "guessing scores the share of {cases} that do end in a failure."
-            ),
+            "average_precision", "average precision", "AP", True, 3,
+            "Average precision asks how many alarms are true, averaged over every alarm level from "
+            "the strictest to the one that misses no failure. 1 is perfect; guessing scores the "
+            "share of {cases} that do end in a failure.",
         ),
         Metric(
-            "roc_auc",
-            "ROC AUC",
-            "AUC",
-            meaning=(
-                "ROC AUC is the chance that one of the {cases} before a failure gets a higher risk "
-                "than one of the others. 1 is perfect, 0.5 is guessing."
-            ),
+            "roc_auc", "ROC AUC", "AUC", True, 3,
+            "ROC AUC is the chance that one of the {cases} before a failure gets a higher risk "
+            "than one of the others. 1 is perfect, 0.5 is guessing.",
         ),
         Metric(
-            "rmse",
-            "RMSE",
-            "RMSE",
-            higher_is_better=False,
-            digits=2,
-            meaning=(
-                "RMSE is the typical error of the predicted remaining life, in {unit}; large "
-                "errors weigh more, and lives beyond the task's cap count as the cap. "
-                "0 is perfect."
-            ),
+            "rmse", "RMSE", "RMSE", False, 2,
+            "RMSE is the typical error of the predicted remaining life, in {unit}; large errors "
+            "weigh more, and lives beyond the task's cap count as the cap. 0 is perfect.",
         ),
         Metric("rmse_uncapped", "RMSE, life not capped", "RMSE uncapped", False, 2),
         Metric("mae", "mean absolute error", "MAE", False, 2),
@@ -107,7 +93,36 @@ _KNOWN = {
         Metric("validation_loss", "validation loss", "loss", False, 4),
         Metric("loss", "loss", "loss", False, 4),
     )
-}
+}  # fmt: skip
+
+
+_OURS = frozenset(_KNOWN)
+
+
+def describe(*metrics: Metric) -> None:
+    """Make metrics of a task known to table, plots and report, by their names."""
+    _KNOWN.update({each.name: each for each in metrics})
+
+
+def described(name: str, higher_is_better: bool) -> dict[str, Any]:
+    """Return a metric as summary.json keeps it: nothing of ours, all of a task's own.
+
+    Args:
+        name: of the task's primary metric.
+        higher_is_better: as the task says; nobody may have described its metric.
+    """
+    own = name not in _OURS
+    return (
+        {"described": vars(replace(metric(name), higher_is_better=higher_is_better))} if own else {}
+    )
+
+
+def primary_metric(summary: Mapping[str, Any]) -> Metric:
+    """Return the metric that chose the round of a summary."""
+    said = summary.get("validation") or {}
+    if own := said.get("described"):
+        return Metric(**own)
+    return metric(str(said.get("metric") or "average_precision"))
 
 
 def metric(name: str) -> Metric:

@@ -32,6 +32,14 @@ def client_name(sha256: str) -> str:
     return f"clients/{sha256}.bin"
 
 
+MODELS, STATE = ":models", ":state"
+
+
+def with_models(state: Any, models: Mapping[str, Mapping[str, NDArray[Any]]]) -> Any:
+    """Return a strategy's state with further models beside it; just the state if there are none."""
+    return {STATE: state, MODELS: {n: dict(m) for n, m in models.items()}} if models else state
+
+
 class RoundFiles:
     """Files below the run folder, as the index knows them.
 

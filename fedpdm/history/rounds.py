@@ -23,7 +23,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from fedpdm.errors import HistoryError
-from fedpdm.history.files import RoundFiles
+from fedpdm.history.files import MODELS, STATE, RoundFiles, with_models
 from fedpdm.history.index import Index, Row
 from fedpdm.history.record import RoundRecord
 from fedpdm.storage import Arrays, read_bytes, read_tensors, restore_tree
@@ -120,6 +120,15 @@ class History:
 
     def strategy_state(self, round: int | None = None, attempt: int | None = None) -> Any:
         """Return the strategy's state after a round, as it was given to ``commit``, or None."""
+        tree = self._tree(round, attempt)
+        return tree[STATE] if isinstance(tree, dict) and MODELS in tree else tree
+
+    def models(self, round: int | None = None, attempt: int | None = None) -> dict[str, Arrays]:
+        """Return the models that a round holds beside its weights, by name."""
+        tree = self._tree(round, attempt)
+        return tree[MODELS] if isinstance(tree, dict) and MODELS in tree else {}
+
+    def _tree(self, round: int | None, attempt: int | None) -> Any:
         row = self._stored(round, attempt)
         if row.skeleton is None:
             return None
@@ -192,6 +201,7 @@ class History:
         weights: Mapping[str, NDArray[Any]],
         strategy_state: Any = None,
         client_states: Mapping[str, bytes] | None = None,
+        models: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
     ) -> None:
         """Add a finished round and make it the head, or change nothing.
 
@@ -200,6 +210,7 @@ class History:
             weights: all tensors of the model.
             strategy_state: what the strategy must remember: a tree as in ``flatten_tree``.
             client_states: the states of all sites that have one, as bytes.
+            models: further models by name, kept in the file of the strategy's state.
         """
         head = self._index.head()
         number = 0 if head is None else head + 1
@@ -208,7 +219,8 @@ class History:
                 f"{self.folder}: round {record.round} cannot be committed, round {number} is next"
             )
         with self._files.changing():
-            row = self._files.write_round(record, weights, strategy_state, undone=False)
+            state = with_models(strategy_state, models or {})
+            row = self._files.write_round(record, weights, state, undone=False)
             states = self._files.write_clients(client_states or {})
             given_up: set[str] = set()
             with self._index.transaction():

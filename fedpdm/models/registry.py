@@ -10,7 +10,6 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
-from enum import StrEnum
 from typing import TypeVar
 
 from torch import nn
@@ -23,21 +22,29 @@ Architecture = TypeVar("Architecture", bound=nn.Module)
 _classes: dict[str, type[nn.Module]] = {}
 
 
-class ModelType(StrEnum):
-    """Names of architectures; ``ModelType("name")`` also works for every registered one."""
+class _ByName(type):
+    def __getattr__(cls, name: str) -> ModelType:
+        if name.lower() not in _classes:
+            raise AttributeError(f"no model is registered as {name.lower()!r}")
+        return ModelType(name.lower())
 
-    MLP = "mlp"
-    CNN = "cnn"
-    LSTM = "lstm"
-    HYBRID = "hybrid"
 
-    @classmethod
-    def _missing_(cls, value: object) -> ModelType | None:
-        if not isinstance(value, str) or value not in _classes:
-            return None
-        member = str.__new__(cls, value)
-        member._name_, member._value_ = value.upper(), value
-        return member
+class ModelType(str, metaclass=_ByName):
+    """The name of a registered architecture: ``ModelType.CNN`` or ``ModelType("cnn")``.
+
+    Raises:
+        ValueError: nothing is registered under this name.
+    """
+
+    def __new__(cls, value: str) -> ModelType:
+        if value not in _classes:
+            raise ValueError(f"no model is registered as {value!r}")
+        return super().__new__(cls, value)
+
+    @property
+    def value(self) -> str:
+        """The name itself."""
+        return str(self)
 
 
 def register(name: str) -> Callable[[type[Architecture]], type[Architecture]]:
@@ -52,7 +59,7 @@ def register(name: str) -> Callable[[type[Architecture]], type[Architecture]]:
 
     def add(cls: type[Architecture]) -> type[Architecture]:
         known = _classes.get(name)
-        # A notebook cell or a reload defines the same class anew: that is no conflict.
+        # A notebook cell or a reload defines the same class again: that is no conflict.
         if known is not None and _identity(known) != _identity(cls):
             raise ModelError(
                 f"model {name!r} is already registered by {known.__module__}."

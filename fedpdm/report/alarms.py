@@ -8,13 +8,10 @@ from typing import Any
 
 from fedpdm.evaluation.wording import MISSING, listing, number, percent
 from fedpdm.report.curves import alarm_plots
+from fedpdm.report.quality import task_of
 
 Record = Mapping[str, Any]
 
-NO_RISKS = (
-    "This task predicts remaining life. It gives no risk, so no alarm is raised, and there is "
-    "nothing to catch or to miss."
-)
 NOT_HERE = "This run holds no numbers about alarms."
 PRICES = ("missed", "false_alarm", "inspection")
 """What evaluate.costs knows."""
@@ -31,7 +28,12 @@ def alarm_section(summary: Record, cases: str) -> dict[str, Any]:
     thresholds = tested.get("thresholds") or {}
     keys = horizons(thresholds)
     if not keys:
-        return {"reason": NO_RISKS if summary.get("task") == "rul" else NOT_HERE}
+        task = task_of(summary)
+        without = (
+            f"This task {task.predicts}. It gives no risk, so no alarm is raised, and there is "
+            "nothing to catch or to miss."
+        )
+        return {"reason": NOT_HERE if task.gives_risks() else without}
     nearest, whole = keys[0], tested.get("global") or {}
     alarms = tested.get("alarms") or {}
     unit = str(alarms.get("time_unit") or "")

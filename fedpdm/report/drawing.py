@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
 
 # Matplotlib wants colours and the page wants variables: each name is drawn in a colour
 # that nothing else uses and is replaced by ``var(--name)`` in the SVG.
-_NAMES = (
-    "paper ink quiet grid better worse trivial alone federated pooled hgb minirocket rules "
-    "site-0 site-1 site-2 site-3 site-4 site-5"
-).split()
+_PAGE = (resources.files("fedpdm.report") / "templates" / "page.css").read_text("utf-8")
+_NAMES = dict.fromkeys(re.findall(r"--([a-z0-9-]+):", _PAGE))
 COLOUR = {name: f"#0101{i:02x}" for i, name in enumerate(_NAMES, start=1)}
+"""Colours by the names that ``page.css`` gives them."""
 
 WIDTH = 420
 
@@ -78,6 +78,14 @@ def short(name: str, most: int) -> str:
 def room(names: Sequence[str], most: int) -> int:
     """Return the left margin, in SVG units, that these names need, shortened to ``most``."""
     return 20 + round(7.4 * max((len(short(name, most)) for name in names), default=0))
+
+
+def name_rows(axes: Axes, names: Sequence[str], low: float, high: float) -> None:
+    """Name the rows of a plot, the first one lowest, and show ``low`` to ``high`` of them."""
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_ylim(low, high)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
 
 
 def svg_of(figure: Figure, prefix: str, title: str) -> str:

@@ -5,45 +5,18 @@ Reads the run's summary as it stands in summary.json; nothing here trains or pre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedpdm.evaluation.wording import Metric, listing, metric
-
-COLUMNS = {
-    "trivial": "Trivial",
-    "alone": "Alone",
-    "federated": "Federated",
-    "pooled": "Pooled",
-    "hgb": "Trees",
-    "minirocket": "Rocket",
-    "rules": "Rules",
-}
-"""Predictors in the order they are shown, with their headings."""
-
-OPTIONAL = ("minirocket", "rules")
-"""Predictors that only some data can have: no column where there is none."""
-
-UNASKED = ("pooled", "hgb")
-"""Predictors without a column where nobody asked for them (``baselines.controls``)."""
-
-EXPLAINED = {
-    "trivial": "the best constant answer, which knows the training data's average only",
-    "alone": "the same model trained on that site's own data only",
-    "federated": "the shared model: sites exchange model weights, never rows",
-    "pooled": "the same model trained on all sites' rows in one place, where that is allowed",
-    "hgb": "boosted trees on pooled rows, with summary features of each window",
-    "minirocket": "MiniRocket's random convolutions of pooled windows, and ridge regression",
-    "rules": "the process's known physical rules, without learning",
-}
-
+from fedpdm.baselines.registry import Baseline, predictors
+from fedpdm.evaluation.wording import Metric, listing, primary_metric
 
 ALL = "All test data together"
 
 
 @dataclass(frozen=True)
-class Row:
+class GainRow:
     """One site, or an aggregate, with the primary metric of every predictor."""
 
     name: str
@@ -102,16 +75,16 @@ class GainTable:
     """Rows per site, their mean, and the pooled test rows."""
 
     metric: Metric
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    mean: Row
-    together: Row
+    columns: Mapping[str, Baseline]
+    rows: tuple[GainRow, ...]
+    mean: GainRow
+    together: GainRow
     cases: str = "windows"
     """What is judged one by one: windows, or rows where there is no time."""
     left_out: tuple[str, ...] = ()
     """Sites that were not evaluated."""
 
-    def having(self, verdict: str) -> list[Row]:
+    def having(self, verdict: str) -> list[GainRow]:
         """Return the sites with a verdict, the largest change first."""
         chosen = [row for row in self.rows if row.verdict == verdict]
         return sorted(chosen, key=lambda row: -abs(row.gain or 0.0))
@@ -119,26 +92,30 @@ class GainTable:
 
 def gain_table(summary: Mapping[str, Any], part: str = "test") -> GainTable:
     """Return the standings of ``summary[part]`` in the run's primary metric."""
-    chosen = metric(primary(summary))
+    chosen = primary_metric(summary)
     tested = summary.get(part) or {}
     baselines = tested.get("baselines") or {}
-    absent = {c for c in OPTIONAL if not baselines.get(c)}
-    absent |= {c for c in UNASKED if baselines and c not in baselines}
-    columns = tuple(c for c in COLUMNS if c not in absent)
+    columns = {
+        name: shown
+        for name, shown in predictors(baselines).items()
+        if shown.column == "always"
+        or baselines.get(name)
+        or (shown.column == "asked" and (name in baselines or not baselines))
+    }
     per_site = tested.get("per_site") or {}
     drawn = ((tested.get("bootstrap") or {}).get("gain") or {}).get("alone") or {}
     ends = {**(drawn.get("per_site") or {}), ALL: drawn.get("global")}
 
-    def row(name: str, parts: Mapping[str, Any]) -> Row:
+    def row(name: str, parts: Mapping[str, Any]) -> GainRow:
         values = {c: _value(parts.get(c), chosen.name) for c in columns}
         counts = {k: _value(parts.get("federated"), k) for k in ("n", "positives", "prevalence")}
-        return Row(
+        return GainRow(
             name,
             values,
             chosen.higher_is_better,
             chosen.digits,
             counts,
-            _why(values, parts, reasons),
+            _why(values, parts, columns, reasons),
             **_certainty(ends.get(name)),
         )
 
@@ -176,18 +153,16 @@ def gain_table(summary: Mapping[str, Any], part: str = "test") -> GainTable:
     )
 
 
-def primary(summary: Mapping[str, Any]) -> str:
-    """Return the name of the metric that chose the round."""
-    return str((summary.get("validation") or {}).get("metric") or "average_precision")
-
-
 def _value(part: Any, name: str) -> float | None:
     value = part.get(name) if isinstance(part, Mapping) else None
     return None if value is None or value != value else float(value)
 
 
 def _why(
-    values: Mapping[str, float | None], parts: Mapping[str, Any], reasons: Mapping[str, str]
+    values: Mapping[str, float | None],
+    parts: Mapping[str, Any],
+    columns: Mapping[str, Baseline],
+    reasons: Mapping[str, str],
 ) -> str | None:
     """Return why something is missing in a row, in words; None if nothing is."""
     own = parts.get("federated")
@@ -203,9 +178,10 @@ def _why(
             return "this site's test part holds nothing but failures"
         return "the metric could not be computed"
     absent = [c for c, v in values.items() if v is None]
-    if known := [f"{COLUMNS[c]}: {reasons[c]}" for c in absent if c in reasons]:
+    if known := [f"{columns[c].heading}: {reasons[c]}" for c in absent if c in reasons]:
         return "; ".join(known)
-    return f"{listing([COLUMNS[c] for c in absent])}: not computed in this run" if absent else None
+    names = [columns[c].heading for c in absent]
+    return f"{listing(names)}: not computed in this run" if absent else None
 
 
 def _certainty(drawn: Any) -> dict[str, Any]:
@@ -221,7 +197,7 @@ def _certainty(drawn: Any) -> dict[str, Any]:
     return {"interval": (float(low), float(high)), "unsure": reason, "beyond_chance": sure}
 
 
-def _mean(rows: tuple[Row, ...], columns: tuple[str, ...], chosen: Metric, drawn: Any) -> Row:
+def _mean(rows: tuple[GainRow, ...], columns: Iterable[str], chosen: Metric, drawn: Any) -> GainRow:
     """Return the mean over the sites that have every predictor, so that columns compare."""
     used = [c for c in columns if any(row.values[c] is not None for row in rows)]
     full = [row for row in rows if used and all(row.values[c] is not None for c in used)]
@@ -229,7 +205,7 @@ def _mean(rows: tuple[Row, ...], columns: tuple[str, ...], chosen: Metric, drawn
     if full:
         values |= {c: sum(row.values[c] or 0.0 for row in full) / len(full) for c in used}
     name = "Mean of sites" if len(full) == len(rows) else f"Mean of {len(full)} sites"
-    row = Row(name, values, chosen.higher_is_better, chosen.digits)
+    row = GainRow(name, values, chosen.higher_is_better, chosen.digits)
     # The bootstrap's mean is of all sites that both have; it may be of others than ours.
     own = drawn.get("per_site") or {}
     theirs = {name for name, part in own.items() if part.get("value") is not None}

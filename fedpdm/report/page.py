@@ -59,5 +59,7 @@ def write_page(path: Path, text: str) -> Path:
 
 
 def _template(name: str) -> str:
+    if not name.endswith((".html.j2", ".css")):
+        return name  # a section's own text
     # Through importlib.resources, so that a wheel works, zipped or not.
     return (resources.files("fedpdm.report") / "templates" / name).read_text("utf-8")

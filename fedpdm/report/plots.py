@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import direction
-from fedpdm.report.drawing import COLOUR, figure_of, room, short, svg_of
-from fedpdm.report.gain_table import COLUMNS, GainTable, Row
+from fedpdm.report.drawing import COLOUR, figure_of, name_rows, room, short, svg_of
+from fedpdm.report.gain_table import GainRow, GainTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKER = {
-    "trivial": "|", "alone": "o", "federated": "o", "pooled": "D", "hgb": "^", "minirocket": "v",
-    "rules": "s",
-}  # fmt: skip
+KEYS = {
+    "|": '<path d="M10 1v12" stroke="var(--{})" stroke-width="2.4"/>',
+    "o": '<circle cx="10" cy="7" r="5.6" fill="var(--{})"/>',
+    "D": '<path d="M10 1l6 6-6 6-6-6z" fill="var(--{})"/>',
+    "^": '<path d="M10 1.5l6 11H4z" fill="var(--{})"/>',
+    "v": '<path d="M10 12.5l6-11H4z" fill="var(--{})"/>',
+    "s": '<path d="M5 2h10v10H5z" fill="var(--{})"/>',
+    "P": '<path d="M8 2h4v3h3v4h-3v3H8V9H5V5h3z" fill="var(--{})"/>',
+}
+"""Matplotlib's markers as SVG for a legend of 20 by 14; ``{}`` stands for a colour."""
+RING = '<circle cx="10" cy="7" r="4.4" fill="none" stroke="var(--{})" stroke-width="2.4"/>'
 LABELLED = 6
 """Up to this many sites are drawn in colours of their own."""
 LISTED = 24
@@ -34,16 +42,15 @@ def sites(table: GainTable) -> str:
         if alone is not None and federated is not None:
             colour = COLOUR[row.verdict] if row.verdict in ("better", "worse") else COLOUR["quiet"]
             axes.plot([alone, federated], [y, y], color=colour, lw=3.5, solid_capstyle="butt")
-        for name in table.columns:
+        for name, shown in table.columns.items():
             value = row.values[name]
             if value is not None:
                 # What the site cannot have or need not train stands a little lower, so
                 # that close scores do not hide each other.
-                _mark(axes, name, value, y if name in ("alone", "federated") else y - 0.3)
-    axes.set_yticks(range(len(rows)), [short(row.name, LONGEST) for row in reversed(rows)])
-    axes.set_ylim(-0.75, max(len(rows), 1) - 0.45)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
+                joined = name in ("alone", "federated")
+                _mark(axes, shown, value, y if joined else y - 0.3, 4 if name == "federated" else 3)
+    names = [short(row.name, LONGEST) for row in reversed(rows)]
+    name_rows(axes, names, -0.75, max(len(rows), 1) - 0.45)
     axes.set_xlabel(direction(table.metric))
     return svg_of(figure, "sites", "Every predictor's score at each site")
 
@@ -64,10 +71,7 @@ def confidence(table: GainTable) -> str:
     axes.axvline(0, color=COLOUR["ink"], lw=0.9, zorder=0)
     if len(rows) > 1 and rows[0] is table.mean:
         axes.axhline(0.5, color=COLOUR["quiet"], lw=0.8, ls=(0, (2, 3)))
-    axes.set_yticks(range(len(rows)), [short(name, LONGEST) for name in names])
-    axes.set_ylim(-0.7, max(len(rows), 2) - 0.3)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
+    name_rows(axes, [short(name, LONGEST) for name in names], -0.7, max(len(rows), 2) - 0.3)
     axes.set_xlabel(f"gain in {table.metric.short} (right of 0: better)")
     return svg_of(figure, "confidence", "Gain of each site with its 95 % interval")
 
@@ -97,32 +101,37 @@ def spread(table: GainTable) -> str:
     for y, name in enumerate(reversed(names)):
         values = [v for row in table.rows if (v := row.values[name]) is not None]
         low, first, middle, third, high = np.percentile(values, (5, 25, 50, 75, 95))
-        axes.hlines(y, low, high, color=COLOUR[name], lw=1.4)
-        axes.barh(y, third - first, 0.5, first, color=COLOUR[name], alpha=0.4)
+        colour = COLOUR[table.columns[name].colour]
+        axes.hlines(y, low, high, color=colour, lw=1.4)
+        axes.barh(y, third - first, 0.5, first, color=colour, alpha=0.4)
         axes.vlines(middle, y - 0.25, y + 0.25, color=COLOUR["ink"], lw=2.2)
-    axes.set_yticks(range(len(names)), [COLUMNS[n] for n in reversed(names)])
+    axes.set_yticks(range(len(names)), [table.columns[n].heading for n in reversed(names)])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(direction(table.metric))
     return svg_of(figure, "spread", "Spread of every predictor over the sites")
 
 
-def _mark(axes: Axes, name: str, value: float, y: float) -> None:
-    hollow = name == "alone"
-    size = {"federated": 9.0, "trivial": 11.0}.get(name, 7.0)
+def key_of(shown: Baseline) -> str:
+    """Return a predictor's mark for a legend: what stands inside an ``<svg>`` of 20 by 14."""
+    return (RING if shown.hollow else KEYS.get(shown.marker, KEYS["P"])).format(shown.colour)
+
+
+def _mark(axes: Axes, shown: Baseline, value: float, y: float, layer: int) -> None:
+    line = shown.marker == "|"
     axes.plot(
         [value],
         [y],
-        MARKER[name],
-        color=COLOUR[name],
-        markerfacecolor=COLOUR["paper" if hollow else name],
-        markeredgewidth=2.0 if hollow or name == "trivial" else 0.0,
-        markersize=size,
-        zorder=4 if name == "federated" else 3,
+        shown.marker,
+        color=COLOUR[shown.colour],
+        markerfacecolor=COLOUR["paper" if shown.hollow else shown.colour],
+        markeredgewidth=2.0 if shown.hollow or line else 0.0,
+        markersize=11.0 if line else 9.0 if layer == 4 else 7.0,
+        zorder=layer,
     )
 
 
-def _certain(row: Row) -> str:
+def _certain(row: GainRow) -> str:
     """Return the name of the colour of a gain: that of chance, unless it is sure or unasked."""
     known = row.verdict in ("better", "worse") and row.sure is not False and not row.unsure
     return row.verdict if known else "quiet"

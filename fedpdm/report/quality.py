@@ -7,12 +7,12 @@ from typing import Any
 
 from fedpdm.evaluation.wording import MISSING, metric, number, percent
 from fedpdm.report.curves import coverage, reliability
+from fedpdm.tasks import TASKS, Failure, Task
 
 Record = Mapping[str, Any]
 
 NAMED = 24
 """Up to this many sites have a line in the plot of coverage."""
-NO_RISKS = "This task predicts remaining life and gives no risk, so there is nothing to calibrate."
 NOT_HERE = "This run holds no numbers about calibration."
 HOW = {
     "none": "Risks are as the model gives them (evaluate.calibration=none).",
@@ -21,13 +21,20 @@ HOW = {
 }
 
 
+def task_of(summary: Record) -> type[Task]:
+    """Return the class of a run's task; ``Failure`` for one that is not known here."""
+    return TASKS.get(str(summary.get("task")), Failure)
+
+
 def calibration_section(summary: Record) -> dict[str, Any]:
     """Return what the template shows of calibration; ``reason`` alone where there is none."""
     tested = summary.get("test") or {}
     found = tested.get("calibration")
     curves = {key: points for key, points in (tested.get("reliability") or {}).items() if points}
     if not found or not curves:
-        return {"reason": NO_RISKS if summary.get("task") == "rul" else NOT_HERE}
+        task = task_of(summary)
+        without = f"This task {task.predicts} and gives no risk, so there is nothing to calibrate."
+        return {"reason": NOT_HERE if task.gives_risks() else without}
     unit = ((tested.get("alarms") or {}).get("time_unit")) or ""
     colours = {
         key: "federated" if len(curves) == 1 else f"site-{i % 6}" for i, key in enumerate(curves)
@@ -99,8 +106,9 @@ LIFE = ("rmse", "rmse_uncapped", "mae", "nasa_score", "nasa_score_mean")
 def life_section(summary: Record) -> dict[str, Any]:
     """Return what the template shows of remaining life; ``reason`` alone for other tasks."""
     tested = summary.get("test") or {}
-    if summary.get("task") != "rul":
-        return {"reason": "This task gives the risk of a failure, not the remaining life."}
+    task = task_of(summary)
+    if not task.lives:
+        return {"reason": f"This task {task.predicts}, not the remaining life."}
     intervals = tested.get("intervals") or {}
     names = [name for name in LIFE if name in (tested.get("global") or {})]
     parts = intervals.get("per_site") or {}

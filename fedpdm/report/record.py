@@ -8,6 +8,7 @@ from typing import Any
 from fedpdm.evaluation.wording import EVENTS, MISSING, metric, number, percent, size
 from fedpdm.report.gain_table import GainTable
 from fedpdm.report.rounds import BACK, LOST
+from fedpdm.server.round_metrics import further_metrics
 
 Record = Mapping[str, Any]
 
@@ -39,6 +40,21 @@ def marks(rounds: Sequence[Record], events: Sequence[Record]) -> dict[str, bool]
         "refused": bool(kinds & LOST),
         "undone": any(r.get("undone") for r in rounds),
     }
+
+
+def reported(rounds: Sequence[Record], chosen: int | None) -> list[tuple[str, list[str]]]:
+    """Return metrics of the strategy's and of the sites' own: (name, first, chosen, last round).
+
+    Args:
+        rounds: the history's rounds; those that were taken back are left out.
+        chosen: number of the round that validation chose.
+    """
+    kept = {r["round"]: further_metrics(r) for r in rounds if not r.get("undone")}
+    if not kept:
+        return []
+    three = [kept[min(kept)], kept.get(chosen or 0, {}), kept[max(kept)]]
+    names = sorted({name for metrics in kept.values() for name in metrics})
+    return [(n, [f"{m[n]:.4g}" if n in m else MISSING for m in three]) for n in names]
 
 
 def exchanged(summary: Record, rounds: Sequence[Record]) -> list[tuple[str, str, str, str]]:

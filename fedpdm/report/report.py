@@ -11,15 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedpdm.errors import ConfigError
 from fedpdm.evaluation.wording import MISSING
 from fedpdm.report import plots
 from fedpdm.report import record as report_record
 from fedpdm.report import rounds as report_rounds
 from fedpdm.report.alarms import alarm_section, levels
 from fedpdm.report.costs import cost_table
-from fedpdm.report.gain_table import COLUMNS, EXPLAINED, GainTable, Row, gain_table
+from fedpdm.report.gain_table import GainRow, GainTable, gain_table
 from fedpdm.report.page import render_page, write_page
 from fedpdm.report.quality import calibration_section, life_section
+from fedpdm.report.sections import Page, in_order, register_section
 from fedpdm.report.sentences import GLOSSARY, findings, left_out, shuffled
 from fedpdm.report.summary_text import certainty, headline
 
@@ -57,50 +59,93 @@ def render(
     summary: Record, rounds: Sequence[Record], manifest: Record, data_shape: Sequence[Record]
 ) -> str:
     """Return the report as HTML."""
+    from markupsafe import Markup
+
     table = gain_table(summary)
     few = len(table.rows) <= plots.LISTED
     ordered = list(table.rows) if few else losers_first(table)
     rounds = [r for r in rounds if r.get("round")]  # round 0 is the start: nobody trained
-    happened = list(summary.get("events") or [e for r in rounds for e in r.get("events") or ()])
+    page = Page(summary, rounds, manifest, data_shape, table, few, ordered)
     unit = (summary.get("data") or {}).get("time_unit") or "the data's time unit"
-    alarms = _marked(alarm_section(summary, table.cases), "plots")
-    return render_page(
-        "report.html.j2",
-        headline=headline(table),
-        sure=certainty(table),
-        shuffled=shuffled(summary),
-        meaning=table.metric.meaning.format(unit=unit, cases=table.cases),
-        summary=summary,
-        run=str(summary.get("run") or "run"),
-        table=table,
-        columns={name: COLUMNS[name] for name in table.columns},
-        explained={name: EXPLAINED[name] for name in table.columns},
-        left_out=left_out(summary),
-        footnotes=footnotes(table),
-        ordered=ordered,
-        leading=ordered if few else [*ordered[:ENDS], *_known(ordered)[-ENDS:]],
-        prevalence=any(row.counts.get("prevalence") is not None for row in table.rows),
-        few=few,
-        findings=findings(summary, table),
-        alarms=alarms,
-        costs=cost_table(summary),
-        own_levels=levels(alarms.get("sites") or ()),
-        calibration=_marked(calibration_section(summary), "plot"),
-        life=_marked(life_section(summary), "plot"),
-        heldout=gain_table(summary, "heldout") if summary.get("heldout") else None,
-        full_windows=report_record.full_windows(summary, table),
-        measures=report_record.measures(summary, table),
-        shape=[report_record.shape_row(row) for row in data_shape],
-        again=report_record.again(summary, manifest),
-        facts=report_record.facts(summary, manifest),
-        manifest=report_record.flat(
-            {k: v for k, v in manifest.items() if k not in report_record.SHOWN_ABOVE}
-        ),
-        glossary=GLOSSARY,
-        missing=MISSING,
-        **_compared(table, few),
-        **_training(summary, table, rounds, happened),
-    )
+    sections = in_order()
+    values: dict[str, Any] = {
+        "headline": headline(table),
+        "sure": certainty(table),
+        "shuffled": shuffled(summary),
+        "meaning": table.metric.meaning.format(unit=unit, cases=table.cases),
+        "summary": summary,
+        "run": str(summary.get("run") or "run"),
+        "table": table,
+        "columns": table.columns,
+        "symbols": {name: Markup(plots.key_of(shown)) for name, shown in table.columns.items()},
+        "ordered": ordered,
+        "few": few,
+        "missing": MISSING,
+        "sections": sections,
+    }
+    for section in sections:
+        own = section.values(page)
+        if taken := sorted(values.keys() & own.keys()):
+            raise ConfigError(
+                f"a report section of {section.values.__module__} calls a value '{taken[0]}', and "
+                "so does another part of the report; choose another name"
+            )
+        values |= own
+    shown = [(id, title) for s in sections for id, title in s.links.items()]
+    values["links"] = [link for link in shown if values.get(link[0], link) is not None]
+    return render_page("report.html.j2", **values)
+
+
+@register_section(
+    "gain",
+    template="report_gain.html.j2",
+    links={"gain": "Gain", "sites": "Controls", "heldout": "Unseen machines"},
+    order=10,
+)
+def _gain(page: Page) -> dict[str, Any]:
+    """Return who gains, and every predictor at every site."""
+    from markupsafe import Markup
+
+    summary, table, few = page.summary, page.table, page.few
+    gained = _known(table.rows)
+    drawn = (plots.confidence(table) if few else plots.gains(table)) if gained else None
+    return {
+        "left_out": left_out(summary),
+        "footnotes": footnotes(table),
+        "leading": page.ordered if few else [*page.ordered[:ENDS], *_known(page.ordered)[-ENDS:]],
+        "prevalence": any(row.counts.get("prevalence") is not None for row in table.rows),
+        "findings": findings(summary, table),
+        "heldout": gain_table(summary, "heldout") if summary.get("heldout") else None,
+        "full_windows": report_record.full_windows(summary, table),
+        "compared": Markup(plots.sites(table) if few else plots.spread(table)),
+        "confidence": Markup(drawn) if drawn else None,
+        "intervals": any(row.interval is not None for row in gained),
+    }
+
+
+@register_section("alarms", template="report_alarms.html.j2", links={"alarms": "Alarms"}, order=20)
+def _alarms(page: Page) -> dict[str, Any]:
+    """Return what alarms catch and miss."""
+    alarms = _marked(alarm_section(page.summary, page.table.cases), "plots")
+    return {
+        "alarms": alarms,
+        "costs": cost_table(page.summary),
+        "own_levels": levels(alarms.get("sites") or ()),
+    }
+
+
+@register_section(
+    "quality",
+    template="report_quality.html.j2",
+    links={"calibration": "Calibration", "life": "Remaining life"},
+    order=30,
+)
+def _quality(page: Page) -> dict[str, Any]:
+    """Return whether predicted risks and lives mean what they say."""
+    return {
+        "calibration": _marked(calibration_section(page.summary), "plot"),
+        "life": _marked(life_section(page.summary), "plot"),
+    }
 
 
 def footnotes(table: GainTable) -> list[str]:
@@ -108,34 +153,27 @@ def footnotes(table: GainTable) -> list[str]:
     return list(dict.fromkeys(row.note for row in (*table.rows, table.together) if row.note))
 
 
-def losers_first(table: GainTable) -> list[Row]:
+def losers_first(table: GainTable) -> list[GainRow]:
     """Return the sites by gain, the greatest loss first; the unknown last."""
     return sorted(table.rows, key=lambda r: (r.gain is None, r.gain or 0.0))
 
 
-def _known(rows: Sequence[Row]) -> list[Row]:
+def _known(rows: Sequence[GainRow]) -> list[GainRow]:
     return [row for row in rows if row.gain is not None]
 
 
-def _compared(table: GainTable, few: bool) -> dict[str, Any]:
-    """Return the plots of sites and predictors."""
+@register_section(
+    "training",
+    template="report_training.html.j2",
+    links={"rounds": "Rounds", "events": "Events", "cost": "Communication"},
+    order=40,
+)
+def _training(page: Page) -> dict[str, Any]:
+    """Return how the rounds went, and what they cost."""
     from markupsafe import Markup
 
-    gained = _known(table.rows)
-    drawn = (plots.confidence(table) if few else plots.gains(table)) if gained else None
-    return {
-        "compared": Markup(plots.sites(table) if few else plots.spread(table)),
-        "confidence": Markup(drawn) if drawn else None,
-        "intervals": any(row.interval is not None for row in gained),
-    }
-
-
-def _training(
-    summary: Record, table: GainTable, rounds: Sequence[Record], happened: Sequence[Record]
-) -> dict[str, Any]:
-    """Return what the template shows of the rounds, and of what they cost."""
-    from markupsafe import Markup
-
+    summary, rounds, table = page.summary, page.rounds, page.table
+    happened = list(summary.get("events") or [e for r in rounds for e in r.get("events") or ()])
     sites = [row.name for row in table.rows]
     curves = (
         report_rounds.rounds(rounds, happened, table.metric, sites, summary.get("best_round"))
@@ -148,12 +186,33 @@ def _training(
         "sites": [(name, report_rounds.site_colour(i, len(sites))) for i, name in enumerate(sites)]
         if len(sites) <= plots.LABELLED
         else [],
+        "reported": report_record.reported(rounds, summary.get("best_round")),
         "marks": report_record.marks(rounds, happened),
         "events": [report_record.event_row(event) for event in happened],
         "traffic": Markup(report_rounds.traffic(rounds)) if rounds else None,
         "exchanged": report_record.exchanged(summary, rounds),
         "seconds": report_record.seconds(summary),
         "round_seconds": report_record.median(spent),
+    }
+
+
+@register_section(
+    "data",
+    template="report_data.html.j2",
+    links={"data": "Data", "again": "Run it again", "terms": "Terms"},
+    order=50,
+)
+def _data(page: Page) -> dict[str, Any]:
+    """Return the data's shape, the run's origin, and what the words mean."""
+    manifest = page.manifest
+    rest = {k: v for k, v in manifest.items() if k not in report_record.SHOWN_ABOVE}
+    return {
+        "shape": [report_record.shape_row(row) for row in page.data_shape],
+        "again": report_record.again(page.summary, manifest),
+        "measures": report_record.measures(page.summary, page.table),
+        "facts": report_record.facts(page.summary, manifest),
+        "manifest": report_record.flat(rest),
+        "glossary": GLOSSARY,
     }
 
 

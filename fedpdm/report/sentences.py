@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedpdm.baselines.registry import predictors
 from fedpdm.evaluation.wording import MISSING, listing, metric, number
 from fedpdm.report.alarms import silence
 from fedpdm.report.gain_table import GainTable, gain_table
@@ -94,18 +95,13 @@ def findings(summary: Record, table: GainTable) -> list[str]:
             f"At {listing(beaten)} the {'shared ' if many else ''}model is no better than the "
             "constant answer: its output there carries no information."
         )
-    for name, words in (
-        ("pooled", "The same model on pooled data, if all sites could hand over their rows,"),
-        ("hgb", "Boosted trees on pooled data"),
-        ("minirocket", "MiniRocket and ridge regression on pooled data"),
-        ("rules", "The physical rules alone, without learning,"),
-    ):
+    for name, shown in table.columns.items():
         value = mean.values.get(name)
-        if value is None or federated is None:
+        if not shown.subject or value is None or federated is None:
             continue
         comparison = _compared(value, federated, m.higher_is_better, m.digits)
         result.append(
-            f"{words} would reach {m.label} {number(value, m.digits)}{average}, "
+            f"{shown.subject} would reach {m.label} {number(value, m.digits)}{average}, "
             f"{comparison} {own} {shared}."
         )
     if mute := silence(summary, table.cases):
@@ -122,11 +118,9 @@ def findings(summary: Record, table: GainTable) -> list[str]:
 
 def left_out(summary: Record) -> list[str]:
     """Return why controls are missing, one sentence each."""
-    names = {"minirocket": "MiniRocket", "rules": "Physical rules", "hgb": "Boosted trees"}
-    return [
-        f"{names.get(name, name.capitalize())}: {reason}."
-        for name, reason in (summary.get("baselines_left_out") or {}).items()
-    ]
+    reasons = summary.get("baselines_left_out") or {}
+    known = predictors(reasons)
+    return [f"{known[n].name or known[n].heading}: {reason}." for n, reason in reasons.items()]
 
 
 def shuffled(summary: Record) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fedpdm.evaluation.wording import counted, listing, number
-from fedpdm.report.gain_table import GainTable, Row
+from fedpdm.report.gain_table import GainRow, GainTable
 
 
 def headline(table: GainTable) -> str:
@@ -80,7 +80,7 @@ def _every(table: GainTable, known: int) -> str:
     return "both sites" if known == 2 else f"all {known} sites"
 
 
-def _by(rows: Iterable[Row], digits: int) -> str:
+def _by(rows: Iterable[GainRow], digits: int) -> str:
     return listing([f"{r.name} by {number(abs(r.gain or 0.0), digits)}" for r in rows])
 
 
@@ -128,7 +128,7 @@ def certainty(table: GainTable) -> str | None:
     return said + (f"; {counted(unknown, 'site')} cannot be judged." if unknown else ".")
 
 
-def _too_few(rows: list[Row]) -> str:
+def _too_few(rows: list[GainRow]) -> str:
     """Return "Too few failures to say", or machines where no failure is foretold."""
     reasons = [row.unsure or "" for row in rows]
     if all("did not count" in reason for reason in reasons):
@@ -150,11 +150,11 @@ def _over_all(table: GainTable) -> str:
     return ""
 
 
-def _named(rows: list[Row]) -> str:
+def _named(rows: list[GainRow]) -> str:
     return listing([row.name for row in rows]) if len(rows) <= 3 else f"{len(rows)} sites"
 
 
-def _where(rows: list[Row], judged: list[Row], count: int) -> str:
+def _where(rows: list[GainRow], judged: list[GainRow], count: int) -> str:
     if len(rows) == len(judged):
         every = {1: rows[0].name, 2: "both sites"}.get(len(rows), f"all {len(rows)} sites")
         judgeable = " that can be judged" if 1 < len(rows) < count else ""

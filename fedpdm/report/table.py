@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.box import Box
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.alarms import silence
-from fedpdm.report.console import console_for, readable
-from fedpdm.report.gain_table import COLUMNS, GainTable, Row, gain_table
+from fedpdm.report.console import STYLE, columns_of, console_for, readable, room_for_names, say
+from fedpdm.report.gain_table import GainRow, GainTable, gain_table
 from fedpdm.report.summary_text import certainty, headline
 
 LISTED = 20
 """Up to this many sites are all listed; of more, those with the largest changes."""
 FILES = ("report.html", "summary.json", "metrics.csv", "manifest.json")
-LINES = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
-"""A rule below the head and one above the mean."""
-FIRST_TO_GO = "minirocket"
-"""The column that a narrow screen does without."""
-GAP = 2
-"""Characters between two columns: padding and the box's divider; with 2 all fit 80."""
-STYLE = {"better": "green", "worse": "bold red"}
 
 
 def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
@@ -43,37 +35,40 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     console = console_for(console)
     table = gain_table(summary)
     aim = "higher" if table.metric.higher_is_better else "lower"
-    _line(console, "")
-    _line(console, headline(table), style="bold", wrap=True)
+    say(console, "")
+    say(console, headline(table), style="bold")
     if sure := certainty(table):
-        _line(console, sure, wrap=True)
+        say(console, sure)
     tested = f"Test data at round {summary['best_round']}"
-    _line(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim")
-    grid = _grid(table, console)
-    if grid is None:  # too wide
-        grid = _grid(replace(table, columns=_without(table.columns)), console)
-        _line(
-            console, f"{COLUMNS[FIRST_TO_GO]}: in report.html, there is no room here", style="dim"
+    say(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim", wrap=False)
+    columns, gone = dict(table.columns), list[str]()
+    while (grid := _grid(replace(table, columns=columns), console)) is None:  # too wide
+        gone.append(columns.pop(_spare(columns)[-1]).heading)
+    if gone:
+        say(
+            console,
+            f"{listing(gone[::-1])}: in report.html, there is no room here",
+            style="dim",
+            wrap=False,
         )
-    assert grid is not None
     console.print(grid)
     for row in _left_out(table):
-        _line(console, row, style="dim", wrap=True)
+        say(console, row, style="dim")
     for note, names in _notes(table).items():
-        _line(console, f"{MISSING} at {listing(names)}: {note}.", style="dim", wrap=True)
+        say(console, f"{MISSING} at {listing(names)}: {note}.", style="dim")
     if unseen := _unseen(summary, table.metric.digits):
-        _line(console, unseen, wrap=True)
+        say(console, unseen)
     if mute := silence(summary, table.cases):
-        _line(console, mute, style="dim", wrap=True)
+        say(console, mute, style="dim")
     if table.left_out:
-        _line(console, f"Not evaluated: {listing(table.left_out)}.", style="dim", wrap=True)
+        say(console, f"Not evaluated: {listing(table.left_out)}.", style="dim")
     happened = events_line(summary.get("events") or ())
     if happened:
-        _line(console, happened, style="yellow", wrap=True)
+        say(console, happened, style="yellow")
     present = [name for name in FILES if (folder / name).exists()]
-    _line(console, f"Run folder: {folder}")
+    say(console, f"Run folder: {folder}", wrap=False)
     if present:
-        _line(console, f"  with {listing(present, most=len(present))}", style="dim")
+        say(console, f"  with {listing(present, most=len(present))}", style="dim", wrap=False)
 
 
 def events_line(events: Iterable[Mapping[str, Any]]) -> str:
@@ -92,22 +87,23 @@ def events_line(events: Iterable[Mapping[str, Any]]) -> str:
     return f"Events: {text}" if text else ""
 
 
-def _without(columns: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in columns if name != FIRST_TO_GO)
+def _spare(columns: Mapping[str, Baseline]) -> list[str]:
+    """Return the columns that a narrow screen does without, the last one first of all."""
+    return [name for name, shown in columns.items() if shown.column == "found"]
 
 
 def _grid(table: GainTable, console: Console) -> Table | None:
     """Return the table; None if there is no room for it and a column to do without."""
     heads = ["Site"]
-    for name in table.columns:
-        heads += [COLUMNS[name], "Gain"] if name == "federated" else [COLUMNS[name]]
+    for name, shown in table.columns.items():
+        heads += [shown.heading, "Gain"] if name == "federated" else [shown.heading]
     sites = [_cells(row, table, console) for row in _shown(table)]
     means = [
         _cells(row, table, console, name)
         for row, name in ((table.mean, table.mean.name), (table.together, "All test data"))
         if len(table.rows) > 1
     ]
-    if FIRST_TO_GO in table.columns and room_for_names(heads, sites + means, console) < 0:
+    if _spare(table.columns) and room_for_names(heads, sites + means, console) < 0:
         return None
     grid = columns_of(heads, sites + means, console)
     for index, cells in enumerate(sites):
@@ -117,41 +113,7 @@ def _grid(table: GainTable, console: Console) -> Table | None:
     return grid
 
 
-def room_for_names(heads: Sequence[str], rows: Sequence[Sequence[Text]], console: Console) -> int:
-    """Return by how many characters the screen is wider than these columns; below 0: narrower."""
-    return console.width - sum(_widths(heads, rows)) - GAP * (len(heads) - 1)
-
-
-def columns_of(
-    heads: Sequence[str], rows: Sequence[Sequence[Text]], console: Console, *, fold: bool = False
-) -> Table:
-    """Return an empty table for these cells; on a narrow screen names give way, numbers never.
-
-    Args:
-        heads: the columns' titles, that of the names first.
-        rows: what is to be shown.
-        console: where.
-        fold: a name that is too long goes on in a second line, and does not end in "…".
-    """
-    widths = _widths(heads, rows)
-    widths[0] = max(min(widths[0], widths[0] + room_for_names(heads, rows, console)), 6)
-    grid = Table(box=LINES, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for i, (head, width) in enumerate(zip(heads, widths, strict=True)):
-        grid.add_column(
-            head, justify="right" if i else "left", no_wrap=bool(i) or not fold,
-            overflow="fold" if fold else "ellipsis", width=width,
-        )  # fmt: skip
-    return grid
-
-
-def _widths(heads: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]:
-    return [
-        max([cell_len(head), *(cells[i].cell_len for cells in rows)])
-        for i, head in enumerate(heads)
-    ]
-
-
-def _cells(row: Row, table: GainTable, console: Console, name: str | None = None) -> list[Text]:
+def _cells(row: GainRow, table: GainTable, console: Console, name: str | None = None) -> list[Text]:
     digits = table.metric.digits
     cells = [Text(readable(name or row.name, console))]
     for column in table.columns:
@@ -161,14 +123,14 @@ def _cells(row: Row, table: GainTable, console: Console, name: str | None = None
     return cells
 
 
-def _gain(row: Row, digits: int, console: Console) -> Text:
+def _gain(row: GainRow, digits: int, console: Console) -> Text:
     if row.gain is None:
         return Text(readable(MISSING, console))
     text = f"{number(row.gain, digits, sign=True)} {row.verdict}"
     return Text(readable(text, console), style=STYLE.get(row.verdict, ""))
 
 
-def _shown(table: GainTable) -> list[Row]:
+def _shown(table: GainTable) -> list[GainRow]:
     """Return all sites, or of too many the greatest losses, then the greatest gains."""
     if len(table.rows) <= LISTED:
         return list(table.rows)
@@ -198,7 +160,7 @@ def _left_out(table: GainTable) -> list[str]:
     if rest <= 0:
         return []
     return [
-        f"Shown: the smallest and the largest gains; {counted(rest, 'site')} more "
+        f"Baseline: the smallest and the largest gains; {counted(rest, 'site')} more "
         "in metrics.csv and report.html."
     ]
 
@@ -209,8 +171,3 @@ def _notes(table: GainTable) -> dict[str, list[str]]:
         if row.note:
             notes.setdefault(row.note, []).append(row.name)
     return notes
-
-
-def _line(console: Console, text: str, style: str = "", wrap: bool = False) -> None:
-    # As Text: a bracket in a path is not markup. Paths stay whole, so that they can be copied.
-    console.print(Text(readable(text, console), style=style), soft_wrap=not wrap)

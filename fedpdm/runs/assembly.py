@@ -7,31 +7,37 @@ from typing import Any
 
 import numpy as np
 import torch
+from flwr.clientapp.typing import Mod
 
 from fedpdm.client.app import SiteApp, make_client_app
+from fedpdm.client.faults import fault_mod
+from fedpdm.client.mods import AdaptedMod, unprotected
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.auto import Workload
-from fedpdm.engines.select import Engine, settle_engine
 from fedpdm.engines.hardware import cores
-from fedpdm.runs.experiment import Experiment
-from fedpdm.client.faults import fault_mod
+from fedpdm.engines.select import Engine, settle_engine
 from fedpdm.history import History
+from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.progress import Progress
-from fedpdm.server.selection import sample_size
 from fedpdm.server.loop import RoundLoop
+from fedpdm.server.selection import fraction_of, sample_size
 from fedpdm.training.loop import tensors
 
 
 def client_app(experiment: Experiment) -> SiteApp:
-    """Return the Flower app of an experiment's sites, with the faults put in on purpose."""
-    faults = experiment.faults
+    """Return the Flower app of an experiment's sites, with faults put in on purpose, and mods."""
+    faults, seed = experiment.faults, experiment.seed
+    mods: list[Mod] = [fault_mod(faults, seed)] if faults else []
     return make_client_app(
         experiment.federation,
         experiment.build_model,
         experiment.settings,
         seed=experiment.seed,
         device=experiment.device,
-        train_mods=[fault_mod(faults, experiment.seed)] if faults else [],
+        policy=experiment.policy,
+        objective=experiment.objective,
+        train_mods=[*mods, *(AdaptedMod(mod, seed) for mod in experiment.client_mods)],
+        transforms=experiment.transforms,
     )
 
 
@@ -42,11 +48,17 @@ def round_loop(
     on_scaler: Callable[[Scaler], None],
 ) -> RoundLoop:
     """Return the rounds of an experiment; ``on_scaler`` is told of the shared scaler."""
+    initial, parts = experiment.initial, experiment.parts
+    mods, scaling = experiment.client_mods, experiment.federated_scaling
+    said = unprotected(mods, experiment.strategy, parts.buffers, scaling)
+    if said is not None and history.head() is None:
+        history.note({"kind": "warning", "round": 0, "message": said})
+        display.say(f"note: {said}")
     return RoundLoop(
         strategy=experiment.strategy,
         history=history,
-        initial=experiment.initial,
-        trainable=tuple(experiment.build_model().parameter_names),
+        initial={name: initial[name] for name in (*parts.shared, *parts.buffers)},
+        trainable=parts.shared,
         task=experiment.task,
         rounds=experiment.rounds,
         seed=experiment.seed,
@@ -56,6 +68,8 @@ def round_loop(
         federated_scaling=experiment.federated_scaling,
         round_timeout=experiment.round_timeout,
         on_scaler=on_scaler,
+        transforms=experiment.transforms,
+        server=experiment.server,
     )
 
 
@@ -67,7 +81,7 @@ def settled_engine(experiment: Experiment, shapes: list[dict[str, Any]]) -> Engi
         shapes: of the sites looked at, as ``Federation.shape`` returns them.
     """
     sites, settings = experiment.federation.sites, experiment.settings
-    share = float(getattr(experiment.strategy, "fraction_train", 1.0))
+    share = fraction_of(experiment.strategy)
     windows = [shape["windows"]["train"] for shape in shapes]
     epoch = -(-int(np.mean(windows)) // settings.batch_size) if windows else 1
     work = Workload(

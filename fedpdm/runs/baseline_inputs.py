@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fedpdm.baselines.inputs import BaselineInputs
 from fedpdm.data.normalise import Scaler
-from fedpdm.baselines.baselines import BaselineInputs
 from fedpdm.runs.experiment import Experiment
 from fedpdm.server.selection import scaler_sites
 
@@ -22,6 +22,7 @@ def baseline_inputs(experiment: Experiment) -> BaselineInputs:
         device=experiment.device,
         controls=experiment.controls,
         rocket=experiment.rocket,
+        objective=experiment.objective,
     )
 
 

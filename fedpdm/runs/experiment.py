@@ -1,41 +1,62 @@
-"""From a composed config to the objects of a run. ``DictConfig`` goes no further than here."""
+"""From a composed config to the objects of a run. The config goes no further than here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 import torch
+from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
-from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
 
-from fedpdm.config.values import block, make, plain, positive, share, whole
+from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
+from fedpdm.baselines.registry import BASELINES, wanted
+from fedpdm.client.faults import Fault, parse_faults
+from fedpdm.config.imports import import_all, names_of
+from fedpdm.config.values import (
+    Config,
+    block,
+    make,
+    plain,
+    positive,
+    select,
+    share,
+    whole,
+)
 from fedpdm.data.leakage import checks as guards
+from fedpdm.data.partition import PartitionedSource
 from fedpdm.data.partition.repartitioned import RepartitionedSource
-from fedpdm.data.features import RAW, WindowFeatures
-from fedpdm.data.splits.saved_split import SavedSplit
-from fedpdm.data.partition import Natural, Partition, PartitionedSource
-from fedpdm.data.resampling import Resampler
-from fedpdm.data.leakage.label_shuffle import LabelShuffle
+from fedpdm.data.replicas import expand_replicas
 from fedpdm.data.sources.base import Source
 from fedpdm.engines.select import check_engine
-from fedpdm.wire.flower import quiet
 from fedpdm.errors import ConfigError, DataError, ModelError
-from fedpdm.baselines.baselines import RocketSettings, Schedule
-from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.evaluation.settings import Protocol
-from fedpdm.client.faults import Fault, parse_faults
-from fedpdm.data.replicas import expand_replicas
 from fedpdm.federation import Federation
-from fedpdm.seeding import torch_seeded
-from fedpdm.wire.records import Arrays
 from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.models.policy import ParameterPolicy, Parts
+from fedpdm.runs.local_training import (
+    build_device,
+    build_objective,
+    build_policy,
+    build_schedule,
+    build_settings,
+)
+from fedpdm.runs.mods import build_mods
+from fedpdm.runs.sources import build_features, build_resampler, build_shuffle, build_source
+from fedpdm.runs.transforms import build_server, build_transforms
+from fedpdm.seeding import torch_seeded
+from fedpdm.server.base import Server
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import seeded_sample, take_over_sampling
+from fedpdm.server.synchronous import Synchronous
+from fedpdm.strategies.layers import check_training
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import Objective, Supervised
+from fedpdm.transforms.chain import Chain
+from fedpdm.wire.flower import quiet
+from fedpdm.wire.records import Arrays
 
 LOOK_AT = 50
 """At most so many sites are read before the run starts, to find mistakes early."""
@@ -52,6 +73,7 @@ class Experiment:
     settings: TrainingSettings
     monitor: MonitorSettings
     faults: list[Fault]
+    client_mods: list[Mod]
     device: torch.device
     rounds: int
     seed: int
@@ -59,8 +81,8 @@ class Experiment:
     evaluate_fraction: float
     baseline_sites: int
     baseline_processes: int
-    pooled_schedule: Schedule
-    alone_schedule: Schedule
+    pooled_schedule: BaselineSchedule
+    alone_schedule: BaselineSchedule
     controls: tuple[str, ...]
     rocket: RocketSettings
     round_timeout: float | None
@@ -68,11 +90,25 @@ class Experiment:
     engine: Mapping[str, Any]
     model: dict[str, Any]
     protocol: Protocol
+    policy: ParameterPolicy
+    objective: Objective
+    transforms: Chain = field(default_factory=Chain)
+    server: Server = field(default_factory=Synchronous)
 
     @property
     def initial(self) -> Arrays:
         """The weights of round 0: the same for the federation and every baseline."""
         return {n: t.cpu().numpy() for n, t in self.build_model().get_parameters().items()}
+
+    @property
+    def parts(self) -> Parts:
+        """Which tensors of the model travel, and which a site keeps."""
+        return self.policy.parts(self.build_model())
+
+    @property
+    def personal(self) -> bool:
+        """Whether a site's predictions may depend on what it keeps for itself."""
+        return bool(self.parts.local) or not isinstance(self.objective, Supervised)
 
     @property
     def evaluated(self) -> list[str]:
@@ -109,7 +145,7 @@ class Experiment:
         return [names[index] for index in chosen]
 
 
-def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
+def build(cfg: Config, source: Source | None = None) -> Experiment:
     """Make everything a run needs, and look at the sites' data.
 
     Args:
@@ -120,6 +156,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         UserError: some option, file or site cannot work; the message says which.
     """
     quiet()
+    import_all(names_of(select(cfg, "imports")))
     task = cast(Task, make(cfg.task, "task"))
     seed = whole(cfg, "seed", 0)
     source = source or build_source(cfg, task, seed)
@@ -134,8 +171,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
     rounds = whole(cfg, "rounds", 1)
     settings = build_settings(cfg)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
-    if (check := getattr(strategy, "check_training", None)) is not None:
-        check(settings)
+    check_training(strategy, settings)
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
     take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
@@ -154,6 +190,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
 
     check_engine(plain(cfg.engine), device)
     try_to_build(build_model, federation)
+    policy = build_policy(cfg, build_model)
     experiment = Experiment(
         federation=federation,
         task=task,
@@ -161,6 +198,7 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         strategy=strategy,
         settings=settings,
         monitor=build_monitor(cfg),
+        client_mods=build_mods(cfg, strategy),
         faults=parse_faults(block(cfg, "faults"), federation.sites, rounds),
         device=device,
         rounds=rounds,
@@ -178,6 +216,10 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
         engine=plain(cfg.engine),
         model=model,
         protocol=build_protocol(cfg, seed),
+        policy=policy,
+        objective=build_objective(cfg, task),
+        transforms=build_transforms(cfg, seed, strategy),
+        server=build_server(cfg),
     )
     return experiment
 
@@ -185,8 +227,8 @@ def build(cfg: DictConfig, source: Source | None = None) -> Experiment:
 def look_at_data(experiment: Experiment) -> list[str]:
     """Read the first sites and refuse what cannot train or be tested; return warnings.
 
-    Machines that are held out are beside the question: what a run concludes, it concludes
-    from the test windows of machines that were trained on.
+    Held-out machines do not matter here: a run draws its conclusions from the test windows of
+    machines that were trained on.
 
     Raises:
         DataError: a site cannot train, or no site has a test window.
@@ -218,47 +260,6 @@ def no_test_window(experiment: Experiment) -> str:
     return f"no site has a test window: lower {' or '.join(ways)}, or {longer}"
 
 
-def build_source(cfg: DictConfig, task: Task, seed: int) -> Source:
-    """Make the data set of a config, with its sites."""
-    data = plain(cfg.data)
-    data.pop("task_defaults", None)
-    sites = site_blocks(cfg)
-    replicas = whole(cfg, "replicas", 1)
-    if replicas > 1 and not sites:
-        raise ConfigError(f"replicas={replicas} multiplies named sites; name some with site=…")
-    reach = {"reach": task.reach} if "purge" in cfg.partition else {}
-    partition = make(cfg.partition, "partition", **reach)
-    source = cast(
-        Source,
-        make(
-            OmegaConf.create(data),
-            "data",
-            sites=expand_replicas(sites, replicas),
-            partition=Natural() if (again := repartitions(data, partition)) else partition,
-            seed=seed,
-            reach=task.reach,
-        ),
-    )
-    if replicas > 1 and not source.generated:
-        raise ConfigError(
-            f"replicas={replicas} needs generated sites; data={source.name} has real ones: "
-            "leave replicas at 1, or use data=fleet"
-        )
-    source = RepartitionedSource(source, partition, seed, task.reach) if again else source
-    split = OmegaConf.select(cfg, "split")  # a run from before there was this choice has none
-    return source if split is None else SavedSplit(source, str(split))
-
-
-def repartitions(data: Mapping[str, Any], partition: Partition) -> bool:
-    """Return whether a partition deals the machines of sites that are generated."""
-    if isinstance(partition, Natural) or "_target_" not in data:
-        return False
-    try:
-        return bool(getattr(get_object(str(data["_target_"])), "generated", False))
-    except Exception:  # there is no such class: ``make`` says so
-        return False
-
-
 def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation) -> None:
     """Build the model once: one that does not take this data says so now."""
     try:
@@ -272,42 +273,15 @@ def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation
         ) from None
 
 
-def build_features(cfg: DictConfig) -> WindowFeatures:
-    """Make what models see of a window; a run from before there was a choice saw the readings."""
-    if OmegaConf.select(cfg, "features") is None:
-        return RAW
-    return cast(WindowFeatures, make(cfg.features, "features"))
-
-
-def build_resampler(cfg: DictConfig, source: Source, seed: int) -> Resampler | None:
-    """Make what resamples training windows, or None."""
-    kind = OmegaConf.select(cfg, "training.resample")
-    return None if kind is None else Resampler(str(kind), seed, source.categorical)
-
-
-def build_shuffle(cfg: DictConfig, seed: int) -> LabelShuffle | None:
-    """Make what gives labels to the wrong windows, or None."""
-    kind = OmegaConf.select(cfg, "shuffle_labels")
-    return None if kind is None else LabelShuffle(str(kind), seed)
-
-
-def build_protocol(cfg: DictConfig, seed: int) -> Protocol:
+def build_protocol(cfg: Config, seed: int) -> Protocol:
     """Make what a test is asked to say; a run from before there was a choice gets defaults."""
     named = expand_replicas(block(cfg, "sites"), whole(cfg, "replicas", 1))
     return Protocol.of(block(cfg, "evaluate"), named, seed)
 
 
-def site_blocks(cfg: DictConfig) -> dict[str, Any]:
-    """Return the sites' blocks as their data set reads them: without what alarms cost."""
-    return {
-        name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
-        for name, own in block(cfg, "sites").items()
-    }
-
-
-def build_controls(cfg: DictConfig) -> tuple[str, ...]:
+def build_controls(cfg: Config) -> tuple[str, ...]:
     """Return the names of the controls that are wanted; all, in a run from before the choice."""
-    names = plain(OmegaConf.select(cfg, "baselines.controls"))
+    names = plain(select(cfg, "baselines.controls"))
     if names is None:
         return tuple(BASELINES)
     if not isinstance(names, list):
@@ -317,9 +291,9 @@ def build_controls(cfg: DictConfig) -> tuple[str, ...]:
     return wanted([str(name) for name in names])
 
 
-def build_rocket(cfg: DictConfig) -> RocketSettings:
+def build_rocket(cfg: Config) -> RocketSettings:
     """Make the settings of the MiniRocket control."""
-    if OmegaConf.select(cfg, "baselines.minirocket") is None:
+    if select(cfg, "baselines.minirocket") is None:
         return RocketSettings()
     return RocketSettings(
         features=whole(cfg, "baselines.minirocket.features", 84),
@@ -327,45 +301,7 @@ def build_rocket(cfg: DictConfig) -> RocketSettings:
     )
 
 
-def build_schedule(cfg: DictConfig, *blocks: str) -> Schedule:
-    """Make how networks train without a federation: each block's word goes before the last's."""
-    said = [name for name in blocks if OmegaConf.select(cfg, f"{name}.rounds") is not None]
-    rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
-    return Schedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
-
-
-def build_settings(cfg: DictConfig, *instead: str) -> TrainingSettings:
-    """Make the settings of local training.
-
-    Args:
-        cfg: a composed config.
-        instead: blocks of settings that take the place of those of ``training``, the last
-            one of all.
-
-    Raises:
-        ConfigError: a value is of the wrong kind or unknown; names its key.
-    """
-    training = block(cfg, "training")
-    training.pop("resample", None)  # of the data, not of the loop
-    names = dict.fromkeys(training, "training")
-    for place in instead:
-        other = block(cfg, place)
-        if unknown := sorted(set(other) - set(training)):
-            raise ConfigError(f"{place}.{unknown[0]} is unknown; there are {sorted(training)}")
-        training |= other
-        names |= dict.fromkeys(other, place)
-    for name in ("local_epochs", "batch_size", "step_size"):
-        whole(cfg, f"{names[name]}.{name}", 1)
-    for name in ("learning_rate", "gamma"):
-        positive(cfg, f"{names[name]}.{name}")
-    for name in ("weight_decay", "clip_norm"):
-        value = training.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise ConfigError(f"{names[name]}.{name}={value} must be a number")
-    return TrainingSettings(**training)
-
-
-def build_monitor(cfg: DictConfig) -> MonitorSettings:
+def build_monitor(cfg: Config) -> MonitorSettings:
     """Make the monitor's settings."""
     monitor = block(cfg, "monitor")
     known = {f.name for f in fields(MonitorSettings)}
@@ -375,19 +311,6 @@ def build_monitor(cfg: DictConfig) -> MonitorSettings:
         positive(cfg, f"monitor.{name}")
     whole(cfg, "monitor.max_rollbacks", 0)
     return MonitorSettings(**monitor)
-
-
-def build_device(name: str) -> torch.device:
-    """Return the torch device, or say that this machine has none such."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name} is unknown; use cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name}: torch sees no CUDA device here; use device=cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device={name} is not supported; use cpu or cuda")
-    return device
 
 
 def create_model(model: Mapping[str, Any]) -> ModelWrapper:

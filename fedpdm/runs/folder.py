@@ -7,38 +7,48 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from fedpdm.config.values import plain
+from fedpdm.config.imports import import_all, names_of, refuse_foreign
+from fedpdm.config.values import Config, plain, read_config, select, yaml_of
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, HistoryError
-from fedpdm.runs.experiment import Experiment, site_blocks
 from fedpdm.history import History
+from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.manifest import SCHEMA
-from fedpdm.storage import read_json, write_json
-from fedpdm.storage import write_bytes, write_tensors
-
+from fedpdm.runs.personal import described
+from fedpdm.runs.sources import site_blocks
+from fedpdm.storage import read_json, write_bytes, write_json, write_tensors
 
 RESUMABLE = {"rounds"}
-"""What may be said beside ``resume=``: a longer run. All else is in the folder."""
+"""What may be changed by ``resume=``: a longer run. All else is in the folder."""
 
 
-def stored_run(arguments: Sequence[str]) -> tuple[DictConfig, Path]:
+def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
     """Return the config and the folder of the run of ``resume=FOLDER``.
+
+    Code is never imported because a folder says so: a run that used ``imports=[…]`` needs it
+    again.
 
     Raises:
         HistoryError: there is no run in the folder.
-        ConfigError: something is to be changed that cannot be.
+        ConfigError: something is to be changed that cannot be, or ``imports=`` is missing.
     """
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    folder = Path(given.pop("resume"))
+    folder, imports = Path(given.pop("resume")), names_of(given.pop("imports", None))
     stored = folder / "config.yaml"
     if not (folder / "manifest.json").is_file() or not stored.is_file():
         raise HistoryError(
             f"resume={folder}: there is no run in this folder (no manifest.json); runs are in "
             "runs/<time>-<random>"
         )
-    cfg = OmegaConf.load(stored)
+    cfg = read_config(stored)
+    used = names_of(select(cfg, "imports"))
+    if not set(used) <= set(imports):
+        raise ConfigError(
+            f"resume={folder}: this run used code of its own; if you know and trust it, add "
+            f"imports=[{','.join(used)}]"
+        )
+    import_all(imports)
+    refuse_foreign(plain(cfg), imports, f"resume with resume={folder} imports=[{{}}]")
     for key, value in given.items():
         if key not in RESUMABLE:
             raise ConfigError(
@@ -47,12 +57,11 @@ def stored_run(arguments: Sequence[str]) -> tuple[DictConfig, Path]:
             )
         if not value.isdigit() or int(value) < 1:
             raise ConfigError(f"{key}={value} must be a whole number of at least 1")
-        OmegaConf.update(cfg, key, int(value))
-    return cfg, folder  # type: ignore[return-value]
+        cfg[key] = int(value)
+    return cfg, folder
 
 
-
-def stored_manifest(folder: Path, cfg: DictConfig) -> dict[str, Any]:
+def stored_manifest(folder: Path, cfg: Config) -> dict[str, Any]:
     """Return the manifest of a run that is to be continued.
 
     Raises:
@@ -87,11 +96,9 @@ def refuse_used(folder: Path) -> None:
         )
 
 
-def begin(
-    folder: Path, cfg: DictConfig, card: Mapping[str, Any], manifest: Mapping[str, Any]
-) -> None:
+def begin(folder: Path, cfg: Config, card: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     """Write config, model card and manifest: a folder with a manifest can be resumed."""
-    write_bytes(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
+    write_bytes(folder / "config.yaml", yaml_of(cfg).encode())
     write_json(folder / "model.json", dict(card))
     write_json(folder / "manifest.json", dict(manifest))  # last
 
@@ -106,7 +113,7 @@ def opened_history(folder: Path, keep: int | None) -> Iterator[History]:
 
 
 def settle_rounds(
-    folder: Path, cfg: DictConfig, history: History, manifest: dict[str, Any], rounds: int
+    folder: Path, cfg: Config, history: History, manifest: dict[str, Any], rounds: int
 ) -> None:
     """Refuse fewer rounds than are done, and remember that a run was made longer."""
     head = history.head()
@@ -118,7 +125,7 @@ def settle_rounds(
     if manifest["config"]["rounds"] != rounds:
         manifest["config"]["rounds"] = rounds
         write_json(folder / "manifest.json", manifest)
-        write_bytes(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
+        write_bytes(folder / "config.yaml", yaml_of(cfg).encode())
 
 
 def write_scalers(folder: Path, scalers: Mapping[str, Scaler]) -> None:
@@ -129,7 +136,7 @@ def write_scalers(folder: Path, scalers: Mapping[str, Scaler]) -> None:
     write_tensors(folder / "scaler.safetensors", arrays)
 
 
-def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
+def model_card(experiment: Experiment, cfg: Config) -> dict[str, Any]:
     """Return what ``predict`` needs to know to score new data."""
     source, features = experiment.federation.source, experiment.federation.features
     return {
@@ -139,6 +146,8 @@ def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
         "window": source.window,
         "inputs": {"mode": features.mode, "limits": dict(features.limits)},
         "conditions": source.conditions,
+        "operating": source.operating and vars(source.operating),
+        "imports": names_of(select(cfg, "imports")),
         "task": plain(cfg.task) | {"name": experiment.task.name},
         "data": {"name": source.name, "time_unit": source.time_unit},
         "scaling": str(cfg.scaling),
@@ -148,4 +157,5 @@ def model_card(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
         "calibration": None,
         "interval": None,
         "sites": site_blocks(cfg),
+        "personal": described(experiment, cfg),
     }

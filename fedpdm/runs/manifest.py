@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-
-from fedpdm.errors import HistoryError
-from fedpdm.storage import write_bytes
 
 SCHEMA = 1
 PACKAGES = ("flwr", "torch", "numpy", "pandas", "scikit-learn", "hydra-core", "safetensors")

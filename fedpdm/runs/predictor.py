@@ -14,20 +14,20 @@ import pandas as pd
 import torch
 
 from fedpdm.data.features import RAW, WindowFeatures
-from fedpdm.data.sources.mapping import SiteMapping
 from fedpdm.data.normalise import Scaler, fill_missing
+from fedpdm.data.operating import OperatingConditions
 from fedpdm.data.rows import Floats, Ints, Rows, Split
+from fedpdm.data.sources.mapping import SiteMapping
 from fedpdm.data.sources.tables import SECONDS, Table, read_table, require_columns
 from fedpdm.data.windows import gather, segment_starts, window_ends
 from fedpdm.errors import DataError, ModelError
 from fedpdm.evaluation.calibration import Calibration
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.models import ModelWrapper
-from fedpdm.tasks import Horizons, RemainingLife, Task
-from fedpdm.training.loop import outputs
+from fedpdm.tasks import Task
+from fedpdm.training.objective import outputs
 
 CHUNK = 4096  # windows gathered at once: bounds memory
-_SETTINGS = ("setting_1", "setting_2", "setting_3")  # C-MAPSS: where an engine flies
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Predictor:
         window: rows in a model input, or None for single rows.
         threshold: alarm at this risk or above (for remaining life: at this or below).
         features: what the model sees of a window.
+        operating: tells each row's operating condition; None where there is one only.
         calibration: makes risks mean what they say; None where the run has none.
         interval: of remaining life; None where the run has none.
         notes: what a person should know about the choice of round or threshold.
@@ -55,12 +56,12 @@ class Predictor:
     scaler: Scaler
     window: int | None
     conditions: int
-    data: str
     time_unit: str
     threshold: float | None
     calibration: Calibration | None = None
     interval: Interval | None = None
     features: WindowFeatures = RAW
+    operating: OperatingConditions | None = None
     notes: tuple[str, ...] = ()
 
     def read(self, path: str | Path) -> Table:
@@ -112,7 +113,7 @@ class Predictor:
             ends, padded = window_ends(rows, self.window, 1, np.ones(len(rows), dtype=bool))
         scores = self._scores(rows, ends)
         result = pd.DataFrame({"machine": rows.machine[ends], "time": written[ends]})
-        for name, column in zip(self.score_columns, scores.T, strict=True):
+        for name, column in zip(self.task.score_columns, scores.T, strict=True):
             result[name] = column
         if self.interval is not None:
             result["low"], result["high"] = self.interval(scores[:, 0])
@@ -122,17 +123,10 @@ class Predictor:
             result["alarm"] = pd.array([pd.NA] * len(result), dtype="boolean")
         else:
             nearest = scores[:, 0]
-            late = isinstance(self.task, RemainingLife)
-            alarm = nearest <= self.threshold if late else nearest >= self.threshold
+            low = self.task.alarm_below
+            alarm = nearest <= self.threshold if low else nearest >= self.threshold
             result["alarm"] = pd.array(alarm, dtype="boolean")
         return result
-
-    @property
-    def score_columns(self) -> tuple[str, ...]:
-        """Names of the columns that hold scores; the first one decides the alarm."""
-        if isinstance(self.task, Horizons):
-            return tuple(f"risk_{horizon:g}" for horizon in self.task.horizons)
-        return ("remaining_life",) if isinstance(self.task, RemainingLife) else ("risk",)
 
     def _scores(self, rows: Rows, ends: Ints) -> Floats:
         """Return (N, 1) or (N, H) scores of the windows that end at ``ends`` (N,)."""
@@ -211,12 +205,10 @@ class Predictor:
 
     def _conditions(self, table: Table) -> Ints:
         """Return (R,) operating conditions, by which the run's features are scaled."""
-        if self.conditions == 1:
+        if self.operating is None:
             return np.zeros(len(table), dtype=np.int64)
-        from fedpdm.data.sources.cmapss import operating_condition
-
-        settings = np.stack([table.numbers(name) for name in self._optional()[-3:]], axis=1)
-        return operating_condition(settings, self.conditions, Path(table.where))
+        settings = np.stack([table.numbers(name) for name in self.operating.columns], axis=1)
+        return self.operating.of(settings, table.where)
 
     def _columns(self) -> dict[str, str]:
         """Return the columns that must be there, and what each is for."""
@@ -224,13 +216,13 @@ class Predictor:
         columns = {column: f"feature '{name}'" for name, column in mapping.columns.items()}
         if self.window is not None or mapping.site:
             columns = {mapping.machine: "the machine", mapping.time: "the time"} | columns
-        if self.conditions > 1:
-            columns |= dict.fromkeys(_SETTINGS, "tells the operating condition")
+        if self.operating is not None:
+            columns |= dict.fromkeys(self.operating.columns, "tells the operating condition")
         return columns
 
     def _optional(self) -> tuple[str, ...]:
         names = (self.mapping.machine, self.mapping.time)
-        return names + (_SETTINGS if self.conditions > 1 else ())
+        return names + (() if self.operating is None else self.operating.columns)
 
     def _hint(self) -> str:
         if self.mapping.site:

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from fedpdm.evaluation.wording import EVENTS, MISSING, duration, metric, number
+from fedpdm.evaluation.wording import EVENTS, duration, metric, number
 from fedpdm.report.console import console_for, readable
 
 

@@ -6,26 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from fedpdm.config.values import plain
+from fedpdm.baselines.registry import BASELINES
+from fedpdm.config.values import Config, plain
 from fedpdm.data.rows import Split
 from fedpdm.evaluation.confidence import certainty
-from fedpdm.evaluation.test_details import gain_spread
-from fedpdm.evaluation.scoring import Predictions, gains, score
 from fedpdm.evaluation.final_test import FinalTest
-from fedpdm.runs.experiment import Experiment
+from fedpdm.evaluation.scoring import Predictions, gains, score
+from fedpdm.evaluation.test_details import gain_spread
+from fedpdm.evaluation.wording import described
 from fedpdm.federation import Site
 from fedpdm.history import History
+from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.manifest import SCHEMA, versions
-from fedpdm.storage import write_json
+from fedpdm.server.round_metrics import further_metrics
+from fedpdm.storage import write_bytes, write_json
 from fedpdm.tasks import Task
-from fedpdm.storage import write_bytes
 
 
 def summarise(
     experiment: Experiment,
-    cfg: DictConfig,
+    cfg: Config,
     history: History,
     *,
     engine: str,
@@ -55,7 +55,12 @@ def summarise(
         "engine": engine,
         "rounds": experiment.rounds,
         "best_round": best_round,
-        "validation": {"metric": task.primary, "best": best.metrics.get(task.primary)},
+        "validation": {
+            "metric": task.primary,
+            "best": best.metrics.get(task.primary),
+            **described(task.primary, task.higher_is_better),
+        },
+        "reported": further_metrics(best.to_dict()),
         "threshold": tested["threshold"],
         "test": {**tested["test"], "baselines": {}},
         "heldout": tested["heldout"],
@@ -114,7 +119,7 @@ def add_confidence(
     """Add intervals over machines to the results and to the gains, in place."""
     summary["test"]["bootstrap"] = certainty(
         trial.predictions,
-        baselines,
+        {n: baselines[n] for n, b in BASELINES.items() if b.interval and n in baselines},
         trial.sites,
         experiment.task,
         resamples=experiment.protocol.bootstrap,

@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, RecordDict
-from omegaconf import DictConfig
 from rich.console import Console
 
-from fedpdm.runs.baseline_inputs import baseline_inputs, shared_scaler
-from fedpdm.runs.results import add_baselines, add_confidence, summarise, write_results
-from fedpdm.config.values import make, plain
+from fedpdm.baselines.registry import diverged, gather
+from fedpdm.baselines.workers import BaselineWorkers
+from fedpdm.client.personal import PersonalModels
+from fedpdm.config.values import Config, make, plain
 from fedpdm.data.leakage.checks import checked_scaler
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.splits.split_file import SplitFile, split_file
 from fedpdm.engines.select import Engine, engine_of
-from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID
 from fedpdm.errors import HistoryError
-from fedpdm.baselines.workers import BaselineWorkers
-from fedpdm.baselines.registry import diverged, gather
-from fedpdm.evaluation.scoring import Predictions
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
-from fedpdm.runs.experiment import Experiment, look_at_data
+from fedpdm.evaluation.scoring import Predictions
 from fedpdm.federation import Site
 from fedpdm.history import History
-from fedpdm.runs.manifest import SCHEMA, data_hashes, git_commit, versions
-from fedpdm.wire.records import Arrays, to_tensors
-from fedpdm.server.round_metrics import best_round
-from fedpdm.runs.progress import Progress
-from fedpdm.runs.folder import begin, model_card, opened_history, refuse_changed_data, refuse_used, settle_rounds, stored_manifest, write_scalers
 from fedpdm.history.lock import RunLock
-from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.runs.assembly import client_app, round_loop, settled_engine
+from fedpdm.runs.baseline_inputs import baseline_inputs, shared_scaler
+from fedpdm.runs.experiment import Experiment, look_at_data
+from fedpdm.runs.folder import (
+    begin,
+    model_card,
+    opened_history,
+    refuse_changed_data,
+    refuse_used,
+    settle_rounds,
+    stored_manifest,
+    write_scalers,
+)
+from fedpdm.runs.manifest import SCHEMA, data_hashes, git_commit, versions
+from fedpdm.runs.progress import Progress
+from fedpdm.runs.results import add_baselines, add_confidence, summarise, write_results
+from fedpdm.server.loop import RoundLoop, make_server_app
+from fedpdm.server.round_metrics import best_round
 from fedpdm.trackers.guard import Guard, build_tracker
+from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID, unpack_state
+from fedpdm.wire.records import Arrays
 
 
 class Run:
@@ -50,7 +59,7 @@ class Run:
     """
 
     def __init__(
-        self, experiment: Experiment, cfg: DictConfig, folder: Path, console: Console | None = None
+        self, experiment: Experiment, cfg: Config, folder: Path, console: Console | None = None
     ) -> None:
         self.experiment = experiment
         self.cfg = cfg
@@ -223,7 +232,9 @@ class Run:
         """Test the round chosen on validation data, once."""
         records = history.rounds()
         chosen = best_round(records, self.experiment.task) or records[-1].round
-        tested = self._test(history.weights(chosen), scaler)
+        states = history.client_states(chosen) if self.experiment.personal else {}
+        own = {site: unpack_state(data) for site, data in states.items()}
+        tested = self._test(history.weights(chosen), own, scaler)
         self._card = tested.get("card", {})
         return summarise(
             self.experiment,
@@ -234,15 +245,24 @@ class Run:
             tested=tested,
         )
 
-    def _test(self, weights: Arrays, scaler: Scaler | None) -> dict[str, Any]:
-        """Return ``threshold``, ``test``, ``heldout`` and ``card`` of a round's weights."""
+    def _test(
+        self, weights: Arrays, states: Mapping[str, RecordDict], scaler: Scaler | None
+    ) -> dict[str, Any]:
+        """Return ``threshold``, ``test``, ``heldout`` and ``card`` of a round's weights.
+
+        Args:
+            weights: shared parameters and buffers.
+            states: what sites keep for themselves.
+            scaler: the shared scaler, or None.
+        """
         experiment = self.experiment
-        model = experiment.build_model()
-        model.set_parameters(to_tensors(weights))
-        model.module.to(experiment.device)
+        models = PersonalModels(
+            experiment.build_model(), weights, experiment.parts.local, states,
+            experiment.objective, experiment.device,
+        )  # fmt: skip
         sites = self._sites(experiment.evaluated, scaler)
         self._trial = run_final_test(
-            model.module, sites, experiment.federation, experiment.device, experiment.protocol
+            models, sites, experiment.federation, experiment.device, experiment.protocol
         )
         return {**self._trial.parts, "threshold": self._trial.threshold, "card": self._trial.card}
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedpdm.aggregation.intake import Note
+from fedpdm.aggregation.collector import Note
 from fedpdm.data.normalise import Moments, Scaler
-from fedpdm.engines.local_grid import LocalGrid
+from fedpdm.engines.local_grid import REFUSED, LocalGrid
 from fedpdm.engines.sampled_grid import SampledGrid
-from fedpdm.errors import SiteError
+from fedpdm.errors import ConfigError, SiteError
+from fedpdm.server.clock import Clock, WallClock
+from fedpdm.server.polling import PolledReplies
 from fedpdm.server.roster import Roster
 from fedpdm.server.selection import scaler_sites
 from fedpdm.wire.flower import wire_bytes
@@ -51,6 +54,7 @@ class Dispatcher:
         timeout: seconds to wait for replies, or None.
         scaler: sent along, once it is known.
         asked_for_sums: bytes down and up of the query for the scaler.
+        clock: what time it is.
     """
 
     grid: Grid
@@ -58,7 +62,12 @@ class Dispatcher:
     timeout: float | None = None
     scaler: Scaler | None = None
     asked_for_sums: tuple[int, int] = (0, 0)
+    clock: Clock = field(default_factory=WallClock)
+    _submitted: deque[Iterator[tuple[str, Message]]] = field(default_factory=deque)
     _scaler_record: tuple[Scaler | None, ArrayRecord] = field(default=(None, ArrayRecord()))
+
+    def __post_init__(self) -> None:
+        self.forget()
 
     def ask(
         self,
@@ -96,26 +105,57 @@ class Dispatcher:
                 content[key] = record
         return Outgoing(nodes, messages)
 
-    def hear(
-        self,
-        asked: Outgoing,
-        note: Note | None,
-        listen: Callable[[str, Message], None],
-        patient: bool = False,
-    ) -> None:
-        """Send, and hand over each reply in site order as it comes; note who stayed silent.
+    def answers(
+        self, asked: Outgoing, note: Note | None, patient: bool = False
+    ) -> Iterator[tuple[str, Message]]:
+        """Send, and yield each site's reply in site order as it comes; note who stayed silent.
 
-        With ``patient``, sites in one box are waited for as long as they take.
+        With ``patient``, sites on this machine are waited for as long as they take.
+
+        Raises:
+            ConfigError: every site refuses what it was asked for.
         """
-        silent = dict(asked.nodes)
+        silent, refusals = dict(asked.nodes), list[str]()
         timeout = None if patient and isinstance(self.grid, LocalGrid) else self.timeout
         for reply in self._replies(asked, timeout):
             node = reply.metadata.src_node_id
             if node in silent:  # who was not asked, or answers twice, is not heard
-                listen(silent.pop(node), reply)
+                if reply.has_error() and reply.error.code == REFUSED:
+                    refusals.append(str(reply.error.reason))
+                yield silent.pop(node), reply
+        if refusals and len(refusals) == len(asked.nodes):
+            raise ConfigError(refusals[0])  # it is what was asked for that cannot work
         for site in silent.values():
             if note is not None:
                 note("timeout", f"{site} did not answer (round_timeout={self.timeout})", site)
+
+    def submit(self, asked: Outgoing, note: Note, in_order: bool) -> None:
+        """Hand messages over without waiting; their replies come from ``next_reply``.
+
+        Engines on this machine work while they are asked for replies, and give them in site order.
+
+        Args:
+            asked: the messages.
+            note: remembers who stays silent.
+            in_order: other Grids, too, give all of these replies at once and in site order.
+        """
+        if in_order or isinstance(self.grid, LocalGrid):
+            self._submitted.append(self.answers(asked, note))
+        else:
+            self._elsewhere.push(asked.messages, asked.nodes, note)
+
+    def next_reply(self) -> tuple[str, Message] | None:
+        """Return a site and its reply to what was submitted first; None if nothing is left."""
+        while self._submitted:
+            if (found := next(self._submitted[0], None)) is not None:
+                return found
+            self._submitted.popleft()
+        return self._elsewhere.next()
+
+    def forget(self) -> None:
+        """Give up the replies to what was submitted."""
+        self._submitted.clear()
+        self._elsewhere = PolledReplies(self.grid, self.clock, self.timeout)
 
     def _replies(self, asked: Outgoing, timeout: float | None) -> Iterable[Message]:
         if isinstance(self.grid, LocalGrid):
@@ -127,7 +167,7 @@ class Dispatcher:
     def moments(self, seed: int, note: Note) -> Moments:
         """One Flower query round: sites answer with sums, never with rows.
 
-        In one box every site is waited for: which sites make the scaler of the whole run
+        On this machine every site is waited for: which sites make the scaler of the whole run
         must not depend on the clock.
 
         Args:
@@ -143,9 +183,7 @@ class Dispatcher:
         asked = Outgoing(nodes, [Message(RecordDict(), node, MOMENTS_QUERY) for node in nodes])
         parts: dict[str, Moments] = {}
         up = 0
-
-        def listen(site: str, reply: Message) -> None:
-            nonlocal up
+        for site, reply in self.answers(asked, None, patient=True):
             if reply.has_error():
                 raise SiteError(f"{site} could not sum up its training rows: {reply.error.reason}")
             up += wire_bytes([reply.content])
@@ -153,13 +191,11 @@ class Dispatcher:
                 found = moments_in(reply.content)
             except Exception as error:  # whatever a site sends, the run goes on
                 note("refused", f"{site}: its sums cannot be read ({type(error).__name__})", site)
-                return
+                continue
             if flaw := found.flaw(next(iter(parts.values()), found)):
                 note("refused", f"{site}: its sums are refused, {flaw}", site)
-                return
+                continue
             parts[site] = found
-
-        self.hear(asked, None, listen, patient=True)
         if not parts:
             raise SiteError("no site answered the query for its sums; is any connected?")
         for site in chosen:

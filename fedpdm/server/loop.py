@@ -1,46 +1,53 @@
 """What the server does: rounds over Flower's public Strategy interface, with a history.
 
-The loop is Flower's own (configure, send, aggregate, evaluate), plus what a run that must
-not be lost needs: a seeded sample of sites, refusal of broken updates by name, one atomic
-commit per round, resume, and a monitor that can roll back.
+How a round comes about is the ``Server``'s part. The loop does what a run that must not be
+lost needs, whichever server it is: evaluation, one atomic commit per round, resume, and a
+monitor that can roll back.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol, runtime_checkable
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.exception import AggregationError
 from flwr.serverapp.strategy import Strategy
 
-from fedpdm.aggregation.intake import Intake, Note
-from fedpdm.aggregation.sums import Update, adds_up
+from fedpdm.aggregation.update import Base
 from fedpdm.client.state import undo_round
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.hardware import settled
-from fedpdm.errors import ConfigError, SiteError, TrainingStopped
+from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.history import History, RoundRecord
+from fedpdm.history.files import with_models
+from fedpdm.server.base import MAIN, Result, Round, Server, Services
+from fedpdm.server.clock import Clock, WallClock
 from fedpdm.server.dispatch import Dispatcher
 from fedpdm.server.monitor import MonitorSettings, RoundMonitor
+from fedpdm.server.panel import evaluate
 from fedpdm.server.roster import LocalRoster, Roster
 from fedpdm.server.round_metrics import as_accepted, best_round, describe, judged_loss, outliers
 from fedpdm.server.selection import seeded_sample, take_over_sampling
+from fedpdm.server.strategy_calls import StrategyCalls
+from fedpdm.server.synchronous import Synchronous
 from fedpdm.strategies.base import ServerHalf
 from fedpdm.strategies.checkpoint import capture, restore
+from fedpdm.strategies.layers import layers
 from fedpdm.tasks import Task
-from fedpdm.wire.flower import pack_state, unpack_state, wire_bytes
-from fedpdm.wire.records import EXAMPLES, Arrays, config_record, from_record, metrics_in, to_record
+from fedpdm.transforms.chain import Chain
+from fedpdm.wire.flower import pack_state, unpack_state
+from fedpdm.wire.records import Arrays, config_record
 
 Event = dict[str, Any]
 
 
 IDLE_ROUNDS = 3
 """After so many rounds in a row without a usable update the run stops."""
+
+TRANSFORMS, SERVER = ":transforms", ":server"
+"""Where their states lie beside the strategy's; no attribute has such a name."""
 
 
 class Display(Protocol):
@@ -53,7 +60,7 @@ class Display(Protocol):
 
 @runtime_checkable
 class KeepsStates(Protocol):
-    """A Grid that holds the sites' ``Context.state`` itself, as engines in one box do."""
+    """A Grid that holds the sites' ``Context.state`` itself, as engines on this machine do."""
 
     states: dict[str, RecordDict]
 
@@ -80,6 +87,9 @@ class RoundLoop:
         on_scaler: called with the federated scaler once it is known.
         scaler: the federated scaler, if it is known already: then sites are not asked for it.
         make_roster: says which sites there are behind a Grid.
+        transforms: what updates go through on their way; the sites have the same.
+        server: how rounds come about.
+        clock: what time it is.
     """
 
     strategy: Strategy
@@ -97,14 +107,17 @@ class RoundLoop:
     on_scaler: Callable[[Scaler], None] | None = None
     scaler: Scaler | None = None
     make_roster: Callable[[Grid], Roster] = LocalRoster
-    _exchange: Dispatcher = field(init=False)
-    _fraction: float = field(init=False)
+    transforms: Chain = field(default_factory=Chain)
+    server: Server = field(default_factory=Synchronous)
+    clock: Clock = field(default_factory=WallClock)
+    _dispatcher: Dispatcher = field(init=False)
+    _calls: StrategyCalls = field(init=False)
     _panel: list[str] = field(init=False)
     _watch: RoundMonitor = field(init=False)
     _head: RoundRecord = field(init=False)
     _finished: list[RoundRecord] = field(init=False, default_factory=list)
-    _arrays: Arrays = field(init=False)
-    _buffers: Arrays = field(init=False)
+    _model: Base = field(init=False)
+    _models: Mapping[str, Arrays] = field(init=False, default_factory=dict)
 
     def run(self, grid: Grid, context: Context) -> None:
         """Run from the last committed round to the end.
@@ -115,13 +128,18 @@ class RoundLoop:
             TrainingStopped: the monitor rolled back too often in a row.
         """
         roster = self.make_roster(grid)
-        self._exchange = Dispatcher(grid, roster, self.round_timeout)
-        self._fraction = take_over_sampling(self.strategy, len(roster.sites))
+        self._dispatcher = Dispatcher(grid, roster, self.round_timeout, clock=self.clock)
+        self._calls = StrategyCalls(self.strategy, self.seed)
+        fraction = take_over_sampling(self.strategy, len(roster.sites))
+        self.server.services = Services(
+            self._calls, self._dispatcher, self.history, self.transforms, fraction, self.seed,
+            self.clock, lambda version: self._split(version, self.history.weights(version)),
+        )  # fmt: skip
         self._panel = self._choose("evaluate", self.evaluate_fraction)
         if self.federated_scaling:
-            self._exchange.scaler = self.scaler or self._scaler_of_all()
+            self._dispatcher.scaler = self.scaler or self._scaler_of_all()
             if self.on_scaler is not None:
-                self.on_scaler(self._exchange.scaler)
+                self.on_scaler(self._dispatcher.scaler)
         self._watch = RoundMonitor(self.monitor)
         if self.history.head() is None:
             self._commit_initial()
@@ -137,10 +155,11 @@ class RoundLoop:
 
         Flower keeps a site's state for one submitted run; a resumed one is another.
         """
-        strategy, local = self.strategy, isinstance(self._exchange.grid, KeepsStates)
-        if local or not self._head.round or not isinstance(strategy, ServerHalf):
+        if isinstance(self._dispatcher.grid, KeepsStates) or not self._head.round:
             return
-        if strategy.client.groups:
+        for strategy in layers(self.strategy):
+            if not isinstance(strategy, ServerHalf) or not strategy.client.groups:
+                continue
             strategy.forget_sites()
             message = (
                 f"{type(strategy).__name__} goes on from these weights without its corrections: "
@@ -154,7 +173,7 @@ class RoundLoop:
         def note(kind: str, message: str, site: str | None = None) -> None:
             self.history.note({"kind": kind, "round": 0, "site": site, "message": message})
 
-        return self._exchange.moments(self.seed, note).scaler()
+        return self._dispatcher.moments(self.seed, note).scaler()
 
     def _refuse_to_learn_nothing(self) -> None:
         """Stop a run that goes through its rounds without one usable update.
@@ -173,37 +192,20 @@ class RoundLoop:
     # One round ------------------------------------------------------------------------
 
     def _round(self, number: int) -> None:
-        started, clock = datetime.now(UTC), time.perf_counter()
-        attempt = self.history.attempt
-        sampled = self._sample(number, attempt)
+        started, begun = self.clock.date(), self.clock.seconds()
         events: list[Event] = []
-
-        def note(kind: str, message: str, site: str | None = None) -> None:
-            events.append({"kind": kind, "round": number, "attempt": attempt, "site": site,
-                           "message": message})  # fmt: skip
-
-        config = config_record(server_round=number, attempt=attempt)
-        parameters = to_record(self._arrays)
-        asked = self._exchange.ask(
-            sampled, note,
-            lambda grid: self.strategy.configure_train(number, parameters, config, grid),
-            self._buffers,
-        )  # fmt: skip
-        intake = Intake(self._arrays, self._buffers, note, adds_up(self.strategy))
+        round = self._begin(number, events)
         states = self._states()
         before = dict(states)
-        self._exchange.hear(asked, note, intake.take)
-        if intake.answers == 0:
-            reasons = "; ".join(event["message"] for event in events)
-            raise SiteError(f"round {number}: every site failed ({reasons})")
+        result = self._train(round, events)
         # The server's half knows nothing of them, and the two must agree. Supernodes keep their
         # states to themselves; there such a site is ahead by one round.
-        undo_round(states, before, {*sampled} - {update.site for update in intake.updates})
-        arrays = self._aggregate(number, intake, len(sampled), note)
-        buffers = intake.buffers() or self._buffers
-
-        validation, evaluated, heard = self._evaluate(number, arrays, buffers, config, note)
-        metrics, sites = describe(intake.updates, validation, arrays, self.task)
+        accepted = {update.site for update in result.updates}
+        undo_round(states, before, {*round.sampled} - accepted)
+        validation, down, up = self._evaluate(round, result)
+        metrics, sites = describe(
+            result.updates, validation, result.arrays, self.task, self._calls.reported
+        )
         fault = self._watch.judge(
             number,
             judged_loss(metrics),
@@ -212,102 +214,77 @@ class RoundLoop:
             metrics["parameter_norm"],
         )
         if fault is not None:
-            note("warning", f"round {number} looks bad: {fault}")
+            round.note("warning", f"round {number} looks bad: {fault}")
         record = RoundRecord(
             round=number,
-            attempt=attempt,
-            sampled=tuple(sampled),
+            attempt=round.attempt,
+            sampled=tuple(round.sampled),
             metrics=metrics,
             sites=sites,
-            bytes_up=intake.bytes_up + heard,
-            bytes_down=asked.bytes_down + evaluated,
-            seconds=time.perf_counter() - clock,
+            bytes_up=result.bytes_up + up,
+            bytes_down=round.bytes_down + down,
+            seconds=self.clock.seconds() - begun,
             events=tuple(events),
             started=started.isoformat(timespec="milliseconds"),
         )
         if fault is not None and self.monitor.rollback:
-            self._roll_back(record, {**arrays, **buffers}, fault, intake.updates)
+            self._roll_back(record, result, fault)
             return
-        self._arrays, self._buffers = arrays, buffers
+        self._keep(result, number)
         self._commit(record)
         self._watch.accept(as_accepted(record, self.task))
         self.display.round(number, metrics["validation_loss"], metrics[self.task.primary], events)
 
-    def _aggregate(self, number: int, intake: Intake, asked: int, note: Note) -> Arrays:
-        """Return the new parameters, of the dtypes of the old ones."""
-        new, sums, adding = None, intake.sums(), adds_up(self.strategy)
-        if adding is not None and sums is not None:
-            new = adding.combine(number, self._arrays, sums)
-        elif intake.messages():
-            new = self._combine(number, intake.messages(), asked, note)
-        if new is None:
-            note("warning", f"no new model in round {number}: the last one stays")
-            return self._arrays
-        return {name: new[name].astype(old.dtype) for name, old in self._arrays.items()}
+    def _begin(self, number: int, events: list[Event]) -> Round:
+        """Return a round that is about to start; what it notes goes into ``events``."""
+        attempt = self.history.attempt
+        self._calls.begin(attempt)
 
-    def _combine(
-        self, number: int, replies: list[Message], asked: int, note: Note
-    ) -> Arrays | None:
-        """Let the strategy combine replies; it may not be able to if some were refused."""
+        def note(kind: str, message: str, site: str | None = None) -> None:
+            events.append({"kind": kind, "round": number, "attempt": attempt, "site": site,
+                           "message": message})  # fmt: skip
+
+        config = config_record(server_round=number, attempt=attempt)
+        return Round(number, attempt, self._model, self._models, config, note)
+
+    def _train(self, round: Round, events: list[Event]) -> Result:
+        """Let the server take its steps until a new version is there."""
+        server = self.server
+        round.sampled = server.select(round)
+        server.submit(round, round.sampled)
+        while (heard := server.next_reply(round)) is not None:
+            server.apply(round, *heard)
         try:
-            record, _ = self.strategy.aggregate_train(number, replies)
-        except (AggregationError, ValueError) as error:
-            name = type(self.strategy).__name__
-            if len(replies) == asked:
-                raise ConfigError(
-                    f"strategy {name} cannot aggregate {len(replies)} updates: {error}"
-                ) from error
-            note("warning", f"{name} could not aggregate the updates that were left: {error}")
-            return None
-        return None if record is None else from_record(record)
+            return server.result(round)
+        except SiteError as error:
+            reasons = "; ".join(event["message"] for event in events)
+            raise SiteError(f"{error} ({reasons})") from None
 
     def _evaluate(
-        self, number: int, arrays: Arrays, buffers: Arrays, config: ConfigRecord, note: Note
+        self, round: Round, result: Result
     ) -> tuple[dict[str, dict[str, float]], int, int]:
         """Return what the sites of the panel measured, and the bytes down and up."""
-        if not self._panel:
-            return {}, 0, 0
-        parameters = to_record(arrays)
-        asked = self._exchange.ask(
-            self._panel, note,
-            lambda grid: self.strategy.configure_evaluate(number, parameters, config, grid),
-            buffers,
-        )  # fmt: skip
-        result: dict[str, dict[str, float]] = {}
-        counted: list[Message] = []
-        heard = 0
-
-        def listen(site: str, answer: Message) -> None:
-            nonlocal heard
-            if answer.has_error():
-                note("site-failed", f"{site} could not evaluate: {answer.error.reason}", site)
-                return
-            heard += wire_bytes([answer.content])
-            try:
-                measured = metrics_in(answer.content)
-                weight = measured[EXAMPLES]
-            except Exception as error:  # whatever a site sends, the others' round goes on
-                reason = f"{type(error).__name__}: {error}"
-                note("refused", f"{site}: its evaluation cannot be read ({reason})", site)
-                return
-            result[site] = measured
-            # Strategies may keep state of their own; our means skip what a site cannot know.
-            if weight > 0:
-                counted.append(answer)
-
-        self._exchange.hear(asked, note, listen)
-        if counted:
-            self.strategy.aggregate_evaluate(number, counted)
-        return result, asked.bytes_down, heard
+        measured: dict[str, dict[str, float]] = {}
+        down = up = 0
+        for name, sites in self.server.evaluated(self._panel).items():
+            if not sites:
+                continue
+            model = Base(round.number, result.arrays, result.buffers)
+            if name != MAIN:
+                model = self._split(round.number, result.models[name])
+            found, sent, heard = evaluate(
+                self._dispatcher, self._calls, model, sites, round.config, round.note
+            )
+            measured, down, up = measured | found, down + sent, up + heard
+        return measured, down, up
 
     # History --------------------------------------------------------------------------
 
     def _commit_initial(self) -> None:
-        self._arrays = {name: self.initial[name] for name in self.trainable}
-        self._buffers = {n: a for n, a in self.initial.items() if n not in self._arrays}
-        started = datetime.now(UTC).isoformat(timespec="milliseconds")
-        metrics, _ = describe([], {}, self._arrays, self.task)
-        down, up = self._exchange.asked_for_sums
+        self._model, self._models = self._split(0, self.initial), {}
+        started = self.clock.date().isoformat(timespec="milliseconds")
+        metrics, _ = describe([], {}, self._model.arrays, self.task)
+        down, up = self._dispatcher.asked_for_sums
         self._commit(
             RoundRecord(0, self.history.attempt, (), metrics, {}, up, down, 0.0, (), started)
         )
@@ -315,17 +292,32 @@ class RoundLoop:
     def _commit(self, record: RoundRecord) -> None:
         self.history.commit(
             record,
-            {**self._arrays, **self._buffers},
-            capture(self.strategy),
+            {**self._model.arrays, **self._model.buffers},
+            self._state(),
             {site: pack_state(state) for site, state in self._states().items()},
+            self._models,
         )
         self._head = record
         self._finished.append(record)
         self._protect_best()
 
+    def _state(self) -> dict[str, Any]:
+        """Return what the strategy, the transforms and the server remember."""
+        beside = {TRANSFORMS: self.transforms.state, SERVER: self.server.state}
+        return capture(self.strategy) | {name: state for name, state in beside.items() if state}
+
+    def _keep(self, result: Result, number: int) -> None:
+        self._model = Base(number, result.arrays, result.buffers)
+        self._models = dict(result.models)
+
+    def _split(self, version: int, weights: Arrays) -> Base:
+        """Return a model's tensors as what strategies see of them, and buffers."""
+        arrays = {name: weights[name] for name in self.trainable}
+        return Base(version, arrays, {n: a for n, a in weights.items() if n not in arrays})
+
     def _states(self) -> dict[str, RecordDict]:
-        """Return the sites' states themselves, where an engine in one box keeps them."""
-        return grid.states if isinstance(grid := self._exchange.grid, KeepsStates) else {}
+        """Return the sites' states themselves, where an engine on this machine keeps them."""
+        return grid.states if isinstance(grid := self._dispatcher.grid, KeepsStates) else {}
 
     def _protect_best(self) -> None:
         """Keep the best round's weights, whatever ``history.keep`` says."""
@@ -338,29 +330,33 @@ class RoundLoop:
         head = self.history.head()
         assert head is not None
         self._head = head
-        weights = self.history.weights()
-        self._arrays = {name: weights[name] for name in self.trainable}
-        self._buffers = {n: a for n, a in weights.items() if n not in self._arrays}
-        restore(self.strategy, self.history.strategy_state() or {})
-        if isinstance(grid := self._exchange.grid, KeepsStates):
+        self._model = self._split(head.round, self.history.weights())
+        self._models = self.history.models()
+        state = self.history.strategy_state() or {}
+        self.transforms.restore(state.pop(TRANSFORMS, {}))
+        self._dispatcher.forget()
+        self.server.restore(state.pop(SERVER, {}))
+        restore(self.strategy, state)
+        if isinstance(grid := self._dispatcher.grid, KeepsStates):
             states = self.history.client_states()
             grid.load_states({s: unpack_state(data) for s, data in states.items()})
         self._finished = self.history.rounds()
         self._watch.rebuild(as_accepted(record, self.task) for record in self._finished)
 
-    def _roll_back(
-        self, record: RoundRecord, weights: Arrays, fault: str, updates: list[Update]
-    ) -> None:
-        left_out = outliers(updates, self._finished)
+    def _roll_back(self, record: RoundRecord, result: Result, fault: str) -> None:
+        left_out = outliers(result.updates, self._finished)
         if len(left_out) == len(record.sampled):
             left_out = []  # leaving everybody out would leave nothing to learn from
-        state = capture(self.strategy)
         self.history.rollback(
             self._head.round,
             by="monitor",
             reason=fault,
             exclude=left_out,
-            undone=(record, weights, state),
+            undone=(
+                record,
+                {**result.arrays, **result.buffers},
+                with_models(self._state(), result.models),
+            ),
         )
         event = self.history.events()[-1]
         self.display.round(record.round, None, None, [*record.events, event])
@@ -383,12 +379,7 @@ class RoundLoop:
         """Return a seeded share of the sites in their order, at least one; of 0, none."""
         if share == 0:
             return []
-        return seeded_sample(list(self._exchange.roster.sites), share, self.seed, purpose, *key)
-
-    def _sample(self, number: int, attempt: int) -> list[str]:
-        left_out = self.history.excluded(number)
-        sites = [site for site in self._exchange.roster.sites if site not in left_out]
-        return seeded_sample(sites, self._fraction, self.seed, "sample", number, attempt)
+        return seeded_sample(list(self._dispatcher.roster.sites), share, self.seed, purpose, *key)
 
 
 def make_server_app(loop: RoundLoop) -> ServerApp:

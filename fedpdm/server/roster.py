@@ -21,7 +21,7 @@ class Roster(Protocol):
 
 
 class LocalRoster:
-    """Sites of an engine in one box: always there, under the same nodes."""
+    """Sites of an engine on this machine: always there, under the same nodes."""
 
     def __init__(self, grid: Grid) -> None:
         named: dict[int, str] = dict(getattr(grid, "sites", {}))

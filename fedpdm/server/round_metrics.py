@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from fedpdm.aggregation.sums import Update
+from fedpdm.aggregation.update import Contribution
 from fedpdm.history import RoundRecord
 from fedpdm.server.monitor import AcceptedRound
 from fedpdm.tasks import Task
@@ -18,11 +19,16 @@ OUTLIER_FACTOR = 5.0
 sites a z-score could never tell (it cannot pass sqrt(n - 1)), so past rounds count too."""
 
 
+OF_A_SITE = ("validation", "examples", "update_norm")
+"""What the loop itself says of a site in a round, beside its losses."""
+
+
 def describe(
-    updates: Sequence[Update],
+    updates: Sequence[Contribution],
     validation: Mapping[str, Mapping[str, float]],
     arrays: Arrays,
     task: Task,
+    reported: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a round's metrics over all sites (means by examples), and each site's.
 
@@ -31,6 +37,7 @@ def describe(
         validation: what each site answered when it evaluated.
         arrays: the new parameters.
         task: names the primary metric, which is there even if nobody could compute it.
+        reported: metrics that the strategy returned; those of the same name stay the loop's own.
     """
     squares = (float(np.sum(array.astype(np.float64) ** 2)) for array in arrays.values())
     metrics: dict[str, Any] = {
@@ -46,13 +53,37 @@ def describe(
         site: {"validation": {name: finite(value) for name, value in values.items()}}
         for site, values in validation.items()
     }
+    own = {*metrics, *OF_A_SITE}
+    labels = {  # what else sites said of their training, beside what they measured
+        name: f"train_{name}" if name in own else name
+        for update in updates
+        for name in update.metrics
+        if name not in (EXAMPLES, "train_loss")
+    }
+    for name, label in labels.items():
+        metrics[label] = weighted((u.metrics.get(name), u.examples) for u in updates)
     for update in updates:
+        said = {labels[n]: finite(v) for n, v in update.metrics.items() if n in labels}
         sites.setdefault(update.site, {}).update(
+            said,
             examples=int(update.examples),
             train_loss=finite(update.metrics.get("train_loss")),
             update_norm=update.norm,
         )
+    metrics |= {name: finite(v) for name, v in reported.items() if name not in metrics}
     return metrics, sites
+
+
+def further_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return what the strategy or the sites reported of a round beyond what every run has.
+
+    Args:
+        record: a round as ``RoundRecord.to_dict`` gives it.
+    """
+    sites, metrics = record.get("sites") or {}, record.get("metrics") or {}
+    measured = {name for site in sites.values() for name in site.get("validation") or ()}
+    usual = {"train_loss", "validation_loss", "parameter_norm", *measured}
+    return {n: v for n, v in metrics.items() if n not in usual and v is not None}
 
 
 def judged_loss(metrics: Mapping[str, Any]) -> float | None:
@@ -116,9 +147,9 @@ def finite(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
 
 
-def outliers(updates: Sequence[Update], records: Iterable[RoundRecord]) -> list[str]:
+def outliers(updates: Sequence[Contribution], records: Iterable[RoundRecord]) -> list[str]:
     """Return the sites whose update is far larger than usual, against this and past rounds."""
-    past = [
+    past: list[float] = [
         site["update_norm"]
         for record in records
         for site in record.sites.values()
@@ -126,7 +157,9 @@ def outliers(updates: Sequence[Update], records: Iterable[RoundRecord]) -> list[
     ]
     found = []
     for update in updates:
-        others = past + [other.norm for other in updates if other is not update]
+        if update.norm is None:
+            continue
+        others = past + [o.norm for o in updates if o is not update and o.norm is not None]
         if others and update.norm > OUTLIER_FACTOR * float(np.median(others)):
             found.append(update.site)
     return found

@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import numpy_generator
+from fedpdm.strategies.layers import check_sites, layers
 
 T = TypeVar("T")
 
@@ -36,34 +37,43 @@ def scaler_sites(sites: int, seed: int) -> list[int]:
     return seeded_sample(list(range(sites)), min(1.0, SCALER_SITES / sites), seed, "scaler")
 
 
-def take_over_sampling(strategy: Strategy, sites: int) -> float:
-    """Make the strategy use every node it is shown, and return the fraction it was set to.
-
-    Flower's minimum of two nodes would make it wait for ever with one site. A strategy with
-    an attribute ``total_sites`` is told how many there are behind the sample.
+def fraction_of(strategy: Strategy) -> float:
+    """Return the share of the sites that a strategy, or one that it holds, wants in a round.
 
     Raises:
-        ConfigError: the fraction is out of range, or the strategy needs more sites.
+        ConfigError: it is out of range.
     """
-    fraction = getattr(strategy, "fraction_train", 1.0)
+    stating = (layer for layer in layers(strategy) if hasattr(layer, "fraction_train"))
+    fraction = getattr(next(stating, None), "fraction_train", 1.0)
     if isinstance(fraction, bool) or not isinstance(fraction, int | float):
         raise ConfigError(f"strategy.fraction_train={fraction} must be a number up to 1")
     if not 0.0 < fraction <= 1.0:
         raise ConfigError(f"strategy.fraction_train={fraction} must be above 0 and at most 1")
-    sampled = sample_size(fraction, sites)
-    needed = int(getattr(strategy, "min_sites", 1))
-    if sampled < needed:
-        raise ConfigError(
-            f"strategy {type(strategy).__name__} needs at least {needed} sites in a round, this "
-            f"run samples {sampled} of {sites}; add sites (site=…, replicas=…) or choose another "
-            "strategy"
-        )
-    for name, value in {
+    return fraction
+
+
+def take_over_sampling(strategy: Strategy, sites: int) -> float:
+    """Make a strategy use every node it is shown, and return the fraction it was set to.
+
+    Flower's minimum of two nodes would make it wait for ever with one site. The same goes for
+    the strategies that it holds. One with an attribute ``total_sites`` is told how many there
+    are behind the sample.
+
+    Args:
+        strategy: changed in place.
+        sites: how many the federation has.
+
+    Raises:
+        ConfigError: the fraction is out of range, or the strategy cannot work with these sites.
+    """
+    fraction = fraction_of(strategy)
+    check_sites(strategy, sample_size(fraction, sites), sites)
+    taken_over = {
         "fraction_train": 1.0, "fraction_evaluate": 1.0, "min_train_nodes": 1,
-        "min_evaluate_nodes": 1, "min_available_nodes": 1,
-    }.items():  # fmt: skip
-        if hasattr(strategy, name):
-            setattr(strategy, name, value)
-    if hasattr(strategy, "total_sites"):  # what it is shown is a sample: some count all
-        strategy.total_sites = sites
+        "min_evaluate_nodes": 1, "min_available_nodes": 1, "total_sites": sites,
+    }  # fmt: skip
+    for layer in layers(strategy):
+        for name, value in taken_over.items():
+            if hasattr(layer, name):
+                setattr(layer, name, value)
     return fraction

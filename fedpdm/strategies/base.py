@@ -27,8 +27,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
-from fedpdm.aggregation.intake import Intake
+from fedpdm.aggregation.collector import Collector
 from fedpdm.aggregation.sums import Sums
+from fedpdm.aggregation.update import Base
 from fedpdm.errors import ConfigError
 from fedpdm.strategies.registry import register
 from fedpdm.training.loop import GradientTerm, Memory, TrainingSettings
@@ -176,7 +177,7 @@ class ServerHalf(FedAvg):
         """Return the new parameters from those that were sent and the sums of the replies."""
 
     def forget_sites(self) -> None:
-        """Start anew with sites that remember nothing, from the weights as they are."""
+        """Start over with sites that remember nothing, from the weights as they are."""
 
     # Flower's side ------------------------------------------------------------------------
 
@@ -198,10 +199,11 @@ class ServerHalf(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Combine replies as Flower's own loop hands them over; ours adds them up itself."""
         sent = self._sent.arrays
-        intake = Intake(sent, {}, lambda kind, message, site=None: None, self)
+        base = Base(server_round - 1, sent, {})
+        collector = Collector(base, lambda kind, message, site=None: None, self)
         for reply in replies:
-            intake.take(str(reply.metadata.src_node_id), reply)
-        sums = intake.sums()
+            collector.take(str(reply.metadata.src_node_id), reply)
+        sums = collector.sums()
         if sums is None:
             return None, None
         new = self.combine(server_round, sent, sums)

@@ -1,12 +1,15 @@
 """A strategy's memory as a tree of plain values, so that a run can be resumed.
 
 Flower's strategies keep momentum and moments as attributes. Everything that is plain
-data is taken: numbers, text, arrays, ArrayRecords, and lists, tuples and dicts of them.
-Functions and other objects are configuration; they come back with the yaml.
+data is taken: numbers, text, arrays, ArrayRecords, and lists, tuples and dicts of them. So
+is the memory of strategies that a strategy holds, and of objects with ``state_dict`` and
+``load_state_dict``, such as Flower's privacy accountant. Functions and other objects are
+configuration; they come back with the yaml.
 """
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,8 @@ from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
 _RECORD = "__array_record__"
+_HELD = "__held__"
+"""Marks the memory of an object, which goes back into the object that the yaml made."""
 
 
 class _Skip(Exception):
@@ -34,7 +39,7 @@ def capture(strategy: Strategy) -> dict[str, Any]:
 def restore(strategy: Strategy, tree: dict[str, Any]) -> None:
     """Put a captured tree back into a strategy built from the same yaml."""
     for name, value in tree.items():
-        setattr(strategy, name, _decode(value))
+        setattr(strategy, name, _decode(value, vars(strategy).get(name)))
 
 
 def _encode(value: Any) -> Any:
@@ -44,22 +49,34 @@ def _encode(value: Any) -> Any:
         return np.asarray(value)
     if isinstance(value, ArrayRecord):
         return {_RECORD: {key: array.numpy() for key, array in value.items()}}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+    if isinstance(value, dict):
         return {key: _encode(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_encode(item) for item in value]
     if isinstance(value, tuple):
         return tuple(_encode(item) for item in value)
+    if isinstance(value, Strategy):
+        return {_HELD: capture(value)}
+    if hasattr(value, "load_state_dict"):
+        return {_HELD: _encode(value.state_dict())}
     raise _Skip
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, held: Any = None) -> Any:
+    """Return what ``_encode`` took; ``held`` is what the yaml made in its place."""
     if isinstance(value, dict):
         if set(value) == {_RECORD}:
             return ArrayRecord({key: Array(array) for key, array in value[_RECORD].items()})
-        return {key: _decode(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_decode(item) for item in value]
-    if isinstance(value, tuple):
-        return tuple(_decode(item) for item in value)
+        if set(value) == {_HELD}:
+            if isinstance(held, Strategy):
+                restore(held, value[_HELD])
+            else:
+                held.load_state_dict(_decode(value[_HELD]))
+            return held
+        known = held if isinstance(held, dict) else {}
+        return {key: _decode(item, known.get(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        kind = type(value)
+        old = held if isinstance(held, kind) else ()
+        return kind(_decode(item, other) for item, other in zip_longest(value, old[: len(value)]))
     return value

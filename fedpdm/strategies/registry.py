@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fedpdm.errors import ConfigError
 from fedpdm.training.loop import GradientTerm, SiteTerm
 
 Maker = Callable[[Any], GradientTerm | SiteTerm | None]
 
 _MAKERS: dict[str, Maker] = {}
+
+ASK_NOTHING = {
+    "server-round", "attempt", "job", "base-version", "report-received-loss", "clipping_norm",
+}  # fmt: skip
+"""Keys that change no gradient: the loop's own, and what Flower's mods read."""
+
+
+def asks_nothing(*keys: str) -> None:
+    """Declare keys of the train config that a mod or a transform reads, and no client half."""
+    ASK_NOTHING.update(keys)
 
 
 def local_term(
@@ -37,6 +48,19 @@ def register(key: str, make: Maker) -> None:
 
 
 def gradient_terms(config: Mapping[str, Any]) -> list[GradientTerm | SiteTerm]:
-    """Return the terms that a train config asks for, in the order of their keys."""
+    """Return the terms that a train config asks for, in the order of their keys.
+
+    Args:
+        config: what the server sent.
+
+    Raises:
+        ConfigError: a key that nobody registered here: to ignore it would be to train as
+            another strategy.
+    """
+    if unknown := sorted(set(config) - set(_MAKERS) - ASK_NOTHING):
+        raise ConfigError(
+            f"the strategy sends {unknown[0]!r}, and no client half that is imported here knows "
+            "this key; name the package that registers it: imports=[PACKAGE]"
+        )
     made = [_MAKERS[key](config[key]) for key in sorted(_MAKERS) if key in config]
     return [term for term in made if term is not None]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fedpdm.tasks.base import NEEDS_TIMES, Metrics, Risk, Task, within_horizon
+from fedpdm.tasks.base import NEEDS_TIMES, TASKS, Metrics, Risk, Task, within_horizon
 from fedpdm.tasks.failure import Failure
 from fedpdm.tasks.horizons import Horizons
 from fedpdm.tasks.remaining_life import RemainingLife
 
 __all__ = [
     "NEEDS_TIMES",
+    "TASKS",
     "Failure",
     "Horizons",
     "Metrics",

@@ -45,10 +45,16 @@ class Risk:
         return values if self.column is None else values[:, self.column]
 
 
+TASKS: dict[str, type[Task]] = {}
+"""Every task class that has a name, by it."""
+
+
 class Task(ABC):
-    """One prediction task."""
+    """One prediction task. A subclass with a ``name`` of its own is found by it."""
 
     name: str
+    predicts: str = "gives the risk of a failure"
+    """What the task does, to end a sentence that begins with "This task"."""
     outputs: int
     """Size of the model's last layer."""
     primary: str
@@ -58,6 +64,18 @@ class Task(ABC):
     """How far past a row its label looks, in the data's time unit."""
     tested_at_the_end: bool = False
     """Whether an official test set asks for each machine's last row only."""
+    lives: bool = False
+    """Whether scores are remaining lives."""
+    life_cap: float | None = None
+    """The cap of remaining lives; None where scores are something else."""
+    alarm_below: bool = False
+    """Whether a low score raises the alarm, and not a high one."""
+    score_digits: int = 3
+    """Digits after the point of a score that ``predict`` prints."""
+
+    def __init_subclass__(cls) -> None:
+        if "name" in vars(cls):
+            TASKS[cls.name] = cls
 
     @abstractmethod
     def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
@@ -91,6 +109,16 @@ class Task(ABC):
     def risks(self) -> tuple[Risk, ...]:
         """What alarms can be raised on, the nearest first; nothing if scores are no risks."""
         return ()
+
+    @classmethod
+    def gives_risks(cls) -> bool:
+        """Return whether tasks of this kind give risks at all."""
+        return cls.risks is not Task.risks
+
+    @property
+    def score_columns(self) -> tuple[str, ...]:
+        """Names of the columns in which ``predict`` writes scores; an alarm rests on the first."""
+        return tuple(f"risk{risk.suffix}" for risk in self.risks) or ("score",)
 
     @abstractmethod
     def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:

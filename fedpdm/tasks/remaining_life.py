@@ -25,13 +25,18 @@ class RemainingLife(Task):
     primary = "rmse"
     higher_is_better = False
     tested_at_the_end = True
+    predicts = "predicts remaining life"
+    lives = True
+    alarm_below = True
+    score_digits = 1
+    score_columns = ("remaining_life",)
 
     def __init__(self, cap: float | None) -> None:
         if cap is None:
             raise ConfigError(NEEDS_TIMES.format(task=self.name))
         if not cap > 0:
             raise ConfigError(f"task.cap={cap} must be greater than 0")
-        self.cap = float(cap)
+        self.cap = self.life_cap = float(cap)
         self.reach = float(cap)
 
     def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:

@@ -8,9 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from fedpdm.config.values import make
+from fedpdm.config.values import Config, make, select
 from fedpdm.errors import HistoryError
 from fedpdm.history import History
 from fedpdm.storage import read_json, write_json
@@ -122,13 +120,13 @@ def _finished(record: Record) -> float:
     return datetime.fromisoformat(record["started"]).timestamp() + float(record["seconds"])
 
 
-def build_tracker(cfg: DictConfig) -> Tracker | None:
+def build_tracker(cfg: Config) -> Tracker | None:
     """Make the tracker of a config; None for ``tracker=none`` and runs from before there were any.
 
     Raises:
         ConfigError: its package is not installed, or a setting is unknown.
     """
-    node = OmegaConf.select(cfg, "tracker")
+    node = select(cfg, "tracker")
     if not node or node.get("_target_") is None:
         return None
     tracker: Tracker = make(node, "tracker")

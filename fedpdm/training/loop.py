@@ -6,7 +6,7 @@ differ in nothing but data and initial weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import torch_generator, torch_seeded
+from fedpdm.training.objective import LocalContext, Objective
 from fedpdm.training.optimizers import OPTIMIZERS
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 GradientTerm = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 """Adds a strategy's local term to ``parameter.grad``, given parameters and received ones."""
@@ -114,7 +113,7 @@ def fit(
     module: nn.Module,
     x: Tensor,
     y: Tensor,
-    loss_function: LossFunction,
+    objective: Objective,
     settings: TrainingSettings,
     *,
     seed: int,
@@ -122,6 +121,9 @@ def fit(
     epochs: int,
     first_epoch: int = 0,
     terms: Sequence[GradientTerm] = (),
+    shared: Collection[str] | None = None,
+    received: Mapping[str, Tensor] | None = None,
+    memory: dict[str, Tensor] | None = None,
     after_epoch: Callable[[int], None] | None = None,
 ) -> float:
     """Train ``module`` in place with a fresh optimizer.
@@ -130,7 +132,7 @@ def fit(
         module: the model; trained in place.
         x: (N, T, F) or (N, F) inputs on the module's device.
         y: (N, …) targets on the same device.
-        loss_function: (outputs, targets) to mean loss.
+        objective: what is minimised.
         settings: optimizer, batches, learning rate.
         seed: the run's seed.
         key: what the shuffling and the dropout are drawn for, e.g. ("train", site, round, 0).
@@ -141,17 +143,28 @@ def fit(
             term that corrects a site's drift stops where it should. Had the gradient been
             clipped before the term is added, sites whose own gradient is long at the common
             optimum would be pulled less than their share, and all would stop elsewhere.
+        shared: names of the parameters that terms see, if not all: those that travel.
+        received: what the server sent, for the objective; None for the weights as they are.
+        memory: what the site keeps for the objective; changed in place.
         after_epoch: called with the number of finished passes.
 
     Returns:
         Mean training loss over the last pass, without the strategy's terms.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    reference = [p.detach().clone() for p in parameters] if terms else []
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    parameters = list(named.values())
+    termed = [p for name, p in named.items() if shared is None or name in shared]
+    reference = [p.detach().clone() for p in termed] if terms else []
+    if received is None:
+        received = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    context = LocalContext(
+        received, {} if memory is None else memory, torch_generator(seed, "objective", *key)
+    )
     optimizer = OPTIMIZERS[settings.optimizer](parameters, settings.weight_decay)
     generator = torch_generator(seed, "batches", *key)
     total = torch.zeros((), device=x.device)
     with torch_seeded(seed, "dropout", *key):
+        objective.begin(module, context)
         for epoch in range(epochs):
             rate = settings.rate(first_epoch + epoch)
             module.train()
@@ -159,25 +172,17 @@ def fit(
             for index in batches(len(x), settings.batch_size, generator):
                 for parameter in parameters:
                     parameter.grad = None
-                loss = loss_function(module(x[index]), y[index])
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss = objective.backward(module, x[index], y[index], context)
                 for term in terms:
-                    term(parameters, reference)
+                    term(termed, reference)
                 if settings.clip_norm is not None:
                     torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=True)
                 optimizer.step(rate)
-                total += loss.detach() * len(index)
+                total += loss * len(index)
             if after_epoch is not None:
                 after_epoch(epoch + 1)
+        objective.end(module, context)
     return float(total) / max(len(x), 1)
-
-
-def outputs(module: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
-    """Return (N, outputs) in eval mode, in batches that bound memory. N may be 0."""
-    module.eval()
-    with torch.no_grad():
-        parts = [module(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
-    return torch.cat(parts) if parts else torch.zeros((0, 0))
 
 
 def tensors(

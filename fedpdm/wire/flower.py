@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app.metadata import Metadata
 from flwr.common.serde import (
     array_record_to_proto,
     config_record_to_proto,
@@ -70,6 +72,11 @@ def content_of(records: Mapping[str, RecordType]) -> RecordDict:
     content = RecordDict()
     content.__dict__["_data"].update(records)
     return content
+
+
+def rebuilt(content: RecordDict | Error, metadata: Metadata) -> Message:
+    """Return a message of given metadata, as Flower itself makes one that came over a wire."""
+    return cast(Message, cast(Any, Message)(content, metadata=metadata))
 
 
 def wire_bytes(records: Iterable[RecordDict]) -> int:

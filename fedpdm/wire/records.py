@@ -37,7 +37,7 @@ MOMENTS_QUERY = "query.moments"
 
 @functools.cache
 def dtype_name(dtype: np.dtype[Any]) -> str:
-    """Return Flower's name of a type; NumPy puts it together anew at every call."""
+    """Return Flower's name of a type; NumPy builds it at every call."""
     return str(dtype)
 
 

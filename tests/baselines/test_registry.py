@@ -10,16 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedpdm.baselines import baselines
-from fedpdm.baselines.baselines import (
-    BaselineInputs,
-    RocketSettings,
-    Schedule,
-    boosted_trees,
-    rocket,
-    some_windows,
-)
-from fedpdm.baselines.estimators import platt
+from fedpdm.baselines import minirocket
+from fedpdm.baselines.estimators import boosted_trees, platt
+from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, RocketSettings
+from fedpdm.baselines.minirocket import rocket, some_windows
 from fedpdm.baselines.registry import (
     BASELINES,
     Piece,
@@ -27,6 +21,7 @@ from fedpdm.baselines.registry import (
     gather,
     left_out,
     pieces,
+    predictors,
     wanted,
     work,
 )
@@ -36,12 +31,11 @@ from fedpdm.data.windows import Windows
 from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory
-from fedpdm.report.gain_table import COLUMNS, EXPLAINED
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
+from fedpdm.testing.tiny import TinySource
 from fedpdm.training.loop import TrainingSettings
-from tests.tiny import TinySource
 
-ONE = Schedule(TrainingSettings(1, 8, 0.01), rounds=1)
+ONE = BaselineSchedule(TrainingSettings(1, 8, 0.01), rounds=1)
 
 
 def inputs(
@@ -60,13 +54,16 @@ def inputs(
             "mlp", len(built.inputs), 2, sequence_length=built.input_length
         ),
         seed=0, scaler=total.scaler(), pool=("a", "b"), device=torch.device("cpu"),
-        **({"rocket": RocketSettings(features=168, windows=60), "pooled": ONE, "alone": ONE}
+        **({"rocket": RocketSettings(features=168, windows=60), "pooled": ONE, "alone": ONE,
+            "controls": tuple(BASELINES)}
            | given),
     )  # fmt: skip
 
 
 def test_every_control_has_a_column_and_is_explained() -> None:
-    assert set(BASELINES) | {"federated"} == set(COLUMNS) == set(EXPLAINED)
+    shown = predictors()
+    assert set(BASELINES) | {"federated"} == set(shown)
+    assert all(one.heading and one.explained for one in shown.values())
 
 
 def test_only_what_is_wanted_is_done_the_longest_first() -> None:
@@ -83,7 +80,7 @@ def trained(inputs: BaselineInputs, piece: Piece) -> dict[str, np.ndarray[Any, A
 
 
 def test_a_site_alone_has_a_schedule_of_its_own() -> None:
-    longer = Schedule(TrainingSettings(1, 8, 0.01), rounds=30)
+    longer = BaselineSchedule(TrainingSettings(1, 8, 0.01), rounds=30)
     some = inputs(controls=wanted(["alone", "pooled"]), alone=longer)
     assert pieces(some)[-1].baseline == "pooled", "30 epochs of a site take longer"
     before, after = (trained(b, Piece("alone", "a")) for b in (inputs(), some))
@@ -93,7 +90,7 @@ def test_a_site_alone_has_a_schedule_of_its_own() -> None:
 
 
 def test_training_that_diverges_leaves_its_control_out_and_says_where() -> None:
-    wild = Schedule(TrainingSettings(4, 8, 1e30, optimizer="sgd"), rounds=2)
+    wild = BaselineSchedule(TrainingSettings(4, 8, 1e30, optimizer="sgd"), rounds=2)
     found = gather(work(inputs(alone=wild), [Piece("alone", "b"), Piece("pooled")]))
     assert list(reasons := diverged(found)) == ["alone"]
     assert "no finite output at b" in reasons["alone"]
@@ -154,12 +151,12 @@ class Spoiled(TinySource):
 def test_minirocket_is_the_same_whatever_the_test_rows_are(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
 
-    class Watched(baselines.MiniRocket):
+    class Watched(minirocket.MiniRocket):
         def __init__(self, windows: np.ndarray, *rest: Any, **more: Any) -> None:
             super().__init__(windows, *rest, **more)  # type: ignore[arg-type]
             seen.append(np.concatenate([part.bias.numpy().ravel() for part in self.dilations]))
 
-    monkeypatch.setattr(baselines, "MiniRocket", Watched)
+    monkeypatch.setattr(minirocket, "MiniRocket", Watched)
     for source in (TinySource, Spoiled):
         rocket(inputs(source=source))
     assert np.array_equal(*seen)

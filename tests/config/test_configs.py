@@ -8,7 +8,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fedpdm.config.compose import compose, groups, help_text, options, rewrite
+from fedpdm.config.compose import compose, groups, options, rewrite
+from fedpdm.config.help import help_text
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.thresholds import Costs
 from fedpdm.runs.experiment import build

@@ -17,7 +17,7 @@ from fedpdm.data.window_statistics import RANGE, STATISTICS, range_features, sta
 from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
 from fedpdm.tasks import Failure
-from tests.tiny import TinySource
+from fedpdm.testing.tiny import TinySource
 
 
 def of(values: list[float]) -> dict[str, float]:

@@ -7,7 +7,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from fedpdm.baselines.baselines import BaselineInputs, Schedule, trivial
+from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule
+from fedpdm.baselines.networks import trivial
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.rows import Split
 from fedpdm.data.windows import Windows
@@ -15,8 +16,8 @@ from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory
 from fedpdm.tasks import Failure, RemainingLife
+from fedpdm.testing.tiny import TinySource
 from fedpdm.training.loop import TrainingSettings
-from tests.tiny import TinySource
 
 pytest.importorskip("imblearn")
 
@@ -108,12 +109,12 @@ def test_the_trivial_predictor_and_the_report_keep_the_real_share() -> None:
     import torch
 
     real, built = sites(None), sites("oversample")
-    once = Schedule(TrainingSettings(1, 8, 0.1), rounds=1)
+    once = BaselineSchedule(TrainingSettings(1, 8, 0.1), rounds=1)
     inputs = BaselineInputs(
         federation=built, names=("a", "b"),
         build_model=lambda: ModelFactory.create_model("mlp", 3, 2),
         pooled=once, alone=once, seed=0, scaler=None, pool=("a", "b"),
-        device=torch.device("cpu"),
+        device=torch.device("cpu"), controls=(),
     )  # fmt: skip
     share = np.concatenate([windows(real, Split.TRAIN, name).y for name in ("a", "b")]).mean()
     assert trivial(inputs)["a"][Split.TEST] == pytest.approx(share)

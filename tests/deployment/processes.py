@@ -53,6 +53,7 @@ class Machine:
     folder: Path
     process: subprocess.Popen[bytes] | None = None
     pids: list[int] = field(default_factory=list)
+    path: list[Path] = field(default_factory=lambda: [ROOT])
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ class Machine:
         return {
             **os.environ,
             "PATH": f"{BIN}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(map(str, self.path)),
             "FLWR_HOME": str(self.folder / "flower"),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",

@@ -24,6 +24,7 @@ from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.runs.experiment import build
 from fedpdm.wire.flower import become_server, pack_state, unpack_state
 from fedpdm.wire.records import ARRAYS, CONFIG, arrays_in, config_record, to_record
+from tests.mylab import write
 
 
 def ask(node_config: dict[str, Any], config: str, kind: str, **content: Any) -> Message:
@@ -69,6 +70,36 @@ def test_a_site_says_what_is_wrong_with_its_start(
     text = OmegaConf.to_yaml(composed(FLEET))
     reply = ask(node_config, text, DESCRIBE_QUERY, site=site)
     assert reply.has_error() and words in reply.error.reason
+
+
+def test_a_supernode_runs_no_code_that_a_message_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sent.py").write_text("raise SystemExit('a message was obeyed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for cfg, words in (
+        (composed([*FLEET, "imports=[sent]"]), "--node-config 'imports=\"sent\"'"),
+        (composed([*FLEET, "strategy._target_=sent.Thing"]), "_target_=sent.Thing"),
+        (composed([*FLEET, "task._target_=os.system"]), "_target_=os.system"),
+    ):
+        reply = ask({"site": "pune"}, OmegaConf.to_yaml(cfg), DESCRIBE_QUERY)
+        assert reply.has_error() and words in reply.error.reason
+
+
+def test_a_supernode_imports_what_it_names_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(write(tmp_path))
+    start = {"site": "pune", "imports": "mylab.strategies"}
+    own = ["imports=[mylab.strategies]", "+strategy.pull=0.3"]
+    cfg = composed([*FLEET, *own, "strategy._target_=mylab.strategies.Pulled"])
+    text = OmegaConf.to_yaml(cfg)
+    assert "imports=" in str(ask({"site": "pune"}, text, DESCRIBE_QUERY).error.reason)
+    assert not ask(start, text, DESCRIBE_QUERY).has_error()
+    missing = ask({**start, "imports": "nobody"}, text, DESCRIBE_QUERY)
+    assert missing.has_error() and "mylab.strategies" in missing.error.reason
+    gone = ask({**start, "imports": "mylab.strategies,nobody"}, text, DESCRIBE_QUERY)
+    assert gone.has_error() and "no module 'nobody'" in gone.error.reason
 
 
 def test_headquarters_needs_no_yaml_of_sites_with_files() -> None:

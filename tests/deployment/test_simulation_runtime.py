@@ -14,8 +14,9 @@ from fedpdm.config.compose import compose
 from fedpdm.history import History
 from fedpdm.simulate import simulate
 from fedpdm.storage import read_json
+from fedpdm.testing.federated import same
 from tests.deployment.processes import ServerProcess
-from tests.federated import same
+from tests.mylab import write
 
 SITES = "detroit,houston,pune"
 TINY = (f"site=[{SITES}] data.days=150 data.step_hours=24 data.window=8 model=mlp rounds=2 "
@@ -23,9 +24,10 @@ TINY = (f"site=[{SITES}] data.days=150 data.step_hours=24 data.window=8 model=ml
         "sites.houston.machines=4 sites.pune.machines=4")  # fmt: skip
 
 
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[ServerProcess]:
-    box = ServerProcess(tmp_path / "box", tls=False)
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    box = ServerProcess(write(tmp_path_factory.mktemp("box")), tls=False)
+    box.path.append(box.folder)
     try:
         box.open("--simulation")
         yield box
@@ -33,15 +35,18 @@ def runtime(tmp_path: Path) -> Iterator[ServerProcess]:
         box.stop()
 
 
+@pytest.mark.parametrize("own", ["", "strategy=pulled imports=[mylab.strategies]"])
 def test_the_simulation_runtime_gives_the_bits_of_one_process(
-    runtime: ServerProcess, tmp_path: Path
+    runtime: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
 ) -> None:
-    told = f'overrides="{TINY}" run-folder="{tmp_path}/run"'
+    monkeypatch.syspath_prepend(runtime.folder)
+    words = f"--config-dir={runtime.folder}/conf {TINY} {own}"
+    told = f'overrides="{words}" run-folder="{tmp_path}/run"'
     run = runtime.flwr(
         "run", ".", "here", "--run-config", told, "--federation-config",
         "num-supernodes=3 client-resources-num-cpus=1 init-args-num-cpus=2",
     )["run-id"]  # fmt: skip
-    simulate(compose([*TINY.split(), "engine=serial", "baselines.max_plants=0"]), tmp_path / "one")
+    simulate(compose([*words.split(), "engine=serial", "baselines.max_plants=0"]), tmp_path / "one")
 
     assert runtime.finished(run, 300) == "finished:completed", runtime.shown(run)
 

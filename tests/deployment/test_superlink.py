@@ -17,8 +17,8 @@ from fedpdm.config.compose import compose
 from fedpdm.history import History
 from fedpdm.simulate import simulate
 from fedpdm.storage import read_json
+from fedpdm.testing.federated import same
 from tests.deployment.processes import Machine, ServerProcess, SiteProcess, until
-from tests.federated import same
 
 SITES = ("gdansk", "lyon", "porto")
 # A small network: a SuperLink keeps every array of every message, one by one.

@@ -20,7 +20,9 @@ def test_headquarters_gathers_what_sites_say(task: Task) -> None:
     for name in data.sites:
         site = data.site(name, data.moments(name).scaler())
         protocol = Protocol(calibration="temperature", interval=0.5)
-        trial = run_final_test(Creep(task), [site], data, torch.device("cpu"), protocol)
+        trial = run_final_test(
+            lambda site: Creep(task), [site], data, torch.device("cpu"), protocol
+        )
         details[name] = json.loads(json.dumps(of_site(trial, name), allow_nan=False))
         test = trial.parts["test"]
         assert test is not None

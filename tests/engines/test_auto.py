@@ -87,7 +87,7 @@ def test_reasons_name_the_numbers_that_decided() -> None:
         (work("cnn", sampled=77, device=cuda), "77 sites a round on a GPU"),
         (work(sampled=3, device=cuda), "3 sites a round are too few to stack (from 8)"),
         (work(sampled=2, rounds=10, steps=1000), "20,000 training steps repay the start of 2 pro"),
-        (work(sampled=2, rounds=1, steps=9_999), "19,998 training steps are done before"),
+        (work(sampled=2, rounds=1, steps=9_999), "19,998 training steps take less time"),
         (work(cores=1), "one core"),
     ]
     for load, words in reasons:

@@ -19,10 +19,10 @@ from fedpdm.server import loop as server
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.strategies import registry as terms
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
+from fedpdm.testing.federated import Federated, distance, federate, same
 from fedpdm.training.loop import GradientTerm, Memory
 from fedpdm.wire.flower import pack_state
 from fedpdm.wire.records import Arrays
-from tests.federated import Federated, distance, federate, same
 from tests.strategies.both import SGD, mean_memory, memories
 
 RAGGED = {f"p{n}": {"machines": 1 + n % 3, "rows": 60 + 7 * n} for n in range(6)}

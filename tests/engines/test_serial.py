@@ -14,9 +14,9 @@ from flwr.serverapp.strategy import FedAvg
 from fedpdm.engines.sampled_grid import SampledGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import HistoryError
+from fedpdm.testing import check_engine
 from fedpdm.wire.flower import pack_state, unpack_state, wire_bytes
 from fedpdm.wire.records import from_record, to_record
-from tests.federated import federate
 
 
 def counting_app() -> ClientApp:
@@ -113,5 +113,5 @@ def test_the_engine_imports_neither_ray_nor_the_flower_cli(tmp_path: Path) -> No
     assert found.stdout.strip() == "[]"
 
 
-def test_a_federation_runs_on_it(tmp_path: Path) -> None:
-    assert federate(tmp_path, rounds=1).history.head().round == 1  # type: ignore[union-attr]
+def test_it_keeps_the_contract_of_engines() -> None:
+    check_engine(SerialGrid)

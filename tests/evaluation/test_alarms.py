@@ -21,7 +21,7 @@ from fedpdm.evaluation.censoring import Censoring
 WATCH = Watch(horizon=5, cooldown=2, sustained=2)
 
 
-def fates(*lives: tuple[int, bool]) -> Censoring:
+def censoring(*lives: tuple[int, bool]) -> Censoring:
     """Lives of one step per time unit: (length, whether a failure follows the last step by 1)."""
     number = np.repeat(np.arange(len(lives)), [n for n, _ in lives])
     time = np.concatenate([np.arange(n, dtype=float) for n, _ in lives])
@@ -46,7 +46,7 @@ def begin_and_false(
 
 
 def test_alarms_within_the_cooldown_are_one_episode() -> None:
-    healthy = fates((20, False))
+    healthy = censoring((20, False))
     assert begin_and_false(healthy, at(20)) == []
     assert begin_and_false(healthy, at(20, 3)) == [(3, True)]
     assert begin_and_false(healthy, at(20, 3, 4, 6)) == [(3, True)]  # 2 apart: one
@@ -54,24 +54,24 @@ def test_alarms_within_the_cooldown_are_one_episode() -> None:
 
 
 def test_an_alarm_that_goes_on_counts_again_after_each_horizon() -> None:
-    healthy = fates((15, False))
+    healthy = censoring((15, False))
     assert begin_and_false(healthy, np.ones(15, dtype=bool)) == [(0, True), (5, True), (10, True)]
 
 
 def test_an_episode_with_a_failure_within_the_horizon_is_true() -> None:
-    failing = fates((20, True))  # left is 20 … 1: within the horizon from step 15 on
+    failing = censoring((20, True))  # left is 20 … 1: within the horizon from step 15 on
     assert begin_and_false(failing, at(20, 13, 14)) == [(13, True)]
     assert begin_and_false(failing, at(20, 13, 14, 15)) == [(13, False)]
     assert begin_and_false(failing, at(20, 5, 16)) == [(5, True), (16, False)]
 
 
 def test_lives_do_not_share_episodes() -> None:
-    two = fates((3, False), (3, False))
+    two = censoring((3, False), (3, False))
     assert begin_and_false(two, at(6, 2, 3)) == [(2, True), (3, True)]
 
 
 def test_lead_time_is_from_the_first_sustained_true_alarm() -> None:
-    failing = fates((10, True), (10, True), (10, True), (10, False))
+    failing = censoring((10, True), (10, True), (10, True), (10, False))
     watched, order = Watched.of(failing)
     alarm = np.concatenate([
         at(10, 2, 6, 8, 9),  # a lone alarm at 6, then two in a row from 8: 2 before the end
@@ -87,7 +87,7 @@ def test_lead_time_is_from_the_first_sustained_true_alarm() -> None:
 
 
 def test_a_failure_nobody_looked_at_in_time_does_not_count() -> None:
-    case = fates((10, True))
+    case = censoring((10, True))
     early = case.take(case.left > WATCH.horizon)
     found = count_alarms(early, np.ones(len(early)), 0.5, WATCH, "days")
     assert found["failures"] == 0 and found["event_recall"] is None
@@ -99,7 +99,7 @@ def test_a_failure_nobody_looked_at_in_time_does_not_count() -> None:
 def test_sustained_alarms_by_brute_force(
     lives: list[tuple[int, bool]], data: st.DataObject
 ) -> None:
-    case = fates(*lives)
+    case = censoring(*lives)
     alarm = np.array(data.draw(st.lists(st.booleans(), min_size=len(case), max_size=len(case))))
     length = data.draw(st.integers(1, 4))
     watched, _ = Watched.of(case)
@@ -110,7 +110,7 @@ def test_sustained_alarms_by_brute_force(
 
 
 def test_false_episodes_are_counted_per_machine_month() -> None:
-    case = fates((60, False), (30, False))  # 90 days watched: three machine-months
+    case = censoring((60, False), (30, False))  # 90 days watched: three machine-months
     found = count_alarms(case, at(90, 3, 20, 70).astype(float), 0.5, WATCH, "days")
     assert found["episodes"] == found["false_episodes"] == 3
     assert found["exposure"] == 90.0
@@ -122,7 +122,7 @@ def test_false_episodes_are_counted_per_machine_month() -> None:
 
 
 def test_order_of_windows_does_not_matter() -> None:
-    case, random = fates((12, True), (9, False), (7, True)), np.random.default_rng(3)
+    case, random = censoring((12, True), (9, False), (7, True)), np.random.default_rng(3)
     scores = random.random(len(case))
     mixed = random.permutation(len(case))
     straight = count_alarms(case, scores, 0.6, WATCH, "days")
@@ -131,7 +131,7 @@ def test_order_of_windows_does_not_matter() -> None:
 
 def test_the_curve_trades_false_alarms_for_warnings() -> None:
     random = np.random.default_rng(1)
-    case = fates(*[(40, k % 2 == 0) for k in range(20)])
+    case = censoring(*[(40, k % 2 == 0) for k in range(20)])
     scores = np.where(np.nan_to_num(case.left, nan=99) <= 5, 0.5, 0.0) + random.random(len(case))
     curve = alarm_curve(case, scores, WATCH, "days")
     assert 10 <= len(curve) <= 30

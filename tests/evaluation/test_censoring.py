@@ -29,14 +29,14 @@ def windows_at(rows: Rows, ends: np.ndarray) -> Windows:
 def test_every_window_finds_its_row(rows: Rows, data: st.DataObject) -> None:
     rows = replace(rows, time_to_failure=np.arange(len(rows), dtype=float))
     ends = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=9)), dtype=int)
-    fates, none = censoring_of(rows, windows_at(rows, ends), windows_at(rows, ends[:0]))
-    assert fates.left.tolist() == ends.tolist() and len(none) == 0
+    censoring, none = censoring_of(rows, windows_at(rows, ends), windows_at(rows, ends[:0]))
+    assert censoring.left.tolist() == ends.tolist() and len(none) == 0
     for number, end in enumerate(ends):
         same = (rows.machine == rows.machine[end]) & (rows.life == rows.life[end])
-        assert fates.age[number] == rows.time[end] - rows.time[same].min()
+        assert censoring.age[number] == rows.time[end] - rows.time[same].min()
         for other, at in enumerate(ends):
             together = bool(same[at])
-            assert (fates.life[number] == fates.life[other]) == together
+            assert (censoring.life[number] == censoring.life[other]) == together
 
 
 def test_a_window_of_other_rows_is_an_error() -> None:
@@ -63,13 +63,13 @@ def life(length: int, number: int) -> Censoring:
 
 def test_presence_is_the_mean_over_all_cuts() -> None:
     lengths = [40, 90]
-    fates = joined([life(n, 0) for n in lengths])
-    weight = presence(fates)
+    censoring = joined([life(n, 0) for n in lengths])
+    weight = presence(censoring)
     random = np.random.default_rng(0)
-    seen = np.zeros(len(fates))
+    seen = np.zeros(len(censoring))
     for _ in range(4000):
         cut = random.uniform(0, lengths)
-        seen += fates.age <= cut[fates.machine]
+        seen += censoring.age <= cut[censoring.machine]
     np.testing.assert_allclose(weight, seen / 4000, atol=0.03)
     # A long life of 200 with a horizon of 30: (30 / 200)² of what is seen lies in the horizon.
     one = life(2000, 0)
@@ -79,7 +79,7 @@ def test_presence_is_the_mean_over_all_cuts() -> None:
 
 def test_who_was_cut_already_counts_fully() -> None:
     zeros = np.zeros(2, dtype=np.int64)
-    fates = Censoring(zeros, zeros, np.arange(2.0), np.arange(2.0), np.array([np.nan, np.nan]))
-    assert presence(fates).tolist() == [1.0, 1.0]
+    censoring = Censoring(zeros, zeros, np.arange(2.0), np.arange(2.0), np.array([np.nan, np.nan]))
+    assert presence(censoring).tolist() == [1.0, 1.0]
     at_once = Censoring(zeros[:1], zeros[:1], np.zeros(1), np.zeros(1), np.zeros(1))
     assert presence(at_once).tolist() == [0.0]

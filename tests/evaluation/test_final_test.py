@@ -22,7 +22,7 @@ from fedpdm.evaluation.shuffled_labels import average_precisions, check
 from fedpdm.evaluation.thresholds import Policy
 from fedpdm.federation import Federation, Site
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
-from tests.tiny import TinySource
+from fedpdm.testing.tiny import TinySource
 
 CPU = torch.device("cpu")
 SITES: dict[str, dict[str, Any]] = {"a": {"rows": 240, "machines": 6}, "b": {"rows": 240}}
@@ -67,7 +67,9 @@ def sites_of(data: Federation) -> list[Site]:
 
 def tried(task: Task, protocol: Protocol | None = None, **options: Any) -> FinalTest:
     data = federation(task, **options)
-    return run_final_test(Creep(task), sites_of(data), data, CPU, protocol or Protocol())
+    return run_final_test(
+        lambda site: Creep(task), sites_of(data), data, CPU, protocol or Protocol()
+    )
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
@@ -107,11 +109,11 @@ def test_thresholds_come_from_validation_windows_alone() -> None:
     data = federation(task)
     sites = sites_of(data)
     policy = Protocol(Policy("false_alarms", "plant", 0.1), calibration="temperature")
-    before = run_final_test(Creep(task), sites, data, CPU, policy)
+    before = run_final_test(lambda site: Creep(task), sites, data, CPU, policy)
     for site in sites:
         site.test.y[:] = 1 - site.test.y
         site.heldout.y[:] = 0
-    after = run_final_test(Creep(task), sites, data, CPU, policy)
+    after = run_final_test(lambda site: Creep(task), sites, data, CPU, policy)
     assert after.card == before.card and after.threshold == before.threshold
     first, second = before.parts["test"], after.parts["test"]
     assert first is not None and second is not None
@@ -174,7 +176,7 @@ def test_a_calibration_changes_what_is_said_and_not_the_ranking() -> None:
 def test_intervals_of_results_hold_the_result_and_gains_are_paired(task: Task) -> None:
     data = federation(task)
     sites = sites_of(data)
-    good = run_final_test(Creep(task), sites, data, CPU, Protocol()).predictions
+    good = run_final_test(lambda site: Creep(task), sites, data, CPU, Protocol()).predictions
     random = np.random.default_rng(0)
     bad = {
         name: {split: random.permutation(scores) for split, scores in own.items()}
@@ -205,7 +207,7 @@ def test_one_machine_has_no_interval_and_says_why() -> None:
     first = lone.test.machine == lone.test.machine[0]
     windows = {**lone.windows, Split.TEST: lone.test.take(first)}
     sites = [Site("a", windows), data.site("b", data.moments("b").scaler())]
-    trial = run_final_test(Creep(task), sites, data, CPU, Protocol())
+    trial = run_final_test(lambda site: Creep(task), sites, data, CPU, Protocol())
     found = certainty(trial.predictions, {}, sites, task, resamples=200, seed=1)
     assert found is not None
     assert (

@@ -106,6 +106,21 @@ def test_a_state_of_plain_values_needs_no_file(folder):
         assert files(folder) == {"rounds/000000.safetensors"}
 
 
+def test_a_commit_may_hold_several_models(folder):
+    with History.create(folder) as history:
+        history.commit(record(0), weights(0), {"eta": 0.1})
+        both = {"north": weights(1), "south": weights(2)}
+        history.commit(record(1), weights(3), {"eta": 0.2}, None, both)
+        history.rollback(0, by="person", reason="a look back")
+    with History.open(folder) as again:
+        assert again.models() == {} and again.strategy_state() == {"eta": 0.1}
+        assert again.strategy_state(1, attempt=0) == {"eta": 0.2}
+        assert same(again.weights(1, attempt=0), weights(3))
+        found = again.models(1, attempt=0)
+        assert list(found) == list(both)
+        assert all(same(found[name], model) for name, model in both.items())
+
+
 def test_a_sites_state_is_stored_once_while_unchanged(folder):
     history = filled(folder, 9)
     stored = [name for name in files(folder) if name.startswith("clients/")]

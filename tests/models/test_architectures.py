@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.func import functional_call, grad, stack_module_state, vmap
 
 from fedpdm.errors import ModelError
 from fedpdm.models import ModelFactory
@@ -100,28 +96,6 @@ def test_initial_weights_are_a_function_of_the_key(name, length):
     first, again, other = build(3), build(3), build(4)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
-
-
-@pytest.mark.parametrize(("name", "length"), SHAPES)
-def test_no_trainable_parameter_is_dead(name, length):
-    """Each trainable tensor gets a gradient within two steps (seed-systems, rule 6).
-
-    A conv bias before BatchNorm is zero by construction, since the mean takes it off; it
-    stays because the source counts it. The test states that, and exempts nothing else.
-    """
-    with torch_seeded(0, name):
-        model = ModelFactory.create_model(name, 10, 2, sequence_length=length).to(torch.float64)
-        x, y = inputs(32, length).double(), torch.arange(32) % 2
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        reached = dict.fromkeys(model.parameter_names, 0.0)
-        for _ in range(2):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model.train()(x), y).backward()
-            for key, parameter in model.named_parameters():
-                reached[key] = max(reached[key], float(parameter.grad.abs().max()))
-            optimizer.step()
-    dead = {key for key, largest in reached.items() if largest < 1e-12}
-    assert dead == {key for key in reached if key.startswith("conv") and key.endswith("bias")}
 
 
 @pytest.mark.parametrize(("name", "length"), SHAPES)
@@ -223,34 +197,6 @@ def test_trend_starts_with_means_and_slopes_of_the_last_parts_of_a_window():
 def test_trend_refuses_parts_that_are_none(shares):
     with pytest.raises(ModelError, match="model=trend: shares=.* parts of the window"):
         ModelFactory.create_model("trend", 10, 2, sequence_length=12, shares=shares)
-
-
-@pytest.mark.parametrize(("name", "length"), SHAPES)
-@pytest.mark.parametrize("training", [False, True])
-def test_stacked_under_vmap_a_model_is_what_it_is_alone(name, length, training):
-    """The batched engine stacks sites; per-site gradients and buffers must be the same."""
-    models = [
-        ModelFactory.create_model(name, 10, 2, sequence_length=length, dropout_rate=0.0).module
-        for _ in range(3)
-    ]
-    for model in models:
-        model.train(training)
-    parameters, buffers = stack_module_state(models)
-    skeleton = copy.deepcopy(models[0])
-    x = torch.stack([inputs(5, length, seed=seed) for seed in range(3)])
-
-    def loss(parameters, buffers, x):
-        return functional_call(skeleton, (parameters, buffers), (x,)).square().sum()
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch loops over nn.LSTM, and says so
-        gradients = vmap(grad(loss), randomness="different")(parameters, buffers, x)
-    for number, model in enumerate(models):
-        model(x[number]).square().sum().backward()
-        for key, parameter in model.named_parameters():
-            torch.testing.assert_close(gradients[key][number], parameter.grad, rtol=1e-4, atol=1e-5)
-        for key, buffer in model.named_buffers():
-            torch.testing.assert_close(buffers[key][number], buffer, rtol=1e-4, atol=1e-5)
 
 
 def test_the_last_layer_of_every_model_is_called_output():

@@ -14,19 +14,19 @@ from omegaconf import OmegaConf
 
 from fedpdm.config.compose import compose
 from fedpdm.data.features import WindowFeatures
-from fedpdm.data.sources.mapping import Dialect, SiteMapping
 from fedpdm.data.rows import Split
+from fedpdm.data.sources.mapping import Dialect, SiteMapping
 from fedpdm.errors import ConfigError, ModelError
-from fedpdm.runs.experiment import build
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory
 from fedpdm.predict import load_predictor
+from fedpdm.runs.experiment import build
 from fedpdm.runs.predictor import Predictor
 from fedpdm.runs.run import Run
-from fedpdm.tasks import Failure
 from fedpdm.storage import read_tensors
-from fedpdm.training.loop import outputs
-from tests.tiny import TinySource
+from fedpdm.tasks import Failure
+from fedpdm.testing.tiny import TinySource
+from fedpdm.training.objective import outputs
 
 QUICK = [
     "debug=quick", "engine=serial", "site=[detroit,houston]", "sites.detroit.machines=4",
@@ -71,7 +71,7 @@ def test_new_rows_are_seen_as_in_training(mode: str) -> None:
     predictor = Predictor(
         run=Path("run"), round=1, model=model, task=built.task,
         mapping=SiteMapping("", "", "machine", "time", {f: f for f in "abc"}, dialect=Dialect()),
-        scaler=scaler, window=8, conditions=1, data="tiny", time_unit="hours", threshold=None,
+        scaler=scaler, window=8, conditions=1, time_unit="hours", threshold=None,
         features=built.features,
     )  # fmt: skip
     rows = built.rows("a")

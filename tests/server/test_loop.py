@@ -19,8 +19,8 @@ from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.round_metrics import over_sites, weighted
 from fedpdm.server.selection import seeded_sample
 from fedpdm.strategies.checkpoint import capture
+from fedpdm.testing.federated import federate, same
 from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, METRICS, arrays_in, metrics_in, to_record
-from tests.federated import federate, same
 
 
 class Spy:
@@ -225,7 +225,7 @@ def test_a_site_that_cannot_answer_the_query_is_named(tmp_path: Path) -> None:
 
 def test_site_scaling_asks_no_site_for_sums(tmp_path: Path) -> None:
     run = federate(tmp_path, federated_scaling=False)
-    assert run.loop._exchange.scaler is None
+    assert run.loop._dispatcher.scaler is None
     assert run.history.head().round == 3  # type: ignore[union-attr]
 
 
@@ -301,7 +301,7 @@ def test_sites_without_validation_windows_are_no_crash(tmp_path: Path) -> None:
     from dataclasses import replace
 
     from fedpdm.data.rows import Rows, Split
-    from tests.tiny import TinySource
+    from fedpdm.testing.tiny import TinySource
 
     class Unvalidated(TinySource):
         def rows(self, site: str) -> Rows:

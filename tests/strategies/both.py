@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fedpdm.testing.federated import Federated
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.wire.records import from_record
-from tests.federated import Federated
 from tests.strategies.quadratics import Bowl
 
 SGD = TrainingSettings(

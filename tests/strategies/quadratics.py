@@ -26,8 +26,8 @@ from fedpdm.history import History
 from fedpdm.models import ModelWrapper
 from fedpdm.server.loop import RoundLoop
 from fedpdm.server.monitor import MonitorSettings
+from fedpdm.testing.federated import Screen, named
 from fedpdm.training.loop import TrainingSettings
-from tests.federated import Screen, named
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from fedpdm.errors import ConfigError
 from fedpdm.strategies.feddyn import FedDyn
-from tests.federated import distance, federate
+from fedpdm.testing.federated import distance, federate
 from tests.strategies.both import FAR_APART, SGD, mean_memory
 from tests.strategies.quadratics import optimum, settle
 

@@ -10,9 +10,9 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from fedpdm.strategies.fednova import FedNova
+from fedpdm.testing.federated import distance, federate
 from fedpdm.wire.flower import become_server
 from fedpdm.wire.records import ARRAYS, METRICS, from_record, metric_record, to_record
-from tests.federated import distance, federate
 from tests.strategies.both import SGD
 from tests.strategies.quadratics import Bowl, optimum, settle
 

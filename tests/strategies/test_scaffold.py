@@ -13,8 +13,8 @@ from flwr.clientapp.typing import ClientAppCallable
 from fedpdm.config.compose import compose
 from fedpdm.errors import ConfigError
 from fedpdm.runs.experiment import build
+from fedpdm.testing.federated import Federated, distance, federate
 from fedpdm.wire.records import ARRAYS, arrays_in, to_record
-from tests.federated import Federated, distance, federate
 from tests.strategies.both import FAR_APART, SGD, mean_memory
 from tests.strategies.quadratics import Bowl, optimum, settle
 

@@ -10,10 +10,14 @@ from torch import nn
 from torch.nn import functional
 
 from fedpdm.errors import ConfigError
-from fedpdm.training.loop import TrainingSettings, batches, fit, outputs
+from fedpdm.training.loop import TrainingSettings, batches, fit
+from fedpdm.training.objective import Supervised, outputs
 
 X = torch.linspace(-1, 1, 40).reshape(20, 2)
 Y = (X.sum(1) > 0).long()
+
+
+CROSS_ENTROPY = Supervised(functional.cross_entropy)
 
 
 def network(dropout: float = 0.0) -> nn.Module:
@@ -32,9 +36,7 @@ def settings(**changes: object) -> TrainingSettings:
 
 
 def train(module: nn.Module, key: tuple[str | int, ...] = ("t",), **changes: object) -> float:
-    return fit(
-        module, X, Y, functional.cross_entropy, settings(**changes), seed=1, key=key, epochs=3
-    )
+    return fit(module, X, Y, CROSS_ENTROPY, settings(**changes), seed=1, key=key, epochs=3)
 
 
 def test_rate_halves_every_ten_epochs_counted_over_rounds() -> None:
@@ -50,7 +52,7 @@ def test_one_sgd_step_by_hand() -> None:
     for clip, expected in ((None, 2.0 - 0.1 * 20.0), (1.0, 2.0 - 0.1)):
         nn.init.constant_(module.weight, 2.0)
         chosen = settings(optimizer="sgd", learning_rate=0.1, batch_size=2, clip_norm=clip)
-        fit(module, x, y, functional.mse_loss, chosen, seed=0, key=("hand",), epochs=1)
+        fit(module, x, y, Supervised(functional.mse_loss), chosen, seed=0, key=("hand",), epochs=1)
         assert module.weight.item() == pytest.approx(expected, abs=1e-5)
 
 
@@ -88,7 +90,7 @@ def test_terms_add_to_the_gradient_before_clipping() -> None:
             module,
             X,
             Y,
-            functional.cross_entropy,
+            CROSS_ENTROPY,
             chosen,
             seed=1,
             key=("k",),
@@ -111,7 +113,7 @@ def test_loss_is_the_mean_over_examples_of_the_last_epoch() -> None:
     nn.init.zeros_(module.weight)
     nn.init.zeros_(module.bias)
     loss = fit(
-        module, X, Y, functional.cross_entropy, settings(learning_rate=1e-12, batch_size=7),
+        module, X, Y, CROSS_ENTROPY, settings(learning_rate=1e-12, batch_size=7),
         seed=0, key=("loss",), epochs=1,
     )  # fmt: skip
     assert loss == pytest.approx(0.6931472, abs=1e-5)

@@ -54,10 +54,12 @@ def test_training_does_not_import_dynamo() -> None:
 import sys, torch
 from fedpdm.models import ModelFactory
 from fedpdm.training.loop import TrainingSettings, fit
+from fedpdm.training.objective import Supervised
 model = ModelFactory.create_model("lstm", 3, 2, sequence_length=8)
 settings = TrainingSettings(1, 4, 1e-3, clip_norm=1.0)
 x, y = torch.randn(8, 8, 3), torch.randint(0, 2, (8,))
-fit(model.module, x, y, torch.nn.functional.cross_entropy, settings, seed=0, key=(), epochs=1)
+loss = Supervised(torch.nn.functional.cross_entropy)
+fit(model.module, x, y, loss, settings, seed=0, key=(), epochs=1)
 print("torch._dynamo" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

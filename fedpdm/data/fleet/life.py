@@ -1,7 +1,7 @@
 """How one generated machine wears, fails, is repaired and serviced: latent state only.
 
 Every machine has a latent wear per failure mode. Wear grows with load and temperature, at a
-speed drawn anew for every life, and by shocks; the life ends when one mode's wear crosses
+speed drawn for every life, and by shocks; the life ends when one mode's wear crosses
 its own random limit. A repair resets all of it. A scenario bends the wear of the life's weak
 part; what sensors show, and what is called a failure, follow from the wear alone.
 

@@ -31,14 +31,14 @@ import numpy as np
 from fedpdm.data.leakage.duplicates import Fingerprints, fingerprints, require_no_copies
 from fedpdm.data.leakage.label_horizon import require_label_reach
 from fedpdm.data.leakage.preprocessing import (
-    Sums,
+    ReadingSums,
     require_machines_unscaled,
     require_measured,
     require_scaled_on_training,
     require_untouched,
 )
 from fedpdm.data.normalise import Moments, Scaler
-from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
+from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split, Strings
 from fedpdm.data.sources.base import Source
 from fedpdm.data.windows import Windows
 from fedpdm.errors import LeakError
@@ -48,7 +48,7 @@ WORDS = ("training", "validation", "test", "held-out")
 
 
 @dataclass(frozen=True)
-class Machines:
+class MachineParts:
     """The machines of a site: ids, and first and last time of each split, (M, 4) each."""
 
     site: str
@@ -73,9 +73,9 @@ def check(
     Raises:
         LeakError: names site, machine, rows or times, and the way out.
     """
-    machines: list[Machines] = []
+    machines: list[MachineParts] = []
     prints: list[Fingerprints] = []
-    sums: list[Sums] = []
+    sums: list[ReadingSums] = []
     warnings: list[str] = []
     names = list(names)
     for name in names:
@@ -96,7 +96,7 @@ def check(
             require_measured(name, own, starts, look_at)
         require_machines_unscaled(name, own, starts)
         prints.append(fingerprints(name, own, starts, source.window is None))
-        sums.append(Sums.of(name, own))
+        sums.append(ReadingSums.of(name, own))
     if source.shares_machines:
         together = joined(machines)
         require_order(together, source.time_unit)
@@ -133,7 +133,7 @@ def machine_starts(site: str, rows: Rows) -> Ints:
     return starts
 
 
-def of_machines(site: str, rows: Rows, starts: Ints) -> Machines:
+def of_machines(site: str, rows: Rows, starts: Ints) -> MachineParts:
     """Return what is known of a site's machines."""
     first, last = np.empty((len(starts), 4)), np.empty((len(starts), 4))
     for split in (*ORDER, Split.HELDOUT):
@@ -144,10 +144,10 @@ def of_machines(site: str, rows: Rows, starts: Ints) -> Machines:
     change = np.zeros(len(rows), dtype=np.int64)
     change[used[1:]] = rows.split[used[1:]] != rows.split[used[:-1]]
     change[starts] = 0
-    return Machines(site, rows.machine[starts], first, last, np.add.reduceat(change, starts))
+    return MachineParts(site, rows.machine[starts], first, last, np.add.reduceat(change, starts))
 
 
-def joined(sites: list[Machines]) -> Machines:
+def joined(sites: list[MachineParts]) -> MachineParts:
     """Return the machines that sites share, each once, over all its rows."""
     ids, index = np.unique(np.concatenate([p.ids for p in sites]), return_inverse=True)
     first, last = np.full((len(ids), 4), np.inf), np.full((len(ids), 4), -np.inf)
@@ -155,10 +155,10 @@ def joined(sites: list[Machines]) -> Machines:
     np.minimum.at(first, index, np.concatenate([p.first for p in sites]))
     np.maximum.at(last, index, np.concatenate([p.last for p in sites]))
     np.maximum.at(switches, index, np.concatenate([p.switches for p in sites]))
-    return Machines("sites together", ids, first, last, switches)
+    return MachineParts("sites together", ids, first, last, switches)
 
 
-def require_order(machines: Machines, unit: str) -> None:
+def require_order(machines: MachineParts, unit: str) -> None:
     """Refuse machines whose training, validation and test rows do not follow one another."""
     seen = np.isfinite(machines.first)
     mixed = seen[:, Split.HELDOUT] & seen[:, : Split.HELDOUT].any(axis=1)
@@ -187,7 +187,7 @@ def require_order(machines: Machines, unit: str) -> None:
         )
 
 
-def require_labels_apart(machines: Machines, rows: Rows, reach: float, unit: str) -> None:
+def require_labels_apart(machines: MachineParts, rows: Rows, reach: float, unit: str) -> None:
     """Refuse rows whose label looks across a cut of their site's calendar.
 
     Only where machines are cut by time: whole machines in one split have no common cut.
@@ -197,8 +197,7 @@ def require_labels_apart(machines: Machines, rows: Rows, reach: float, unit: str
         return
     for split in ORDER[:2]:
         later = float(machines.first[:, split + 1 : 3].min())
-        end = rows.time + reach
-        across = (rows.split == split) & (end > later + 1e-9 * max(1.0, abs(later)))
+        across = (rows.split == split) & looks_past(rows.time + reach, later)
         if across.any():
             row = int(np.argmax(across))
             raise LeakError(
@@ -210,7 +209,7 @@ def require_labels_apart(machines: Machines, rows: Rows, reach: float, unit: str
             )
 
 
-def require_shared_labels_apart(machines: Machines, reach: float, unit: str) -> None:
+def require_shared_labels_apart(machines: MachineParts, reach: float, unit: str) -> None:
     """Refuse shared machines of which one site's labels look into another's later split.
 
     Whole machines in one split pass, and machines that all sites cut at moments ``reach`` apart.
@@ -219,8 +218,7 @@ def require_shared_labels_apart(machines: Machines, reach: float, unit: str) -> 
         return
     for split in ORDER[:2]:
         later = machines.first[:, split + 1 : 3].min(axis=1, initial=np.inf)
-        end = machines.last[:, split] + reach
-        across = np.isfinite(later) & (end > later + 1e-9 * np.maximum(1.0, np.abs(later)))
+        across = np.isfinite(later) & looks_past(machines.last[:, split] + reach, later)
         if across.any():
             k = int(np.argmax(across))
             raise LeakError(
@@ -229,6 +227,11 @@ def require_shared_labels_apart(machines: Machines, reach: float, unit: str) -> 
                 f"{reach:g} {unit} ahead, and a later part begins at {later[k]:g}; put a shared "
                 f"machine in one part at all sites, or leave {reach:g} {unit} between the parts"
             )
+
+
+def looks_past(end: Floats, later: Floats | float) -> Bools:
+    """Return where a label's end lies past the begin of a later part, rounding errors apart."""
+    return np.asarray(end > later + 1e-9 * np.maximum(1.0, np.abs(later)))
 
 
 def require_decided(site: str, rows: Rows, reach: float, unit: str) -> None:
@@ -251,7 +254,7 @@ def require_decided(site: str, rows: Rows, reach: float, unit: str) -> None:
         )
 
 
-def require_one_owner(sites: list[Machines]) -> None:
+def require_one_owner(sites: list[MachineParts]) -> None:
     """Refuse a machine that belongs to two sites."""
     owner: dict[str, str] = {}
     for site in sites:

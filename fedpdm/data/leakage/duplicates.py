@@ -30,7 +30,7 @@ DISTINCT = 0.9
 ACTIVE = 0.25
 """Runs of a machine are compared if so many rows are not idle, and so many of those differ."""
 COMES_BACK = 3
-"""So many times a reading begins anew that a machine comes back to: off, in a warm hall."""
+"""This often may a reading recur that a machine returns to: off, in a warm hall."""
 SHORT = 4 * RUN
 """Where half of the machines have fewer rows, single rows are compared, too."""
 SHARE = 0.02

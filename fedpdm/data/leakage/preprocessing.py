@@ -32,7 +32,7 @@ ENOUGH = 0.2  # share of a class's rows, above what is usual in the data, that m
 
 
 @dataclass(frozen=True)
-class Sums:
+class ReadingSums:
     """Counts, sums and extremes of readings by split: six (5, F) arrays, and two (F,)."""
 
     site: str
@@ -49,7 +49,7 @@ class Sums:
     """Whether a rounded feature has few values, whose rounding does not average out."""
 
     @staticmethod
-    def of(site: str, rows: Rows) -> Sums:
+    def of(site: str, rows: Rows) -> ReadingSums:
         """Return the sums of a site's rows."""
         shape = (len(SPLITS), rows.values.shape[1])
         count, total, squares, inner = (np.zeros(shape) for _ in range(4))
@@ -64,12 +64,12 @@ class Sums:
             least[k] = np.where(known, part, np.inf).min(0)
             most[k] = np.where(known, part, -np.inf).max(0)
             inner[k] = ((filled > 0) & (filled < 1)).sum(0)
-        return Sums(site, count, total, squares, least, most, inner, *rounding(rows.values))
+        return ReadingSums(site, count, total, squares, least, most, inner, *rounding(rows.values))
 
     @staticmethod
-    def together(parts: list[Sums]) -> Sums:
+    def together(parts: list[ReadingSums]) -> ReadingSums:
         """Return the sums of several sites."""
-        return Sums(
+        return ReadingSums(
             "all sites",
             count=np.sum([p.count for p in parts], axis=0),
             total=np.sum([p.total for p in parts], axis=0),
@@ -82,7 +82,7 @@ class Sums:
         )
 
 
-def require_scaled_on_training(sites: list[Sums]) -> list[str]:
+def require_scaled_on_training(sites: list[ReadingSums]) -> list[str]:
     """Refuse rows that were standardised over more than training rows; warn of 0-to-1 scaling.
 
     Every site is looked at for the first before any is for the second.
@@ -90,7 +90,7 @@ def require_scaled_on_training(sites: list[Sums]) -> list[str]:
     Raises:
         LeakError: names the site and the parts that the scaler has seen.
     """
-    pooled = [Sums.together(sites)] if len(sites) > 1 else []
+    pooled = [ReadingSums.together(sites)] if len(sites) > 1 else []
     for sums in (*sites, *pooled):
         if (parts := _seen_by(standardised, sums)) is not None:
             raise LeakError(
@@ -110,7 +110,9 @@ def require_scaled_on_training(sites: list[Sums]) -> list[str]:
     return warnings
 
 
-def _seen_by(test: Callable[[Sums, list[int]], bool], sums: Sums) -> tuple[int, ...] | None:
+def _seen_by(
+    test: Callable[[ReadingSums, list[int]], bool], sums: ReadingSums
+) -> tuple[int, ...] | None:
     """Return the most splits over which ``test`` holds, or None; none if it does over training."""
     present = [k for k in range(len(SPLITS)) if sums.count[k].any()]
     if test(sums, [0]) or standardised(sums, [0]):
@@ -126,7 +128,7 @@ def _named(parts: tuple[int, ...]) -> str:
     return " and ".join(WORDS[k] for k in parts)
 
 
-def standardised(sums: Sums, parts: list[int]) -> bool:
+def standardised(sums: ReadingSums, parts: list[int]) -> bool:
     """Return whether all features that vary have mean 0 and deviation 1 over these splits."""
     count, total, squares = (p[parts].sum(0) for p in (sums.count, sums.total, sums.squares))
     return bool(_unit(count, total, squares, sums.step, sums.few))
@@ -213,7 +215,7 @@ def require_machines_unscaled(site: str, rows: Rows, starts: Ints) -> None:
         )
 
 
-def stretched(sums: Sums, parts: list[int]) -> bool:
+def stretched(sums: ReadingSums, parts: list[int]) -> bool:
     """Return whether all features that vary run from exactly 0 to exactly 1 over these splits."""
     least, most = sums.least[parts].min(0), sums.most[parts].max(0)
     varies = most > least

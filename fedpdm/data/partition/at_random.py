@@ -8,6 +8,7 @@ from fedpdm.data.partition.base import (
     Division,
     Machines,
     Partition,
+    WholeMachines,
     by_name,
     deal,
     require_enough,
@@ -18,27 +19,16 @@ from fedpdm.data.sources.checksums import require_positive
 from fedpdm.errors import ConfigError
 
 
-class ByMachine(Partition):
-    """Whole machines at random, each split's machines dealt evenly: nothing is skewed.
-
-    Args:
-        sites: number of sites; None: those that ``site=`` names, or 10.
-    """
+class ByMachine(WholeMachines):
+    """Whole machines at random, each split's machines dealt evenly: nothing is skewed."""
 
     name = "machine"
 
-    def __init__(self, sites: int | None = None) -> None:
-        self.sites = None if sites is None else require_positive("partition.sites", sites)
-
-    def assign(
-        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
-    ) -> dict[str, Ints]:
-        names, machines = site_names(self.sites, names), Machines(rows)
-        require_enough(self.name, names, machines)
+    def shares(self, machines: Machines, sites: int, generator: np.random.Generator) -> Ints:
         owner = np.zeros(len(machines), dtype=np.int64)
         for part in machines.groups:
-            owner[part] = deal(int(part.sum()), len(names), generator)
-        return machines.of_sites(by_name(names)[owner], names)
+            owner[part] = deal(int(part.sum()), sites, generator)
+        return owner
 
 
 class Iid(ByMachine):

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from fedpdm.data.rows import Bools, Ints, Rows, Split, Strings
+from fedpdm.data.sources.checksums import require_positive
 from fedpdm.errors import ConfigError
 
 DEFAULT_SITES = 10  # as FedCMAPSS task A
@@ -124,6 +125,34 @@ class Machines:
         """Return each site's rows for the (M,) numbers of the machines' sites."""
         of_row = owner[self.index]
         return {name: np.flatnonzero(of_row == k) for k, name in enumerate(names)}
+
+
+class WholeMachines(Partition):
+    """Deals whole machines (single rows of tabular data), at least one to train on to a site.
+
+    Args:
+        sites: number of sites; None: those that ``site=`` names, or 10.
+    """
+
+    name: str
+    """In ``partition=``."""
+    ordered = False
+    """Whether the first share is the first site's; else shares hang on names alone."""
+
+    def __init__(self, sites: int | None = None) -> None:
+        self.sites = None if sites is None else require_positive("partition.sites", sites)
+
+    def assign(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> dict[str, Ints]:
+        names, machines = site_names(self.sites, names), Machines(rows)
+        require_enough(self.name, names, machines)
+        owner = self.shares(machines, len(names), generator)
+        return machines.of_sites(owner if self.ordered else by_name(names)[owner], names)
+
+    @abstractmethod
+    def shares(self, machines: Machines, sites: int, generator: np.random.Generator) -> Ints:
+        """Return (M,) the number of the share, below ``sites``, that each machine goes to."""
 
 
 def site_names(sites: int | None, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedpdm.data.partition.base import Machines, Partition, require_enough, site_names
+from fedpdm.data.partition.base import Machines, Partition, WholeMachines, site_names
 from fedpdm.data.rows import Bools, Ints, Rows, Split
 from fedpdm.data.sources.checksums import require_positive
 from fedpdm.data.splits.cuts import undecided
 from fedpdm.errors import ConfigError
 
 
-class ByLife(Partition):
+class ByLife(WholeMachines):
     """Machines sorted by life and cut into blocks: life, and so the label, is skewed.
 
     FedCMAPSS task C. The first site gets the shortest lives. Each split is sorted by
     itself; the life of an official test machine is its length plus the life it has left.
     Machines of equal life lie in the order of their ids.
-
-    Args:
-        sites: number of sites; None: those that ``site=`` names, or 10.
     """
 
-    def __init__(self, sites: int | None = None) -> None:
-        self.sites = None if sites is None else require_positive("partition.sites", sites)
+    name = "life"
+    ordered = True
 
-    def assign(
-        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
-    ) -> dict[str, Ints]:
-        names, machines = site_names(self.sites, names), Machines(rows)
-        require_enough("life", names, machines)
+    def shares(self, machines: Machines, sites: int, generator: np.random.Generator) -> Ints:
         known, life = machines.life
         if not known.all():
             raise ConfigError(
@@ -41,9 +34,9 @@ class ByLife(Partition):
         for part in machines.groups:
             members = np.flatnonzero(part)
             order = members[np.argsort(life[members], kind="stable")]
-            for site, block in enumerate(np.array_split(order, len(names))):
+            for site, block in enumerate(np.array_split(order, sites)):
                 owner[block] = site
-        return machines.of_sites(owner, names)
+        return owner
 
 
 class ByTime(Partition):

@@ -34,12 +34,7 @@ class ByType(Partition):
         values, index, count = np.unique(column, return_inverse=True, return_counts=True)
         order = np.lexsort((values, -count))
         kinds = tuple(str(value) for value in values[order])
-        names = names or kinds
-        if len(names) != len(kinds):
-            raise ConfigError(
-                f"partition=type makes {len(kinds)} sites ({', '.join(kinds)}), but site= names "
-                f"{len(names)} ({', '.join(names)}): name {len(kinds)}, or leave site=[]"
-            )
+        names = one_each("type", kinds, names)
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))
         positions = rank[index]
@@ -66,16 +61,21 @@ class ByCondition(Partition):
                 "partition=condition makes a site of each operating condition, and this data has "
                 f"one only; use {subset}another partition, for example partition=machine"
             )
-        names = names or tuple(f"condition-{k + 1}" for k in conditions)
-        if len(names) != len(conditions):
-            raise ConfigError(
-                f"partition=condition makes {len(conditions)} sites, but site= names {len(names)} "
-                f"({', '.join(names)}): name {len(conditions)}, or leave site=[]"
-            )
+        names = one_each("condition", tuple(f"condition-{k + 1}" for k in conditions), names)
         return {
             name: np.flatnonzero(rows.condition == k)
             for name, k in zip(names, conditions, strict=True)
         }
+
+
+def one_each(partition: str, kinds: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a site's name for each kind: its own, or the one that ``site=`` gives it."""
+    if names and len(names) != len(kinds):
+        raise ConfigError(
+            f"partition={partition} makes {len(kinds)} sites ({', '.join(kinds)}), but site= names "
+            f"{len(names)} ({', '.join(names)}): name {len(kinds)}, or leave site=[]"
+        )
+    return names or kinds
 
 
 def require_whole_machines(name: str, column: Strings, rows: Rows) -> None:

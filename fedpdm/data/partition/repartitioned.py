@@ -1,4 +1,4 @@
-"""Generated machines, pooled and dealt anew: controlled skew on data with sites of its own."""
+"""Generated machines, pooled and divided again: controlled skew on data with sites of its own."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class RepartitionedSource(PartitionedSource):
         self.window, self.stride = source.window, source.stride
         self.evaluation_stride = source.evaluation_stride
         self.conditions, self.categorical = source.conditions, source.categorical
+        self.operating = source.operating
         self.pad_training, self.test_truncated = source.pad_training, source.test_truncated
 
     def read(self) -> Rows:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedpdm.data.partition.base import Machines, Partition, by_name, require_enough, site_names
-from fedpdm.data.rows import Floats, Ints, Rows, Split
+from fedpdm.data.partition.base import Machines, WholeMachines
+from fedpdm.data.rows import Floats, Ints, Split
 from fedpdm.data.sources.checksums import require_positive
 from fedpdm.errors import ConfigError
 
@@ -14,7 +14,7 @@ DRAWS = 200
 LEAST_ROWS, LEAST_MACHINES = 10, 2  # ten rows as NIID-Bench; two machines: one to validate on
 
 
-class Dirichlet(Partition):
+class Dirichlet(WholeMachines):
     """Label skew: each class is dealt by shares drawn from Dirichlet(alpha).
 
     Hsu, Qi, Brown, arXiv 1909.06335. A small ``alpha`` gives a site nearly one class only, a
@@ -34,6 +34,8 @@ class Dirichlet(Partition):
         classes: classes into which machines are put by quantiles.
     """
 
+    name = "dirichlet"
+
     def __init__(
         self,
         alpha: float = 0.5,
@@ -41,24 +43,21 @@ class Dirichlet(Partition):
         minimum: int | None = None,
         classes: int = 4,
     ) -> None:
+        super().__init__(sites)
         self.alpha = concentration(alpha)
-        self.sites = None if sites is None else require_positive("partition.sites", sites)
         self.minimum = None if minimum is None else require_positive("partition.minimum", minimum)
         self.classes = require_positive("partition.classes", classes)
 
-    def assign(
-        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
-    ) -> dict[str, Ints]:
-        names, machines = site_names(self.sites, names), Machines(rows)
-        require_enough("dirichlet", names, machines)
-        kind = machine_classes(machines, self.classes)
-        owner = shares_of(
-            "dirichlet", machines, kind, len(names), self.alpha, self.minimum, generator
-        )
-        return machines.of_sites(by_name(names)[owner], names)
+    def shares(self, machines: Machines, sites: int, generator: np.random.Generator) -> Ints:
+        kind = self.kinds(machines)
+        return shares_of(self.name, machines, kind, sites, self.alpha, self.minimum, generator)
+
+    def kinds(self, machines: Machines) -> Ints:
+        """Return (M,) the class of each machine."""
+        return machine_classes(machines, self.classes)
 
 
-class ByQuantity(Partition):
+class ByQuantity(Dirichlet):
     """Quantity skew: sites own very different amounts of alike data.
 
     Machines (single rows of tabular data) are dealt at random by shares drawn from
@@ -70,23 +69,15 @@ class ByQuantity(Partition):
         minimum: training rows (machines of a time series) that every site must get.
     """
 
+    name = "quantity"
+
     def __init__(
         self, alpha: float = 0.5, sites: int | None = None, minimum: int | None = None
     ) -> None:
-        self.alpha = concentration(alpha)
-        self.sites = None if sites is None else require_positive("partition.sites", sites)
-        self.minimum = None if minimum is None else require_positive("partition.minimum", minimum)
+        super().__init__(alpha, sites, minimum)
 
-    def assign(
-        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
-    ) -> dict[str, Ints]:
-        names, machines = site_names(self.sites, names), Machines(rows)
-        require_enough("quantity", names, machines)
-        alike = np.zeros(len(machines), dtype=np.int64)
-        owner = shares_of(
-            "quantity", machines, alike, len(names), self.alpha, self.minimum, generator
-        )
-        return machines.of_sites(by_name(names)[owner], names)
+    def kinds(self, machines: Machines) -> Ints:
+        return np.zeros(len(machines), dtype=np.int64)
 
 
 def concentration(alpha: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from fedpdm.data.operating import OperatingConditions
 from fedpdm.data.rows import Bools, Rows
 
 
@@ -31,6 +32,8 @@ class Source(ABC):
     """The same for validation, test and held-out windows."""
     conditions: int = 1
     """Number of operating conditions that scaling tells apart."""
+    operating: OperatingConditions | None = None
+    """How new rows get their condition; needed for ``predict`` where there are several."""
     categorical: tuple[str, ...] = ()
     """Features that are kinds or ranks, not quantities: nothing lies between two values."""
     generated: bool = False

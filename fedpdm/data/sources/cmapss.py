@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedpdm.data.operating import OperatingConditions
 from fedpdm.data.partition import Partition, PartitionedSource
 from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
 from fedpdm.data.sources import checksums as checks
@@ -36,7 +37,9 @@ CONDITIONS = {"FD001": 1, "FD002": 6, "FD003": 1, "FD004": 6}
 SET_POINTS = np.array(
     [(0, 0, 100), (10, 0.25, 100), (20, 0.7, 100), (25, 0.62, 60), (35, 0.84, 100), (42, 0.84, 100)]
 )
-SET_POINT_TOLERANCE = np.array([0.5, 0.05, 0.5])
+OPERATING = OperatingConditions(
+    COLUMNS[2:5], tuple(map(tuple, SET_POINTS.tolist())), tolerance=(0.5, 0.05, 0.5)
+)
 
 
 class CmapssSource(PartitionedSource):
@@ -103,6 +106,7 @@ class CmapssSource(PartitionedSource):
         self.features = FEATURES[features]
         # Six conditions have the same numbers in every subset; FD001 and FD003 fly in the first.
         self.conditions = max(CONDITIONS[name] for name in self.subsets)
+        self.operating = OPERATING if self.conditions > 1 else None
         super().__init__(sites, partition, seed)
         self._path, self._verify = path, verify
         self._validation_fraction = validation_fraction
@@ -182,7 +186,9 @@ def read_subset(
         time_to_failure=to_failure,
         observed=to_failure,
         split=split,
-        condition=operating_condition(table[:, 2:5], conditions, train.parent),
+        condition=OPERATING.of(table[:, 2:5], str(train.parent), "; is data.subset right?")
+        if conditions > 1
+        else np.zeros(len(table), dtype=np.int64),
         pad=True,
         test_last_only=True,
         groups={
@@ -202,24 +208,6 @@ def last_cycle(unit: Ints, cycle: Floats) -> Floats:
     """Return (R,) the last cycle of each row's engine."""
     _, index, count = np.unique(unit, return_inverse=True, return_counts=True)
     return np.asarray(cycle[np.cumsum(count) - 1][index])
-
-
-def operating_condition(settings: Floats, conditions: int, where: Path) -> Ints:
-    """Return (R,) the known set point that each row's (R, 3) settings round to.
-
-    Raises:
-        DataError: a row is near none of the six set points.
-    """
-    if conditions == 1:
-        return np.zeros(len(settings), dtype=np.int64)
-    nearest: Ints = np.abs(settings[:, :1] - SET_POINTS[:, 0]).argmin(axis=1).astype(np.int64)
-    far = (np.abs(settings - SET_POINTS[nearest]) > SET_POINT_TOLERANCE).any(axis=1)
-    if far.any():
-        raise DataError(
-            f"{where}: settings {settings[far][0].tolist()} belong to none of the six operating "
-            "conditions of FD002 and FD004; is data.subset right?"
-        )
-    return nearest
 
 
 def read_table(path: Path, verify: bool = True) -> Floats:

@@ -127,7 +127,7 @@ def transfer(url: str, part: Path) -> bool:
     """Append what is missing to ``part``; return whether it is whole.
 
     A server that does not know ranges, or whose file has changed since, sends everything
-    and ``part`` begins anew.
+    and ``part`` starts over.
     """
     have = size_of(part)
     tag = part.with_suffix(".tag")  # the server's mark of the version that ``part`` is of

@@ -7,9 +7,10 @@ Flower's own classes are put around them again on the other side.
 from __future__ import annotations
 
 import os
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +19,11 @@ from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
+from fedpdm.config.imports import import_all
 from fedpdm.engines.hardware import keep_memory
 from fedpdm.engines.local_grid import answer, make_context
 from fedpdm.storage import cut
-from fedpdm.wire.flower import array_record, become_server
+from fedpdm.wire.flower import array_record, become_server, rebuilt
 from fedpdm.wire.records import LiveArray
 
 Parcel = dict[str, tuple[str, dict[str, Any]]]
@@ -63,19 +65,28 @@ class Worker:
     Data and model stay here from round to round.
 
     Args:
-        app: answers messages; came here without data and model.
+        path: where modules are looked for, in the order of the server's process.
+        modules: a user's own, to be imported before the app is unpickled.
+        app: a reference to what answers messages; it came here without data and model.
         sites: how many sites the federation has.
         share: share of a GPU's memory that this process may use at most; 0 without a GPU.
     """
 
-    def __init__(self, app: ClientApp, sites: int, share: float) -> None:
+    def __init__(
+        self, path: list[str], modules: list[str], app: list[Any], sites: int, share: float
+    ) -> None:
+        import ray
+
+        sys.path[:] = [*path, *(place for place in sys.path if place not in path)]
+        import_all(modules)
         torch.set_num_threads(1)
         keep_memory()
         np.seterr(all="ignore")  # as in the server's process
         become_server()
         if share > 0:
             torch.cuda.set_per_process_memory_fraction(min(share, 1.0))
-        self._app, self._sites = app, sites
+        self._app: ClientApp = ray.get(app[0])
+        self._sites = sites
         self._contents: OrderedDict[int, RecordDict] = OrderedDict()
 
     def hello(self) -> int:
@@ -111,11 +122,6 @@ class Worker:
             return Result(reply.metadata, None, (reply.error.code, reply.error.reason), None)
         kept = pack(context.state) if len(context.state) else None
         return Result(reply.metadata, pack(reply.content), None, kept)
-
-
-def rebuilt(content: RecordDict | Error, metadata: Metadata) -> Message:
-    """Return a message of given metadata, as Flower itself makes one that came over a wire."""
-    return cast(Message, cast(Any, Message)(content, metadata=metadata))
 
 
 def pack(content: RecordDict) -> Parcel:

@@ -1,6 +1,6 @@
 """The worker processes of the ray engine: started, replaced when they die, and ended.
 
-``ray`` is imported here alone, and only when a crew is made.
+``ray`` is imported here alone, and only when workers are started.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 from flwr.clientapp import ClientApp
 
+from fedpdm.config.imports import imported
 from fedpdm.engines.hardware import cores
 from fedpdm.errors import ConfigError
 
@@ -89,7 +90,7 @@ class Workers:
         self._started, self._closing = threading.Event(), threading.Event()
         # Ray's processes die with the thread that starts them (PR_SET_PDEATHSIG), even after
         # kill -9 of this process; so this thread lives as long as they shall.
-        self._thread = threading.Thread(target=self._live, name="ray-crew", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="ray-workers", daemon=True)
         self._thread.start()
         atexit.register(self.close)
 
@@ -123,10 +124,12 @@ class Workers:
             self._private = True
             base = "/tmp" if os.path.isdir("/tmp") else None  # a socket's path must be short
             self._folder = tempfile.mkdtemp(prefix="fedpdm-", dir=base)
+            # Ray puts one place after another in front, which turns their order round.
+            path = own_path()[::-1]
             ray.init(
                 "local", num_cpus=count, num_gpus=None if self._gpus else 0,
                 include_dashboard=False, _temp_dir=self._folder,
-                job_config=ray.job_config.JobConfig(_py_driver_sys_path=own_path()), **quiet,
+                job_config=ray.job_config.JobConfig(_py_driver_sys_path=path), **quiet,
             )  # fmt: skip
         else:
             reachable(self._address)
@@ -153,7 +156,10 @@ class Workers:
             self._fill(seat)
 
     def _fill(self, seat: Seat) -> None:
-        seat.actor = self._worker.remote(self._shipped, self._sites, self._gpus)
+        # In a list Ray hands over a reference as it is: the app is unpickled after the imports.
+        seat.actor = self._worker.remote(
+            own_path(), imported(), [self._shipped], self._sites, self._gpus
+        )
         seat.hello = seat.actor.hello.remote()
         seat.pid, seat.late = None, []
         seat.generation += 1

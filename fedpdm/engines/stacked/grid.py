@@ -11,21 +11,20 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 import torch
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from fedpdm.client.app import SiteApp, SiteClient
+from fedpdm.client.app import SiteApp
+from fedpdm.client.site_client import SiteClient
 from fedpdm.data.rows import Split
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.stacked.memory import sites_at_hand
-from fedpdm.engines.stacked.step import RowLosses
 from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer, check_options
 from fedpdm.errors import ConfigError
-from fedpdm.tasks import Task
 from fedpdm.wire.records import CONFIG, Arrays, config_in
 
 
@@ -107,20 +106,21 @@ class BatchedGrid(LocalGrid):
                 x, y = client.tensors(site, Split.TRAIN)
             except Exception:
                 continue  # its own answer will say what is wrong with it
-            memory = client.side.memory(order["terms"], message.content, context.state)
-            members.append(SiteData(site.name, client.key(site.name, config), x, y, memory))
+            memory = client.runtime.memory(order["terms"], message.content, context.state)
+            key, local = client.key(site.name, config), client.local(context.state)
+            members.append(SiteData(site.name, key, x, y, memory, local))
         if not members:
             return
-        received = client.received(messages[0])
+        received = {**client.initial, **client.received(messages[0])}
         for result in self._trainer.train(received, members, **order):
             self._done[result.name] = (result.weights, result.train_loss)
 
 
 def obstacle(client: SiteClient, x: Tensor, y: Tensor) -> str | None:
     """Return why a site's model cannot be stacked, or None: one step with a few of its rows."""
-    trainer = stacked_trainer(replace(client, device=torch.device("cpu")))
     few = [SiteData(name, (name,), x[:rows], y[:rows]) for name, rows in (("a", 5), ("b", 3))]
     try:
+        trainer = stacked_trainer(replace(client, device=torch.device("cpu")))
         received = client.build_model().get_parameters()
         list(trainer.train(received, few, epochs=1))
     except ConfigError as error:
@@ -130,12 +130,9 @@ def obstacle(client: SiteClient, x: Tensor, y: Tensor) -> str | None:
 
 def stacked_trainer(client: SiteClient, **options: Any) -> StackedTrainer:
     """Return the trainer of stacks of such sites."""
-    task = client.federation.task
-    known = type(task).row_losses is not Task.row_losses
     return StackedTrainer(
-        client.build_model().module, task.loss, client.settings,
-        row_losses=cast(RowLosses, task.row_losses) if known else None,
-        seed=client.seed, device=client.device, **options,
+        client.build_model().module, client.minimised, client.settings,
+        shared=client.parts.shared, seed=client.seed, device=client.device, **options,
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ class SiteData:
         x: (N, T, F) or (N, F) inputs.
         y: (N, …) targets.
         memory: what it remembers, by the key of the strategy's term.
+        local: tensors of the model that it starts from in place of the received ones, by name.
     """
 
     name: str
@@ -35,6 +36,7 @@ class SiteData:
     x: Tensor
     y: Tensor
     memory: Mapping[str, Memory] = field(default_factory=dict)
+    local: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Shapes: K sites, B rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,7 @@ from torch.func import vmap
 from fedpdm.engines.stacked.errors import stackable
 from fedpdm.engines.stacked.layers import Now, stacked_copy
 from fedpdm.errors import ConfigError
-from fedpdm.training.loop import LossFunction
-
-RowLosses = Callable[[Tensor, Tensor], Tensor]
+from fedpdm.training.objective import LocalContext, Objective
 
 
 class StackedStep:
@@ -33,23 +31,23 @@ class StackedStep:
     def __init__(
         self,
         module: nn.Module,
-        loss: LossFunction,
+        objective: Objective,
         device: torch.device,
         *,
-        row_losses: RowLosses | None = None,
         compile: bool = False,
     ) -> None:
         self._now = Now()
-        self._row_losses = row_losses
-        self._module, self._loss, self._title = module, loss, module
+        self._objective, self._row_losses = objective, objective.row_losses
+        self.context = LocalContext()
+        self._title = module
         self._stacked = stacked_copy(module, self._now).to(device).train()
         parameters = dict(self._stacked.named_parameters())
         self.trainable = [name for name, p in parameters.items() if p.requires_grad]
         self._find_places()
         self._outputs: Any = vmap(self._output, in_dims=(0, 0, 0, None))
-        self._padded_outputs: Any = vmap(self._padded_output, in_dims=(0, 0, 0, None, 0, 0))
+        self._padded_outputs: Any = vmap(self._output, in_dims=(0, 0, 0, None, 0, 0))
         self._sites: Any = vmap(self._site, in_dims=(0, 0, 0, 0, None))
-        self._padded_sites: Any = vmap(self._padded_site, in_dims=(0, 0, 0, 0, None, 0, 0))
+        self._padded_sites: Any = vmap(self._site, in_dims=(0, 0, 0, 0, None, 0, 0))
         self.compiles = compile
         if compile:
             made = (self._sites, self._padded_sites, self._outputs, self._padded_outputs)
@@ -125,13 +123,12 @@ class StackedStep:
             torch.arange(x.shape[1], device=x.device) < sizes.unsqueeze(1)
         )  # fmt: skip
         given = tuple(tensors)
+        padding = () if sizes is None else (real, sizes)
         try:
             if self._row_losses is not None:
-                return self._by_rows(given, x, y, keys, step, real, sizes)
-            if sizes is None:
-                loss: Tensor = self._sites(given, x, y, keys, step)
-            else:
-                loss = self._padded_sites(given, x, y, keys, step, real, sizes)
+                return self._by_rows(given, x, y, keys, step, *padding)
+            work = self._padded_sites if padding else self._sites
+            loss: Tensor = work(given, x, y, keys, step, *padding)
         finally:
             for box, key, tensor in self._originals:
                 box[key] = tensor
@@ -144,14 +141,13 @@ class StackedStep:
         y: Tensor,
         keys: Tensor,
         step: Tensor,
-        real: Tensor | None,
-        sizes: Tensor | None,
+        real: Tensor | None = None,
+        sizes: Tensor | None = None,
     ) -> Tensor:
         """Return (K,) mean losses: the forward pass site by site, the loss for all rows."""
-        if real is None or sizes is None:
-            output = self._outputs(tensors, x, keys, step)
-        else:
-            output = self._padded_outputs(tensors, x, keys, step, real, sizes)
+        padded = real is not None and sizes is not None
+        work, padding = (self._padded_outputs, (real, sizes)) if padded else (self._outputs, ())
+        output = work(tensors, x, keys, step, *padding)
         assert self._row_losses is not None
         each = self._row_losses(output.flatten(0, 1), y.flatten(0, 1)).view(y.shape[:2])
         if real is None or sizes is None:
@@ -198,51 +194,49 @@ class StackedStep:
                 "loss is no mean over rows): use engine=serial"
             )
 
-    def _forward(self, tensors: Sequence[Tensor], x: Tensor) -> Any:
-        for tensor, places in zip(tensors, self._places.values(), strict=True):
-            for box, key in places:
-                box[key] = tensor
-        return self._stacked(x)
-
-    def _output(self, tensors: Sequence[Tensor], x: Tensor, key: Tensor, step: Tensor) -> Any:
-        """Return one site's outputs, as ``vmap`` sees it."""
+    def _model(
+        self,
+        tensors: Sequence[Tensor],
+        key: Tensor,
+        step: Tensor,
+        rows: Tensor | None = None,
+        count: Tensor | None = None,
+    ) -> nn.Module:
+        """Return the model with one site's tensors in it, in the given step."""
         now = self._now
-        now.key, now.step, now.rows, now.count, now.drawn = key, step, None, None, 0
-        return self._forward(tensors, x)
+        now.key, now.step, now.rows, now.count, now.drawn = key, step, rows, count, 0
+        for tensor, places in zip(tensors, self._places.values(), strict=True):
+            for box, name in places:
+                box[name] = tensor
+        return self._stacked
 
-    def _padded_output(
+    def _output(
         self,
         tensors: Sequence[Tensor],
         x: Tensor,
         key: Tensor,
         step: Tensor,
-        rows: Tensor,
-        count: Tensor,
+        rows: Tensor | None = None,
+        count: Tensor | None = None,
     ) -> Any:
-        """Return one site's outputs; those of padding mean nothing."""
-        now = self._now
-        now.key, now.step, now.rows, now.count, now.drawn = key, step, rows, count, 0
-        return self._forward(tensors, x)
+        """Return one site's outputs, as ``vmap`` sees it; those of padding mean nothing."""
+        return self._model(tensors, key, step, rows, count)(x)
 
     def _site(
-        self, tensors: Sequence[Tensor], x: Tensor, y: Tensor, key: Tensor, step: Tensor
-    ) -> Tensor:
-        """Return one site's mean loss, as ``vmap`` sees it."""
-        return self._loss(self._output(tensors, x, key, step), y)
-
-    def _padded_site(
         self,
         tensors: Sequence[Tensor],
         x: Tensor,
         y: Tensor,
         key: Tensor,
         step: Tensor,
-        rows: Tensor,
-        count: Tensor,
+        rows: Tensor | None = None,
+        count: Tensor | None = None,
     ) -> Tensor:
-        """Return one site's mean loss over the rows that are not padding."""
-        output = self._padded_output(tensors, x, key, step, rows, count)
-        each = vmap(lambda o, t: self._loss(o.unsqueeze(0), t.unsqueeze(0)))(output, y)
+        """Return one site's mean loss, as ``vmap`` sees it, over the rows that are no padding."""
+        model = self._model(tensors, key, step, rows, count)
+        if rows is None or count is None:
+            return self._objective.loss(model, x, y, self.context)
+        each = self._objective.losses(model, x, y, self.context)
         return torch.where(rows, each, 0.0).sum() / count
 
 

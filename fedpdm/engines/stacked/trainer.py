@@ -9,8 +9,7 @@ value need not know. Imports torch and numpy only. Shapes: K sites, B rows, C ou
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,16 +21,16 @@ from torch import Tensor, nn
 from fedpdm.engines.stacked.graphs import RecordedStep
 from fedpdm.engines.stacked.memory import JoinedData, chunk_on_cpu, chunk_on_cuda, saved_bytes
 from fedpdm.engines.stacked.schedule import Schedule, SiteData, schedule
-from fedpdm.engines.stacked.step import RowLosses, StackedStep, clip
+from fedpdm.engines.stacked.step import StackedStep, clip
 from fedpdm.errors import ConfigError
 from fedpdm.training.loop import (
     GradientTerm,
-    LossFunction,
     Memory,
     SiteTerm,
     TrainingSettings,
     batch_sizes,
 )
+from fedpdm.training.objective import Objective
 from fedpdm.training.optimizers import OPTIMIZERS
 
 __all__ = ["SiteData", "StackedTrainer", "Trained"]
@@ -59,42 +58,46 @@ class StackedTrainer:
 
     Args:
         module: the architecture; its own weights do not matter and stay as they are.
-        loss: (outputs, targets) to mean loss. With unequal sites it must be a mean over rows.
+        objective: what is minimised. With unequal sites its loss must be a mean over rows.
         settings: optimizer, batches, learning rate.
         seed: the run's seed.
         device: where to train.
         chunk: sites in one stack, which bounds memory; None for as many as are fast and fit.
-        row_losses: (outputs, targets) to (N,) losses whose mean is ``loss``: faster where known.
+        shared: names of the parameters that terms see, if not all: those that travel.
         compile: run the forward pass through ``torch.compile``: minutes at first.
         cuda_graphs: record a step once per shape and replay it; needs CUDA.
 
     Raises:
-        ConfigError: an option that cannot work here.
+        ConfigError: an option or an objective that cannot work here.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        loss: LossFunction,
+        objective: Objective,
         settings: TrainingSettings,
         *,
         seed: int,
         device: torch.device | str = "cpu",
         chunk: int | None = None,
-        row_losses: RowLosses | None = None,
+        shared: Collection[str] | None = None,
         compile: bool = False,
         cuda_graphs: bool = False,
     ) -> None:
         self.device = torch.device(device)
         check_options(self.device, chunk, cuda_graphs)
-        self.module, self.loss, self.settings = module, loss, settings
+        if not objective.stacks:
+            raise ConfigError(
+                f"engine=batched cannot train {type(objective).__name__} as a stack of sites, "
+                "because it does not say `stacks = True`: use engine=serial"
+            )
+        self.module, self.settings, self.shared = module, settings, shared
         self.seed, self.chunk, self.cuda_graphs = seed, chunk, cuda_graphs
-        self._step = StackedStep(module, loss, self.device, row_losses=row_losses, compile=compile)
+        self._step = StackedStep(module, objective, self.device, compile=compile)
         self._normalises = any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()
         )
         self._data = JoinedData()
-        self._alone: nn.Module | None = None
         self._recorded: dict[tuple[Any, ...], RecordedStep] = {}
         self._resident: dict[int, Named] = {}
         self._fitting: int | None = None
@@ -121,7 +124,8 @@ class StackedTrainer:
         A site that ``can_train`` refuses is left out.
 
         Args:
-            received: all parameters and buffers by name; not changed.
+            received: all parameters and buffers by name; not changed. Where a site has tensors
+                of its own (``SiteData.local``), it starts from those.
             sites: data on the trainer's device; numbers of rows may differ.
             epochs: passes over the data.
             first_epoch: global number of the first pass, for the learning rate.
@@ -136,6 +140,7 @@ class StackedTrainer:
             return
         dtypes = self._step.dtypes
         start = {name: received[name].to(self.device, dtypes[name]) for name in self._step.names}
+        self._step.context.received = start
         chunk = self.chunk or self._chunk(start, taken)
         for begin in range(0, len(taken), chunk):
             part = taken[begin : begin + chunk]
@@ -153,8 +158,12 @@ class StackedTrainer:
         x, y = self._data.of(sites)
         rows, keys = plan.rows.to(self.device), plan.keys.to(self.device)
         stack = self._stack(start, len(sites))
+        for place, number in enumerate(plan.order.tolist()):
+            for name, tensor in sites[number].local.items():
+                stack[name][place].copy_(tensor)
         trainable = self._step.trainable
-        reference = [start[name] for name in trainable]
+        shared = [n for n, name in enumerate(trainable) if not self.shared or name in self.shared]
+        reference = [start[trainable[n]] for n in shared]
         parameters = [stack[name] for name in trainable]
         optimizers = [
             (run, mine, OPTIMIZERS[self.settings.optimizer](mine, self.settings.weight_decay))
@@ -191,7 +200,7 @@ class StackedTrainer:
             for leaf, gradient in zip(leaves, gradients, strict=True):
                 leaf.grad = gradient
             for term in bound:
-                term(leaves, reference)
+                term([leaves[n] for n in shared], reference)
             if self.settings.clip_norm is not None:
                 clip([g for p in leaves if (g := p.grad) is not None], self.settings.clip_norm)
             for run, mine, optimizer in optimizers:
@@ -239,39 +248,6 @@ class StackedTrainer:
         for site, place in zip(sites, np.argsort(plan.order).tolist(), strict=True):
             weights = {name: array[place, ...] for name, array in arrays.items()}
             yield Trained(site.name, weights, float(means[place]))
-
-    def outputs(
-        self, weights: Mapping[str, Tensor], inputs: Sequence[Tensor], batch_size: int = 4096
-    ) -> Iterator[Tensor]:
-        """Yield each site's (N, C) outputs in eval mode, all with the same weights.
-
-        Rows of many sites share a forward pass. An empty site gets (0, 0), as from
-        ``training.outputs``.
-
-        Args:
-            weights: all parameters and buffers by name.
-            inputs: each site's (N, …), on the trainer's device.
-            batch_size: rows of a forward pass, at most.
-        """
-        if self._alone is None:
-            self._alone = copy.deepcopy(self.module).to(self.device).eval()
-        module = self._alone
-        module.load_state_dict(dict(weights))
-        begin = 0
-        while begin < len(inputs):
-            end, rows = begin, 0
-            while end < len(inputs) and (end == begin or rows + len(inputs[end]) <= batch_size):
-                rows += len(inputs[end])
-                end += 1
-            group = [part for part in inputs[begin:end] if len(part)]
-            with torch.no_grad():
-                x = torch.cat(group) if len(group) > 1 else group[0] if group else None
-                parts = [] if x is None else [module(part) for part in torch.split(x, batch_size)]
-            whole = torch.cat(parts) if parts else torch.zeros((0, 0), device=self.device)
-            found = iter(torch.split(whole, [len(part) for part in group]) if group else ())
-            for part in inputs[begin:end]:
-                yield next(found) if len(part) else whole.new_zeros((0, 0))
-            begin = end
 
     def _gradients(self, stack: Named, inputs: Sequence[Tensor]) -> list[Tensor | None]:
         """Return losses and gradients, from a recorded step if so asked."""

@@ -20,9 +20,9 @@ from fedpdm.data.sources.base import Source
 from fedpdm.data.splits.split_file import split_file
 from fedpdm.errors import LeakError
 from fedpdm.federation import Federation
-from fedpdm.runs.experiment import build_source
+from fedpdm.runs.sources import build_source
 from fedpdm.tasks import Failure
-from tests.tiny import TinySource
+from fedpdm.testing.tiny import TinySource
 
 TRAIN, VALIDATION, TEST, HELDOUT = (
     int(s) for s in (Split.TRAIN, Split.VALIDATION, Split.TEST, Split.HELDOUT)

@@ -16,7 +16,7 @@ from fedpdm.config.values import make
 from fedpdm.data.leakage.duplicates import beyond_chance, fingerprints, require_no_copies
 from fedpdm.data.rows import Rows, Split
 from fedpdm.errors import LeakError
-from fedpdm.runs.experiment import build_source
+from fedpdm.runs.sources import build_source
 from tests.data.row_examples import rows_of
 
 PARTS = (Split.TRAIN, Split.VALIDATION, Split.TEST)

@@ -9,8 +9,8 @@ import pytest
 
 from fedpdm.data.rows import Rows, Split
 from fedpdm.errors import LeakError
+from fedpdm.testing.tiny import TinySource
 from tests.data.leakage.test_checks import check
-from tests.tiny import TinySource
 
 
 class Labelled(TinySource):

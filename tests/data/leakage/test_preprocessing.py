@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from fedpdm.data.leakage.preprocessing import (
-    Sums,
+    ReadingSums,
     require_machines_unscaled,
     require_scaled_on_training,
     require_untouched,
 )
 from fedpdm.data.rows import Rows, Split
 from fedpdm.errors import LeakError
+from fedpdm.testing.tiny import TinySource
 from tests.data.leakage.test_checks import SITES, Leaking, Table, check
 from tests.data.row_examples import rows_of
-from tests.tiny import TinySource
 
 TRAIN, TEST = int(Split.TRAIN), int(Split.TEST)
 Values = Callable[[Rows], np.ndarray]
@@ -125,7 +125,7 @@ def test_raw_readings_of_about_0_and_1_are_never_taken_for_scaled_ones(digits: i
         values = np.round(draw.normal(size=(600, 1 + number % 3)), digits)
         split = [0] * 360 + [1] * 120 + [2] * 120
         rows = rows_of(["m"] * 600, values=values, split=split, time=list(range(600)))
-        assert require_scaled_on_training([Sums.of("a", rows)]) == []
+        assert require_scaled_on_training([ReadingSums.of("a", rows)]) == []
         machines = replace(
             rows, machine=np.repeat(list("abcdef"), 100), split=np.tile(np.repeat([0, 2], 50), 6)
         )

@@ -135,7 +135,7 @@ def test_settings_far_from_every_set_point_are_refused(folder: Path) -> None:
     cells = lines[3].split()
     lines[3] = " ".join([*cells[:2], "30.2", *cells[3:]])
     path.write_text("\n".join(lines))
-    with pytest.raises(DataError, match=r"30\.2.*none of the six.*data\.subset"):
+    with pytest.raises(DataError, match=r"30\.2.*none of the 6 .*data\.subset"):
         source(folder, subset="FD002").rows("plant-01")
 
 

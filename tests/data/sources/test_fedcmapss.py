@@ -14,8 +14,8 @@ from fedpdm.config.values import make
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.sources.cmapss import SET_POINTS, CmapssSource, read_table
 from fedpdm.federation import Federation, Site
-from fedpdm.runs.experiment import build_source
 from fedpdm.runs.run import Run
+from fedpdm.runs.sources import build_source
 from fedpdm.server.round_metrics import best_round
 
 pytestmark = pytest.mark.usefixtures("data_folder")

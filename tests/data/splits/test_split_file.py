@@ -24,10 +24,11 @@ from fedpdm.data.sources.base import Source
 from fedpdm.data.splits.saved_split import SavedSplit
 from fedpdm.data.splits.split_file import COLUMNS, NAME, read_split_file, split_file
 from fedpdm.errors import ConfigError, DataError, LeakError
-from fedpdm.runs.experiment import build, build_source, look_at_data
+from fedpdm.runs.experiment import build, look_at_data
 from fedpdm.runs.run import Run
+from fedpdm.runs.sources import build_source
+from fedpdm.testing.tiny import TinySource
 from tests.data.row_examples import any_rows, rows_of
-from tests.tiny import TinySource
 
 
 class Own(Source):

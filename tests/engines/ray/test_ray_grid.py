@@ -16,18 +16,24 @@ import psutil
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.mod import LocalDpMod
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam
 
 from fedpdm.client.app import SiteApp
+from fedpdm.client.mods import AdaptedMod
+from fedpdm.config import imports
 from fedpdm.config.compose import compose
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray import workers as ray_crew
 from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import ConfigError
+from fedpdm.models.policy import NoNorm
+from fedpdm.testing import check_engine
+from fedpdm.testing.federated import Federated, federate
 from fedpdm.wire.flower import pack_state
 from fedpdm.wire.records import to_record
 from tests.deployment.processes import until
-from tests.federated import Federated, federate
 from tests.strategies.both import SGD
 
 # Ray drops the handles of its processes without waiting for them.
@@ -36,7 +42,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODELS = ["cnn", "lstm", "hybrid"]
 RAGGED = {f"p{n}": {"machines": 2 + n % 4, "rows": 60 + 10 * n} for n in range(8)}
 
@@ -136,7 +142,7 @@ def any_of(apps: list[SiteApp]) -> Callable[[Message, Context], Message]:
     def app(message: Message, context: Context) -> Message:
         names = set(message.content.array_records.get("arrays", {}))
         for each in apps:
-            if not names or names == set(each.site.model.parameter_names):
+            if not names or names == set(each.client.parts.shared):
                 return each(message, context)
         raise AssertionError(names)
 
@@ -178,6 +184,25 @@ def test_any_number_of_workers_gives_the_bits_of_serial(
         assert len({seat.pid for seat in grid.processes.seats}) == workers
 
 
+def test_noise_of_mods_and_wrappers_has_the_bits_of_serial(tmp_path: Path) -> None:
+    noise = LocalDpMod(clipping_norm=0.5, sensitivity=0.01, epsilon=1.0, delta=0.1)
+
+    def run(engine: Any) -> list[Any]:
+        strategy = DifferentialPrivacyServerSideFixedClipping(FedAdam(), 0.1, 0.5, 3)
+        found = federate(
+            tmp_path / engine.__name__, strategy, rounds=2, mods=[AdaptedMod(noise, 0)],
+            engine=engine,
+        )  # fmt: skip
+        found.grid.close()
+        assert not found.screen.events
+        return outcome(found)
+
+    def two_workers(app: SiteApp, sites: Any) -> RayGrid:
+        return RayGrid(app, sites, workers=2)
+
+    assert run(two_workers) == run(SerialGrid)
+
+
 @pytest.mark.parametrize("strategy", ["scaffold", "feddyn"])
 def test_what_sites_remember_has_the_bits_of_serial(
     tmp_path: Path, strategy: str, crews: dict[int, RayGrid]
@@ -196,6 +221,27 @@ def test_what_sites_remember_has_the_bits_of_serial(
         grid = crews[workers]
         grid.load_states({})
         assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
+
+
+def test_it_keeps_the_contract_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The Ray of these tests keeps spare processes; the programs below look at what stays.
+    monkeypatch.setattr("fedpdm.testing.engine.still_there", lambda before: set())
+    check_engine(functools.partial(RayGrid, workers=2))
+
+
+def test_tensors_that_stay_at_a_site_have_the_bits_of_serial(tmp_path: Path) -> None:
+    def run(name: str, engine: Callable[[SiteApp, Any], LocalGrid]) -> Federated:
+        return federate(
+            tmp_path / name, sites=RAGGED, rounds=3, model="cnn", policy=NoNorm(), engine=engine,
+            overrides=["strategy.fraction_train=0.5"],
+        )  # fmt: skip
+
+    serial = run("serial", SerialGrid)
+    found = run("ray", lambda app, sites: RayGrid(app, sites, workers=2))
+    found.grid.close()
+    assert outcome(found) == outcome(serial)
+    states = [{s: pack_state(state) for s, state in r.grid.states.items()} for r in (found, serial)]
+    assert states[0] == states[1] and len(states[0]) > 3
 
 
 def test_replies_are_those_of_serial_in_site_order(grid: RayGrid, ask: Any) -> None:
@@ -357,7 +403,8 @@ config = ConfigRecord({"log": sys.argv[2], "sleeps": "b"})
 content = RecordDict({"config": config, "arrays": to_record({"w": numpy.ones(3)})})
 replies = grid.stream([Message(content, node, "train") for node in (1, 2)])
 next(replies)
-print(grid.crew._folder, *[p.pid for p in psutil.Process().children(recursive=True)], flush=True)
+children = psutil.Process().children(recursive=True)
+print(grid.processes._folder, *[p.pid for p in children], flush=True)
 if sys.argv[1] == "close":
     grid.close()
     grid.close()
@@ -433,16 +480,13 @@ def test_ray_that_is_not_installed_is_explained(monkeypatch: pytest.MonkeyPatch)
 def test_workers_that_cannot_import_the_app_are_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Any
 ) -> None:
-    (tmp_path / "only_here.py").write_text("def mod(message, context, call): ...\n")
+    monkeypatch.setattr(imports, "_imported", {})
     monkeypatch.syspath_prepend(tmp_path)
-    import only_here  # type: ignore[import-not-found]
-
-    app = errand_app()
-    app.elsewhere = only_here.mod  # type: ignore[attr-defined]
-    grid = RayGrid(app, ["a"], workers=1)
-    with pytest.raises(
-        ConfigError, match="a worker could not start: .*No module named 'only_here'"
-    ):
+    (tmp_path / "only_here.py").write_text("")
+    imports.import_all(["only_here"])
+    (tmp_path / "only_here.py").unlink()
+    grid = RayGrid(errand_app(), ["a"], workers=1)
+    with pytest.raises(ConfigError, match="a worker could not start: .*no module 'only_here'"):
         next(ask(grid, [1]))
     grid.close()
     with pytest.raises(ConfigError, match="closed"):

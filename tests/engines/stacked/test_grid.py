@@ -30,7 +30,11 @@ from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper, registry
 from fedpdm.tasks import Failure
-from fedpdm.training.loop import TrainingSettings, outputs
+from fedpdm.testing import check_engine
+from fedpdm.testing.federated import Federated, federate, same
+from fedpdm.testing.tiny import TinySource
+from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import outputs
 from fedpdm.wire.records import (
     ARRAYS,
     CONFIG,
@@ -40,8 +44,6 @@ from fedpdm.wire.records import (
     to_record,
     to_tensors,
 )
-from tests.federated import Federated, federate, same
-from tests.tiny import TinySource
 
 RAGGED = {f"p{n}": {"machines": 1 + n % 3, "rows": 60 + 7 * n} for n in range(8)}
 OFF = {"dropout_rate": 0.0}
@@ -124,12 +126,8 @@ def test_the_size_of_a_stack_changes_no_result(tmp_path: Path, chunk: int) -> No
         np.testing.assert_allclose(runs[1].weights(2)[name], array, rtol=0, atol=1e-10)
 
 
-def test_a_broken_site_is_an_event_and_the_others_train(tmp_path: Path) -> None:
-    run = federate(tmp_path, sites=4, rounds=1, engine=BatchedGrid, broken=["p2"],
-                   federated_scaling=False)  # fmt: skip
-    record = run.history.rounds()[-1]
-    assert [e["site"] for e in record.events if e["kind"] == "site-failed"][:1] == ["p2"]
-    assert sorted(s for s, v in record.sites.items() if "examples" in v) == ["p0", "p1", "p3"]
+def test_it_keeps_the_contract_of_engines() -> None:
+    check_engine(BatchedGrid, tolerance=1e-10)
 
 
 class Unreadable(TinySource):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 
-from fedpdm.aggregation.intake import Intake
+from fedpdm.aggregation.collector import Collector
 from fedpdm.aggregation.sums import MeanByExamples
+from fedpdm.aggregation.update import Base
 from fedpdm.wire.flower import become_server, wire_bytes
 from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, METRICS, Arrays, metric_record, to_record
 
@@ -31,13 +32,14 @@ def reply(arrays: Arrays, buffers: Arrays = STATISTICS, examples: int = 1) -> Me
     return Message(content, reply_to=Message(RecordDict(), 1, "train"))
 
 
-def intake(streaming: bool = True) -> tuple[Intake, list[tuple[Any, ...]]]:
+def collector(streaming: bool = True) -> tuple[Collector, list[tuple[Any, ...]]]:
     events: list[tuple[Any, ...]] = []
     adding = MeanByExamples() if streaming else None
-    return Intake(SENT, STATISTICS, lambda *event: events.append(event), adding), events
+    base = Base(0, SENT, STATISTICS)
+    return Collector(base, lambda *event: events.append(event), adding), events
 
 
-def mean_of(took: Intake) -> Arrays | None:
+def mean_of(took: Collector) -> Arrays | None:
     sums = took.sums()
     return None if sums is None else sums.mean
 
@@ -59,7 +61,7 @@ def mean_of(took: Intake) -> Arrays | None:
 def test_a_broken_update_is_refused_by_name(
     arrays: Arrays, buffers: Arrays, words: str, streaming: bool
 ) -> None:
-    took, events = intake(streaming)
+    took, events = collector(streaming)
     took.take("gdansk", reply(arrays, buffers))
     assert [event[0] for event in events] == ["refused"] and events[0][2] == "gdansk"
     assert words in events[0][1] and "gdansk" in events[0][1]
@@ -87,7 +89,7 @@ RUBBISH = ArrayRecord(
 def test_whatever_a_site_sends_the_round_goes_on(
     key: str, record: ArrayRecord | MetricRecord | None, words: str
 ) -> None:
-    took, events = intake()
+    took, events = collector()
     odd = reply(SENT)
     if record is None:
         del odd.content[key]
@@ -102,7 +104,7 @@ def test_whatever_a_site_sends_the_round_goes_on(
 
 
 def test_updates_are_added_up_and_let_go() -> None:
-    took, events = intake()
+    took, events = collector()
     watched = []
     for value, examples in ((1.0, 1), (4.0, 2)):
         update = reply({n: np.full_like(a, value) for n, a in SENT.items()}, examples=examples)
@@ -121,7 +123,7 @@ def test_updates_are_added_up_and_let_go() -> None:
 
 
 def test_replies_that_are_kept_may_be_taken_apart() -> None:
-    took, _ = intake(streaming=False)
+    took, _ = collector(streaming=False)
     original = reply(SENT)
     record = original.content[ARRAYS]
     took.take("a", original)
@@ -132,7 +134,7 @@ def test_replies_that_are_kept_may_be_taken_apart() -> None:
 
 
 def test_bytes_and_failures_are_counted() -> None:
-    took, events = intake()
+    took, events = collector()
     good = reply(SENT)
     took.take("a", good)
     failed = Message(Error(2, "no data"), reply_to=Message(RecordDict(), 1, "train"))

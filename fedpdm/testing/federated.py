@@ -1,4 +1,4 @@
-"""Run a small federation in a test: the real loop, engine and history on tiny data."""
+"""Run a small federation: the real loop, engine and history on tiny data."""
 
 from __future__ import annotations
 
@@ -13,22 +13,32 @@ import torch
 from flwr.app import Context, RecordDict
 from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
-from hydra.utils import instantiate
 
 from fedpdm.client.app import SiteApp, make_client_app
 from fedpdm.client.faults import fault_mod, parse_faults
 from fedpdm.config.compose import compose
+from fedpdm.config.values import make
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.federation import Federation
 from fedpdm.history import History
 from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.models.policy import ALL, ParameterPolicy
 from fedpdm.seeding import torch_seeded
+from fedpdm.server.base import Server
 from fedpdm.server.loop import RoundLoop
 from fedpdm.server.monitor import MonitorSettings
+from fedpdm.server.synchronous import Synchronous
 from fedpdm.tasks import Failure, Task
+from fedpdm.testing.tiny import TinySource
 from fedpdm.training.loop import TrainingSettings
-from tests.tiny import TinySource
+from fedpdm.training.objective import Objective
+from fedpdm.transforms.base import Transform
+from fedpdm.transforms.chain import Chain
+from fedpdm.wire.flower import pack_state
+
+EngineOf = Callable[[SiteApp, Sequence[str]], LocalGrid]
+"""Makes an engine from the client app and the names of the sites, as an engine's class does."""
 
 
 @dataclass
@@ -61,7 +71,7 @@ class Federated:
 
 def named(overrides: Sequence[str]) -> Strategy:
     """Return the strategy that a command line would make."""
-    return instantiate(yaml_of(tuple(overrides)))  # type: ignore[no-any-return]
+    return make(yaml_of(tuple(overrides)), "strategy")  # type: ignore[no-any-return]
 
 
 @functools.cache
@@ -102,10 +112,14 @@ def federate(
     epochs: int = 1,
     round_timeout: float | None = None,
     source: type[TinySource] = TinySource,
-    engine: Callable[[SiteApp, Sequence[str]], LocalGrid] = SerialGrid,
+    engine: EngineOf = SerialGrid,
     model_config: Mapping[str, Any] | None = None,
     settings: TrainingSettings | None = None,
     double: bool = False,
+    policy: ParameterPolicy = ALL,
+    objective: Objective | None = None,
+    transforms: Mapping[str, Transform] | None = None,
+    server: Callable[[], Server] = Synchronous,
 ) -> Federated:
     """Run or continue a federation in ``folder``."""
     names = (
@@ -132,19 +146,21 @@ def federate(
 
     injected = parse_faults(dict(faults or {}), federation.sites, rounds)
     client = make_client_app(
-        federation, build, settings, seed=seed, train_mods=[*mods, fault_mod(injected, seed)]
-    )
+        federation, build, settings, seed=seed, policy=policy, objective=objective,
+        train_mods=[*mods, fault_mod(injected, seed)], transforms=Chain(transforms, seed),
+    )  # fmt: skip
     grid, screen = engine(client, federation.sites), Screen()
     folder.mkdir(parents=True, exist_ok=True)
     exists = (folder / "history.sqlite").exists()
     history = History.open(folder) if exists else History.create(folder)
+    parts, initial = policy.parts(build()), build().get_parameters()
     loop = RoundLoop(
         strategy=named([f"strategy={strategy}", *overrides])
         if isinstance(strategy, str)
         else strategy,
         history=history,
-        initial={n: t.numpy() for n, t in build().get_parameters().items()},
-        trainable=build().parameter_names,
+        initial={n: initial[n].numpy() for n in (*parts.shared, *parts.buffers)},
+        trainable=parts.shared,
         task=federation.task,
         rounds=rounds,
         seed=seed,
@@ -153,10 +169,44 @@ def federate(
         evaluate_fraction=evaluate_fraction,
         federated_scaling=federated_scaling,
         round_timeout=round_timeout,
+        transforms=Chain(transforms, seed),
+        server=server(),
     )
     result = Federated(history, loop, grid, members, screen)
     loop.run(grid, Context(1, 1, {}, RecordDict(), {}))
     return result
+
+
+def states(run: Federated) -> dict[str, bytes]:
+    """Return what each site remembers, as bytes."""
+    return {site: pack_state(state) for site, state in run.grid.states.items()}
+
+
+def check_resume(run: Callable[[str, int], Federated]) -> None:
+    """Check that a run that is stopped after round 2 and continued is one in one piece.
+
+    Args:
+        run: runs or continues so many rounds in the folder of this name.
+
+    Raises:
+        AssertionError: says what differs.
+    """
+    whole = run("whole", 3)
+    run("parts", 2).history.close()
+    parts = run("parts", 3)
+    told = "differs after a stop and a restart in round 2"
+    if whole.screen.events:
+        raise AssertionError(f"an event in a run of three rounds: {whole.screen.events[0]}")
+    if states(whole) != states(parts):
+        raise AssertionError(f"what sites remember {told}")
+    try:
+        np.testing.assert_equal(parts.history.strategy_state(), whole.history.strategy_state())
+    except AssertionError as error:
+        raise AssertionError(f"what the server remembers {told}: {error}") from None
+    if not same(whole.weights(), parts.weights()):
+        raise AssertionError(
+            f"the model {told}: keep memory in plain data, and draw random numbers by round"
+        )
 
 
 def same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> bool:

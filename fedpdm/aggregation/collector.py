@@ -1,0 +1,128 @@
+"""Takes the replies of a round: decodes each, screens it, and adds it to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from flwr.app import Message
+
+from fedpdm.aggregation.accumulation import Accumulation, Total
+from fedpdm.aggregation.screening import HIDDEN, OPEN, screen
+from fedpdm.aggregation.sums import AddsUp, MeanByExamples, Sums
+from fedpdm.aggregation.update import Base, Contribution, Update, decode
+from fedpdm.wire.flower import wire_bytes
+from fedpdm.wire.records import ARRAYS, BUFFERS, Arrays
+
+
+class Note(Protocol):
+    """Remembers an event of the round."""
+
+    def __call__(self, kind: str, message: str, site: str | None = None) -> None: ...
+
+
+class ServerHalves(Protocol):
+    """What the server does to updates on their way; see ``transforms.Chain``."""
+
+    @property
+    def hides_values(self) -> bool:
+        """Whether the server can read sums only, and no update."""
+
+    def decode(self, update: Update) -> Update:
+        """Undo what a site did that must be undone before screening."""
+
+    def before_sum(self, update: Update) -> Update:
+        """Change an accepted update before it is added up."""
+
+    def after_sum(
+        self, totals: dict[str, Total], contributions: Sequence[Contribution]
+    ) -> dict[str, Total]:
+        """Change the sums."""
+
+
+class Collector:
+    """The updates of one round, one after another, in site order.
+
+    Args:
+        base: what was sent.
+        note: where refusals go.
+        adding: how to add updates up at once and keep none. None: every accepted reply is
+            kept, for a strategy that needs all of them.
+        transforms: what updates go through on their way, if anything.
+
+    Attributes:
+        updates: who was accepted.
+        answers: how many sites answered, errors not counted.
+        bytes_up: serialised size of the replies.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        note: Note,
+        adding: AddsUp | None,
+        transforms: ServerHalves | None = None,
+    ) -> None:
+        self._base, self._note, self._transforms = base, note, transforms
+        self._adding = adding
+        self._hidden = transforms is not None and transforms.hides_values
+        self._accumulation = Accumulation(base, adding, wide=self._hidden)
+        self._totals: dict[str, Total] | None = None
+        self.updates: list[Contribution] = []
+        self.answers = 0
+        self.bytes_up = 0
+
+    def take(self, site: str, reply: Message) -> None:
+        """Take one site's reply."""
+        if reply.has_error():
+            self._note("site-failed", f"{site} failed: {reply.error.reason}", site)
+            return
+        self.answers += 1
+        self.bytes_up += wire_bytes([reply.content])
+        try:
+            update = self._decode(site, reply)
+        except Exception as error:  # whatever a site sends, the others' round goes on
+            flaw: str | None = f"it cannot be read ({type(error).__name__}: {error})"
+        else:
+            flaw = screen(update, HIDDEN if self._hidden else OPEN)
+        if flaw is not None:
+            self._note("refused", f"{site}: update refused, {flaw}", site)
+            return
+        norm = None if self._hidden else update.norm
+        self.updates.append(Contribution(site, update.metrics, norm))
+        if self._transforms is not None:
+            update = self._transforms.before_sum(update)
+        self._accumulation.add(update, reply)
+
+    def _decode(self, site: str, reply: Message) -> Update:
+        adding = self._adding or MeanByExamples()
+        wanted: list[str] = [ARRAYS, BUFFERS, *adding.replies]
+        if self._transforms is None:
+            return decode(site, reply.content, self._base, wanted, adding.weight)
+        names = dict.fromkeys([*wanted, *reply.content.array_records])
+        update = decode(site, reply.content, self._base, names, adding.weight)
+        update = self._transforms.decode(update)
+        records = {name: update.records[name] for name in wanted}
+        return Update(
+            site, self._base, records, update.metrics, update.weight, update.premultiplied
+        )
+
+    def totals(self) -> Mapping[str, Total]:
+        """Return the sums of the round, after the server's halves of the transforms."""
+        if self._totals is None:
+            self._totals = self._accumulation.totals()
+            if self._transforms is not None:
+                self._totals = self._transforms.after_sum(self._totals, self.updates)
+        return self._totals
+
+    def sums(self) -> Sums | None:
+        """Return what was added up; None if nothing was, or nothing had weight."""
+        return self._accumulation.sums(self.totals(), self.updates)
+
+    def buffers(self) -> Arrays | None:
+        """Return the sites' buffers combined, or None if nobody sent any."""
+        return self._accumulation.buffers(self.totals())
+
+    def messages(self) -> list[Message]:
+        """Return the accepted replies, where they are kept."""
+        return self._accumulation.messages

@@ -1,0 +1,108 @@
+"""The federation's own network without a federation, and the constant that it must beat.
+
+Networks get the federation's architecture, initial weights, number of epochs and selection
+rule (the best of ``rounds`` looks at the validation metric), but one optimizer for the whole
+run, as somebody who trains alone would have. Where the federation's steps make sense in a
+federation only (``strategy=fedsgd``), ``baselines.training`` gives them others, and
+``baselines.alone`` gives sites alone their own: an epoch of one site's few rows is few steps.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, predicted
+from fedpdm.baselines.registry import Baseline, register_baseline
+from fedpdm.data.windows import Windows
+from fedpdm.evaluation.scoring import TESTED, Predictions, predict, predict_site
+from fedpdm.training.loop import fit, tensors
+from fedpdm.training.objective import LocalContext, Supervised, outputs
+
+
+@register_baseline("trivial", Baseline(
+    "Trivial", "the best constant answer, which knows the training data's average only",
+    marker="|", colour="trivial", column="always",
+))  # fmt: skip
+def trivial(inputs: BaselineInputs) -> Predictions:
+    """A constant: the share of failures, or the mean remaining life, in all training data."""
+    pool = inputs.sites(inputs.pool)
+    constant = inputs.task.trivial(np.concatenate([site.train.real().y for site in pool]))
+    return predicted(
+        inputs.sites(),
+        lambda windows: np.broadcast_to(constant, (len(windows), *constant.shape)).copy(),
+    )
+
+
+@register_baseline("alone", Baseline(
+    "Alone", "the same model trained on that site's own data only",
+    marker="o", hollow=True, colour="alone", column="always", per_site=True, interval=True,
+    cost=lambda inputs: inputs.alone.rounds / inputs.pooled.rounds,
+))  # fmt: skip
+def alone(inputs: BaselineInputs, name: str) -> Predictions:
+    """One site that shares nothing: its own rows, its own scaler, its own best epoch."""
+    site = inputs.own_site(name)
+    model = train_whole(inputs, inputs.alone, site.train, site.validation, ("alone", name))
+    return {name: predict_site(model, site, inputs.task, inputs.device, TESTED)}
+
+
+@register_baseline("pooled", Baseline(
+    "Pooled", "the same model trained on all sites' rows in one place, where that is allowed",
+    subject="The same model on pooled data, if all sites could hand over their rows,",
+    marker="D", colour="pooled", column="asked", interval=True,
+    cost=lambda inputs: len(inputs.pool),
+))  # fmt: skip
+def pooled(inputs: BaselineInputs) -> Predictions:
+    """All rows in one place, which no site may do: the ceiling."""
+    pool = inputs.sites(inputs.pool)
+    model = train_whole(
+        inputs,
+        inputs.pooled,
+        Windows.concatenate([site.train for site in pool]),
+        Windows.concatenate([site.validation for site in pool]),
+        ("pooled",),
+    )
+    return predict(model, inputs.sites(), inputs.task, inputs.device)
+
+
+def train_whole(
+    inputs: BaselineInputs,
+    schedule: BaselineSchedule,
+    train: Windows,
+    validation: Windows,
+    key: tuple[str, ...],
+) -> nn.Module:
+    """Return what predicts, trained for all epochs at once, at its best look at validation data.
+
+    One whose outputs were never finite comes back as it is (``registry.diverged``).
+    """
+    task, settings = inputs.task, schedule.settings
+    model = inputs.build_model()
+    model.module.to(inputs.device)
+    x, y = tensors(train.x, train.y, inputs.device)
+    x_validation, y_validation = tensors(validation.x, validation.y, inputs.device)
+    objective, context = inputs.objective or Supervised.of(task), LocalContext()
+    best: dict[str, Any] = {"metric": None, "loss": None, "weights": None}
+
+    def look(epoch: int) -> None:
+        if epoch % settings.local_epochs or len(validation) == 0:
+            return
+        output = outputs(objective.predictor(model.module, context), x_validation)
+        if not output.isfinite().all():
+            return
+        metric = task.metrics(validation.y, validation.truth, task.scores(output))[task.primary]
+        loss = objective.mean_loss(model.module, x_validation, y_validation, context, output)
+        lower = best["loss"] is None or loss < best["loss"]
+        if task.better(metric, best["metric"]) or (metric is None and lower):
+            best.update(metric=metric, loss=loss, weights=copy.deepcopy(model.get_parameters()))
+
+    fit(
+        model.module, x, y, objective, settings,
+        seed=inputs.seed, key=key, epochs=schedule.rounds * settings.local_epochs, after_epoch=look,
+    )  # fmt: skip
+    if best["weights"] is not None:
+        model.set_parameters(best["weights"])
+    return objective.predictor(model.module, context)

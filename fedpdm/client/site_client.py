@@ -1,0 +1,274 @@
+"""Local work: what a site computes with the weights it received.
+
+Knows messages only as far as it reads them; replies are made in ``fedpdm.client.app``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, TypedDict
+from weakref import WeakKeyDictionary
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from torch import Tensor
+
+from fedpdm.aggregation.screening import not_finite
+from fedpdm.client.state import LOCAL, OBJECTIVE
+from fedpdm.client.strategy_runtime import StrategyRuntime, Terms, halves_of
+from fedpdm.data.normalise import Scaler
+from fedpdm.data.rows import Split
+from fedpdm.federation import Federation, Site
+from fedpdm.models import ModelWrapper
+from fedpdm.models.policy import ALL, ParameterPolicy, Parts
+from fedpdm.tasks.base import Metrics
+from fedpdm.training.loop import TrainingSettings, fit, tensors
+from fedpdm.training.objective import LocalContext, Objective, Supervised
+from fedpdm.transforms.chain import Chain
+from fedpdm.wire.records import (
+    ARRAYS,
+    BUFFERS,
+    SCALER,
+    Arrays,
+    arrays_in,
+    config_in,
+    scaler_in,
+    to_record,
+    to_tensors,
+)
+
+Key = tuple[str | int, ...]
+
+
+class Order(TypedDict):
+    """What of a round's message concerns local training, for all sites that got it."""
+
+    epochs: int
+    first_epoch: int
+    terms: Terms
+
+
+class Trainer(Protocol):
+    """Something that has trained sites before their messages are answered."""
+
+    def trained(self, site: str) -> tuple[Arrays, float] | None:
+        """Return a site's new weights and training loss, once; None to train it here."""
+
+
+@dataclass(frozen=True)
+class LocalUpdate:
+    """What a site sends back.
+
+    Attributes:
+        arrays: the parameters that travel.
+        buffers: the buffers that travel.
+        records: what the strategy's client halves send beside them, by name.
+        metrics: ``train_loss``, and what the halves report.
+    """
+
+    arrays: Arrays
+    buffers: Arrays
+    records: Mapping[str, Arrays]
+    metrics: Mapping[str, float]
+
+
+@dataclass
+class SiteClient:
+    """Everything local work needs. One resident model serves all sites of a process.
+
+    What a round's messages have in common, the weights and the scaler, is decoded once.
+
+    Attributes:
+        federation: where a site finds its data.
+        build_model: makes the model, whose local tensors a site starts from.
+        settings: local training.
+        seed: the run's seed.
+        device: where to train.
+        policy: which tensors travel.
+        objective: what is minimised; None for the supervised loss of the task.
+        trainer: trains in place of ``fit``, for engines that train many sites at once.
+        transforms: what an update goes through before it is sent.
+    """
+
+    federation: Federation
+    build_model: Callable[[], ModelWrapper]
+    settings: TrainingSettings
+    seed: int
+    device: torch.device = torch.device("cpu")
+    policy: ParameterPolicy = ALL
+    objective: Objective | None = None
+    trainer: Trainer | None = None
+    transforms: Chain = field(default_factory=Chain)
+
+    def __post_init__(self) -> None:
+        self.minimised = self.objective or Supervised.of(self.federation.task)
+        self._received: tuple[Any, dict[str, Tensor]] = (None, {})
+        self._scaler: tuple[Any, Scaler | None] = (None, None)
+        # As long as the federation keeps the site, its tensors stay on the device.
+        self._tensors: WeakKeyDictionary[Site, dict[Split, tuple[Tensor, Tensor]]] = (
+            WeakKeyDictionary()
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process without model and data; it makes its own."""
+        return type(self), (
+            self.federation, self.build_model, self.settings, self.seed, self.device,
+            self.policy, self.objective, self.trainer, self.transforms,
+        )  # fmt: skip
+
+    @cached_property
+    def model(self) -> ModelWrapper:
+        """The resident model; its weights are those of whoever worked last."""
+        return self.build_model().to(self.device)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Which of the model's tensors travel."""
+        return self.policy.parts(self.model)
+
+    @cached_property
+    def initial(self) -> dict[str, Tensor]:
+        """The local tensors of a site that has not trained yet."""
+        if not self.parts.local:
+            return {}
+        tensors = self.build_model().get_parameters()
+        return {name: tensors[name].to(self.device) for name in self.parts.local}
+
+    @cached_property
+    def runtime(self) -> StrategyRuntime:
+        """The strategy's half that works here."""
+        named, shared = self.model.module.named_parameters(), set(self.parts.shared)
+        names = [name for name, p in named if p.requires_grad and name in shared]
+        return StrategyRuntime(self.settings, names, self.device)
+
+    # What messages and states say -------------------------------------------------------
+
+    def name(self, context: Context) -> str:
+        """Return which site this is; Flower's simulation runtime only numbers them."""
+        config = context.node_config
+        return str(config.get("site") or self.federation.sites[int(config["partition-id"])])
+
+    def site(self, message: Message, context: Context) -> Site:
+        """Return the site's windows, scaled as the message asks."""
+        name = self.name(context)
+        record = message.content.get(SCALER)
+        if record is None:
+            return self.federation.site(name, self.federation.moments(name).scaler())
+        if self._scaler[0] is not record:
+            self._scaler = (record, scaler_in(message.content))
+        assert self._scaler[1] is not None
+        return self.federation.site(name, self._scaler[1])
+
+    def received(self, message: Message) -> dict[str, Tensor]:
+        """Return the received parameters and buffers on the device; not to be changed."""
+        content = message.content
+        record = content.get(ARRAYS)
+        if self._received[0] is not record:
+            arrays = {**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)}
+            self.model.check_names({*arrays, *self.parts.local})
+            weights = {name: t.to(self.device) for name, t in to_tensors(arrays).items()}
+            self._received = (record, weights)
+        return self._received[1]
+
+    def local(self, state: RecordDict) -> dict[str, Tensor]:
+        """Return the tensors of the model that a site keeps; none before it has trained."""
+        return self._on_device(state, LOCAL)
+
+    def load(self, message: Message, state: RecordDict) -> None:
+        """Give the resident model the weights of a site: received, and its own."""
+        self.model.set_parameters({**self.initial, **self.received(message), **self.local(state)})
+
+    def context(self, message: Message, state: RecordDict) -> LocalContext:
+        """Return what the objective sees of a site outside of training."""
+        return LocalContext(self.received(message), self._on_device(state, OBJECTIVE))
+
+    def tensors(self, site: Site, split: Split) -> tuple[Tensor, Tensor]:
+        """Return a split's inputs and targets on the device, where they stay."""
+        part = site.windows[split]
+        found = self._tensors.get(site)
+        if found is None:
+            found = self._tensors[site] = {}
+        if split not in found:
+            found[split] = tensors(part.x, part.y, self.device)
+        return found[split]
+
+    def key(self, site: str, config: Mapping[str, Any]) -> Key:
+        """Return what a site's shuffling and dropout are drawn for in this round."""
+        job = (str(config["job"]),) if "job" in config else ()  # two may start from one version
+        return ("train", site, int(config["server-round"]), int(config.get("attempt", 0)), *job)
+
+    def order(self, message: Message) -> Order:
+        """Return how every site that got this message is to train.
+
+        Raises:
+            ConfigError: the strategy's formulas do not describe these settings.
+        """
+        epochs, config = self.settings.local_epochs, config_in(message.content)
+        return {
+            "epochs": epochs,
+            "first_epoch": (int(config["server-round"]) - 1) * epochs,
+            "terms": self.runtime.terms(message.content),
+        }
+
+    # The work ---------------------------------------------------------------------------
+
+    def train(self, site: Site, message: Message, state: RecordDict) -> LocalUpdate:
+        """Train ``local_epochs`` epochs; what the site keeps goes into ``state``."""
+        if len(site.train) == 0:
+            self.federation.check([site])  # says why there is nothing to train on
+        content, report = message.content, dict[str, float]()
+        if config_in(content).get("report-received-loss"):
+            self.load(message, state)
+            report["received_loss"] = self.minimised.mean_loss(
+                self.model.module, *self.tensors(site, Split.TRAIN), self.context(message, state)
+            )
+        order = self.order(message)
+        trained = self.trainer.trained(site.name) if self.trainer else None
+        weights, report["train_loss"] = trained or self._fit(site, message, state, order)
+        arrays, buffers, local = (
+            {name: weights[name] for name in names}
+            for names in (self.parts.shared, self.parts.buffers, self.parts.local)
+        )
+        # The server refuses an update that is not finite; kept, it would spoil every later one.
+        if local and not_finite(local) is None:
+            state[LOCAL] = to_record(local)
+        records: dict[str, Arrays] = {}
+        rates = self.settings.rates(len(site.train), order["epochs"], order["first_epoch"])
+        for half in halves_of(order["terms"]):
+            outcome = self.runtime.finish(half, arrays, rates, content, state)
+            records |= outcome.records
+            report |= outcome.metrics
+        return LocalUpdate(arrays, buffers, records, report)
+
+    def evaluate(self, site: Site, message: Message, state: RecordDict) -> Metrics:
+        """Return the loss and the metrics on the site's validation windows."""
+        self.load(message, state)
+        return self.minimised.evaluate(
+            self.model.module, *self.tensors(site, Split.VALIDATION), site.validation.truth,
+            self.federation.task, self.context(message, state),
+        )  # fmt: skip
+
+    def _fit(
+        self, site: Site, message: Message, state: RecordDict, order: Order
+    ) -> tuple[Arrays, float]:
+        """Train here, and return all tensors of the model and the training loss."""
+        self.load(message, state)
+        received, content = self.received(message), message.content
+        memory = self._on_device(state, OBJECTIVE)
+        loss = fit(
+            self.model.module, *self.tensors(site, Split.TRAIN), self.minimised, self.settings,
+            seed=self.seed, key=self.key(site.name, config_in(content)), epochs=order["epochs"],
+            first_epoch=order["first_epoch"],
+            terms=self.runtime.bound(order["terms"], received, content, state),
+            shared=self.parts.shared, received=received, memory=memory,
+        )  # fmt: skip
+        kept = {name: tensor.detach().cpu().numpy() for name, tensor in memory.items()}
+        if kept and not_finite(kept) is None:
+            state[OBJECTIVE] = to_record(kept)
+        return self.model.snapshot(), loss
+
+    def _on_device(self, state: RecordDict, name: str) -> dict[str, Tensor]:
+        found = to_tensors(arrays_in(state, name))
+        return {name: tensor.to(self.device) for name, tensor in found.items()}

@@ -1,0 +1,130 @@
+"""Which tensors of a model travel: shared parameters, averaged buffers, and a site's own.
+
+One policy answers for everybody: the client (what to send, what to keep), the server (what
+to expect), the stacked kernel, the final test and ``predict --site``. A policy of one's own
+is a subclass of ``ParameterPolicy`` and ``travels={_target_: mylab.MyPolicy}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from fedpdm.errors import ConfigError
+from fedpdm.models.wrapper import ModelWrapper
+
+NORMALISATION = (
+    nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tensors of a model by where they belong, each in the model's order.
+
+    Attributes:
+        shared: parameters that travel, and that the strategy combines.
+        buffers: buffers that travel, and that the server averages.
+        local: parameters and buffers that a site keeps; it starts from the initial model's.
+    """
+
+    shared: tuple[str, ...]
+    buffers: tuple[str, ...]
+    local: tuple[str, ...]
+
+
+class ParameterPolicy:
+    """Everything travels: the policy ``all``. Others override ``is_local`` or ``local``."""
+
+    def is_local(self, name: str, layer: nn.Module) -> bool:
+        """Return whether a tensor stays at its site.
+
+        Args:
+            name: of the parameter or buffer in the model, e.g. ``bn1.running_mean``.
+            layer: the module that it belongs to.
+        """
+        return False
+
+    def local(self, module: nn.Module) -> Collection[str]:
+        """Return the names of the tensors that stay at their site."""
+        return {
+            name
+            for prefix, layer in module.named_modules()
+            for key in (*layer._parameters, *layer._buffers)
+            if self.is_local(name := f"{prefix}.{key}" if prefix else key, layer)
+        }
+
+    def parts(self, model: ModelWrapper) -> Parts:
+        """Return where each tensor of a model belongs.
+
+        Raises:
+            ConfigError: no parameter would be shared.
+        """
+        local = self.local(model.module)
+        parameters, buffers = model.parameter_names, model.buffer_names
+        shared = tuple(name for name in parameters if name not in local)
+        if parameters and not shared:
+            raise ConfigError(
+                "travels: every parameter of the model would stay at its site and nothing be "
+                f"learnt together; share some of {', '.join(parameters[:5])}"
+            )
+        return Parts(
+            shared,
+            tuple(name for name in buffers if name not in local),
+            tuple(name for name in (*parameters, *buffers) if name in local),
+        )
+
+
+class NoNorm(ParameterPolicy):
+    """FedBN (Li et al. 2021): parameters and statistics of normalisation layers stay local."""
+
+    def is_local(self, name: str, layer: nn.Module) -> bool:
+        return isinstance(layer, NORMALISATION)
+
+
+class Body(ParameterPolicy):
+    """The body travels (FedPer): the last layer that has parameters stays at its site."""
+
+    def local(self, module: nn.Module) -> Collection[str]:
+        *_, (prefix, head) = (
+            (prefix, layer) for prefix, layer in module.named_modules() if layer._parameters
+        )
+        return {f"{prefix}.{key}" if prefix else key for key in (*head._parameters, *head._buffers)}
+
+
+class Head(Body):
+    """The head travels: all but the last layer that has parameters stay at their site."""
+
+    def local(self, module: nn.Module) -> Collection[str]:
+        return set(module.state_dict()) - set(super().local(module))
+
+
+class Named(ParameterPolicy):
+    """Tensors travel whose names match one of the patterns: ``travels=[lstm.*,fc1.*]``.
+
+    Args:
+        patterns: as in a shell: ``*`` stands for any text.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self.patterns = [str(pattern) for pattern in patterns]
+
+    def local(self, module: nn.Module) -> Collection[str]:
+        names = list(module.state_dict())
+        for pattern in self.patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ConfigError(
+                    f"travels: no tensor of the model matches {pattern!r}; there are "
+                    f"{', '.join(names)}"
+                )
+        return {n for n in names if not any(fnmatchcase(n, p) for p in self.patterns)}
+
+
+ALL = ParameterPolicy()
+
+POLICIES: dict[str, type[ParameterPolicy]] = {
+    "all": ParameterPolicy, "no_norm": NoNorm, "body": Body, "head": Head
+}  # fmt: skip

@@ -1,0 +1,99 @@
+"""From a config to what a site does in a round: its settings, its objective, what it sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+
+from fedpdm.baselines.inputs import BaselineSchedule
+from fedpdm.config.values import Config, block, make, plain, positive, select, whole
+from fedpdm.errors import ConfigError
+from fedpdm.models import ModelWrapper
+from fedpdm.models.policy import POLICIES, Named, ParameterPolicy
+from fedpdm.tasks import Task
+from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import Objective, Supervised
+
+
+def build_settings(cfg: Config, *instead: str) -> TrainingSettings:
+    """Make the settings of local training.
+
+    Args:
+        cfg: a composed config.
+        instead: blocks of settings that take the place of those of ``training``, the last
+            one of all.
+
+    Raises:
+        ConfigError: a value is of the wrong kind or unknown; names its key.
+    """
+    training = block(cfg, "training")
+    training.pop("resample", None)  # of the data, not of the loop
+    names = dict.fromkeys(training, "training")
+    for place in instead:
+        other = block(cfg, place)
+        if unknown := sorted(set(other) - set(training)):
+            raise ConfigError(f"{place}.{unknown[0]} is unknown; there are {sorted(training)}")
+        training |= other
+        names |= dict.fromkeys(other, place)
+    for name in ("local_epochs", "batch_size", "step_size"):
+        whole(cfg, f"{names[name]}.{name}", 1)
+    for name in ("learning_rate", "gamma"):
+        positive(cfg, f"{names[name]}.{name}")
+    for name in ("weight_decay", "clip_norm"):
+        value = training.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise ConfigError(f"{names[name]}.{name}={value} must be a number")
+    return TrainingSettings(**training)
+
+
+def build_policy(cfg: Config, build_model: Callable[[], ModelWrapper]) -> ParameterPolicy:
+    """Make what says which tensors travel; all, in a run from before there was a choice."""
+    chosen = select(cfg, "travels")
+    travels = "all" if chosen is None else plain(chosen)
+    if isinstance(travels, dict):
+        policy = cast(ParameterPolicy, make(cfg.travels, "travels"))
+    elif isinstance(travels, list):
+        policy = Named(travels)
+    elif travels in POLICIES:
+        policy = POLICIES[travels]()
+    else:
+        raise ConfigError(
+            f"travels={travels} is unknown; there are {', '.join(POLICIES)}, a list of patterns of "
+            "names, and a _target_ of your own"
+        )
+    parts = policy.parts(build_model())
+    if not parts.local and travels != "all":
+        raise ConfigError(
+            f"travels={travels} leaves no tensor of model={cfg.model.model_type} at its site, so "
+            "it would be travels=all: use that, or another model"
+        )
+    return policy
+
+
+def build_objective(cfg: Config, task: Task) -> Objective:
+    """Make what sites minimise; null is the task's own loss."""
+    if select(cfg, "objective") is None:
+        return Supervised.of(task)
+    return cast(Objective, make(cfg.objective, "objective"))
+
+
+def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:
+    """Make how networks train without a federation: each block's word goes before the last's."""
+    said = [name for name in blocks if select(cfg, f"{name}.rounds") is not None]
+    rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
+    return BaselineSchedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
+
+
+def build_device(name: str) -> torch.device:
+    """Return the torch device, or say that this machine has none such."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name} is unknown; use cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name}: torch sees no CUDA device here; use device=cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={name} is not supported; use cpu or cuda")
+    return device

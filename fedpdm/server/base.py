@@ -1,0 +1,189 @@
+"""How rounds come about: the steps that the round loop takes, whatever kind of server it is.
+
+The loop calls ``select``, ``submit``, then ``next_reply`` and ``apply`` in turn until no
+reply is left, and ``result``; it evaluates and judges what came out, and commits it. A
+round that was not committed is begun again from ``select``, all its stages with it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from flwr.app import ConfigRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedpdm.aggregation.collector import Note
+from fedpdm.aggregation.update import Base, Contribution
+from fedpdm.history import History
+from fedpdm.server.clock import Clock
+from fedpdm.server.dispatch import Dispatcher
+from fedpdm.server.strategy_calls import StrategyCalls
+from fedpdm.transforms.chain import Chain
+from fedpdm.wire.records import Arrays, to_record
+
+MAIN = ""
+"""The model that a round's weights file holds, beside which a commit may hold others by name."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a server works with.
+
+    Attributes:
+        calls: passes calls on to the run's strategy.
+        dispatcher: carries messages.
+        history: the rounds so far.
+        transforms: what updates go through on their way.
+        fraction: share of the sites that are to train in a round.
+        seed: the run's seed.
+        clock: what time it is.
+        model: returns a committed round's model.
+    """
+
+    calls: StrategyCalls
+    dispatcher: Dispatcher
+    history: History
+    transforms: Chain
+    fraction: float
+    seed: int
+    clock: Clock
+    model: Callable[[int], Base]
+
+    @property
+    def strategy(self) -> Strategy:
+        """The run's strategy: any of Flower's Message API."""
+        return self.calls.strategy
+
+
+@dataclass
+class Round:
+    """A round while it is under way.
+
+    Attributes:
+        number: of the version that is to be committed.
+        attempt: how many rollbacks lie before it.
+        model: the last committed version.
+        models: the models that were committed beside it, by name.
+        config: goes to the sites.
+        note: remembers an event.
+        sampled: the sites that ``select`` chose.
+        bytes_down: bytes to the sites so far.
+    """
+
+    number: int
+    attempt: int
+    model: Base
+    models: Mapping[str, Arrays]
+    config: ConfigRecord
+    note: Note
+    sampled: Sequence[str] = ()
+    bytes_down: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a round came to.
+
+    Attributes:
+        arrays: the new parameters.
+        buffers: the new buffers.
+        updates: whose updates count.
+        bytes_up: bytes from the sites.
+        models: all tensors of further models, by name.
+    """
+
+    arrays: Arrays
+    buffers: Arrays
+    updates: Sequence[Contribution]
+    bytes_up: int
+    models: Mapping[str, Arrays] = field(default_factory=dict)
+
+
+class Server(ABC):
+    """A kind of server. One is made per run.
+
+    Attributes:
+        services: what it works with.
+        state: what it must remember from round to round, a tree of plain values and arrays;
+            the history keeps it.
+        in_order: replies are wanted in site order, all that there will be at once; else each as
+            it comes.
+    """
+
+    services: Services
+    in_order: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what was committed: after a start, a crash, or a rollback.
+
+        Messages that were under way are lost; those that are still wanted are to be submitted
+        again.
+        """
+        self.state = state
+
+    @abstractmethod
+    def select(self, round: Round) -> list[str]:
+        """Return the sites that are to be given work, in site order."""
+
+    @abstractmethod
+    def submit(self, round: Round, sites: Sequence[str]) -> None:
+        """Give sites their work, without waiting for any."""
+
+    def next_reply(self, round: Round) -> tuple[str, Message] | None:
+        """Return a site and what it answered; None if the round waits for no further reply."""
+        return self.services.dispatcher.next_reply()
+
+    def send(
+        self,
+        round: Round,
+        sites: Sequence[str],
+        configure: Callable[[Grid], Iterable[Message]],
+        buffers: Arrays | None = None,
+    ) -> None:
+        """Submit messages of a round; the replies come from ``next_reply``.
+
+        Args:
+            round: whose they are.
+            sites: who gets one.
+            configure: writes them to the nodes of a Grid, as a strategy does.
+            buffers: sent beside what ``configure`` wrote.
+        """
+        dispatcher = self.services.dispatcher
+        asked = dispatcher.ask(sites, round.note, configure, buffers or {})
+        round.bytes_down += asked.bytes_down
+        dispatcher.submit(asked, round.note, self.in_order)
+
+    def send_model(
+        self, round: Round, sites: Sequence[str], model: Base, config: ConfigRecord
+    ) -> None:
+        """Let sites train a model, as the strategy wants it."""
+        parameters, number = to_record(model.arrays), model.version + 1
+        calls = self.services.calls
+        self.send(
+            round, sites,
+            lambda grid: calls.configure_train(number, parameters, config, grid),
+            model.buffers,
+        )  # fmt: skip
+
+    @abstractmethod
+    def apply(self, round: Round, site: str, reply: Message) -> None:
+        """Take a reply. May submit more: a further stage of the round, or the site's next job."""
+
+    @abstractmethod
+    def result(self, round: Round) -> Result:
+        """Return what the round came to.
+
+        Raises:
+            SiteError: every site failed.
+        """
+
+    def evaluated(self, panel: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Return which sites of the panel evaluate which model, by the models' names."""
+        return {MAIN: panel}

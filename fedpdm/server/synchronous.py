@@ -1,0 +1,82 @@
+"""Synchronous rounds: a sample of sites trains one version, and all answers make the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flwr.app import Message
+from flwr.serverapp.exception import AggregationError
+
+from fedpdm.aggregation.collector import Collector
+from fedpdm.aggregation.sums import adds_up
+from fedpdm.errors import ConfigError, SiteError
+from fedpdm.server.base import Result, Round, Server
+from fedpdm.server.selection import seeded_sample
+from fedpdm.strategies.layers import layers
+from fedpdm.wire.records import Arrays, from_record
+
+
+class Synchronous(Server):
+    """Waits for every sampled site, or for the round's timeout."""
+
+    def select(self, round: Round) -> list[str]:
+        services = self.services
+        left_out = services.history.excluded(round.number)
+        sites = [site for site in services.dispatcher.roster.sites if site not in left_out]
+        key = (round.number, round.attempt)
+        return seeded_sample(sites, services.fraction, services.seed, "sample", *key)
+
+    def submit(self, round: Round, sites: Sequence[str]) -> None:
+        self.collector = self.collect(round)
+        self.send_model(round, sites, round.model, round.config)
+
+    def collect(self, round: Round) -> Collector:
+        """Return what takes the updates of the round's model."""
+        halves = self.services.transforms.on_server(round.number, round.attempt)
+        return Collector(round.model, round.note, adds_up(self.services.strategy), halves)
+
+    def apply(self, round: Round, site: str, reply: Message) -> None:
+        self.collector.take(site, reply)
+
+    def result(self, round: Round) -> Result:
+        collector = self.collector
+        if collector.answers == 0:
+            raise SiteError(f"round {round.number}: every site failed")
+        arrays = self._aggregate(round)
+        buffers = collector.buffers() or round.model.buffers
+        return Result(arrays, buffers, collector.updates, collector.bytes_up)
+
+    def _aggregate(self, round: Round) -> Arrays:
+        """Return the new parameters, of the dtypes of the old ones."""
+        strategy, sent, collector = self.services.strategy, round.model.arrays, self.collector
+        new, sums, adding = None, collector.sums(), adds_up(strategy)
+        if adding is not None and sums is not None:
+            new = adding.combine(round.number, sent, sums)
+        elif collector.messages():
+            new = self._combine(round, collector.messages())
+        if new is None:
+            round.note("warning", f"no new model in round {round.number}: the last one stays")
+            return sent
+        return {name: new[name].astype(old.dtype) for name, old in sent.items()}
+
+    def _combine(self, round: Round, replies: list[Message]) -> Arrays | None:
+        """Let the strategy combine replies; it may not be able to if some were refused."""
+        name = type(self.services.strategy).__name__
+        try:
+            record = self.services.calls.aggregate_train(round.number, replies)
+        except (AggregationError, ValueError, ArithmeticError) as error:
+            if len(replies) == len(round.sampled):
+                raise ConfigError(
+                    f"strategy {name} cannot aggregate {len(replies)} updates: {error}"
+                ) from error
+            round.note("warning", f"{name} could not aggregate the updates that were left: {error}")
+            return None
+        for layer in layers(self.services.strategy):
+            meant = getattr(layer, "num_sampled_clients", 0)
+            if len(replies) < meant:
+                round.note(
+                    "warning",
+                    f"{type(layer).__name__} added noise for {meant} sites and combined "
+                    f"{len(replies)}: it hides less of each than its settings say",
+                )
+        return None if record is None else from_record(record)

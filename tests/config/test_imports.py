@@ -1,0 +1,92 @@
+"""Which code a config can name, and which it cannot."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedpdm.config import imports
+from fedpdm.config.compose import compose
+from fedpdm.config.imports import allowed, import_all, names_of, refuse_foreign
+from fedpdm.config.values import make
+from fedpdm.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "_imported", {})
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [(None, []), ("", []), ("[]", []), ("a", ["a"]), ("[a, b.c]", ["a", "b.c"]),
+     ("a,b", ["a", "b"]), (["a", "b"], ["a", "b"])],
+)  # fmt: skip
+def test_imports_are_a_list_or_text(value: Any, names: list[str]) -> None:
+    assert names_of(value) == names
+
+
+@pytest.mark.parametrize("value", ["../x", "a b", "a..b", 5, ["a", 3]])
+def test_what_is_no_module_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match="is no module"):
+        names_of(value)
+
+
+def test_modules_are_imported_and_remembered_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("second_of_two", "first_of_two"):
+        (tmp_path / f"{name}.py").write_text("class Thing:\n    pass\n")
+    import_all(["first_of_two", "second_of_two"])
+    assert imports.imported() == ["first_of_two", "second_of_two"]
+    assert list(sys.modules).index("first_of_two") < list(sys.modules).index("second_of_two")
+
+
+def test_a_target_is_remembered_for_workers() -> None:
+    make({"_target_": "tests.strategies.test_registry.AsksForMore"}, "strategy")
+    make({"_target_": "fedpdm.tasks.Failure", "horizon": 4}, "task")
+    assert imports.imported() == ["tests.strategies.test_registry"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["os.system", "subprocess.Popen", "fedpdm.storage.os.system", "fedpdm.storage.json.JSONDecoder",
+     "fedpdm.storage.read_json", "fedpdm.nothing.There", "mylab.Model", "fedpdm", ""],
+)  # fmt: skip
+def test_a_config_of_others_names_no_code_but_ours(target: str) -> None:
+    assert allowed(target, []) is None
+    with pytest.raises(ConfigError, match="add imports="):
+        refuse_foreign({"a": [{"b": {"_target_": target}}]}, [], "add imports=[{}]")
+
+
+def test_a_config_of_others_names_classes_of_ours_of_flower_and_of_imports() -> None:
+    assert allowed("fedpdm.tasks.Failure", []) is not None
+    assert allowed("flwr.serverapp.strategy.FedAvg", []) is not None
+    assert allowed("flwr.clientapp.mod.fixedclipping_mod", []) is not None
+    asks = "tests.strategies.test_registry.AsksForMore"
+    assert allowed(asks, ["tests"]) is not None and allowed(asks, []) is None
+    with pytest.raises(ConfigError, match=r"os\.system"):
+        refuse_foreign({"client_mods": ["os.system"]}, [], "")
+    refuse_foreign({"engine": {"_target_": "fedpdm.engines.serial.SerialGrid"}}, [], "")
+
+
+def test_python_has_the_users_own_options(tmp_path: Path) -> None:
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "mine.yaml").write_text(
+        "_target_: flwr.serverapp.strategy.FedAvg\nfraction_train: 0.5\n"
+    )
+    for cfg in (
+        compose(["strategy=mine", "imports=[os.path]"], config_dir=tmp_path),
+        compose([f"--config-dir={tmp_path}", "strategy=mine", "imports=[os.path]"]),
+    ):
+        assert cfg.strategy.fraction_train == 0.5 and names_of(cfg.imports) == ["os.path"]
+    with pytest.raises(ConfigError, match="mine does not exist"):
+        compose(["strategy=mine"])
+    with pytest.raises(ConfigError, match="there are.* mine"):
+        compose(["strategy=nobodys"], config_dir=tmp_path)
+    with pytest.raises(ConfigError, match="is not a folder"):
+        compose([], config_dir=tmp_path / "absent")

@@ -1,0 +1,1 @@
+"""Small extensions that a user could write; each touches no file of the library."""
