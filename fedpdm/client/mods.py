@@ -94,4 +94,6 @@ def unprotected(
         *(["sums of training rows for the shared scaler (not with scaling=plant)"] * scaling),
         "losses and metrics",
     ]
-    return f"{', '.join(who)} change the parameters alone; sites also send {', '.join(parts)}"
+    return (
+        f"{', '.join(who)}: only the parameters are protected; sites also send {', '.join(parts)}"
+    )

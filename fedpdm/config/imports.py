@@ -40,7 +40,9 @@ def names_of(value: Any) -> list[str]:
     names = [str(part).strip(" '\"") for part in parts if part != ""]
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
-            raise ConfigError(f"imports: {name!r} is no module; write imports=[mylab,mylab.models]")
+            raise ConfigError(
+                f"imports: {name!r} is not a module name; write imports=[mylab,mylab.models]"
+            )
     return names
 
 
