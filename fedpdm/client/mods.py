@@ -94,6 +94,4 @@ def unprotected(
         *(["sums of training rows for the shared scaler (not with scaling=plant)"] * scaling),
         "losses and metrics",
     ]
-    return (
-        f"{', '.join(who)}: only the parameters are protected; sites also send {', '.join(parts)}"
-    )
+    return f"{', '.join(who)}: only the parameters pass through; sites also send {', '.join(parts)}"
