@@ -42,7 +42,7 @@ class Base:
 
     @cached_property
     def _values(self) -> NDArray[Any]:
-        # Memory of its own for what every site needs anew: fresh pages cost more than the sums.
+        # Memory that every site uses again: fresh pages cost more than the sums.
         return np.empty(self._start.size, np.result_type(*self.arrays.values() or [0.0]))
 
     @cached_property

@@ -31,7 +31,7 @@ class DeployedGrid(GridView):
         config: the composed config as yaml; goes with every message.
 
     Attributes:
-        names: site by node, as far as known; tells a site whom a message is for.
+        names: site by node, as far as known; tells a site which site a message is for.
         silent: nodes that did not answer the last message they were sent, and how many in a row.
         strangers: nodes that answered that they are not who they were thought to be.
     """

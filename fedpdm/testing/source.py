@@ -19,7 +19,7 @@ def check_data_source(build: Callable[[], Source]) -> None:
     bytes in whatever order sites are read; no machine at two sites, unless declared.
 
     Args:
-        build: makes the data set anew, as its yaml would. Every site is read twice.
+        build: makes a new data set, as its yaml would. Every site is read twice.
 
     Raises:
         AssertionError: says in one sentence what is broken, with site and machine.

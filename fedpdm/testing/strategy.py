@@ -42,7 +42,7 @@ def check_strategy(
     to the last digits).
 
     Args:
-        build: makes the strategy anew, as its yaml would.
+        build: makes a new strategy, as its yaml would.
         optimizer: what the sites train with, ``adam`` or ``sgd``.
         moves_without_updates: declares that the model may change although no site changed
             it, as noise or a correction of the server would.

@@ -29,7 +29,7 @@ def check_transform(build: Callable[[], Transform], *, tolerance: float | None =
     records of a strategy with a client half pass through unless ``records`` leaves them out.
 
     Args:
-        build: makes the transform anew, as its yaml would.
+        build: makes a new transform, as its yaml would.
         tolerance: how far a value may be from the original after encode and decode, relative
             to the largest; None for a transform that is meant to lose or to hide something.
 
