@@ -80,7 +80,7 @@ def test_a_module_that_is_missing_is_named(lab: Path) -> None:
     )
     assert {code for code, _ in done} == {2}, done
     for (_, told), words in zip(
-        done, ("'nobody'", "absent_dependency", "broken fails: ZeroDivisionError", "no module",
+        done, ("'nobody'", "absent_dependency", "broken fails: ZeroDivisionError", "module name",
                "'nobody'"), strict=True,
     ):  # fmt: skip
         assert words in told.splitlines()[-1]
