@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from fedpdm.errors import ModelError
-from fedpdm.models.inputs import check_rows, check_windows
-from fedpdm.models.layers import add_conv_blocks, add_linear_blocks, connect, convolve, dropout
+from fedpdm.models.layers import (
+    add_conv_blocks,
+    add_linear_blocks,
+    check_rows,
+    check_windows,
+    connect,
+    convolve,
+    dropout,
+)
 from fedpdm.models.registry import register
 
 
@@ -30,6 +38,10 @@ class OptimizedCNNModel(nn.Module):
     Raises:
         ModelError: too few features or steps for three poolings; (forward) another shape.
     """
+
+    good_for: ClassVar[dict[str, str]] = {
+        "spatial_dominant": "local patterns, in parallel over the window or the columns"
+    }
 
     def __init__(
         self,

@@ -6,16 +6,19 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from fedpdm.errors import ModelError
 from fedpdm.models import registry
-from fedpdm.models.recommendation import recommend_model_for_usecase
 from fedpdm.models.registry import ModelType
 from fedpdm.models.wrapper import ModelWrapper
+from fedpdm.seeding import torch_seeded
 
 SOURCE_SHAPE = {"input_dim": 10, "num_classes": 2}
 """The shape for which the source system states its parameter counts."""
+
+ANY = "none of them wins everywhere: compare on your validation data"
 
 
 class ModelFactory:
@@ -101,8 +104,46 @@ class ModelFactory:
         data_characteristics: Mapping[str, Any],
         performance_requirements: Mapping[str, Any] | None = None,
     ) -> list[tuple[str, str]]:
-        """Return (model, reason) pairs, best first: see ``recommend_model_for_usecase``."""
-        return recommend_model_for_usecase(data_characteristics, performance_requirements or {})
+        """Return (model, reason) pairs in order of preference, each model once.
+
+        A model is named for the wishes that its class lists in ``good_for``, where it takes
+        this data. If no such model is left, or ``max_accuracy`` is wished for, every model that
+        takes the data is named: no accuracy is claimed for any.
+
+        Args:
+            data_characteristics: ``feature_count``, ``sequence_length`` (None: tabular), and
+                wishes as truth values: ``temporal_dominant``, ``spatial_dominant``,
+                ``complex_patterns``. Without ``sequence_length`` the data is taken to be windows
+                if patterns in time are wished for, else tabular.
+            performance_requirements: further wishes: ``fastest_training``, ``smallest_update``,
+                ``comprehensive_analysis``, ``max_accuracy``. They come first.
+        """
+        data = dict(data_characteristics)
+        features = data.pop("feature_count", SOURCE_SHAPE["input_dim"])
+        in_time = data.get("temporal_dominant") or data.get("complex_patterns")
+        length = data.pop("sequence_length", 10 if in_time else None)
+        able = [name for name in registry.names() if _takes(name, features, length)]
+        wishes = [w for w, wished in {**(performance_requirements or {}), **data}.items() if wished]
+        found: dict[str, str] = {}
+        for wish in wishes:
+            for name in able:
+                if reason := getattr(registry.find(name), "good_for", {}).get(wish):
+                    found.setdefault(name, reason)
+        if not found or "max_accuracy" in wishes:
+            found |= {name: ANY for name in able if name not in found}
+        return list(found.items())
+
+
+def _takes(name: str, features: int, length: int | None) -> bool:
+    """Return whether a model can be built for rows (B, F) or windows (B, T, F), and takes them."""
+    shape = (1, features) if length is None else (1, length, features)
+    try:
+        with torch_seeded(0, "recommend"):
+            model = ModelFactory.create_model(name, features, 2, sequence_length=length)
+        model.eval()(torch.zeros(shape))
+    except Exception:  # whatever a model raises: it does not take this data
+        return False
+    return True
 
 
 def defaults(model_class: type[nn.Module]) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fedpdm.models.inputs import check_windows, require_windows
-from fedpdm.models.layers import add_conv_blocks, convolve, dropout
+from fedpdm.models.layers import add_conv_blocks, check_windows, convolve, dropout, require_windows
 from fedpdm.models.registry import register
 
 
@@ -25,6 +25,11 @@ class OptimizedHybridModel(nn.Module):
     Raises:
         ModelError: built for tabular data or short windows; (forward) another shape.
     """
+
+    good_for: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("comprehensive_analysis", "complex_patterns"),
+        "local patterns by convolution, their order by an LSTM",
+    )
 
     def __init__(
         self,

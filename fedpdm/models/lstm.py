@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
-from fedpdm.models.inputs import check_windows, require_windows
-from fedpdm.models.layers import dropout
+from fedpdm.models.layers import check_windows, dropout, require_windows
 from fedpdm.models.registry import register
 
 
@@ -22,6 +23,10 @@ class OptimizedLSTMModel(nn.Module):
     Raises:
         ModelError: built for tabular data; (forward) an input that is no window.
     """
+
+    good_for: ClassVar[dict[str, str]] = {
+        "temporal_dominant": "reads every step of a window in order, of any length"
+    }
 
     def __init__(
         self,

@@ -51,7 +51,8 @@ def register(name: str) -> Callable[[type[Architecture]], type[Architecture]]:
     """Class decorator that makes an architecture known as ``name``.
 
     The class is called with ``input_dim``, ``num_classes``, ``sequence_length`` (None for
-    tabular rows) and its own settings, and maps (B, F) or (B, T, F) to (B, num_classes).
+    tabular rows) and its own settings, and maps (B, F) or (B, T, F) to (B, num_classes). It may
+    say in ``good_for`` why ``ModelFactory.recommend`` should name it: wish → reason.
 
     Raises:
         ModelError: another class already has this name.

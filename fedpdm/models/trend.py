@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedpdm.errors import ModelError
-from fedpdm.models.inputs import check_windows, require_windows
-from fedpdm.models.layers import add_linear_blocks, connect, dropout
+from fedpdm.models.layers import add_linear_blocks, check_windows, connect, dropout, require_windows
 from fedpdm.models.registry import register
 
 
