@@ -29,7 +29,7 @@ ASK_AGAIN_SECONDS = 15.0
 
 @dataclass
 class NodeRegistry:
-    """The sites of a deployed run. A ``fedpdm.server.roster.Roster``.
+    """The sites of a deployed run. A ``fedpdm.server.dispatch.Roster``.
 
     Args:
         grid: to the nodes.

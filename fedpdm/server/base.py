@@ -19,8 +19,7 @@ from flwr.serverapp.strategy import Strategy
 from fedpdm.aggregation.collector import Note
 from fedpdm.aggregation.update import Base, Contribution
 from fedpdm.history import History
-from fedpdm.server.clock import Clock
-from fedpdm.server.dispatch import Dispatcher
+from fedpdm.server.dispatch import Clock, Dispatcher
 from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.transforms.chain import Chain
 from fedpdm.wire.records import Arrays, to_record

@@ -1,12 +1,15 @@
-"""The conversation with the sites: who is asked, what travels along, who answered."""
+"""Messages to the sites and their replies: who is asked, what travels along, who answered."""
 
 from __future__ import annotations
 
 import functools
 import operator
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
 
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -16,9 +19,6 @@ from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.engines.local_grid import REFUSED, LocalGrid
 from fedpdm.engines.sampled_grid import SampledGrid
 from fedpdm.errors import ConfigError, SiteError
-from fedpdm.server.clock import Clock, WallClock
-from fedpdm.server.polling import PolledReplies
-from fedpdm.server.roster import Roster
 from fedpdm.server.selection import scaler_sites
 from fedpdm.wire.flower import wire_bytes
 from fedpdm.wire.records import (
@@ -30,6 +30,48 @@ from fedpdm.wire.records import (
     scaler_record,
     to_record,
 )
+
+
+class Clock:
+    """The time of this machine; a subclass may have its own."""
+
+    def date(self) -> datetime:
+        """Return the date and the time of day."""
+        return datetime.now(UTC)
+
+    def seconds(self) -> float:
+        """Return seconds since some instant; never fewer than before."""
+        return time.perf_counter()
+
+    def sleep(self, seconds: float) -> None:
+        """Let time go by."""
+        time.sleep(seconds)
+
+
+class Roster(Protocol):
+    """Which sites a run has, and under which Flower node each can be reached.
+
+    Attributes:
+        sites: all sites in the order of the config; what is drawn is drawn from these.
+    """
+
+    sites: tuple[str, ...]
+
+    def connected(self) -> dict[str, int]:
+        """Return the node of each site that can be reached now."""
+
+
+class LocalRoster:
+    """Sites of an engine on this machine: always there, under the same nodes."""
+
+    def __init__(self, grid: Grid) -> None:
+        named: dict[int, str] = dict(getattr(grid, "sites", {}))
+        names = named or {node: str(node) for node in grid.get_node_ids()}
+        self._nodes = {site: node for node, site in names.items()}
+        self.sites = tuple(self._nodes)
+
+    def connected(self) -> dict[str, int]:
+        return self._nodes
 
 
 @dataclass(frozen=True)
@@ -44,6 +86,50 @@ class Outgoing:
         return wire_bytes(message.content for message in self.messages)
 
 
+POLL_SECONDS = 0.5
+"""Between two looks for replies."""
+
+
+class PolledReplies:
+    """Messages under way through Flower's ``push_messages`` and ``pull_messages``.
+
+    Args:
+        grid: carries them.
+        clock: what time it is.
+        timeout: seconds for which a reply is waited for, or None.
+    """
+
+    def __init__(self, grid: Grid, clock: Clock, timeout: float | None) -> None:
+        self._grid, self._clock, self._timeout = grid, clock, timeout
+        self._waiting: dict[str, tuple[str, float, Note]] = {}
+        self._arrived: deque[tuple[str, Message]] = deque()
+
+    def push(self, asked: Outgoing, note: Note) -> None:
+        """Send messages, one per site, without waiting; ``note`` remembers who stays silent."""
+        last = float("inf") if self._timeout is None else self._clock.seconds() + self._timeout
+        sent = self._grid.push_messages(asked.messages)
+        for message, i in zip(asked.messages, sent, strict=True):
+            site = asked.nodes[message.metadata.dst_node_id]
+            if i:
+                self._waiting[i] = (site, last, note)
+            else:
+                note("timeout", f"{site} could not be sent its message", site)
+
+    def next(self) -> tuple[str, Message] | None:
+        """Return the next site's reply; None if none is waited for any more."""
+        while not self._arrived and self._waiting:
+            for reply in self._grid.pull_messages(list(self._waiting)):
+                if found := self._waiting.pop(reply.metadata.reply_to_message_id, None):
+                    self._arrived.append((found[0], reply))
+            for i, (site, last, note) in list(self._waiting.items()):
+                if self._clock.seconds() >= last:
+                    del self._waiting[i]
+                    note("timeout", f"{site} did not answer (round_timeout={self._timeout})", site)
+            if not self._arrived and self._waiting:
+                self._clock.sleep(POLL_SECONDS)
+        return self._arrived.popleft() if self._arrived else None
+
+
 @dataclass
 class Dispatcher:
     """Messages out and replies in, in site order.
@@ -52,7 +138,6 @@ class Dispatcher:
         grid: carries the messages.
         roster: which sites there are.
         timeout: seconds to wait for replies, or None.
-        scaler: sent along, once it is known.
         asked_for_sums: bytes down and up of the query for the scaler.
         clock: what time it is.
     """
@@ -60,14 +145,17 @@ class Dispatcher:
     grid: Grid
     roster: Roster
     timeout: float | None = None
-    scaler: Scaler | None = None
     asked_for_sums: tuple[int, int] = (0, 0)
-    clock: Clock = field(default_factory=WallClock)
+    clock: Clock = field(default_factory=Clock)
     _submitted: deque[Iterator[tuple[str, Message]]] = field(default_factory=deque)
-    _scaler_record: tuple[Scaler | None, ArrayRecord] = field(default=(None, ArrayRecord()))
+    _beside: dict[str, ArrayRecord] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.forget()
+
+    def share(self, scaler: Scaler) -> None:
+        """Send a scaler along from now on, the same record every round: sites decode it once."""
+        self._beside[SCALER] = scaler_record(scaler)
 
     def ask(
         self,
@@ -92,16 +180,9 @@ class Dispatcher:
             else:
                 note("timeout", f"{site} is not connected", site)
         messages = list(configure(SampledGrid(self.grid, list(nodes)))) if nodes else []
-        extra: dict[str, ArrayRecord] = {}
-        if buffers:
-            extra[BUFFERS] = to_record(buffers)
-        if self.scaler is not None:
-            # The same record every round, so that sites decode it once.
-            if self._scaler_record[0] is not self.scaler:
-                self._scaler_record = (self.scaler, scaler_record(self.scaler))
-            extra[SCALER] = self._scaler_record[1]
+        beside = self._beside | ({BUFFERS: to_record(buffers)} if buffers else {})
         for content in {id(m.content): m.content for m in messages}.values():
-            for key, record in extra.items():
+            for key, record in beside.items():
                 content[key] = record
         return Outgoing(nodes, messages)
 
@@ -142,7 +223,7 @@ class Dispatcher:
         if in_order or isinstance(self.grid, LocalGrid):
             self._submitted.append(self.answers(asked, note))
         else:
-            self._elsewhere.push(asked.messages, asked.nodes, note)
+            self._elsewhere.push(asked, note)
 
     def next_reply(self) -> tuple[str, Message] | None:
         """Return a site and its reply to what was submitted first; None if nothing is left."""

@@ -7,9 +7,9 @@ monitor that can roll back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -19,16 +19,14 @@ from fedpdm.aggregation.update import Base
 from fedpdm.client.state import undo_round
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.hardware import settled
+from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.history import History, RoundRecord
 from fedpdm.history.files import with_models
 from fedpdm.server.base import MAIN, Result, Round, Server, Services
-from fedpdm.server.clock import Clock, WallClock
-from fedpdm.server.dispatch import Dispatcher
-from fedpdm.server.monitor import MonitorSettings, RoundMonitor
-from fedpdm.server.panel import evaluate
-from fedpdm.server.roster import LocalRoster, Roster
-from fedpdm.server.round_metrics import as_accepted, best_round, describe, judged_loss, outliers
+from fedpdm.server.dispatch import Clock, Dispatcher, LocalRoster, Roster
+from fedpdm.server.monitor import MonitorSettings
+from fedpdm.server.round_metrics import best_round, describe, evaluate, judged, outliers
 from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.server.synchronous import Synchronous
@@ -56,15 +54,6 @@ class Display(Protocol):
     def round(
         self, round_num: int, loss: float | None, metric: float | None, events: Iterable[Event]
     ) -> None: ...
-
-
-@runtime_checkable
-class KeepsStates(Protocol):
-    """A Grid that holds the sites' ``Context.state`` itself, as engines on this machine do."""
-
-    states: dict[str, RecordDict]
-
-    def load_states(self, states: Mapping[str, RecordDict]) -> None: ...
 
 
 @dataclass
@@ -109,11 +98,10 @@ class RoundLoop:
     make_roster: Callable[[Grid], Roster] = LocalRoster
     transforms: Chain = field(default_factory=Chain)
     server: Server = field(default_factory=Synchronous)
-    clock: Clock = field(default_factory=WallClock)
+    clock: Clock = field(default_factory=Clock)
     _dispatcher: Dispatcher = field(init=False)
     _calls: StrategyCalls = field(init=False)
-    _panel: list[str] = field(init=False)
-    _watch: RoundMonitor = field(init=False)
+    _panel: Sequence[str] = field(init=False, default=())
     _head: RoundRecord = field(init=False)
     _finished: list[RoundRecord] = field(init=False, default_factory=list)
     _model: Base = field(init=False)
@@ -135,12 +123,13 @@ class RoundLoop:
             self._calls, self._dispatcher, self.history, self.transforms, fraction, self.seed,
             self.clock, lambda version: self._split(version, self.history.weights(version)),
         )  # fmt: skip
-        self._panel = self._choose("evaluate", self.evaluate_fraction)
+        if self.evaluate_fraction:
+            self._panel = seeded_sample(roster.sites, self.evaluate_fraction, self.seed, "evaluate")
         if self.federated_scaling:
-            self._dispatcher.scaler = self.scaler or self._scaler_of_all()
+            scaler = self.scaler or self._scaler_of_all()
+            self._dispatcher.share(scaler)
             if self.on_scaler is not None:
-                self.on_scaler(self._dispatcher.scaler)
-        self._watch = RoundMonitor(self.monitor)
+                self.on_scaler(scaler)
         if self.history.head() is None:
             self._commit_initial()
         self._return_to_head()
@@ -155,7 +144,7 @@ class RoundLoop:
 
         Flower keeps a site's state for one submitted run; a resumed one is another.
         """
-        if isinstance(self._dispatcher.grid, KeepsStates) or not self._head.round:
+        if isinstance(self._dispatcher.grid, LocalGrid) or not self._head.round:
             return
         for strategy in layers(self.strategy):
             if not isinstance(strategy, ServerHalf) or not strategy.client.groups:
@@ -206,12 +195,10 @@ class RoundLoop:
         metrics, sites = describe(
             result.updates, validation, result.arrays, self.task, self._calls.reported
         )
-        fault = self._watch.judge(
-            number,
-            judged_loss(metrics),
-            metrics[self.task.primary],
+        fault = self.monitor.judge(
+            judged(number, metrics, self.task),
+            [judged(record.round, record.metrics, self.task) for record in self._finished],
             self.task.higher_is_better,
-            metrics["parameter_norm"],
         )
         if fault is not None:
             round.note("warning", f"round {number} looks bad: {fault}")
@@ -230,9 +217,9 @@ class RoundLoop:
         if fault is not None and self.monitor.rollback:
             self._roll_back(record, result, fault)
             return
-        self._keep(result, number)
+        self._model = Base(number, result.arrays, result.buffers)
+        self._models = dict(result.models)
         self._commit(record)
-        self._watch.accept(as_accepted(record, self.task))
         self.display.round(number, metrics["validation_loss"], metrics[self.task.primary], events)
 
     def _begin(self, number: int, events: list[Event]) -> Round:
@@ -306,10 +293,6 @@ class RoundLoop:
         beside = {TRANSFORMS: self.transforms.state, SERVER: self.server.state}
         return capture(self.strategy) | {name: state for name, state in beside.items() if state}
 
-    def _keep(self, result: Result, number: int) -> None:
-        self._model = Base(number, result.arrays, result.buffers)
-        self._models = dict(result.models)
-
     def _split(self, version: int, weights: Arrays) -> Base:
         """Return a model's tensors as what strategies see of them, and buffers."""
         arrays = {name: weights[name] for name in self.trainable}
@@ -317,7 +300,7 @@ class RoundLoop:
 
     def _states(self) -> dict[str, RecordDict]:
         """Return the sites' states themselves, where an engine on this machine keeps them."""
-        return grid.states if isinstance(grid := self._dispatcher.grid, KeepsStates) else {}
+        return grid.states if isinstance(grid := self._dispatcher.grid, LocalGrid) else {}
 
     def _protect_best(self) -> None:
         """Keep the best round's weights, whatever ``history.keep`` says."""
@@ -337,11 +320,10 @@ class RoundLoop:
         self._dispatcher.forget()
         self.server.restore(state.pop(SERVER, {}))
         restore(self.strategy, state)
-        if isinstance(grid := self._dispatcher.grid, KeepsStates):
+        if isinstance(grid := self._dispatcher.grid, LocalGrid):
             states = self.history.client_states()
             grid.load_states({s: unpack_state(data) for s, data in states.items()})
         self._finished = self.history.rounds()
-        self._watch.rebuild(as_accepted(record, self.task) for record in self._finished)
 
     def _roll_back(self, record: RoundRecord, result: Result, fault: str) -> None:
         left_out = outliers(result.updates, self._finished)
@@ -372,14 +354,6 @@ class RoundLoop:
                 "robust strategy (strategy=fedmedian)"
             )
         self._return_to_head()
-
-    # Sites ---------------------------------------------------------------------------
-
-    def _choose(self, purpose: str, share: float, *key: int) -> list[str]:
-        """Return a seeded share of the sites in their order, at least one; of 0, none."""
-        if share == 0:
-            return []
-        return seeded_sample(list(self._dispatcher.roster.sites), share, self.seed, purpose, *key)
 
 
 def make_server_app(loop: RoundLoop) -> ServerApp:

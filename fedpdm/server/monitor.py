@@ -1,12 +1,29 @@
-"""When a round is bad, and what follows: judged by the round loop."""
+"""When a round is bad, and what follows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedpdm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a round is judged by; None is not known, and not judged.
+
+    Attributes:
+        round_num: its number.
+        loss: on validation data where there is any, else in training.
+        metric: the task's primary metric on validation data.
+        parameter_norm: Euclidean norm of all parameters.
+    """
+
+    round_num: int
+    loss: float | None
+    metric: float | None
+    parameter_norm: float | None
 
 
 @dataclass(frozen=True)
@@ -40,100 +57,51 @@ class MonitorSettings:
         if self.max_rollbacks < 0:
             raise ConfigError(f"monitor.max_rollbacks={self.max_rollbacks} must be 0 or more")
 
+    def judge(self, now: Judged, before: Sequence[Judged], higher_is_better: bool) -> str | None:
+        """Return why a round is bad, or None.
 
-@dataclass(frozen=True)
-class AcceptedRound:
-    """What the monitor remembers of a good round; None is not known."""
-
-    round_num: int
-    loss: float | None
-    metric: float | None
-    parameter_norm: float | None
-
-
-class RoundMonitor:
-    """Judges each finished round against the good rounds before it.
-
-    Args:
-        settings: The limits.
-        accepted: Good rounds so far, see ``rebuild``.
-    """
-
-    def __init__(self, settings: MonitorSettings, accepted: Iterable[AcceptedRound] = ()) -> None:
-        self.settings = settings
-        self.accepted: list[AcceptedRound] = []
-        self.rebuild(accepted)
-
-    def judge(
-        self,
-        round_num: int,
-        loss: float | None,
-        metric: float | None,
-        higher_is_better: bool,
-        parameter_norm: float | None,
-    ) -> str | None:
-        """Return why the round is bad, or None. Changes nothing.
-
-        What is None, here or in all earlier rounds, is not judged.
+        Args:
+            now: the round.
+            before: the committed rounds before it. Round 0, the untrained model, may have a
+                norm alone.
+            higher_is_better: how the metric is read.
         """
-        limits = self.settings
-        watched = {"loss": loss, "validation metric": metric, "parameter norm": parameter_norm}
+        watched = {
+            "loss": now.loss, "validation metric": now.metric, "parameter norm": now.parameter_norm
+        }  # fmt: skip
         for name, value in watched.items():
             if value is not None and not math.isfinite(value):
                 return f"the {name} is {value}"
+
+        def known(name: str) -> list[tuple[float, int]]:
+            # Without rollback a bad round is committed too, and NaN must not become the measure.
+            pairs = [(getattr(good, name), good.round_num) for good in before]
+            return [
+                (value, at) for value, at in pairs if value is not None and math.isfinite(value)
+            ]
+
         # A best of 0 or below has no multiples to compare with.
-        losses = self._known("loss")
-        if loss is not None and losses:
+        if now.loss is not None and (losses := known("loss")):
             best, at = min(losses)
-            if best > 0 and loss > limits.loss_factor * best:
+            if best > 0 and now.loss > self.loss_factor * best:
                 return (
-                    f"the loss {loss:.4g} is over {limits.loss_factor:g} times "
+                    f"the loss {now.loss:.4g} is over {self.loss_factor:g} times "
                     f"the best so far ({best:.4g}, round {at})"
                 )
-        norms = self._known("parameter_norm")
-        if parameter_norm is not None and norms:
-            before, at = norms[-1]
-            if before > 0 and parameter_norm > limits.norm_factor * before:
+        if now.parameter_norm is not None and (norms := known("parameter_norm")):
+            last, at = norms[-1]
+            if last > 0 and now.parameter_norm > self.norm_factor * last:
                 return (
-                    f"the parameter norm {parameter_norm:.4g} is over {limits.norm_factor:g} "
-                    f"times that of the last good round ({before:.4g}, round {at})"
+                    f"the parameter norm {now.parameter_norm:.4g} is over {self.norm_factor:g} "
+                    f"times that of the last good round ({last:.4g}, round {at})"
                 )
-        return self._metric_fell(metric, higher_is_better)
-
-    def accept(self, good: AcceptedRound) -> None:
-        """Remember a good round. Round 0, the untrained model, may give its norm alone.
-
-        A round accepted before was undone: it and all later ones are forgotten.
-        """
-        self.accepted = [old for old in self.accepted if old.round_num < good.round_num]
-        self.accepted.append(good)
-
-    def rebuild(self, accepted: Iterable[AcceptedRound]) -> None:
-        """Forget everything and remember these rounds instead, in any order.
-
-        For a resume or a rollback, which read the good rounds from the history.
-        """
-        self.accepted = sorted(accepted, key=lambda good: good.round_num)
-
-    def _known(self, name: str) -> list[tuple[float, int]]:
-        # Without rollback a bad round is accepted too, and NaN must not become the measure.
-        pairs = [(getattr(good, name), good.round_num) for good in self.accepted]
-        return [(value, at) for value, at in pairs if value is not None and math.isfinite(value)]
-
-    def _metric_fell(self, metric: float | None, higher_is_better: bool) -> str | None:
-        fall = self.settings.metric_fall
-        known = self._known("metric")
-        if fall is None or metric is None or not known:
+        if now.metric is None or self.metric_fall is None or not (metrics := known("metric")):
             return None
-        if higher_is_better:
-            best, at = max(known, key=lambda pair: pair[0])
-            worse, way = metric < best * (1 - fall), "below"
-        else:
-            best, at = min(known)
-            worse, way = metric > best * (1 + fall), "above"
-        if best > 0 and worse:
+        sign, way = (1, "below") if higher_is_better else (-1, "above")
+        best, at = max(metrics, key=lambda pair: sign * pair[0])
+        if best > 0 and sign * now.metric < sign * best * (1 - sign * self.metric_fall):
             return (
-                f"the validation metric {metric:.4g} is over {fall:.0%} {way} "
+                f"the validation metric {now.metric:.4g} is over {self.metric_fall:.0%} {way} "
                 f"the best so far ({best:.4g}, round {at})"
             )
         return None

@@ -1,4 +1,4 @@
-"""What a round came to: its metrics, how good it was, and which round is the best."""
+"""What a round came to: what sites measured, its metrics, and which round is the best."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from flwr.app import ConfigRecord, Message
 
-from fedpdm.aggregation.update import Contribution
+from fedpdm.aggregation.collector import Note
+from fedpdm.aggregation.update import Base, Contribution
 from fedpdm.history import RoundRecord
-from fedpdm.server.monitor import AcceptedRound
+from fedpdm.server.dispatch import Dispatcher
+from fedpdm.server.monitor import Judged
+from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.tasks import Task
-from fedpdm.wire.records import EXAMPLES, Arrays
+from fedpdm.wire.flower import wire_bytes
+from fedpdm.wire.records import EXAMPLES, Arrays, metrics_in, to_record
 
 OUTLIER_FACTOR = 5.0
 """An update this many times the usual norm is left out when a round is repeated. With two
@@ -21,6 +26,57 @@ sites a z-score could never tell (it cannot pass sqrt(n - 1)), so past rounds co
 
 OF_A_SITE = ("validation", "examples", "update_norm")
 """What the loop itself says of a site in a round, beside its losses."""
+
+
+def evaluate(
+    dispatcher: Dispatcher,
+    calls: StrategyCalls,
+    model: Base,
+    panel: Sequence[str],
+    config: ConfigRecord,
+    note: Note,
+) -> tuple[dict[str, dict[str, float]], int, int]:
+    """Let sites evaluate a model.
+
+    Args:
+        dispatcher: carries the messages.
+        calls: into the strategy, which writes them and is told of the answers.
+        model: what is evaluated.
+        panel: the sites that are asked.
+        config: goes to the sites.
+        note: remembers who could not.
+
+    Returns:
+        What each site measured, and the bytes down and up.
+    """
+    parameters = to_record(model.arrays)
+    asked = dispatcher.ask(
+        panel, note,
+        lambda grid: calls.configure_evaluate(model.version, parameters, config, grid),
+        model.buffers,
+    )  # fmt: skip
+    result: dict[str, dict[str, float]] = {}
+    counted: list[Message] = []
+    bytes_up = 0
+    for site, answer in dispatcher.answers(asked, note):
+        if answer.has_error():
+            note("site-failed", f"{site} could not evaluate: {answer.error.reason}", site)
+            continue
+        bytes_up += wire_bytes([answer.content])
+        try:
+            measured = metrics_in(answer.content)
+            weight = measured[EXAMPLES]
+        except Exception as error:  # whatever a site sends, the others' round goes on
+            reason = f"{type(error).__name__}: {error}"
+            note("refused", f"{site}: its evaluation cannot be read ({reason})", site)
+            continue
+        result[site] = measured
+        # Strategies may keep state of their own; our means skip what a site cannot know.
+        if weight > 0:
+            counted.append(answer)
+    if counted:
+        calls.aggregate_evaluate(model.version, counted)
+    return result, asked.bytes_down, bytes_up
 
 
 def describe(
@@ -86,17 +142,14 @@ def further_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     return {n: v for n, v in metrics.items() if n not in usual and v is not None}
 
 
-def judged_loss(metrics: Mapping[str, Any]) -> float | None:
-    """Return the loss that a round is judged by: on validation data where there is any."""
+def judged(number: int, metrics: Mapping[str, Any], task: Task) -> Judged:
+    """Return what a round is judged by: the loss on validation data where there is any."""
     loss = metrics.get("validation_loss")
-    return metrics.get("train_loss") if loss is None else loss
-
-
-def as_accepted(record: RoundRecord, task: Task) -> AcceptedRound:
-    """Return what the monitor remembers of a committed round."""
-    metrics = record.metrics
-    return AcceptedRound(
-        record.round, judged_loss(metrics), metrics.get(task.primary), metrics.get("parameter_norm")
+    return Judged(
+        number,
+        metrics.get("train_loss") if loss is None else loss,
+        metrics.get(task.primary),
+        metrics.get("parameter_norm"),
     )
 
 

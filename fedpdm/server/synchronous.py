@@ -12,6 +12,7 @@ from fedpdm.aggregation.sums import adds_up
 from fedpdm.errors import ConfigError, SiteError
 from fedpdm.server.base import Result, Round, Server
 from fedpdm.server.selection import seeded_sample
+from fedpdm.strategies.base import ServerHalf
 from fedpdm.strategies.layers import layers
 from fedpdm.wire.records import Arrays, from_record
 
@@ -52,6 +53,8 @@ class Synchronous(Server):
         new, sums, adding = None, collector.sums(), adds_up(strategy)
         if adding is not None and sums is not None:
             new = adding.combine(round.number, sent, sums)
+            if isinstance(adding, ServerHalf):
+                self.services.calls.reported |= adding.metrics()
         elif collector.messages():
             new = self._combine(round, collector.messages())
         if new is None:

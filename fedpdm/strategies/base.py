@@ -176,6 +176,10 @@ class ServerHalf(FedAvg):
     def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
         """Return the new parameters from those that were sent and the sums of the replies."""
 
+    def metrics(self) -> Mapping[str, float]:
+        """Return what the server has to say of the round, after ``combine``: metrics by name."""
+        return {}
+
     def forget_sites(self) -> None:
         """Start over with sites that remember nothing, from the weights as they are."""
 
@@ -207,4 +211,5 @@ class ServerHalf(FedAvg):
         if sums is None:
             return None, None
         new = self.combine(server_round, sent, sums)
-        return to_record({n: np.asarray(new[n], a.dtype) for n, a in sent.items()}), None
+        arrays = to_record({n: np.asarray(new[n], a.dtype) for n, a in sent.items()})
+        return arrays, MetricRecord(dict(self.metrics()))

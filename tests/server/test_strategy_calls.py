@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,16 @@ class Steps(ClientHalf):
 
 
 class Stepping(ServerHalf):
-    """FedAvg whose sites say more."""
+    """FedAvg whose sites say more, and whose server does."""
 
     client = Steps
 
     def combine(self, server_round: int, sent: Any, sums: Any) -> Any:
+        self.heard = len(sums.sites)
         return sums.mean
+
+    def metrics(self) -> Mapping[str, float]:
+        return {"heard": self.heard}
 
 
 def test_what_a_strategy_returns_stands_beside_the_rounds_own_metrics(tmp_path: Path) -> None:
@@ -93,7 +97,8 @@ def test_what_sites_say_of_their_training_is_averaged_by_examples(tmp_path: Path
     # A name that validation uses for something else.
     assert small["train_brier"] == record.metrics["train_brier"] == 0.125
     assert record.metrics["brier"] != 0.125
-    assert set(further_metrics(record.to_dict())) == {"steps", "train_brier"}
+    assert set(further_metrics(record.to_dict())) == {"steps", "train_brier", "heard"}
+    assert record.metrics["heard"] == 2.0
     assert round_scalars(record.to_dict())["plants/small/steps"] == small["steps"]
 
 

@@ -11,12 +11,11 @@ from flwr.serverapp import Grid
 
 from fedpdm.deployment.grid import DeployedGrid
 from fedpdm.engines.grid_view import GridView
-from fedpdm.server.dispatch import Dispatcher, Outgoing
-from fedpdm.server.roster import LocalRoster
+from fedpdm.server.dispatch import Clock, Dispatcher, LocalRoster, Outgoing
 from fedpdm.wire.flower import become_server, set_message_id
 
 
-class VirtualClock:
+class VirtualClock(Clock):
     """Time that goes by only while somebody sleeps."""
 
     now = 0.0
