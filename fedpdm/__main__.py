@@ -11,7 +11,7 @@ COMMANDS = {
     "simulate": ("fedpdm.simulate", "train a federation of sites, and compare it honestly"),
     "compare": ("fedpdm.compare", "say which setting is better over seeds, and how surely"),
     "predict": ("fedpdm.predict", "score a site's new rows with a finished run"),
-    "history": ("fedpdm.history", "list, show, roll back or export the rounds of a run"),
+    "history": ("fedpdm.history.__main__", "list, show, roll back or export the rounds of a run"),
     "data": (
         "fedpdm.data.__main__",
         "generate sites as files, or fetch the public data sets",

@@ -12,8 +12,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fedpdm.errors import HistoryError
-from fedpdm.history.index import Index, Row
-from fedpdm.history.record import RoundRecord
+from fedpdm.history.index import Index
+from fedpdm.history.record import RoundRecord, Row
 from fedpdm.storage import flatten_tree, read_bytes, sync_folder, write_bytes, write_tensors
 
 _FOLDERS = ("rounds", "rounds/undone", "clients")
@@ -33,11 +33,7 @@ def client_name(sha256: str) -> str:
 
 
 MODELS, STATE = ":models", ":state"
-
-
-def with_models(state: Any, models: Mapping[str, Mapping[str, NDArray[Any]]]) -> Any:
-    """Return a strategy's state with further models beside it; just the state if there are none."""
-    return {STATE: state, MODELS: {n: dict(m) for n, m in models.items()}} if models else state
+"""Names in a round's state file, where it holds models beside the strategy's state."""
 
 
 class RoundFiles:
@@ -109,9 +105,24 @@ class RoundFiles:
         self._tidy = True
 
     def write_round(
-        self, record: RoundRecord, weights: Mapping[str, NDArray[Any]], state: Any, undone: bool
+        self,
+        record: RoundRecord,
+        weights: Mapping[str, NDArray[Any]],
+        state: Any,
+        models: Mapping[str, Mapping[str, NDArray[Any]]],
+        undone: bool = False,
     ) -> Row:
-        """Write a round's files, orphans until the index knows them, and return their row."""
+        """Write a round's files, orphans until the index knows them, and return their row.
+
+        Args:
+            record: the round.
+            weights: all tensors of the model.
+            state: the strategy's; further models lie beside it.
+            models: these, by name.
+            undone: whether the round was never live.
+        """
+        if models:
+            state = {STATE: state, MODELS: {name: dict(model) for name, model in models.items()}}
         names = weights_name(record.round), state_name(record.round)
         if undone:
             names = self._index.names_if_undone(record.round, record.attempt)

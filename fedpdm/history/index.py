@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedpdm.errors import HistoryError
-from fedpdm.history.record import RoundRecord
+from fedpdm.history.record import RoundRecord, Row
 from fedpdm.storage import cleaned, sync_folder
 
 FILE = "history.sqlite"
@@ -27,6 +28,7 @@ SCHEMA = 1
 _TABLES = f"""
     PRAGMA user_version = {SCHEMA};
     CREATE TABLE setting (name TEXT PRIMARY KEY, value);
+    INSERT INTO setting VALUES ('attempt', 0), ('rollbacks', 0), ('retry', 0), ('seal', NULL);
     -- Every round that was ever finished. The live ones are 0, 1, … without a gap, and the
     -- head is the last of them; weights and state are paths below the run folder.
     CREATE TABLE round (
@@ -50,21 +52,14 @@ _TABLES = f"""
 """
 
 
-@dataclass(frozen=True)
-class Row:
-    """A round's place in the history and its files (paths below the run folder)."""
-
-    id: int
-    number: int
-    attempt: int
-    live: int  # 0 or 1, as SQLite has it
-    stored: int
-    undone_by: int | None
-    weights: str
-    weights_sha256: str
-    state: str | None
-    state_sha256: str | None
-    skeleton: str | None
+_TROUBLE = {
+    ("SQLITE_FULL", "SQLITE_IOERR"): "cannot be written ({error}): free space in {folder}; "
+    "finished rounds are safe",
+    ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"): "cannot be opened for this ({error}): "
+    "change the permissions of {folder} and what is in it",
+    ("SQLITE_BUSY", "SQLITE_LOCKED"): "is in use by another program; try again",
+}
+"""What went wrong, by the beginnings of SQLite's error names. All else is damage."""
 
 
 def digest(*parts: object) -> str:
@@ -112,9 +107,8 @@ class Index:
             temporary.unlink(missing_ok=True)
             with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
                 connection.execute("PRAGMA synchronous = EXTRA")
-                settings = {"attempt": 0, "keep": keep, "rollbacks": 0, "retry": 0, "seal": None}
                 connection.executescript(f"BEGIN; {_TABLES}")
-                connection.executemany("INSERT INTO setting VALUES (?, ?)", settings.items())
+                connection.execute("INSERT INTO setting VALUES ('keep', ?)", (keep,))
                 connection.execute("COMMIT")
             os.replace(temporary, path)
             sync_folder(folder)
@@ -190,11 +184,8 @@ class Index:
 
     def states_now(self) -> dict[str, str]:
         """Return site → sha256 of its state at the head."""
-        return dict(
-            self._all(
-                "SELECT site, sha256 FROM client_state WHERE last IS NULL AND undone_by IS NULL"
-            )
-        )
+        open_ones = "last IS NULL AND undone_by IS NULL"
+        return dict(self._all(f"SELECT site, sha256 FROM client_state WHERE {open_ones}"))
 
     def clients(self) -> set[str]:
         """Return the sha256 of every client state that any round needs."""
@@ -214,20 +205,16 @@ class Index:
 
     # Changing, inside a transaction ---------------------------------------------------
 
-    def set(self, name: str, value: int) -> None:
-        self._all("UPDATE setting SET value = ? WHERE name = ?", value, name)
+    def set(self, **settings: int) -> None:
+        for name, value in settings.items():
+            self._all("UPDATE setting SET value = ? WHERE name = ?", value, name)
 
     def add(self, record: RoundRecord, row: Row) -> None:
         """Insert a round (``row.id`` is ignored) and its events."""
-        content = record.to_dict()
-        text = json.dumps(content, allow_nan=False)
-        names = [name for name in Row.__dataclass_fields__ if name != "id"]
-        values = [getattr(row, name) for name in names]
-        columns = ", ".join([*names, "record", "digest"])
-        marks = ", ".join("?" * (len(names) + 2))
-        self._all(
-            f"INSERT INTO round ({columns}) VALUES ({marks})", *values, text, _digest_of(row, text)
-        )
+        text = json.dumps(record.to_dict(), allow_nan=False)
+        values = {**vars(row), "id": None, "record": text, "digest": _digest_of(row, text)}
+        marks = ", ".join("?" * len(values))
+        self._all(f"INSERT INTO round ({', '.join(values)}) VALUES ({marks})", *values.values())
 
     def add_event(self, event: dict[str, Any]) -> int:
         content = json.dumps(cleaned(event), allow_nan=False)
@@ -237,18 +224,14 @@ class Index:
     def change_states(self, number: int, states: dict[str, str]) -> None:
         """Let the sites' states be ``states`` from a round on."""
         now = self.states_now()
-        for site, sha256 in now.items():
-            if states.get(site) != sha256:
-                self._all(
-                    "UPDATE client_state SET last = ?"
-                    " WHERE site = ? AND last IS NULL AND undone_by IS NULL",
-                    number - 1, site,
-                )  # fmt: skip
-        for site, sha256 in states.items():
-            if now.get(site) != sha256:
-                self._all(
-                    "INSERT INTO client_state VALUES (?, ?, ?, NULL, NULL)", site, sha256, number
-                )
+        for site, _ in now.items() - states.items():
+            self._all(
+                "UPDATE client_state SET last = ?"
+                " WHERE site = ? AND last IS NULL AND undone_by IS NULL",
+                number - 1, site,
+            )  # fmt: skip
+        for site, sha256 in sorted(states.items() - now.items()):
+            self._all("INSERT INTO client_state VALUES (?, ?, ?, NULL, NULL)", site, sha256, number)
 
     def undo(self, beyond: int, event: int) -> None:
         """Take back the live rounds after ``beyond``, because of an event."""
@@ -278,13 +261,12 @@ class Index:
             name = f"{base}-{again}"
         return f"{name}.safetensors", f"{name}.state.safetensors"
 
-    def exclude(self, rounds: range, sites: list[str]) -> None:
-        for number in rounds:
-            for site in sites:
-                self._all("INSERT INTO exclusion VALUES (?, ?)", number, site)
-
-    def forgive(self, beyond: int) -> None:
-        self._all("DELETE FROM exclusion WHERE round > ?", beyond)
+    def exclude(self, rounds: range, sites: list[str], add: bool) -> None:
+        """Leave sites out of rounds; with ``add``, beside those that are left out already."""
+        if not add:
+            self._all("DELETE FROM exclusion WHERE round >= ?", rounds.start)
+        for number, site in itertools.product(rounds, sites):
+            self._all("INSERT INTO exclusion VALUES (?, ?)", number, site)
 
     def repeat(self, number: int, attempt: int) -> None:
         self._all("INSERT OR REPLACE INTO repeated VALUES (?, ?)", number, attempt)
@@ -346,13 +328,10 @@ class Index:
         return digest(
             self._all("SELECT * FROM setting WHERE name != 'seal' ORDER BY name"),
             *(
-                self._all(f"SELECT * FROM {table} ORDER BY 1, 2")
-                for table in ("exclusion", "repeated", "protection")
+                self._all(f"SELECT * FROM {t} ORDER BY 1, 2")
+                for t in ("exclusion", "repeated", "protection")
             ),
-            *(
-                self._one(f"SELECT count(*) FROM {table}")
-                for table in ("round", "event", "client_state")
-            ),
+            *(self._one(f"SELECT count(*) FROM {t}") for t in ("round", "event", "client_state")),
         )
 
     def _all(self, statement: str, *values: object) -> list[Any]:
@@ -377,20 +356,10 @@ class Index:
             yield
         except sqlite3.Error as error:
             name = str(getattr(error, "sqlite_errorname", ""))
-            if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
-                raise HistoryError(
-                    f"{self.path} cannot be written ({error}): free space in {self.path.parent}; "
-                    "finished rounds are safe"
-                ) from error
-            if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-                raise HistoryError(
-                    f"{self.path} cannot be opened for this ({error}): change the permissions of "
-                    f"{self.path.parent} and what is in it"
-                ) from error
-            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-                raise HistoryError(
-                    f"{self.path} is in use by another program; try again"
-                ) from error
+            for beginnings, message in _TROUBLE.items():
+                if name.startswith(beginnings):
+                    told = message.format(error=error, folder=self.path.parent)
+                    raise HistoryError(f"{self.path} {told}") from error
             raise self._damaged(error) from error
 
 

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 from pathlib import Path
-from types import TracebackType
 
 from fedpdm.errors import HistoryError
 
@@ -58,12 +57,7 @@ class RunLock:
         _held.add(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close_in_child()  # the last copy of the descriptor: closing it frees the lock
 
     def close_in_child(self) -> None:

@@ -1,4 +1,4 @@
-"""What is remembered of a round, as plain data."""
+"""What is remembered of a round, as plain data, and where its files lie."""
 
 from __future__ import annotations
 
@@ -51,3 +51,20 @@ class RoundRecord:
         values["sampled"] = tuple(values["sampled"])
         values["events"] = tuple(values["events"])
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A round's place in the history and its files (paths below the run folder)."""
+
+    id: int
+    number: int
+    attempt: int
+    live: int  # 0 or 1, as SQLite has it
+    stored: int
+    undone_by: int | None
+    weights: str
+    weights_sha256: str
+    state: str | None
+    state_sha256: str | None
+    skeleton: str | None

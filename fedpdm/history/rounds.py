@@ -17,19 +17,19 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from fedpdm.errors import HistoryError
-from fedpdm.history.files import MODELS, STATE, RoundFiles, with_models
-from fedpdm.history.index import Index, Row
-from fedpdm.history.record import RoundRecord
+from fedpdm.history.files import MODELS, STATE, RoundFiles
+from fedpdm.history.index import Index
+from fedpdm.history.record import RoundRecord, Row
 from fedpdm.storage import Arrays, read_bytes, read_tensors, restore_tree
 
 Event = dict[str, Any]
-Undone = tuple[RoundRecord, Mapping[str, NDArray[Any]], Any]
+Models = Mapping[str, Mapping[str, NDArray[Any]]]
+Undone = tuple[RoundRecord, Mapping[str, NDArray[Any]], Any, Models]
 
 
 class History:
@@ -70,12 +70,7 @@ class History:
     def __enter__(self) -> History:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -87,7 +82,11 @@ class History:
     def head(self) -> RoundRecord | None:
         """Return the last finished round, or None before the first."""
         number = self._index.head()
-        return None if number is None else self._index.record(self.row(number))
+        return None if number is None else self.record(self.row(number))
+
+    def record(self, row: Row) -> RoundRecord:
+        """Return what is remembered of a round."""
+        return self._index.record(row)
 
     @property
     def attempt(self) -> int:
@@ -105,7 +104,7 @@ class History:
             undone: include rounds that were taken back, all in the order of training.
         """
         rows = self._index.rows("1 ORDER BY id") if undone else self._index.rows()
-        return [self._index.record(row) for row in rows]
+        return [self.record(row) for row in rows]
 
     def weights(self, round: int | None = None, attempt: int | None = None) -> Arrays:
         """Return a round's weights, checked by their checksum.
@@ -201,7 +200,7 @@ class History:
         weights: Mapping[str, NDArray[Any]],
         strategy_state: Any = None,
         client_states: Mapping[str, bytes] | None = None,
-        models: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
+        models: Models | None = None,
     ) -> None:
         """Add a finished round and make it the head, or change nothing.
 
@@ -219,8 +218,7 @@ class History:
                 f"{self.folder}: round {record.round} cannot be committed, round {number} is next"
             )
         with self._files.changing():
-            state = with_models(strategy_state, models or {})
-            row = self._files.write_round(record, weights, state, undone=False)
+            row = self._files.write_round(record, weights, strategy_state, models or {})
             states = self._files.write_clients(client_states or {})
             given_up: set[str] = set()
             with self._index.transaction():
@@ -229,8 +227,7 @@ class History:
                     self._index.add_event(event)
                 self._index.change_states(number, states)
                 if number >= (self._index.setting("retry") or 0):
-                    self._index.set("rollbacks", 0)
-                    self._index.set("retry", 0)
+                    self._index.set(rollbacks=0, retry=0)
                 if keep := self._index.setting("keep"):
                     before = self._files.known()
                     self._index.prune(number, keep)
@@ -253,8 +250,8 @@ class History:
             by: who asked. A person's word replaces earlier exclusions, the monitor adds to them.
             reason: for the event.
             exclude: sites to leave out when the undone rounds are repeated.
-            undone: record, weights and strategy state of a round that was judged bad before
-                it was committed, to be kept with the undone ones.
+            undone: record, weights, strategy state and further models of a round that was
+                judged bad before it was committed, to be kept with the undone ones.
         """
         row = self._stored(to_round)
         if flaws := self.flaws(row):
@@ -286,14 +283,12 @@ class History:
                     self._index.add(bad, replace(extra, undone_by=number))
                 self._index.raise_attempt(to_round)
                 if by == "person":
-                    self._index.forgive(to_round)
-                    self._index.set("rollbacks", 0)
-                    self._index.set("retry", 0)
+                    self._index.set(rollbacks=0, retry=0)
                 else:
-                    self._index.set("rollbacks", self.consecutive_rollbacks() + 1)
-                    self._index.set("retry", max(self._index.setting("retry") or 0, bad.round))
+                    retry = max(self._index.setting("retry") or 0, bad.round)
+                    self._index.set(rollbacks=self.consecutive_rollbacks() + 1, retry=retry)
                 last = max(head.round, bad.round, to_round + 1)
-                self._index.exclude(range(to_round + 1, last + 1), out)
+                self._index.exclude(range(to_round + 1, last + 1), out, add=by == "monitor")
 
     def recover(self) -> list[Event]:
         """Check the files of every round; go back to the last good one if the head is damaged.

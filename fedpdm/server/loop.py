@@ -22,7 +22,6 @@ from fedpdm.engines.hardware import settled
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.history import History, RoundRecord
-from fedpdm.history.files import with_models
 from fedpdm.server.base import MAIN, Result, Round, Server, Services
 from fedpdm.server.dispatch import Clock, Dispatcher, LocalRoster, Roster
 from fedpdm.server.monitor import MonitorSettings
@@ -337,7 +336,8 @@ class RoundLoop:
             undone=(
                 record,
                 {**result.arrays, **result.buffers},
-                with_models(self._state(), result.models),
+                self._state(),
+                result.models,
             ),
         )
         event = self.history.events()[-1]

@@ -218,7 +218,7 @@ def test_the_monitor_keeps_the_bad_round_that_it_refuses(folder):
     bad = record(4, 0, events=({"kind": "warning", "message": "looks bad"},))
     history.rollback(
         3, by="monitor", reason="loss is NaN", exclude=["seattle", "houston"],
-        undone=(bad, weights(4, 0), state(4, 0)),
+        undone=(bad, weights(4, 0), state(4, 0), {}),
     )  # fmt: skip
     assert line(history)[-1] == (3, 0)
     assert undone(history) == [(4, 0)]
@@ -232,13 +232,13 @@ def test_the_monitor_keeps_the_bad_round_that_it_refuses(folder):
     assert repr(history.strategy_state(4, attempt=0)) == repr(state(4, 0))
     assert_sound(history)
     with pytest.raises(HistoryError, match="round 9 cannot be kept as undone, round 5 is next"):
-        history.rollback(4, by="monitor", reason="?", undone=(record(9), weights(9), None))
+        history.rollback(4, by="monitor", reason="?", undone=(record(9), weights(9), None, {}))
 
 
 def test_the_monitor_adds_exclusions_and_a_person_replaces_them(folder):
     history = filled(folder, 3)
     for site in ("houston", "detroit"):
-        bad = (record(4, history.attempt), weights(4, history.attempt), None)
+        bad = (record(4, history.attempt), weights(4, history.attempt), None, {})
         history.rollback(3, by="monitor", reason="NaN", exclude=[site], undone=bad)
     assert history.excluded(4) == {"houston", "detroit"}
     history.rollback(3, by="person", reason="seattle it is", exclude=["seattle"])
@@ -250,7 +250,7 @@ def test_rollbacks_in_a_row_are_counted_until_a_round_is_accepted(folder):
 
     def refuse(number: int) -> None:
         attempt = history.attempt
-        bad = (record(number, attempt), weights(number, attempt), None)
+        bad = (record(number, attempt), weights(number, attempt), None, {})
         history.rollback(number - 1, by="monitor", reason="NaN", undone=bad)
 
     refuse(4)
@@ -337,7 +337,7 @@ def test_damage_to_a_sites_state_goes_back_before_it(folder):
 def test_what_is_lost_is_repeated_under_the_attempt_it_had(folder):
     """Otherwise the repeat would draw other numbers than the undamaged run did."""
     history = filled(folder, 3)
-    bad = (record(4, 0), weights(4, 0), None)
+    bad = (record(4, 0), weights(4, 0), None, {})
     history.rollback(3, by="monitor", reason="NaN", exclude=["houston"], undone=bad)
     for number in (4, 5):
         commit(history, number)

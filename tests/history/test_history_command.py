@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from fedpdm.history import History, main
+from fedpdm.history import History
+from fedpdm.history.__main__ import main
 from fedpdm.history.lock import RunLock
 from tests.history.example_history import (
     commit,
@@ -38,7 +39,7 @@ def run(tmp_path: Path) -> Path:
         refused = {"kind": "refused", "round": 2, "site": "houston", "message": "update has NaN"}
         history.commit(record(2, events=(refused,)), weights(2))
         commit(history, 3)
-        bad = (record(4), weights(4), None)
+        bad = (record(4), weights(4), None, {})
         history.rollback(3, by="monitor", reason="loss is NaN", exclude=["houston"], undone=bad)
         commit(history, 4)
         history.protect(3)

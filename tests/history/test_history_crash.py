@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from fedpdm.errors import HistoryError
-from fedpdm.history import History, main
+from fedpdm.history import History
+from fedpdm.history.__main__ import main
 from fedpdm.history.index import Index
 from tests.history.example_history import (
     assert_sound,
@@ -54,7 +55,7 @@ def roll_back(history: History) -> None:
 
 
 def refuse(history: History) -> None:
-    bad = (record(4), weights(4), state(4))
+    bad = (record(4), weights(4), state(4), {})
     history.rollback(3, by="monitor", reason="NaN", exclude=["houston"], undone=bad)
 
 
@@ -82,7 +83,7 @@ def prepared(folder: Path, change: Callable[[History], None]) -> None:
     with filled(folder, 3) as history:
         if change is commit_and_prune:
             with history._index.transaction():
-                history._index.set("keep", 2)
+                history._index.set(keep=2)
     if change is recover:
         flip(folder / "rounds" / "000003.safetensors")
 
@@ -325,7 +326,7 @@ def run_for_ever(folder: Path, tell: int) -> None:
     while True:
         number, attempt = len(history.rounds()), history.attempt
         if number % 5 == 4 and history.consecutive_rollbacks() == 0:
-            bad = (record(number, attempt), weights(number, attempt), None)
+            bad = (record(number, attempt), weights(number, attempt), None, {})
             history.rollback(number - 1, by="monitor", reason="NaN", undone=bad)
         commit(history, number)
         history.protect(number // 2 * 2)
@@ -356,7 +357,7 @@ def everything(folder: Path) -> str:
 def test_a_flipped_bit_in_the_index_never_changes_what_is_read(tmp_path, fast_disk):
     folder = tmp_path / "run"
     with filled(folder, 4) as history:
-        refuse_five = (record(5), weights(5), state(5))
+        refuse_five = (record(5), weights(5), state(5), {})
         history.rollback(4, by="monitor", reason="NaN", exclude=["houston"], undone=refuse_five)
     truth = everything(folder)
     path = folder / "history.sqlite"

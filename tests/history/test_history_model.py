@@ -71,7 +71,7 @@ class HistoryMachine(RuleBasedStateMachine):
     @rule(out=sites)
     def the_monitor_refuses(self, out: set[str]) -> None:
         number, attempt = len(self.live), self.attempt
-        bad = (record(number, attempt), weights(number, attempt), state(number, attempt))
+        bad = (record(number, attempt), weights(number, attempt), state(number, attempt), {})
         self.history.rollback(number - 1, by="monitor", reason="?", exclude=out, undone=bad)
         self.gone.append((number, attempt))
         self._go_back(number - 1, number, out)
