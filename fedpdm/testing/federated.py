@@ -69,23 +69,25 @@ class Federated:
         return self.history.weights(round_num)
 
 
+@functools.cache
+def composed(overrides: tuple[str, ...]) -> Any:
+    """Return the config of a command line; composing takes longer than a tiny round."""
+    return compose(overrides)
+
+
 def named(overrides: Sequence[str]) -> Strategy:
     """Return the strategy that a command line would make."""
-    return make(yaml_of(tuple(overrides)), "strategy")  # type: ignore[no-any-return]
+    return make(composed(tuple(overrides)).strategy, "strategy")  # type: ignore[no-any-return]
 
 
-@functools.cache
-def training_of(strategy: str) -> dict[str, Any]:
-    """Return the optimizer that a strategy's yaml asks for, and a rate to go with it."""
-    chosen = compose([f"strategy={strategy}"]).training
+def as_named(strategy: str, epochs: int) -> TrainingSettings:
+    """Return local training with the optimizer of a strategy's yaml and a rate to go with it."""
+    chosen = composed((f"strategy={strategy}",)).training
     rate = chosen.learning_rate if chosen.optimizer == "sgd" else 5e-3
-    return {"optimizer": chosen.optimizer, "learning_rate": rate}
-
-
-@functools.cache
-def yaml_of(overrides: tuple[str, ...]) -> Any:
-    """Return the strategy's yaml; composing takes longer than a tiny round."""
-    return compose(overrides).strategy
+    return TrainingSettings(
+        local_epochs=epochs, batch_size=16, weight_decay=1e-4, clip_norm=1.0,
+        optimizer=chosen.optimizer, learning_rate=rate,
+    )  # fmt: skip
 
 
 def as_double(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
@@ -103,14 +105,10 @@ def federate(
     model: str = "mlp",
     seed: int = 0,
     faults: Mapping[str, str] | None = None,
-    monitor: MonitorSettings | None = None,
     mods: Sequence[Mod] = (),
     broken: Sequence[str] = (),
-    evaluate_fraction: float = 1.0,
-    federated_scaling: bool = True,
     task: Task | None = None,
     epochs: int = 1,
-    round_timeout: float | None = None,
     source: type[TinySource] = TinySource,
     engine: EngineOf = SerialGrid,
     model_config: Mapping[str, Any] | None = None,
@@ -120,19 +118,15 @@ def federate(
     objective: Objective | None = None,
     transforms: Mapping[str, Transform] | None = None,
     server: Callable[[], Server] = Synchronous,
+    monitor: MonitorSettings | None = None,
+    **loop_options: Any,
 ) -> Federated:
-    """Run or continue a federation in ``folder``."""
-    names = (
-        sites
-        if isinstance(sites, Mapping)
-        else {f"p{n}": {"machines": 3 + n} for n in range(sites)}
-    )
-    members = source(names, seed=seed, broken=broken)
+    """Run or continue a federation in ``folder``; ``loop_options`` are fields of ``RoundLoop``."""
+    if isinstance(sites, int):
+        sites = {f"p{n}": {"machines": 3 + n} for n in range(sites)}
+    members = source(sites, seed=seed, broken=broken)
     federation = Federation(members, task or Failure(horizon=4.0))
-    settings = settings or TrainingSettings(
-        local_epochs=epochs, batch_size=16, weight_decay=1e-4, clip_norm=1.0,
-        **training_of(strategy if isinstance(strategy, str) else "fedavg"),
-    )  # fmt: skip
+    settings = settings or as_named(strategy if isinstance(strategy, str) else "fedavg", epochs)
 
     def build() -> ModelWrapper:
         with torch_seeded(seed, "model"):
@@ -150,27 +144,24 @@ def federate(
         train_mods=[*mods, fault_mod(injected, seed)], transforms=Chain(transforms, seed),
     )  # fmt: skip
     grid, screen = engine(client, federation.sites), Screen()
-    folder.mkdir(parents=True, exist_ok=True)
     exists = (folder / "history.sqlite").exists()
     history = History.open(folder) if exists else History.create(folder)
     parts, initial = policy.parts(build()), build().get_parameters()
+    if isinstance(strategy, str):
+        strategy = named([f"strategy={strategy}", *overrides])
     loop = RoundLoop(
-        strategy=named([f"strategy={strategy}", *overrides])
-        if isinstance(strategy, str)
-        else strategy,
+        strategy=strategy,
         history=history,
-        initial={n: initial[n].numpy() for n in (*parts.shared, *parts.buffers)},
+        initial={name: initial[name].numpy() for name in (*parts.shared, *parts.buffers)},
         trainable=parts.shared,
         task=federation.task,
         rounds=rounds,
         seed=seed,
         monitor=monitor or MonitorSettings(),
         display=screen,
-        evaluate_fraction=evaluate_fraction,
-        federated_scaling=federated_scaling,
-        round_timeout=round_timeout,
         transforms=Chain(transforms, seed),
         server=server(),
+        **loop_options,
     )
     result = Federated(history, loop, grid, members, screen)
     loop.run(grid, Context(1, 1, {}, RecordDict(), {}))

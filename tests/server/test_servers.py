@@ -20,7 +20,8 @@ from fedpdm.server.base import Server
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.testing.federated import Federated, distance, federate, same
 from fedpdm.wire.records import ARRAYS, arrays_in
-from tests.toys.masked_sum import Mask, Masked, publish
+from tests.toys.mask import Mask
+from tests.toys.masked_sum import Masked, publish
 from tests.toys.one_by_one import OneByOne
 from tests.toys.two_models import TwoModels
 

@@ -11,7 +11,8 @@ from flwr.app import Message
 
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid
-from fedpdm.testing import check_engine, processes
+from fedpdm.testing import check_engine
+from fedpdm.testing.engine import still_there
 
 
 class Reversed(SerialGrid):
@@ -66,7 +67,7 @@ def test_every_breach_is_found(engine: type[LocalGrid], said: str) -> None:
 
 
 def test_a_process_that_close_leaves_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    still = processes.still_there
+    still = still_there
     monkeypatch.setattr("fedpdm.testing.engine.still_there", lambda before: still(before, 0.5))
     left: list[subprocess.Popen[bytes]] = []
 

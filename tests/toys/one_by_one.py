@@ -17,36 +17,33 @@ class OneByOne(Server):
     in_order = False
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.state = {"jobs": 0, "under_way": [], **state}
+        self.state = {"jobs": 0, "under_way": {}, **state}
         self.lost = list(self.state["under_way"])
 
     def select(self, round: Round) -> list[str]:
-        busy = {job["site"] for job in self.state["under_way"]}
         self.collector: Collector | None = None
-        return [site for site in self.services.dispatcher.roster.sites if site not in busy]
+        sites = self.services.dispatcher.roster.sites
+        return [site for site in sites if site not in self.state["under_way"]]
 
     def submit(self, round: Round, sites: Sequence[str]) -> None:
-        for job in self.lost:  # what was under way when the last process ended
-            self.give(job, round)
-        self.lost = []
         for site in sites:
-            job = {"site": site, "version": round.model.version, "job": self.state["jobs"]}
-            self.state = {**self.state, "jobs": job["job"] + 1}
-            self.state["under_way"] = [*self.state["under_way"], job]
-            self.give(job, round)
+            job = {"version": round.model.version, "number": self.state["jobs"]}
+            self.state["jobs"] += 1
+            self.state["under_way"][site] = job
+        for site in [*self.lost, *sites]:  # lost when the last process ended
+            self.give(site, self.state["under_way"][site], round)
+        self.lost = []
 
-    def give(self, job: dict[str, Any], round: Round) -> None:
-        base = self.services.model(job["version"])
-        number, job_id = base.version + 1, str(job["job"])
-        config = config_record(server_round=number, attempt=round.attempt, job=job_id)
-        self.send_model(round, [job["site"]], base, config)
+    def give(self, site: str, job: dict[str, int], round: Round) -> None:
+        base, key = self.services.model(job["version"]), str(job["number"])
+        config = config_record(server_round=base.version + 1, attempt=round.attempt, job=key)
+        self.send_model(round, [site], base, config)
 
     def next_reply(self, round: Round) -> tuple[str, Message] | None:
         return None if self.collector else super().next_reply(round)
 
     def apply(self, round: Round, site: str, reply: Message) -> None:
-        (job,) = (job for job in self.state["under_way"] if job["site"] == site)
-        self.state["under_way"] = [j for j in self.state["under_way"] if j is not job]
+        job = self.state["under_way"].pop(site)
         halves = self.services.transforms.on_server(round.number, round.attempt)
         self.base = self.services.model(job["version"])
         self.collector = Collector(self.base, round.note, MeanByExamples(), halves)
@@ -57,8 +54,6 @@ class OneByOne(Server):
         if took is None or (sums := took.sums()) is None:
             return Result(arrays, round.model.buffers, [], took.bytes_up if took else 0)
         rate = 0.6 / (1 + round.model.version - self.base.version)
-        new = {
-            n: (a + rate * (sums.mean[n] - self.base.arrays[n])).astype(a.dtype)
-            for n, a in arrays.items()
-        }
+        moved = {n: a + rate * (sums.mean[n] - self.base.arrays[n]) for n, a in arrays.items()}
+        new = {n: moved[n].astype(a.dtype) for n, a in arrays.items()}
         return Result(new, took.buffers() or round.model.buffers, took.updates, took.bytes_up)
