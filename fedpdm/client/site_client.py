@@ -121,7 +121,9 @@ class SiteClient:
     @cached_property
     def model(self) -> ModelWrapper:
         """The resident model; its weights are those of whoever worked last."""
-        return self.build_model().to(self.device)
+        model = self.build_model()
+        model.to(self.device)
+        return model
 
     @cached_property
     def parts(self) -> Parts:

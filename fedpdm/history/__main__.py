@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.history.lock import RunLock
 from fedpdm.history.record import RoundRecord
 from fedpdm.history.rounds import History
-from fedpdm.storage import read_bytes, write_bytes
+from fedpdm.storage import read_bytes, read_json, write_bytes, write_json
 
 _NOT_THE_METRIC = frozenset({"train_loss", "validation_loss", "parameter_norm"})
 
@@ -80,9 +79,8 @@ def _list(given: argparse.Namespace) -> None:
     if head is None:
         raise HistoryError(f"{given.run} has no finished round yet")
     metric = _metric(records)
-    table = _table(f"{given.run.resolve().name}: {len(records)} rounds")
-    for name in ("round", "attempt", "sites", "loss", metric or "metric", "MB up", "MB down", "s"):
-        table.add_column(name, justify="right")
+    numbers = ("round", "attempt", "sites", "loss", metric or "metric", "MB up", "MB down", "s")
+    table = _table(f"{given.run.resolve().name}: {len(records)} rounds", right=numbers)
     table.add_column("what happened")
     for record in records:
         marks = ["undone"] if record.undone else []
@@ -127,9 +125,7 @@ def _show(given: argparse.Namespace) -> None:
     _print_sites(console, record)
     _print_events(console, record.events)
     verdict = "sound" if sound else "damaged" if flaws else "not kept (history.keep)"
-    table = _table(f"files: {verdict}")
-    table.add_column("file")
-    table.add_column("sha256", overflow="fold")
+    table = _table(f"files: {verdict}", left=("file", "sha256"))
     table.add_row(row.weights, row.weights_sha256)
     if row.state is not None:
         table.add_row(row.state, row.state_sha256)
@@ -137,9 +133,7 @@ def _show(given: argparse.Namespace) -> None:
     if states:
         console.print(f"states of {states} sites")
     if weights:
-        table = _table("tensors")
-        for column in ("name", "type", "shape", "norm"):
-            table.add_column(column, justify="right" if column == "norm" else "left")
+        table = _table("tensors", left=("name", "type", "shape"), right=("norm",))
         for name, array in weights.items():
             norm = float(np.linalg.norm(array.astype(np.float64).ravel()))
             shape = " × ".join(str(size) for size in array.shape) or "1"
@@ -179,12 +173,9 @@ def _rollback(given: argparse.Namespace) -> None:
 
 def _set_aside(run: Path, number: int, attempt: int) -> list[str]:
     """Move what describes undone rounds out of the way, so that nobody takes it for the result."""
-    card_path = run / "model.json"
-    if card_path.exists():
-        card = json.loads(card_path.read_text())
-        if card.get("best_round") is not None:
-            card |= {"best_round": None, "threshold": None}
-            write_bytes(card_path, (json.dumps(card, indent=2) + "\n").encode())
+    card = run / "model.json"
+    if card.exists() and (content := read_json(card)).get("best_round") is not None:
+        write_json(card, content | {"best_round": None, "threshold": None})
     moved = []
     for name in ("summary.json", "report.html", "metrics.csv"):
         if (run / name).exists():
@@ -218,17 +209,20 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=140)
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+def _table(title: str, left: Iterable[str] = (), right: Iterable[str] = ()) -> Table:
+    """Return a table with columns of texts, then of numbers."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for name in left:
+        table.add_column(name, overflow="fold")
+    for name in right:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _metric(records: Iterable[RoundRecord]) -> str | None:
     """Return the metric that rounds are judged by: the first that is not a loss."""
-    for record in records:
-        for name in record.metrics:
-            if name not in _NOT_THE_METRIC:
-                return name
-    return None
+    names = (name for record in records for name in record.metrics)
+    return next((name for name in names if name not in _NOT_THE_METRIC), None)
 
 
 def _happened(events: Iterable[dict[str, Any]]) -> list[str]:
@@ -251,10 +245,7 @@ def _print_sites(console: Console, record: RoundRecord) -> None:
     if not rows:
         return
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    table = _table("sites")
-    table.add_column("site")
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+    table = _table("sites", ["site"], [name.replace("_", " ") for name in names])
     for site, row in rows.items():
         table.add_row(Text(site), *(_number(row.get(name)) for name in names))
     console.print(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from fedpdm.storage import cut
 class ModelWrapper:
     """An ``nn.Module`` whose parameters and buffers travel by name.
 
-    Everything else (``parameters``, ``state_dict``, ``zero_grad`` …) is the module's own.
+    Everything else (``forward``, ``train``, ``to``, ``state_dict`` …) is the module's own; where it
+    would return the module, it returns the wrapper.
 
     Attributes:
         module: The wrapped module.
@@ -50,25 +51,6 @@ class ModelWrapper:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the module's output, (B, num_classes) for the models of this package."""
-        return self.module(*args, **kwargs)
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch to training mode, or away from it."""
-        self.module.train(mode)
-        return self
-
-    def eval(self) -> Self:
-        """Switch to evaluation mode."""
-        self.module.eval()
-        return self
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move or cast the module, as ``nn.Module.to`` does."""
-        self.module.to(*args, **kwargs)
-        return self
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -116,7 +98,7 @@ class ModelWrapper:
                 offered for whole ones.
         """
         state = self._state()
-        self._check_names(state, parameters)
+        self.check_names(parameters)
         # An array is copied first: torch warns about memory that it may not write to.
         offered = {
             name: value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
@@ -156,18 +138,15 @@ class ModelWrapper:
         Raises:
             ModelError: names what is missing and what is unknown.
         """
-        self._check_names(self._state(), offered)
-
-    def _check_names(self, state: Mapping[str, Tensor], offered: Iterable[str]) -> None:
-        given = set(offered)
-        missing = [name for name in state if name not in given]
-        unknown = sorted(given - set(state))
-        if missing or unknown:
-            parts = [
-                f"{kind}: {', '.join(names)}"
-                for kind, names in (("missing", missing), ("unknown", unknown))
-                if names
-            ]
+        given, own = set(offered), list(self._state())
+        missing = [name for name in own if name not in given]
+        unknown = sorted(given - set(own))
+        parts = [
+            f"{kind}: {', '.join(names)}"
+            for kind, names in (("missing", missing), ("unknown", unknown))
+            if names
+        ]
+        if parts:
             raise ModelError(
                 f"{self._title()}: these tensors belong to another model ({'; '.join(parts)})"
             )
