@@ -171,7 +171,8 @@ class RoundFiles:
         """Move the files of undone rounds out of the way of the rounds that replace them."""
         known = self.known()
         moved = set()
-        for row in self._index.last_undone():
+        # Only the files of what the last rollback took back can still be in the way.
+        for row in self._index.rows("stored AND undone_by = (SELECT max(undone_by) FROM round)"):
             names = [(row.weights, weights_name(row.number)), (row.state, state_name(row.number))]
             for name, before in names:
                 source = self.folder / before

@@ -150,10 +150,6 @@ class Index:
         found = self._all(f"SELECT {', '.join(names)} FROM round WHERE {condition}", *values)
         return [Row(**dict(zip(names, values, strict=True))) for values in found]
 
-    def last_undone(self) -> list[Row]:
-        """Return what the last rollback took back; only its files can still be in the way."""
-        return self.rows("stored AND undone_by = (SELECT max(undone_by) FROM round)")
-
     def record(self, row: Row) -> RoundRecord:
         """Return what is remembered of a round; parsed once, rounds never change."""
         if row.id not in self._records:

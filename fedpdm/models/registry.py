@@ -61,7 +61,7 @@ def register(name: str) -> Callable[[type[Architecture]], type[Architecture]]:
     def add(cls: type[Architecture]) -> type[Architecture]:
         known = _classes.get(name)
         # A notebook cell or a reload defines the same class again: that is no conflict.
-        if known is not None and _identity(known) != _identity(cls):
+        if known and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ModelError(
                 f"model {name!r} is already registered by {known.__module__}."
                 f"{known.__qualname__}: choose another name for {cls.__qualname__}"
@@ -100,7 +100,3 @@ def discover() -> None:
     """Import every file of ``fedpdm.models`` once, so that its ``@register`` lines run."""
     for module in pkgutil.iter_modules(fedpdm.models.__path__, "fedpdm.models."):
         importlib.import_module(module.name)
-
-
-def _identity(cls: type) -> tuple[str, str]:
-    return cls.__module__, cls.__qualname__

@@ -31,7 +31,7 @@ def shared_scaler(experiment: Experiment) -> Scaler | None:
     federation = experiment.federation
     if not experiment.federated_scaling:
         return None
-    names = [federation.sites[i] for i in scaler_sites(len(federation.sites), experiment.seed)]
+    names = scaler_sites(federation.sites, experiment.seed)
     total = federation.moments(names[0])
     for name in names[1:]:
         total = total + federation.moments(name)

@@ -258,8 +258,8 @@ class Dispatcher:
         Raises:
             SiteError: a site could not sum up its rows, or none answered.
         """
-        sites, connected = self.roster.sites, self.roster.connected()
-        chosen = [sites[position] for position in scaler_sites(len(sites), seed)]
+        connected = self.roster.connected()
+        chosen = scaler_sites(self.roster.sites, seed)
         nodes = {connected[site]: site for site in chosen if site in connected}
         asked = Outgoing(nodes, [Message(RecordDict(), node, MOMENTS_QUERY) for node in nodes])
         parts: dict[str, Moments] = {}

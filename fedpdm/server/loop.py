@@ -101,7 +101,6 @@ class RoundLoop:
     _dispatcher: Dispatcher = field(init=False)
     _calls: StrategyCalls = field(init=False)
     _panel: Sequence[str] = field(init=False, default=())
-    _head: RoundRecord = field(init=False)
     _finished: list[RoundRecord] = field(init=False, default_factory=list)
     _model: Base = field(init=False)
     _models: Mapping[str, Arrays] = field(init=False, default_factory=dict)
@@ -264,6 +263,11 @@ class RoundLoop:
             measured, down, up = measured | found, down + sent, up + heard
         return measured, down, up
 
+    @property
+    def _head(self) -> RoundRecord:
+        """The last committed round."""
+        return self._finished[-1]
+
     # History --------------------------------------------------------------------------
 
     def _commit_initial(self) -> None:
@@ -283,7 +287,6 @@ class RoundLoop:
             {site: pack_state(state) for site, state in self._states().items()},
             self._models,
         )
-        self._head = record
         self._finished.append(record)
         self._protect_best()
 
@@ -309,10 +312,8 @@ class RoundLoop:
 
     def _return_to_head(self) -> None:
         """Take everything from the last committed round: after a start, a crash, a rollback."""
-        head = self.history.head()
-        assert head is not None
-        self._head = head
-        self._model = self._split(head.round, self.history.weights())
+        self._finished = self.history.rounds()
+        self._model = self._split(self._head.round, self.history.weights())
         self._models = self.history.models()
         state = self.history.strategy_state() or {}
         self.transforms.restore(state.pop(TRANSFORMS, {}))
@@ -322,7 +323,6 @@ class RoundLoop:
         if isinstance(grid := self._dispatcher.grid, LocalGrid):
             states = self.history.client_states()
             grid.load_states({s: unpack_state(data) for s, data in states.items()})
-        self._finished = self.history.rounds()
 
     def _roll_back(self, record: RoundRecord, result: Result, fault: str) -> None:
         left_out = outliers(result.updates, self._finished)

@@ -32,9 +32,9 @@ SCALER_SITES = 50
 """At most so many sites (seeded) are asked for their sums, as in ``baselines.max_plants``."""
 
 
-def scaler_sites(sites: int, seed: int) -> list[int]:
-    """Return the positions of the sites whose sums make the shared scaler."""
-    return seeded_sample(list(range(sites)), min(1.0, SCALER_SITES / sites), seed, "scaler")
+def scaler_sites(sites: Sequence[str], seed: int) -> list[str]:
+    """Return the sites whose sums make the shared scaler."""
+    return seeded_sample(sites, min(1.0, SCALER_SITES / len(sites)), seed, "scaler")
 
 
 def fraction_of(strategy: Strategy) -> float:

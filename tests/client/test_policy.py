@@ -11,6 +11,7 @@ from torch import nn
 
 from fedpdm.client.personal import PersonalModels
 from fedpdm.client.state import LOCAL
+from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid
@@ -101,7 +102,8 @@ def test_a_refused_update_leaves_the_sites_own_tensors_as_they_were(tmp_path: Pa
 
 def test_a_site_is_judged_with_its_own_tensors(tmp_path: Path) -> None:
     options = {**OPTIONS, "rounds": 1, "overrides": ["strategy.fraction_train=0.5"]}
-    run = federate(tmp_path, policy=FedBN(), **options)
+    scalers: list[Scaler] = []
+    run = federate(tmp_path, policy=FedBN(), on_scaler=scalers.append, **options)
     client, states = run.grid.client_app.client, run.grid.states  # type: ignore[attr-defined]
     models = PersonalModels(
         client.build_model(), run.weights(), client.parts.local, states, client.minimised,
@@ -109,7 +111,7 @@ def test_a_site_is_judged_with_its_own_tensors(tmp_path: Path) -> None:
     )  # fmt: skip
     never = next(site for site in RAGGED if site not in states)
     mine, other = list(states)
-    site = client.federation.site(mine, run.loop._dispatcher.scaler)
+    site = client.federation.site(mine, scalers[0])
     found = [
         predict_site(models(name), site, run.loop.task, client.device, [Split.TEST])
         for name in (mine, other, never)
