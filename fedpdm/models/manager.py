@@ -41,7 +41,8 @@ INITIAL = "initial.safetensors"
 class SavedState:
     """One saved state of a model."""
 
-    round_num: int
+    round_num: int | None
+    """None: as it was registered."""
     saved_at: str
     """UTC time of the save, ISO 8601."""
     file: str
@@ -52,11 +53,9 @@ class SavedState:
 class _Entry:
     model_type: str
     config: dict[str, Any]
-    created_at: str
-    initial_sha256: str
     saves: int
     states: list[SavedState]
-    """In the order of saving; at most one a round."""
+    """In the order of saving; at most one a round. The first is that of the registration."""
 
 
 class ModelManager:
@@ -110,7 +109,8 @@ class ModelManager:
                 f"{place} cannot be written ({error}): choose another folder"
             ) from error
         sha256 = write_tensors(place / INITIAL, _arrays(model))
-        entry = _Entry(str(model_type), model.config, _now(), sha256, 0, [])
+        initial = SavedState(None, _now(), INITIAL, sha256)
+        entry = _Entry(str(model_type), model.config, 0, [initial])
         _write_index(place / INDEX, entry)
         self._entries[model_id], self._models[model_id] = entry, model
         return model
@@ -124,21 +124,17 @@ class ModelManager:
         """
         entry = self._entry(model_id)
         if model_id not in self._models:
-            last = entry.states[-1] if entry.states else None
-            return self._load(
-                model_id,
-                last.file if last else INITIAL,
-                last.sha256 if last else entry.initial_sha256,
-            )
+            return self._load(model_id, entry.states[-1])
         return self._models[model_id]
 
     def list_models(self) -> list[str]:
         """Return the ids of all models, in the order of registration."""
-        return sorted(self._entries, key=lambda name: (self._entries[name].created_at, name))
+        begun = {name: entry.states[0].saved_at for name, entry in self._entries.items()}
+        return sorted(begun, key=lambda name: (begun[name], name))
 
     def list_model_states(self, model_id: str) -> list[SavedState]:
         """Return the saved states, oldest save first."""
-        return list(self._entry(model_id).states)
+        return self._entry(model_id).states[1:]
 
     def remove_model(self, model_id: str) -> None:
         """Forget a model and delete its states from disk.
@@ -193,16 +189,16 @@ class ModelManager:
             ModelError: no such id, or no saved state of this round.
             HistoryError: the state on disk is damaged.
         """
-        states = self._entry(model_id).states
+        states = self.list_model_states(model_id)
         if not states:
             raise ModelError(f"model {model_id} has no saved state: call save_model_state first")
         chosen = [s for s in states if round_num is None or s.round_num == round_num]
         if not chosen:
-            rounds = ", ".join(str(number) for number in sorted(s.round_num for s in states))
+            rounds = ", ".join(str(number) for number in sorted(s.round_num or 0 for s in states))
             raise ModelError(
                 f"model {model_id} has no state of round {round_num}: saved are {rounds}"
             )
-        return self._load(model_id, chosen[-1].file, chosen[-1].sha256)
+        return self._load(model_id, chosen[-1])
 
     def _entry(self, model_id: str) -> _Entry:
         try:
@@ -211,9 +207,9 @@ class ModelManager:
             known = ", ".join(self.list_models()) or "none"
             raise ModelError(f"no model {model_id!r} in {self.folder}: there are {known}") from None
 
-    def _load(self, model_id: str, file: str, sha256: str) -> ModelWrapper:
+    def _load(self, model_id: str, state: SavedState) -> ModelWrapper:
         # Read first: a damaged file must leave the model as it is.
-        tensors = read_tensors(self.folder / model_id / file, sha256)
+        tensors = read_tensors(self.folder / model_id / state.file, state.sha256)
         model = self._models.get(model_id)
         if model is None:
             entry = self._entries[model_id]

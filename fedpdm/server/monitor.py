@@ -47,15 +47,15 @@ class MonitorSettings:
     """After this many rollbacks in a row the run stops."""
 
     def __post_init__(self) -> None:
-        for name in ("loss_factor", "norm_factor"):
-            if not getattr(self, name) > 1:
-                raise ConfigError(f"monitor.{name}={getattr(self, name)} must be greater than 1")
-        if self.metric_fall is not None and not self.metric_fall > 0:
-            raise ConfigError(
-                f"monitor.metric_fall={self.metric_fall} must be greater than 0, or null"
-            )
-        if self.max_rollbacks < 0:
-            raise ConfigError(f"monitor.max_rollbacks={self.max_rollbacks} must be 0 or more")
+        fall = self.metric_fall
+        for name, works, rule in (
+            ("loss_factor", self.loss_factor > 1, "greater than 1"),
+            ("norm_factor", self.norm_factor > 1, "greater than 1"),
+            ("metric_fall", fall is None or fall > 0, "greater than 0, or null"),
+            ("max_rollbacks", self.max_rollbacks >= 0, "0 or more"),
+        ):
+            if not works:
+                raise ConfigError(f"monitor.{name}={getattr(self, name)} must be {rule}")
 
     def judge(self, now: Judged, before: Sequence[Judged], higher_is_better: bool) -> str | None:
         """Return why a round is bad, or None.

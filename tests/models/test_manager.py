@@ -254,7 +254,7 @@ def test_the_index_is_plain_json_with_checksums(manager):
     index = json.loads((manager.folder / "detroit_cnn" / "model.json").read_text())
     assert index["model_type"] == "cnn"
     assert index["config"]["conv_filters"] == [32, 64, 128]
-    assert [len(state["sha256"]) for state in index["states"]] == [64]
+    assert [len(state["sha256"]) for state in index["states"]] == [64, 64]
 
 
 def test_half_precision_survives(manager):

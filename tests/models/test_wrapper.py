@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -190,14 +189,3 @@ def test_any_module_can_be_wrapped():
     model.set_parameters({k: v + 1 for k, v in model.get_parameters().items()})
     with pytest.raises(ModelError, match="Tied: .*unknown: third"):
         model.set_parameters({**model.get_parameters(), "third": torch.ones(1)})
-
-
-def test_parameter_norm_is_that_of_all_parameters_together():
-    model = build()
-    flat = np.concatenate(
-        [model.get_parameters()[n].numpy().ravel().astype(float) for n in model.parameter_names]
-    )
-    assert model.parameter_norm() == pytest.approx(float(np.linalg.norm(flat)), rel=1e-12)
-    model.set_parameters({k: v * torch.nan if v.is_floating_point() else v
-                          for k, v in model.get_parameters().items()})  # fmt: skip
-    assert np.isnan(model.parameter_norm())
