@@ -83,11 +83,10 @@ def _list(given: argparse.Namespace) -> None:
     table = _table(f"{given.run.resolve().name}: {len(records)} rounds", right=numbers)
     table.add_column("what happened")
     for record in records:
-        marks = ["undone"] if record.undone else []
-        if not record.undone and record.round == best:
-            marks.append("best")
-        if not record.undone and record.round == head.round:
-            marks.append("head")
+        places = {"best": best, "head": head.round}
+        marks = [mark for mark, number in places.items() if record.round == number]
+        if record.undone:
+            marks = ["undone"]
         loss = record.metrics.get("validation_loss")
         table.add_row(
             *(str(record.round), str(record.attempt), str(len(record.sampled)) if record.round

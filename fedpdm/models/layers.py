@@ -79,7 +79,7 @@ def check_rows(model: str, x: Tensor, features: int) -> None:
     if x.ndim != 2 or x.shape[1] != features:
         raise ModelError(
             f"model={model} was built for tabular rows (B, {features}) "
-            f"and was given {_shape(x)}{_hint(x, features)}"
+            f"and was given {tuple(x.shape)}{_hint(x, features)}"
         )
 
 
@@ -96,17 +96,21 @@ def check_windows(
         steps = "T" if length is None else length
         raise ModelError(
             f"model={model} was built for windows (B, {steps}, {features}) "
-            f"and was given {_shape(x)}{_hint(x, features)}"
+            f"and was given {tuple(x.shape)}{_hint(x, features)}"
         )
     if x.shape[1] < minimum:
         raise ModelError(
             f"model={model} needs windows of at least {minimum} time steps "
-            f"and was given {_shape(x)}: set data.window to {minimum} or more"
+            f"and was given {tuple(x.shape)}: set data.window to {minimum} or more"
         )
 
 
-def require_windows(model: str, sequence_length: int | None, minimum: int = 1) -> None:
-    """Raise ModelError where a model of sequences is built for tabular data."""
+def require_windows(model: str, sequence_length: int | None, minimum: int = 1) -> int:
+    """Return the length of the windows that a model of sequences is built for.
+
+    Raises:
+        ModelError: it is built for tabular data, or for shorter windows than it takes.
+    """
     if sequence_length is None:
         raise ModelError(
             f"model={model} needs sequences (B, T, F), and this data is tabular, "
@@ -117,10 +121,7 @@ def require_windows(model: str, sequence_length: int | None, minimum: int = 1) -
             f"model={model} needs windows of at least {minimum} time steps, "
             f"not {sequence_length}: set data.window to {minimum} or more"
         )
-
-
-def _shape(x: Tensor) -> str:
-    return f"({', '.join(str(size) for size in x.shape)})"
+    return sequence_length
 
 
 def _hint(x: Tensor, features: int) -> str:

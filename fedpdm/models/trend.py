@@ -42,16 +42,15 @@ class TrendModel(nn.Module):
         dropout_rate: float = 0.2,
     ) -> None:
         super().__init__()
-        require_windows("trend", sequence_length)
+        length = require_windows("trend", sequence_length)
         if not shares or not all(0 < share <= 1 for share in shares):
             raise ModelError(
                 f"model=trend: shares={list(shares)} must be parts of the window, each above 0 "
                 "and at most 1"
             )
-        assert sequence_length is not None
-        self.input_dim, self.sequence_length, self.blocks = input_dim, sequence_length, len(hidden)
-        start = weightings(sequence_length, shares)
-        self.time = nn.Linear(sequence_length, len(start), bias=False)
+        self.input_dim, self.sequence_length, self.blocks = input_dim, length, len(hidden)
+        start = weightings(length, shares)
+        self.time = nn.Linear(length, len(start), bias=False)
         with torch.no_grad():
             self.time.weight.copy_(start)
         add_linear_blocks(self, len(start) * input_dim, hidden)

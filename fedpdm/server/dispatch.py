@@ -197,8 +197,14 @@ class Dispatcher:
             ConfigError: every site refuses what it was asked for.
         """
         silent, refusals = dict(asked.nodes), list[str]()
-        timeout = None if patient and isinstance(self.grid, LocalGrid) else self.timeout
-        for reply in self._replies(asked, timeout):
+        if isinstance(self.grid, LocalGrid):
+            timeout = None if patient else self.timeout
+            replies: Iterable[Message] = self.grid.stream(asked.messages, timeout)
+        else:
+            place = {node: position for position, node in enumerate(asked.nodes)}
+            found = self.grid.send_and_receive(asked.messages, timeout=self.timeout)
+            replies = sorted(found, key=lambda r: place.get(r.metadata.src_node_id, len(place)))
+        for reply in replies:
             node = reply.metadata.src_node_id
             if node in silent:  # who was not asked, or answers twice, is not heard
                 if reply.has_error() and reply.error.code == REFUSED:
@@ -237,13 +243,6 @@ class Dispatcher:
         """Give up the replies to what was submitted."""
         self._submitted.clear()
         self._elsewhere = PolledReplies(self.grid, self.clock, self.timeout)
-
-    def _replies(self, asked: Outgoing, timeout: float | None) -> Iterable[Message]:
-        if isinstance(self.grid, LocalGrid):
-            return self.grid.stream(asked.messages, timeout)
-        place = {node: position for position, node in enumerate(asked.nodes)}
-        replies = self.grid.send_and_receive(asked.messages, timeout=timeout)
-        return sorted(replies, key=lambda r: place.get(r.metadata.src_node_id, len(place)))
 
     def moments(self, seed: int, note: Note) -> Moments:
         """One Flower query round: sites answer with sums, never with rows.

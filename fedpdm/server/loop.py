@@ -288,7 +288,9 @@ class RoundLoop:
             self._models,
         )
         self._finished.append(record)
-        self._protect_best()
+        # Its weights are kept, whatever ``history.keep`` says.
+        if (best := best_round(self._finished, self.task)) is not None:
+            self.history.protect(best)
 
     def _state(self) -> dict[str, Any]:
         """Return what the strategy, the transforms and the server remember."""
@@ -303,12 +305,6 @@ class RoundLoop:
     def _states(self) -> dict[str, RecordDict]:
         """Return the sites' states themselves, where an engine on this machine keeps them."""
         return grid.states if isinstance(grid := self._dispatcher.grid, LocalGrid) else {}
-
-    def _protect_best(self) -> None:
-        """Keep the best round's weights, whatever ``history.keep`` says."""
-        best = best_round(self._finished, self.task)
-        if best is not None:
-            self.history.protect(best)
 
     def _return_to_head(self) -> None:
         """Take everything from the last committed round: after a start, a crash, a rollback."""

@@ -24,10 +24,6 @@ OUTLIER_FACTOR = 5.0
 sites a z-score could never tell (it cannot pass sqrt(n - 1)), so past rounds count too."""
 
 
-OF_A_SITE = ("validation", "examples", "update_norm")
-"""What the loop itself says of a site in a round, beside its losses."""
-
-
 def evaluate(
     dispatcher: Dispatcher,
     calls: StrategyCalls,
@@ -109,7 +105,7 @@ def describe(
         site: {"validation": {name: finite(value) for name, value in values.items()}}
         for site, values in validation.items()
     }
-    own = {*metrics, *OF_A_SITE}
+    own = {*metrics, "validation", "examples", "update_norm"}  # what the loop itself says
     labels = {  # what else sites said of their training, beside what they measured
         name: f"train_{name}" if name in own else name
         for update in updates
@@ -145,12 +141,8 @@ def further_metrics(record: Mapping[str, Any]) -> dict[str, float]:
 def judged(number: int, metrics: Mapping[str, Any], task: Task) -> Judged:
     """Return what a round is judged by: the loss on validation data where there is any."""
     loss = metrics.get("validation_loss")
-    return Judged(
-        number,
-        metrics.get("train_loss") if loss is None else loss,
-        metrics.get(task.primary),
-        metrics.get("parameter_norm"),
-    )
+    loss = metrics.get("train_loss") if loss is None else loss
+    return Judged(number, loss, metrics.get(task.primary), metrics.get("parameter_norm"))
 
 
 def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:
@@ -172,15 +164,12 @@ def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:
     return chosen[0] if chosen else None
 
 
-COUNTS = ("n", "positives")
-
-
 def over_sites(name: str, values: Sequence[tuple[float, float]]) -> float | None:
     """Return one number for all sites from (value, examples) of each.
 
     Counts add up, root mean squares average as squares, all else averages by examples.
     """
-    if name in COUNTS:
+    if name in ("n", "positives"):
         return sum(value for value, _ in values)
     if name.startswith("rmse"):
         mean = weighted((value**2, examples) for value, examples in values)

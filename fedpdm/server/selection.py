@@ -45,11 +45,10 @@ def fraction_of(strategy: Strategy) -> float:
     """
     stating = (layer for layer in layers(strategy) if hasattr(layer, "fraction_train"))
     fraction = getattr(next(stating, None), "fraction_train", 1.0)
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float):
-        raise ConfigError(f"strategy.fraction_train={fraction} must be a number up to 1")
-    if not 0.0 < fraction <= 1.0:
+    number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    if not number or not 0.0 < fraction <= 1.0:
         raise ConfigError(f"strategy.fraction_train={fraction} must be above 0 and at most 1")
-    return fraction
+    return float(fraction)
 
 
 def take_over_sampling(strategy: Strategy, sites: int) -> float:

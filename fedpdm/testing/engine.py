@@ -58,8 +58,7 @@ def check_engine(build: EngineOf, *, tolerance: float = 0.0) -> None:
                 f"one of four sites (p1) cannot read its data: errors came from {sorted(failed)} "
                 f"and updates from {sorted(trained)}"
             )
-    left = still_there(running)
-    if left:
+    if left := still_there(running):
         raise AssertionError(f"close() left processes running: {sorted(left)}")
 
 

@@ -43,15 +43,13 @@ EngineOf = Callable[[SiteApp, Sequence[str]], LocalGrid]
 
 @dataclass
 class Screen:
-    """Collects what the loop shows."""
+    """Collects the events that the loop shows."""
 
-    rounds: list[tuple[int, float | None, float | None]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def round(
         self, round_num: int, loss: float | None, metric: float | None, events: Iterable[Any]
     ) -> None:
-        self.rounds.append((round_num, loss, metric))
         self.events += list(events)
 
 
