@@ -1,4 +1,4 @@
-"""A comparison in sentences: the conclusion, what else it says, and what the words mean."""
+"""A comparison in sentences and tables: what it says, and what its words mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fedpdm.comparison.comparison import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
 from fedpdm.comparison.result import Comparison, Family, Pair, SiteChange, pairs_needed
 from fedpdm.comparison.scores import VIEWS
-from fedpdm.evaluation.wording import counted, listing, number
+from fedpdm.evaluation.wording import MISSING, counted, duration, listing, number
 
 FEW = 6
 """Up to this many settings a sentence names them all."""
@@ -42,6 +42,46 @@ GLOSSARY = {
                                         "whatever else ran on the machine makes longer",
     "Worst site": "score of the site that is served worst",
 }  # fmt: skip
+
+Table = tuple[list[str], list[list[str]]]
+"""Heads and rows."""
+
+
+def settings_table(family: Family) -> Table:
+    """Return every setting: the compared score first, then the others, rank and costs."""
+    digits = family.metric.digits
+    views = sorted(VIEWS, key=lambda view: view != family.view)
+    heads = ["Setting", "Seeds", *(f"{VIEWS[view]} (mean ± spread)" for view in views),
+             "Average rank", "MB", "Time", "Above guessing per MB", "… per s"]  # fmt: skip
+    rows = []
+    for s, rank in zip(family.gain_table, ranks_of(family), strict=True):
+        spreads = [s.scores[view] for view in views]
+        scores = [f"{number(x.mean, digits)} ± {number(x.deviation, digits)}" for x in spreads]
+        costs = [number(s.megabytes, 1), duration(s.seconds)]
+        costs += [number(s.per_megabyte, 4), number(s.per_second, 4)]
+        rows.append([s.name, str(len(s.by_seed)), *scores, number(rank, 2), *costs])
+    return heads, rows
+
+
+def ranks_of(family: Family) -> Sequence[float | None]:
+    """Return the average rank of each setting; None where no seed is common to all."""
+    return family.ranking.mean or [None] * len(family.gain_table)
+
+
+def pairs_table(pairs: Sequence[Pair], digits: int) -> Table:
+    """Return pairs of settings, each with its difference and whether that is beyond chance."""
+    heads = ["Setting", "Against", "Difference", "Verdict", "95 % range", "Seeds won", "Effect",
+             "p", "Corrected p"]  # fmt: skip
+    rows = []
+    for pair in pairs:
+        e = pair.effect
+        between = f"{number(e.low, digits)} to {number(e.high, digits)}"
+        rows.append([
+            pair.first, pair.second, number(e.mean, digits, sign=True), pair.verdict,
+            MISSING if e.low is None else between, f"{pair.better} of {e.pairs}",
+            number(e.size, 2), p_value(pair.p), p_value(pair.corrected),
+        ])  # fmt: skip
+    return heads, rows
 
 
 def p_value(value: float | None) -> str:
