@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from torch import Tensor
 from fedpdm.data.rows import Bools, Floats, Rows
 
 Metrics = dict[str, float | None]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 NEEDS_TIMES = (
     "task={task} needs times of failure, and this data has only labels of single rows: "
@@ -40,7 +42,7 @@ class Risk:
     horizon: float | None
     column: int | None
 
-    def of(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+    def of(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """Return (N,) of a task's (N,) or (N, H) targets or scores."""
         return values if self.column is None else values[:, self.column]
 

@@ -132,6 +132,11 @@ def detailed(target: NDArray[np.generic], scores: Floats) -> Metrics:
     }
 
 
+def capped(truth: Floats, cap: float) -> Floats:
+    """Return (N,) remaining lives, at most ``cap``; NaN is a life whose end was not seen."""
+    return np.asarray(np.minimum(np.where(np.isnan(truth), cap, truth), cap))
+
+
 def remaining_life(truth: Floats, predicted: Floats, cap: float) -> Metrics:
     """Return ``rmse`` (truth capped), ``rmse_uncapped``, ``mae`` and ``nasa_score``.
 
@@ -141,14 +146,13 @@ def remaining_life(truth: Floats, predicted: Floats, cap: float) -> Metrics:
     if len(truth) == 0:
         return dict.fromkeys(("rmse", "rmse_uncapped", "mae", "nasa_score"), None) | {"n": 0.0}
     seen = ~np.isnan(truth)
-    capped = np.minimum(np.where(seen, truth, cap), cap)
+    known = capped(truth, cap)
+    beyond = (predicted - truth)[seen]
     return {
-        "rmse": float(np.sqrt(np.mean((predicted - capped) ** 2))),
-        "rmse_uncapped": float(np.sqrt(np.mean((predicted - truth)[seen] ** 2)))
-        if seen.any()
-        else None,
-        "mae": float(np.mean(np.abs(predicted - capped))),
-        "nasa_score": nasa_score(capped, predicted),
+        "rmse": float(np.sqrt(np.mean((predicted - known) ** 2))),
+        "rmse_uncapped": float(np.sqrt(np.mean(beyond**2))) if seen.any() else None,
+        "mae": float(np.mean(np.abs(predicted - known))),
+        "nasa_score": nasa_score(known, predicted),
         "n": float(len(truth)),
     }
 
@@ -161,9 +165,9 @@ def detailed_life(truth: Floats, predicted: Floats, cap: float) -> Metrics:
     """
     seen = ~np.isnan(truth)
     told = truth[seen], predicted[seen]
-    capped = np.minimum(np.where(seen, truth, cap), cap)
+    score = nasa_score(capped(truth, cap), predicted)
     return {
-        "nasa_score_mean": nasa_score(capped, predicted) / len(truth) if len(truth) else None,
+        "nasa_score_mean": score / len(truth) if len(truth) else None,
         "mae_uncapped": float(np.mean(np.abs(told[1] - told[0]))) if seen.any() else None,
         "nasa_score_uncapped": nasa_score(*told) if seen.any() else None,
     }
