@@ -9,10 +9,15 @@ import pytest
 
 from fedpdm.data.rows import Floats, Split
 from fedpdm.data.windows import Windows
-from fedpdm.evaluation.bootstrap import MOST_LEVELS, Draws, average_precision
+from fedpdm.evaluation.bootstrap import (
+    MOST_LEVELS,
+    Draws,
+    Size,
+    average_precision,
+    beyond_chance,
+)
 from fedpdm.evaluation.confidence import certainty
 from fedpdm.evaluation.scoring import score
-from fedpdm.evaluation.significance import Size, beyond_chance
 from fedpdm.federation import Site
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
 
