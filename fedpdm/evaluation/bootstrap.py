@@ -41,29 +41,21 @@ Resampled = Callable[[Floats], Floats]
 """From (B, M) weights of machines to (B,) values of a metric; NaN where it has none."""
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Resamples of the machines of a federation.
+def draws(site: Ints, resamples: int, seed: int) -> Floats:
+    """Return (B, M) how often each machine is drawn, within its site.
 
-    Attributes:
-        weights: (B, M) how often each machine was drawn.
+    Args:
         site: (M,) number of the site a machine belongs to.
+        resamples: B.
+        seed: of the draws.
     """
-
-    weights: Floats
-    site: Ints
-
-    @staticmethod
-    def of(site: Ints, resamples: int, seed: int) -> Draws:
-        """Draw machines within each site, ``resamples`` times."""
-        random = numpy_generator(seed, "bootstrap", len(site))
-        weights = np.zeros((resamples, len(site)))
-        for number in range(int(site.max(initial=-1)) + 1):
-            own = np.flatnonzero(site == number)
-            if len(own):
-                even = np.full(len(own), 1.0 / len(own))
-                weights[:, own] = random.multinomial(len(own), even, size=resamples)
-        return Draws(weights, site)
+    random = numpy_generator(seed, "bootstrap", len(site))
+    weights = np.zeros((resamples, len(site)))
+    for number in np.unique(site):
+        own = np.flatnonzero(site == number)
+        even = np.full(len(own), 1.0 / len(own))
+        weights[:, own] = random.multinomial(len(own), even, size=resamples)
+    return weights
 
 
 def percentile_interval(values: Floats) -> tuple[float, float] | None:

@@ -15,12 +15,12 @@ from fedpdm.data.rows import Floats, Ints, Split
 from fedpdm.data.windows import Windows
 from fedpdm.evaluation.bootstrap import (
     LEVEL,
-    Draws,
     Resampled,
     Size,
     affordable,
     average_precision,
     beyond_chance,
+    draws,
     mean_of,
     percentile_interval,
     root_mean_square,
@@ -40,13 +40,13 @@ class _Population:
 
     Attributes:
         of_window: by site, (N,) number of each window's machine.
-        draws: resamples of them, within sites.
+        weights: (B, M) how often each is drawn, within its site.
         failing: by site, numbers of its machines with a failure ahead; None without risks.
         shared: whether sites see the same machines.
     """
 
     of_window: Mapping[str, Ints]
-    draws: Draws
+    weights: Floats
     failing: Mapping[str, Ints] | None
     shared: bool
 
@@ -107,7 +107,7 @@ def certainty(
         owner[own] = 0 if shared else number
         if failing is not None:
             failing[site.name] = np.unique(own[task.risks[0].of(site.test.y).astype(bool)])
-    population = _Population(of_window, Draws.of(owner, count, seed), failing, shared)
+    population = _Population(of_window, draws(owner, count, seed), failing, shared)
     ours = _resampled(predictions, tested, task, population)
     result |= {"resamples": count, **_intervals(ours, population)}
     sign = 1.0 if task.higher_is_better else -1.0
@@ -130,7 +130,7 @@ def _resampled(
 
     The first is that of the sample itself, and exact.
     """
-    weights = population.draws.weights
+    weights = population.weights
     result = {}
     for site in sites:
         own = population.of_window[site.name]

@@ -76,12 +76,8 @@ def run_final_test(
         found = censoring_of(federation.rows(site.name), *(site.windows[split] for split in SPLITS))
         censoring[site.name] = dict(zip(SPLITS, found, strict=True))
     # Without a cut every window counts alike.
-    weights = {
-        name: presence(own[Split.VALIDATION])
-        if source.test_truncated
-        else np.ones(len(own[Split.VALIDATION]))
-        for name, own in censoring.items()
-    }
+    weigh = presence if source.test_truncated else lambda own: np.ones(len(own))
+    weights = {name: weigh(own[Split.VALIDATION]) for name, own in censoring.items()}
     scale = None
     if task.risks and any(len(site.validation) for site in sites):
         scale = calibration.fit(
@@ -90,12 +86,7 @@ def run_final_test(
             np.concatenate([raw[site.name][Split.VALIDATION] for site in sites]),
             np.concatenate([weights[site.name] for site in sites]),
         )
-    predictions = raw
-    if scale is not None:
-        predictions = {
-            name: {split: scale(scores) for split, scores in own.items()}
-            for name, own in raw.items()
-        }
+    predictions = raw if scale is None else _calibrated(raw, scale)
     levels = choose_thresholds(protocol.policy, predictions, sites, task, weights)
     parts: dict[Split, dict[str, Any]] = {
         split: score(predictions, sites, task, split) for split in SPLITS
@@ -105,28 +96,22 @@ def run_final_test(
     test = parts[Split.TEST]
     if (full := without_padding(predictions, sites, task)) is not None:
         test["full_windows"] = full
-    test["thresholds"] = described(
-        protocol.policy, levels, predictions, sites, task, weights, source.test_truncated
-    )
+    told = (predictions, sites, task)
+    test["thresholds"] = described(protocol.policy, levels, *told, weights, source.test_truncated)
     test["spread"] = findings.spread(test["per_site"], task)
-    test["calibration"] = findings.calibrated(raw, predictions, sites, task, scale, protocol)
-    test["reliability"] = findings.reliability(predictions, sites, task)
+    test["calibration"] = findings.calibrated(raw, *told, scale, protocol)
+    test["reliability"] = findings.reliability(*told)
+    shuffle = federation.shuffle
     for split in (Split.TEST, Split.HELDOUT):
-        parts[split]["alarms"] = (
-            findings.alarms(
-                predictions, sites, censoring, split, task, levels, protocol, source.time_unit
+        parts[split]["alarms"] = {"reason": "labels are shuffled: nothing follows an alarm"}
+        if shuffle is None:
+            parts[split]["alarms"] = findings.alarms(
+                *told, censoring, split, levels, protocol, source.time_unit
             )
-            if federation.shuffle is None
-            else {"reason": "labels are shuffled: nothing follows an alarm"}
-        )
-    test["shuffled"] = None
-    if federation.shuffle is not None:
-        test["shuffled"] = findings.shuffled(predictions, sites, task, federation.shuffle)
-    interval, test["intervals"] = None, None
-    if task.life_cap is not None:
-        interval, test["intervals"] = findings.intervals(
-            predictions, sites, task.life_cap, protocol.interval, source.shares_machines
-        )
+    test["shuffled"] = None if shuffle is None else findings.shuffled(*told, shuffle)
+    interval, test["intervals"] = findings.intervals(
+        *told, protocol.interval, source.shares_machines
+    )
     nearest = task.risks[0].key if task.risks else ""
     own = {site: level for site, of in levels.own.items() if (level := of.get(nearest)) is not None}
     card = {
@@ -134,12 +119,13 @@ def run_final_test(
         "calibration": None if scale is None else scale.described(),
         "interval": interval,
     }
-    told = {split.name.lower(): result for split, result in parts.items()}
-    held = any(len(site.heldout) for site in sites)
-    return FinalTest(
-        tuple(sites),
-        predictions,
-        levels.common.get(nearest),
-        told | ({} if held else {"heldout": None}),
-        card,
-    )
+    named: dict[str, Any] = {split.name.lower(): result for split, result in parts.items()}
+    if not any(len(site.heldout) for site in sites):
+        named["heldout"] = None
+    return FinalTest(tuple(sites), predictions, levels.common.get(nearest), named, card)
+
+
+def _calibrated(raw: Predictions, scale: calibration.Calibration) -> Predictions:
+    return {
+        name: {split: scale(scores) for split, scores in own.items()} for name, own in raw.items()
+    }

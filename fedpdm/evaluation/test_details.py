@@ -102,9 +102,9 @@ def reliability(
 def alarms(
     predictions: Predictions,
     sites: Sequence[Site],
+    task: Task,
     censoring: CensoringBySite,
     split: Split,
-    task: Task,
     levels: SiteThresholds,
     protocol: Protocol,
     time_unit: str,
@@ -155,15 +155,18 @@ def alarms(
 def intervals(
     predictions: Predictions,
     sites: Sequence[Site],
-    cap: float,
+    task: Task,
     level: float,
     shared: bool,
-) -> tuple[dict[str, float] | None, dict[str, Any]]:
+) -> tuple[dict[str, float] | None, dict[str, Any] | None]:
     """Return what ``predict`` needs of the interval, and its coverage and width on test windows.
 
     Machines of validation calibrate it, one window each (``fedpdm.evaluation.conformal``). The
-    exact binomial interval of the coverage needs one test window per machine.
+    exact binomial interval of the coverage needs one test window per machine. Both are None where
+    the task does not predict lives.
     """
+    if (cap := task.life_cap) is None:
+        return None, None
 
     def told(split: Split) -> list[tuple[Floats, Floats, Ints]]:
         """Return by site predicted lives, capped truth and numbers of the machines."""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpdm.data.rows import Bools, Floats, Rows
+from fedpdm.tasks.metrics import Metrics as Metrics
 
-Metrics = dict[str, float | None]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 NEEDS_TIMES = (
@@ -122,9 +122,10 @@ class Task(ABC):
         """Names of the columns in which ``predict`` writes scores; an alarm rests on the first."""
         return tuple(f"risk{risk.suffix}" for risk in self.risks) or ("score",)
 
-    @abstractmethod
     def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Return the best constant score for training targets: shape () or (H,)."""
+        """Return the best constant score for training targets, their mean: shape () or (H,)."""
+        values = target.astype(np.float64)
+        return np.asarray(values.mean(axis=0) if len(values) else np.zeros(values.shape[1:]))
 
     def better(self, new: float | None, old: float | None) -> bool:
         """Return whether ``new`` beats ``old``; anything known beats None."""

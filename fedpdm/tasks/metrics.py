@@ -64,15 +64,15 @@ def expected_calibration_error(
 
     A constant score of 0.5 where 30 % fail gives 0.20.
     """
-    if len(target) == 0:
-        return None
-    index = np.minimum((scores * bins).astype(np.int64), bins - 1)
-    count = np.bincount(index, minlength=bins)
-    gap = np.abs(
-        np.bincount(index, weights=scores, minlength=bins)
-        - np.bincount(index, weights=target.astype(np.float64), minlength=bins)
-    )
-    return float(gap.sum() / count.sum())
+    return _calibration_error(target, scores, np.minimum((scores * bins).astype(int), bins - 1))
+
+
+def _calibration_error(
+    target: NDArray[np.generic], scores: Floats, index: NDArray[np.int64]
+) -> float | None:
+    """Return the mean distance of scores and targets over bins, by (N,) numbers of the bins."""
+    gap = np.bincount(index, weights=scores) - np.bincount(index, weights=target.astype(np.float64))
+    return float(np.abs(gap).sum() / len(target)) if len(target) else None
 
 
 def equal_mass_bins(scores: Floats, bins: int = 10) -> NDArray[np.int64]:
@@ -92,11 +92,7 @@ def equal_mass_calibration_error(
     Where failures are rare, equal widths put nearly all windows into one bin; equal sizes
     look where the scores are.
     """
-    if len(target) == 0:
-        return None
-    index = equal_mass_bins(scores, bins)
-    gap = np.bincount(index, weights=scores) - np.bincount(index, weights=target.astype(np.float64))
-    return float(np.abs(gap).sum() / len(target))
+    return _calibration_error(target, scores, equal_mass_bins(scores, bins))
 
 
 def reliability(
