@@ -64,15 +64,19 @@ def expected_calibration_error(
 
     A constant score of 0.5 where 30 % fail gives 0.20.
     """
-    return _calibration_error(target, scores, np.minimum((scores * bins).astype(int), bins - 1))
+    index = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    return _calibration_error(target, scores, index, bins)
 
 
 def _calibration_error(
-    target: NDArray[np.generic], scores: Floats, index: NDArray[np.int64]
+    target: NDArray[np.generic], scores: Floats, index: NDArray[np.int64], bins: int
 ) -> float | None:
     """Return the mean distance of scores and targets over bins, by (N,) numbers of the bins."""
-    gap = np.bincount(index, weights=scores) - np.bincount(index, weights=target.astype(np.float64))
-    return float(np.abs(gap).sum() / len(target)) if len(target) else None
+    said, came = (
+        np.bincount(index, weights=values, minlength=bins)
+        for values in (scores, target.astype(np.float64))
+    )
+    return float(np.abs(said - came).sum() / len(target)) if len(target) else None
 
 
 def equal_mass_bins(scores: Floats, bins: int = 10) -> NDArray[np.int64]:
@@ -92,7 +96,8 @@ def equal_mass_calibration_error(
     Where failures are rare, equal widths put nearly all windows into one bin; equal sizes
     look where the scores are.
     """
-    return _calibration_error(target, scores, equal_mass_bins(scores, bins))
+    index = equal_mass_bins(scores, bins)
+    return _calibration_error(target, scores, index, int(index.max(initial=-1)) + 1)
 
 
 def reliability(
