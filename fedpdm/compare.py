@@ -64,11 +64,10 @@ def compare_folders(
     Raises:
         UserError: a folder holds no run, or nothing can be compared.
     """
-    from fedpdm.comparison.files import write_comparison
+    from fedpdm.comparison.output import print_comparison, write_comparison
     from fedpdm.comparison.result import compare
     from fedpdm.comparison.runs import find_runs
     from fedpdm.comparison.settings import settings_of
-    from fedpdm.comparison.table import print_comparison
     from fedpdm.report.console import console_for
 
     runs, left_out = find_runs(paths)

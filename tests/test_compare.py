@@ -13,7 +13,7 @@ from tests import chromium
 from tests.comparison.example_comparison import compared, make_run, sweep, words
 
 
-def test_a_siteed_difference_is_found_and_one_by_chance_is_not(tmp_path: Path) -> None:
+def test_a_planted_difference_is_found_and_one_by_chance_is_not(tmp_path: Path) -> None:
     found, shown = compared(sweep(tmp_path))
     nova, prox = found.against
     assert (prox.first, prox.second, prox.verdict) == ("FedProx", "FedAvg", "better")

@@ -3,5 +3,3 @@
 # isort: off
 from fedpdm.baselines import networks as networks
 from fedpdm.baselines import estimators as estimators
-from fedpdm.baselines import minirocket as minirocket
-from fedpdm.baselines import rules as rules

@@ -1,4 +1,6 @@
-"""Estimators of scikit-learn as controls: one for every column of a task's targets.
+"""Controls that are no networks: trees, MiniRocket with ridge regression, physical rules.
+
+The estimators of scikit-learn know one column of a task's targets each.
 
 Shapes: N windows, K features, H horizons.
 """
@@ -13,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from fedpdm.baselines.inputs import BaselineInputs, predicted
+from fedpdm.baselines.minirocket import LENGTH, MiniRocket
 from fedpdm.baselines.registry import Baseline, register_baseline
-from fedpdm.data.rows import Floats, Ints
+from fedpdm.data.rows import Floats, Floats32, Ints
 from fedpdm.data.windows import Windows
-from fedpdm.evaluation.scoring import Predictions
+from fedpdm.evaluation.scoring import TESTED, Predictions
+from fedpdm.seeding import numpy_generator
 from fedpdm.tasks import Task
 
 Answer: TypeAlias = Callable[[NDArray[Any]], Floats]
@@ -150,3 +154,77 @@ def platt(distance: Floats, truth: Ints | Floats) -> tuple[float, float]:
     curve = LogisticRegression(C=1e6).fit(distance[:, None], labels)
     slope = float(curve.coef_[0, 0])
     return (slope, float(curve.intercept_[0])) if slope > 0 else (1.0, 0.0)
+
+
+def no_series(inputs: BaselineInputs) -> str | None:
+    """Return why there is no time series for MiniRocket, or None."""
+    features, window = inputs.federation.features, inputs.federation.source.window
+    if window is None:
+        return f"data={inputs.federation.source.name} has single rows and no time series"
+    if features.mode == "statistics":
+        return "features=statistics leaves no time series"
+    if window < LENGTH:
+        return f"windows of {window} steps are shorter than its kernels of {LENGTH}"
+    return None
+
+
+@register_baseline("minirocket", Baseline(
+    "Rocket", "MiniRocket's random convolutions of pooled windows, and ridge regression",
+    name="MiniRocket", subject="MiniRocket and ridge regression on pooled data",
+    marker="v", colour="minirocket", cost=lambda inputs: 0.2 * len(inputs.pool), missing=no_series,
+))  # fmt: skip
+def rocket(inputs: BaselineInputs) -> Predictions:
+    """MiniRocket and ridge regression on the pooled windows, at most ``rocket.windows`` of them."""
+    from threadpoolctl import threadpool_limits
+
+    settings, pool = inputs.rocket, inputs.sites(inputs.pool)
+    train = Windows.concatenate([site.train.real() for site in pool])
+    train = train.take(some_windows(train, settings.windows, inputs.seed))
+    checked = Windows.concatenate([site.validation for site in pool])
+    transform = MiniRocket(inputs.series(train), settings.features, seed=inputs.seed)
+
+    def table(windows: Windows) -> Floats32:
+        return transform(inputs.series(windows))
+
+    with threadpool_limits(limits=1):
+        fit = ridge(table(train), (table(checked), checked.y))
+        model = PerColumn(inputs.task, train.y, fit)
+        return predicted(inputs.sites(), lambda windows: model(table(windows)))
+
+
+def some_windows(windows: Windows, most: int, seed: int) -> Ints:
+    """Return positions of at most ``most`` windows, seeded, in their order.
+
+    Where there are classes, up to half of them are of the rare one: its share is put right again
+    by the calibration on validation data.
+    """
+    count = len(windows)
+    if count <= most:
+        return np.arange(count)
+    order = numpy_generator(seed, "minirocket", "windows").permutation(count)
+    if windows.y.dtype.kind == "i":
+        rare = windows.y[order] == np.argmin(np.bincount(windows.y))
+        order = np.concatenate([order[rare][: most // 2], order[~rare]])
+    return np.sort(order[:most])
+
+
+def no_rules(inputs: BaselineInputs) -> str | None:
+    """Return why there are no rules, or None."""
+    source = inputs.federation.source
+    known = not inputs.names or source.rules(inputs.federation.rows(inputs.names[0])) is not None
+    return None if known else f"data={source.name} has no known rules"
+
+
+@register_baseline("rules", Baseline(
+    "Rules", "the process's known physical rules, without learning",
+    name="Physical rules", subject="The physical rules alone, without learning,",
+    marker="s", colour="rules", missing=no_rules,
+))  # fmt: skip
+def rules(inputs: BaselineInputs) -> Predictions:
+    """The data set's own physical rules, without any learning."""
+    result: Predictions = {}
+    for name in inputs.names:
+        rows = inputs.federation.rows(name)
+        alarms = np.asarray(inputs.federation.source.rules(rows), dtype=np.float64)
+        result[name] = {split: alarms[rows.split == split] for split in TESTED}
+    return result

@@ -19,12 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedpdm.baselines.estimators import PerColumn, ridge
-from fedpdm.baselines.inputs import BaselineInputs, predicted
-from fedpdm.baselines.registry import Baseline, register_baseline
 from fedpdm.data.rows import Bools, Floats, Floats32, Ints
-from fedpdm.data.windows import Windows
-from fedpdm.evaluation.scoring import Predictions
 from fedpdm.seeding import numpy_generator
 
 LENGTH = 9
@@ -170,55 +165,3 @@ def convolve(x: Tensor, weight: Tensor, steps: int) -> Tensor:
         return functional.conv1d(
             x.transpose(1, 2), weight, padding=(LENGTH // 2) * steps, dilation=steps
         )
-
-
-def no_series(inputs: BaselineInputs) -> str | None:
-    """Return why there is no time series for MiniRocket, or None."""
-    features, window = inputs.federation.features, inputs.federation.source.window
-    if window is None:
-        return f"data={inputs.federation.source.name} has single rows and no time series"
-    if features.mode == "statistics":
-        return "features=statistics leaves no time series"
-    if window < LENGTH:
-        return f"windows of {window} steps are shorter than its kernels of {LENGTH}"
-    return None
-
-
-@register_baseline("minirocket", Baseline(
-    "Rocket", "MiniRocket's random convolutions of pooled windows, and ridge regression",
-    name="MiniRocket", subject="MiniRocket and ridge regression on pooled data",
-    marker="v", colour="minirocket", cost=lambda inputs: 0.2 * len(inputs.pool), missing=no_series,
-))  # fmt: skip
-def rocket(inputs: BaselineInputs) -> Predictions:
-    """MiniRocket and ridge regression on the pooled windows, at most ``rocket.windows`` of them."""
-    from threadpoolctl import threadpool_limits
-
-    settings, pool = inputs.rocket, inputs.sites(inputs.pool)
-    train = Windows.concatenate([site.train.real() for site in pool])
-    train = train.take(some_windows(train, settings.windows, inputs.seed))
-    checked = Windows.concatenate([site.validation for site in pool])
-    transform = MiniRocket(inputs.series(train), settings.features, seed=inputs.seed)
-
-    def table(windows: Windows) -> Floats32:
-        return transform(inputs.series(windows))
-
-    with threadpool_limits(limits=1):
-        fit = ridge(table(train), (table(checked), checked.y))
-        model = PerColumn(inputs.task, train.y, fit)
-        return predicted(inputs.sites(), lambda windows: model(table(windows)))
-
-
-def some_windows(windows: Windows, most: int, seed: int) -> Ints:
-    """Return positions of at most ``most`` windows, seeded, in their order.
-
-    Where there are classes, up to half of them are of the rare one: its share is put right again
-    by the calibration on validation data.
-    """
-    count = len(windows)
-    if count <= most:
-        return np.arange(count)
-    order = numpy_generator(seed, "minirocket", "windows").permutation(count)
-    if windows.y.dtype.kind == "i":
-        rare = windows.y[order] == np.argmin(np.bincount(windows.y))
-        order = np.concatenate([order[rare][: most // 2], order[~rare]])
-    return np.sort(order[:most])

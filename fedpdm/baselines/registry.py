@@ -85,8 +85,8 @@ def predictors(found: Iterable[str] = ()) -> dict[str, Baseline]:
     Args:
         found: names in a summary; one that nobody registered here appears by its name.
     """
-    baselines = {n: Baseline(n.replace("_", " ").capitalize()) for n in found} | BASELINES
-    baselines = {name: baselines[name] for name in dict.fromkeys([*BASELINES, *found])}
+    unknown = {n: Baseline(n.replace("_", " ").capitalize()) for n in found if n not in BASELINES}
+    baselines = BASELINES | unknown
     # The gain is federated against alone, so the two stand side by side.
     first = {name: each for name, each in baselines.items() if each.column == "always"}
     return first | {"federated": FEDERATED} | baselines
@@ -129,12 +129,7 @@ def pieces(inputs: BaselineInputs) -> list[Piece]:
         if name not in absent
         for site in (inputs.names if BASELINES[name].per_site else (None,))
     ]
-    return sorted(parts, key=lambda piece: -cost(inputs, piece))
-
-
-def cost(inputs: BaselineInputs, piece: Piece) -> float:
-    """Return roughly how long a piece takes, in units of a site's own training."""
-    return BASELINES[piece.baseline].cost(inputs)
+    return sorted(parts, key=lambda piece: -BASELINES[piece.baseline].cost(inputs))
 
 
 def work(inputs: BaselineInputs, todo: Sequence[Piece]) -> dict[str, Floats]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from fedpdm.baselines.inputs import BaselineInputs
-from fedpdm.baselines.registry import Piece, cost, left_out, pieces, work
+from fedpdm.baselines.registry import BASELINES, Piece, left_out, pieces, work
 from fedpdm.data.rows import Floats
 from fedpdm.errors import HistoryError
 from fedpdm.storage import read_tensors, write_tensors
@@ -31,7 +31,7 @@ class BaselineWorkers:
     """Starts the baselines, and hands over their scores when they are asked for.
 
     Args:
-        bench: what to compare on.
+        inputs: what baselines need.
         folder: the run folder; finished parts go to ``baselines/`` in it.
         processes: how many children; 0 does everything in this process.
         in_child: called first in each child, for example to let go of the run's lock.
@@ -40,7 +40,7 @@ class BaselineWorkers:
     def __init__(
         self, inputs: BaselineInputs, folder: Path, processes: int, in_child: Callable[[], None]
     ) -> None:
-        self._bench = inputs
+        self._inputs = inputs
         self._folder = folder / "baselines"
         self.left_out = left_out(inputs)
         """Controls that cannot be had here, and why."""
@@ -51,7 +51,7 @@ class BaselineWorkers:
         for piece in todo:  # longest first, to whoever has least
             lightest = loads.index(min(loads))
             self._shares[lightest].append(piece)
-            loads[lightest] += cost(inputs, piece)
+            loads[lightest] += BASELINES[piece.baseline].cost(inputs)
         # Imported once here, a second and more, instead of once in every child.
         import sklearn.ensemble
         import sklearn.linear_model
@@ -88,11 +88,11 @@ class BaselineWorkers:
         self._children.clear()
 
     def _path(self, number: int) -> Path:
-        name = f"{self._bench.pooled.rounds}-rounds-part-{number + 1}-of-{len(self._shares)}"
+        name = f"{self._inputs.pooled.rounds}-rounds-part-{number + 1}-of-{len(self._shares)}"
         return self._folder / f"{name}.safetensors"
 
     def _write(self, number: int, share: list[Piece]) -> dict[str, Floats]:
-        scores = work(self._bench, share)
+        scores = work(self._inputs, share)
         self._folder.mkdir(exist_ok=True)
         write_tensors(self._path(number), scores)
         return scores

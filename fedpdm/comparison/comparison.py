@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,8 @@ EXACT_UP_TO = 20
 """Pairs up to which every flip of signs is counted: 2^20 of them."""
 DRAWS = 100_000
 """Flips drawn beyond that."""
+CHUNK = 10_000
+"""Flips drawn at once, which bounds memory."""
 FEWEST_PAIRS = 6
 """2 / 2^5 = .0625: with fewer pairs no p-value can fall below .05."""
 FEWEST_BLOCKS = 6
@@ -70,8 +71,8 @@ def sign_flip(differences: Floats, seed: int = 0) -> Floats:
         return np.asarray((np.abs(sums) >= least[..., None]).mean(axis=-1))
     generator = numpy_generator(seed, "sign-flip", n)
     further = np.zeros(d.shape[:-1])
-    for size in _chunks(DRAWS, 10_000):
-        signs = generator.integers(0, 2, size=(size, n), dtype=np.int8) * 2.0 - 1.0
+    for _ in range(DRAWS // CHUNK):
+        signs = generator.integers(0, 2, size=(CHUNK, n), dtype=np.int8) * 2.0 - 1.0
         further += (np.abs(d @ signs.T) >= least[..., None]).sum(axis=-1)
     return np.asarray((further + 1) / (DRAWS + 1))
 
@@ -112,10 +113,10 @@ class Effect:
 
     pairs: int
     mean: float
-    deviation: float | None
-    low: float | None
-    high: float | None
-    size: float | None
+    deviation: float | None = None
+    low: float | None = None
+    high: float | None = None
+    size: float | None = None
 
 
 def effect(differences: Floats) -> Effect:
@@ -125,7 +126,7 @@ def effect(differences: Floats) -> Effect:
     d = np.asarray(differences, dtype=np.float64)
     n, mean = len(d), float(d.mean())
     if n < 2:
-        return Effect(n, mean, None, None, None, None)
+        return Effect(n, mean)
     deviation = float(d.std(ddof=1))
     half = float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
     return Effect(n, mean, deviation, mean - half, mean + half, hedges(d))
@@ -200,16 +201,17 @@ def ranking(scores: Floats, higher_is_better: bool = True) -> Ranking:
         return Ranking(0, (), undefined="there is no seed that all settings have")
     ranked = ranks(table, higher_is_better)
     mean = tuple(float(value) for value in ranked.mean(axis=0))
-    if k < 3:
-        return Ranking(n, mean, undefined="it takes three settings or more; see the paired test")
-    if n < FEWEST_BLOCKS:
-        return Ranking(
-            n, mean, undefined=f"it takes {FEWEST_BLOCKS} blocks (seeds) or more, there are {n}"
-        )
-    # scipy's statistic takes the correction for ties along.
     spread = float(np.sum((ranked - (k + 1) / 2) ** 2))
-    if spread == 0:
-        return Ranking(n, mean, undefined="all settings score the same in every block")
+    undefined = None
+    if k < 3:
+        undefined = "it takes three settings or more; see the paired test"
+    elif n < FEWEST_BLOCKS:
+        undefined = f"it takes {FEWEST_BLOCKS} blocks (seeds) or more, there are {n}"
+    elif spread == 0:
+        undefined = "all settings score the same in every block"
+    if undefined is not None:
+        return Ranking(n, mean, undefined=undefined)
+    # The spread of the ranks themselves takes the correction for ties along.
     total = float(np.sum((np.asarray(mean) - (k + 1) / 2) ** 2))
     chi2 = n**2 * (k - 1) * total / spread
     rest = n * (k - 1) - chi2
@@ -245,32 +247,3 @@ def cliques(mean_ranks: Sequence[float], critical: float) -> list[tuple[int, ...
         if len(group) > 1 and not (found and set(group) <= set(found[-1])):
             found.append(group)
     return found
-
-
-def claims(draws: int, pairs: int, effect_size: float, seed: int) -> dict[str, Any]:
-    """Return how often the raw test of one pair of settings claims a difference.
-
-    ``draws`` times, two score sets over ``pairs`` seeds are drawn from one distribution
-    (a common level per seed, and noise of each setting), and the first is shifted by
-    ``effect_size`` standard deviations of the paired differences. With 0 every claim is
-    false; ``found`` are the claims that name the better one.
-    """
-    generator = numpy_generator(seed, "claims", draws, pairs, str(effect_size))
-    level = generator.normal(0.5, 0.05, size=(draws, pairs))
-    noise = 0.02
-    scores = level + generator.normal(0, noise, size=(2, draws, pairs))
-    scores[0] += effect_size * noise * math.sqrt(2)
-    p_values = np.concatenate([sign_flip(part) for part in np.split(scores[0] - scores[1], 10)])
-    claimed = p_values <= LEVEL
-    return {
-        "draws": draws,
-        "pairs": pairs,
-        "effect_size": effect_size,
-        "seed": seed,
-        "claimed": float(claimed.mean()),
-        "found": float(np.mean(claimed & (scores[0].mean(axis=-1) > scores[1].mean(axis=-1)))),
-    }
-
-
-def _chunks(total: int, most: int) -> list[int]:
-    return [min(most, total - done) for done in range(0, total, most)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpdm.comparison.runs import FinishedRun
 from fedpdm.comparison.scores import PROCESSOR, clock_of
-from fedpdm.comparison.settings import Setting
+from fedpdm.comparison.settings import NAMED, Setting
 from fedpdm.evaluation.wording import counted, listing
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 SHORT = 10
 """Characters of a commit that are shown."""
-NAMED = 6
-"""Settings that a remark names."""
 
 
 def remarks_of(found: Sequence[Family], settings: Sequence[Setting]) -> list[str]:
@@ -74,9 +72,8 @@ def _baselines(found: Sequence[Family]) -> list[str]:
     )  # fmt: skip
     if len(ran) < 2:
         return []
-    by = "; ".join(f"{what} for {listing(names, NAMED)}" for what, names in ran.items())
     return ["baselines did not run alike beside the training, and slow it: seconds cannot be "
-            f"compared ({by})"]  # fmt: skip
+            f"compared ({_by(ran)})"]  # fmt: skip
 
 
 def _own_clock(family: Family) -> bool:
@@ -103,6 +100,10 @@ def _named(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return result
 
 
+def _by(named: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{what} for {listing(names, NAMED)}" for what, names in named.items())
+
+
 def _runs(family: Family) -> list[tuple[str, FinishedRun]]:
     """Return the runs of a family, each with its setting's name."""
     before = f"{family.name} " if family.name else ""
@@ -120,8 +121,9 @@ def _code(found: Sequence[Family]) -> list[str]:
     edited = dict.fromkeys(name for name, commit in runs if commit.endswith("+"))
     remarks = []
     if len(ran) > 1:
-        by = "; ".join(f"{what} for {listing(names, NAMED)}" for what, names in ran.items())
-        remarks.append(f"the runs are of different code, and differences may come from it ({by})")
+        remarks.append(
+            f"the runs are of different code, and differences may come from it ({_by(ran)})"
+        )
     if edited:
         remarks.append(
             f"uncommitted code ran in {listing(list(edited), NAMED)}: their commit does not say "
@@ -155,23 +157,22 @@ def _unpaired(found: Sequence[Family]) -> list[str]:
     remarks = []
     for family in found:
         every = set.union(*(set(s.by_seed) for s in family.gain_table))
+        where = f"{family.name}: " if family.name else ""
         for standing in family.gain_table:
-            if missing := sorted(every - set(standing.by_seed)):
-                where = f"{family.name}: " if family.name else ""
-                remarks.append(
-                    f"{where}{standing.name} has no score for seed "
-                    f"{listing([str(m) for m in missing], most=6)}; its pairs leave that out"
-                )
+            if missing := [str(seed) for seed in sorted(every - set(standing.by_seed))]:
+                remarks.append(f"{where}{standing.name} has no score for seed "
+                               f"{listing(missing, NAMED)}; its pairs leave that out")  # fmt: skip
     return remarks
 
 
 def _versions(settings: Sequence[Setting]) -> list[str]:
     """Name packages whose version is not the same in all runs."""
-    seen: dict[str, set[str]] = {}
-    for setting in settings:
-        for run in setting.runs.values():
-            for package, version in (run.summary.get("versions") or {}).items():
-                seen.setdefault(package, set()).add(str(version))
+    seen = _named(
+        (package, str(version))
+        for setting in settings
+        for run in setting.runs.values()
+        for package, version in (run.summary.get("versions") or {}).items()
+    )
     different = [f"{p} ({listing(sorted(v))})" for p, v in seen.items() if len(v) > 1]
     if not different:
         return []

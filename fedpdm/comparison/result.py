@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, count
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from fedpdm.comparison.comparison import (
     LEVEL,
     Effect,
+    Floats,
     Ranking,
     effect,
     holm,
@@ -20,10 +21,16 @@ from fedpdm.comparison.comparison import (
     sign_flip,
     smallest_p,
 )
-from fedpdm.comparison.references import REFERENCE, references_of
 from fedpdm.comparison.remarks import remarks_of
 from fedpdm.comparison.scores import VIEWS, Standing, clock_of, mean_of, standing_of
-from fedpdm.comparison.settings import Setting, common_parts, families, obstacle
+from fedpdm.comparison.settings import (
+    REFERENCE,
+    Setting,
+    common_parts,
+    families,
+    obstacle,
+    references_of,
+)
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.wording import Metric, listing, metric, primary_metric
 
@@ -98,13 +105,8 @@ class Family:
     @property
     def best(self) -> Standing:
         """The setting with the best mean score."""
-        sign = 1.0 if self.metric.higher_is_better else -1.0
-
-        def worth(standing: Standing) -> float:  # 0 is a score: "or" would make it none
-            mean = mean_of(standing.by_seed.values())
-            return -np.inf if mean is None else sign * mean
-
-        return max(self.gain_table, key=worth)
+        means = [self.metric.sign * np.mean(list(s.by_seed.values())) for s in self.gain_table]
+        return self.gain_table[int(np.argmax(means))]
 
     def get(self, name: str) -> Standing:
         """Return a setting by its name."""
@@ -162,27 +164,21 @@ def compare(
     """
     if view not in VIEWS:
         raise ConfigError(f"--on {view} is unknown; choose {', '.join(VIEWS)}")
-    out = list(left_out)
-    kept = []
     grouped = families(settings)
-    first = next(group for group in grouped if len(group) > 1)
-    for group in grouped:
-        if len(group) > 1:
-            kept.append(group)
-        else:
-            out.append(f"{group[0].name} stands alone: it differs from {first[0].name} in "
-                       f"{obstacle(group[0], first[0])}")  # fmt: skip
+    kept = [group for group in grouped if len(group) > 1]
+    first = kept[0][0]
+    alone = [
+        f"{own.name} stands alone: it differs from {first.name} in {obstacle(own, first)}"
+        for own, *others in grouped
+        if not others
+    ]
     found = [_family(group, view, metric_name, against, several=len(kept) > 1) for group in kept]
     if against is not None and not any(family.references for family in found):
         names = listing([s.name for family in found for s in family.gain_table], most=12)
         raise ConfigError(f"--against {against}: there is no such setting; there are {names}")
-    corrected = _corrected(found)
-    return Comparison(
-        tuple(corrected),
-        _overall(corrected),
-        (*remarks, *remarks_of(corrected, settings)),
-        tuple(out),
-    )
+    found = _corrected(found)
+    told = (*remarks, *remarks_of(found, settings))
+    return Comparison(tuple(found), _overall(found), told, (*left_out, *alone))
 
 
 def _family(
@@ -194,51 +190,55 @@ def _family(
     shared = common_parts(group)
     clock = clock_of(group)
     short = [replace(s, parts={k: v for k, v in s.parts.items() if k not in shared}) for s in group]
-    gain_table = tuple(standing_of(setting, view, chosen, clock) for setting in short)
-    if all(not s.by_seed for s in gain_table):
+    every = [standing_of(setting, view, chosen, clock) for setting in short]
+    usable = tuple(s for s in every if s.by_seed)
+    if not usable:
         raise ConfigError(
             f"--metric {chosen.name}: no run has it; there are "
-            f"{listing(sorted(group[0].any.summary['test'].get('global') or {}), most=12)}"
+            f"{listing(sorted(group[0].any.test.get('global') or {}), most=12)}"
         )
-    usable = tuple(s for s in gain_table if s.by_seed)
-    references, told = references_of(usable, against)
-    pairs = [_pair(a, b, chosen) for b, a in combinations(usable, 2)]
-    judged = [_pair(s, _by_name(usable, references[s.name]), chosen)
-              for s in usable if s.name in references]  # fmt: skip
-    common = sorted(set.intersection(*(set(s.by_seed) for s in usable)))
-    table = np.array([[s.by_seed[seed] for s in usable] for seed in common]).reshape(
-        -1, len(usable)
-    )
-    label = " ".join(shared.values()) if several else ""
-    return Family(
-        label,
-        chosen,
-        view,
-        usable,
-        references,
-        _common_name(references, against),
-        tuple(pair for pair in judged if pair is not None),
-        tuple(pair for pair in pairs if pair is not None),
-        tuple(_sites(usable, references, chosen)),
-        ranking(table.reshape(-1, len(usable)), chosen.higher_is_better),
-        tuple(told),
-    )
-
-
-def _common_name(references: Mapping[str, str], against: str | None) -> str:
+    references, told = references_of([s.setting for s in usable], against)
+    named = {s.name: s for s in usable}
+    judged = [(named[first], named[second]) for first, second in references.items()]
+    pairs = [(second, first) for first, second in combinations(usable, 2)]
     names = list(dict.fromkeys(references.values()))
-    return names[0] if len(names) == 1 else (against or REFERENCE)
+    return Family(
+        name=" ".join(shared.values()) if several else "",
+        metric=chosen,
+        view=view,
+        gain_table=usable,
+        references=references,
+        reference=names[0] if len(names) == 1 else (against or REFERENCE),
+        against=_pairs(judged, chosen),
+        pairs=_pairs(pairs, chosen),
+        sites=tuple(_sites(named, references, chosen)),
+        ranking=ranking(_scores(usable, _common_seeds(usable)), chosen.higher_is_better),
+        remarks=tuple(told),
+    )
 
 
-def _pair(first: Standing, second: Standing, chosen: Metric) -> Pair | None:
-    """Return the paired comparison over common seeds; None without any."""
-    seeds = sorted(set(first.by_seed) & set(second.by_seed))
-    if not seeds:
-        return None
-    sign = 1.0 if chosen.higher_is_better else -1.0
-    d = sign * np.array([first.by_seed[seed] - second.by_seed[seed] for seed in seeds])
-    better, worse = int(np.sum(d > 0)), int(np.sum(d < 0))
-    return Pair(first.name, second.name, effect(d), float(sign_flip(d)), better, worse)
+def _pairs(chosen: Iterable[tuple[Standing, Standing]], metric: Metric) -> tuple[Pair, ...]:
+    """Return the paired comparisons over common seeds; a pair without any is left out."""
+    result = []
+    for first, second in chosen:
+        if seeds := _common_seeds([first, second]):
+            mine, its = _scores([first, second], seeds).T
+            d = metric.sign * (mine - its)
+            better, worse = int(np.sum(d > 0)), int(np.sum(d < 0))
+            result.append(
+                Pair(first.name, second.name, effect(d), float(sign_flip(d)), better, worse)
+            )
+    return tuple(result)
+
+
+def _common_seeds(standings: Sequence[Standing]) -> list[int]:
+    return sorted(set.intersection(*(set(s.by_seed) for s in standings)))
+
+
+def _scores(standings: Sequence[Standing], seeds: Sequence[int]) -> Floats:
+    """Return (seeds, settings) scores."""
+    table = [[s.by_seed[seed] for s in standings] for seed in seeds]
+    return np.array(table).reshape(len(seeds), len(standings))
 
 
 def _corrected(found: Sequence[Family]) -> list[Family]:
@@ -257,37 +257,26 @@ def _corrected(found: Sequence[Family]) -> list[Family]:
 
 def pairs_needed(comparisons: int) -> int:
     """Return how many seeds the smallest of so many corrected p-values needs to reach .05."""
-    pairs = 1
-    while smallest_p(pairs) * max(comparisons, 1) > LEVEL:
-        pairs += 1
-        if pairs > 20:
-            break
-    return pairs
+    return next(n for n in count(1) if smallest_p(n) * max(comparisons, 1) <= LEVEL or n > 20)
 
 
 def _sites(
-    gain_table: Sequence[Standing], references: Mapping[str, str], chosen: Metric
-) -> list[SiteChange]:
-    sign = 1.0 if chosen.higher_is_better else -1.0
-    changes = []
-    for site in dict.fromkeys(site for s in gain_table for site in s.per_site):
-        for standing in gain_table:
+    named: Mapping[str, Standing], references: Mapping[str, str], chosen: Metric
+) -> Iterator[SiteChange]:
+    for site in dict.fromkeys(site for s in named.values() for site in s.per_site):
+        for name, standing in named.items():
             mine = standing.per_site.get(site, {})
             if (score := mean_of(mine.values())) is None:
                 continue
-            reference = references.get(standing.name)
-            other = _by_name(gain_table, reference).per_site.get(site, {}) if reference else {}
-            changes.append(SiteChange(
-                site, standing.name, score,
-                _difference(mine, other, sign),
-                _difference(mine, standing.alone.get(site, {}), sign),
-                len(mine),
-            ))  # fmt: skip
-    return changes
-
-
-def _difference(a: Mapping[int, float], b: Mapping[int, float], sign: float) -> float | None:
-    return mean_of([sign * (a[seed] - b[seed]) for seed in sorted(set(a) & set(b))])
+            reference = named.get(references.get(name, ""))
+            against, alone = (
+                mean_of([chosen.sign * (mine[s] - its[s]) for s in sorted(set(mine) & set(its))])
+                for its in (
+                    reference.per_site.get(site, {}) if reference else {},
+                    standing.alone.get(site, {}),
+                )
+            )
+            yield SiteChange(site, name, score, against, alone, len(mine))
 
 
 def _overall(found: Sequence[Family]) -> tuple[tuple[str, ...], Ranking] | None:
@@ -297,18 +286,11 @@ def _overall(found: Sequence[Family]) -> tuple[tuple[str, ...], Ranking] | None:
     are averaged, and the settings ranked by that, in each seed that all data sets share.
     """
     names = tuple(s.name for s in found[0].gain_table)
-    same = [f for f in found if {s.name for s in f.gain_table} == set(names)]
-    if len(same) < 2 or len(same) < len(found):
+    if len(found) < 2 or any({s.name for s in f.gain_table} != set(names) for f in found):
         return None
-    seeds = sorted(set.intersection(*(set(s.by_seed) for f in same for s in f.gain_table)))
-    shape = (len(seeds), len(names))
-    tables = [
-        np.array([[f.get(name).by_seed[seed] for name in names] for seed in seeds]).reshape(shape)
-        for f in same
+    seeds = _common_seeds([s for f in found for s in f.gain_table])
+    each = [
+        ranks(_scores([f.get(name) for name in names], seeds), f.metric.higher_is_better)
+        for f in found
     ]
-    each = [ranks(t, f.metric.higher_is_better) for t, f in zip(tables, same, strict=True)]
     return (names, ranking(np.mean(each, axis=0), higher_is_better=False))
-
-
-def _by_name(gain_table: Sequence[Standing], name: str) -> Standing:
-    return next(s for s in gain_table if s.name == name)

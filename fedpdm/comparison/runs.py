@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from fedpdm.storage import read_json
 
 Record = Mapping[str, Any]
 
-SAME_RESULT = ("seed", "resume", "tracker", "hydra", "data.path", "baselines", "history")
+SAME_RESULT = ("seed.", "resume.", "tracker.", "hydra.", "data.path.", "baselines.", "history.")
 """Keys that make no setting of their own: they cannot change a score, or are paired over."""
 
 
@@ -51,10 +52,18 @@ class FinishedRun:
         return primary_metric(self.summary).name
 
     @property
+    def test(self) -> Record:
+        """What summary.json says of the test."""
+        return self.summary.get("test") or {}
+
+    @property
     def per_site(self) -> Mapping[str, Record]:
         """The test metrics of each site."""
-        found: Mapping[str, Record] = (self.summary.get("test") or {}).get("per_site") or {}
-        return found
+        return self.test.get("per_site") or {}
+
+    def baseline(self, name: str) -> Record:
+        """Return the test metrics of a baseline; empty where it did not run."""
+        return (self.test.get("baselines") or {}).get(name) or {}
 
     @property
     def tested_on(self) -> tuple[Any, ...]:
@@ -144,21 +153,17 @@ def read_run(folder: Path) -> FinishedRun:
             f"{folder} is not finished: its results are of {summary.get('rounds')} rounds, "
             f"{config.get('rounds')} were asked for; finish it with resume={folder}"
         )
-    flat = {k: v for k, v in flatten(config).items() if not _beside(k)}
-    curve = read_curve(folder / "metrics.csv", primary_metric(summary).name)
-    data = manifest.get("data")
-    split = data.get("split") if isinstance(data, dict) else None
-    content = split.get("content_sha256") if isinstance(split, dict) else None
-    commit = manifest.get("git_commit")
+    files = flatten({"data": manifest.get("data")})
     return FinishedRun(
-        folder, int(summary["seed"]), flat, summary, curve,
-        str(commit) if commit else None, str(content) if content else None,
+        folder,
+        int(summary["seed"]),
+        {k: v for k, v in flatten(config).items() if not f"{k}.".startswith(SAME_RESULT)},
+        summary,
+        read_curve(folder / "metrics.csv", primary_metric(summary).name),
+        manifest.get("git_commit") or None,
+        files.get("data.split.content_sha256") or None,
         config.get("baselines") or {},
-    )  # fmt: skip
-
-
-def _beside(key: str) -> bool:
-    return any(key == name or key.startswith(name + ".") for name in SAME_RESULT)
+    )
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -178,11 +183,9 @@ def read_curve(path: Path, metric: str) -> tuple[tuple[float, float], ...]:
     points, sent = [], 0.0
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            if row.get("site"):
-                continue
-            try:
-                sent += (float(row["bytes_up"]) + float(row["bytes_down"])) / 1e6
-                points.append((sent, float(row[metric])))
-            except (KeyError, ValueError):  # a round without a validation score
-                continue
+            # KeyError, ValueError: a round without a validation score
+            with contextlib.suppress(KeyError, ValueError):
+                if not row.get("site"):
+                    sent += (float(row["bytes_up"]) + float(row["bytes_down"])) / 1e6
+                    points.append((sent, float(row[metric])))
     return tuple(points)

@@ -12,8 +12,6 @@ from fedpdm.comparison.runs import FinishedRun
 from fedpdm.comparison.settings import Setting
 from fedpdm.evaluation.wording import Metric
 
-Curve = tuple[tuple[float, float], ...]
-
 VIEWS = {
     "global": "all test data together",
     "mean": "mean of sites",
@@ -24,11 +22,10 @@ VIEWS = {
 
 @dataclass(frozen=True)
 class Spread:
-    """A number over seeds: mean, standard deviation (n − 1; None for one seed), values."""
+    """A number over seeds: mean, and standard deviation (n − 1; None for one seed)."""
 
     mean: float | None
     deviation: float | None
-    values: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,7 @@ class Standing:
     """One setting among those it is compared with.
 
     Attributes:
-        name: what sets it apart from them.
-        seeds: of its runs.
+        setting: what was run.
         scores: each of ``VIEWS`` over the seeds.
         by_seed: the compared view's score, by seed.
         megabytes: exchanged in a run, both ways, mean over seeds.
@@ -48,9 +44,7 @@ class Standing:
         curve: (megabytes, validation metric) per round, mean over the seeds.
     """
 
-    name: str
     setting: Setting
-    seeds: tuple[int, ...]
     scores: Mapping[str, Spread]
     by_seed: Mapping[int, float]
     megabytes: float | None
@@ -59,6 +53,11 @@ class Standing:
     per_site: Mapping[str, Mapping[int, float]]
     alone: Mapping[str, Mapping[int, float]]
     curve: tuple[tuple[float, float], ...]
+
+    @property
+    def name(self) -> str:
+        """What sets the setting apart from those it is compared with."""
+        return self.setting.name
 
     @property
     def per_megabyte(self) -> float | None:
@@ -90,32 +89,38 @@ def standing_of(setting: Setting, view: str, chosen: Metric, clock: str) -> Stan
         clock: what ``clock_of`` says of all settings.
     """
     runs = setting.runs
-    scores = {name: {seed: score_of(run, chosen, name) for seed, run in runs.items()}
-              for name in VIEWS}  # fmt: skip
-    by_seed = {seed: value for seed, value in scores[view].items() if value is not None}
-    guesses = [guess_of(run, chosen, view) for run in runs.values()]
-    guess = mean_of([g for g in guesses if g is not None]) if None not in guesses else None
+    scores = {
+        name: _known({seed: score_of(run, chosen, name) for seed, run in runs.items()})
+        for name in VIEWS
+    }
+    by_seed = scores[view]
+    guesses = _known({seed: guess_of(run, chosen, view) for seed, run in runs.items()})
+    guess = mean_of(guesses.values()) if len(guesses) == len(runs) else None
     score = mean_of(by_seed.values())
-    sign = 1.0 if chosen.higher_is_better else -1.0
-    names = dict.fromkeys(site for run in runs.values() for site in run.per_site)
-    alone = {seed: ((run.summary["test"].get("baselines") or {}).get("alone") or {}).get("per_site")
-             or {} for seed, run in runs.items()}  # fmt: skip
+    sites = list(dict.fromkeys(site for run in runs.values() for site in run.per_site))
+    shared = {seed: run.per_site for seed, run in runs.items()}
+    alone = {seed: run.baseline("alone").get("per_site") or {} for seed, run in runs.items()}
+    curves = [run.curve for run in runs.values()] if chosen.name == setting.any.metric else []
     return Standing(
-        setting.name,
         setting,
-        tuple(runs),
         {name: spread_of(list(values.values())) for name, values in scores.items()},
         by_seed,
-        mean_of([b for run in runs.values() if (b := _megabytes(run)) is not None]),
-        mean_of([s for run in runs.values() if (s := _seconds(run, clock)) is not None]),
-        None if guess is None or score is None else sign * (score - guess),
-        {site: _known({s: number_of(r.per_site.get(site), chosen.name) for s, r in runs.items()})
-         for site in names},
-        {site: _known({s: number_of(part.get(site), chosen.name) for s, part in alone.items()})
-         for site in names},
-        _mean_curve([run.curve for run in runs.values()]) if chosen.name == setting.any.metric
-        else (),
-    )  # fmt: skip
+        mean_of(_known({seed: _megabytes(run) for seed, run in runs.items()}).values()),
+        mean_of(_known({seed: _seconds(run, clock) for seed, run in runs.items()}).values()),
+        None if guess is None or score is None else chosen.sign * (score - guess),
+        _by_site(sites, shared, chosen),
+        _by_site(sites, alone, chosen),
+        _mean_curve(curves),
+    )
+
+
+def _by_site(
+    sites: Sequence[str], runs: Mapping[int, Mapping[str, Any]], chosen: Metric
+) -> dict[str, dict[int, float]]:
+    return {
+        site: _known({seed: number_of(run.get(site), chosen.name) for seed, run in runs.items()})
+        for site in sites
+    }
 
 
 def score_of(run: FinishedRun, chosen: Metric, view: str) -> float | None:
@@ -123,20 +128,16 @@ def score_of(run: FinishedRun, chosen: Metric, view: str) -> float | None:
 
     Where nobody may pool test rows (a deployment) the mean of sites stands for the whole.
     """
-    test = run.summary.get("test") or {}
     if view == "worst":
         return number_of(run.per_site.get(worst_site(run, chosen) or ""), chosen.name)
-    value = number_of(test.get("global" if view == "global" else "mean_site"), chosen.name)
-    if value is None and view == "global" and test.get("global") is None:
-        value = number_of(test.get("mean_site"), chosen.name)
-    return value
+    pooled = view == "global" and run.test.get("global") is not None
+    return number_of(run.test.get("global" if pooled else "mean_site"), chosen.name)
 
 
 def worst_site(run: FinishedRun, chosen: Metric) -> str | None:
     """Return the site that the run serves worst; None where no site has a score."""
     scores = {site: number_of(part, chosen.name) for site, part in run.per_site.items()}
-    sign = 1.0 if chosen.higher_is_better else -1.0
-    known = {site: sign * value for site, value in scores.items() if value is not None}
+    known = {site: chosen.sign * value for site, value in scores.items() if value is not None}
     return min(known, key=known.__getitem__) if known else None
 
 
@@ -145,11 +146,10 @@ def guess_of(run: FinishedRun, chosen: Metric, view: str) -> float | None:
 
     For the worst site it is what guessing scores on that same site.
     """
-    test = run.summary.get("test") or {}
-    trivial = (test.get("baselines") or {}).get("trivial") or {}
-    part: str | None = "global" if view == "global" else "mean_site"
+    test, trivial = run.test, run.baseline("trivial")
+    part = "global" if view == "global" else "mean_site"
     if view == "worst":
-        part = worst_site(run, chosen)
+        part = worst_site(run, chosen) or ""
         test, trivial = run.per_site, trivial.get("per_site") or {}
     found = number_of(trivial.get(part), chosen.name)
     if found is not None:
@@ -160,11 +160,9 @@ def guess_of(run: FinishedRun, chosen: Metric, view: str) -> float | None:
     return 0.5 if chosen.name.startswith("roc_auc") else None
 
 
-def spread_of(values: Sequence[float | None]) -> Spread:
-    """Return mean and standard deviation of the known values."""
-    known = tuple(value for value in values if value is not None)
-    deviation = float(np.std(known, ddof=1)) if len(known) > 1 else None
-    return Spread(mean_of(known), deviation, known)
+def spread_of(values: Sequence[float]) -> Spread:
+    """Return mean and standard deviation of values."""
+    return Spread(mean_of(values), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
 def _mean_curve(

@@ -1,13 +1,13 @@
-"""A comparison in sentences: the conclusion, what else it says, and what the words mean."""
+"""A comparison in sentences and tables: what it says, and what its words mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from fedpdm.comparison.comparison import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
-from fedpdm.comparison.result import Comparison, Family, Pair, SiteChange, pairs_needed
+from fedpdm.comparison.result import Comparison, Family, Pair, pairs_needed
 from fedpdm.comparison.scores import VIEWS
-from fedpdm.evaluation.wording import counted, listing, number
+from fedpdm.evaluation.wording import MISSING, counted, duration, listing, number
 
 FEW = 6
 """Up to this many settings a sentence names them all."""
@@ -43,6 +43,46 @@ GLOSSARY = {
     "Worst site": "score of the site that is served worst",
 }  # fmt: skip
 
+Table = tuple[list[str], list[list[str]]]
+"""Heads and rows."""
+
+
+def settings_table(family: Family) -> Table:
+    """Return every setting: the compared score first, then the others, rank and costs."""
+    digits = family.metric.digits
+    views = sorted(VIEWS, key=lambda view: view != family.view)
+    heads = ["Setting", "Seeds", *(f"{VIEWS[view]} (mean ± spread)" for view in views),
+             "Average rank", "MB", "Time", "Above guessing per MB", "… per s"]  # fmt: skip
+    rows = []
+    for s, rank in zip(family.gain_table, ranks_of(family), strict=True):
+        spreads = [s.scores[view] for view in views]
+        scores = [f"{number(x.mean, digits)} ± {number(x.deviation, digits)}" for x in spreads]
+        costs = [number(s.megabytes, 1), duration(s.seconds)]
+        costs += [number(s.per_megabyte, 4), number(s.per_second, 4)]
+        rows.append([s.name, str(len(s.by_seed)), *scores, number(rank, 2), *costs])
+    return heads, rows
+
+
+def ranks_of(family: Family) -> Sequence[float | None]:
+    """Return the average rank of each setting; None where no seed is common to all."""
+    return family.ranking.mean or [None] * len(family.gain_table)
+
+
+def pairs_table(pairs: Sequence[Pair], digits: int) -> Table:
+    """Return pairs of settings, each with its difference and whether that is beyond chance."""
+    heads = ["Setting", "Against", "Difference", "Verdict", "95 % range", "Seeds won", "Effect",
+             "p", "Corrected p"]  # fmt: skip
+    rows = []
+    for pair in pairs:
+        e = pair.effect
+        between = f"{number(e.low, digits)} to {number(e.high, digits)}"
+        rows.append([
+            pair.first, pair.second, number(e.mean, digits, sign=True), pair.verdict,
+            MISSING if e.low is None else between, f"{pair.better} of {e.pairs}",
+            number(e.size, 2), p_value(pair.p), p_value(pair.corrected),
+        ])  # fmt: skip
+    return heads, rows
+
 
 def p_value(value: float | None) -> str:
     """Return a p-value as written: three digits, or "< 0.001"."""
@@ -57,17 +97,18 @@ def conclusion(comparison: Comparison) -> str:
     if len(pairs) == 1:
         return _of_one(pairs[0], comparison.families[0])
     best = _best(comparison)
-    if not any(pair.corrected <= LEVEL for pair in (*pairs, *comparison.pairs)):
-        if not can_claim(comparison):
-            return (
-                f"{best}, but with {_at_most(comparison.pairs, 'seed')} no single difference "
-                f"can be told from chance: at least {needed(comparison)} are needed."
-            )
-        return f"No setting can be told from another: the differences may be chance. {best}."
-    against = listing(list(dict.fromkeys(family.reference for family in comparison.families)))
-    if any(pair.verdict != "open" for pair in pairs):
-        return f"{_judged(comparison, against)}. {best}."
     found = [pair for pair in comparison.pairs if pair.verdict != "open"]
+    judged = any(pair.verdict != "open" for pair in pairs)
+    if not judged and not found:
+        if can_claim(comparison):
+            return f"No setting can be told from another: the differences may be chance. {best}."
+        return (
+            f"{best}, but with {_at_most(comparison.pairs, 'seed')} no single difference "
+            f"can be told from chance: at least {needed(comparison)} are needed."
+        )
+    against = listing(list(dict.fromkeys(family.reference for family in comparison.families)))
+    if judged:
+        return f"{_judged(comparison, against)}. {best}."
     twins = any(len(set(family.references.values())) > 1 for family in comparison.families)
     return (
         f"No setting can be told from {f'its twin with {against}' if twins else against}; "
@@ -130,13 +171,11 @@ def _at_most(pairs: Sequence[Pair], what: str) -> str:
 
 
 def _of_one(pair: Pair, family: Family) -> str:
-    m, view = family.metric, VIEWS[family.view]
-    common = set(family.get(pair.first).by_seed) & set(family.get(pair.second).by_seed)
-    mine, its = (
-        number(sum(family.get(n).by_seed[s] for s in common) / len(common), m.digits)
-        for n in (pair.first, pair.second)
-    )
-    where = f" ({view})" if family.view != "global" else ""
+    m, (first, second) = family.metric, (family.get(name) for name in (pair.first, pair.second))
+    common = set(first.by_seed) & set(second.by_seed)
+    mine, its = (number(sum(s.by_seed[seed] for seed in common) / len(common), m.digits)
+                 for s in (first, second))  # fmt: skip
+    where = f" ({VIEWS[family.view]})" if family.view != "global" else ""
     scores = f"{m.label}{where} {mine} against {its}"
     seeds = counted(pair.effect.pairs, "seed")
     if pair.verdict != "open":
@@ -144,15 +183,12 @@ def _of_one(pair: Pair, family: Family) -> str:
             f"{pair.first} is {pair.verdict} than {pair.second}: {scores}, a difference that "
             f"chance does not explain ({seeds}, p {_equals(pair.p)})."
         )
-    if pair.effect.pairs < FEWEST_PAIRS:
-        return (
-            f"{pair.first} and {pair.second} cannot be told apart with {seeds}: {scores}; "
-            f"at least {FEWEST_PAIRS} seeds are needed."
-        )
-    return (
-        f"{pair.first} and {pair.second} cannot be told apart: {scores}; the difference "
-        f"may be chance ({seeds}, p {_equals(pair.p)})."
-    )
+    few = pair.effect.pairs < FEWEST_PAIRS
+    why = f"at least {FEWEST_PAIRS} seeds are needed"
+    if not few:
+        why = f"the difference may be chance ({seeds}, p {_equals(pair.p)})"
+    apart = f"{pair.first} and {pair.second} cannot be told apart{f' with {seeds}' * few}"
+    return f"{apart}: {scores}; {why}."
 
 
 def _equals(p: float) -> str:
@@ -162,28 +198,28 @@ def _equals(p: float) -> str:
 
 def _judged(comparison: Comparison, against: str) -> str:
     """Return which settings are better and worse than the reference, and how many are open."""
-    where = {id(p): f" on {f.name}" if f.name else "" for f in comparison.families
-             for p in f.against}  # fmt: skip
     m = comparison.families[0].metric
-    every = comparison.against
+    every = [
+        (pair, f"{pair.first} on {family.name}" if family.name else pair.first)
+        for family in comparison.families
+        for pair in family.against
+    ]
+    every.sort(key=lambda each: -abs(each[0].effect.mean))
     parts: list[str] = []
-    for word, text in (("better", f"better than {against}"), ("worse", "worse"), ("open", "")):
-        chosen = sorted((p for p in every if p.verdict == word), key=lambda p: -abs(p.effect.mean))
+    for word in ("better", "worse", "open"):
+        chosen = [(name, number(abs(p.effect.mean), m.digits))
+                  for p, name in every if p.verdict == word]  # fmt: skip
         if not chosen:
             continue
-        names = [f"{pair.first}{where[id(pair)]}" for pair in chosen]
-        if word != "open":
-            changes = (number(abs(pair.effect.mean), m.digits) for pair in chosen)
-            names = [f"{name} by {change}" for name, change in zip(names, changes, strict=True)]
-            text = text if parts or word == "better" else f"worse than {against}"
-        verb = "is" if len(chosen) == 1 else "are"
+        than = f"{word} than {against}" if word == "better" or not parts else word
         if word == "open":
-            parts.append(f"{listing(names)} cannot be told from {'it' if parts else against}")
+            names = listing([name for name, _ in chosen])
+            parts.append(f"{names} cannot be told from {'it' if parts else against}")
         elif len(chosen) == 1:
-            parts.append(f"{names[0].rsplit(' by ', 1)[0]} {verb} {text} by "
-                         f"{names[0].rsplit(' by ', 1)[1]}")  # fmt: skip
+            parts.append(f"{chosen[0][0]} is {than} by {chosen[0][1]}")
         else:
-            parts.append(f"{len(chosen)} of {len(every)} {verb} {text} ({listing(names)})")
+            names = listing([f"{name} by {change}" for name, change in chosen])
+            parts.append(f"{len(chosen)} of {len(every)} are {than} ({names})")
     return "; ".join(parts)
 
 
@@ -199,49 +235,40 @@ def _best(comparison: Comparison) -> str:
 
 def ranking_line(names: Sequence[str], result: Ranking) -> str:
     """Return the ranking in a sentence or two."""
-    if result.undefined is not None or result.critical is None:
+    if result.critical is None or result.p_value is None:
         return f"No critical difference: {result.undefined}."
-    alike = "differ" if (result.p_value or 0.0) <= LEVEL else "cannot be told apart"
+    alike = "differ" if result.p_value <= LEVEL else "cannot be told apart"
     text = (
         f"Over {counted(result.blocks, 'block')} the settings as a whole {alike} (Friedman's "
-        f"test, p {_equals(result.p_value or 0.0)}); two differ if their average ranks are "
+        f"test, p {_equals(result.p_value)}); two differ if their average ranks are "
         f"{number(result.critical, 2)} or more apart."
     )
-    spread = max(result.mean) - min(result.mean)
-    if spread < result.critical:
+    groups = cliques(result.mean, result.critical)
+    if max(result.mean) - min(result.mean) < result.critical:
         text += " None are."
-    else:
-        groups = cliques(result.mean, result.critical)
+    elif groups and len(names) <= FEW:
         same = [", ".join(names[i] for i in group) for group in groups]
-        if same and len(names) <= FEW:
-            text += f" Not apart: {'; '.join(same)}."
+        text += f" Not apart: {'; '.join(same)}."
     if result.blocks < 10:
         text += " With so few blocks this is a rough guide."
     return text
 
 
 def site_lines(family: Family) -> list[str]:
-    """Return for each setting with a reference how many sites it helps and hurts."""
-    lines = []
-    for standing in family.gain_table:
-        reference = family.references.get(standing.name)
-        changes = family.changes(standing.name)
-        if reference is None or not changes:
-            continue
-        lines.append(f"{standing.name} against {reference}: {gains_and_losses(changes, family)}")
-    return lines
-
-
-def gains_and_losses(changes: Sequence[SiteChange], family: Family) -> str:
-    """Return "helps 3 of 5 sites, hurts 2 (houston by 0.012 …)"."""
+    """Return for each setting with a reference at how many sites it is better, and where worse."""
     digits = family.metric.digits
-    up = [c for c in changes if round(c.against or 0.0, digits) > 0]
-    down = [c for c in changes if round(c.against or 0.0, digits) < 0]
-    text = f"higher at {len(up)} of {counted(len(changes), 'site')}"
-    if not family.metric.higher_is_better:
-        text = f"better at {len(up)} of {counted(len(changes), 'site')}"
-    if down:
-        worst = sorted(down, key=lambda c: c.against or 0.0)
-        named = listing([f"{c.site} by {number(abs(c.against or 0.0), digits)}" for c in worst])
-        text += f", {'lower' if family.metric.higher_is_better else 'worse'} at {named}"
-    return text + " (means over seeds)"
+    up, down = ("higher", "lower") if family.metric.higher_is_better else ("better", "worse")
+    lines = []
+    for name, reference in family.references.items():
+        changes = [(c.site, c.against or 0.0) for c in family.changes(name)]
+        if not changes:
+            continue
+        gains = sum(round(change, digits) > 0 for _, change in changes)
+        text = f"{name} against {reference}: {up} at {gains} of {counted(len(changes), 'site')}"
+        losses = [(s, c) for s, c in changes if round(c, digits) < 0]
+        if losses:
+            losses.sort(key=lambda loss: loss[1])
+            named = listing([f"{site} by {number(-change, digits)}" for site, change in losses])
+            text += f", {down} at {named}"
+        lines.append(f"{text} (means over seeds)")
+    return lines

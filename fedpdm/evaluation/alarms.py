@@ -123,19 +123,18 @@ def sustained(alarm: Bools, begins: Bools, length: int) -> Bools:
 
 
 def count_alarms(
-    censoring: Censoring, scores: Floats, threshold: float, watch: Watch, time_unit: str
+    censoring: Censoring, alarm: Bools, watch: Watch, time_unit: str
 ) -> dict[str, Any]:
     """Return episodes, false ones per machine-month, lead times and event recall.
 
     Args:
         censoring: of N windows.
-        scores: (N,) failure probabilities.
-        threshold: alarm at or above it.
+        alarm: (N,) which of them are in alarm.
         watch: how alarms are counted.
         time_unit: of the data, for example ``days``.
     """
     watched, order = Watched.of(censoring)
-    return _count(watched, scores[order] >= threshold, watch, time_unit)
+    return _count(watched, alarm[order], watch, time_unit)
 
 
 def _count(watched: Watched, alarm: Bools, watch: Watch, time_unit: str) -> dict[str, Any]:
@@ -143,12 +142,11 @@ def _count(watched: Watched, alarm: Bools, watch: Watch, time_unit: str) -> dict
     first, false = episodes(watched, alarm, watch)
     leads, warned = lead_times(watched, alarm, watch)
     known = leads[~np.isnan(leads)]
+    rate = float(false.sum()) * span / watched.exposure if watched.exposure > 0 else None
     return {
         "episodes": len(first),
         "false_episodes": int(false.sum()),
-        "false_per_period": float(false.sum()) * span / watched.exposure
-        if watched.exposure > 0
-        else None,
+        "false_per_period": rate,
         "period": unit,
         "exposure": watched.exposure,
         "failures": len(leads),

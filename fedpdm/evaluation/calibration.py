@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpdm.data.rows import Floats
-from fedpdm.errors import ConfigError
 
 METHODS = ("none", "temperature", "isotonic")
 _TINY = 1e-12
@@ -98,18 +97,12 @@ def fit(
         target: (N,) or (N, H) of 0/1.
         scores: of the same shape.
         weights: (N,) how much each window counts, or None where all count alike.
-
-    Raises:
-        ConfigError: an unknown method.
     """
-    if method not in METHODS:
-        raise ConfigError(f"evaluate.calibration={method} is unknown; choose {', '.join(METHODS)}")
     weight = np.ones(len(target)) if weights is None else weights
     if method == "none" or not (weight > 0).any():
         return None
     truth = target.reshape(len(target), -1).astype(np.float64)
-    seen = truth[weight > 0]
-    if (seen.min(axis=0) == seen.max(axis=0)).any():
+    if (np.ptp(truth[weight > 0], axis=0) == 0).any():
         return None
     said = scores.reshape(len(scores), -1)
     if method == "temperature":

@@ -109,8 +109,6 @@ def presence(censoring: Censoring) -> Floats:
     windows within the horizon where whole lives have 15 %. C-MAPSS FD001 has 2.5 % and 15 %.
     """
     known = ~np.isnan(censoring.left)
-    length = np.where(known, censoring.age + censoring.left, 1.0)
-    share = np.where(
-        length > 0, np.where(known, censoring.left, 1.0) / np.maximum(length, 1e-12), 0.0
-    )
+    length = censoring.age + censoring.left
+    share = np.divide(censoring.left, length, out=np.zeros(len(censoring)), where=length > 0)
     return np.asarray(np.where(known, share, 1.0))

@@ -1,6 +1,6 @@
 """How sure the primary metric and the gains are, by a bootstrap over machines.
 
-Whether a gain is called sure: ``fedpdm.evaluation.significance``.
+Draws, metrics and when a gain is called sure: ``fedpdm.evaluation.bootstrap``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from fedpdm.data.rows import Floats, Ints, Split
 from fedpdm.data.windows import Windows
 from fedpdm.evaluation.bootstrap import (
     LEVEL,
-    Draws,
     Resampled,
+    Size,
     affordable,
     average_precision,
+    beyond_chance,
+    draws,
     mean_of,
     percentile_interval,
     root_mean_square,
 )
 from fedpdm.evaluation.scoring import Predictions, machine_numbers
-from fedpdm.evaluation.significance import Size, beyond_chance
 from fedpdm.federation import Site
 from fedpdm.tasks import Task
+from fedpdm.tasks.metrics import capped
 
 LEAST = 200
 """Fewer resamples say nothing about the ends of an interval."""
@@ -38,22 +40,23 @@ class _Population:
 
     Attributes:
         of_window: by site, (N,) number of each window's machine.
-        draws: resamples of them, within sites.
+        weights: (B, M) how often each is drawn, within its site.
         failing: by site, numbers of its machines with a failure ahead; None without risks.
         shared: whether sites see the same machines.
     """
 
     of_window: Mapping[str, Ints]
-    draws: Draws
+    weights: Floats
     failing: Mapping[str, Ints] | None
     shared: bool
 
     def size(self, sites: Sequence[str]) -> Size:
+        """Return how many machines stand behind a number of some sites."""
         machines = [np.unique(self.of_window[name]) for name in sites]
         carrying = machines if self.failing is None else [self.failing[name] for name in sites]
         groups = min(1, len(sites)) if self.shared else sum(len(own) > 0 for own in carrying)
-        failing = None if self.failing is None else _different(carrying)
-        return Size(_different(machines), failing, groups)
+        every, failed = (len(np.unique(np.concatenate(own))) for own in (machines, carrying))
+        return Size(every, None if self.failing is None else failed, groups)
 
 
 def certainty(
@@ -91,10 +94,20 @@ def certainty(
         return result | {"resamples": 0, "reason": f"no bootstrap of {task.primary} is known"}
     if not tested:
         return result | {"resamples": 0, "reason": "no site has a test window"}
-    count = _affordable(resamples, tested, shared)
+    of_window = machine_numbers(tested, Split.TEST, shared)
+    machines = int(max(number.max() for number in of_window.values())) + 1
+    positives = sum(int(np.sum(site.test.y)) for site in tested) if task.risks else 1
+    count = affordable(resamples, machines, positives)
     if count < min(LEAST, resamples):
         return result | {"resamples": 0, "reason": "too many machines to draw them again often"}
-    population = _population(tested, task, count, seed, shared)
+    owner = np.zeros(machines, dtype=np.int64)
+    failing: dict[str, Ints] | None = {} if task.risks else None
+    for number, site in enumerate(tested):
+        own = of_window[site.name]
+        owner[own] = 0 if shared else number
+        if failing is not None:
+            failing[site.name] = np.unique(own[task.risks[0].of(site.test.y).astype(bool)])
+    population = _Population(of_window, draws(owner, count, seed), failing, shared)
     ours = _resampled(predictions, tested, task, population)
     result |= {"resamples": count, **_intervals(ours, population)}
     sign = 1.0 if task.higher_is_better else -1.0
@@ -106,7 +119,7 @@ def certainty(
         left = _resampled(predictions, both, task, population)
         right = _resampled(theirs, both, task, population)
         difference = {key: sign * (left[key] - right[key]) for key in left}
-        gain[name] = _judged(_intervals(difference, population), difference, population)
+        gain[name] = _intervals(difference, population, judged=True)
     return result | {"gain": gain}
 
 
@@ -117,7 +130,7 @@ def _resampled(
 
     The first is that of the sample itself, and exact.
     """
-    weights = population.draws.weights
+    weights = population.weights
     result = {}
     for site in sites:
         own = population.of_window[site.name]
@@ -138,37 +151,32 @@ def _resampled(
     return result
 
 
-def _intervals(values: Mapping[str, Floats], population: _Population) -> dict[str, Any]:
-    sites = [name for name in values if name in population.of_window]
-    total = population.size(sites)
-    return {
-        "global": _interval(values[""], total),
-        "mean_site": _interval(values["mean"], total),
-        "per_site": {name: _interval(values[name], population.size([name])) for name in sites},
-    }
-
-
-def _judged(
-    drawn: dict[str, Any], values: Mapping[str, Floats], population: _Population
+def _intervals(
+    values: Mapping[str, Floats], population: _Population, judged: bool = False
 ) -> dict[str, Any]:
-    """Add to each interval of a gain whether it is ``sure``, or the reason why that is open."""
-    own = drawn["per_site"]
-    sizes = {name: population.size([name]) for name in own}
-    total = population.size(list(own))
-    asked = [name for name in own if own[name]["low"] is not None and not sizes[name].too_few]
-    for entry, key, size, looks in (
-        (drawn["global"], "", total, 1),
-        (drawn["mean_site"], "mean", total, 1),
-        *((own[name], name, sizes[name], len(asked)) for name in own),
-    ):
-        entry["sure"] = None
-        if entry["low"] is None:
-            continue
-        entry["reason"] = size.too_few
-        if size.too_few is None:
-            outside = entry["low"] > 0 or entry["high"] < 0
-            entry["sure"] = outside and beyond_chance(entry["value"], values[key][1:], size, looks)
-    return drawn
+    """Return the intervals; of ``judged`` gains also whether each is ``sure``, or why not."""
+    sites = [name for name in values if name in population.of_window]
+    sizes = dict.fromkeys(("", "mean"), population.size(sites))
+    sizes |= {name: population.size([name]) for name in sites}
+    entries = {key: _interval(values[key], size) for key, size in sizes.items()}
+    if judged:
+        asked = [n for n in sites if entries[n]["low"] is not None and not sizes[n].too_few]
+        for key, entry in entries.items():
+            entry["sure"] = None
+            if entry["low"] is None:
+                continue
+            entry["reason"] = sizes[key].too_few
+            if sizes[key].too_few is None:
+                looks = len(asked) if key in sites else 1
+                outside = entry["low"] > 0 or entry["high"] < 0
+                entry["sure"] = outside and beyond_chance(
+                    entry["value"], values[key][1:], sizes[key], looks
+                )
+    return {
+        "global": entries[""],
+        "mean_site": entries["mean"],
+        "per_site": {name: entries[name] for name in sites},
+    }
 
 
 def _interval(values: Floats, size: Size) -> dict[str, Any]:
@@ -185,10 +193,6 @@ def _interval(values: Floats, size: Size) -> dict[str, Any]:
         "value": value, "low": low, "high": high,
         "machines": size.machines, "failing": size.failing, "reason": reason,
     }  # fmt: skip
-
-
-def _different(numbers: Sequence[Ints]) -> int:
-    return len(np.unique(np.concatenate(numbers))) if numbers else 0
 
 
 def _is_known(task: Task) -> bool:
@@ -218,40 +222,9 @@ def _metric(
     coarse: bool = True,
 ) -> Resampled:
     """Return the resampled primary metric of a task that ``_is_known``."""
-    if (cap := task.life_cap) is not None:
-        capped = np.minimum(np.where(np.isnan(windows.truth), cap, windows.truth), cap)
-        return root_mean_square(scores - capped, machine, machines)
+    if task.life_cap is not None:
+        return root_mean_square(scores - capped(windows.truth, task.life_cap), machine, machines)
     return mean_of([
-        average_precision(
-            risk.of(windows.y), np.asarray(risk.of(scores), dtype=np.float64), machine, machines,
-            coarse=coarse,
-        )
+        average_precision(risk.of(windows.y), risk.of(scores), machine, machines, coarse=coarse)
         for risk in task.risks
     ])  # fmt: skip
-
-
-def _affordable(resamples: int, sites: Sequence[Site], shared: bool) -> int:
-    names = [np.unique(site.test.machine) for site in sites]
-    machines = len(np.unique(np.concatenate(names))) if shared else sum(map(len, names))
-    positives = 1
-    if sites[0].test.y.ndim == 2 or sites[0].test.y.dtype.kind == "i":
-        positives = sum(int(np.sum(site.test.y)) for site in sites)
-    return affordable(resamples, machines, positives)
-
-
-def _population(
-    sites: Sequence[Site], task: Task, resamples: int, seed: int, shared: bool
-) -> _Population:
-    """Number the machines of all sites and draw them again."""
-    of_window = machine_numbers(sites, Split.TEST, shared)
-    if shared:
-        machines = int(max(number.max() for number in of_window.values())) + 1
-        owner = np.zeros(machines, dtype=np.int64)
-    else:
-        sizes = [len(np.unique(number)) for number in of_window.values()]
-        owner = np.repeat(np.arange(len(sites)), sizes)
-    failing = None
-    if task.risks:
-        ahead = {site.name: task.risks[0].of(site.test.y).astype(bool) for site in sites}
-        failing = {name: np.unique(own[ahead[name]]) for name, own in of_window.items()}
-    return _Population(of_window, Draws.of(owner, resamples, seed), failing, shared)

@@ -17,17 +17,11 @@ from torch import nn
 
 from fedpdm.data.rows import Split
 from fedpdm.evaluation import calibration
-from fedpdm.evaluation import shuffled_labels as shuffled
 from fedpdm.evaluation import test_details as findings
 from fedpdm.evaluation.censoring import censoring_of, presence
 from fedpdm.evaluation.scoring import Predictions, predict_site, score, without_padding
 from fedpdm.evaluation.settings import Protocol
-from fedpdm.evaluation.site_thresholds import (
-    SiteThresholds,
-    add_alarms,
-    choose_thresholds,
-    described,
-)
+from fedpdm.evaluation.thresholds import add_alarms, choose_thresholds, described
 from fedpdm.federation import Federation, Site
 
 SPLITS = (Split.VALIDATION, Split.TEST, Split.HELDOUT)
@@ -77,76 +71,61 @@ def run_final_test(
     """
     task, source = federation.task, federation.source
     raw = {s.name: predict_site(model_of(s.name), s, task, device, SPLITS) for s in sites}
-    censoring = {
-        site.name: dict(
-            zip(SPLITS, censoring_of(federation.rows(site.name), *_windows(site)), strict=True)
-        )
-        for site in sites
-    }
-    weights = None
-    if source.test_truncated:
-        weights = {name: presence(own[Split.VALIDATION]) for name, own in censoring.items()}
+    censoring = {}
+    for site in sites:
+        found = censoring_of(federation.rows(site.name), *(site.windows[split] for split in SPLITS))
+        censoring[site.name] = dict(zip(SPLITS, found, strict=True))
+    # Without a cut every window counts alike.
+    weigh = presence if source.test_truncated else lambda own: np.ones(len(own))
+    weights = {name: weigh(own[Split.VALIDATION]) for name, own in censoring.items()}
     scale = None
     if task.risks and any(len(site.validation) for site in sites):
         scale = calibration.fit(
             protocol.calibration,
             np.concatenate([site.validation.y for site in sites]),
             np.concatenate([raw[site.name][Split.VALIDATION] for site in sites]),
-            None if weights is None else np.concatenate([weights[site.name] for site in sites]),
+            np.concatenate([weights[site.name] for site in sites]),
         )
     predictions = raw if scale is None else _calibrated(raw, scale)
     levels = choose_thresholds(protocol.policy, predictions, sites, task, weights)
-    parts: dict[str, dict[str, Any] | None] = {}
-    for split in SPLITS:
-        result = score(predictions, sites, task, split)
+    parts: dict[Split, dict[str, Any]] = {
+        split: score(predictions, sites, task, split) for split in SPLITS
+    }
+    for split, result in parts.items():
         add_alarms(result, predictions, sites, split, task, levels)
-        parts[split.name.lower()] = result
-    test, heldout = parts["test"], parts["heldout"]
-    assert test is not None and heldout is not None
+    test = parts[Split.TEST]
     if (full := without_padding(predictions, sites, task)) is not None:
         test["full_windows"] = full
-    test["thresholds"] = described(protocol.policy, levels, predictions, sites, task, weights)
+    told = (predictions, sites, task)
+    test["thresholds"] = described(protocol.policy, levels, *told, weights, source.test_truncated)
     test["spread"] = findings.spread(test["per_site"], task)
-    test["calibration"] = findings.calibrated(raw, predictions, sites, task, scale, protocol)
-    test["reliability"] = findings.reliability(predictions, sites, task)
-    for split, result in ((Split.TEST, test), (Split.HELDOUT, heldout)):
-        if federation.shuffle is not None:
-            result["alarms"] = {"reason": "labels are shuffled: nothing follows an alarm"}
-            continue
-        result["alarms"] = findings.alarms(
-            predictions, sites, censoring, split, task, levels, protocol, source.time_unit
-        )
-    test["shuffled"] = None
-    if federation.shuffle is not None:
-        test["shuffled"] = shuffled.check(predictions, sites, task, federation.shuffle)
-    test["intervals"] = None
-    interval = None
-    if task.life_cap is not None:
-        interval, test["intervals"] = findings.intervals(
-            predictions, sites, task.life_cap, protocol.interval, source.shares_machines
-        )
-    if not any(len(site.heldout) for site in sites):
-        parts["heldout"] = None
-    nearest = task.risks[0].key if task.risks else None
+    test["calibration"] = findings.calibrated(raw, *told, scale, protocol)
+    test["reliability"] = findings.reliability(*told)
+    shuffle = federation.shuffle
+    for split in (Split.TEST, Split.HELDOUT):
+        parts[split]["alarms"] = {"reason": "labels are shuffled: nothing follows an alarm"}
+        if shuffle is None:
+            parts[split]["alarms"] = findings.alarms(
+                *told, censoring, split, levels, protocol, source.time_unit
+            )
+    test["shuffled"] = None if shuffle is None else findings.shuffled(*told, shuffle)
+    interval, test["intervals"] = findings.intervals(
+        *told, protocol.interval, source.shares_machines
+    )
+    nearest = task.risks[0].key if task.risks else ""
+    own = {site: level for site, of in levels.own.items() if (level := of.get(nearest)) is not None}
     card = {
-        "thresholds": {} if nearest is None else _own(levels, nearest),
+        "thresholds": own,
         "calibration": None if scale is None else scale.described(),
         "interval": interval,
     }
-    common = None if nearest is None else levels.common.get(nearest)
-    return FinalTest(tuple(sites), predictions, common, parts, card)
-
-
-def _windows(site: Site) -> list[Any]:
-    return [site.windows[split] for split in SPLITS]
+    named: dict[str, Any] = {split.name.lower(): result for split, result in parts.items()}
+    if not any(len(site.heldout) for site in sites):
+        named["heldout"] = None
+    return FinalTest(tuple(sites), predictions, levels.common.get(nearest), named, card)
 
 
 def _calibrated(raw: Predictions, scale: calibration.Calibration) -> Predictions:
     return {
         name: {split: scale(scores) for split, scores in own.items()} for name, own in raw.items()
     }
-
-
-def _own(levels: SiteThresholds, key: str) -> dict[str, float]:
-    """Return the sites' own thresholds of a risk."""
-    return {n: float(v) for n, own in levels.own.items() if (v := own.get(key)) is not None}

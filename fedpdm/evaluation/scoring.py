@@ -73,16 +73,13 @@ def machine_numbers(sites: Sequence[Site], split: Split, shared: bool) -> dict[s
             else each site's machines are its own, whatever they are called.
     """
     names = [site.windows[split].machine for site in sites]
-    if shared:
-        every = np.unique(np.concatenate(names))
-        found = [np.searchsorted(every, own).astype(np.int64) for own in names]
-    else:
-        found, begin = [], 0
-        for own in names:
-            kinds, number = np.unique(own, return_inverse=True)
-            found.append((number + begin).astype(np.int64))
-            begin += len(kinds)
-    return {site.name: number for site, number in zip(sites, found, strict=True)}
+    lengths = [len(own) for own in names]
+    every, number = np.unique(np.concatenate(names), return_inverse=True)
+    if not shared:  # the same name at another site is another machine
+        owner = np.repeat(np.arange(len(names)), lengths)
+        number = np.unique(owner * len(every) + number, return_inverse=True)[1]
+    parts = np.split(number, np.cumsum(lengths)[:-1])
+    return {site.name: part for site, part in zip(sites, parts, strict=True)}
 
 
 def without_padding(

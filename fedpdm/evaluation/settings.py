@@ -2,14 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.alarms import Watch
 from fedpdm.evaluation.calibration import METHODS
-from fedpdm.evaluation.thresholds import Costs, Policy
+
+AIMS = ("f1", "cost", "false_alarms")
+SCOPES = ("global", "plant")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a window's outcome costs, in any currency; only ratios matter.
+
+    Attributes:
+        missed: of a window before a failure without an alarm.
+        false_alarm: of a window with an alarm and no failure to come.
+        inspection: of every alarm, false or true.
+    """
+
+    missed: float = 50.0
+    false_alarm: float = 1.0
+    inspection: float = 0.0
+
+    @staticmethod
+    def of(given: object, where: str, base: Costs | None = None) -> Costs:
+        """Return ``base`` with what is given, a block or nothing.
+
+        Raises:
+            ConfigError: no block, an unknown key, or no number of at least 0; names ``where``.
+        """
+        values: dict[str, float] = dict(vars(base or Costs()))
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigError(f"{where}={given} must be a block, for example {where}.missed=50")
+        for key, value in (given or {}).items():
+            if key not in values:
+                raise ConfigError(f"{where}.{key} is unknown; there are {', '.join(values)}")
+            _check(f"{where}.{key}", value, lambda v: v >= 0, "a number of at least 0")
+            values[key] = float(value)
+        return Costs(**values)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a threshold is chosen.
+
+    Attributes:
+        aim: ``f1`` greatest F1; ``cost`` least expected cost; ``false_alarms`` the lowest
+            threshold with at most ``budget`` of the healthy windows in alarm.
+        scope: ``global`` one threshold on all sites' validation windows, ``plant`` one for
+            each site on its own.
+        budget: share of healthy windows.
+        costs: where a site has none of its own.
+        own_costs: by site.
+    """
+
+    aim: str = "f1"
+    scope: str = "global"
+    budget: float = 0.05
+    costs: Costs = field(default_factory=Costs)
+    own_costs: Mapping[str, Costs] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _choose("threshold", self.aim, AIMS)
+        _choose("threshold_scope", self.scope, SCOPES)
+        _share("false_alarm_budget", self.budget)
+
+    def costs_of(self, site: str) -> Costs:
+        """Return the costs of a site."""
+        return self.own_costs.get(site, self.costs)
 
 
 @dataclass(frozen=True)
@@ -23,7 +87,6 @@ class Protocol:
         bootstrap: resamples of machines; 0 draws none.
         cooldown: time within which alarms are one episode; None is the horizon.
         sustained: windows in a row in alarm before a crew acts.
-        seed: of the draws.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -32,77 +95,60 @@ class Protocol:
     bootstrap: int = 1000
     cooldown: float | None = None
     sustained: int = 2
-    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _choose("calibration", self.calibration, METHODS)
+        _share("interval", self.interval)
+        _whole("bootstrap", self.bootstrap, 0)
+        _whole("sustained", self.sustained, 1)
+        if self.cooldown is not None:
+            must = "a time of at least 0 in the data's unit, or null for the horizon"
+            _check("evaluate.cooldown", self.cooldown, lambda v: v >= 0, must)
 
     @staticmethod
-    def of(block: Mapping[str, Any], sites: Mapping[str, Any], seed: int) -> Protocol:
+    def of(block: Mapping[str, Any], sites: Mapping[str, Any]) -> Protocol:
         """Read ``evaluate``, and ``sites.NAME.costs``; what is not there keeps its default.
 
         Raises:
             ConfigError: a value is unknown or out of range; names the key.
         """
-        costs = Costs.of(_block(block.get("costs"), "evaluate.costs"), "evaluate.costs")
+        costs = Costs.of(block.get("costs"), "evaluate.costs")
         own = {
-            name: Costs.of(_block(site["costs"], f"sites.{name}.costs"), f"sites.{name}.costs",
-                           costs)
+            name: Costs.of(site["costs"], f"sites.{name}.costs", costs)
             for name, site in sites.items()
             if isinstance(site, Mapping) and site.get("costs") is not None
-        }  # fmt: skip
+        }
         policy = Policy(
-            aim=str(block.get("threshold", "f1")),
-            scope=str(block.get("threshold_scope", "global")),
-            budget=_number(block, "false_alarm_budget", 0.05, 0.0, 1.0),
-            costs=costs,
-            own_costs=own,
+            block.get("threshold", "f1"),
+            block.get("threshold_scope", "global"),
+            block.get("false_alarm_budget", 0.05),
+            costs,
+            own,
         )
-        calibration = str(block.get("calibration") or "none")
-        if calibration not in METHODS:
-            raise ConfigError(
-                f"evaluate.calibration={calibration} is unknown; choose {', '.join(METHODS)}"
-            )
-        cooldown = block.get("cooldown")
-        return Protocol(
-            policy=policy,
-            calibration=calibration,
-            interval=_number(block, "interval", 0.9, 0.0, 1.0),
-            bootstrap=_whole(block, "bootstrap", 1000, 0),
-            cooldown=None if cooldown is None else _time(cooldown),
-            sustained=_whole(block, "sustained", 2, 1),
-            seed=seed,
-        )
+        names = ("calibration", "interval", "bootstrap", "cooldown", "sustained")
+        return Protocol(policy, **{name: block[name] for name in names if name in block})
 
     def watch(self, horizon: float) -> Watch:
         """Return how alarms for a horizon are counted."""
-        return Watch(horizon, horizon if self.cooldown is None else self.cooldown, self.sustained)
+        cooldown = horizon if self.cooldown is None else float(self.cooldown)
+        return Watch(horizon, cooldown, self.sustained)
 
 
-def _block(value: object, key: str) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{key}={value} must be a block, for example {key}.missed=50")
-    return value
+def _choose(key: str, value: object, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"evaluate.{key}={value} is unknown; choose {', '.join(known)}")
 
 
-def _number(block: Mapping[str, Any], key: str, default: float, low: float, high: float) -> float:
-    """Return a number strictly between ``low`` and ``high``."""
-    value = block.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value < high:
-        raise ConfigError(f"evaluate.{key}={value} must be above {low:g} and below {high:g}")
-    return float(value)
+def _share(key: str, value: object) -> None:
+    _check(f"evaluate.{key}", value, lambda v: 0 < v < 1, "a number above 0 and below 1")
 
 
-def _time(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise ConfigError(
-            f"evaluate.cooldown={value} must be a time of at least 0 in the data's unit, or null "
-            "for the horizon"
-        )
-    return float(value)
+def _whole(key: str, value: object, least: int) -> None:
+    must = f"a whole number of at least {least}"
+    _check(f"evaluate.{key}", value, lambda v: isinstance(v, int) and v >= least, must)
 
 
-def _whole(block: Mapping[str, Any], key: str, default: int, least: int) -> int:
-    value = block.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"evaluate.{key}={value} must be a whole number of at least {least}")
-    return value
+def _check(key: str, value: Any, fits: Callable[[Any], bool], must: str) -> None:
+    """Refuse what is no number, or does not fit."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not fits(value):
+        raise ConfigError(f"{key}={value} must be {must}")

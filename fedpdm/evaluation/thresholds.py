@@ -2,88 +2,27 @@
 
 A weight says how much a validation window counts, for example how likely it would be seen
 had its machine been cut like those of the test (``fedpdm.evaluation.censoring.presence``).
+One threshold holds for all sites, or each has its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpdm.data.rows import Floats
-from fedpdm.errors import ConfigError
+from fedpdm.data.rows import Floats, Split
+from fedpdm.evaluation.scoring import Predictions, mean_metrics
+from fedpdm.evaluation.settings import Costs, Policy
+from fedpdm.federation import Site
+from fedpdm.tasks import Metrics, Risk, Task
+from fedpdm.tasks.metrics import at_threshold
 
-AIMS = ("f1", "cost", "false_alarms")
-SCOPES = ("global", "plant")
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a window's outcome costs, in any currency; only ratios matter.
-
-    Attributes:
-        missed: of a window before a failure without an alarm.
-        false_alarm: of a window with an alarm and no failure to come.
-        inspection: of every alarm, false or true.
-    """
-
-    missed: float = 50.0
-    false_alarm: float = 1.0
-    inspection: float = 0.0
-
-    @staticmethod
-    def of(given: Mapping[str, object], where: str, base: Costs | None = None) -> Costs:
-        """Return ``base`` with what is given.
-
-        Raises:
-            ConfigError: an unknown key, or no number of at least 0; names ``where``.
-        """
-        values: dict[str, float] = dict(vars(base or Costs()))
-        for key, value in given.items():
-            if key not in values:
-                raise ConfigError(f"{where}.{key} is unknown; there are {', '.join(values)}")
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-                raise ConfigError(f"{where}.{key}={value} must be a number of at least 0")
-            values[key] = float(value)
-        return Costs(**values)
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How a threshold is chosen.
-
-    Attributes:
-        aim: ``f1`` greatest F1; ``cost`` least expected cost; ``false_alarms`` the lowest
-            threshold with at most ``budget`` of the healthy windows in alarm.
-        scope: ``global`` one threshold on all sites' validation windows, ``site`` one for
-            each site on its own.
-        budget: share of healthy windows.
-        costs: where a site has none of its own.
-        own_costs: by site.
-    """
-
-    aim: str = "f1"
-    scope: str = "global"
-    budget: float = 0.05
-    costs: Costs = field(default_factory=Costs)
-    own_costs: Mapping[str, Costs] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, value, known in (("", self.aim, AIMS), ("_scope", self.scope, SCOPES)):
-            if value not in known:
-                raise ConfigError(
-                    f"evaluate.threshold{name}={value} is unknown; choose {', '.join(known)}"
-                )
-        if not 0 < self.budget < 1:
-            raise ConfigError(
-                f"evaluate.false_alarm_budget={self.budget:g} must be above 0 and below 1"
-            )
-
-    def costs_of(self, site: str) -> Costs:
-        """Return the costs of a site."""
-        return self.own_costs.get(site, self.costs)
+Weights = Mapping[str, Floats]
+"""How much each validation window counts, by site."""
 
 
 @dataclass(frozen=True)
@@ -141,14 +80,14 @@ def choose(
         One of the scores, or a number just above them all where silence is best; None where
         the aim cannot be judged: without both classes, for a budget without healthy windows.
     """
+    known = Candidates.of(target, scores, weights)
     if policy.aim == "false_alarms":
-        return within_budget(Candidates.of(target, scores, weights), policy.budget)
+        return within_budget(known, policy.budget)
     if not 0 < target.astype(np.int64).sum() < len(target):
         return None
     if policy.aim == "cost":
-        costs = policy.costs if site is None else policy.costs_of(site)
-        return least_cost([(Candidates.of(target, scores, weights), costs)])
-    return best_f1(Candidates.of(target, scores, weights))
+        return least_cost([(known, policy.costs if site is None else policy.costs_of(site))])
+    return best_f1(known)
 
 
 def best_f1(known: Candidates) -> float | None:
@@ -184,3 +123,143 @@ def least_cost(sites: list[tuple[Candidates, Costs]]) -> float | None:
         total += costs.inspection * (hits + false)
     least = total <= total.min() * (1 + 1e-12) + 1e-12
     return float(levels[np.flatnonzero(least)[-1]])
+
+
+@dataclass(frozen=True)
+class SiteThresholds:
+    """Alarm thresholds by risk (``Risk.key``), and by site where each has its own.
+
+    Attributes:
+        common: for sites without a threshold of their own.
+        own: by site; empty if all share.
+    """
+
+    common: Mapping[str, float | None] = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+
+    def of(self, site: str, risk: Risk) -> float | None:
+        """Return a site's threshold: its own, else the common one."""
+        found = self.own.get(site, {}).get(risk.key)
+        return self.common.get(risk.key) if found is None else found
+
+    def at(self, site: str, risk: Risk) -> float:
+        """Return a site's threshold of a risk that has a common one."""
+        found = self.of(site, risk)
+        if found is None:
+            raise KeyError(risk.key)
+        return found
+
+
+def choose_thresholds(
+    policy: Policy,
+    predictions: Predictions,
+    sites: Sequence[Site],
+    task: Task,
+    weights: Weights,
+) -> SiteThresholds:
+    """Return thresholds chosen on the sites' validation windows, and on nothing else."""
+    common: dict[str, float | None] = {}
+    own: dict[str, dict[str, float | None]] = {}
+    for risk in task.risks:
+        known = {
+            site.name: _validation(predictions, site, risk, weights)
+            for site in sites
+            if len(site.validation)
+        }
+        if not known:
+            continue
+        target, scores, weight = map(np.concatenate, zip(*known.values(), strict=True))
+        common[risk.key] = choose(policy, target, scores, weight)
+        if policy.aim == "cost" and common[risk.key] is not None:
+            common[risk.key] = least_cost([
+                (Candidates.of(*part), policy.costs_of(name)) for name, part in known.items()
+            ])  # fmt: skip
+        if policy.scope == "plant":
+            for name, part in known.items():
+                own.setdefault(name, {})[risk.key] = choose(policy, *part, site=name)
+    return SiteThresholds(common, own)
+
+
+def add_alarms(
+    result: dict[str, Any],
+    predictions: Predictions,
+    sites: Sequence[Site],
+    split: Split,
+    task: Task,
+    levels: SiteThresholds,
+) -> None:
+    """Add what alarms at the thresholds are worth to a ``score`` result, in place.
+
+    Metrics of further horizons end in ``_HORIZON``. Where sites have thresholds of their
+    own, the pooled numbers have alarms from each site's own, and no ``threshold``.
+    """
+    for risk in task.risks:
+        if levels.common.get(risk.key) is None:
+            continue
+        targets, alarms = [], []
+        for site in sites:
+            target, level = risk.of(site.windows[split].y), levels.at(site.name, risk)
+            scores = risk.of(predictions[site.name][split])
+            result["per_site"][site.name] |= _suffixed(at_threshold(target, scores, level), risk)
+            targets.append(target)
+            alarms.append(scores >= level)
+        alarm = np.concatenate(alarms).astype(np.float64)
+        together = at_threshold(np.concatenate(targets), alarm, 0.5)
+        together["threshold"] = None if levels.own else levels.common[risk.key]
+        result["global"] |= _suffixed(together, risk)
+    result["mean_site"] = mean_metrics(list(result["per_site"].values()))
+
+
+def described(
+    policy: Policy,
+    levels: SiteThresholds,
+    predictions: Predictions,
+    sites: Sequence[Site],
+    task: Task,
+    weights: Weights,
+    truncated: bool,
+) -> dict[str, Any] | None:
+    """Return how the thresholds were chosen, and what validation data expects of them.
+
+    ``truncated`` says that windows are weighed because test machines are cut.
+    """
+    if not levels.common:
+        return None
+    expected = {}
+    for risk in task.risks:
+        sums = np.zeros(4)
+        for site in sites:
+            target, scores, weight = _validation(predictions, site, risk, weights)
+            level = levels.of(site.name, risk)
+            if level is not None:
+                truth, alarm = target.astype(bool), scores >= level
+                counted = (truth & alarm, ~truth & alarm, truth, ~truth)
+                sums += [float(weight[which].sum()) for which in counted]
+        hits, false, failures, healthy = sums.tolist()
+        expected[risk.key] = {
+            "false_alarm_rate": false / healthy if healthy > 0 else None,
+            "recall": hits / failures if failures > 0 else None,
+        }
+    costs = {site.name: dict(vars(policy.costs_of(site.name))) for site in sites}
+    return {
+        "aim": policy.aim,
+        "scope": policy.scope,
+        "budget": policy.budget if policy.aim == "false_alarms" else None,
+        "costs": costs if policy.aim == "cost" else None,
+        "truncated": truncated,
+        "common": dict(levels.common),
+        "per_site": {name: dict(own) for name, own in levels.own.items()},
+        "validation": expected,
+    }
+
+
+def _suffixed(metrics: Metrics, risk: Risk) -> Metrics:
+    return {f"{name}{risk.suffix}": value for name, value in metrics.items()}
+
+
+def _validation(
+    predictions: Predictions, site: Site, risk: Risk, weights: Weights
+) -> tuple[NDArray[np.generic], Floats, Floats]:
+    """Return a site's (N,) validation targets, scores and weights for a risk."""
+    scores = risk.of(predictions[site.name][Split.VALIDATION])
+    return risk.of(site.validation.y), scores, weights[site.name]

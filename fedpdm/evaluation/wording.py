@@ -47,6 +47,16 @@ class Metric:
     digits: int = 3
     meaning: str = ""
 
+    @property
+    def sign(self) -> float:
+        """1 where more is better, -1 where less is: times a difference, plus is better."""
+        return 1.0 if self.higher_is_better else -1.0
+
+    @property
+    def aim(self) -> str:
+        """In which direction it is better, in a word."""
+        return "higher" if self.higher_is_better else "lower"
+
 
 _KNOWN = {
     m.name: m
@@ -205,4 +215,4 @@ def counted(count: int, singular: str, plural: str | None = None) -> str:
 
 def direction(chosen: Metric) -> str:
     """Return a metric's label with the direction in which it is better."""
-    return f"{chosen.label} ({'higher' if chosen.higher_is_better else 'lower'} is better)"
+    return f"{chosen.label} ({chosen.aim} is better)"

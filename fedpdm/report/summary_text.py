@@ -88,7 +88,7 @@ def certainty(table: GainTable) -> str | None:
     """Return at which sites the gain or loss is more than chance; None if nothing is known.
 
     What is sure is decided by a bootstrap over the sites' test machines, corrected for the
-    number of sites (``fedpdm.evaluation.significance``).
+    number of sites (``fedpdm.evaluation.bootstrap``).
     """
     judged = [row for row in table.rows if row.sure is not None]
     few = [row for row in table.rows if row.too_few]

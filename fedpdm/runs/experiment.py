@@ -215,7 +215,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         keep=None if cfg.history.keep == "all" else whole(cfg, "history.keep", 1),
         engine=plain(cfg.engine),
         model=model,
-        protocol=build_protocol(cfg, seed),
+        protocol=build_protocol(cfg),
         policy=policy,
         objective=build_objective(cfg, task),
         transforms=build_transforms(cfg, seed, strategy),
@@ -273,10 +273,10 @@ def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation
         ) from None
 
 
-def build_protocol(cfg: Config, seed: int) -> Protocol:
+def build_protocol(cfg: Config) -> Protocol:
     """Make what a test is asked to say; a run from before there was a choice gets defaults."""
     named = expand_replicas(block(cfg, "sites"), whole(cfg, "replicas", 1))
-    return Protocol.of(block(cfg, "evaluate"), named, seed)
+    return Protocol.of(block(cfg, "evaluate"), named)
 
 
 def build_controls(cfg: Config) -> tuple[str, ...]:

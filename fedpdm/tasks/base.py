@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpdm.data.rows import Bools, Floats, Rows
+from fedpdm.tasks.metrics import Metrics as Metrics
 
-Metrics = dict[str, float | None]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 NEEDS_TIMES = (
     "task={task} needs times of failure, and this data has only labels of single rows: "
@@ -40,7 +42,7 @@ class Risk:
     horizon: float | None
     column: int | None
 
-    def of(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+    def of(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """Return (N,) of a task's (N,) or (N, H) targets or scores."""
         return values if self.column is None else values[:, self.column]
 
@@ -120,9 +122,10 @@ class Task(ABC):
         """Names of the columns in which ``predict`` writes scores; an alarm rests on the first."""
         return tuple(f"risk{risk.suffix}" for risk in self.risks) or ("score",)
 
-    @abstractmethod
     def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Return the best constant score for training targets: shape () or (H,)."""
+        """Return the best constant score for training targets, their mean: shape () or (H,)."""
+        values = target.astype(np.float64)
+        return np.asarray(values.mean(axis=0) if len(values) else np.zeros(values.shape[1:]))
 
     def better(self, new: float | None, old: float | None) -> bool:
         """Return whether ``new`` beats ``old``; anything known beats None."""

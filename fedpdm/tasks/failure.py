@@ -57,6 +57,3 @@ class Failure(Task):
     def risks(self) -> tuple[Risk, ...]:
         key = "label" if self.horizon is None else f"{self.horizon:g}"
         return (Risk(key, "", self.horizon, None),)
-
-    def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
-        return np.asarray(np.mean(target.astype(np.float64)) if len(target) else 0.0)

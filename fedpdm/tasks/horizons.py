@@ -79,13 +79,10 @@ class Horizons(Task):
     ) -> Metrics:
         """Return the metrics of every horizon, and their means."""
         result: Metrics = {}
-        per = [measured(target[:, h], scores[:, h]) for h in range(self.outputs)]
-        for horizon, values in zip(self.horizons, per, strict=True):
-            result |= {f"{name}_{horizon:g}": value for name, value in values.items()}
+        per = [measured(risk.of(target), risk.of(scores)) for risk in self.risks]
+        for risk, values in zip(self.risks, per, strict=True):
+            result |= {f"{name}{risk.suffix}": value for name, value in values.items()}
         for name in per[0]:
-            known = [v[name] for v in per]
-            result[name] = None if any(k is None for k in known) else float(np.mean(known))  # type: ignore[arg-type]
+            known = [value for v in per if (value := v[name]) is not None]
+            result[name] = float(np.mean(known)) if len(known) == len(per) else None
         return result
-
-    def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
-        return target.astype(np.float64).mean(axis=0) if len(target) else np.zeros(self.outputs)

@@ -64,15 +64,19 @@ def expected_calibration_error(
 
     A constant score of 0.5 where 30 % fail gives 0.20.
     """
-    if len(target) == 0:
-        return None
     index = np.minimum((scores * bins).astype(np.int64), bins - 1)
-    count = np.bincount(index, minlength=bins)
-    gap = np.abs(
-        np.bincount(index, weights=scores, minlength=bins)
-        - np.bincount(index, weights=target.astype(np.float64), minlength=bins)
+    return _calibration_error(target, scores, index, bins)
+
+
+def _calibration_error(
+    target: NDArray[np.generic], scores: Floats, index: NDArray[np.int64], bins: int
+) -> float | None:
+    """Return the mean distance of scores and targets over bins, by (N,) numbers of the bins."""
+    said, came = (
+        np.bincount(index, weights=values, minlength=bins)
+        for values in (scores, target.astype(np.float64))
     )
-    return float(gap.sum() / count.sum())
+    return float(np.abs(said - came).sum() / len(target)) if len(target) else None
 
 
 def equal_mass_bins(scores: Floats, bins: int = 10) -> NDArray[np.int64]:
@@ -92,11 +96,8 @@ def equal_mass_calibration_error(
     Where failures are rare, equal widths put nearly all windows into one bin; equal sizes
     look where the scores are.
     """
-    if len(target) == 0:
-        return None
     index = equal_mass_bins(scores, bins)
-    gap = np.bincount(index, weights=scores) - np.bincount(index, weights=target.astype(np.float64))
-    return float(np.abs(gap).sum() / len(target))
+    return _calibration_error(target, scores, index, int(index.max(initial=-1)) + 1)
 
 
 def reliability(
@@ -132,6 +133,11 @@ def detailed(target: NDArray[np.generic], scores: Floats) -> Metrics:
     }
 
 
+def capped(truth: Floats, cap: float) -> Floats:
+    """Return (N,) remaining lives, at most ``cap``; NaN is a life whose end was not seen."""
+    return np.asarray(np.minimum(np.where(np.isnan(truth), cap, truth), cap))
+
+
 def remaining_life(truth: Floats, predicted: Floats, cap: float) -> Metrics:
     """Return ``rmse`` (truth capped), ``rmse_uncapped``, ``mae`` and ``nasa_score``.
 
@@ -141,14 +147,13 @@ def remaining_life(truth: Floats, predicted: Floats, cap: float) -> Metrics:
     if len(truth) == 0:
         return dict.fromkeys(("rmse", "rmse_uncapped", "mae", "nasa_score"), None) | {"n": 0.0}
     seen = ~np.isnan(truth)
-    capped = np.minimum(np.where(seen, truth, cap), cap)
+    known = capped(truth, cap)
+    beyond = (predicted - truth)[seen]
     return {
-        "rmse": float(np.sqrt(np.mean((predicted - capped) ** 2))),
-        "rmse_uncapped": float(np.sqrt(np.mean((predicted - truth)[seen] ** 2)))
-        if seen.any()
-        else None,
-        "mae": float(np.mean(np.abs(predicted - capped))),
-        "nasa_score": nasa_score(capped, predicted),
+        "rmse": float(np.sqrt(np.mean((predicted - known) ** 2))),
+        "rmse_uncapped": float(np.sqrt(np.mean(beyond**2))) if seen.any() else None,
+        "mae": float(np.mean(np.abs(predicted - known))),
+        "nasa_score": nasa_score(known, predicted),
         "n": float(len(truth)),
     }
 
@@ -161,9 +166,9 @@ def detailed_life(truth: Floats, predicted: Floats, cap: float) -> Metrics:
     """
     seen = ~np.isnan(truth)
     told = truth[seen], predicted[seen]
-    capped = np.minimum(np.where(seen, truth, cap), cap)
+    score = nasa_score(capped(truth, cap), predicted)
     return {
-        "nasa_score_mean": nasa_score(capped, predicted) / len(truth) if len(truth) else None,
+        "nasa_score_mean": score / len(truth) if len(truth) else None,
         "mae_uncapped": float(np.mean(np.abs(told[1] - told[0]))) if seen.any() else None,
         "nasa_score_uncapped": nasa_score(*told) if seen.any() else None,
     }

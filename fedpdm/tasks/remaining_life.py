@@ -42,11 +42,10 @@ class RemainingLife(Task):
     def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
         if rows.label is not None:
             raise ConfigError(NEEDS_TIMES.format(task=self.name))
-        fails = ~np.isnan(rows.time_to_failure)
-        known: Bools = np.asarray(fails | (rows.observed >= self.cap))
+        truth = rows.time_to_failure
         # A life watched for at least the cap is at the cap, but how long it was nobody knows.
-        capped = np.minimum(np.where(fails, rows.time_to_failure, self.cap), self.cap)
-        return (capped / self.cap).astype(np.float32), rows.time_to_failure, known
+        known: Bools = np.asarray(~np.isnan(truth) | (rows.observed >= self.cap))
+        return (measure.capped(truth, self.cap) / self.cap).astype(np.float32), truth, known
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return functional.mse_loss(output[:, 0], target)
@@ -64,4 +63,4 @@ class RemainingLife(Task):
         return measure.detailed_life(truth, scores, self.cap)
 
     def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
-        return np.asarray(np.mean(target.astype(np.float64)) * self.cap if len(target) else 0.0)
+        return super().trivial(target) * self.cap

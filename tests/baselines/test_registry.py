@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedpdm.baselines import minirocket
-from fedpdm.baselines.estimators import boosted_trees, platt
+from fedpdm.baselines import estimators
+from fedpdm.baselines.estimators import boosted_trees, platt, rocket, some_windows
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, RocketSettings
-from fedpdm.baselines.minirocket import rocket, some_windows
+from fedpdm.baselines.minirocket import MiniRocket
 from fedpdm.baselines.registry import (
     BASELINES,
     Piece,
@@ -151,12 +151,12 @@ class Spoiled(TinySource):
 def test_minirocket_is_the_same_whatever_the_test_rows_are(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
 
-    class Watched(minirocket.MiniRocket):
+    class Watched(MiniRocket):
         def __init__(self, windows: np.ndarray, *rest: Any, **more: Any) -> None:
             super().__init__(windows, *rest, **more)  # type: ignore[arg-type]
             seen.append(np.concatenate([part.bias.numpy().ravel() for part in self.dilations]))
 
-    monkeypatch.setattr(minirocket, "MiniRocket", Watched)
+    monkeypatch.setattr(estimators, "MiniRocket", Watched)
     for source in (TinySource, Spoiled):
         rocket(inputs(source=source))
     assert np.array_equal(*seen)

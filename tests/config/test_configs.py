@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from fedpdm.config.compose import compose, groups, options, rewrite
 from fedpdm.config.help import help_text
 from fedpdm.errors import ConfigError
-from fedpdm.evaluation.thresholds import Costs
+from fedpdm.evaluation.settings import Costs
 from fedpdm.runs.experiment import build
 
 EVERY = [(group, option) for group in groups() for option in options(group)]

@@ -89,7 +89,7 @@ def test_lead_time_is_from_the_first_sustained_true_alarm() -> None:
 def test_a_failure_nobody_looked_at_in_time_does_not_count() -> None:
     case = censoring((10, True))
     early = case.take(case.left > WATCH.horizon)
-    found = count_alarms(early, np.ones(len(early)), 0.5, WATCH, "days")
+    found = count_alarms(early, np.ones(len(early), bool), WATCH, "days")
     assert found["failures"] == 0 and found["event_recall"] is None
     assert found["lead_time"] == {"median": None, "p10": None, "known": 0}
 
@@ -111,12 +111,12 @@ def test_sustained_alarms_by_brute_force(
 
 def test_false_episodes_are_counted_per_machine_month() -> None:
     case = censoring((60, False), (30, False))  # 90 days watched: three machine-months
-    found = count_alarms(case, at(90, 3, 20, 70).astype(float), 0.5, WATCH, "days")
+    found = count_alarms(case, at(90, 3, 20, 70), WATCH, "days")
     assert found["episodes"] == found["false_episodes"] == 3
     assert found["exposure"] == 90.0
     assert found["false_per_period"] == pytest.approx(1.0)
     assert found["period"] == "machine-month of 30 days"
-    found = count_alarms(case, at(90, 3).astype(float), 0.5, WATCH, "cycles")
+    found = count_alarms(case, at(90, 3), WATCH, "cycles")
     assert found["false_per_period"] == pytest.approx(1000 / 90)
     assert found["period"] == "1,000 machine-cycles"
 
@@ -125,8 +125,8 @@ def test_order_of_windows_does_not_matter() -> None:
     case, random = censoring((12, True), (9, False), (7, True)), np.random.default_rng(3)
     scores = random.random(len(case))
     mixed = random.permutation(len(case))
-    straight = count_alarms(case, scores, 0.6, WATCH, "days")
-    assert count_alarms(case.take(mixed), scores[mixed], 0.6, WATCH, "days") == straight
+    straight = count_alarms(case, scores >= 0.6, WATCH, "days")
+    assert count_alarms(case.take(mixed), scores[mixed] >= 0.6, WATCH, "days") == straight
 
 
 def test_the_curve_trades_false_alarms_for_warnings() -> None:
@@ -139,6 +139,6 @@ def test_the_curve_trades_false_alarms_for_warnings() -> None:
     assert recall == sorted(recall, reverse=True) and recall[0] == 1.0
     assert curve[-1]["false_per_period"] == 0.0 or recall[-1] < 1.0
     for point in curve[::5]:
-        found = count_alarms(case, scores, float(point["threshold"] or 0), WATCH, "days")
+        found = count_alarms(case, scores >= float(point["threshold"] or 0), WATCH, "days")
         assert found["false_per_period"] == point["false_per_period"]
     assert alarm_curve(case.take(case.life < 0), scores[:0], WATCH, "days") == []

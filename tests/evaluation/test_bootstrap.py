@@ -10,9 +10,9 @@ from sklearn.metrics import average_precision_score
 
 from fedpdm.evaluation import bootstrap
 from fedpdm.evaluation.bootstrap import (
-    Draws,
     affordable,
     average_precision,
+    draws,
     percentile_interval,
     root_mean_square,
 )
@@ -46,18 +46,18 @@ def test_errors_are_weighed_by_machine() -> None:
 
 def test_machines_are_drawn_within_their_site_and_by_the_seed() -> None:
     site = np.array([0, 0, 0, 1, 1])
-    draws = Draws.of(site, 500, seed=1)
-    assert (draws.weights[:, :3].sum(axis=1) == 3).all()
-    assert (draws.weights[:, 3:].sum(axis=1) == 2).all()
-    np.testing.assert_allclose(draws.weights.mean(axis=0), 1.0, atol=0.15)
-    np.testing.assert_array_equal(draws.weights, Draws.of(site, 500, seed=1).weights)
-    assert (draws.weights != Draws.of(site, 500, seed=2).weights).any()
+    drawn = draws(site, 500, seed=1)
+    assert (drawn[:, :3].sum(axis=1) == 3).all()
+    assert (drawn[:, 3:].sum(axis=1) == 2).all()
+    np.testing.assert_allclose(drawn.mean(axis=0), 1.0, atol=0.15)
+    np.testing.assert_array_equal(drawn, draws(site, 500, seed=1))
+    assert (drawn != draws(site, 500, seed=2)).any()
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_law() -> None:
     values = np.random.default_rng(0).normal(10, 2, 100)
-    draws = Draws.of(np.zeros(100, dtype=np.int64), 4000, seed=3)
-    ends = percentile_interval(draws.weights @ values / 100)
+    drawn = draws(np.zeros(100, dtype=np.int64), 4000, seed=3)
+    ends = percentile_interval(drawn @ values / 100)
     half = 1.96 * values.std() / 10
     assert ends == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05)
 
@@ -67,7 +67,7 @@ def test_rows_of_a_machine_do_not_make_it_surer() -> None:
     error = random.normal(size=12)
     once = root_mean_square(error, np.arange(12), 12)
     often = root_mean_square(np.repeat(error, 50), np.repeat(np.arange(12), 50), 12)
-    weights = Draws.of(np.zeros(12, dtype=np.int64), 200, seed=0).weights
+    weights = draws(np.zeros(12, dtype=np.int64), 200, seed=0)
     np.testing.assert_allclose(once(weights), often(weights))
 
 
@@ -89,7 +89,7 @@ def test_coarser_levels_lose_no_window(monkeypatch: pytest.MonkeyPatch) -> None:
     target = (random.random(3000) < 0.3).astype(np.int64)
     scores = random.random(3000) + 0.3 * target
     machine = random.integers(0, 40, 3000)
-    weights = Draws.of(np.zeros(40, dtype=np.int64), 50, seed=0).weights
+    weights = draws(np.zeros(40, dtype=np.int64), 50, seed=0)
     exact = average_precision(target, scores, machine, 40)(weights)
     monkeypatch.setattr(bootstrap, "MOST_LEVELS", 200)
     coarse = average_precision(target, scores, machine, 40)(weights)

@@ -17,9 +17,8 @@ from fedpdm.data.rows import Rows, Split
 from fedpdm.evaluation.confidence import certainty
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
 from fedpdm.evaluation.scoring import machine_numbers
-from fedpdm.evaluation.settings import Protocol
-from fedpdm.evaluation.shuffled_labels import average_precisions, check
-from fedpdm.evaluation.thresholds import Policy
+from fedpdm.evaluation.settings import Policy, Protocol
+from fedpdm.evaluation.test_details import average_precisions, shuffled
 from fedpdm.federation import Federation, Site
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
 from fedpdm.testing.tiny import TinySource
@@ -256,9 +255,9 @@ def test_a_leak_past_the_shuffle_is_seen() -> None:
     leaked = {
         site.name: {Split.TEST: 0.4 * site.test.y + random.random(len(site.test))} for site in sites
     }
-    found = check(leaked, sites, task, shuffle)
+    found = shuffled(leaked, sites, task, shuffle)
     assert not found["global"]["within"] and found["global"]["p"] < 0.01
-    assert "rmse" in check({}, [], RemainingLife(20), shuffle)["reason"]
+    assert "rmse" in shuffled({}, [], RemainingLife(20), shuffle)["reason"]
 
 
 def test_average_precision_of_many_labels_is_scikit_learns() -> None:

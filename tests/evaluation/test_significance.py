@@ -9,10 +9,15 @@ import pytest
 
 from fedpdm.data.rows import Floats, Split
 from fedpdm.data.windows import Windows
-from fedpdm.evaluation.bootstrap import MOST_LEVELS, Draws, average_precision
+from fedpdm.evaluation.bootstrap import (
+    MOST_LEVELS,
+    Size,
+    average_precision,
+    beyond_chance,
+    draws,
+)
 from fedpdm.evaluation.confidence import certainty
 from fedpdm.evaluation.scoring import score
-from fedpdm.evaluation.significance import Size, beyond_chance
 from fedpdm.federation import Site
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
 
@@ -25,7 +30,7 @@ def equal(random: np.random.Generator, machines: int, failing: int) -> tuple[flo
     rows, ahead = 12, 3
     machine = np.repeat(np.arange(machines), rows)
     truth = (machine < failing) & (np.tile(np.arange(rows), machines) >= rows - ahead)
-    weights = Draws.of(np.zeros(machines, dtype=np.int64), 200, int(random.integers(2**31))).weights
+    weights = draws(np.zeros(machines, dtype=np.int64), 200, int(random.integers(2**31)))
     every = np.concatenate([np.ones((1, machines)), weights])
     both = []
     for _ in range(2):

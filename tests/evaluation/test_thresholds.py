@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpdm.errors import ConfigError
-from fedpdm.evaluation.thresholds import Candidates, Costs, Policy, choose, least_cost
+from fedpdm.evaluation.settings import Costs, Policy
+from fedpdm.evaluation.thresholds import Candidates, choose, least_cost
 from fedpdm.tasks.metrics import at_threshold
 from tests.tasks.test_metrics import Labelled, labelled_scores
 

@@ -12,7 +12,7 @@ from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.rows import Bools, Floats, Split
 from fedpdm.data.windows import Windows
 from fedpdm.errors import ConfigError
-from fedpdm.evaluation.shuffled_labels import check
+from fedpdm.evaluation.test_details import shuffled
 from fedpdm.federation import Site
 from fedpdm.report.sentences import shuffled as told
 from fedpdm.tasks import Failure
@@ -64,12 +64,12 @@ def renamed(windows: Windows) -> Parts:
 
 def scored(parts: Parts, shuffle: LabelShuffle) -> dict[str, float]:
     """Return the check's numbers for a model that recognises what it has seen."""
-    shuffled = shuffle(parts, "pune")
-    train, test = shuffled[Split.TRAIN], shuffled[Split.TEST]
+    dealt = shuffle(parts, "pune")
+    train, test = dealt[Split.TRAIN], dealt[Split.TEST]
     model = KNeighborsClassifier(1).fit(train.x, train.y)
     scores: Floats = model.predict_proba(test.x)[:, 1]
-    sites = [Site("pune", shuffled)]
-    found: dict[str, float] = check({"pune": {Split.TEST: scores}}, sites, Failure(10), shuffle)[
+    sites = [Site("pune", dealt)]
+    found: dict[str, float] = shuffled({"pune": {Split.TEST: scores}}, sites, Failure(10), shuffle)[
         "global"
     ]
     return found

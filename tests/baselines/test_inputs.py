@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedpdm.baselines.window_summary import STATISTICS, summarise
+from fedpdm.baselines.inputs import STATISTICS, summarise
 
 
 def blocks(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,9 +69,3 @@ def test_tabular_rows_stay_as_they_are() -> None:
 
 def test_no_windows_give_no_rows() -> None:
     assert summarise(np.empty((0, 8, 3), dtype=np.float32)).shape == (0, 18)
-
-
-@pytest.mark.parametrize("shape", [(5,), (2, 0, 3), (1, 2, 3, 4)])
-def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"\(N, T, F\)"):
-        summarise(np.zeros(shape))
