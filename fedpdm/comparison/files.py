@@ -13,7 +13,6 @@ from fedpdm.comparison.result import Comparison, Pair
 from fedpdm.comparison.scores import VIEWS
 from fedpdm.comparison.words import GLOSSARY, conclusion, p_value, power_lines, ranking_line
 from fedpdm.evaluation.wording import MISSING, duration, number
-from fedpdm.report.page import write_page
 from fedpdm.storage import write_bytes
 
 Line = dict[str, Any]
@@ -34,7 +33,9 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
     ):
         write_bytes(folder / f"{name}.csv", as_csv(lines).encode())
     write_bytes(folder / "comparison.md", markdown(comparison).encode())
-    return write_page(folder / "comparison.html", render_comparison(comparison))
+    page = folder / "comparison.html"
+    write_bytes(page, render_comparison(comparison).encode())
+    return page
 
 
 def settings_lines(comparison: Comparison) -> list[Line]:

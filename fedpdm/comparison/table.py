@@ -12,7 +12,7 @@ from fedpdm.comparison.result import Comparison, Family
 from fedpdm.comparison.scores import VIEWS
 from fedpdm.comparison.words import conclusion, p_value, power_lines, ranking_line, site_lines
 from fedpdm.evaluation.wording import MISSING, duration, number
-from fedpdm.report.console import STYLE, columns_of, console_for, readable, say
+from fedpdm.report.console import STYLE, console_for, grid_of, say
 
 FEW = 2
 """Up to this many settings get a line on which sites they serve worse."""
@@ -113,13 +113,10 @@ def _pairs(console: Console, family: Family) -> None:
 def _grid(
     console: Console, heads: list[str], rows: list[list[str]], styles: Sequence[str] = ()
 ) -> None:
-    cells = [[Text(readable(cell, console)) for cell in row] for row in rows]
+    cells = [[Text(cell) for cell in row] for row in rows]
     for row, style in zip(cells, styles, strict=False):
-        row[-1].stylize(style)
-    grid = columns_of(heads, cells, console, fold=True)
-    for row in cells:
-        grid.add_row(*row)
-    console.print(grid)
+        row[-1].style = style
+    console.print(grid_of(heads, cells, console, fold=True))
 
 
 def _plus_minus(mean: float | None, deviation: float | None, digits: int) -> str:
