@@ -13,6 +13,7 @@ from fedpdm.report.plots import LABELLED
 from fedpdm.report.sections import Page, register_section
 from fedpdm.report.summary_text import GLOSSARY
 from fedpdm.server.round_metrics import further_metrics
+from fedpdm.storage import flatten
 
 Record = Mapping[str, Any]
 
@@ -70,7 +71,7 @@ def _data(page: Page) -> dict[str, Any]:
         "again": again(page.summary, manifest),
         "measures": measures(page.summary, page.table),
         "facts": facts(page.summary, manifest),
-        "manifest": flat(rest),
+        "manifest": [(key, _plain(value)) for key, value in flatten(rest).items()],
         "glossary": GLOSSARY,
     }
 
@@ -213,19 +214,6 @@ def _commit(manifest: Record) -> str | None:
     commit = manifest.get("git_commit")
     text = None if commit is None else str(commit)
     return f"{text[:-1]}, with changes since" if text and text.endswith("+") else text
-
-
-def flat(tree: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Return a nested mapping as (dotted key, value) pairs."""
-    if isinstance(tree, Mapping) and tree:
-        return [
-            pair
-            for key, value in tree.items()
-            for pair in flat(value, f"{prefix}.{key}" if prefix else str(key))
-        ]
-    if isinstance(tree, list | tuple) and any(isinstance(v, Mapping) for v in tree):
-        return [pair for i, v in enumerate(tree) for pair in flat(v, f"{prefix}.{i}")]
-    return [(prefix, _plain(tree))]
 
 
 def _plain(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,12 @@ class Guard:
         self._begun = self._warned = False
         self._not_before = 0.0
         self._state: dict[str, Any] = {"attempt": 0, "round": 0, "own": {}}
-        if tracker is not None and (folder / STATE).exists():
-            self._state = self._stored()
+        if (folder / STATE).exists():
+            with suppress(HistoryError):  # damaged: everything is sent again
+                self._state |= read_json(folder / STATE)
         self._history = history
-        self._waiting: list[Record] = []
-        if tracker is not None:
-            self._waiting = [record.to_dict() for record in history.rounds()]
+        told = () if tracker is None else history.rounds()
+        self._waiting: list[Record] = [record.to_dict() for record in told]
 
     def round(self, number: int) -> None:
         """Tell the tracker of a round if it was committed, and of those that it has missed."""
@@ -71,7 +72,7 @@ class Guard:
         def finish() -> None:
             self._send()
             tracker.end(result_scalars(summary), summary)
-            self._store()
+            write_json(self._folder / STATE, self._state)
 
         if not self._attempt(finish):
             self._say(
@@ -91,7 +92,7 @@ class Guard:
                 self._tracker.round(record["round"], round_scalars(record), _finished(record))
                 self._state["attempt"], self._state["round"] = place
             self._waiting.pop(0)
-        self._store()
+        write_json(self._folder / STATE, self._state)
 
     def _attempt(self, act: Callable[[], None]) -> bool:
         """Do something with the tracker; return whether it worked."""
@@ -105,15 +106,6 @@ class Guard:
                 self._say(f"note: the tracker fails, the run goes on: {lines[0][:300]}")
             return False
         return True
-
-    def _store(self) -> None:
-        write_json(self._folder / STATE, self._state)
-
-    def _stored(self) -> dict[str, Any]:
-        try:
-            return {**self._state, **read_json(self._folder / STATE)}
-        except HistoryError:
-            return self._state  # damaged: everything is sent again
 
 
 def _finished(record: Record) -> float:
