@@ -75,7 +75,8 @@ def load_predictor(
         with History.open(folder) as history:
             chosen, notes = _round(history, card, task, round, folder)
             model = _model(card, history, chosen, folder, task, site, objective)
-        scaler, alone = _scaler(card, folder, site)
+        features = WindowFeatures(**card.get("inputs", {}))
+        scaler, alone = _scaler(card, folder, site, features)
         name = site or alone
         own = {
             key: card.get(f"{key}s", {}).get(name, card.get(key))
@@ -90,7 +91,7 @@ def load_predictor(
             mapping=_mapping(card, name),
             scaler=scaler,
             window=card["window"],
-            features=_features(card),
+            features=features,
             conditions=int(card["conditions"]),
             operating=_operating(card, folder),
             time_unit=str(card["data"]["time_unit"]),
@@ -184,7 +185,9 @@ def _round(
     return trained, (f"the run is not finished; round {trained} is its best so far",)
 
 
-def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scaler, str | None]:
+def _scaler(
+    card: dict[str, Any], folder: Path, site: str | None, features: WindowFeatures
+) -> tuple[Scaler, str | None]:
     """Return the scaler for ``site``, and the site it belongs to if there is only one."""
     path = folder / "scaler.safetensors"
     if not path.exists():
@@ -217,16 +220,10 @@ def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scale
             f"{path} has no scaler for {scope}; it has {', '.join(scopes)}"
         ) from None
     sensors = [str(name) for name in card["features"]]
-    computed = len(_features(card).names(sensors))
-    expected = (int(card["conditions"]), len(sensors) + computed)
+    expected = (int(card["conditions"]), len(sensors) + len(features.names(sensors)))
     if scaler.mean.shape != expected or scaler.scale.shape != expected:
         raise HistoryError(f"{path} is of another run: its shape is not {expected}")
     return scaler, alone
-
-
-def _features(card: dict[str, Any]) -> WindowFeatures:
-    """Return what the model sees of a window."""
-    return WindowFeatures(**card.get("inputs", {}))
 
 
 def _operating(card: dict[str, Any], folder: Path) -> OperatingConditions | None:
@@ -303,33 +300,34 @@ def machines(scored: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def print_machines(predictor: Predictor, scored: pd.DataFrame) -> None:
     """Print a table with a line per machine, the one most at risk first."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table as RichTable
+    from rich.text import Text
 
-    task = predictor.task
+    from fedpdm.report.console import STYLE, console_for, grid_of, say
+
+    task, console = predictor.task, console_for(None)
     column = task.score_columns[0]
     lines = machines(scored, column).sort_values(column, ascending=task.alarm_below, kind="stable")
-    title = f"{task.name}, round {predictor.round} of {escape(predictor.run.name)}"
+    title = f"{task.name}, round {predictor.round} of {predictor.run.name}"
     if predictor.threshold is not None:
         title += f", alarm at {'≤' if task.alarm_below else '≥'} {predictor.threshold:.3g}"
-    table = RichTable(title=title, title_justify="left")
-    score = column.replace("_", " ")
-    for name in ("machine", "last time", score, "alarm", "since"):
-        table.add_column(name, justify="right" if name == score else "left")
+    say(console, title)
+    rows = []
     for line in lines.head(SHOWN).itertuples(index=False):
         machine, when, value, alarm, since, padded = line
-        said = "" if pd.isna(alarm) else "[bold red]ALARM[/]" if alarm else "no"
-        begun = "" if since is None else escape(str(since))
-        shown = f"{value:.{task.score_digits}f}"
-        star = " *" if padded else ""
-        table.add_row(f"{escape(machine)}{star}", escape(str(when)), shown, said, begun)
-    console = Console()
-    console.print(table)
+        said = "" if pd.isna(alarm) else "ALARM" if alarm else "no"
+        rows.append([
+            Text(f"{machine}{' *' if padded else ''}"),
+            Text(str(when)),
+            Text(f"{value:.{task.score_digits}f}"),
+            Text(said, style=STYLE["worse"] if said == "ALARM" else ""),
+            Text("" if since is None else str(since)),
+        ])  # fmt: skip
+    heads = ["machine", "last time", column.replace("_", " "), "alarm", "since"]
+    console.print(grid_of(heads, rows, console))
     if len(lines) > SHOWN:
-        console.print(f"… and {len(lines) - SHOWN} more machines in the file")
+        say(console, f"… and {len(lines) - SHOWN} more machines in the file")
     if lines["padded"].any():
-        console.print(f"* fewer rows than the model's window of {predictor.window}: padded")
+        say(console, f"* fewer rows than the model's window of {predictor.window}: padded")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

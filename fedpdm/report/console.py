@@ -12,7 +12,16 @@ from rich.text import Text
 
 from fedpdm.evaluation.wording import MINUS, MISSING
 
-ASCII = {MINUS: "-", MISSING: "-", "±": "=", "…": "...", "\u202f": " ", "\u00a0": " "}
+ASCII = {
+    MINUS: "-",
+    MISSING: "-",
+    "±": "=",
+    "…": "...",
+    "≥": ">=",
+    "≤": "<=",
+    "\u202f": " ",
+    "\u00a0": " ",
+}
 """What stands for a character where the console has no Unicode."""
 PLAIN_WIDTH = 100
 """Columns assumed where there is no terminal to ask."""
@@ -74,7 +83,9 @@ def grid_of(
         fold: a name that is too long goes on in a second line, and does not end in "…".
         means: how many rows at the end stand apart, in bold.
     """
-    rows = [[_readable(cell, console) for cell in cells] for cells in rows]
+    rows = [
+        [Text(readable(cell.plain, console), style=cell.style) for cell in cells] for cells in rows
+    ]
     widths = _widths(heads, rows)
     widths[0] = max(min(widths[0], widths[0] + room_for_names(heads, rows, console)), 6)
     grid = Table(box=LINES, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
@@ -86,10 +97,6 @@ def grid_of(
     for index, cells in enumerate(rows, start=means - len(rows)):
         grid.add_row(*cells, end_section=index == -1, style="bold" if index >= 0 else "")
     return grid
-
-
-def _readable(cell: Text, console: Console) -> Text:
-    return Text(readable(cell.plain, console), style=cell.style)
 
 
 def _widths(heads: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -56,8 +57,11 @@ def rounds(
         _line(axes, kept, ("metrics", name), "-", color=COLOUR["federated"], lw=2.6)
         # What was taken back may be off by orders of magnitude: it must not set the scale.
         low, high = axes.get_ylim()
-        for run in _undone_runs(records):
-            _line(axes, run, ("metrics", name), ":", color=COLOUR["quiet"], lw=2.6)
+        for before, record in pairwise(({"round": None}, *records)):
+            if record.get("undone"):
+                follows = before["round"] == record["round"] - 1
+                run = [before, record] if follows else [record]
+                _line(axes, run, ("metrics", name), ":", color=COLOUR["quiet"], lw=2.6)
         axes.set_ylim(low, high)
         _marks(axes, events, best)
         axes.set_ylabel(label)
@@ -77,8 +81,7 @@ def traffic(records: Sequence[Record]) -> Markup:
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     axes.set_xlim(0.4, len(records) + 0.6)
     _whole_numbers(axes)
-    axes.set_xlabel("round, in the order of training")
-    axes.set_ylabel("MB")
+    axes.set(xlabel="round, in the order of training", ylabel="MB")
     return svg_of(figure, "traffic", "Megabytes from the sites and to the sites, per round")
 
 
@@ -138,21 +141,6 @@ def _rounds_of(events: Sequence[Record], kinds: frozenset[str]) -> list[int]:
     return sorted({e["round"] for e in events if e.get("kind") in kinds and e.get("round")})
 
 
-def _undone_runs(records: Sequence[Record]) -> list[list[Record]]:
-    """Return each stretch of undone rounds, with the kept round that it left from."""
-    runs: list[list[Record]] = []
-    before: Record | None = None
-    for record in records:
-        if record.get("undone"):
-            follows = before is not None and record["round"] == before["round"] + 1
-            if before is not None and before.get("undone") and follows:
-                runs[-1].append(record)
-            else:
-                runs.append([before, record] if before is not None and follows else [record])
-        before = record
-    return runs
-
-
 def _finite(record: Record, *path: str) -> float | None:
     # A poisoned round's loss is infinite or NaN: there is nothing to draw then.
     value = part_of(record, *path)
@@ -185,12 +173,10 @@ def reliability(curves: Mapping[str, Sequence[Record]], names: Mapping[str, str]
         reach = max(reach, *said, *true) if points else reach
     # Rare failures leave all of it in a corner: the page zooms to what there is.
     end = min(1.0, max(0.05, 1.08 * reach))
-    axes.set_xlim(-0.02 * end, end)
-    axes.set_ylim(-0.02 * end, end)
+    axes.set(xlim=(-0.02 * end, end), ylim=(-0.02 * end, end))
     axes.xaxis.set_major_formatter(_percent)
     axes.yaxis.set_major_formatter(_percent)
-    axes.set_xlabel("predicted risk")
-    axes.set_ylabel("share that did fail")
+    axes.set(xlabel="predicted risk", ylabel="share that did fail")
     return svg_of(figure, "reliability", "Predicted risk against the share that did fail")
 
 
@@ -219,8 +205,7 @@ def alarm_plots(
         if key == "event_recall":
             axes.set_ylim(0, 1.05)
             axes.yaxis.set_major_formatter(_percent)
-        axes.set_xlabel(f"false alarms per {period}")
-        axes.set_ylabel(label)
+        axes.set(xlabel=f"false alarms per {period}", ylabel=label)
         drawn.append(svg_of(figure, f"alarms-{key}", f"{title} against false alarms"))
     return drawn
 

@@ -62,7 +62,8 @@ _NAMES = dict.fromkeys(re.findall(r"--([a-z0-9-]+):", _template("page.css")))
 COLOUR = {name: f"#0101{i:02x}" for i, name in enumerate(_NAMES, start=1)}
 """Colours by the names that ``page.css`` gives them."""
 
-WIDTH = 420
+WIDTH, RIGHT, BOTTOM = 420, 22, 46
+"""A figure's width and two of its margins, in SVG units."""
 
 _STYLE: Any = {
     "figure.facecolor": "none",
@@ -76,12 +77,9 @@ _STYLE: Any = {
     "axes.spines.left": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.unicode_minus": True,
     "axes.edgecolor": COLOUR["quiet"],
     "axes.labelcolor": COLOUR["quiet"],
-    "axes.linewidth": 0.8,
     "grid.color": COLOUR["grid"],
-    "grid.linewidth": 0.8,
     "xtick.color": COLOUR["quiet"],
     "ytick.color": COLOUR["quiet"],
     "xtick.labelcolor": COLOUR["ink"],
@@ -91,9 +89,7 @@ _STYLE: Any = {
 }
 
 
-def figure_of(
-    height: int, left: int = 64, right: int = 22, top: int = 16, bottom: int = 46
-) -> tuple[Figure, Axes]:
+def figure_of(height: int, left: int = 64, top: int = 16) -> tuple[Figure, Axes]:
     """Return a figure ``WIDTH`` by ``height`` SVG units with one axes and these margins."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -101,12 +97,10 @@ def figure_of(
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH / 72, height / 72))
-        axes = figure.add_axes(
-            (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (top + bottom) / height)
-        )
-    axes.xaxis.set_major_locator(
-        MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10])
-    )  # long numbers must not touch
+        wide, high = 1 - (left + RIGHT) / WIDTH, 1 - (top + BOTTOM) / height
+        axes = figure.add_axes((left / WIDTH, BOTTOM / height, wide, high))
+    # Long numbers must not touch.
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     return figure, axes
 
 

@@ -83,8 +83,7 @@ def gains(table: GainTable) -> Markup:
         axes.plot([x], [row.gain or 0.0], "o", color=colour, ms=3.5, mew=0)
     axes.axhline(0, color=COLOUR["ink"], lw=0.8)
     axes.grid(axis="x", visible=False)
-    axes.set_xlabel("sites, largest gain first")
-    axes.set_ylabel(f"gain in {table.metric.short}")
+    axes.set(xlabel="sites, largest gain first", ylabel=f"gain in {table.metric.short}")
     return svg_of(figure, "gains", "Gain of each site with its 95 % interval, in order")
 
 

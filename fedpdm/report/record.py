@@ -111,8 +111,7 @@ def exchanged(summary: Record, rounds: Sequence[Record]) -> list[tuple[str, str,
     up, down = total.get("up"), total.get("down")
     if up is None or down is None:
         return []
-    trained = [r for r in rounds if r.get("sites") or r.get("sampled")]
-    replies = sum(len(r.get("sampled") or r.get("sites") or ()) for r in trained)
+    replies = sum(len(r.get("sampled") or r.get("sites") or ()) for r in rounds)
     rows = [("In total", up, down)]
     if rounds:
         own = [sum(r.get(key) or 0 for r in rounds) for key in ("bytes_up", "bytes_down")]

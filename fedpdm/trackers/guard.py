@@ -89,7 +89,9 @@ class Guard:
             record = self._waiting[0]
             place = (record["attempt"], record["round"])
             if record["round"] and place > (self._state["attempt"], self._state["round"]):
-                self._tracker.round(record["round"], round_scalars(record), _finished(record))
+                started = datetime.fromisoformat(record["started"]).timestamp()
+                finished = started + float(record["seconds"])
+                self._tracker.round(record["round"], round_scalars(record), finished)
                 self._state["attempt"], self._state["round"] = place
             self._waiting.pop(0)
         write_json(self._folder / STATE, self._state)
@@ -106,10 +108,6 @@ class Guard:
                 self._say(f"note: the tracker fails, the run goes on: {lines[0][:300]}")
             return False
         return True
-
-
-def _finished(record: Record) -> float:
-    return datetime.fromisoformat(record["started"]).timestamp() + float(record["seconds"])
 
 
 def build_tracker(cfg: Config) -> Tracker | None:
