@@ -344,10 +344,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
     parser.add_argument("--imports", help="modules of your own that the run used: mylab,…")
     words = list(sys.argv[1:] if argv is None else argv)
-    given, rest = parser.parse_known_args(words)
     torch.set_num_threads(1)
     try:
-        _refuse_overrides(words, rest)
+        _refuse_overrides(words)
+        given = parser.parse_args(words)
         predictor = load_predictor(
             given.run, site=given.site, round=given.round, threshold=given.threshold,
             imports=names_of(given.imports),
@@ -370,19 +370,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _refuse_overrides(words: Sequence[str], unknown: Sequence[str]) -> None:
-    """Refuse what is no option of ``predict``, such as an override of a config.
-
-    Args:
-        words: the command line.
-        unknown: those of its words that nothing takes.
-    """
+def _refuse_overrides(words: Sequence[str]) -> None:
+    """Refuse overrides of a config on this command line, and name the option to write."""
     for word in words:
         key, equals, value = word.partition("=")
         if equals and key in OPTIONS and not Path(word).exists():
             raise ConfigError(f"{word}: predict takes no overrides; write --{key} {value}")
-    if unknown:
-        raise ConfigError(f"{' '.join(unknown)}: predict has no such option; see --help")
 
 
 if __name__ == "__main__":

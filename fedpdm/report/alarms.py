@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fedpdm.evaluation.wording import MISSING, listing, number, percent
@@ -62,7 +62,7 @@ def alarm_section(page: Page) -> dict[str, Any]:
     }
     return {
         "alarms": shown,
-        "costs": cost_table(page.summary),
+        "costs": cost_table(tested, nearest),
         "own_levels": len({cells["level"] for _, cells in sites} - {MISSING}) > 1,
     }
 
@@ -156,14 +156,13 @@ def _prices(costs: Record) -> str:
     )
 
 
-def price(value: float | None, like: Iterable[float] = ()) -> str:
+def price(value: float | None, like: Sequence[float] = ()) -> str:
     """Return a cost with as many digits as it needs, and as those ``like`` it need."""
-    known = [] if value is None else [value]
-    return number(value, max((_digits(one) for one in (*(like or known),)), default=0))
+    return number(value, max(_digits(one) for one in like or (value,)))
 
 
-def _digits(value: float) -> int:
-    if not math.isfinite(value) or value == round(value):
+def _digits(value: float | None) -> int:
+    if value is None or not math.isfinite(value) or value == round(value):
         return 0
     return max(2, 1 - math.floor(math.log10(value)))
 
@@ -251,17 +250,20 @@ class Bill(NamedTuple):
         return least if min(self.never, self.always) < self.level * (1 - 1e-9) else None
 
 
-def cost_table(summary: Record) -> dict[str, Any] | None:
-    """Return what the template shows of costs; None where the level was chosen otherwise."""
-    tested = summary.get("test") or {}
-    thresholds = tested.get("thresholds") or {}
-    keys, costs = horizons(thresholds), thresholds.get("costs") or {}
+def cost_table(tested: Record, key: str) -> dict[str, Any] | None:
+    """Return what the template shows of costs; None where the level was chosen otherwise.
+
+    Args:
+        tested: ``test`` of summary.json.
+        key: the horizon.
+    """
+    costs = part_of(tested, "thresholds", "costs") or {}
     bills = {
         name: found
         for name, part in (tested.get("per_site") or {}).items()
-        if name in costs and (found := bill(part, keys[0], costs[name]))
+        if name in costs and (found := bill(part, key, costs[name]))
     }
-    if thresholds.get("aim") != "cost" or not bills:
+    if part_of(tested, "thresholds", "aim") != "cost" or not bills:
         return None
     total = Bill(*(sum(parts) for parts in zip(*bills.values(), strict=True)))
     column = {key: [costs[name][key] for name in bills] for key in PRICES}

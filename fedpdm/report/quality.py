@@ -78,8 +78,8 @@ def _bin(point: Record) -> list[str]:
 
 def _how(found: Record) -> str:
     method = str(found.get("method") or "none")
-    text = HOW.get(method, f"Calibration: {method}.")
-    if method == "none" or method not in HOW:
+    text = HOW[method]
+    if method == "none":
         return text
     if not found.get("fitted"):
         return f"Risks were to be calibrated ({method}), but validation data did not allow it."

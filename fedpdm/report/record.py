@@ -11,7 +11,6 @@ from fedpdm.report import curves
 from fedpdm.report.gain_table import GainTable, part_of
 from fedpdm.report.plots import LABELLED
 from fedpdm.report.sections import Page, register_section
-from fedpdm.report.summary_text import GLOSSARY
 from fedpdm.server.round_metrics import further_metrics
 from fedpdm.storage import flatten
 
@@ -70,23 +69,19 @@ def _data(page: Page) -> dict[str, Any]:
         "shape": [(row.get("site"), shape_cells(row)) for row in page.data_shape],
         "again": again(page.summary, manifest),
         "measures": measures(page.summary, page.table),
-        "facts": facts(page.summary, manifest),
+        "facts": facts(page.summary),
         "manifest": [(key, _plain(value)) for key, value in flatten(rest).items()],
-        "glossary": GLOSSARY,
     }
 
 
 def event_row(event: Record) -> dict[str, Any]:
     """Return an event with every cell present."""
-    kind = str(event.get("kind"))
-    return {
-        "round": event.get("round"),
-        "attempt": event.get("attempt"),
+    kind, site = str(event.get("kind")), event.get("site")
+    return {"round": None, "attempt": 0, "by": None, **event} | {
         "what": EVENTS.get(kind, kind),
         "serious": kind in curves.BACK | curves.LOST or kind == "damaged-round",
-        "site": event.get("site"),
-        "message": str(event.get("message") or "").removeprefix(f"{event.get('site')}: "),
-        "by": event.get("by"),
+        "site": site,
+        "message": str(event.get("message") or "").removeprefix(f"{site}: "),
     }
 
 
@@ -112,12 +107,11 @@ def exchanged(summary: Record, rounds: Sequence[Record]) -> list[tuple[str, str,
     if up is None or down is None:
         return []
     replies = sum(len(r.get("sampled") or r.get("sites") or ()) for r in rounds)
+    sent, received = (sum(r.get(key) or 0 for r in rounds) for key in ("bytes_up", "bytes_down"))
     rows = [("In total", up, down)]
-    if rounds:
-        own = [sum(r.get(key) or 0 for r in rounds) for key in ("bytes_up", "bytes_down")]
-        rows.append(("Per round, all sites", own[0] / len(rounds), own[1] / len(rounds)))
-        if replies:
-            rows.append(("Per round and site", own[0] / replies, own[1] / replies))
+    for name, count in (("Per round, all sites", len(rounds)), ("Per round and site", replies)):
+        if count:
+            rows.append((name, sent / count, received / count))
     return [(name, size(a), size(b), size(a + b)) for name, a, b in rows]
 
 
@@ -172,13 +166,10 @@ def shape_cells(row: Record) -> list[str]:
     ]
 
 
-def facts(summary: Record, manifest: Record) -> list[tuple[str, str]]:
+def facts(summary: Record) -> list[tuple[str, str]]:
     """Return the first lines of the configuration, for people."""
     named = {name: summary.get(name.lower()) for name in ("Task", "Model", "Strategy", "Engine")}
-    return _known({
-        "Data": part_of(summary, "data", "name"), **named,
-        "Seed": summary.get("seed"), "Git commit": manifest.get("git_commit"),
-    })  # fmt: skip
+    return _known({"Data": part_of(summary, "data", "name"), **named})
 
 
 def again(summary: Record, manifest: Record) -> dict[str, Any]:
@@ -210,9 +201,8 @@ def _known(values: Record) -> list[tuple[str, str]]:
 
 
 def _commit(manifest: Record) -> str | None:
-    commit = manifest.get("git_commit")
-    text = None if commit is None else str(commit)
-    return f"{text[:-1]}, with changes since" if text and text.endswith("+") else text
+    commit = str(manifest.get("git_commit") or "")
+    return f"{commit[:-1]}, with changes since" if commit.endswith("+") else commit or None
 
 
 def _plain(value: Any) -> str:

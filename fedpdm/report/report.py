@@ -16,7 +16,7 @@ from fedpdm.evaluation.wording import MISSING
 from fedpdm.report import alarms, plots, quality, record  # noqa: F401  their sections
 from fedpdm.report.gain_table import gain_table, part_of
 from fedpdm.report.page import render_page
-from fedpdm.report.sections import Page, in_order, register_section
+from fedpdm.report.sections import SECTIONS, Page, register_section
 from fedpdm.report.summary_text import certainty, findings, headline, left_out, shuffled
 from fedpdm.storage import write_bytes
 
@@ -64,7 +64,7 @@ def render(
     rounds = [r for r in rounds if r.get("round")]  # round 0 is the start: nobody trained
     page = Page(summary, rounds, manifest, data_shape, table, few, ordered)
     unit = part_of(summary, "data", "time_unit") or "the data's time unit"
-    sections = in_order()
+    sections = sorted(SECTIONS.values(), key=lambda section: section.order)
     values: dict[str, Any] = {
         "headline": headline(table),
         "sure": certainty(table),

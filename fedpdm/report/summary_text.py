@@ -12,50 +12,6 @@ from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 
 Record = Mapping[str, Any]
 
-GLOSSARY = {
-    "Alone": "a site trains the same model on its own data only; the gain is measured from here",
-    "Alarm level (threshold)": "the predicted risk from which on an alarm is raised",
-    "Average precision": "how many alarms are true, averaged over all alarm levels; guessing "
-                         "scores the prevalence, 1 is perfect",
-    "Brier score": "mean squared difference between the predicted risk and what happened (0 or "
-                   "1); smaller is better",
-    "Calibration error (ECE)": "how far predicted risks lie from the share that did fail, on "
-                               "average; 5 % means off by five percentage points",
-    "Coverage": "share of true remaining lives that lie inside the predicted interval",
-    "Episode": "alarms of a machine that follow each other closely; a crew goes out once",
-    "Event recall": "share of failures that were warned of by an alarm",
-    "F1": "one number for true alarms (precision) and caught failures (recall); 1 is perfect",
-    "False alarm": "an alarm that no failure follows within the horizon",
-    "Federated": "sites train one model together; weights travel, rows stay where they are",
-    "Gain": "federated against alone; plus is better, also where a smaller score is better",
-    "Held out": "machines of which no row was seen in training: what to expect of a new machine",
-    "Horizon": "how far ahead a failure is asked for",
-    "Interval, sure, could be chance": "test machines are drawn again many times; the interval "
-        "holds 95 % of the gains that come out, and is too narrow where few machines failed. Sure "
-        "takes more: at least 10 machines that failed (of remaining life: 10 machines), and a "
-        "range that is wider for few machines and for many sites, so that in about 95 of 100 "
-        "such runs without any gain no site is called sure. The luck of training is not in it: "
-        "other seeds tell",
-    "Lead time": "time from the alarm to the failure: what is left to act",
-    "Lift": "average precision over prevalence: how many times better than guessing",
-    "Machine-month": "one machine watched for a month",
-    "NASA score": "sum over machines of a penalty that grows exponentially with the error; too "
-                  "late costs more than too early; smaller is better",
-    "Pooled": "one model on all sites' rows in one place, where nobody minds",
-    "Prevalence": "share of windows (or rows) that end in a failure within the horizon",
-    "Precision": "share of alarms that a failure follows",
-    "Recall": "share of windows (or rows) before a failure that raise an alarm",
-    "RMSE": "typical error of the predicted remaining life, large errors weigh more; capped: "
-            "lives beyond the cap count as the cap, as in training; uncapped: as they are",
-    "ROC AUC": "chance that a window before a failure gets a higher risk than another one",
-    "Round": "sites train for a while, their weights are averaged, all go on from the average",
-    "Test data": "later data (or the official test set) that nothing was chosen on",
-    "Update": "the weights that a site sends after training in a round",
-    "Validation data": "data that chose the round and the alarm level, and nothing else",
-    "Window": "the readings before a moment, from which the risk at that moment is predicted",
-}  # fmt: skip
-"""Terms of the report, for people who run sites."""
-
 
 def headline(table: GainTable) -> str:
     """Return in one sentence whether the shared model helps each site, and by how much."""

@@ -116,8 +116,6 @@ def build_tracker(cfg: Config) -> Tracker | None:
     Raises:
         ConfigError: its package is not installed, or a setting is unknown.
     """
-    node = select(cfg, "tracker")
-    if not node or node.get("_target_") is None:
-        return None
-    tracker: Tracker = make(node, "tracker")
+    node = select(cfg, "tracker") or {}
+    tracker: Tracker | None = make(node, "tracker") if node.get("_target_") else None
     return tracker
