@@ -28,7 +28,7 @@ class Guard:
     run sends what is missing and nothing twice.
 
     Args:
-        tracker: what is told; None for nothing.
+        tracker: what is told.
         folder: the run folder.
         config: the resolved config.
         say: shows a sentence to the person at the screen.
@@ -37,7 +37,7 @@ class Guard:
 
     def __init__(
         self,
-        tracker: Tracker | None,
+        tracker: Tracker,
         folder: Path,
         config: Mapping[str, Any],
         say: Callable[[str], None],
@@ -51,12 +51,11 @@ class Guard:
             with suppress(HistoryError):  # damaged: everything is sent again
                 self._state |= read_json(folder / STATE)
         self._history = history
-        told = () if tracker is None else history.rounds()
-        self._waiting: list[Record] = [record.to_dict() for record in told]
+        self._waiting: list[Record] = [record.to_dict() for record in history.rounds()]
 
     def round(self, number: int) -> None:
         """Tell the tracker of a round if it was committed, and of those that it has missed."""
-        newest = None if self._tracker is None else self._history.head()
+        newest = self._history.head()
         if newest is None or newest.round != number:
             return  # taken back
         self._waiting.append(newest.to_dict())
@@ -65,13 +64,10 @@ class Guard:
 
     def end(self, summary: Record) -> None:
         """Send what is still missing, and the test scores; the run's files are written."""
-        tracker = self._tracker
-        if tracker is None:
-            return
 
         def finish() -> None:
             self._send()
-            tracker.end(result_scalars(summary), summary)
+            self._tracker.end(result_scalars(summary), summary)
             write_json(self._folder / STATE, self._state)
 
         if not self._attempt(finish):
@@ -81,7 +77,6 @@ class Guard:
             )
 
     def _send(self) -> None:
-        assert self._tracker is not None
         if not self._begun:
             self._tracker.begin(self._folder, self._config, self._state["own"])
             self._begun = True
