@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpdm.errors import FedPdmError
+from fedpdm.errors import FedPdmError, HistoryError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,8 +72,6 @@ def compare_folders(
 
     runs, left_out = find_runs(paths)
     if not runs:
-        from fedpdm.errors import HistoryError
-
         raise HistoryError("no run is finished: " + "; ".join(left_out))
     settings, remarks = settings_of(runs)
     comparison = compare(
@@ -95,12 +93,11 @@ def default_folder(paths: Sequence[Path]) -> Path:
     ``comparison-<8 hex digits>`` in the folder that they have in common, the digits standing
     for their names in it: comparisons of other inputs lie beside each other.
     """
-    first, *more = {path.resolve(): path for path in paths}.items()
-    if not more:
-        whole, given = first
+    inputs = {path.resolve(): path for path in paths}
+    if len(inputs) == 1:
+        ((whole, given),) = inputs.items()
         is_run = (whole / "manifest.json").exists() or (whole / "summary.json").exists()
         return (whole.parent if is_run else given) / "comparison"
-    inputs = [first[0], *(whole for whole, _ in more)]
     common = Path(os.path.commonpath([path.parent for path in inputs]))
     names = sorted(path.relative_to(common).as_posix() for path in inputs)
     digest = hashlib.sha256("\0".join(names).encode()).hexdigest()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +18,18 @@ import pandas as pd
 import torch
 
 from fedpdm.config.imports import allowed, import_all, names_of
-from fedpdm.data.features import RAW, WindowFeatures
+from fedpdm.data.features import WindowFeatures
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.operating import OperatingConditions
-from fedpdm.data.sources.mapping import Dialect, SiteMapping, closest, site_mapping
+from fedpdm.data.sources.mapping import SiteMapping, closest, site_mapping
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
-from fedpdm.models import ModelFactory
+from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.runs.predictor import Predictor
 from fedpdm.seeding import torch_seeded
-from fedpdm.storage import read_json, read_tensors
+from fedpdm.server.round_metrics import best_round
+from fedpdm.storage import read_json, read_tensors, write_bytes
 from fedpdm.tasks import TASKS, Task
 from fedpdm.training.objective import Objective
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fedpdm.history import History
 
 SHOWN = 40  # machines in the printed table
+OPTIONS = ("site", "round", "out", "threshold", "imports")
 
 
 def load_predictor(
@@ -68,6 +69,46 @@ def load_predictor(
     from fedpdm.history import History
 
     folder = Path(run).expanduser()
+    card = _card(folder, imports)
+    try:
+        task = _task(card["task"], folder, imports)
+        with History.open(folder) as history:
+            chosen, notes = _round(history, card, task, round, folder)
+            model = _model(card, history, chosen, folder, task, site, objective)
+        features = WindowFeatures(**card.get("inputs", {}))
+        scaler, alone = _scaler(card, folder, site, features)
+        name = site or alone
+        own = {
+            key: card.get(f"{key}s", {}).get(name, card.get(key))
+            for key in ("threshold", "calibration", "interval")
+        }
+        level = _threshold(threshold, own["threshold"], task)
+        return Predictor(
+            run=folder,
+            round=chosen,
+            model=model,
+            task=task,
+            mapping=_mapping(card, name),
+            scaler=scaler,
+            window=card["window"],
+            features=features,
+            conditions=int(card["conditions"]),
+            operating=_operating(card, folder),
+            time_unit=str(card["data"]["time_unit"]),
+            threshold=level,
+            calibration=calibration_of(own["calibration"]),
+            interval=own["interval"] and Interval(**own["interval"]),
+            notes=notes if level is not None else (*notes, _silent(task)),
+        )
+    except (KeyError, TypeError) as error:
+        raise HistoryError(
+            f"{folder}/model.json is damaged: {type(error).__name__} {error}; "
+            "it does not describe a model of this version of fedpdm"
+        ) from error
+
+
+def _card(folder: Path, imports: Sequence[str]) -> dict[str, Any]:
+    """Return the run's model card; the modules that the run used are imported."""
     card = read_json(folder / "model.json")
     if not isinstance(card, dict):
         raise HistoryError(f"{folder}/model.json is damaged: it holds no object")
@@ -77,65 +118,32 @@ def load_predictor(
             f"--imports {','.join(used)}"
         )
     import_all(imports)
-    try:
-        task = _task(card["task"], folder, imports)
-        with History.open(folder) as history:
-            chosen, notes = _round(history, card, task, round, folder)
-            weights = history.weights(chosen)
-            personal = card.get("personal")
-            with torch_seeded(personal["seed"] if personal else 0, "model"):
-                model = ModelFactory.create_model(
-                    card["model_type"], int(card["input_dim"]), int(card["num_classes"]),
-                    sequence_length=card["sequence_length"], **card["config"],
-                )  # fmt: skip
-            if personal:
-                from fedpdm.runs.personal import personal_model
+    return card
 
-                states = history.client_states(chosen)
-                model = personal_model(
-                    personal, model, weights, states, site, objective, task, folder
-                )
-            else:
-                model.set_parameters(weights)
-        scaler, scope = _scaler(card, folder, site)
-        name = site or scope
-        own = card.get("thresholds", {}).get(name, card["threshold"])
-        calibration = card.get("calibrations", {}).get(name, card.get("calibration"))
-        interval = card.get("intervals", {}).get(name, card.get("interval"))
-        predictor = Predictor(
-            run=folder,
-            round=chosen,
-            model=model,
-            task=task,
-            mapping=_mapping(card, site or scope),
-            scaler=scaler,
-            window=card["window"],
-            features=_features(card),
-            conditions=int(card["conditions"]),
-            operating=_operating(card),
-            time_unit=str(card["data"]["time_unit"]),
-            threshold=_threshold(threshold, own, task),
-            calibration=calibration_of(calibration),
-            interval=_interval(interval),
-            notes=notes,
-        )
-    except (KeyError, TypeError) as error:
-        raise HistoryError(
-            f"{folder}/model.json is damaged: {type(error).__name__} {error}; "
-            "it does not describe a model of this version of fedpdm"
-        ) from error
-    if predictor.conditions > 1 and predictor.operating is None:
-        raise ConfigError(
-            f"{folder}: this run scales by {predictor.conditions} operating conditions, and "
-            f"data={card['data']['name']} does not say how new rows get theirs; such runs cannot "
-            "be scored from a file"
-        )
-    if predictor.threshold is None:
-        what = task.score_columns[0].partition("_")[0] if task.risks else task.score_columns[0]
-        told = f"{what.replace('_', ' ')} at or {'below' if task.alarm_below else 'above'} it"
-        note = f"the run has no threshold, so there are no alarms: set --threshold ({told})"
-        predictor = replace(predictor, notes=(*predictor.notes, note))
-    return predictor
+
+def _model(
+    card: dict[str, Any],
+    history: History,
+    chosen: int,
+    folder: Path,
+    task: Task,
+    site: str | None,
+    objective: Objective | None,
+) -> ModelWrapper:
+    """Return the model with the weights of the chosen round, and of ``site`` what it kept."""
+    weights, personal = history.weights(chosen), card.get("personal")
+    with torch_seeded(personal["seed"] if personal else 0, "model"):
+        model = ModelFactory.create_model(
+            card["model_type"], int(card["input_dim"]), int(card["num_classes"]),
+            sequence_length=card["sequence_length"], **card["config"],
+        )  # fmt: skip
+    if not personal:
+        model.set_parameters(weights)
+        return model
+    from fedpdm.runs.personal import personal_model
+
+    states = history.client_states(chosen)
+    return personal_model(personal, model, weights, states, site, objective, task, folder)
 
 
 def _task(described: dict[str, Any], folder: Path, imports: Sequence[str]) -> Task:
@@ -157,23 +165,18 @@ def _round(
     history: History, card: dict[str, Any], task: Task, wanted: int | None, folder: Path
 ) -> tuple[int, tuple[str, ...]]:
     """Return the round to load, and what to say about it."""
-    best = card["best_round"]
-    records = {record.round: record for record in history.rounds()}
+    best, records = card["best_round"], history.rounds()
     if wanted is not None:
-        if wanted not in records:
-            there = ", ".join(str(n) for n in sorted(records)) or "none"
-            raise HistoryError(f"{folder} has no finished round {wanted}; there are: {there}")
+        there = sorted(record.round for record in records)
+        if wanted not in there:
+            found = ", ".join(map(str, there)) or "none"
+            raise HistoryError(f"{folder} has no finished round {wanted}; there are: {found}")
         if best is not None and wanted != best and card["threshold"] is not None:
             return wanted, (f"the threshold was chosen for round {best}, not for round {wanted}",)
         return wanted, ()
     if best is not None:
         return int(best), ()
-    trained: int | None = None
-    value: float | None = None
-    for number in sorted(n for n in records if n > 0):
-        found = records[number].metrics.get(task.primary)
-        if trained is None or task.better(found, value):
-            trained, value = number, found
+    trained = best_round(records, task)
     if trained is None:
         raise HistoryError(
             f"{folder} has no finished round yet; let the run finish, or continue it with "
@@ -182,7 +185,9 @@ def _round(
     return trained, (f"the run is not finished; round {trained} is its best so far",)
 
 
-def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scaler, str | None]:
+def _scaler(
+    card: dict[str, Any], folder: Path, site: str | None, features: WindowFeatures
+) -> tuple[Scaler, str | None]:
     """Return the scaler for ``site``, and the site it belongs to if there is only one."""
     path = folder / "scaler.safetensors"
     if not path.exists():
@@ -196,9 +201,10 @@ def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scale
              *((card.get("personal") or {}).get("sites", ()))]  # fmt: skip
     sites = list(dict.fromkeys(named))
     if site is not None and site not in sites:
-        there = f"there are {', '.join(sites)}." if sites else "its sites have no names of own."
-        raise ConfigError(f"--site {site}: {folder} has no such site; {there}"
-                          + closest(site, sites))  # fmt: skip
+        there = f"there are {', '.join(sites)}." if sites else "leave --site out."
+        raise ConfigError(
+            f"--site {site}: {folder} has no such site; {there}{closest(site, sites)}"
+        )
     scope, alone = "federated", None
     if card["scaling"] == "plant":
         if site is None and len(sites) > 1:
@@ -214,25 +220,23 @@ def _scaler(card: dict[str, Any], folder: Path, site: str | None) -> tuple[Scale
             f"{path} has no scaler for {scope}; it has {', '.join(scopes)}"
         ) from None
     sensors = [str(name) for name in card["features"]]
-    computed = len(_features(card).names(sensors))
-    expected = (int(card["conditions"]), len(sensors) + computed)
+    expected = (int(card["conditions"]), len(sensors) + len(features.names(sensors)))
     if scaler.mean.shape != expected or scaler.scale.shape != expected:
         raise HistoryError(f"{path} is of another run: its shape is not {expected}")
     return scaler, alone
 
 
-def _features(card: dict[str, Any]) -> WindowFeatures:
-    """Return what the model sees of a window; in a run of an older version, the readings."""
-    return WindowFeatures(**card["inputs"]) if "inputs" in card else RAW
-
-
-def _operating(card: dict[str, Any]) -> OperatingConditions | None:
-    """Return how new rows get their operating condition; None where the run does not say."""
-    said = card.get("operating")
-    if said is None:
-        return None
-    points = tuple(tuple(map(float, point)) for point in said["points"])
-    return OperatingConditions(tuple(said["columns"]), points, tuple(said["tolerance"]))
+def _operating(card: dict[str, Any], folder: Path) -> OperatingConditions | None:
+    """Return how new rows get their operating condition; None where there is one only."""
+    if said := card.get("operating"):
+        return OperatingConditions(**{key: tuple(value) for key, value in said.items()})
+    if card["conditions"] > 1:
+        raise ConfigError(
+            f"{folder}: this run scales by {card['conditions']} operating conditions, and "
+            f"data={card['data']['name']} does not say how new rows get theirs; such runs cannot "
+            "be scored from a file"
+        )
+    return None
 
 
 def _mapping(card: dict[str, Any], site: str | None) -> SiteMapping:
@@ -243,36 +247,31 @@ def _mapping(card: dict[str, Any], site: str | None) -> SiteMapping:
     features = [str(name) for name in card["features"]]
     named = [site] if site is not None else list(card["sites"])
     if named and all("path" in (card["sites"].get(name) or {}) for name in named):
-        mappings = [site_mapping(name, card["sites"][name]) for name in named]
-        ordered = [replace(m, columns={f: m.columns[f] for f in features}) for m in mappings]
-        first = ordered[0]
-        if all(
-            (m.machine, m.time, m.columns, m.dialect)
-            == (first.machine, first.time, first.columns, first.dialect)
-            for m in ordered
-        ):
+        found = [site_mapping(name, card["sites"][name]) for name in named]
+        first, *others = (
+            SiteMapping(named[0], "", m.machine, m.time, {f: m.columns[f] for f in features},
+                        dialect=m.dialect)
+            for m in found
+        )  # fmt: skip
+        if all(other == first for other in others):
             return first
-    return SiteMapping("", "", "machine", "time", {f: f for f in features}, dialect=Dialect())
+    return SiteMapping("", "", "machine", "time", {f: f for f in features})
 
 
 def _threshold(given: float | None, own: float | None, task: Task) -> float | None:
     if given is None:
-        return None if own is None else float(own)
-    highest = 1.0 if task.risks else np.inf
-    if not 0 <= given <= highest:
-        raise ConfigError(
-            f"--threshold {given:g} must be "
-            + ("0 or more" if highest == np.inf else "a probability, between 0 and 1")
-        )
+        return own
+    if not 0 <= given <= (1.0 if task.risks else np.inf):
+        wanted = "a probability, between 0 and 1" if task.risks else "0 or more"
+        raise ConfigError(f"--threshold {given:g} must be {wanted}")
     return given
 
 
-def _interval(described: dict[str, Any] | None) -> Interval | None:
-    """Return the interval of remaining life that validation machines calibrated, if any."""
-    if described is None:
-        return None
-    level, factor, cap = (float(described[key]) for key in ("level", "factor", "cap"))
-    return Interval(level, factor, cap, int(described["machines"]))
+def _silent(task: Task) -> str:
+    """Return what to say where no threshold is known."""
+    score = task.score_columns[0].partition("_")[0] if task.risks else task.score_columns[0]
+    told = f"{score.replace('_', ' ')} at or {'below' if task.alarm_below else 'above'} it"
+    return f"the run has no threshold, so there are no alarms: set --threshold ({told})"
 
 
 def machines(scored: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -286,47 +285,49 @@ def machines(scored: pd.DataFrame, column: str) -> pd.DataFrame:
         Columns ``machine``, ``time``, ``column``, ``alarm``, ``since`` (the first row of the
         unbroken alarm that lasts until now, else None), ``padded``.
     """
-    lines = []
+    lines, since = [], []
     for machine, rows in scored.groupby("machine", sort=True):
         last = rows.iloc[-1]
         alarm = rows["alarm"].fillna(False).to_numpy(dtype=bool)
         quiet = np.flatnonzero(~alarm)
         begin = int(quiet[-1]) + 1 if len(quiet) else 0
-        since = rows["time"].iloc[begin] if alarm[-1] else None
-        lines.append((machine, last["time"], last[column], last["alarm"], since, last["padded"]))
-    names = ["machine", "time", column, "alarm", "since", "padded"]
-    frame = pd.DataFrame(lines, columns=names)
-    frame["since"] = pd.Series([line[4] for line in lines], dtype=object)  # keeps None and 3
+        since.append(rows["time"].iloc[begin] if alarm[-1] else None)
+        lines.append((machine, last["time"], last[column], last["alarm"], last["padded"]))
+    frame = pd.DataFrame(lines, columns=["machine", "time", column, "alarm", "padded"])
+    frame.insert(4, "since", pd.Series(since, dtype=object))  # keeps None and 3
     return frame
 
 
 def print_machines(predictor: Predictor, scored: pd.DataFrame) -> None:
     """Print a table with a line per machine, the one most at risk first."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table as RichTable
+    from rich.text import Text
 
-    task = predictor.task
+    from fedpdm.report.console import STYLE, console_for, grid_of, say
+
+    task, console = predictor.task, console_for(None)
     column = task.score_columns[0]
     lines = machines(scored, column).sort_values(column, ascending=task.alarm_below, kind="stable")
-    title = f"{task.name}, round {predictor.round} of {escape(predictor.run.name)}"
+    title = f"{task.name}, round {predictor.round} of {predictor.run.name}"
     if predictor.threshold is not None:
         title += f", alarm at {'≤' if task.alarm_below else '≥'} {predictor.threshold:.3g}"
-    table = RichTable(title=title, title_justify="left")
-    for name in ("machine", "last time", column.replace("_", " "), "alarm", "since"):
-        table.add_column(name, justify="right" if name == column.replace("_", " ") else "left")
+    say(console, title)
+    rows = []
     for line in lines.head(SHOWN).itertuples(index=False):
         machine, when, value, alarm, since, padded = line
-        said = "" if pd.isna(alarm) else "[bold red]ALARM[/]" if alarm else "no"
-        shown = f"{value:.{task.score_digits}f}"
-        table.add_row(f"{escape(machine)}{' *' if padded else ''}", escape(str(when)), shown, said,
-                      "" if since is None else escape(str(since)))  # fmt: skip
-    console = Console()
-    console.print(table)
+        said = "" if pd.isna(alarm) else "ALARM" if alarm else "no"
+        rows.append([
+            Text(f"{machine}{' *' if padded else ''}"),
+            Text(str(when)),
+            Text(f"{value:.{task.score_digits}f}"),
+            Text(said, style=STYLE["worse"] if said == "ALARM" else ""),
+            Text("" if since is None else str(since)),
+        ])  # fmt: skip
+    heads = ["machine", "last time", column.replace("_", " "), "alarm", "since"]
+    console.print(grid_of(heads, rows, console))
     if len(lines) > SHOWN:
-        console.print(f"… and {len(lines) - SHOWN} more machines in the file")
+        say(console, f"… and {len(lines) - SHOWN} more machines in the file")
     if lines["padded"].any():
-        console.print(f"* fewer rows than the model's window of {predictor.window}: padded")
+        say(console, f"* fewer rows than the model's window of {predictor.window}: padded")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -342,9 +343,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="where the scores go (default: FILE-scores.csv)")
     parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
     parser.add_argument("--imports", help="modules of your own that the run used: mylab,…")
-    given = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     torch.set_num_threads(1)
     try:
+        _refuse_overrides(words)
+        given = parser.parse_args(words)
         predictor = load_predictor(
             given.run, site=given.site, round=given.round, threshold=given.threshold,
             imports=names_of(given.imports),
@@ -352,7 +355,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = predictor.read(given.file)
         scored = predictor.score(table)
         out = given.out or Path(f"{given.file.name.partition('.')[0]}-scores.csv")
-        write_scores(scored, out, given.file)
+        if out.exists() and given.file.exists() and out.samefile(given.file):
+            raise ConfigError(f"--out {out} is the file with the data; choose another name")
+        write_bytes(out, scored.to_csv(index=False).encode())
     except FedPdmError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -365,23 +370,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_scores(scored: pd.DataFrame, out: Path, source: Path) -> None:
-    """Write the scores as CSV, whole or not at all; never over the file they come from.
-
-    Raises:
-        ConfigError: ``out`` cannot be written.
-    """
-    if out.exists() and source.exists() and out.samefile(source):
-        raise ConfigError(f"--out {out} is the file with the data; choose another name")
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        scored.to_csv(temporary, index=False)
-        temporary.replace(out)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ConfigError(
-            f"--out {out} cannot be written: {error.strerror or error}; choose another place"
-        ) from None
+def _refuse_overrides(words: Sequence[str]) -> None:
+    """Refuse overrides of a config on this command line, and name the option to write."""
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key in OPTIONS and not Path(word).exists():
+            raise ConfigError(f"{word}: predict takes no overrides; write --{key} {value}")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_jobs(arguments: Sequence[str]) -> None:
     """Run one config, or with ``-m`` one per combination, and compare those."""
     from fedpdm.config.compose import config_dirs, run_hydra
-    from fedpdm.sweep import Sweep
+    from fedpdm.sweep import Sweep, remove_if_empty
 
     sweep, stood = Sweep(simulate), RUNS.exists()
     try:
@@ -76,8 +76,10 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
     """
     from fedpdm.config.compose import check_own_sites, check_sites, check_types, chosen_sites
     from fedpdm.config.values import resolved
+    from fedpdm.sweep import remove_if_empty
 
     if job.sweep is not None:
+        sweep.folder = job.sweep
         print(f"\n{' '.join(job.overrides)}", flush=True)
     try:
         check_sites(cfg, chosen_sites(job.overrides))
@@ -87,7 +89,7 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
         if job.sweep is None:
             summary: dict[str, Any] | None = simulate(cfg, job.folder)
         else:
-            summary = sweep.run(cfg, job.folder, job.sweep)
+            summary = sweep.run(cfg, job.folder)
     except BaseException:
         remove_if_empty(job.folder)
         raise
@@ -141,14 +143,6 @@ def mended(error: Exception) -> Exception:
     if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
         return ConfigError(f"{where}: {error.strerror}; choose another folder: hydra.run.dir=…")
     return error
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Leave nothing half-made: Hydra makes the folder before anything is checked."""
-    try:
-        folder.rmdir()
-    except OSError:
-        return
 
 
 if __name__ == "__main__":

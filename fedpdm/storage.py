@@ -182,6 +182,16 @@ def cut(block: NDArray[Any], shapes: Mapping[str, Sequence[int]]) -> Arrays:
 # Trees --------------------------------------------------------------------------------
 
 
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping by dotted keys; lists and empty mappings are values."""
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix: tree} if prefix else {}
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        result |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return result
+
+
 def flatten_tree(tree: Any) -> tuple[str, Arrays]:
     """Split a tree into a JSON text and the arrays in it.
 

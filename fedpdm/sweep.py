@@ -7,6 +7,7 @@ while it runs, it works beside the first: a job that another process holds is le
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,24 +24,25 @@ class Sweep:
 
     Args:
         simulate: runs a config in a folder, new or ``resumed=True``.
+
+    Attributes:
+        folder: that of all jobs; None before the first one.
     """
 
     def __init__(self, simulate: Simulate) -> None:
         self._simulate = simulate
-        self._folder: Path | None = None
+        self.folder: Path | None = None
 
-    def run(self, cfg: Config, folder: Path, sweep: Path) -> dict[str, Any] | None:
+    def run(self, cfg: Config, folder: Path) -> dict[str, Any] | None:
         """Run, continue or keep one job; return its summary, None where another process has it.
 
         Args:
             cfg: the job's resolved config.
             folder: the job's folder.
-            sweep: the folder of all jobs.
 
         Raises:
             HistoryError: the folder holds a run of other settings.
         """
-        self._folder = sweep
         while True:
             state = state_of(folder, cfg)
             if state == "finished":
@@ -58,16 +60,23 @@ class Sweep:
                     raise
 
     def compare(self) -> None:
-        """Compare the finished jobs; say why where that cannot be. Nothing without jobs."""
+        """Compare the finished jobs; say why where that cannot be.
+
+        If no job began, what Hydra wrote for them is removed.
+        """
         from fedpdm.compare import compare_folders
 
-        if self._folder is None:
+        if self.folder is None:
+            return
+        if not any(self.folder.rglob("manifest.json")):
+            (self.folder / "multirun.yaml").unlink(missing_ok=True)
+            remove_if_empty(self.folder)
             return
         try:
-            compare_folders([self._folder])
+            compare_folders([self.folder])
         except FedPdmError as error:
             print(f"\nno comparison: {error}")
-        print(f"Compare again: python -m fedpdm.compare {self._folder}", flush=True)
+        print(f"Compare again: python -m fedpdm.compare {self.folder}", flush=True)
 
 
 def state_of(folder: Path, cfg: Config) -> Literal["new", "begun", "finished"]:
@@ -88,6 +97,12 @@ def state_of(folder: Path, cfg: Config) -> Literal["new", "begun", "finished"]:
     if not (folder / "summary.json").exists():
         return "begun"
     return "begun" if read_json(folder / "summary.json")["rounds"] < now["rounds"] else "finished"
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Leave nothing half-made: Hydra makes folders before anything is checked."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def held(folder: Path) -> bool:

@@ -436,6 +436,7 @@ def test_arguments_that_cannot_work(run: Path, tmp_path: Path) -> None:
     text = fails(run, new, "--site", "acmee")
     assert "there are acme, zen." in text and "Did you mean 'acme'" in text
     assert "between 0 and 1" in fails(run, new, "--threshold", "1.5")
+    assert "write --imports mylab" in fails(run, new, "imports=mylab")
     assert "choose another name" in fails(run, new, "--site", "acme", "--out", new)
     assert "cannot be written" in fails(run, new, "--site", "acme", "--out", "/nowhere/o.csv")
     text = fails(run, new)

@@ -59,6 +59,18 @@ def test_a_folder_of_other_settings_is_refused_and_named(
     assert state_of(tmp_path / "0", cfg) == "begun" and state_of(tmp_path / "new", cfg) == "new"
 
 
+def test_a_sweep_of_which_no_job_can_begin_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for wrong, named in (("imports=[no_such_lab]", "no_such_lab"), ("rounds=x", "rounds=x")):
+        assert main(["-m", "seed=0,1", "model=mlp", wrong]) == 2
+        told = capsys.readouterr()
+        assert named in told.err and told.err.count("\n") == 1
+        assert "comparison" not in told.out and "ompare" not in told.out
+        assert list(tmp_path.iterdir()) == []
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -85,10 +97,10 @@ def test_a_job_that_another_process_holds_is_left_to_it(
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     ) as other:  # fmt: skip
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        assert Sweep(simulate).run(cfg, folder, tmp_path) is None
+        assert Sweep(simulate).run(cfg, folder) is None
         assert asked == [] and "another process works on it" in capsys.readouterr().out
         other.kill()
-    assert Sweep(simulate).run(cfg, folder, tmp_path) == {} and asked == [True]
+    assert Sweep(simulate).run(cfg, folder) == {} and asked == [True]
 
 
 def test_two_that_meet_at_the_same_job_do_not_fail(tmp_path: Path) -> None:
@@ -102,7 +114,7 @@ def test_two_that_meet_at_the_same_job_do_not_fail(tmp_path: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps(manifest))
         raise HistoryError("another run is working on it")
 
-    found = Sweep(simulate).run(cfg, folder, tmp_path)
+    found = Sweep(simulate).run(cfg, folder)
     assert found is not None and found["rounds"] == 5
     with RunLock(folder):
         pass
@@ -113,4 +125,4 @@ def test_an_error_that_is_the_jobs_own_is_raised(tmp_path: Path) -> None:
         raise HistoryError("the disk is full")
 
     with pytest.raises(HistoryError, match="disk is full"):
-        Sweep(simulate).run(OmegaConf.create({"rounds": 1}), tmp_path / "0", tmp_path)
+        Sweep(simulate).run(OmegaConf.create({"rounds": 1}), tmp_path / "0")

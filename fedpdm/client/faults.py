@@ -35,7 +35,7 @@ def parse_faults(
     faults = []
     for kind, text in settings.items():
         if kind not in _CORRUPT:
-            raise ConfigError(f"faults.{kind} is unknown; there are {sorted(_CORRUPT)}")
+            raise ConfigError(f"faults.{kind} is unknown; there are {', '.join(_CORRUPT)}")
         if not text:
             continue
         match = re.fullmatch(r"([\w.-]+)@(\d+)", str(text))

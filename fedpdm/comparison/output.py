@@ -27,8 +27,7 @@ from fedpdm.comparison.words import (
     site_lines,
 )
 from fedpdm.evaluation.wording import MISSING, duration, number
-from fedpdm.report.console import STYLE, columns_of, console_for, readable, say
-from fedpdm.report.page import write_page
+from fedpdm.report.console import STYLE, console_for, grid_of, say
 from fedpdm.storage import write_bytes
 
 Line = dict[str, Any]
@@ -56,7 +55,9 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
         ]
         write_bytes(folder / f"{name}.csv", _as_csv(lines).encode())
     write_bytes(folder / "comparison.md", _markdown(comparison).encode())
-    return write_page(folder / "comparison.html", render_comparison(comparison))
+    page = folder / "comparison.html"
+    write_bytes(page, render_comparison(comparison).encode())
+    return page
 
 
 # CSV: plus is better in all differences ------------------------------------------------------
@@ -230,12 +231,10 @@ def _short_cells(pair: Pair, family: Family) -> list[str]:
 
 def _print_table(console: Console, heads: list[str], rows: list[list[str]]) -> None:
     """Print a table; a verdict in the last column has its colour."""
-    cells = [[Text(readable(cell, console)) for cell in row] for row in rows]
-    grid = columns_of(heads, cells, console, fold=True)
+    cells = [[Text(cell) for cell in row] for row in rows]
     for row in cells:
-        row[-1].stylize(STYLE.get(row[-1].plain, ""))
-        grid.add_row(*row)
-    console.print(grid)
+        row[-1].style = STYLE.get(row[-1].plain, "")
+    console.print(grid_of(heads, cells, console, fold=True))
 
 
 def _plus_minus(mean: float | None, deviation: float | None, digits: int) -> str:

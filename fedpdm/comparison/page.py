@@ -18,11 +18,11 @@ from fedpdm.comparison.words import (
     site_lines,
 )
 from fedpdm.evaluation.wording import MISSING, counted, direction, number
-from fedpdm.report.drawing import COLOUR, figure_of, name_rows, room, short, svg_of
-from fedpdm.report.page import render_page
+from fedpdm.report.page import COLOUR, figure_of, render_page, rows_figure, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURED = 6
 """Up to this many settings have a colour of their own."""
@@ -134,14 +134,13 @@ def _site(site: str, family: Family) -> dict[str, Any]:
 def _scores(family: Family, key: str) -> str:
     """Return one line per setting: a dot for each seed, a bar at their mean."""
     rows = list(reversed(family.gain_table))
-    figure, axes = figure_of(_height(len(rows)), left=room([s.name for s in rows], LONGEST), top=6)
+    figure, axes = _figure([s.name for s in rows])
     for y, standing in enumerate(rows):
         values = list(standing.by_seed.values())
         colour = COLOUR["federated"]
         axes.plot(values, [y] * len(values), "o", color=colour, alpha=0.45, ms=6, mew=0)
         mean = sum(values) / len(values)
         axes.vlines(mean, y - 0.28, y + 0.28, color=COLOUR["ink"], lw=2.4, zorder=4)
-    _rows(axes, [s.name for s in rows])
     axes.set_xlabel(direction(family.metric))
     return svg_of(figure, f"scores-{key}", "Score of every setting, a dot for each seed")
 
@@ -149,8 +148,7 @@ def _scores(family: Family, key: str) -> str:
 def _differences(family: Family, key: str) -> str:
     """Return the mean difference of each setting to its reference with its 95 % range."""
     rows = list(reversed(family.against))
-    names = [pair.first for pair in rows]
-    figure, axes = figure_of(_height(len(rows)), left=room(names, LONGEST), top=6)
+    figure, axes = _figure([pair.first for pair in rows])
     for y, pair in enumerate(rows):
         e = pair.effect
         colour = COLOUR["quiet" if pair.verdict == "open" else pair.verdict]
@@ -163,7 +161,6 @@ def _differences(family: Family, key: str) -> str:
     reach = 3 * max((abs(pair.effect.mean) for pair in rows), default=0.0)
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, -2 * reach) if reach else low, min(high, 2 * reach) if reach else high)
-    _rows(axes, names)
     axes.set_xlabel(f"{family.metric.short} against {family.reference}, right of 0 is better")
     return svg_of(figure, f"differences-{key}", "Difference of every setting to its reference")
 
@@ -171,13 +168,12 @@ def _differences(family: Family, key: str) -> str:
 def _rank_bars(names: Sequence[str], result: Ranking, key: str) -> str:
     """Return average ranks; bars of one critical difference, so that those apart differ."""
     order = sorted(range(len(names)), key=lambda i: -result.mean[i])
-    figure, axes = figure_of(_height(len(names)), left=room(names, LONGEST), top=6)
+    figure, axes = _figure([names[i] for i in order])
     half = (result.critical or 0.0) / 2
     for y, index in enumerate(order):
         mean = result.mean[index]
         axes.hlines(y, mean - half, mean + half, color=COLOUR["quiet"], lw=5, alpha=0.4)
         axes.plot([mean], [y], "o", color=COLOUR["federated"], ms=8, mew=0)
-    _rows(axes, [names[i] for i in order])
     axes.set_xlabel("average rank (1 is best)")
     return svg_of(figure, f"ranks-{key}", "Average rank of every setting, with critical difference")
 
@@ -206,9 +202,5 @@ def _coloured(family: Family) -> list[Standing]:
     return list(ordered[:COLOURED])
 
 
-def _rows(axes: Axes, names: Sequence[str]) -> None:
-    name_rows(axes, [short(name, LONGEST) for name in names], -0.7, len(names) - 0.3)
-
-
-def _height(rows: int) -> int:
-    return 56 + 30 * max(rows, 2)
+def _figure(names: Sequence[str]) -> tuple[Figure, Axes]:
+    return rows_figure(names, 56 + 30 * max(len(names), 2), LONGEST)

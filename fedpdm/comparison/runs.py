@@ -14,7 +14,7 @@ from fedpdm.data.rows import Split
 from fedpdm.data.splits.split_file import Part, read_split_file
 from fedpdm.errors import DataError, HistoryError
 from fedpdm.evaluation.wording import primary_metric
-from fedpdm.storage import read_json
+from fedpdm.storage import flatten, read_json
 
 Record = Mapping[str, Any]
 
@@ -164,16 +164,6 @@ def read_run(folder: Path) -> FinishedRun:
         files.get("data.split.content_sha256") or None,
         config.get("baselines") or {},
     )
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a nested mapping by dotted keys; lists and empty mappings are values."""
-    if not isinstance(tree, Mapping) or not tree:
-        return {prefix: tree} if prefix else {}
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        result |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return result
 
 
 def read_curve(path: Path, metric: str) -> tuple[tuple[float, float], ...]:

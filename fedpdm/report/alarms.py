@@ -1,67 +1,70 @@
-"""The report on alarms: at which risk, what they catch and miss, and how early they come."""
+"""The report on alarms: what they catch, miss and cost, and how early they come."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fedpdm.evaluation.wording import MISSING, listing, number, percent
 from fedpdm.report.curves import alarm_plots
+from fedpdm.report.gain_table import part_of
 from fedpdm.report.quality import task_of
+from fedpdm.report.sections import Page, register_section
 
 Record = Mapping[str, Any]
 
 NOT_HERE = "This run holds no numbers about alarms."
 PRICES = ("missed", "false_alarm", "inspection")
 """What evaluate.costs knows."""
+COUNTS = ("hits", "missed", "false_alarms", "quiet")
+"""What happened at the chosen alarm level."""
+OTHERWISE = {"never": "never to raise an alarm", "always": "to raise an alarm every time"}
 
 
-def alarm_section(summary: Record, cases: str) -> dict[str, Any]:
-    """Return what the template shows of alarms; ``reason`` alone where there are none.
-
-    Args:
-        summary: the content of summary.json.
-        cases: what is judged one by one: windows or rows.
-    """
-    tested = summary.get("test") or {}
+@register_section("alarms", template="report_alarms.html.j2", links={"alarms": "Alarms"}, order=20)
+def alarm_section(page: Page) -> dict[str, Any]:
+    """Return what alarms catch, miss and cost; a ``reason`` alone where there are none."""
+    tested = page.summary.get("test") or {}
     thresholds = tested.get("thresholds") or {}
     keys = horizons(thresholds)
     if not keys:
-        task = task_of(summary)
+        task = task_of(page.summary)
         without = (
             f"This task {task.predicts}. It gives no risk, so no alarm is raised, and there is "
             "nothing to catch or to miss."
         )
-        return {"reason": NOT_HERE if task.gives_risks() else without}
+        return {"alarms": {"reason": NOT_HERE if task.gives_risks() else without}}
     nearest, whole = keys[0], tested.get("global") or {}
     alarms = tested.get("alarms") or {}
-    unit = str(alarms.get("time_unit") or "")
-    together, sites = alarms.get("global"), alarms.get("per_site") or {}
-    per_site = tested.get("per_site") or {}
-    plots = (
-        alarm_plots(alarms["curve"], together, str(alarms.get("period") or "period"), unit)
-        if alarms.get("curve")
-        else ()
-    )
-    return {
+    unit, period = str(alarms.get("time_unit") or ""), alarms.get("period")
+    together, curve = alarms.get("global"), alarms.get("curve")
+    sites = [
+        (name, confusion(part, nearest, thresholds, name))
+        for name, part in (tested.get("per_site") or {}).items()
+    ]
+    shown = {
         "reason": None,
         "ahead": f" within {nearest} {unit}".rstrip() if together else "",
-        "how": how_chosen(thresholds, whole, nearest, cases),
+        "how": how_chosen(thresholds, whole, nearest, page.table.cases),
         "matrix": confusion(whole, nearest, thresholds, None),
-        "sites": [(name, confusion(part, nearest, thresholds, name))
-                   for name, part in per_site.items()],
+        "sites": sites,
         "uncounted": None if together else alarms.get("reason") or NOT_HERE,
         "unit": unit,
-        "period": alarms.get("period"),
+        "period": period,
         "counting": counting(alarms),
-        "episodes": [(name, episodes(part)) for name, part in sites.items()],
+        "episodes": [(n, episodes(part)) for n, part in (alarms.get("per_site") or {}).items()],
         "all_episodes": episodes(together) if together else None,
-        "plots": plots,
+        "plots": alarm_plots(curve, together, period or "period", unit) if curve else (),
         "horizons": [horizon_row(tested, key, thresholds, alarms) for key in keys]
         if len(keys) > 1
         else [],
-    }  # fmt: skip
+    }
+    return {
+        "alarms": shown,
+        "costs": cost_table(tested, nearest),
+        "own_levels": len({cells["level"] for _, cells in sites} - {MISSING}) > 1,
+    }
 
 
 def horizons(thresholds: Record) -> list[str]:
@@ -82,16 +85,15 @@ def silence(summary: Record, cases: str) -> str | None:
     if not keys or thresholds.get("scope") != "global" or len(per_site) < 2:
         return None
     mute = {
-        name: of_risk(part, "missed", keys[0]) or 0.0
+        name: lost
         for name, part in per_site.items()
-        if of_risk(part, "hits", keys[0]) == 0 and of_risk(part, "missed", keys[0])
+        if of_risk(part, "hits", keys[0]) == 0 and (lost := of_risk(part, "missed", keys[0]))
     }
     if not mute:
         return None
-    counted = (tested.get("alarms") or {}).get("per_site") or {}
-    crews = [counted.get(name) or {} for name in mute]
-    if all(processes.get("failures") and processes.get("event_recall") == 0 for processes in crews):
-        count = sum(processes["failures"] for processes in crews)
+    seen = [part_of(tested, "alarms", "per_site", name) or {} for name in mute]
+    if all(found.get("failures") and found.get("event_recall") == 0 for found in seen):
+        count = sum(found["failures"] for found in seen)
         missed = f"{'failure is' if count == 1 else 'failures are'} warned of"
     else:
         count = sum(mute.values())
@@ -108,8 +110,8 @@ def how_chosen(thresholds: Record, whole: Record, key: str, cases: str) -> list[
     """Return where the alarm level lies, what it was chosen for, and what came of it."""
     own = [site.get(key) for site in (thresholds.get("per_site") or {}).values()]
     own = [level for level in own if level is not None]
-    level = (thresholds.get("common") or {}).get(key)
-    said = f"An alarm is raised from a predicted risk of {number(level, 3)} on."
+    level = number(part_of(thresholds, "common", key), 3)
+    said = f"An alarm is raised from a predicted risk of {level} on."
     if own:
         said = (
             "Each site has an alarm level of its own, chosen on its own validation data: a "
@@ -128,7 +130,7 @@ def how_chosen(thresholds: Record, whole: Record, key: str, cases: str) -> list[
     }
     lines = [said, aims.get(str(aim), "")]
     rate = of_risk(whole, "false_alarm_rate", key)
-    before = ((thresholds.get("validation") or {}).get(key) or {}).get("false_alarm_rate")
+    before = part_of(thresholds, "validation", key, "false_alarm_rate")
     if rate is not None:
         lines.append(
             f"Of the healthy {cases} of the test data {percent(rate)} raise a false alarm"
@@ -154,28 +156,24 @@ def _prices(costs: Record) -> str:
     )
 
 
-def price(value: float | None, like: Iterable[float] = ()) -> str:
+def price(value: float | None, like: Sequence[float] = ()) -> str:
     """Return a cost with as many digits as it needs, and as those ``like`` it need."""
-    known = [] if value is None else [value]
-    return number(value, max((_digits(one) for one in (*(like or known),)), default=0))
+    return number(value, max(_digits(one) for one in like or (value,)))
 
 
-def _digits(value: float) -> int:
-    if not math.isfinite(value) or value == round(value):
+def _digits(value: float | None) -> int:
+    if value is None or not math.isfinite(value) or value == round(value):
         return 0
     return max(2, 1 - math.floor(math.log10(value)))
 
 
 def confusion(part: Any, key: str, thresholds: Record, site: str | None) -> dict[str, str]:
     """Return the counts at the chosen threshold, and two shares of them."""
-    if not isinstance(part, Mapping):
-        part = {}
-    found = {k: of_risk(part, k, key) for k in ("hits", "missed", "false_alarms", "quiet")}
-    own = (thresholds.get("per_site") or {}).get(site) or {}
+    part = part or {}
     level = of_risk(part, "threshold", key)
-    if level is None:
-        level = own.get(key)
-    return {k: number(value, 0) for k, value in found.items()} | {
+    if level is None and site is not None:
+        level = part_of(thresholds, "per_site", site, key)
+    return {k: number(of_risk(part, k, key), 0) for k in COUNTS} | {
         "recall": percent(of_risk(part, "recall", key), 0),
         "precision": percent(of_risk(part, "precision", key), 0),
         "level": number(level, 3),
@@ -184,15 +182,14 @@ def confusion(part: Any, key: str, thresholds: Record, site: str | None) -> dict
 
 def episodes(found: Record) -> list[str]:
     """Return failures, warned of, lead times, episodes, false ones, and those per period."""
-    lead = found.get("lead_time") or {}
     failures, recall = found.get("failures"), found.get("event_recall")
     warned = round(failures * recall) if failures is not None and recall is not None else None
     return [
         number(failures, 0),
         number(warned, 0),
         percent(recall, 0),
-        number(lead.get("median"), 1),
-        number(lead.get("p10"), 1),
+        number(part_of(found, "lead_time", "median"), 1),
+        number(part_of(found, "lead_time", "p10"), 1),
         number(found.get("episodes"), 0),
         number(found.get("false_episodes"), 0),
         number(found.get("false_per_period"), 2),
@@ -215,11 +212,9 @@ def counting(alarms: Record) -> str | None:
 def horizon_row(tested: Record, key: str, thresholds: Record, alarms: Record) -> list[str]:
     """Return one horizon's cells: quality, threshold, counts, episodes."""
     whole = tested.get("global") or {}
-    found = (alarms.get("horizons") or {}).get(key)
-    if found is None:
-        found = alarms.get("global") if alarms.get("horizon") == float(key) else None
-    found = found or {}
-    lead = found.get("lead_time") or {}
+    found = part_of(alarms, "horizons", key)
+    if found is None and alarms.get("horizon") == float(key):
+        found = alarms.get("global")
     own = any((thresholds.get("per_site") or {}).values())
     return [
         f"{key} {alarms.get('time_unit') or ''}".rstrip(),
@@ -227,11 +222,11 @@ def horizon_row(tested: Record, key: str, thresholds: Record, alarms: Record) ->
         number(of_risk(whole, "average_precision", key)),
         number(of_risk(whole, "lift", key), 1),
         number(of_risk(whole, "roc_auc", key)),
-        "own" if own else number((thresholds.get("common") or {}).get(key), 3),
+        "own" if own else number(part_of(thresholds, "common", key), 3),
         *(number(of_risk(whole, k, key), 0) for k in ("hits", "missed", "false_alarms")),
-        percent(found.get("event_recall"), 0),
-        number(lead.get("median"), 1),
-        number(found.get("false_per_period"), 2),
+        percent(part_of(found, "event_recall"), 0),
+        number(part_of(found, "lead_time", "median"), 1),
+        number(part_of(found, "false_per_period"), 2),
     ]
 
 
@@ -241,6 +236,85 @@ def of_risk(part: Record, name: str, key: str) -> float | None:
     return None if value is None else float(value)
 
 
-def levels(rows: Sequence[tuple[str, Record]]) -> bool:
-    """Return whether sites differ in their alarm level."""
-    return len({row["level"] for _, row in rows} - {MISSING}) > 1
+class Bill(NamedTuple):
+    """What alarms on test data cost, and what it would cost to do without the model."""
+
+    level: float
+    never: float
+    always: float
+
+    @property
+    def cheaper(self) -> str | None:
+        """The cheaper of "never" and "always", where one is cheaper than the chosen level."""
+        least = "never" if self.never <= self.always else "always"
+        return least if min(self.never, self.always) < self.level * (1 - 1e-9) else None
+
+
+def cost_table(tested: Record, key: str) -> dict[str, Any] | None:
+    """Return what the template shows of costs; None where the level was chosen otherwise.
+
+    Args:
+        tested: ``test`` of summary.json.
+        key: the horizon.
+    """
+    costs = part_of(tested, "thresholds", "costs") or {}
+    bills = {
+        name: found
+        for name, part in (tested.get("per_site") or {}).items()
+        if name in costs and (found := bill(part, key, costs[name]))
+    }
+    if part_of(tested, "thresholds", "aim") != "cost" or not bills:
+        return None
+    total = Bill(*(sum(parts) for parts in zip(*bills.values(), strict=True)))
+    column = {key: [costs[name][key] for name in bills] for key in PRICES}
+    # Sums of thousands need no cents.
+    like = [1.0] if max(total) >= 1000 else [one for known in column.values() for one in known]
+    return {
+        "rows": [
+            (name, [*(price(costs[name][key], column[key]) for key in PRICES),
+                    *(price(amount, like) for amount in found)])
+            for name, found in bills.items()
+        ],
+        "all": [*([""] * len(PRICES)), *(price(amount, like) for amount in total)]
+        if len(bills) > 1
+        else None,
+        "said": remarks(bills, total, like),
+    }  # fmt: skip
+
+
+def bill(part: Record, key: str, costs: Record) -> Bill | None:
+    """Return the costs of a site's test data; None where its alarms were not counted.
+
+    The formula is that by which the level was chosen (``thresholds.least_cost``).
+
+    Args:
+        part: the site's part of ``test.per_site``.
+        key: the horizon.
+        costs: ``missed``, ``false_alarm`` and ``inspection``, of one window or row each.
+    """
+    counts = [count for name in COUNTS if (count := of_risk(part, name, key)) is not None]
+    if len(counts) < len(COUNTS):
+        return None
+    hits, missed, false, quiet = counts
+    miss, alarm, visit = (float(costs[name]) for name in PRICES)
+    return Bill(
+        level=miss * missed + alarm * false + visit * (hits + false),
+        never=miss * (hits + missed),
+        always=alarm * (false + quiet) + visit * (hits + missed + false + quiet),
+    )
+
+
+def remarks(bills: Mapping[str, Bill], total: Bill, like: Sequence[float]) -> list[str]:
+    """Return where it would have been cheaper to do without the model."""
+    said = []
+    if total.cheaper and len(bills) > 1:
+        amount = getattr(total, total.cheaper)
+        said.append(
+            f"Over all sites it would have been cheaper {OTHERWISE[total.cheaper]}: "
+            f"{price(amount, like)} instead of {price(total.level, like)}."
+        )
+    for choice, words in OTHERWISE.items():
+        names = [name for name, found in bills.items() if found.cheaper == choice]
+        if names:
+            said.append(f"At {listing(names)} it would have been cheaper {words}.")
+    return said

@@ -12,7 +12,16 @@ from rich.text import Text
 
 from fedpdm.evaluation.wording import MINUS, MISSING
 
-ASCII = {MINUS: "-", MISSING: "-", "±": "=", "…": "...", "\u202f": " ", "\u00a0": " "}
+ASCII = {
+    MINUS: "-",
+    MISSING: "-",
+    "±": "=",
+    "…": "...",
+    "≥": ">=",
+    "≤": "<=",
+    "\u202f": " ",
+    "\u00a0": " ",
+}
 """What stands for a character where the console has no Unicode."""
 PLAIN_WIDTH = 100
 """Columns assumed where there is no terminal to ask."""
@@ -57,17 +66,26 @@ def room_for_names(heads: Sequence[str], rows: Sequence[Sequence[Text]], console
     return console.width - sum(_widths(heads, rows)) - GAP * (len(heads) - 1)
 
 
-def columns_of(
-    heads: Sequence[str], rows: Sequence[Sequence[Text]], console: Console, *, fold: bool = False
+def grid_of(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    console: Console,
+    *,
+    fold: bool = False,
+    means: int = 0,
 ) -> Table:
-    """Return an empty table for these cells; on a narrow screen names give way, numbers never.
+    """Return a table of these cells; on a narrow screen names give way, numbers never.
 
     Args:
         heads: the columns' titles, that of the names first.
-        rows: what is to be shown.
+        rows: what is shown.
         console: where.
         fold: a name that is too long goes on in a second line, and does not end in "…".
+        means: how many rows at the end stand apart, in bold.
     """
+    rows = [
+        [Text(readable(cell.plain, console), style=cell.style) for cell in cells] for cells in rows
+    ]
     widths = _widths(heads, rows)
     widths[0] = max(min(widths[0], widths[0] + room_for_names(heads, rows, console)), 6)
     grid = Table(box=LINES, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
@@ -76,6 +94,8 @@ def columns_of(
             head, justify="right" if i else "left", no_wrap=bool(i) or not fold,
             overflow="fold" if fold else "ellipsis", width=width,
         )  # fmt: skip
+    for index, cells in enumerate(rows, start=means - len(rows)):
+        grid.add_row(*cells, end_section=index == -1, style="bold" if index >= 0 else "")
     return grid
 
 

@@ -20,9 +20,8 @@ class GainRow:
     """One site, or an aggregate, with the primary metric of every predictor."""
 
     name: str
+    metric: Metric
     values: Mapping[str, float | None]
-    higher_is_better: bool
-    digits: int
     counts: Mapping[str, float | None] = field(default_factory=dict)
     """``n``, ``positives`` and ``prevalence`` of the test part, where known."""
     note: str | None = None
@@ -49,25 +48,27 @@ class GainRow:
     @property
     def gain(self) -> float | None:
         """Federated against alone; positive is better whatever the metric."""
-        federated, alone = self.values.get("federated"), self.values.get("alone")
-        if federated is None or alone is None:
-            return None
-        return federated - alone if self.higher_is_better else alone - federated
+        return self.difference("federated", "alone")
 
     @property
     def verdict(self) -> str:
         """``better``, ``worse``, ``same`` (as far as the digits show), or ``unknown``."""
-        if self.gain is None:
-            return "unknown"
-        rounded = round(self.gain, self.digits)
-        return "better" if rounded > 0 else "worse" if rounded < 0 else "same"
+        return self.judged("federated", "alone")
 
-    def beats(self, first: str, second: str) -> bool | None:
-        """Return whether predictor ``first`` is better than ``second``; None if unknown."""
+    def difference(self, first: str, second: str) -> float | None:
+        """Return by how much predictor ``first`` is better than ``second``; None if unknown."""
         a, b = self.values.get(first), self.values.get(second)
         if a is None or b is None:
             return None
-        return a > b if self.higher_is_better else a < b
+        return a - b if self.metric.higher_is_better else b - a
+
+    def judged(self, first: str, second: str) -> str:
+        """Return predictor ``first`` against ``second`` in a word of ``verdict``."""
+        difference = self.difference(first, second)
+        if difference is None:
+            return "unknown"
+        rounded = round(difference, self.metric.digits)
+        return "better" if rounded > 0 else "worse" if rounded < 0 else "same"
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,24 @@ class GainTable:
         return sorted(chosen, key=lambda row: -abs(row.gain or 0.0))
 
 
+def part_of(tree: Any, *path: str) -> Any:
+    """Return what lies at a path of keys in nested mappings; None where nothing does."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
 def gain_table(summary: Mapping[str, Any], part: str = "test") -> GainTable:
-    """Return the standings of ``summary[part]`` in the run's primary metric."""
+    """Return the scores of ``summary[part]`` in the run's primary metric.
+
+    Args:
+        summary: the content of summary.json.
+        part: ``test``, or ``heldout`` for machines that were never seen in training.
+    """
     chosen = primary_metric(summary)
     tested = summary.get(part) or {}
     baselines = tested.get("baselines") or {}
+    scored = {"federated": tested, **baselines}
     columns = {
         name: shown
         for name, shown in predictors(baselines).items()
@@ -102,70 +116,44 @@ def gain_table(summary: Mapping[str, Any], part: str = "test") -> GainTable:
         or baselines.get(name)
         or (shown.column == "asked" and (name in baselines or not baselines))
     }
-    per_site = tested.get("per_site") or {}
-    drawn = ((tested.get("bootstrap") or {}).get("gain") or {}).get("alone") or {}
-    ends = {**(drawn.get("per_site") or {}), ALL: drawn.get("global")}
-
-    def row(name: str, parts: Mapping[str, Any]) -> GainRow:
-        values = {c: _value(parts.get(c), chosen.name) for c in columns}
-        counts = {k: _value(parts.get("federated"), k) for k in ("n", "positives", "prevalence")}
-        return GainRow(
-            name,
-            values,
-            chosen.higher_is_better,
-            chosen.digits,
-            counts,
-            _why(values, parts, columns, reasons),
-            **_certainty(ends.get(name)),
-        )
-
     reasons = summary.get("baselines_left_out") or {}
-    names = [str(name) for name in summary.get("sites") or sorted(per_site)]
+    drawn = part_of(tested, "bootstrap", "gain", "alone") or {}
+
+    def row(name: str, *path: str) -> GainRow:
+        parts = {c: part_of(scored.get(c), *path) for c in columns}
+        values = {c: _value(found, chosen.name) for c, found in parts.items()}
+        own = parts["federated"]
+        counts = {k: _value(own, k) for k in ("n", "positives", "prevalence")}
+        note = _why(values, own, columns, reasons)
+        return GainRow(name, chosen, values, counts, note, **_certainty(part_of(drawn, *path)))
+
+    tested_sites = tested.get("per_site") or {}
+    names = [str(name) for name in summary.get("sites") or sorted(tested_sites)]
+    rows = tuple(row(name, "per_site", name) for name in names if name in tested_sites)
     data = summary.get("data") or {}
-    rows = tuple(
-        row(
-            name,
-            {
-                "federated": per_site[name],
-                **{
-                    b: ((baselines.get(b) or {}).get("per_site") or {}).get(name) for b in baselines
-                },
-            },
-        )
-        for name in names
-        if name in per_site
-    )
-    together = row(
-        ALL,
-        {
-            "federated": tested.get("global"),
-            **{b: (baselines.get(b) or {}).get("global") for b in baselines},
-        },
-    )
     return GainTable(
         chosen,
         columns,
         rows,
         _mean(rows, columns, chosen, drawn),
-        together,
+        row(ALL, "global"),
         "rows" if "window" in data and data["window"] is None else "windows",
-        tuple(name for name in names if name not in per_site),
+        tuple(name for name in names if name not in tested_sites),
     )
 
 
 def _value(part: Any, name: str) -> float | None:
-    value = part.get(name) if isinstance(part, Mapping) else None
+    value = part_of(part, name)
     return None if value is None or value != value else float(value)
 
 
 def _why(
     values: Mapping[str, float | None],
-    parts: Mapping[str, Any],
+    own: Any,
     columns: Mapping[str, Baseline],
     reasons: Mapping[str, str],
 ) -> str | None:
     """Return why something is missing in a row, in words; None if nothing is."""
-    own = parts.get("federated")
     if values["federated"] is None:
         if not isinstance(own, Mapping):
             return "it could not be evaluated"
@@ -205,7 +193,7 @@ def _mean(rows: tuple[GainRow, ...], columns: Iterable[str], chosen: Metric, dra
     if full:
         values |= {c: sum(row.values[c] or 0.0 for row in full) / len(full) for c in used}
     name = "Mean of sites" if len(full) == len(rows) else f"Mean of {len(full)} sites"
-    row = GainRow(name, values, chosen.higher_is_better, chosen.digits)
+    row = GainRow(name, chosen, values)
     # The bootstrap's mean is of all sites that both have; it may be of others than ours.
     own = drawn.get("per_site") or {}
     theirs = {name for name, part in own.items() if part.get("value") is not None}

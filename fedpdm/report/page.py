@@ -1,18 +1,34 @@
-"""What all our HTML pages share: one look, the filters of their templates, one way to write.
+"""What all our HTML pages share: templates, one look, and the way plots are drawn.
 
 A page is one file without scripts or outside resources, for phones, screens and paper.
-Templates lie in ``templates/`` and include ``page.css``; plots are drawn by ``drawing``.
+Templates lie in ``templates/`` and include ``page.css``. Plots are SVG that takes its colours
+from the page (light, dark, print); they are drawn for the width of a phone and scale up, and
+their text stays text.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
+import re
+from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from fedpdm.evaluation.wording import duration, listing, number, percent, size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def _template(name: str) -> str:
+    if not name.endswith((".html.j2", ".css")):
+        return name  # a section's own text
+    # Through importlib.resources, so that a wheel works, zipped or not.
+    return (resources.files("fedpdm.report") / "templates" / name).read_text("utf-8")
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -23,8 +39,6 @@ def render_page(template: str, **values: Any) -> str:
         values: what the template asks for; a missing one is an error. Text is escaped,
             ``markupsafe.Markup`` is not.
     """
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
     pages = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,
@@ -42,24 +56,97 @@ def render_page(template: str, **values: Any) -> str:
     return pages.get_template(template).render(**values)
 
 
-def write_page(path: Path, text: str) -> Path:
-    """Write a page atomically, readable for colleagues, and return its path."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 would hide the page from colleagues
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+# Matplotlib wants colours and the page wants variables: each name is drawn in a colour
+# that nothing else uses and is replaced by ``var(--name)`` in the SVG.
+_NAMES = dict.fromkeys(re.findall(r"--([a-z0-9-]+):", _template("page.css")))
+COLOUR = {name: f"#0101{i:02x}" for i, name in enumerate(_NAMES, start=1)}
+"""Colours by the names that ``page.css`` gives them."""
+
+WIDTH, RIGHT, BOTTOM = 420, 22, 46
+"""A figure's width and two of its margins, in SVG units."""
+
+_STYLE: Any = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
+    "svg.hashsalt": "fedpdm",  # the same run gives the same file
+    "text.parse_math": False,  # a site may be called a$b
+    "font.size": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.edgecolor": COLOUR["quiet"],
+    "axes.labelcolor": COLOUR["quiet"],
+    "grid.color": COLOUR["grid"],
+    "xtick.color": COLOUR["quiet"],
+    "ytick.color": COLOUR["quiet"],
+    "xtick.labelcolor": COLOUR["ink"],
+    "ytick.labelcolor": COLOUR["ink"],
+    "ytick.major.size": 0,
+    "text.color": COLOUR["ink"],
+}
 
 
-def _template(name: str) -> str:
-    if not name.endswith((".html.j2", ".css")):
-        return name  # a section's own text
-    # Through importlib.resources, so that a wheel works, zipped or not.
-    return (resources.files("fedpdm.report") / "templates" / name).read_text("utf-8")
+def figure_of(height: int, left: int = 64, top: int = 16) -> tuple[Figure, Axes]:
+    """Return a figure ``WIDTH`` by ``height`` SVG units with one axes and these margins."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH / 72, height / 72))
+        wide, high = 1 - (left + RIGHT) / WIDTH, 1 - (top + BOTTOM) / height
+        axes = figure.add_axes((left / WIDTH, BOTTOM / height, wide, high))
+    # Long numbers must not touch.
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    return figure, axes
+
+
+def rows_figure(names: Sequence[str], height: int, longest: int = 18) -> tuple[Figure, Axes]:
+    """Return a figure with one axes and a named row for each name, the first one lowest.
+
+    Args:
+        names: of the rows.
+        height: in SVG units.
+        longest: characters of a name that are drawn.
+    """
+    shown = [name if len(name) <= longest else name[: longest - 1] + "…" for name in names]
+    figure, axes = figure_of(height, left=20 + round(7.4 * max(map(len, shown), default=0)), top=6)
+    axes.set_yticks(range(len(shown)), shown)
+    axes.set_ylim(-0.7, max(len(shown), 2) - 0.3)
+    axes.grid(axis="y", visible=False)
+    return figure, axes
+
+
+def svg_of(figure: Figure, prefix: str, title: str) -> Markup:
+    """Return the figure as an ``<svg>`` element to stand inside an HTML page."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(
+            buffer,
+            format="svg",
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
+    text = buffer.getvalue()
+    body = text[text.index(">", text.index("<svg")) + 1 :]
+    body = re.sub(r"<style.*?</style>", "", body, count=1, flags=re.DOTALL)
+    # Several figures share one page: ids must not meet.
+    body = re.sub(r'\bid="', f'id="{prefix}-', body)
+    body = re.sub(r'xlink:href="#', f'href="#{prefix}-', body)
+    body = body.replace("url(#", f"url(#{prefix}-")
+    body = re.sub(r"font(-family)?: ?([\d.]+px )?'DejaVu Sans'[^;\"]*", _page_font, body)
+    for name, colour in COLOUR.items():
+        body = body.replace(colour, f"var(--{name})")
+    height, title = round(figure.get_figheight() * 72), escape(title)
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}">'
+        f"<title>{title}</title>{body}"
+    )
+
+
+def _page_font(match: re.Match[str]) -> str:
+    return f"font-family: inherit; font-size: {match[2]}" if match[2] else "font-family: inherit"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import direction
-from fedpdm.report.drawing import COLOUR, figure_of, name_rows, room, short, svg_of
 from fedpdm.report.gain_table import GainRow, GainTable
+from fedpdm.report.page import COLOUR, figure_of, rows_figure, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,17 +29,15 @@ LABELLED = 6
 """Up to this many sites are drawn in colours of their own."""
 LISTED = 24
 """Up to this many sites get a line of their own in the comparison."""
-LONGEST = 18
-"""Characters of a name that are drawn."""
 
 
-def sites(table: GainTable) -> str:
+def sites(table: GainTable) -> Markup:
     """Return one line per site: every predictor's metric, alone and federated joined."""
-    rows = [row for row in table.rows if any(v is not None for v in row.values.values())]
+    known = [row for row in table.rows if any(v is not None for v in row.values.values())]
+    rows = known[::-1]
     pitch = 44 if len(rows) <= LABELLED else 28
-    height = 52 + pitch * max(len(rows), 2)
-    figure, axes = figure_of(height, left=room([row.name for row in rows], LONGEST), top=6)
-    for y, row in enumerate(reversed(rows)):
+    figure, axes = rows_figure([row.name for row in rows], 52 + pitch * max(len(rows), 2))
+    for y, row in enumerate(rows):
         alone, federated = row.values.get("alone"), row.values.get("federated")
         if alone is not None and federated is not None:
             colour = COLOUR[row.verdict] if row.verdict in ("better", "worse") else COLOUR["quiet"]
@@ -49,20 +49,17 @@ def sites(table: GainTable) -> str:
                 # that close scores do not hide each other.
                 joined = name in ("alone", "federated")
                 _mark(axes, shown, value, y if joined else y - 0.3, 4 if name == "federated" else 3)
-    names = [short(row.name, LONGEST) for row in reversed(rows)]
-    name_rows(axes, names, -0.75, max(len(rows), 1) - 0.45)
     axes.set_xlabel(direction(table.metric))
     return svg_of(figure, "sites", "Every predictor's score at each site")
 
 
-def confidence(table: GainTable) -> str:
+def confidence(table: GainTable) -> Markup:
     """Return one line per site: its gain, and between which values it lies."""
     rows = sorted((r for r in table.rows if r.gain is not None), key=lambda r: r.gain or 0.0)
     if len(rows) > 1 and table.mean.gain is not None:
         rows = [table.mean, *rows]
     pitch = 34 if len(rows) <= LABELLED else 24
-    names = [row.name for row in rows]
-    figure, axes = figure_of(58 + pitch * max(len(rows), 2), left=room(names, LONGEST), top=6)
+    figure, axes = rows_figure([row.name for row in rows], 58 + pitch * max(len(rows), 2))
     for y, row in enumerate(rows):
         colour, gain = COLOUR[_certain(row)], row.gain or 0.0
         if row.interval is not None:
@@ -71,12 +68,11 @@ def confidence(table: GainTable) -> str:
     axes.axvline(0, color=COLOUR["ink"], lw=0.9, zorder=0)
     if len(rows) > 1 and rows[0] is table.mean:
         axes.axhline(0.5, color=COLOUR["quiet"], lw=0.8, ls=(0, (2, 3)))
-    name_rows(axes, [short(name, LONGEST) for name in names], -0.7, max(len(rows), 2) - 0.3)
     axes.set_xlabel(f"gain in {table.metric.short} (right of 0: better)")
     return svg_of(figure, "confidence", "Gain of each site with its 95 % interval")
 
 
-def gains(table: GainTable) -> str:
+def gains(table: GainTable) -> Markup:
     """Return the gains in order with their intervals, for federations too large for names."""
     rows = sorted((r for r in table.rows if r.gain is not None), key=lambda r: -(r.gain or 0.0))
     figure, axes = figure_of(250)
@@ -87,34 +83,33 @@ def gains(table: GainTable) -> str:
         axes.plot([x], [row.gain or 0.0], "o", color=colour, ms=3.5, mew=0)
     axes.axhline(0, color=COLOUR["ink"], lw=0.8)
     axes.grid(axis="x", visible=False)
-    axes.set_xlabel("sites, largest gain first")
-    axes.set_ylabel(f"gain in {table.metric.short}")
+    axes.set(xlabel="sites, largest gain first", ylabel=f"gain in {table.metric.short}")
     return svg_of(figure, "gains", "Gain of each site with its 95 % interval, in order")
 
 
-def spread(table: GainTable) -> str:
+def spread(table: GainTable) -> Markup:
     """Return how each predictor's metric spreads over many sites."""
     import numpy as np
 
-    names = [n for n in table.columns if any(row.values[n] is not None for row in table.rows)]
-    figure, axes = figure_of(250, left=86)
-    for y, name in enumerate(reversed(names)):
-        values = [v for row in table.rows if (v := row.values[name]) is not None]
+    known = [
+        (shown, values)
+        for name, shown in table.columns.items()
+        if (values := [v for row in table.rows if (v := row.values[name]) is not None])
+    ][::-1]
+    figure, axes = rows_figure([shown.heading for shown, _ in known], 250)
+    for y, (shown, values) in enumerate(known):
         low, first, middle, third, high = np.percentile(values, (5, 25, 50, 75, 95))
-        colour = COLOUR[table.columns[name].colour]
+        colour = COLOUR[shown.colour]
         axes.hlines(y, low, high, color=colour, lw=1.4)
         axes.barh(y, third - first, 0.5, first, color=colour, alpha=0.4)
         axes.vlines(middle, y - 0.25, y + 0.25, color=COLOUR["ink"], lw=2.2)
-    axes.set_yticks(range(len(names)), [table.columns[n].heading for n in reversed(names)])
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
     axes.set_xlabel(direction(table.metric))
     return svg_of(figure, "spread", "Spread of every predictor over the sites")
 
 
-def key_of(shown: Baseline) -> str:
+def key_of(shown: Baseline) -> Markup:
     """Return a predictor's mark for a legend: what stands inside an ``<svg>`` of 20 by 14."""
-    return (RING if shown.hollow else KEYS.get(shown.marker, KEYS["P"])).format(shown.colour)
+    return Markup(RING if shown.hollow else KEYS.get(shown.marker, KEYS["P"])).format(shown.colour)
 
 
 def _mark(axes: Axes, shown: Baseline, value: float, y: float, layer: int) -> None:

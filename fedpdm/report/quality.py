@@ -7,12 +7,13 @@ from typing import Any
 
 from fedpdm.evaluation.wording import MISSING, metric, number, percent
 from fedpdm.report.curves import coverage, reliability
+from fedpdm.report.gain_table import part_of
+from fedpdm.report.plots import LISTED
+from fedpdm.report.sections import Page, register_section
 from fedpdm.tasks import TASKS, Failure, Task
 
 Record = Mapping[str, Any]
 
-NAMED = 24
-"""Up to this many sites have a line in the plot of coverage."""
 NOT_HERE = "This run holds no numbers about calibration."
 HOW = {
     "none": "Risks are as the model gives them (evaluate.calibration=none).",
@@ -26,7 +27,18 @@ def task_of(summary: Record) -> type[Task]:
     return TASKS.get(str(summary.get("task")), Failure)
 
 
-def calibration_section(summary: Record) -> dict[str, Any]:
+@register_section(
+    "quality",
+    template="report_quality.html.j2",
+    links={"calibration": "Calibration", "life": "Remaining life"},
+    order=30,
+)
+def _quality(page: Page) -> dict[str, Any]:
+    """Return whether predicted risks and lives mean what they say."""
+    return {"calibration": calibration(page.summary), "life": life(page.summary)}
+
+
+def calibration(summary: Record) -> dict[str, Any]:
     """Return what the template shows of calibration; ``reason`` alone where there is none."""
     tested = summary.get("test") or {}
     found = tested.get("calibration")
@@ -35,44 +47,39 @@ def calibration_section(summary: Record) -> dict[str, Any]:
         task = task_of(summary)
         without = f"This task {task.predicts} and gives no risk, so there is nothing to calibrate."
         return {"reason": NOT_HERE if task.gives_risks() else without}
-    unit = ((tested.get("alarms") or {}).get("time_unit")) or ""
+    unit = part_of(tested, "alarms", "time_unit") or ""
+    names = {key: _named(key, unit) for key in (*curves, *(found.get("after") or {}))}
     colours = {
         key: "federated" if len(curves) == 1 else f"site-{i % 6}" for i, key in enumerate(curves)
     }
     sizes = {round(p["n"]) for points in curves.values() for p in points}
-    each = number(max(sizes), 0) if max(sizes) - min(sizes) <= 1 else None
     return {
         "reason": None,
         "how": _how(found),
         "plot": reliability(curves, colours),
-        "legend": [(_named(key, unit), colours[key]) for key in curves] if len(curves) > 1 else [],
-        "each": each,
-        "quality": _quality(found, unit),
+        "legend": [(names[key], colours[key]) for key in curves] if len(curves) > 1 else [],
+        "each": number(max(sizes), 0) if max(sizes) - min(sizes) <= 1 else None,
+        "quality": _scores(found, names),
         "heads": ["Brier, before", "after", "ECE, before", "after"]
         if found.get("fitted")
         else ["Brier score", "Calibration error (ECE)"],
-        "bins": [
-            (
-                _named(key, unit),
-                [
-                    (
-                        f"{percent(p.get('low'))} to {percent(p.get('high'))}",
-                        number(p.get("n"), 0),
-                        percent(p.get("score")),
-                        percent(p.get("share")),
-                    )
-                    for p in points
-                ],
-            )
-            for key, points in curves.items()
-        ],
+        "bins": [(names[key], [_bin(p) for p in points]) for key, points in curves.items()],
     }
+
+
+def _bin(point: Record) -> list[str]:
+    return [
+        f"{percent(point.get('low'))} to {percent(point.get('high'))}",
+        number(point.get("n"), 0),
+        percent(point.get("score")),
+        percent(point.get("share")),
+    ]
 
 
 def _how(found: Record) -> str:
     method = str(found.get("method") or "none")
-    text = HOW.get(method, f"Calibration: {method}.")
-    if method == "none" or method not in HOW:
+    text = HOW[method]
+    if method == "none":
         return text
     if not found.get("fitted"):
         return f"Risks were to be calibrated ({method}), but validation data did not allow it."
@@ -81,19 +88,17 @@ def _how(found: Record) -> str:
     return text + "."
 
 
-def _quality(found: Record, unit: str) -> list[list[str]]:
+def _scores(found: Record, names: Mapping[str, str]) -> list[list[str]]:
     """Return rows: which risk, Brier score and calibration error, before and after if fitted."""
-    rows = []
-    fitted = bool(found.get("fitted"))
-    for key, after in (found.get("after") or {}).items():
-        before = (found.get("before") or {}).get(key) or {}
-        pairs = (before, after) if fitted else (after,)
-        rows.append([
-            _named(key, unit),
-            *(number(part.get("brier"), 4) for part in pairs),
-            *(percent(part.get("ece")) for part in pairs),
-        ])  # fmt: skip
-    return rows
+    times = ("before", "after") if found.get("fitted") else ("after",)
+    return [
+        [
+            names[key],
+            *(number(part_of(found, time, key, "brier"), 4) for time in times),
+            *(percent(part_of(found, time, key, "ece")) for time in times),
+        ]
+        for key in found.get("after") or {}
+    ]
 
 
 def _named(key: str, unit: str) -> str:
@@ -103,37 +108,34 @@ def _named(key: str, unit: str) -> str:
 LIFE = ("rmse", "rmse_uncapped", "mae", "nasa_score", "nasa_score_mean")
 
 
-def life_section(summary: Record) -> dict[str, Any]:
+def life(summary: Record) -> dict[str, Any]:
     """Return what the template shows of remaining life; ``reason`` alone for other tasks."""
-    tested = summary.get("test") or {}
     task = task_of(summary)
     if not task.lives:
         return {"reason": f"This task {task.predicts}, not the remaining life."}
-    intervals = tested.get("intervals") or {}
-    names = [name for name in LIFE if name in (tested.get("global") or {})]
-    parts = intervals.get("per_site") or {}
-    per_site = tested.get("per_site") or {}
-    level = intervals.get("level")
-    drawable = [(n, p) for n, p in parts.items() if p.get("coverage") is not None]
+    tested = summary.get("test") or {}
+    whole, intervals = tested.get("global") or {}, tested.get("intervals") or {}
+    metrics = [metric(name) for name in LIFE if name in whole]
+    parts, level = intervals.get("per_site") or {}, intervals.get("level")
+    drawn = {n: part for n, part in parts.items() if part.get("coverage") is not None}
+    unit = part_of(summary, "data", "time_unit") or ""
+
+    def cells(scores: Any, covered: Record) -> list[str]:
+        return [*(number(part_of(scores, m.name), m.digits) for m in metrics), *_covered(covered)]
+
     return {
         "reason": None,
-        "unit": (summary.get("data") or {}).get("time_unit") or "",
-        "heads": [metric(name).short for name in names],
+        "unit": unit,
+        "heads": [m.short for m in metrics],
         "level": percent(level, 0),
-        "said": _said(intervals, (summary.get("data") or {}).get("time_unit") or ""),
+        "said": _said(intervals, unit),
         "rows": [
-            (name, [number((part or {}).get(k), metric(k).digits) for k in names],
-             _covered(parts.get(name) or {}))
-            for name, part in per_site.items()
+            (name, cells(part, parts.get(name) or {}))
+            for name, part in (tested.get("per_site") or {}).items()
         ],
-        "all": (
-            [number(tested["global"].get(k), metric(k).digits) for k in names],
-            _covered(intervals),
-        ),
-        "plot": coverage(drawable, level)
-        if level is not None and 0 < len(drawable) <= NAMED
-        else None,
-    }  # fmt: skip
+        "all": cells(whole, intervals),
+        "plot": coverage(drawn, level) if level is not None and 0 < len(drawn) <= LISTED else None,
+    }
 
 
 def _covered(part: Record) -> list[str]:
@@ -159,9 +161,8 @@ def _said(found: Record, unit: str) -> str:
             "as promised" if ends[0] <= level <= ends[1]
             else "more often than promised" if share > level else "less often than promised"
         )  # fmt: skip
-        text += f" ({percent(ends[0])} to {percent(ends[1])} by the luck of the test): "
-        text += verdict
+        text += f" ({percent(ends[0])} to {percent(ends[1])} by the luck of the test): {verdict}"
     text += f". It is {number(found.get('width'), 1)} {unit} wide on average."
-    if found.get("reason"):
-        text += f" {str(found['reason'])[:1].upper()}{str(found['reason'])[1:]}."
+    if reason := str(found.get("reason") or ""):
+        text += f" {reason[:1].upper()}{reason[1:]}."
     return text

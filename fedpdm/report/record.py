@@ -1,44 +1,87 @@
-"""The report's plain tables: events, bytes, time, the data's shape, configuration, origin."""
+"""The report on training and data: rounds, events, bytes, time, data shape, origin, terms."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedpdm.evaluation.wording import EVENTS, MISSING, metric, number, percent, size
-from fedpdm.report.gain_table import GainTable
-from fedpdm.report.rounds import BACK, LOST
+from fedpdm.report import curves
+from fedpdm.report.gain_table import GainTable, part_of
+from fedpdm.report.plots import LABELLED
+from fedpdm.report.sections import Page, register_section
 from fedpdm.server.round_metrics import further_metrics
+from fedpdm.storage import flatten
 
 Record = Mapping[str, Any]
 
 SHOWN_ABOVE = frozenset({"schema", "seed", "git_commit"})
-"""Keys of the manifest that ``facts`` shows already."""
+"""Keys of the manifest that the page shows already."""
 SHORTEST = 0.05
 """Seconds from which on the time outside the timed parts is shown."""
 
 
-def event_row(event: Record) -> dict[str, Any]:
-    """Return an event with every cell present."""
-    kind = str(event.get("kind"))
+@register_section(
+    "training",
+    template="report_training.html.j2",
+    links={"rounds": "Rounds", "events": "Events", "cost": "Communication"},
+    order=40,
+)
+def _training(page: Page) -> dict[str, Any]:
+    """Return how the rounds went, and what they cost."""
+    summary, rounds, table = page.summary, page.rounds, page.table
+    best = summary.get("best_round")
+    happened = list(summary.get("events") or [e for r in rounds for e in r.get("events") or ()])
+    kinds = {event.get("kind") for event in happened}
+    sites = [row.name for row in table.rows]
+    spent = [r["seconds"] for r in rounds if r.get("seconds") is not None]
     return {
-        "round": event.get("round"),
-        "attempt": event.get("attempt"),
-        "what": EVENTS.get(kind, kind),
-        "serious": kind in BACK | LOST or kind == "damaged-round",
-        "site": event.get("site"),
-        "message": str(event.get("message") or "").removeprefix(f"{event.get('site')}: "),
-        "by": event.get("by"),
+        "curves": curves.rounds(rounds, happened, table.metric, sites, best) if rounds else (),
+        "sites": [(name, curves.site_colour(i, len(sites))) for i, name in enumerate(sites)]
+        if len(sites) <= LABELLED
+        else [],
+        "reported": reported(rounds, best),
+        "marks": {
+            "rollback": kinds & curves.BACK,
+            "refused": kinds & curves.LOST,
+            "undone": any(r.get("undone") for r in rounds),
+        },
+        "events": [event_row(event) for event in happened],
+        "traffic": curves.traffic(rounds) if rounds else None,
+        "exchanged": exchanged(summary, rounds),
+        "seconds": seconds(summary),
+        "round_seconds": statistics.median_high(spent) if spent else None,
     }
 
 
-def marks(rounds: Sequence[Record], events: Sequence[Record]) -> dict[str, bool]:
-    """Return which marks occur in the plots of the rounds, for their legend."""
-    kinds = {event.get("kind") for event in events}
+@register_section(
+    "data",
+    template="report_data.html.j2",
+    links={"data": "Data", "again": "Run it again", "terms": "Terms"},
+    order=50,
+)
+def _data(page: Page) -> dict[str, Any]:
+    """Return the data's shape, the run's origin, and what the words mean."""
+    manifest = page.manifest
+    rest = {k: v for k, v in manifest.items() if k not in SHOWN_ABOVE}
     return {
-        "rollback": bool(kinds & BACK),
-        "refused": bool(kinds & LOST),
-        "undone": any(r.get("undone") for r in rounds),
+        "shape": [(row.get("site"), shape_cells(row)) for row in page.data_shape],
+        "again": again(page.summary, manifest),
+        "measures": measures(page.summary, page.table),
+        "facts": facts(page.summary),
+        "manifest": [(key, _plain(value)) for key, value in flatten(rest).items()],
+    }
+
+
+def event_row(event: Record) -> dict[str, Any]:
+    """Return an event with every cell present."""
+    kind, site = str(event.get("kind")), event.get("site")
+    return {"round": None, "attempt": 0, "by": None, **event} | {
+        "what": EVENTS.get(kind, kind),
+        "serious": kind in curves.BACK | curves.LOST or kind == "damaged-round",
+        "site": site,
+        "message": str(event.get("message") or "").removeprefix(f"{site}: "),
     }
 
 
@@ -63,14 +106,12 @@ def exchanged(summary: Record, rounds: Sequence[Record]) -> list[tuple[str, str,
     up, down = total.get("up"), total.get("down")
     if up is None or down is None:
         return []
-    trained = [r for r in rounds if r.get("sites") or r.get("sampled")]
-    replies = sum(len(r.get("sampled") or r.get("sites") or ()) for r in trained)
+    replies = sum(len(r.get("sampled") or r.get("sites") or ()) for r in rounds)
+    sent, received = (sum(r.get(key) or 0 for r in rounds) for key in ("bytes_up", "bytes_down"))
     rows = [("In total", up, down)]
-    if rounds:
-        own = [sum(r.get(key) or 0 for r in rounds) for key in ("bytes_up", "bytes_down")]
-        rows.append(("Per round, all sites", own[0] / len(rounds), own[1] / len(rounds)))
-        if replies:
-            rows.append(("Per round and site", own[0] / replies, own[1] / replies))
+    for name, count in (("Per round, all sites", len(rounds)), ("Per round and site", replies)):
+        if count:
+            rows.append((name, sent / count, received / count))
     return [(name, size(a), size(b), size(a + b)) for name, a, b in rows]
 
 
@@ -94,39 +135,14 @@ def seconds(summary: Record) -> list[tuple[str, float, float]]:
     return rows
 
 
-def median(values: Sequence[float]) -> float | None:
-    """Return the (upper) median; None of nothing."""
-    return sorted(values)[len(values) // 2] if values else None
-
-
-def full_windows(summary: Record, table: GainTable) -> dict[str, Any] | None:
-    """Return the protocol that leaves padded windows out, where the run reports it."""
-    part = (summary.get("test") or {}).get("full_windows")
-    if not isinstance(part, Mapping):
-        return None
-    m = table.metric
-    return {
-        "value": number(part.get(m.name), m.digits),
-        "n": number(part.get("n"), 0),
-        "prevalence": percent(part.get("prevalence")) if "prevalence" in part else None,
-        "machines": [str(machine) for machine in part.get("short_machines") or ()],
-    }
-
-
 def measures(summary: Record, table: GainTable) -> list[tuple[str, list[str]]]:
     """Return every metric on all test windows together: (label, value per column)."""
     tested = summary.get("test") or {}
-    parts = {
-        "federated": tested.get("global") or {},
-        **{
-            name: ((tested.get("baselines") or {}).get(name) or {}).get("global") or {}
-            for name in table.columns
-            if name != "federated"
-        },
-    }
-    names = dict.fromkeys(name for column in table.columns for name in parts[column])
+    scored = {"federated": tested, **(tested.get("baselines") or {})}
+    parts = {name: part_of(scored.get(name), "global") or {} for name in table.columns}
+    names = dict.fromkeys(name for part in parts.values() for name in part)
     return [
-        (_label(n, table.cases), [number(parts[c].get(n), metric(n).digits) for c in table.columns])
+        (_label(n, table.cases), [number(part.get(n), metric(n).digits) for part in parts.values()])
         for n in names
     ]
 
@@ -138,48 +154,27 @@ def _label(name: str, cases: str) -> str:
     return metric(name).label
 
 
-def shape_row(row: Record) -> dict[str, Any]:
-    """Return a site's data shape with every cell present."""
-    windows = row.get("windows") or {}
-    prevalence = row.get("prevalence")
-    return {
-        "site": row.get("site"),
-        "cells": [
-            number(row.get("rows"), 0),
-            number(row.get("machines"), 0),
-            number(row.get("heldout_machines"), 0),
-            number(row.get("failures"), 0),
-            percent(row.get("missing")),
-            *(number(windows.get(part), 0) for part in ("train", "validation", "test", "heldout")),
-            *(
-                percent(prevalence.get(part)) if isinstance(prevalence, Mapping) else MISSING
-                for part in ("train", "test")
-            ),
-        ],
-    }
+def shape_cells(row: Record) -> list[str]:
+    """Return the cells of a site's data shape."""
+    counts = [number(row.get(k), 0) for k in ("rows", "machines", "heldout_machines", "failures")]
+    parts = ("train", "validation", "test", "heldout")
+    return [
+        *counts,
+        percent(row.get("missing")),
+        *(number(part_of(row, "windows", part), 0) for part in parts),
+        *(percent(part_of(row, "prevalence", part)) for part in ("train", "test")),
+    ]
 
 
-def facts(summary: Record, manifest: Record) -> list[tuple[str, str]]:
+def facts(summary: Record) -> list[tuple[str, str]]:
     """Return the first lines of the configuration, for people."""
-    data = summary.get("data") or {}
-    pairs = (
-        ("Data", data.get("name")),
-        ("Task", summary.get("task")),
-        ("Model", summary.get("model")),
-        ("Strategy", summary.get("strategy")),
-        ("Engine", summary.get("engine")),
-        ("Seed", summary.get("seed")),
-        ("Git commit", manifest.get("git_commit")),
-    )
-    return [(name, _plain(value)) for name, value in pairs if value is not None]
+    named = {name: summary.get(name.lower()) for name in ("Task", "Model", "Strategy", "Engine")}
+    return _known({"Data": part_of(summary, "data", "name"), **named})
 
 
 def again(summary: Record, manifest: Record) -> dict[str, Any]:
     """Return how the run can be had again: commands, and what they rest on."""
-    run = str(summary.get("run") or "RUN")
-    data = summary.get("data") or {}
-    split = (manifest.get("data") or {}).get("split") or {}
-    versions = summary.get("versions") or {}
+    run, seed = str(summary.get("run") or "RUN"), summary.get("seed")
     return {
         "run": (
             "from pathlib import Path\n"
@@ -188,40 +183,26 @@ def again(summary: Record, manifest: Record) -> dict[str, Any]:
             f"simulate(OmegaConf.load({run + '/config.yaml'!r}), Path({run + '-again'!r}))"
         ),
         # The same seed: generated sites change with it.
-        "split": f"python -m fedpdm.simulate split={run} seed={summary.get('seed')} strategy=…"
-        if split
+        "split": f"python -m fedpdm.simulate split={run} seed={seed} strategy=…"
+        if part_of(manifest, "data", "split")
         else None,
-        "rows": [
-            (name, _plain(value))
-            for name, value in (
-                ("Seed", summary.get("seed")),
-                ("Data, SHA-256", data.get("sha256")),
-                ("Split, SHA-256", data.get("split_sha256")),
-                ("Git commit", _commit(manifest)),
-                ("Versions", versions or None),
-            )
-            if value is not None
-        ],
-    }
+        "rows": _known({
+            "Seed": seed,
+            "Data, SHA-256": part_of(summary, "data", "sha256"),
+            "Split, SHA-256": part_of(summary, "data", "split_sha256"),
+            "Git commit": _commit(manifest),
+            "Versions": summary.get("versions") or None,
+        }),
+    }  # fmt: skip
+
+
+def _known(values: Record) -> list[tuple[str, str]]:
+    return [(name, _plain(value)) for name, value in values.items() if value is not None]
 
 
 def _commit(manifest: Record) -> str | None:
-    commit = manifest.get("git_commit")
-    text = None if commit is None else str(commit)
-    return f"{text[:-1]}, with changes since" if text and text.endswith("+") else text
-
-
-def flat(tree: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Return a nested mapping as (dotted key, value) pairs."""
-    if isinstance(tree, Mapping) and tree:
-        return [
-            pair
-            for key, value in tree.items()
-            for pair in flat(value, f"{prefix}.{key}" if prefix else str(key))
-        ]
-    if isinstance(tree, list | tuple) and any(isinstance(v, Mapping) for v in tree):
-        return [pair for i, v in enumerate(tree) for pair in flat(v, f"{prefix}.{i}")]
-    return [(prefix, _plain(tree))]
+    commit = str(manifest.get("git_commit") or "")
+    return f"{commit[:-1]}, with changes since" if commit.endswith("+") else commit or None
 
 
 def _plain(value: Any) -> str:

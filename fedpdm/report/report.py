@@ -13,17 +13,12 @@ from typing import Any
 
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.wording import MISSING
-from fedpdm.report import plots
-from fedpdm.report import record as report_record
-from fedpdm.report import rounds as report_rounds
-from fedpdm.report.alarms import alarm_section, levels
-from fedpdm.report.costs import cost_table
-from fedpdm.report.gain_table import GainRow, GainTable, gain_table
-from fedpdm.report.page import render_page, write_page
-from fedpdm.report.quality import calibration_section, life_section
-from fedpdm.report.sections import Page, in_order, register_section
-from fedpdm.report.sentences import GLOSSARY, findings, left_out, shuffled
-from fedpdm.report.summary_text import certainty, headline
+from fedpdm.report import alarms, plots, quality, record  # noqa: F401  their sections
+from fedpdm.report.gain_table import gain_table, part_of
+from fedpdm.report.page import render_page
+from fedpdm.report.sections import SECTIONS, Page, register_section
+from fedpdm.report.summary_text import certainty, findings, headline, left_out, shuffled
+from fedpdm.storage import write_bytes
 
 Record = Mapping[str, Any]
 
@@ -52,22 +47,24 @@ def write_report(
     # The runs of a multirun are 0, 1, 2…: their folder's name says more.
     name = f"{where.parent.name}/{where.name}" if where.name.isdigit() else where.name
     text = render({"run": name, **summary}, rounds, manifest, data_shape)
-    return write_page(folder / "report.html", text)
+    path = folder / "report.html"
+    write_bytes(path, text.encode())
+    return path
 
 
 def render(
     summary: Record, rounds: Sequence[Record], manifest: Record, data_shape: Sequence[Record]
 ) -> str:
-    """Return the report as HTML."""
-    from markupsafe import Markup
-
+    """Return the report as HTML; the arguments are those of ``write_report``."""
     table = gain_table(summary)
     few = len(table.rows) <= plots.LISTED
-    ordered = list(table.rows) if few else losers_first(table)
+    ordered = list(table.rows)
+    if not few:  # the greatest loss first, the unknown last
+        ordered.sort(key=lambda row: (row.gain is None, row.gain or 0.0))
     rounds = [r for r in rounds if r.get("round")]  # round 0 is the start: nobody trained
     page = Page(summary, rounds, manifest, data_shape, table, few, ordered)
-    unit = (summary.get("data") or {}).get("time_unit") or "the data's time unit"
-    sections = in_order()
+    unit = part_of(summary, "data", "time_unit") or "the data's time unit"
+    sections = sorted(SECTIONS.values(), key=lambda section: section.order)
     values: dict[str, Any] = {
         "headline": headline(table),
         "sure": certainty(table),
@@ -77,7 +74,7 @@ def render(
         "run": str(summary.get("run") or "run"),
         "table": table,
         "columns": table.columns,
-        "symbols": {name: Markup(plots.key_of(shown)) for name, shown in table.columns.items()},
+        "symbols": {name: plots.key_of(shown) for name, shown in table.columns.items()},
         "ordered": ordered,
         "few": few,
         "missing": MISSING,
@@ -104,124 +101,18 @@ def render(
 )
 def _gain(page: Page) -> dict[str, Any]:
     """Return who gains, and every predictor at every site."""
-    from markupsafe import Markup
-
     summary, table, few = page.summary, page.table, page.few
-    gained = _known(table.rows)
-    drawn = (plots.confidence(table) if few else plots.gains(table)) if gained else None
+    gained = [row for row in page.ordered if row.gain is not None]
+    notes = dict.fromkeys(row.note for row in (*table.rows, table.together) if row.note)
     return {
         "left_out": left_out(summary),
-        "footnotes": footnotes(table),
-        "leading": page.ordered if few else [*page.ordered[:ENDS], *_known(page.ordered)[-ENDS:]],
+        "footnotes": list(notes),  # a row's mark is its note's place plus one
+        "leading": page.ordered if few else [*page.ordered[:ENDS], *gained[-ENDS:]],
         "prevalence": any(row.counts.get("prevalence") is not None for row in table.rows),
         "findings": findings(summary, table),
         "heldout": gain_table(summary, "heldout") if summary.get("heldout") else None,
-        "full_windows": report_record.full_windows(summary, table),
-        "compared": Markup(plots.sites(table) if few else plots.spread(table)),
-        "confidence": Markup(drawn) if drawn else None,
+        "full_windows": part_of(summary, "test", "full_windows"),
+        "compared": (plots.sites if few else plots.spread)(table),
+        "confidence": (plots.confidence if few else plots.gains)(table) if gained else None,
         "intervals": any(row.interval is not None for row in gained),
     }
-
-
-@register_section("alarms", template="report_alarms.html.j2", links={"alarms": "Alarms"}, order=20)
-def _alarms(page: Page) -> dict[str, Any]:
-    """Return what alarms catch and miss."""
-    alarms = _marked(alarm_section(page.summary, page.table.cases), "plots")
-    return {
-        "alarms": alarms,
-        "costs": cost_table(page.summary),
-        "own_levels": levels(alarms.get("sites") or ()),
-    }
-
-
-@register_section(
-    "quality",
-    template="report_quality.html.j2",
-    links={"calibration": "Calibration", "life": "Remaining life"},
-    order=30,
-)
-def _quality(page: Page) -> dict[str, Any]:
-    """Return whether predicted risks and lives mean what they say."""
-    return {
-        "calibration": _marked(calibration_section(page.summary), "plot"),
-        "life": _marked(life_section(page.summary), "plot"),
-    }
-
-
-def footnotes(table: GainTable) -> list[str]:
-    """Return the reasons for missing values; a row's mark is its reason's place plus one."""
-    return list(dict.fromkeys(row.note for row in (*table.rows, table.together) if row.note))
-
-
-def losers_first(table: GainTable) -> list[GainRow]:
-    """Return the sites by gain, the greatest loss first; the unknown last."""
-    return sorted(table.rows, key=lambda r: (r.gain is None, r.gain or 0.0))
-
-
-def _known(rows: Sequence[GainRow]) -> list[GainRow]:
-    return [row for row in rows if row.gain is not None]
-
-
-@register_section(
-    "training",
-    template="report_training.html.j2",
-    links={"rounds": "Rounds", "events": "Events", "cost": "Communication"},
-    order=40,
-)
-def _training(page: Page) -> dict[str, Any]:
-    """Return how the rounds went, and what they cost."""
-    from markupsafe import Markup
-
-    summary, rounds, table = page.summary, page.rounds, page.table
-    happened = list(summary.get("events") or [e for r in rounds for e in r.get("events") or ()])
-    sites = [row.name for row in table.rows]
-    curves = (
-        report_rounds.rounds(rounds, happened, table.metric, sites, summary.get("best_round"))
-        if rounds
-        else ()
-    )
-    spent = [r["seconds"] for r in rounds if r.get("seconds") is not None]
-    return {
-        "curves": [Markup(svg) for svg in curves],
-        "sites": [(name, report_rounds.site_colour(i, len(sites))) for i, name in enumerate(sites)]
-        if len(sites) <= plots.LABELLED
-        else [],
-        "reported": report_record.reported(rounds, summary.get("best_round")),
-        "marks": report_record.marks(rounds, happened),
-        "events": [report_record.event_row(event) for event in happened],
-        "traffic": Markup(report_rounds.traffic(rounds)) if rounds else None,
-        "exchanged": report_record.exchanged(summary, rounds),
-        "seconds": report_record.seconds(summary),
-        "round_seconds": report_record.median(spent),
-    }
-
-
-@register_section(
-    "data",
-    template="report_data.html.j2",
-    links={"data": "Data", "again": "Run it again", "terms": "Terms"},
-    order=50,
-)
-def _data(page: Page) -> dict[str, Any]:
-    """Return the data's shape, the run's origin, and what the words mean."""
-    manifest = page.manifest
-    rest = {k: v for k, v in manifest.items() if k not in report_record.SHOWN_ABOVE}
-    return {
-        "shape": [report_record.shape_row(row) for row in page.data_shape],
-        "again": report_record.again(page.summary, manifest),
-        "measures": report_record.measures(page.summary, page.table),
-        "facts": report_record.facts(page.summary, manifest),
-        "manifest": report_record.flat(rest),
-        "glossary": GLOSSARY,
-    }
-
-
-def _marked(section: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return a section whose plots need no escaping."""
-    from markupsafe import Markup
-
-    drawn = section.get(key)
-    if not drawn:
-        return section
-    whole = [Markup(p) for p in drawn] if isinstance(drawn, tuple) else Markup(drawn)
-    return {**section, key: whole}

@@ -79,8 +79,3 @@ def register_section(
         return values
 
     return add
-
-
-def in_order() -> list[Section]:
-    """Return the sections as the page shows them."""
-    return sorted(SECTIONS.values(), key=lambda section: section.order)

@@ -1,11 +1,16 @@
-"""Does federation help each site, by how much, and is that sure: in a sentence or two."""
+"""What a run says in sentences, flattering or not, and what its words mean."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from fedpdm.evaluation.wording import counted, listing, number
-from fedpdm.report.gain_table import GainRow, GainTable
+from fedpdm.baselines.registry import predictors
+from fedpdm.evaluation.wording import MISSING, counted, listing, metric, number
+from fedpdm.report.alarms import silence
+from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
+
+Record = Mapping[str, Any]
 
 
 def headline(table: GainTable) -> str:
@@ -41,20 +46,21 @@ def headline(table: GainTable) -> str:
 def verdict(table: GainTable) -> str | None:
     """Return what the shared model does, from "helps" or "hurts" on; None if nothing is known."""
     better, worse, same = (table.having(v) for v in ("better", "worse", "same"))
-    known, digits = len(better) + len(worse) + len(same), table.metric.digits
+    known = len(better) + len(worse) + len(same)
     if not known:
         return None
+    judged = " that can be judged" if known < len(table.rows) else ""
+    every = _all(known, judged or (" that were evaluated" if table.left_out else ""))
     if len(better) == known:
-        detail = f" ({_by(better, digits)})" if known <= 3 else ""
-        return f"helps {_every(table, known)}{detail}"
+        return f"helps {every}" + (f" ({_by(better)})" if known <= 3 else "")
     if len(same) == known:
-        return f"changes nothing for {_every(table, known)}"
-    hurt = f"hurts {len(worse)} ({_by(worse, digits)})" if worse else ""
-    equal = f"changes nothing for {len(same)} ({listing([r.name for r in same])})" if same else ""
-    rest = " and ".join(part for part in (hurt, equal) if part)
+        return f"changes nothing for {every}"
+    rest = [f"hurts {len(worse)} ({_by(worse)})"] if worse else []
+    if same:
+        rest.append(f"changes nothing for {len(same)} ({listing([r.name for r in same])})")
     if not better:
-        return f"helps no site: it {rest}"
-    return f"helps {len(better)} of {known} sites and {rest}"
+        return f"helps no site: it {' and '.join(rest)}"
+    return f"helps {len(better)} of {known} sites and {' and '.join(rest)}"
 
 
 def _from_to(table: GainTable) -> str:
@@ -68,20 +74,9 @@ def _from_to(table: GainTable) -> str:
     return f"{m.label} {verb} from {before} to {after}"
 
 
-def _every(table: GainTable, known: int) -> str:
-    if known < len(table.rows):
-        return (
-            f"all {known} sites that can be judged"
-            if known > 1
-            else "the one site that can be judged"
-        )
-    if table.left_out:
-        return f"all {known} sites that were evaluated"
-    return "both sites" if known == 2 else f"all {known} sites"
-
-
-def _by(rows: Iterable[GainRow], digits: int) -> str:
-    return listing([f"{r.name} by {number(abs(r.gain or 0.0), digits)}" for r in rows])
+def _by(rows: Iterable[GainRow]) -> str:
+    """Return "detroit by 0.012 and houston by 0.003"."""
+    return listing([f"{r.name} by {number(abs(r.gain or 0.0), r.metric.digits)}" for r in rows])
 
 
 def certainty(table: GainTable) -> str | None:
@@ -90,41 +85,36 @@ def certainty(table: GainTable) -> str | None:
     What is sure is decided by a bootstrap over the sites' test machines, corrected for the
     number of sites (``fedpdm.evaluation.bootstrap``).
     """
-    judged = [row for row in table.rows if row.sure is not None]
-    few = [row for row in table.rows if row.too_few]
-    count = len(table.rows)
-    if len(table.rows) < 2 or not any(row.gain is not None for row in table.rows):
+    rows, count = table.rows, len(table.rows)
+    judged = [row for row in rows if row.sure is not None]
+    few = [row for row in rows if row.too_few]
+    unknown = sum(row.gain is not None for row in rows) - len(judged) - len(few)
+    if count < 2 or not (judged or few or unknown):
         return None
+    if few and not judged:
+        where = "" if len(few) == count else f" at {_where(few, rows, count)}"
+        return f"{_too_few(few)} whether this is chance{where}{_over_all(table)}."
     if not judged:
-        if few:
-            where = "" if len(few) == count else f" at {_where(few, few, count)}"
-            return f"{_too_few(few)} whether this is chance{where}{_over_all(table)}."
-        reasons = list(dict.fromkeys(row.unsure for row in table.rows if row.unsure))
+        reasons = [row.unsure for row in rows if row.unsure]
         return f"How sure this is is not known: {reasons[0]}." if reasons else None
-    better, worse = (
-        [row for row in judged if row.sure and row.verdict == verdict]
-        for verdict in ("better", "worse")
-    )
-    open_ = [row for row in judged if not row.sure and row.verdict != "same"]
-    if not better and not worse:
-        said = "This could be chance " + ("at both sites" if len(judged) == count == 2 else
-                f"at every one of {count} sites" if len(judged) == count else
-                f"at {_where(judged, judged, count)}")  # fmt: skip
+    sure = [row for row in judged if row.sure]
+    parts = [
+        f"{word} at {_where(chosen, judged, count)}"
+        for word in ("better", "worse")
+        if (chosen := [row for row in sure if row.verdict == word])
+    ]
+    chance = [row for row in judged if not row.sure and row.verdict != "same"]
+    if not sure:
+        said = f"This could be chance at {_where(judged, judged, count)}"
     else:
-        parts = [
-            f"{word} at {_where(rows, judged, count)}"
-            for word, rows in (("better", better), ("worse", worse))
-            if rows
-        ]
         said = f"This is sure: {' and '.join(parts)}"
-        if len(better) == len(judged) or len(worse) == len(judged):
-            said = f"This is sure at {_where(better or worse, judged, count)}"
-        if open_:
-            said += f"; at {_where(open_, judged, count)} it could be chance"
+        if len(sure) == len(judged) and len(parts) == 1:
+            said = f"This is sure at {_where(judged, judged, count)}"
+        if chance:
+            said += f"; at {_where(chance, judged, count)} it could be chance"
     if few:
         words = _too_few(few)
-        said += f"; {words[:1].lower()}{words[1:]} at {_named(few)}"
-    unknown = sum(row.gain is not None for row in table.rows) - len(judged) - len(few)
+        said += f"; {words[:1].lower()}{words[1:]} at {_where(few, rows, count)}"
     return said + (f"; {counted(unknown, 'site')} cannot be judged." if unknown else ".")
 
 
@@ -150,15 +140,103 @@ def _over_all(table: GainTable) -> str:
     return ""
 
 
-def _named(rows: list[GainRow]) -> str:
-    return listing([row.name for row in rows]) if len(rows) <= 3 else f"{len(rows)} sites"
-
-
-def _where(rows: list[GainRow], judged: list[GainRow], count: int) -> str:
-    if len(rows) == len(judged):
-        every = {1: rows[0].name, 2: "both sites"}.get(len(rows), f"all {len(rows)} sites")
-        judgeable = " that can be judged" if 1 < len(rows) < count else ""
-        return every.replace("both", "the two") + judgeable if judgeable else every
+def _where(rows: Sequence[GainRow], judged: Sequence[GainRow], count: int) -> str:
+    """Return names of a few sites, or how many they are of those that can be judged."""
+    if len(rows) == len(judged) > 1:
+        return _all(len(rows), " that can be judged" if len(rows) < count else "")
     if len(rows) <= 3:
         return listing([row.name for row in rows])
     return f"{len(rows)} of {len(judged)} sites"
+
+
+def _all(count: int, which: str = "") -> str:
+    return {1: "the one site", 2: "both sites"}.get(count, f"all {count} sites") + which
+
+
+def findings(summary: Record, table: GainTable) -> list[str]:
+    """Return what the comparison says, sentence by sentence."""
+    m, mean, every = table.metric, table.mean, table.together
+    many = len(table.rows) > 1
+    reached = number(mean.values.get("federated"), m.digits)
+    result = []
+    if many and mean.gain is not None and mean.interval is not None:
+        gain, low, high = (number(x, m.digits, sign=True) for x in (mean.gain, *mean.interval))
+        narrow = f", too narrow: {mean.unsure}" if mean.sure is None and mean.unsure else ""
+        result.append(
+            f"On average over the sites the gain in {m.label} is {gain}; drawing the test machines "
+            f"again puts it between {low} and {high} (95 % interval{narrow})."
+        )
+    of_risks = m.name.startswith(("average", "roc"))
+    in_list = (
+        f"Over all test data in one list the gain is {number(every.gain, m.digits, sign=True)} and "
+    )
+    if many and mean.sure and every.sure is False:
+        scale = ": a risk at one site does not mean the same as at another" if of_risks else ""
+        result.append(f"{in_list}could be chance{scale}.")
+    elif many and every.sure and mean.sure is False and of_risks:
+        result.append(
+            f"{in_list}beyond chance, but there the risks of every site's own model stand in one "
+            "list, and they are not on one scale: the mean over the sites is the fairer comparison."
+        )
+    ahead = {row.name: row.difference("federated", "trivial") for row in table.rows}
+    if beaten := [name for name, by in ahead.items() if by is not None and by <= 0]:
+        result.append(
+            f"At {listing(beaten)} the {'shared ' if many else ''}model is no better than the "
+            "constant answer: its output there carries no information."
+        )
+    average, own = (" on average", "the shared model's") if many else ("", "its own model's")
+    words = {"better": "better than", "worse": "worse than", "same": "the same as"}
+    for name, shown in table.columns.items():
+        compared = words.get(mean.judged(name, "federated"))
+        if shown.subject and compared:
+            result.append(
+                f"{shown.subject} would reach {m.label} {number(mean.values[name], m.digits)}"
+                f"{average}, {compared} {own} {reached}."
+            )
+    if mute := silence(summary, table.cases):
+        result.append(mute)
+    unseen = verdict(gain_table(summary, "heldout")) if many else None
+    if unseen:
+        result.append(f"On machines never seen in training it {unseen}.")
+    result.append(
+        f"This is one run with seed {summary.get('seed', MISSING)}. Repeat it with other seeds "
+        "before acting on a small difference: python -m fedpdm.compare sets them side by side."
+    )
+    return result
+
+
+def left_out(summary: Record) -> list[str]:
+    """Return why controls are missing, one sentence each."""
+    reasons = summary.get("baselines_left_out") or {}
+    known = predictors(reasons)
+    return [f"{known[n].name or known[n].heading}: {reason}." for n, reason in reasons.items()]
+
+
+def shuffled(summary: Record) -> str | None:
+    """Return what a run with shuffled labels found; None for an ordinary run."""
+    found = part_of(summary, "test", "shuffled")
+    if not found:
+        return None
+    text = "The labels of this run were shuffled on purpose, to check for leaks: no score counts."
+    whole = found.get("global")
+    if not whole or whole.get("value") is None:
+        return text
+    kind = (
+        "copies, overlaps or neighbours of training windows in the test, or test labels that "
+        "reach the model"
+        if found.get("kind") == "rotated"
+        else "test labels that reach the model after the shuffle; copies and overlaps show with "
+        "shuffle_labels=rotated only"
+    )
+    if whole.get("within"):
+        verdict = f"it scores as chance does: no leak of this kind shows ({kind})"
+    elif whole["value"] > (whole.get("high") or 0.0):
+        verdict = f"it scores above chance: something may leak ({kind}); look at another seed"
+    else:
+        verdict = "it scores below chance, which no leak explains; look at another seed"
+    m = metric("average_precision")
+    return (
+        f"{text} Average precision is {number(whole['value'], m.digits)}; labels shuffled again "
+        f"give {number(whole.get('low'), m.digits)} to {number(whole.get('high'), m.digits)}, so "
+        f"{verdict}. A label hidden among the sensors never shows this way."
+    )

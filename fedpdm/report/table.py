@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.alarms import silence
-from fedpdm.report.console import STYLE, columns_of, console_for, readable, room_for_names, say
-from fedpdm.report.gain_table import GainRow, GainTable, gain_table
+from fedpdm.report.console import STYLE, console_for, grid_of, room_for_names, say
+from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 from fedpdm.report.summary_text import certainty, headline
 
 LISTED = 20
@@ -42,19 +40,20 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     tested = f"Test data at round {summary['best_round']}"
     say(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim", wrap=False)
     columns, gone = dict(table.columns), list[str]()
-    while (grid := _grid(replace(table, columns=columns), console)) is None:  # too wide
-        gone.append(columns.pop(_spare(columns)[-1]).heading)
+    spare = [name for name, shown in columns.items() if shown.column == "found"]
+    heads, rows = _cells_of(table, columns)
+    while spare and room_for_names(heads, rows, console) < 0:
+        gone.insert(0, columns.pop(spare.pop()).heading)
+        heads, rows = _cells_of(table, columns)
     if gone:
-        say(
-            console,
-            f"{listing(gone[::-1])}: in report.html, there is no room here",
-            style="dim",
-            wrap=False,
-        )
-    console.print(grid)
-    for row in _left_out(table):
-        say(console, row, style="dim")
-    for note, names in _notes(table).items():
+        told = f"{listing(gone)}: in report.html, there is no room here"
+        say(console, told, style="dim", wrap=False)
+    console.print(grid_of(heads, rows, console, means=2 if len(table.rows) > 1 else 0))
+    if rest := len(table.rows) - len(_shown(table)):
+        more = f"{counted(rest, 'site')} more in metrics.csv and report.html"
+        say(console, f"Shown: the smallest and the largest gains; {more}.", style="dim")
+    for note in dict.fromkeys(row.note for row in table.rows if row.note):
+        names = [row.name for row in table.rows if row.note == note]
         say(console, f"{MISSING} at {listing(names)}: {note}.", style="dim")
     if unseen := _unseen(summary, table.metric.digits):
         say(console, unseen)
@@ -62,8 +61,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         say(console, mute, style="dim")
     if table.left_out:
         say(console, f"Not evaluated: {listing(table.left_out)}.", style="dim")
-    happened = events_line(summary.get("events") or ())
-    if happened:
+    if happened := events_line(summary.get("events") or ()):
         say(console, happened, style="yellow")
     present = [name for name in FILES if (folder / name).exists()]
     say(console, f"Run folder: {folder}", wrap=False)
@@ -73,61 +71,40 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
 
 def events_line(events: Iterable[Mapping[str, Any]]) -> str:
     """Return how often what happened, and where: one line, empty if nothing did."""
-    events = list(events)
-    counts = Counter(str(event.get("kind")) for event in events)
+    of_kind: dict[str, list[Any]] = {}
+    for event in events:
+        of_kind.setdefault(str(event.get("kind")), []).append(event.get("site"))
     parts = []
-    for kind, count in counts.items():
-        sites = dict.fromkeys(
-            str(e["site"]) for e in events if str(e.get("kind")) == kind and e.get("site")
-        )
-        where = f" ({listing(list(sites))})" if sites else ""
+    for kind, where in of_kind.items():
+        sites = list(dict.fromkeys(str(site) for site in where if site))
         words = EVENTS.get(kind, kind)
-        parts.append(f"{words[:1].lower()}{words[1:]} {counted(count, 'time')}{where}")
-    text = "; ".join(parts)
-    return f"Events: {text}" if text else ""
+        parts.append(f"{words[:1].lower()}{words[1:]} {counted(len(where), 'time')}"
+                     + (f" ({listing(sites)})" if sites else ""))  # fmt: skip
+    return f"Events: {'; '.join(parts)}" if parts else ""
 
 
-def _spare(columns: Mapping[str, Baseline]) -> list[str]:
-    """Return the columns that a narrow screen does without, the last one first of all."""
-    return [name for name, shown in columns.items() if shown.column == "found"]
-
-
-def _grid(table: GainTable, console: Console) -> Table | None:
-    """Return the table; None if there is no room for it and a column to do without."""
+def _cells_of(
+    table: GainTable, columns: Mapping[str, Baseline]
+) -> tuple[list[str], list[list[Text]]]:
+    """Return the heads, and the cells of the sites and, of several, their means."""
     heads = ["Site"]
-    for name, shown in table.columns.items():
+    for name, shown in columns.items():
         heads += [shown.heading, "Gain"] if name == "federated" else [shown.heading]
-    sites = [_cells(row, table, console) for row in _shown(table)]
-    means = [
-        _cells(row, table, console, name)
-        for row, name in ((table.mean, table.mean.name), (table.together, "All test data"))
-        if len(table.rows) > 1
-    ]
-    if _spare(table.columns) and room_for_names(heads, sites + means, console) < 0:
-        return None
-    grid = columns_of(heads, sites + means, console)
-    for index, cells in enumerate(sites):
-        grid.add_row(*cells, end_section=index == len(sites) - 1)
-    for cells in means:
-        grid.add_row(*cells, style="bold")
-    return grid
+    means = [table.mean, replace(table.together, name="All test data")]
+    rows = [*_shown(table), *(means if len(table.rows) > 1 else ())]
+    return heads, [_cells(row, columns) for row in rows]
 
 
-def _cells(row: GainRow, table: GainTable, console: Console, name: str | None = None) -> list[Text]:
-    digits = table.metric.digits
-    cells = [Text(readable(name or row.name, console))]
-    for column in table.columns:
-        cells.append(Text(readable(number(row.values[column], digits), console)))
+def _cells(row: GainRow, columns: Iterable[str]) -> list[Text]:
+    digits = row.metric.digits
+    cells = [Text(row.name)]
+    for column in columns:
+        cells.append(Text(number(row.values[column], digits)))
         if column == "federated":
-            cells.append(_gain(row, digits, console))
+            known = row.gain is not None
+            gain = f"{number(row.gain, digits, sign=True)} {row.verdict}" if known else MISSING
+            cells.append(Text(gain, style=STYLE.get(row.verdict, "")))
     return cells
-
-
-def _gain(row: GainRow, digits: int, console: Console) -> Text:
-    if row.gain is None:
-        return Text(readable(MISSING, console))
-    text = f"{number(row.gain, digits, sign=True)} {row.verdict}"
-    return Text(readable(text, console), style=STYLE.get(row.verdict, ""))
 
 
 def _shown(table: GainTable) -> list[GainRow]:
@@ -141,33 +118,12 @@ def _shown(table: GainTable) -> list[GainRow]:
 
 def _unseen(summary: Mapping[str, Any], digits: int) -> str | None:
     """Return how alone and federated do on machines that no training row came from."""
-    heldout = summary.get("heldout") or {}
-    alone = (heldout.get("baselines") or {}).get("alone")
-    if not alone or "mean_site" not in heldout or "mean_site" not in alone:
-        return None
-    primary = summary["validation"]["metric"]
-    pair = [part["mean_site"].get(primary) for part in (alone, heldout)]
-    if None in pair:
+    path = ("mean_site", summary["validation"]["metric"])
+    alone = part_of(summary, "heldout", "baselines", "alone", *path)
+    federated = part_of(summary, "heldout", *path)
+    if alone is None or federated is None:
         return None
     return (
         "Machines never seen in training, mean of sites: alone "
-        f"{number(pair[0], digits)}, federated {number(pair[1], digits)}."
+        f"{number(alone, digits)}, federated {number(federated, digits)}."
     )
-
-
-def _left_out(table: GainTable) -> list[str]:
-    rest = len(table.rows) - len(_shown(table))
-    if rest <= 0:
-        return []
-    return [
-        f"Baseline: the smallest and the largest gains; {counted(rest, 'site')} more "
-        "in metrics.csv and report.html."
-    ]
-
-
-def _notes(table: GainTable) -> dict[str, list[str]]:
-    notes: dict[str, list[str]] = {}
-    for row in table.rows:
-        if row.note:
-            notes.setdefault(row.note, []).append(row.name)
-    return notes

@@ -304,9 +304,9 @@ def build_rocket(cfg: Config) -> RocketSettings:
 def build_monitor(cfg: Config) -> MonitorSettings:
     """Make the monitor's settings."""
     monitor = block(cfg, "monitor")
-    known = {f.name for f in fields(MonitorSettings)}
-    if unknown := sorted(set(monitor) - known):
-        raise ConfigError(f"monitor.{unknown[0]} is unknown; there are {sorted(known)}")
+    known = [f.name for f in fields(MonitorSettings)]
+    if unknown := sorted(set(monitor) - set(known)):
+        raise ConfigError(f"monitor.{unknown[0]} is unknown; there are {', '.join(known)}")
     for name in ("loss_factor", "norm_factor"):
         positive(cfg, f"monitor.{name}")
     whole(cfg, "monitor.max_rollbacks", 0)

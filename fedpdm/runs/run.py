@@ -103,8 +103,10 @@ class Run:
                 experiment.rounds, experiment.task.primary, self.console,
                 done=head.round if (head := history.head()) else 0,
             )  # fmt: skip
-            guard = Guard(tracker, self.folder, plain(self.cfg), display.say, history)
-            display.on_round = guard.round
+            guard = None
+            if tracker is not None:
+                guard = Guard(tracker, self.folder, plain(self.cfg), display.say, history)
+                display.on_round = guard.round
             with display:
                 if head is not None:
                     display.say(f"continuing after round {head.round}")
@@ -129,7 +131,8 @@ class Run:
                     with self._timed("evaluation"):
                         add_confidence(summary, self._trial, baselines, experiment)
             self._conclude(summary, history, manifest, shapes, begun)
-            guard.end(summary)
+            if guard is not None:
+                guard.end(summary)
         return summary
 
     # Before -----------------------------------------------------------------------------

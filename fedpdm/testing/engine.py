@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -55,11 +55,15 @@ def check_engine(build: EngineOf, *, tolerance: float = 0.0) -> None:
                    if "examples" in facts}  # fmt: skip
         if failed != {"p1"} or trained != {"p0", "p2", "p3"}:
             raise AssertionError(
-                f"one of four sites (p1) cannot read its data: errors came from {sorted(failed)} "
-                f"and updates from {sorted(trained)}"
+                f"one of four sites (p1) cannot read its data: errors came from "
+                f"{_names(failed)} and updates from {_names(trained)}"
             )
     if left := still_there(running):
-        raise AssertionError(f"close() left processes running: {sorted(left)}")
+        raise AssertionError(f"close() left processes running: {_names(left)}")
+
+
+def _names(found: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, found))) or "none"
 
 
 def _run(folder: Path, build: EngineOf, **options: Any) -> Federated:
@@ -74,7 +78,8 @@ def _check_replies(run: Federated) -> None:
     replies = list(run.grid.send_and_receive(messages))
     nodes = [reply.metadata.src_node_id for reply in replies]
     if nodes != [1, 2, 3, 4]:
-        raise AssertionError(f"replies must come in site order, 1 2 3 4, and came as {nodes}")
+        came = ", ".join(map(str, nodes))
+        raise AssertionError(f"replies must come in site order, 1, 2, 3, 4, and came as {came}")
     if {reply.metadata.reply_to_message_id for reply in replies} != {
         message.metadata.message_id for message in messages
     }:
@@ -84,8 +89,8 @@ def _check_replies(run: Federated) -> None:
 def _check_memory(expected: Federated, found: Federated, tolerance: float) -> None:
     if set(expected.grid.states) != set(found.grid.states):
         raise AssertionError(
-            f"client state was kept of {sorted(found.grid.states)}, not of "
-            f"{sorted(expected.grid.states)}"
+            f"client state was kept of {_names(found.grid.states)}, not of "
+            f"{_names(expected.grid.states)}"
         )
     for site, state in expected.grid.states.items():
         for name, record in state.array_records.items():

@@ -27,7 +27,8 @@ def check_data_source(build: Callable[[], Source]) -> None:
     source = build()
     sites = source.sites
     if not sites or len(set(sites)) != len(sites):
-        raise AssertionError(f"sites must list at least one site, each once: {sites}")
+        listed = ", ".join(sites) or "none"
+        raise AssertionError(f"sites must list at least one site, each once; it lists {listed}")
     rows = {site: source.rows(site) for site in sites}
     other = build()
     for site in reversed(sites):

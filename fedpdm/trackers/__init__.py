@@ -46,18 +46,17 @@ class Tracker(Protocol):
 
 def round_scalars(record: Record) -> dict[str, float]:
     """Return a round of the history as scalars by name; what is not a number is left out."""
-    found: dict[str, Any] = dict(record["metrics"])
+    found: dict[str, Any] = {
+        **record["metrics"],
+        "bytes/up": record["bytes_up"],
+        "bytes/down": record["bytes_down"],
+        "seconds": record["seconds"],
+    }
     for site, values in record["sites"].items():
-        for name, value in values.items():
-            if name == "validation":
-                found |= {
-                    f"plants/{site}/{'validation_loss' if key == 'loss' else key}": each
-                    for key, each in value.items()
-                }
-            else:
-                found[f"plants/{site}/{name}"] = value
-    found |= {"bytes/up": record["bytes_up"], "bytes/down": record["bytes_down"]}
-    found["seconds"] = record["seconds"]
+        of_site = {name: value for name, value in values.items() if name != "validation"}
+        for name, value in (values.get("validation") or {}).items():
+            of_site["validation_loss" if name == "loss" else name] = value
+        found |= {f"plants/{site}/{name}": value for name, value in of_site.items()}
     return _numbers(found)
 
 

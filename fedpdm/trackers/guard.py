@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Guard:
     run sends what is missing and nothing twice.
 
     Args:
-        tracker: what is told; None for nothing.
+        tracker: what is told.
         folder: the run folder.
         config: the resolved config.
         say: shows a sentence to the person at the screen.
@@ -36,7 +37,7 @@ class Guard:
 
     def __init__(
         self,
-        tracker: Tracker | None,
+        tracker: Tracker,
         folder: Path,
         config: Mapping[str, Any],
         say: Callable[[str], None],
@@ -46,16 +47,15 @@ class Guard:
         self._begun = self._warned = False
         self._not_before = 0.0
         self._state: dict[str, Any] = {"attempt": 0, "round": 0, "own": {}}
-        if tracker is not None and (folder / STATE).exists():
-            self._state = self._stored()
+        if (folder / STATE).exists():
+            with suppress(HistoryError):  # damaged: everything is sent again
+                self._state |= read_json(folder / STATE)
         self._history = history
-        self._waiting: list[Record] = []
-        if tracker is not None:
-            self._waiting = [record.to_dict() for record in history.rounds()]
+        self._waiting: list[Record] = [record.to_dict() for record in history.rounds()]
 
     def round(self, number: int) -> None:
         """Tell the tracker of a round if it was committed, and of those that it has missed."""
-        newest = None if self._tracker is None else self._history.head()
+        newest = self._history.head()
         if newest is None or newest.round != number:
             return  # taken back
         self._waiting.append(newest.to_dict())
@@ -64,14 +64,11 @@ class Guard:
 
     def end(self, summary: Record) -> None:
         """Send what is still missing, and the test scores; the run's files are written."""
-        tracker = self._tracker
-        if tracker is None:
-            return
 
         def finish() -> None:
             self._send()
-            tracker.end(result_scalars(summary), summary)
-            self._store()
+            self._tracker.end(result_scalars(summary), summary)
+            write_json(self._folder / STATE, self._state)
 
         if not self._attempt(finish):
             self._say(
@@ -80,7 +77,6 @@ class Guard:
             )
 
     def _send(self) -> None:
-        assert self._tracker is not None
         if not self._begun:
             self._tracker.begin(self._folder, self._config, self._state["own"])
             self._begun = True
@@ -88,10 +84,12 @@ class Guard:
             record = self._waiting[0]
             place = (record["attempt"], record["round"])
             if record["round"] and place > (self._state["attempt"], self._state["round"]):
-                self._tracker.round(record["round"], round_scalars(record), _finished(record))
+                started = datetime.fromisoformat(record["started"]).timestamp()
+                finished = started + float(record["seconds"])
+                self._tracker.round(record["round"], round_scalars(record), finished)
                 self._state["attempt"], self._state["round"] = place
             self._waiting.pop(0)
-        self._store()
+        write_json(self._folder / STATE, self._state)
 
     def _attempt(self, act: Callable[[], None]) -> bool:
         """Do something with the tracker; return whether it worked."""
@@ -106,19 +104,6 @@ class Guard:
             return False
         return True
 
-    def _store(self) -> None:
-        write_json(self._folder / STATE, self._state)
-
-    def _stored(self) -> dict[str, Any]:
-        try:
-            return {**self._state, **read_json(self._folder / STATE)}
-        except HistoryError:
-            return self._state  # damaged: everything is sent again
-
-
-def _finished(record: Record) -> float:
-    return datetime.fromisoformat(record["started"]).timestamp() + float(record["seconds"])
-
 
 def build_tracker(cfg: Config) -> Tracker | None:
     """Make the tracker of a config; None for ``tracker=none`` and runs from before there were any.
@@ -126,8 +111,6 @@ def build_tracker(cfg: Config) -> Tracker | None:
     Raises:
         ConfigError: its package is not installed, or a setting is unknown.
     """
-    node = select(cfg, "tracker")
-    if not node or node.get("_target_") is None:
-        return None
-    tracker: Tracker = make(node, "tracker")
+    node = select(cfg, "tracker") or {}
+    tracker: Tracker | None = make(node, "tracker") if node.get("_target_") else None
     return tracker

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpdm.errors import ConfigError
+from fedpdm.storage import flatten
 from fedpdm.trackers import Record
 
 BATCH = 90
@@ -65,29 +66,27 @@ class MLflow:
         self._run = state["run"] = made.info.run_id
         params = [
             self._entities.Param(_name(key), str(value)[:LONGEST])
-            for key, value in _flat(config).items()
+            for key, value in flatten(config).items()
         ]
         for start in range(0, len(params), BATCH):
             self._client.log_batch(self._run, params=params[start : start + BATCH])
 
     def round(self, number: int, scalars: Mapping[str, float], seconds_since_1970: float) -> None:
-        self._metrics(number, scalars, seconds_since_1970)
+        milliseconds = int(1000 * seconds_since_1970)
+        metrics = [
+            self._entities.Metric(_name(key), value, milliseconds, number)
+            for key, value in scalars.items()
+        ]
+        for start in range(0, len(metrics), 10 * BATCH):
+            self._client.log_batch(self._run, metrics=metrics[start : start + 10 * BATCH])
 
     def end(self, scalars: Mapping[str, float], summary: Record) -> None:
-        self._metrics(int(summary["best_round"]), scalars, time.time())
+        self.round(int(summary["best_round"]), scalars, time.time())
         if self._artifacts:
             for name in ("summary.json", "metrics.csv", "report.html"):
                 if (self._folder / name).exists():
                     self._client.log_artifact(self._run, str(self._folder / name))
         self._client.set_terminated(self._run)
-
-    def _metrics(self, step: int, scalars: Mapping[str, float], when: float) -> None:
-        metrics = [
-            self._entities.Metric(_name(key), value, int(1000 * when), step)
-            for key, value in scalars.items()
-        ]
-        for start in range(0, len(metrics), 10 * BATCH):
-            self._client.log_batch(self._run, metrics=metrics[start : start + 10 * BATCH])
 
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment)
@@ -100,12 +99,3 @@ class MLflow:
 def _name(key: str) -> str:
     """Return a name that MLflow takes; a site may be called anything."""
     return re.sub(r"[^\w\-. /]", "_", key)
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping) or not tree:
-        return {prefix: tree} if prefix else {}
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        result |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return result

@@ -41,16 +41,15 @@ class TensorBoard:
         self._writer = self._open(str(target))
 
     def round(self, number: int, scalars: Mapping[str, float], seconds_since_1970: float) -> None:
-        self._write(number, scalars, seconds_since_1970)
-
-    def end(self, scalars: Mapping[str, float], summary: Record) -> None:
-        self._write(int(summary["best_round"]), scalars, time.time())
-        self._writer.close()
-
-    def _write(self, step: int, scalars: Mapping[str, float], when: float) -> None:
         values = [
             self._summary.Value(tag=name, simple_value=value) for name, value in scalars.items()
         ]
-        event = self._event(wall_time=when, step=step, summary=self._summary(value=values))
-        self._writer.add_event(event)
+        written = self._summary(value=values)
+        self._writer.add_event(
+            self._event(wall_time=seconds_since_1970, step=number, summary=written)
+        )
         self._writer.flush()  # a round that is reported as sent is on the disk
+
+    def end(self, scalars: Mapping[str, float], summary: Record) -> None:
+        self.round(int(summary["best_round"]), scalars, time.time())
+        self._writer.close()

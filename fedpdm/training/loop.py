@@ -75,7 +75,7 @@ class TrainingSettings:
             raise ConfigError(f"training.weight_decay={self.weight_decay} must not be negative")
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(
-                f"training.optimizer={self.optimizer} is unknown; choose one of {list(OPTIMIZERS)}"
+                f"training.optimizer={self.optimizer} is unknown; there are {', '.join(OPTIMIZERS)}"
             )
 
     def rate(self, epoch: int) -> float:

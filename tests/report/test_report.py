@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from fedpdm.report import page as pages_written
+from fedpdm import storage
+from fedpdm.errors import HistoryError
 from fedpdm.report.report import render, write_report
 from tests.comparison.example_runs import failure_run, life_run
 from tests.report.example_details import detailed_failure, detailed_life
@@ -244,8 +245,8 @@ def test_a_report_is_written_whole_or_not_at_all(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pages_written.os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(storage.os, "replace", full)
+    with pytest.raises(HistoryError, match="No space"):
         write_report(tmp_path, **RUNS["life, 10 sites"])
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

@@ -58,7 +58,7 @@ class Fragile(SerialGrid):
         (Reversed, "site order"),
         (Forgetful, "client state was kept of|remembers|weights"),
         (Misplacing, "remembers|weights"),
-        (Fragile, r"updates from \['p0', 'p3'\]"),
+        (Fragile, r"updates from p0, p3"),
     ],
 )
 def test_every_breach_is_found(engine: type[LocalGrid], said: str) -> None:

@@ -182,7 +182,7 @@ def test_an_unreachable_server_changes_nothing_in_the_run(
 
     plain, tracked = tmp_path / "plain", tmp_path / "tracked"
     assert main([*SMALL, "rounds=3", f"hydra.run.dir={plain}"]) == 0
-    monkeypatch.setattr(module.TensorBoard, "_write", refuse)
+    monkeypatch.setattr(module.TensorBoard, "round", refuse)
     assert main([*SMALL, "rounds=3", f"hydra.run.dir={tracked}", "tracker=tensorboard"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("the tracker fails, the run goes on") == 1

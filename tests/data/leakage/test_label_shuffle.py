@@ -14,7 +14,7 @@ from fedpdm.data.windows import Windows
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.test_details import shuffled
 from fedpdm.federation import Site
-from fedpdm.report.sentences import shuffled as told
+from fedpdm.report.summary_text import shuffled as told
 from fedpdm.tasks import Failure
 
 MACHINES, STEPS = 20, 50
