@@ -22,10 +22,8 @@ from fedpdm.models.policy import ALL, ParameterPolicy
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective
 from fedpdm.transforms.chain import Chain
-from fedpdm.wire.flower import content_of
+from fedpdm.wire.flower import RecordType, content_of
 from fedpdm.wire.records import (
-    ARRAYS,
-    BUFFERS,
     EXAMPLES,
     METRICS,
     MOMENTS,
@@ -37,26 +35,20 @@ from fedpdm.wire.records import (
 
 def train(client: SiteClient, message: Message, context: Context) -> Message:
     """Train and reply with the new weights."""
-    site = client.site(message, context)
+    site = client.site(message, client.name(context))
     update = client.train(site, message, context.state)
-    records, metrics = (
-        {ARRAYS: update.arrays, BUFFERS: update.buffers, **update.records},
-        {EXAMPLES: float(len(site.train)), **update.metrics},
-    )
-    if len(client.transforms):
+    records, metrics = update.records, {EXAMPLES: float(len(site.train)), **update.metrics}
+    if client.transforms.transforms:
         sent = encoded(client.transforms, site.name, records, metrics, message, context)
-        records, metrics = dict(sent.records), dict(sent.metrics)
-    examples = int(metrics.pop(EXAMPLES))
-    reply = content_of({METRICS: metric_record(examples, metrics)})
-    for name, arrays in records.items():
-        if arrays:
-            reply[name] = to_record(arrays)
-    return Message(reply, reply_to=message)
+        records, metrics = sent.records, dict(sent.metrics)
+    reply: dict[str, RecordType] = {METRICS: metric_record(int(metrics.pop(EXAMPLES)), metrics)}
+    reply |= {name: to_record(arrays) for name, arrays in records.items() if arrays}
+    return Message(content_of(reply), reply_to=message)
 
 
 def evaluate(client: SiteClient, message: Message, context: Context) -> Message:
     """Reply with the loss and the metrics on the site's validation windows."""
-    site = client.site(message, context)
+    site = client.site(message, client.name(context))
     values = client.evaluate(site, message, context.state)
     metrics = metric_record(len(site.validation), values)
     return Message(RecordDict({METRICS: metrics}), reply_to=message)

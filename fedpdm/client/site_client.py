@@ -62,14 +62,11 @@ class LocalUpdate:
     """What a site sends back.
 
     Attributes:
-        arrays: the parameters that travel.
-        buffers: the buffers that travel.
-        records: what the strategy's client halves send beside them, by name.
+        records: ``arrays`` and ``buffers`` that travel, and what the strategy's client halves
+            send beside them.
         metrics: ``train_loss``, and what the halves report.
     """
 
-    arrays: Arrays
-    buffers: Arrays
     records: Mapping[str, Arrays]
     metrics: Mapping[str, float]
 
@@ -104,6 +101,7 @@ class SiteClient:
 
     def __post_init__(self) -> None:
         self.minimised = self.objective or Supervised.of(self.federation.task)
+        self._order: tuple[Any, dict[str, Any], Order | None] = (None, {}, None)
         self._received: tuple[Any, dict[str, Tensor]] = (None, {})
         self._scaler: tuple[Any, Scaler | None] = (None, None)
         # As long as the federation keeps the site, its tensors stay on the device.
@@ -150,9 +148,8 @@ class SiteClient:
         config = context.node_config
         return str(config.get("site") or self.federation.sites[int(config["partition-id"])])
 
-    def site(self, message: Message, context: Context) -> Site:
-        """Return the site's windows, scaled as the message asks."""
-        name = self.name(context)
+    def site(self, message: Message, name: str) -> Site:
+        """Return a site's windows, scaled as the message asks."""
         record = message.content.get(SCALER)
         if record is None:
             return self.federation.site(name, self.federation.moments(name).scaler())
@@ -199,18 +196,23 @@ class SiteClient:
         job = (str(config["job"]),) if "job" in config else ()  # two may start from one version
         return ("train", site, int(config["server-round"]), int(config.get("attempt", 0)), *job)
 
-    def order(self, message: Message) -> Order:
-        """Return how every site that got this message is to train.
+    def order(self, message: Message) -> tuple[dict[str, Any], Order]:
+        """Return the config of a message, and how every site that got it is to train.
 
         Raises:
             ConfigError: the strategy's formulas do not describe these settings.
         """
-        epochs, config = self.settings.local_epochs, config_in(message.content)
-        return {
-            "epochs": epochs,
-            "first_epoch": (int(config["server-round"]) - 1) * epochs,
-            "terms": self.runtime.terms(message.content),
-        }
+        content, config, order = self._order
+        new = config_in(message.content)
+        if order is None or content is not message.content or config != new:
+            epochs = self.settings.local_epochs
+            order = {
+                "epochs": epochs,
+                "first_epoch": (int(new["server-round"]) - 1) * epochs,
+                "terms": self.runtime.terms(message.content),
+            }
+            self._order = (message.content, new, order)
+        return new, order
 
     # The work ---------------------------------------------------------------------------
 
@@ -218,29 +220,31 @@ class SiteClient:
         """Train ``local_epochs`` epochs; what the site keeps goes into ``state``."""
         if len(site.train) == 0:
             self.federation.check([site])  # says why there is nothing to train on
-        content, report = message.content, dict[str, float]()
-        if config_in(content).get("report-received-loss"):
+        report: dict[str, float] = {}
+        config, order = self.order(message)
+        if config.get("report-received-loss"):
             self.load(message, state)
             report["received_loss"] = self.minimised.mean_loss(
                 self.model.module, *self.tensors(site, Split.TRAIN), self.context(message, state)
             )
-        order = self.order(message)
         trained = self.trainer.trained(site.name) if self.trainer else None
-        weights, report["train_loss"] = trained or self._fit(site, message, state, order)
-        arrays, buffers, local = (
-            {name: weights[name] for name in names}
-            for names in (self.parts.shared, self.parts.buffers, self.parts.local)
+        weights, report["train_loss"] = trained or self._fit(
+            site, message, state, self.key(site.name, config), order
         )
-        # The server refuses an update that is not finite; kept, it would spoil every later one.
-        if local and not_finite(local) is None:
-            state[LOCAL] = to_record(local)
-        records: dict[str, Arrays] = {}
-        rates = self.settings.rates(len(site.train), order["epochs"], order["first_epoch"])
+        parts = self.parts
+        arrays = {name: weights[name] for name in parts.shared}
+        records = {ARRAYS: arrays, BUFFERS: {name: weights[name] for name in parts.buffers}}
+        if parts.local:
+            local = {name: weights[name] for name in parts.local}
+            # The server refuses an update that is not finite; kept, it would spoil later ones.
+            if not_finite(local) is None:
+                state[LOCAL] = to_record(local)
         for half in halves_of(order["terms"]):
-            outcome = self.runtime.finish(half, arrays, rates, content, state)
+            rates = self.settings.rates(len(site.train), order["epochs"], order["first_epoch"])
+            outcome = self.runtime.finish(half, arrays, rates, message.content, state)
             records |= outcome.records
             report |= outcome.metrics
-        return LocalUpdate(arrays, buffers, records, report)
+        return LocalUpdate(records, report)
 
     def evaluate(self, site: Site, message: Message, state: RecordDict) -> Metrics:
         """Return the loss and the metrics on the site's validation windows."""
@@ -251,7 +255,7 @@ class SiteClient:
         )  # fmt: skip
 
     def _fit(
-        self, site: Site, message: Message, state: RecordDict, order: Order
+        self, site: Site, message: Message, state: RecordDict, key: Key, order: Order
     ) -> tuple[Arrays, float]:
         """Train here, and return all tensors of the model and the training loss."""
         self.load(message, state)
@@ -259,7 +263,7 @@ class SiteClient:
         memory = self._on_device(state, OBJECTIVE)
         loss = fit(
             self.model.module, *self.tensors(site, Split.TRAIN), self.minimised, self.settings,
-            seed=self.seed, key=self.key(site.name, config_in(content)), epochs=order["epochs"],
+            seed=self.seed, key=key, epochs=order["epochs"],
             first_epoch=order["first_epoch"],
             terms=self.runtime.bound(order["terms"], received, content, state),
             shared=self.parts.shared, received=received, memory=memory,

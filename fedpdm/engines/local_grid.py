@@ -127,8 +127,10 @@ class LocalGrid(Grid):
     def context(self, node: int) -> Context:
         """Return a site's context, with the state it last had."""
         site = self.sites[node]
-        # A copy: what a site remembers of a message that it could not answer is forgotten.
-        state = copy.deepcopy(self.states.get(site))
+        state = self.states.get(site)
+        if state is not None:
+            # A copy: what a site remembers of a message that it could not answer is forgotten.
+            state = copy.deepcopy(state)
         return make_context(node, site, len(self.sites), state)
 
     def answer(self, message: Message) -> Message:

@@ -111,7 +111,8 @@ def arrays_in(content: RecordDict, key: str) -> Arrays:
 
 def config_in(content: RecordDict) -> dict[str, Any]:
     """Return the config of a message as a dict."""
-    return dict(cast(ConfigRecord, content[CONFIG])) if CONFIG in content else {}
+    # By its items: Flower's records check every key that is looked up.
+    return dict(cast(ConfigRecord, content[CONFIG]).items()) if CONFIG in content else {}
 
 
 def metrics_in(content: RecordDict) -> dict[str, float]:

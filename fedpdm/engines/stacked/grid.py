@@ -14,12 +14,13 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedpdm.client.app import SiteApp
 from fedpdm.client.site_client import SiteClient
+from fedpdm.client.strategy_runtime import halves_of
 from fedpdm.data.rows import Split
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.stacked.memory import sites_at_hand
@@ -98,17 +99,19 @@ class BatchedGrid(LocalGrid):
     def _train_stack(self, messages: Sequence[Message]) -> None:
         """Train the sites of these messages, which were all sent the same."""
         client, members = self._client, []
-        config, order = config_in(messages[0].content), client.order(messages[0])
+        config, order = client.order(messages[0])
+        halves, nothing = halves_of(order["terms"]), RecordDict()
         for message in messages:
             try:
-                context = self.context(message.metadata.dst_node_id)
-                site = client.site(message, context)
+                name = self.sites[message.metadata.dst_node_id]
+                site = client.site(message, name)
                 x, y = client.tensors(site, Split.TRAIN)
             except Exception:
                 continue  # its own answer will say what is wrong with it
-            memory = client.runtime.memory(order["terms"], message.content, context.state)
-            key, local = client.key(site.name, config), client.local(context.state)
-            members.append(SiteData(site.name, key, x, y, memory, local))
+            state = self.states.get(name, nothing)
+            memory = client.runtime.memory(halves, message.content, state) if halves else {}
+            local = client.local(state) if state else {}
+            members.append(SiteData(name, client.key(name, config), x, y, memory, local))
         if not members:
             return
         received = {**client.initial, **client.received(messages[0])}
