@@ -8,9 +8,8 @@ from typing import Protocol
 
 from flwr.app import Message
 
-from fedpdm.aggregation.accumulation import Accumulation, Total
 from fedpdm.aggregation.screening import HIDDEN, OPEN, screen
-from fedpdm.aggregation.sums import AddsUp, MeanByExamples, Sums
+from fedpdm.aggregation.sums import Accumulation, AddsUp, MeanByExamples, Sums, Total
 from fedpdm.aggregation.update import Base, Contribution, Update, decode
 from fedpdm.wire.flower import content_bytes
 from fedpdm.wire.records import ARRAYS, BUFFERS, Arrays

@@ -26,7 +26,7 @@ from fedpdm.models.policy import ALL, ParameterPolicy, Parts
 from fedpdm.tasks.base import Metrics
 from fedpdm.training.loop import TrainingSettings, fit, tensors
 from fedpdm.training.objective import LocalContext, Objective, Supervised
-from fedpdm.transforms.chain import Chain
+from fedpdm.transforms.base import Chain
 from fedpdm.wire.records import (
     ARRAYS,
     BUFFERS,

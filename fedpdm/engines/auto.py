@@ -1,8 +1,8 @@
-"""engine=auto: which engine fits a run, by a fixed rule that it explains in one line.
+"""Which engine a run gets: the one that was asked for, or with engine=auto the one that fits.
 
-The rule looks at the model, the device, the cores and the amount of work, never at a clock,
-so that the same command makes the same choice on the same machine. Serial and ray give the
-same bits, batched rounds differently in the last digits; the choice is kept in the manifest
+The rule of ``auto`` looks at the model, the device, the cores and the amount of work, never at
+a clock, so that the same command makes the same choice on the same machine. Serial and ray give
+the same bits, batched rounds differently in the last digits; the choice is kept in the manifest
 and a resumed run obeys it.
 """
 
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import torch
 from torch import nn
 
+from fedpdm.config.folder import conf_dir
+from fedpdm.config.values import class_of, make, plain, read_config
 from fedpdm.errors import ConfigError
 
 DENSE = (
@@ -121,3 +123,62 @@ def is_dense(module: nn.Module) -> bool:
     """Return whether a model consists of small dense layers only."""
     leaves = [layer for layer in module.modules() if not any(layer.children())]
     return all(isinstance(layer, DENSE) for layer in leaves)
+
+
+class Engine(TypedDict):
+    """A run's engine as the manifest keeps it.
+
+    ``settings`` is its yaml, ``name`` that of its class, ``reason`` why it was chosen
+    (None if a person chose it).
+    """
+
+    name: str
+    settings: dict[str, Any]
+    reason: str | None
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """What an engine yaml may name in place of a Grid."""
+
+    def choose(self, work: Workload) -> Choice:
+        """Return the engine for a workload."""
+
+
+def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
+    """Return the engine of a run.
+
+    Args:
+        settings: the chosen yaml of ``conf/engine``.
+        work: what the run asks of it.
+    """
+    if not issubclass(class_of(settings), Chooser):
+        return engine_of(settings)
+    choice = make(settings, "engine").choose(work)
+    return engine_of(read(choice.name) | dict(choice.settings), choice.reason)
+
+
+def engine_of(settings: Mapping[str, Any], reason: str | None = None) -> Engine:
+    """Return an engine's yaml as the manifest keeps it."""
+    cls = class_of(settings)
+    name = getattr(cls, "name", cls.__name__)
+    return Engine(name=name, settings=dict(settings), reason=reason)
+
+
+def check_engine(settings: Mapping[str, Any], device: torch.device) -> None:
+    """Refuse an engine that cannot work, before anything is read or written.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    given = {key: value for key, value in settings.items() if key != "_target_"}
+    check = getattr(class_of(settings), "check", None)
+    if check is not None:  # an engine of somebody's own need not have it
+        check(device, **given)
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return an engine's yaml."""
+    content = plain(read_config(conf_dir() / "engine" / f"{name}.yaml"))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}

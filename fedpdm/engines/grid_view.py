@@ -1,8 +1,8 @@
-"""A Grid around another one."""
+"""Grids around another one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -45,3 +45,18 @@ class GridView(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+class SampledGrid(GridView):
+    """A view of ``grid`` with only ``node_ids``, in that order.
+
+    Flower's strategies draw clients with the global ``random``. Shown just the seeded
+    sample of the round, whatever they draw is that sample.
+    """
+
+    def __init__(self, grid: Grid, node_ids: Sequence[int]) -> None:
+        super().__init__(grid)
+        self._node_ids = list(node_ids)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._node_ids)

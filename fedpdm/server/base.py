@@ -22,7 +22,7 @@ from fedpdm.history import History
 from fedpdm.server.clock import Clock
 from fedpdm.server.dispatch import Dispatcher
 from fedpdm.server.strategy_calls import StrategyCalls
-from fedpdm.transforms.chain import Chain
+from fedpdm.transforms.base import Chain
 from fedpdm.wire.records import Arrays, to_record
 
 MAIN = ""

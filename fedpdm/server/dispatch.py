@@ -13,8 +13,8 @@ from flwr.serverapp import Grid
 
 from fedpdm.aggregation.collector import Note
 from fedpdm.data.normalise import Moments, Scaler
+from fedpdm.engines.grid_view import SampledGrid
 from fedpdm.engines.local_grid import REFUSED, LocalGrid
-from fedpdm.engines.sampled_grid import SampledGrid
 from fedpdm.errors import ConfigError, SiteError
 from fedpdm.server.clock import Clock, WallClock
 from fedpdm.server.polling import PolledReplies

@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedpdm.aggregation.accumulation import Total
+from fedpdm.aggregation.sums import Total
 from fedpdm.aggregation.update import Update
 from fedpdm.seeding import key_seed, numpy_generator
 from fedpdm.server.base import Round

@@ -23,7 +23,7 @@ from fedpdm.client.site_client import SiteClient
 from fedpdm.client.strategy_runtime import halves_of
 from fedpdm.data.rows import Split
 from fedpdm.engines.local_grid import LocalGrid
-from fedpdm.engines.stacked.memory import sites_at_hand
+from fedpdm.engines.stacked.schedule import sites_at_hand
 from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer, check_options
 from fedpdm.errors import ConfigError
 from fedpdm.wire.records import CONFIG, Arrays, config_in

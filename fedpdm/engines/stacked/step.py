@@ -5,16 +5,20 @@ Shapes: K sites, B rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import re
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from fedpdm.engines.stacked.errors import stackable
 from fedpdm.engines.stacked.layers import Now, stacked_copy
-from fedpdm.errors import ConfigError
+from fedpdm.errors import ConfigError, FedPdmError
 from fedpdm.training.objective import LocalContext, Objective
 
 
@@ -264,3 +268,46 @@ def clip(gradients: Sequence[Tensor], limit: float) -> None:
     factor = (limit / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__).parent)
+_FALLBACK = "There is a performance drop because we have not yet implemented"
+
+
+@contextlib.contextmanager
+def stackable(module: nn.Module) -> Iterator[None]:
+    """Turn what ``vmap`` refuses, or does site by site, into an error.
+
+    Raises:
+        ConfigError: names the operation and the model's class; memory that ran out.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=_FALLBACK)
+        try:
+            yield
+        except FedPdmError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                "engine=batched ran out of the device's memory: set engine.chunk to fewer sites"
+            ) from error
+        except (RuntimeError, NotImplementedError, UserWarning, AttributeError) as error:
+            raise ConfigError(
+                f"engine=batched cannot train {type(module).__name__} as a stack of sites, "
+                f"because of {_operation(error)}: use engine=serial"
+            ) from error
+
+
+def _operation(error: BaseException) -> str:
+    """Return the operation that failed, the model's line that asked for it, and why."""
+    text = str(error).strip()
+    name = re.search(r"aten::\w+(\.\w+)?", text) or re.search(r"\.item\(\)", text)
+    why = text.splitlines()[0].split(". ")[0] if text else type(error).__name__
+    lines = [
+        f"`{frame.line}`"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.line and not frame.filename.startswith((_TORCH, _HERE))
+    ]
+    parts = [name.group(0)] if name else []
+    return " ".join([*parts, *(["in", lines[-1]] if lines else []), f"({why})"])

@@ -19,8 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedpdm.engines.stacked.graphs import RecordedStep
-from fedpdm.engines.stacked.memory import JoinedData, chunk_on_cpu, chunk_on_cuda, saved_bytes
-from fedpdm.engines.stacked.schedule import Schedule, SiteData, schedule
+from fedpdm.engines.stacked.schedule import (
+    JoinedData,
+    Schedule,
+    SiteData,
+    chunk_on_cpu,
+    chunk_on_cuda,
+    saved_bytes,
+    schedule,
+)
 from fedpdm.engines.stacked.step import StackedStep, clip
 from fedpdm.errors import ConfigError
 from fedpdm.training.loop import (
