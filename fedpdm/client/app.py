@@ -45,11 +45,11 @@ from fedpdm.wire.records import (
 def train(client: SiteClient, message: Message, context: Context) -> Message:
     """Train and reply with the new weights."""
     site = client.site(message, client.name(context))
-    update = client.train(site, message, context.state)
-    records, metrics = update.records, {EXAMPLES: float(len(site.train)), **update.metrics}
+    records, report = client.train(site, message, context.state)
+    metrics = {EXAMPLES: float(len(site.train)), **report}
     if client.transforms.transforms:
         sent = encoded(client.transforms, site.name, records, metrics, message, context)
-        records, metrics = sent.records, dict(sent.metrics)
+        records, metrics = dict(sent.records), dict(sent.metrics)
     reply: dict[str, RecordType] = {METRICS: metric_record(int(metrics.pop(EXAMPLES)), metrics)}
     reply |= {name: to_record(arrays) for name, arrays in records.items() if arrays}
     return Message(content_of(reply), reply_to=message)

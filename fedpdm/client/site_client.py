@@ -57,20 +57,6 @@ class Trainer(Protocol):
         """Return a site's new weights and training loss, once; None to train it here."""
 
 
-@dataclass(frozen=True)
-class LocalUpdate:
-    """What a site sends back.
-
-    Attributes:
-        records: ``arrays`` and ``buffers`` that travel, and what the strategy's client halves
-            send beside them.
-        metrics: ``train_loss``, and what the halves report.
-    """
-
-    records: Mapping[str, Arrays]
-    metrics: Mapping[str, float]
-
-
 @dataclass
 class SiteClient:
     """Everything local work needs. One resident model serves all sites of a process.
@@ -216,8 +202,15 @@ class SiteClient:
 
     # The work ---------------------------------------------------------------------------
 
-    def train(self, site: Site, message: Message, state: RecordDict) -> LocalUpdate:
-        """Train ``local_epochs`` epochs; what the site keeps goes into ``state``."""
+    def train(
+        self, site: Site, message: Message, state: RecordDict
+    ) -> tuple[dict[str, Arrays], dict[str, float]]:
+        """Train ``local_epochs`` epochs; what the site keeps goes into ``state``.
+
+        Returns:
+            The records to send, by name: ``arrays``, ``buffers``, and those of the strategy's
+            client halves; and the metrics: ``train_loss``, and what the halves report.
+        """
         if len(site.train) == 0:
             self.federation.check([site])  # says why there is nothing to train on
         report: dict[str, float] = {}
@@ -244,7 +237,7 @@ class SiteClient:
             outcome = self.runtime.finish(half, arrays, rates, message.content, state)
             records |= outcome.records
             report |= outcome.metrics
-        return LocalUpdate(records, report)
+        return records, report
 
     def evaluate(self, site: Site, message: Message, state: RecordDict) -> Metrics:
         """Return the loss and the metrics on the site's validation windows."""

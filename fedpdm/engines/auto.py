@@ -10,20 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
 
 from fedpdm.config.folder import conf_dir
 from fedpdm.config.values import class_of, make, plain, read_config
-from fedpdm.errors import ConfigError
-
-DENSE = (
-    nn.Linear, nn.Identity, nn.Flatten, nn.Dropout, nn.LayerNorm,
-    nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid,
-)  # fmt: skip
-"""Layers so cheap on a CPU that calling them costs more than computing them."""
+from fedpdm.engines.hardware import check_counts
 
 
 @dataclass(frozen=True)
@@ -81,12 +75,8 @@ class Auto:
         workers: int | None = None,
         chunk: int | None = None,
     ) -> None:
-        given = {"stack_from": stack_from, "ray_from": ray_from, "workers": workers, "chunk": chunk}
-        for name, value in given.items():
-            missing = value is None and name in ("workers", "chunk")
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not (missing or whole):
-                raise ConfigError(f"engine.{name}={value} must be a whole number of at least 1")
+        check_counts(stack_from=stack_from, ray_from=ray_from)
+        check_counts(null=True, workers=workers, chunk=chunk)
         self.stack_from, self.ray_from = stack_from, ray_from
         self.workers, self.chunk = workers, chunk
 
@@ -97,8 +87,9 @@ class Auto:
 
     def choose(self, work: Workload) -> Choice:
         """Return the engine for a workload."""
-        on_gpu, dense = work.device.type == "cuda", is_dense(work.module)
-        stack = work.sampled >= self.stack_from and (on_gpu or dense)
+        on_gpu = work.device.type == "cuda"
+        gains = on_gpu or getattr(work.module, "cheap_layers", False) is True
+        stack = work.sampled >= self.stack_from and gains
         obstacle = work.obstacle() if stack else None
         if stack and obstacle is None:
             what = "a GPU" if on_gpu else "a model of small dense layers"
@@ -119,12 +110,6 @@ class Auto:
         return Choice("serial", {}, reason)
 
 
-def is_dense(module: nn.Module) -> bool:
-    """Return whether a model consists of small dense layers only."""
-    leaves = [layer for layer in module.modules() if not any(layer.children())]
-    return all(isinstance(layer, DENSE) for layer in leaves)
-
-
 class Engine(TypedDict):
     """A run's engine as the manifest keeps it.
 
@@ -137,14 +122,6 @@ class Engine(TypedDict):
     reason: str | None
 
 
-@runtime_checkable
-class Chooser(Protocol):
-    """What an engine yaml may name in place of a Grid."""
-
-    def choose(self, work: Workload) -> Choice:
-        """Return the engine for a workload."""
-
-
 def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
     """Return the engine of a run.
 
@@ -152,7 +129,7 @@ def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
         settings: the chosen yaml of ``conf/engine``.
         work: what the run asks of it.
     """
-    if not issubclass(class_of(settings), Chooser):
+    if not hasattr(class_of(settings), "choose"):  # as ``Auto`` does, in place of a Grid
         return engine_of(settings)
     choice = make(settings, "engine").choose(work)
     return engine_of(read(choice.name) | dict(choice.settings), choice.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -23,6 +24,9 @@ class MLP(nn.Module):
     Raises:
         ModelError: (forward) an input of another shape.
     """
+
+    cheap_layers: ClassVar[bool] = True
+    """Calling the layers on a CPU costs more than computing them: ``engine=auto`` stacks sites."""
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedpdm.engines.hardware import check_counts
 from fedpdm.engines.stacked.graphs import RecordedStep
 from fedpdm.engines.stacked.schedule import (
     JoinedData,
@@ -327,8 +328,6 @@ def check_options(device: torch.device, chunk: int | None, cuda_graphs: bool) ->
     Raises:
         ConfigError: names the option.
     """
-    whole = isinstance(chunk, int) and not isinstance(chunk, bool)
-    if chunk is not None and not (whole and chunk >= 1):
-        raise ConfigError(f"engine.chunk={chunk} must be at least 1, a whole number, or null")
+    check_counts(null=True, chunk=chunk)
     if cuda_graphs and device.type != "cuda":
         raise ConfigError(f"engine.cuda_graphs=true needs device=cuda, not device={device}")
