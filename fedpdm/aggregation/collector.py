@@ -22,22 +22,18 @@ class Note(Protocol):
 
 
 class ServerHalves(Protocol):
-    """What the server does to updates on their way; see ``transforms.Chain``."""
+    """What the server does to updates on their way, as ``transforms.base.Chain`` says."""
 
     @property
-    def hides_values(self) -> bool:
-        """Whether the server can read sums only, and no update."""
+    def hides_values(self) -> bool: ...
 
-    def decode(self, update: Update) -> Update:
-        """Undo what a site did that must be undone before screening."""
+    def decode(self, update: Update) -> Update: ...
 
-    def before_sum(self, update: Update) -> Update:
-        """Change an accepted update before it is added up."""
+    def before_sum(self, update: Update) -> Update: ...
 
     def after_sum(
         self, totals: dict[str, Total], contributions: Sequence[Contribution]
-    ) -> dict[str, Total]:
-        """Change the sums."""
+    ) -> dict[str, Total]: ...
 
 
 class Collector:

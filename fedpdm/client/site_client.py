@@ -6,7 +6,7 @@ Knows messages only as far as it reads them; replies are made in ``fedpdm.client
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Protocol, TypedDict
 from weakref import WeakKeyDictionary
@@ -97,10 +97,7 @@ class SiteClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to another process without model and data; it makes its own."""
-        return type(self), (
-            self.federation, self.build_model, self.settings, self.seed, self.device,
-            self.policy, self.objective, self.trainer, self.transforms,
-        )  # fmt: skip
+        return type(self), tuple(getattr(self, each.name) for each in fields(self))
 
     @cached_property
     def model(self) -> ModelWrapper:

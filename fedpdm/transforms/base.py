@@ -14,8 +14,8 @@ written, so bytes are counted after it; its server half works around the sum.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -126,6 +126,7 @@ class Chain:
             transform.name, transform.state = name, {}
         self.transforms = tuple(sorted(named.values(), key=lambda each: each.stage))
         self.seed = seed
+        self.key: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.transforms)
@@ -176,9 +177,39 @@ class Chain:
             update = each.encode(update, memory.setdefault(each.name, {}), generator)
         return update
 
-    def on_server(self, *key: int) -> ServerChain | None:
-        """Return the server's halves in the round that ``key`` names; None if there are none."""
-        return ServerChain(self, key) if self.transforms else None
+    def on_server(self, *key: int) -> Chain | None:
+        """Return the chain for the round that ``key`` names; None if there is nothing in it."""
+        if not self.transforms:
+            return None
+        chain = copy.copy(self)
+        chain.key = key
+        return chain
+
+    @property
+    def hides_values(self) -> bool:
+        """Whether the server can read sums only, and no update."""
+        return any(each.hides_values for each in self.transforms)
+
+    def decode(self, update: Update) -> Update:
+        """Undo what a site did that must be undone before screening."""
+        for each in reversed(self.transforms):
+            update = each.decode(update)
+        return update
+
+    def before_sum(self, update: Update) -> Update:
+        """Change an accepted update before it is added up."""
+        for each in self.transforms:
+            update = each.before_sum(update)
+        return update
+
+    def after_sum(
+        self, totals: dict[str, Total], contributions: Sequence[Contribution]
+    ) -> dict[str, Total]:
+        """Change the sums of a round."""
+        for each in reversed(self.transforms):
+            generator = numpy_generator(self.seed, "transform-sum", each.name, *self.key)
+            totals = each.after_sum(totals, contributions, generator)
+        return totals
 
     @property
     def state(self) -> dict[str, Any]:
@@ -189,33 +220,3 @@ class Chain:
         """Let the server halves remember this, and nothing else."""
         for each in self.transforms:
             each.state = dict(state.get(each.name, {}))
-
-
-@dataclass(frozen=True)
-class ServerChain:
-    """The server's halves of a chain in one round."""
-
-    chain: Chain
-    key: tuple[int, ...]
-
-    @property
-    def hides_values(self) -> bool:
-        return any(each.hides_values for each in self.chain.transforms)
-
-    def decode(self, update: Update) -> Update:
-        for each in reversed(self.chain.transforms):
-            update = each.decode(update)
-        return update
-
-    def before_sum(self, update: Update) -> Update:
-        for each in self.chain.transforms:
-            update = each.before_sum(update)
-        return update
-
-    def after_sum(
-        self, totals: dict[str, Total], contributions: Sequence[Contribution]
-    ) -> dict[str, Total]:
-        for each in reversed(self.chain.transforms):
-            generator = numpy_generator(self.chain.seed, "transform-sum", each.name, *self.key)
-            totals = each.after_sum(totals, contributions, generator)
-        return totals
