@@ -148,8 +148,7 @@ class SiteClient:
         if self._received[0] is not record:
             arrays = {**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)}
             self.model.check_names({*arrays, *self.parts.local})
-            weights = {name: t.to(self.device) for name, t in to_tensors(arrays).items()}
-            self._received = (record, weights)
+            self._received = (record, to_tensors(arrays, self.device))
         return self._received[1]
 
     def local(self, state: RecordDict) -> dict[str, Tensor]:
@@ -264,5 +263,4 @@ class SiteClient:
         return self.model.snapshot(), loss
 
     def _on_device(self, state: RecordDict, name: str) -> dict[str, Tensor]:
-        found = to_tensors(arrays_in(state, name))
-        return {name: tensor.to(self.device) for name, tensor in found.items()}
+        return to_tensors(arrays_in(state, name), self.device)

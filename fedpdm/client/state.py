@@ -138,8 +138,6 @@ class PersonalModels:
         state = self._states.get(site, RecordDict())
         local = to_tensors(arrays_in(state, LOCAL))
         self._model.set_parameters({**self._shared, **local})
-        memory = to_tensors(arrays_in(state, OBJECTIVE))
-        context = LocalContext(
-            self._shared, {name: tensor.to(self._device) for name, tensor in memory.items()}
-        )
+        memory = to_tensors(arrays_in(state, OBJECTIVE), self._device)
+        context = LocalContext(self._shared, memory)
         return self._objective.predictor(self._model.module, context)

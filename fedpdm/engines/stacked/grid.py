@@ -72,7 +72,9 @@ class BatchedGrid(LocalGrid):
     ) -> Iterator[Message]:
         """Yield replies stack by stack; stacks that are not done in time are left out."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        for train, group in groupby(self.numbered(messages), key=is_training):
+        for train, group in groupby(
+            self.numbered(messages), key=lambda m: m.metadata.message_type == "train"
+        ):
             together = list(group)
             size = self._group if train else 1
             for begin in range(0, len(together), size):
@@ -80,7 +82,9 @@ class BatchedGrid(LocalGrid):
                     return
                 stack = together[begin : begin + size]
                 if train:
-                    self._train(stack)
+                    self._done.clear()
+                    for same in alike(stack):
+                        self._train(same)
                 replies = [self.answer(message) for message in stack]
                 if deadline is None or time.monotonic() < deadline:
                     yield from replies
@@ -91,12 +95,6 @@ class BatchedGrid(LocalGrid):
         return self._done.pop(site, None)
 
     def _train(self, messages: Sequence[Message]) -> None:
-        """Train the sites of these messages, each with others that were sent the same."""
-        self._done.clear()
-        for together in alike(messages):
-            self._train_stack(together)
-
-    def _train_stack(self, messages: Sequence[Message]) -> None:
         """Train the sites of these messages, which were all sent the same."""
         client, members = self._client, []
         config, order = client.order(messages[0])
@@ -151,8 +149,3 @@ def alike(messages: Sequence[Message]) -> list[list[Message]]:
             keys[id(content)] = *records, config
         groups.setdefault(keys[id(content)], []).append(message)
     return list(groups.values())
-
-
-def is_training(message: Message) -> bool:
-    """Return whether a message asks a site to train."""
-    return message.metadata.message_type == "train"
