@@ -72,10 +72,8 @@ class BatchedGrid(LocalGrid):
     ) -> Iterator[Message]:
         """Yield replies stack by stack; stacks that are not done in time are left out."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        for train, group in groupby(
-            self.numbered(messages), key=lambda m: m.metadata.message_type == "train"
-        ):
-            together = list(group)
+        for kind, group in groupby(self.numbered(messages), lambda m: m.metadata.message_type):
+            together, train = list(group), kind == "train"
             size = self._group if train else 1
             for begin in range(0, len(together), size):
                 if deadline is not None and time.monotonic() >= deadline:
