@@ -22,9 +22,10 @@ from fedpdm.client.state import STRATEGY, remember
 from fedpdm.federation import Federation
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import ALL, ParameterPolicy
+from fedpdm.seeding import numpy_generator
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective
-from fedpdm.transforms.base import Chain, Memory
+from fedpdm.transforms.base import Chain
 from fedpdm.wire.flower import RecordType, content_of
 from fedpdm.wire.records import (
     ARRAYS,
@@ -109,8 +110,10 @@ def make_client_app(
         objective: what is minimised; None for the loss of the task.
         transforms: what updates go through before they are sent.
     """
-    client = SiteClient(federation, build_model, settings, seed, device, policy, objective)
-    client.transforms = transforms or client.transforms
+    client = SiteClient(
+        federation, build_model, settings, seed, device, policy, objective,
+        transforms=transforms or Chain(),
+    )  # fmt: skip
     return SiteApp(client, train_mods)
 
 
@@ -136,18 +139,18 @@ def encoded(
     number, attempt = int(config["server-round"]), int(config.get("attempt", 0))
     sent = {name: arrays_in(message.content, name) for name in (ARRAYS, BUFFERS)}
     base = Base(number - 1, sent[ARRAYS], sent[BUFFERS], config)
-    memory: Memory = {}
+    update = Update(site, base, records, metrics, metrics[EXAMPLES])
+    key = site, number, attempt, str(config.get("job", ""))
     for each in chain.transforms:
         start = f"{STRATEGY}transform-{each.name}."
-        memory[each.name] = {
+        memory = {
             name.removeprefix(start): from_record(cast(ArrayRecord, record))
             for name, record in context.state.items()
             if name.startswith(start)
         }
-    update = Update(site, base, records, metrics, metrics[EXAMPLES])
-    update = chain.encode(update, memory, site, number, attempt, str(config.get("job", "")))
-    for name, groups in memory.items():
+        generator = numpy_generator(chain.seed, "transform", each.name, *key)
+        update = each.encode(update, memory, generator)
         # The server refuses an update that is not finite; remembered, it would spoil later ones.
-        if all(not_finite(arrays) is None for arrays in groups.values()):
-            remember(context.state, f"transform-{name}", groups)
+        if all(not_finite(arrays) is None for arrays in memory.values()):
+            remember(context.state, f"transform-{each.name}", memory)
     return update

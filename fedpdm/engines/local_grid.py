@@ -18,9 +18,9 @@ from fedpdm.errors import ConfigError, FedPdmError
 from fedpdm.wire.flower import RUN_ID, become_server, local_run, set_message_id
 
 CLIENT_APP_RAISED = 2
+"""Flower's error code for an exception inside a ClientApp."""
 REFUSED = 992
 """Error code of a reply: what the message asks for can be done by no such site."""
-"""Flower's error code for an exception inside a ClientApp."""
 
 
 class LocalGrid(Grid):

@@ -101,9 +101,6 @@ class Transform:
         return totals
 
 
-Memory = dict[str, dict[str, Arrays]]
-
-
 class Chain:
     """Transforms, ordered by their stages.
 
@@ -163,19 +160,6 @@ class Chain:
                     f"{key} changes {', '.join(each.records)} only, and {who} sends "
                     f"{', '.join(sorted(missed))} as well, which would leave the site as it is"
                 )
-
-    def encode(self, update: Update, memory: Memory, *key: str | int) -> Update:
-        """Return an update as its site sends it.
-
-        Args:
-            update: what the site made of the round.
-            memory: what the site remembers for each transform; changed in place.
-            *key: names the site, the round and the attempt.
-        """
-        for each in self.transforms:
-            generator = numpy_generator(self.seed, "transform", each.name, *key)
-            update = each.encode(update, memory.setdefault(each.name, {}), generator)
-        return update
 
     def on_server(self, *key: int) -> Chain | None:
         """Return the chain for the round that ``key`` names; None if there is nothing in it."""
