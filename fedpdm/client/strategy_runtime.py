@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ class StrategyRuntime:
         self, settings: TrainingSettings, names: Sequence[str], device: torch.device
     ) -> None:
         self._settings, self._names, self._device = settings, names, device
+        self._sent: dict[str, tuple[Any, list[Tensor]]] = {}
 
     def terms(self, content: RecordDict) -> Terms:
         """Return what a message wants added to the gradient of whoever got it.
@@ -42,7 +44,7 @@ class StrategyRuntime:
         terms = gradient_terms(config_in(content))
         for half in halves_of(terms):
             half.check(self._settings)
-            half.sent = {name: self._ordered(arrays_in(content, name)) for name in half.reads}
+            half.sent = {name: self._tensors(name, content) for name in half.reads}
         return terms
 
     def memory(
@@ -103,6 +105,13 @@ class StrategyRuntime:
         if all(not_finite(arrays) is None for arrays in (trained, *outcome.memory.values())):
             remember(state, half.key, outcome.memory)
         return outcome
+
+    def _tensors(self, name: str, content: RecordDict) -> list[Tensor]:
+        """Return a record that came beside the parameters, decoded once for all sites."""
+        record = content[name]
+        if name not in self._sent or self._sent[name][0] is not record:
+            self._sent[name] = (record, self._ordered(arrays_in(content, name)))
+        return self._sent[name][1]
 
     def _ordered(self, arrays: Arrays) -> list[Tensor]:
         return list(to_tensors({n: arrays[n] for n in self._names}, self._device).values())
