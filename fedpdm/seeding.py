@@ -22,11 +22,9 @@ def key_seed(seed: int, *key: str | int) -> int:
 
     Parts are length-prefixed before hashing, so ``("a", "bc")`` and ``("ab", "c")`` differ.
     """
-    digest = hashlib.sha256()
-    for part in (seed, *key):
-        text = f"{type(part).__name__}:{part}".encode()
-        digest.update(len(text).to_bytes(4, "big") + text)
-    return int.from_bytes(digest.digest()[:8], "big") >> 1
+    texts = [f"{type(part).__name__}:{part}".encode() for part in (seed, *key)]
+    prefixed = b"".join([len(text).to_bytes(4, "big") + text for text in texts])
+    return int.from_bytes(hashlib.sha256(prefixed).digest()[:8], "big") >> 1
 
 
 def numpy_generator(seed: int, *key: str | int) -> np.random.Generator:

@@ -116,9 +116,8 @@ def run(work: Work, path: Path) -> None:
     """Run the rounds and write what they took."""
     from hydra.utils import instantiate
 
-    from fedpdm.engines.auto import Workload
+    from fedpdm.engines.auto import Workload, read, settle_engine
     from fedpdm.engines.hardware import cores
-    from fedpdm.engines.select import read, settle_engine
     from fedpdm.history import History
     from fedpdm.server.loop import RoundLoop
     from fedpdm.server.monitor import MonitorSettings

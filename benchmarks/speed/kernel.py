@@ -26,7 +26,7 @@ from benchmarks.speed.work import (
 
 def run(work: Work) -> tuple[list[float], list[float]]:
     """Return clock stamps and losses of the rounds."""
-    from fedpdm.engines.stacked.memory import sites_at_hand
+    from fedpdm.engines.stacked.schedule import sites_at_hand
     from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer
     from fedpdm.tasks import Failure
     from fedpdm.training.loop import TrainingSettings

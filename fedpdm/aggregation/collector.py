@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from flwr.app import Message
 
-from fedpdm.aggregation.accumulation import Accumulation, Total
 from fedpdm.aggregation.screening import HIDDEN, OPEN, screen
-from fedpdm.aggregation.sums import AddsUp, MeanByExamples, Sums
+from fedpdm.aggregation.sums import Accumulation, AddsUp, MeanByExamples, Sums, Total
 from fedpdm.aggregation.update import Base, Contribution, Update, decode
-from fedpdm.wire.flower import wire_bytes
+from fedpdm.wire.flower import content_bytes
 from fedpdm.wire.records import ARRAYS, BUFFERS, Arrays
 
 
@@ -22,22 +22,18 @@ class Note(Protocol):
 
 
 class ServerHalves(Protocol):
-    """What the server does to updates on their way; see ``transforms.Chain``."""
+    """What the server does to updates on their way, as ``transforms.base.Chain`` says."""
 
     @property
-    def hides_values(self) -> bool:
-        """Whether the server can read sums only, and no update."""
+    def hides_values(self) -> bool: ...
 
-    def decode(self, update: Update) -> Update:
-        """Undo what a site did that must be undone before screening."""
+    def decode(self, update: Update) -> Update: ...
 
-    def before_sum(self, update: Update) -> Update:
-        """Change an accepted update before it is added up."""
+    def before_sum(self, update: Update) -> Update: ...
 
     def after_sum(
         self, totals: dict[str, Total], contributions: Sequence[Contribution]
-    ) -> dict[str, Total]:
-        """Change the sums."""
+    ) -> dict[str, Total]: ...
 
 
 class Collector:
@@ -64,7 +60,8 @@ class Collector:
         transforms: ServerHalves | None = None,
     ) -> None:
         self._base, self._note, self._transforms = base, note, transforms
-        self._adding = adding
+        self._read = adding or MeanByExamples()
+        self._wanted = [ARRAYS, BUFFERS, *self._read.replies]
         self._hidden = transforms is not None and transforms.hides_values
         self._accumulation = Accumulation(base, adding, wide=self._hidden)
         self._totals: dict[str, Total] | None = None
@@ -78,7 +75,7 @@ class Collector:
             self._note("site-failed", f"{site} failed: {reply.error.reason}", site)
             return
         self.answers += 1
-        self.bytes_up += wire_bytes([reply.content])
+        self.bytes_up += content_bytes(reply.content)
         try:
             update = self._decode(site, reply)
         except Exception as error:  # whatever a site sends, the others' round goes on
@@ -95,16 +92,13 @@ class Collector:
         self._accumulation.add(update, reply)
 
     def _decode(self, site: str, reply: Message) -> Update:
-        adding = self._adding or MeanByExamples()
-        wanted: list[str] = [ARRAYS, BUFFERS, *adding.replies]
+        wanted, content, weigh = self._wanted, reply.content, self._read.weight
         if self._transforms is None:
-            return decode(site, reply.content, self._base, wanted, adding.weight)
-        names = dict.fromkeys([*wanted, *reply.content.array_records])
-        update = decode(site, reply.content, self._base, names, adding.weight)
-        update = self._transforms.decode(update)
-        records = {name: update.records[name] for name in wanted}
-        return Update(
-            site, self._base, records, update.metrics, update.weight, update.premultiplied
+            return decode(site, content, self._base, wanted, weigh)
+        names = dict.fromkeys([*wanted, *content.array_records])
+        update = self._transforms.decode(decode(site, content, self._base, names, weigh))
+        return replace(
+            update, site=site, base=self._base, records={n: update.records[n] for n in wanted}
         )
 
     def totals(self) -> Mapping[str, Total]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 
@@ -17,25 +18,25 @@ MOST_EXAMPLES = 2.0**53
 
 def screen(update: Update, checks: Iterable[Check]) -> str | None:
     """Return the first reason to refuse an update, or None."""
-    return next((reason for check in checks if (reason := check(update)) is not None), None)
+    for check in checks:
+        if (reason := check(update)) is not None:
+            return reason
+    return None
 
 
-def same_form(update: Update) -> str | None:
-    """Refuse tensors that differ from the sent model's in name, shape or kind of number."""
-    return _form(update, mismatch)
+def same_form(update: Update, kinds: bool = True) -> str | None:
+    """Refuse tensors that differ from the sent model's in name or shape.
 
-
-def same_shapes(update: Update) -> str | None:
-    """Refuse tensors that differ from the sent model's in name or shape, whatever they hold."""
-    return _form(update, misshapen)
-
-
-def _form(update: Update, differs: Callable[[Arrays, Arrays], str | None]) -> str | None:
-    parameters, buffers = update.base.arrays, update.base.buffers
-    flaw = differs(update.arrays, parameters) or differs(update.buffers, buffers)
+    Args:
+        update: to be checked.
+        kinds: refuse other kinds of number, too.
+    """
+    parameters = update.base.arrays
+    flaw = mismatch(update.arrays, parameters, kinds)
+    flaw = flaw or mismatch(update.buffers, update.base.buffers, kinds)
     for name, arrays in update.records.items():
         if flaw is None and name not in (ARRAYS, BUFFERS):
-            flaw = differs(arrays, parameters)
+            flaw = mismatch(arrays, parameters, kinds)
             flaw = flaw and f"in its {name} {flaw}"
     return flaw
 
@@ -61,28 +62,21 @@ def finite(update: Update) -> str | None:
 
 OPEN: tuple[Check, ...] = (same_form, countable, finite)
 """Checks of an update whose values the server can read."""
-HIDDEN: tuple[Check, ...] = (same_shapes, countable)
+HIDDEN: tuple[Check, ...] = (partial(same_form, kinds=False), countable)
 """Checks of an update whose values a transform hides from the server."""
 
 
-def misshapen(arrays: Arrays, expected: Arrays) -> str | None:
-    """Return how names or shapes of received arrays differ from the model's, or None."""
+def mismatch(arrays: Arrays, expected: Arrays, kinds: bool = True) -> str | None:
+    """Return how names, shapes or kinds of received arrays differ from the model's, or None."""
     if arrays.keys() != expected.keys():
         odd = sorted(set(arrays) ^ set(expected))
         return f"its tensors are not the model's: {', '.join(odd[:3])}"
     for name, array in arrays.items():
-        if array.shape != expected[name].shape:
-            return f"{name} has shape {array.shape} and not {expected[name].shape}"
-    return None
-
-
-def mismatch(arrays: Arrays, expected: Arrays) -> str | None:
-    """Return how names, shapes or kinds of received arrays differ from the model's, or None."""
-    if flaw := misshapen(arrays, expected):
-        return flaw
-    for name, array in arrays.items():
-        if array.dtype.kind != expected[name].dtype.kind:
-            return f"{name} holds {array.dtype} and not {expected[name].dtype}"
+        like = expected[name]
+        if array.shape != like.shape:
+            return f"{name} has shape {array.shape} and not {like.shape}"
+        if kinds and array.dtype.kind != like.dtype.kind:
+            return f"{name} holds {array.dtype} and not {like.dtype}"
     return None
 
 

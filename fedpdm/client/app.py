@@ -6,29 +6,37 @@ reads from ``context.node_config["site"]``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import cast
 
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from fedpdm.client.encoding import encoded
+from fedpdm.aggregation.screening import not_finite
+from fedpdm.aggregation.update import Base, Update
 from fedpdm.client.site_client import SiteClient
+from fedpdm.client.state import STRATEGY, remember
 from fedpdm.federation import Federation
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import ALL, ParameterPolicy
+from fedpdm.seeding import numpy_generator
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective
-from fedpdm.transforms.chain import Chain
-from fedpdm.wire.flower import content_of
+from fedpdm.transforms.base import Chain
+from fedpdm.wire.flower import RecordType, content_of
 from fedpdm.wire.records import (
     ARRAYS,
     BUFFERS,
     EXAMPLES,
     METRICS,
     MOMENTS,
+    Arrays,
+    arrays_in,
+    config_in,
+    from_record,
     metric_record,
     moments_record,
     to_record,
@@ -37,26 +45,20 @@ from fedpdm.wire.records import (
 
 def train(client: SiteClient, message: Message, context: Context) -> Message:
     """Train and reply with the new weights."""
-    site = client.site(message, context)
-    update = client.train(site, message, context.state)
-    records, metrics = (
-        {ARRAYS: update.arrays, BUFFERS: update.buffers, **update.records},
-        {EXAMPLES: float(len(site.train)), **update.metrics},
-    )
-    if len(client.transforms):
+    site = client.site(message, client.name(context))
+    records, report = client.train(site, message, context.state)
+    metrics = {EXAMPLES: float(len(site.train)), **report}
+    if client.transforms.transforms:
         sent = encoded(client.transforms, site.name, records, metrics, message, context)
         records, metrics = dict(sent.records), dict(sent.metrics)
-    examples = int(metrics.pop(EXAMPLES))
-    reply = content_of({METRICS: metric_record(examples, metrics)})
-    for name, arrays in records.items():
-        if arrays:
-            reply[name] = to_record(arrays)
-    return Message(reply, reply_to=message)
+    reply: dict[str, RecordType] = {METRICS: metric_record(int(metrics.pop(EXAMPLES)), metrics)}
+    reply |= {name: to_record(arrays) for name, arrays in records.items() if arrays}
+    return Message(content_of(reply), reply_to=message)
 
 
 def evaluate(client: SiteClient, message: Message, context: Context) -> Message:
     """Reply with the loss and the metrics on the site's validation windows."""
-    site = client.site(message, context)
+    site = client.site(message, client.name(context))
     values = client.evaluate(site, message, context.state)
     metrics = metric_record(len(site.validation), values)
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
@@ -108,6 +110,47 @@ def make_client_app(
         objective: what is minimised; None for the loss of the task.
         transforms: what updates go through before they are sent.
     """
-    client = SiteClient(federation, build_model, settings, seed, device, policy, objective)
-    client.transforms = transforms or client.transforms
+    client = SiteClient(
+        federation, build_model, settings, seed, device, policy, objective,
+        transforms=transforms or Chain(),
+    )  # fmt: skip
     return SiteApp(client, train_mods)
+
+
+def encoded(
+    chain: Chain,
+    site: str,
+    records: Mapping[str, Arrays],
+    metrics: Mapping[str, float],
+    message: Message,
+    context: Context,
+) -> Update:
+    """Return a site's update as it is sent.
+
+    Args:
+        chain: the run's transforms.
+        site: its name.
+        records: what it would send: arrays, buffers, and the strategy's.
+        metrics: what it reports, ``num-examples`` among it.
+        message: what it answers.
+        context: of the site; what transforms remember goes into its state.
+    """
+    config = config_in(message.content)
+    number, attempt = int(config["server-round"]), int(config.get("attempt", 0))
+    sent = {name: arrays_in(message.content, name) for name in (ARRAYS, BUFFERS)}
+    base = Base(number - 1, sent[ARRAYS], sent[BUFFERS], config)
+    update = Update(site, base, records, metrics, metrics[EXAMPLES])
+    key = site, number, attempt, str(config.get("job", ""))
+    for each in chain.transforms:
+        start = f"{STRATEGY}transform-{each.name}."
+        memory = {
+            name.removeprefix(start): from_record(cast(ArrayRecord, record))
+            for name, record in context.state.items()
+            if name.startswith(start)
+        }
+        generator = numpy_generator(chain.seed, "transform", each.name, *key)
+        update = each.encode(update, memory, generator)
+        # The server refuses an update that is not finite; remembered, it would spoil later ones.
+        if all(not_finite(arrays) is None for arrays in memory.values()):
+            remember(context.state, f"transform-{each.name}", memory)
+    return update

@@ -6,7 +6,7 @@ Knows messages only as far as it reads them; replies are made in ``fedpdm.client
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Protocol, TypedDict
 from weakref import WeakKeyDictionary
@@ -26,7 +26,7 @@ from fedpdm.models.policy import ALL, ParameterPolicy, Parts
 from fedpdm.tasks.base import Metrics
 from fedpdm.training.loop import TrainingSettings, fit, tensors
 from fedpdm.training.objective import LocalContext, Objective, Supervised
-from fedpdm.transforms.chain import Chain
+from fedpdm.transforms.base import Chain
 from fedpdm.wire.records import (
     ARRAYS,
     BUFFERS,
@@ -55,23 +55,6 @@ class Trainer(Protocol):
 
     def trained(self, site: str) -> tuple[Arrays, float] | None:
         """Return a site's new weights and training loss, once; None to train it here."""
-
-
-@dataclass(frozen=True)
-class LocalUpdate:
-    """What a site sends back.
-
-    Attributes:
-        arrays: the parameters that travel.
-        buffers: the buffers that travel.
-        records: what the strategy's client halves send beside them, by name.
-        metrics: ``train_loss``, and what the halves report.
-    """
-
-    arrays: Arrays
-    buffers: Arrays
-    records: Mapping[str, Arrays]
-    metrics: Mapping[str, float]
 
 
 @dataclass
@@ -104,6 +87,7 @@ class SiteClient:
 
     def __post_init__(self) -> None:
         self.minimised = self.objective or Supervised.of(self.federation.task)
+        self._order: tuple[Any, dict[str, Any], Order | None] = (None, {}, None)
         self._received: tuple[Any, dict[str, Tensor]] = (None, {})
         self._scaler: tuple[Any, Scaler | None] = (None, None)
         # As long as the federation keeps the site, its tensors stay on the device.
@@ -113,10 +97,7 @@ class SiteClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to another process without model and data; it makes its own."""
-        return type(self), (
-            self.federation, self.build_model, self.settings, self.seed, self.device,
-            self.policy, self.objective, self.trainer, self.transforms,
-        )  # fmt: skip
+        return type(self), tuple(getattr(self, each.name) for each in fields(self))
 
     @cached_property
     def model(self) -> ModelWrapper:
@@ -152,9 +133,8 @@ class SiteClient:
         config = context.node_config
         return str(config.get("site") or self.federation.sites[int(config["partition-id"])])
 
-    def site(self, message: Message, context: Context) -> Site:
-        """Return the site's windows, scaled as the message asks."""
-        name = self.name(context)
+    def site(self, message: Message, name: str) -> Site:
+        """Return a site's windows, scaled as the message asks."""
         record = message.content.get(SCALER)
         if record is None:
             return self.federation.site(name, self.federation.moments(name).scaler())
@@ -170,8 +150,7 @@ class SiteClient:
         if self._received[0] is not record:
             arrays = {**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)}
             self.model.check_names({*arrays, *self.parts.local})
-            weights = {name: t.to(self.device) for name, t in to_tensors(arrays).items()}
-            self._received = (record, weights)
+            self._received = (record, to_tensors(arrays, self.device))
         return self._received[1]
 
     def local(self, state: RecordDict) -> dict[str, Tensor]:
@@ -201,48 +180,63 @@ class SiteClient:
         job = (str(config["job"]),) if "job" in config else ()  # two may start from one version
         return ("train", site, int(config["server-round"]), int(config.get("attempt", 0)), *job)
 
-    def order(self, message: Message) -> Order:
-        """Return how every site that got this message is to train.
+    def order(self, message: Message) -> tuple[dict[str, Any], Order]:
+        """Return the config of a message, and how every site that got it is to train.
 
         Raises:
             ConfigError: the strategy's formulas do not describe these settings.
         """
-        epochs, config = self.settings.local_epochs, config_in(message.content)
-        return {
-            "epochs": epochs,
-            "first_epoch": (int(config["server-round"]) - 1) * epochs,
-            "terms": self.runtime.terms(message.content),
-        }
+        content, config, order = self._order
+        new = config_in(message.content)
+        # Terms are made for each site: one of a user's own may keep something in itself.
+        if not order or order["terms"] or content is not message.content or config != new:
+            epochs = self.settings.local_epochs
+            order = {
+                "epochs": epochs,
+                "first_epoch": (int(new["server-round"]) - 1) * epochs,
+                "terms": self.runtime.terms(message.content),
+            }
+            self._order = (message.content, new, order)
+        return new, order
 
     # The work ---------------------------------------------------------------------------
 
-    def train(self, site: Site, message: Message, state: RecordDict) -> LocalUpdate:
-        """Train ``local_epochs`` epochs; what the site keeps goes into ``state``."""
+    def train(
+        self, site: Site, message: Message, state: RecordDict
+    ) -> tuple[dict[str, Arrays], dict[str, float]]:
+        """Train ``local_epochs`` epochs; what the site keeps goes into ``state``.
+
+        Returns:
+            The records to send, by name: ``arrays``, ``buffers``, and those of the strategy's
+            client halves; and the metrics: ``train_loss``, and what the halves report.
+        """
         if len(site.train) == 0:
             self.federation.check([site])  # says why there is nothing to train on
-        content, report = message.content, dict[str, float]()
-        if config_in(content).get("report-received-loss"):
+        report: dict[str, float] = {}
+        config, order = self.order(message)
+        if config.get("report-received-loss"):
             self.load(message, state)
             report["received_loss"] = self.minimised.mean_loss(
                 self.model.module, *self.tensors(site, Split.TRAIN), self.context(message, state)
             )
-        order = self.order(message)
         trained = self.trainer.trained(site.name) if self.trainer else None
-        weights, report["train_loss"] = trained or self._fit(site, message, state, order)
-        arrays, buffers, local = (
-            {name: weights[name] for name in names}
-            for names in (self.parts.shared, self.parts.buffers, self.parts.local)
+        weights, report["train_loss"] = trained or self._fit(
+            site, message, state, self.key(site.name, config), order
         )
-        # The server refuses an update that is not finite; kept, it would spoil every later one.
-        if local and not_finite(local) is None:
-            state[LOCAL] = to_record(local)
-        records: dict[str, Arrays] = {}
-        rates = self.settings.rates(len(site.train), order["epochs"], order["first_epoch"])
+        parts = self.parts
+        arrays = {name: weights[name] for name in parts.shared}
+        records = {ARRAYS: arrays, BUFFERS: {name: weights[name] for name in parts.buffers}}
+        if parts.local:
+            local = {name: weights[name] for name in parts.local}
+            # The server refuses an update that is not finite; kept, it would spoil later ones.
+            if not_finite(local) is None:
+                state[LOCAL] = to_record(local)
         for half in halves_of(order["terms"]):
-            outcome = self.runtime.finish(half, arrays, rates, content, state)
+            rates = self.settings.rates(len(site.train), order["epochs"], order["first_epoch"])
+            outcome = self.runtime.finish(half, arrays, rates, message.content, state)
             records |= outcome.records
             report |= outcome.metrics
-        return LocalUpdate(arrays, buffers, records, report)
+        return records, report
 
     def evaluate(self, site: Site, message: Message, state: RecordDict) -> Metrics:
         """Return the loss and the metrics on the site's validation windows."""
@@ -253,7 +247,7 @@ class SiteClient:
         )  # fmt: skip
 
     def _fit(
-        self, site: Site, message: Message, state: RecordDict, order: Order
+        self, site: Site, message: Message, state: RecordDict, key: Key, order: Order
     ) -> tuple[Arrays, float]:
         """Train here, and return all tensors of the model and the training loss."""
         self.load(message, state)
@@ -261,7 +255,7 @@ class SiteClient:
         memory = self._on_device(state, OBJECTIVE)
         loss = fit(
             self.model.module, *self.tensors(site, Split.TRAIN), self.minimised, self.settings,
-            seed=self.seed, key=self.key(site.name, config_in(content)), epochs=order["epochs"],
+            seed=self.seed, key=key, epochs=order["epochs"],
             first_epoch=order["first_epoch"],
             terms=self.runtime.bound(order["terms"], received, content, state),
             shared=self.parts.shared, received=received, memory=memory,
@@ -272,5 +266,4 @@ class SiteClient:
         return self.model.snapshot(), loss
 
     def _on_device(self, state: RecordDict, name: str) -> dict[str, Tensor]:
-        found = to_tensors(arrays_in(state, name))
-        return {name: tensor.to(self.device) for name, tensor in found.items()}
+        return to_tensors(arrays_in(state, name), self.device)

@@ -10,13 +10,17 @@ the history; a supernode keeps its own. A round that does not count is taken bac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from torch import nn
 
-from fedpdm.wire.records import Arrays, from_record, to_record
+from fedpdm.models import ModelWrapper
+from fedpdm.training.objective import LocalContext, Objective
+from fedpdm.wire.records import Arrays, arrays_in, from_record, to_record, to_tensors
 
 STRATEGY = "strategy."
 LOCAL = "local.tensors"
@@ -98,3 +102,42 @@ def mark(state: RecordDict, server_round: int, before: RecordDict) -> None:
     for name, record in before.items():
         state[f"undo-{name}"] = record
     state[UNDO_ROUND] = ConfigRecord({"round": server_round})
+
+
+class PersonalModels:
+    """Puts a site's own tensors into one resident model.
+
+    Args:
+        model: freshly built: a site that never trained has its local tensors.
+        weights: the shared parameters and buffers of a round.
+        local: names of the tensors that sites keep.
+        states: ``Context.state`` by site, as of the same round.
+        objective: whose predictions are wanted.
+        device: where to compute.
+
+    Raises:
+        ModelError: the tensors are not the model's.
+    """
+
+    def __init__(
+        self,
+        model: ModelWrapper,
+        weights: Arrays,
+        local: Collection[str],
+        states: Mapping[str, RecordDict],
+        objective: Objective,
+        device: torch.device,
+    ) -> None:
+        self._model, self._states, self._objective = model.to(device), states, objective
+        self._device = device
+        model.check_names({*weights, *local})
+        self._shared = {**model.get_parameters(), **to_tensors(weights)}
+
+    def __call__(self, site: str) -> nn.Module:
+        """Return the module that predicts for a site; good until the next call."""
+        state = self._states.get(site, RecordDict())
+        local = to_tensors(arrays_in(state, LOCAL))
+        self._model.set_parameters({**self._shared, **local})
+        memory = to_tensors(arrays_in(state, OBJECTIVE), self._device)
+        context = LocalContext(self._shared, memory)
+        return self._objective.predictor(self._model.module, context)

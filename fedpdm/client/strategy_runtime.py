@@ -47,22 +47,27 @@ class StrategyRuntime:
             half.sent = {name: self._tensors(name, content) for name in half.reads}
         return terms
 
-    def memory(self, terms: Terms, content: RecordDict, state: RecordDict) -> dict[str, Memory]:
-        """Return what a site remembers for each term that asks for it, on the device."""
+    def memory(
+        self, halves: Sequence[ClientHalf], content: RecordDict, state: RecordDict
+    ) -> dict[str, Memory]:
+        """Return what a site remembers for each client half, on the device."""
         like = arrays_in(content, ARRAYS)
         return {
             half.key: {
                 group: self._ordered(arrays)
                 for group, arrays in recall(state, half.key, half.groups, like).items()
             }
-            for half in halves_of(terms)
+            for half in halves
         }
 
     def bound(
         self, terms: Terms, received: dict[str, Tensor], content: RecordDict, state: RecordDict
     ) -> list[GradientTerm]:
         """Return the terms as they are for the site with this state."""
-        memory, tensors = self.memory(terms, content, state), [received[n] for n in self._names]
+        if not terms:
+            return []
+        memory = self.memory(halves_of(terms), content, state)
+        tensors = [received[name] for name in self._names]
         made = [
             term.term(tensors, memory[term.key]) if isinstance(term, SiteTerm) else term
             for term in terms
@@ -109,8 +114,7 @@ class StrategyRuntime:
         return self._sent[name][1]
 
     def _ordered(self, arrays: Arrays) -> list[Tensor]:
-        found = to_tensors({name: arrays[name] for name in self._names})
-        return [tensor.to(self._device) for tensor in found.values()]
+        return list(to_tensors({n: arrays[n] for n in self._names}, self._device).values())
 
 
 def halves_of(terms: Terms) -> list[ClientHalf]:

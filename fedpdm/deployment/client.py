@@ -22,8 +22,7 @@ from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedpdm import __version__
-from fedpdm.client.personal import PersonalModels
-from fedpdm.client.state import mark, rewind
+from fedpdm.client.state import PersonalModels, mark, rewind
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
 from fedpdm.config.values import Config, plain, read_config, select
 from fedpdm.data.leakage import checks as guards

@@ -31,7 +31,7 @@ from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in
 from fedpdm.deployment.grid import DeployedGrid
 from fedpdm.deployment.node_registry import NodeRegistry
 from fedpdm.deployment.test_details import cards, gathered
-from fedpdm.engines.select import Engine
+from fedpdm.engines.auto import Engine
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.evaluation.scoring import mean_metrics
 from fedpdm.history import History

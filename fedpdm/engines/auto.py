@@ -1,8 +1,8 @@
-"""engine=auto: which engine fits a run, by a fixed rule that it explains in one line.
+"""Which engine a run gets: the one that was asked for, or with engine=auto the one that fits.
 
-The rule looks at the model, the device, the cores and the amount of work, never at a clock,
-so that the same command makes the same choice on the same machine. Serial and ray give the
-same bits, batched rounds differently in the last digits; the choice is kept in the manifest
+The rule of ``auto`` looks at the model, the device, the cores and the amount of work, never at
+a clock, so that the same command makes the same choice on the same machine. Serial and ray give
+the same bits, batched rounds differently in the last digits; the choice is kept in the manifest
 and a resumed run obeys it.
 """
 
@@ -10,18 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
 
-from fedpdm.errors import ConfigError
-
-DENSE = (
-    nn.Linear, nn.Identity, nn.Flatten, nn.Dropout, nn.LayerNorm,
-    nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid,
-)  # fmt: skip
-"""Layers so cheap on a CPU that calling them costs more than computing them."""
+from fedpdm.config.folder import conf_dir
+from fedpdm.config.values import class_of, make, plain, read_config
+from fedpdm.engines.hardware import check_counts
 
 
 @dataclass(frozen=True)
@@ -79,12 +75,8 @@ class Auto:
         workers: int | None = None,
         chunk: int | None = None,
     ) -> None:
-        given = {"stack_from": stack_from, "ray_from": ray_from, "workers": workers, "chunk": chunk}
-        for name, value in given.items():
-            missing = value is None and name in ("workers", "chunk")
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not (missing or whole):
-                raise ConfigError(f"engine.{name}={value} must be a whole number of at least 1")
+        check_counts(stack_from=stack_from, ray_from=ray_from)
+        check_counts(null=True, workers=workers, chunk=chunk)
         self.stack_from, self.ray_from = stack_from, ray_from
         self.workers, self.chunk = workers, chunk
 
@@ -95,8 +87,9 @@ class Auto:
 
     def choose(self, work: Workload) -> Choice:
         """Return the engine for a workload."""
-        on_gpu, dense = work.device.type == "cuda", is_dense(work.module)
-        stack = work.sampled >= self.stack_from and (on_gpu or dense)
+        on_gpu = work.device.type == "cuda"
+        gains = on_gpu or getattr(work.module, "cheap_layers", False) is True
+        stack = work.sampled >= self.stack_from and gains
         obstacle = work.obstacle() if stack else None
         if stack and obstacle is None:
             what = "a GPU" if on_gpu else "a model of small dense layers"
@@ -117,7 +110,52 @@ class Auto:
         return Choice("serial", {}, reason)
 
 
-def is_dense(module: nn.Module) -> bool:
-    """Return whether a model consists of small dense layers only."""
-    leaves = [layer for layer in module.modules() if not any(layer.children())]
-    return all(isinstance(layer, DENSE) for layer in leaves)
+class Engine(TypedDict):
+    """A run's engine as the manifest keeps it.
+
+    ``settings`` is its yaml, ``name`` that of its class, ``reason`` why it was chosen
+    (None if a person chose it).
+    """
+
+    name: str
+    settings: dict[str, Any]
+    reason: str | None
+
+
+def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
+    """Return the engine of a run.
+
+    Args:
+        settings: the chosen yaml of ``conf/engine``.
+        work: what the run asks of it.
+    """
+    if not hasattr(class_of(settings), "choose"):  # as ``Auto`` does, in place of a Grid
+        return engine_of(settings)
+    choice = make(settings, "engine").choose(work)
+    return engine_of(read(choice.name) | dict(choice.settings), choice.reason)
+
+
+def engine_of(settings: Mapping[str, Any], reason: str | None = None) -> Engine:
+    """Return an engine's yaml as the manifest keeps it."""
+    cls = class_of(settings)
+    name = getattr(cls, "name", cls.__name__)
+    return Engine(name=name, settings=dict(settings), reason=reason)
+
+
+def check_engine(settings: Mapping[str, Any], device: torch.device) -> None:
+    """Refuse an engine that cannot work, before anything is read or written.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    given = {key: value for key, value in settings.items() if key != "_target_"}
+    check = getattr(class_of(settings), "check", None)
+    if check is not None:  # an engine of somebody's own need not have it
+        check(device, **given)
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return an engine's yaml."""
+    content = plain(read_config(conf_dir() / "engine" / f"{name}.yaml"))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}

@@ -1,4 +1,4 @@
-"""What this machine offers an engine."""
+"""What this machine offers an engine, and how much of it a config may ask for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from fedpdm.errors import ConfigError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 TOPOLOGY = ("physical_package_id", "core_id")
@@ -26,6 +29,23 @@ def cores() -> int:
         except OSError:
             return len(allowed)
     return len(found)
+
+
+def check_counts(null: bool = False, **settings: Any) -> None:
+    """Refuse settings of an engine that are no whole numbers of at least 1.
+
+    Args:
+        null: None is good, too.
+        **settings: by name.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    for name, value in settings.items():
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not whole and not (null and value is None):
+            end = ", or null" if null else ""
+            raise ConfigError(f"engine.{name}={value} must be a whole number of at least 1{end}")
 
 
 def keep_memory() -> None:

@@ -18,9 +18,9 @@ from fedpdm.errors import ConfigError, FedPdmError
 from fedpdm.wire.flower import RUN_ID, become_server, local_run, set_message_id
 
 CLIENT_APP_RAISED = 2
+"""Flower's error code for an exception inside a ClientApp."""
 REFUSED = 992
 """Error code of a reply: what the message asks for can be done by no such site."""
-"""Flower's error code for an exception inside a ClientApp."""
 
 
 class LocalGrid(Grid):
@@ -127,8 +127,10 @@ class LocalGrid(Grid):
     def context(self, node: int) -> Context:
         """Return a site's context, with the state it last had."""
         site = self.sites[node]
-        # A copy: what a site remembers of a message that it could not answer is forgotten.
-        state = copy.deepcopy(self.states.get(site))
+        state = self.states.get(site)
+        if state is not None:
+            # A copy: what a site remembers of a message that it could not answer is forgotten.
+            state = copy.deepcopy(state)
         return make_context(node, site, len(self.sites), state)
 
     def answer(self, message: Message) -> Message:

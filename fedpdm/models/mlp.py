@@ -28,6 +28,8 @@ class MLP(nn.Module):
         ("fastest_training", "smallest_update"),
         "fewest parameters: 11,912 bytes an update at 10 features",
     )
+    cheap_layers: ClassVar[bool] = True
+    """Calling the layers on a CPU costs more than computing them: ``engine=auto`` stacks sites."""
 
     def __init__(
         self,

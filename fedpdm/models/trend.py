@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,9 @@ class TrendModel(nn.Module):
         ModelError: built for tabular data, or with a share of the window outside (0, 1];
             (forward) an input of another shape.
     """
+
+    cheap_layers: ClassVar[bool] = True
+    """Calling the layers on a CPU costs more than computing them: ``engine=auto`` stacks sites."""
 
     def __init__(
         self,

@@ -13,9 +13,8 @@ from fedpdm.client.app import SiteApp, make_client_app
 from fedpdm.client.faults import fault_mod
 from fedpdm.client.mods import AdaptedMod, unprotected
 from fedpdm.data.normalise import Scaler
-from fedpdm.engines.auto import Workload
+from fedpdm.engines.auto import Engine, Workload, settle_engine
 from fedpdm.engines.hardware import cores
-from fedpdm.engines.select import Engine, settle_engine
 from fedpdm.history import History
 from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.progress import Progress

@@ -29,7 +29,7 @@ from fedpdm.data.partition import PartitionedSource
 from fedpdm.data.partition.repartitioned import RepartitionedSource
 from fedpdm.data.replicas import expand_replicas
 from fedpdm.data.sources.base import Source
-from fedpdm.engines.select import check_engine
+from fedpdm.engines.auto import check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.settings import Protocol
 from fedpdm.federation import Federation
@@ -54,7 +54,7 @@ from fedpdm.strategies.layers import check_training
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
-from fedpdm.transforms.chain import Chain
+from fedpdm.transforms.base import Chain
 from fedpdm.wire.flower import quiet
 from fedpdm.wire.records import Arrays
 

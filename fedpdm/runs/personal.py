@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fedpdm.client.personal import PersonalModels
+from fedpdm.client.state import PersonalModels
 from fedpdm.config.values import Config, plain, select
 from fedpdm.errors import ConfigError
 from fedpdm.models import ModelWrapper

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from fedpdm.baselines.registry import diverged, gather
 from fedpdm.baselines.workers import BaselineWorkers
-from fedpdm.client.personal import PersonalModels
+from fedpdm.client.state import PersonalModels
 from fedpdm.config.values import Config, make, plain
 from fedpdm.data.leakage.checks import checked_scaler
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.splits.split_file import SplitFile, split_file
-from fedpdm.engines.select import Engine, engine_of
+from fedpdm.engines.auto import Engine, engine_of
 from fedpdm.errors import HistoryError
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
 from fedpdm.evaluation.scoring import Predictions

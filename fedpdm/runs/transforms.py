@@ -10,7 +10,7 @@ from fedpdm.config.values import Config, block, make, select
 from fedpdm.errors import ConfigError
 from fedpdm.server.base import Server
 from fedpdm.server.synchronous import Synchronous
-from fedpdm.transforms.chain import Chain
+from fedpdm.transforms.base import Chain
 
 
 def build_transforms(cfg: Config, seed: int, strategy: Strategy) -> Chain:

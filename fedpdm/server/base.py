@@ -21,7 +21,7 @@ from fedpdm.aggregation.update import Base, Contribution
 from fedpdm.history import History
 from fedpdm.server.dispatch import Clock, Dispatcher
 from fedpdm.server.strategy_calls import StrategyCalls
-from fedpdm.transforms.chain import Chain
+from fedpdm.transforms.base import Chain
 from fedpdm.wire.records import Arrays, to_record
 
 MAIN = ""

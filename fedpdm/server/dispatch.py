@@ -16,8 +16,8 @@ from flwr.serverapp import Grid
 
 from fedpdm.aggregation.collector import Note
 from fedpdm.data.normalise import Moments, Scaler
+from fedpdm.engines.grid_view import SampledGrid
 from fedpdm.engines.local_grid import REFUSED, LocalGrid
-from fedpdm.engines.sampled_grid import SampledGrid
 from fedpdm.errors import ConfigError, SiteError
 from fedpdm.server.selection import scaler_sites
 from fedpdm.wire.flower import wire_bytes

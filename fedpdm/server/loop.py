@@ -33,7 +33,7 @@ from fedpdm.strategies.base import ServerHalf
 from fedpdm.strategies.checkpoint import capture, restore
 from fedpdm.strategies.layers import layers
 from fedpdm.tasks import Task
-from fedpdm.transforms.chain import Chain
+from fedpdm.transforms.base import Chain
 from fedpdm.wire.flower import pack_state, unpack_state
 from fedpdm.wire.records import Arrays, config_record
 

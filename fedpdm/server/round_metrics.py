@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -179,14 +180,14 @@ def over_sites(name: str, values: Sequence[tuple[float, float]]) -> float | None
 
 def weighted(pairs: Iterable[tuple[float | None, float]]) -> float | None:
     """Return the weighted mean of the known values, or None if none is known."""
-    known = [(v, w) for v, w in pairs if v is not None and not np.isnan(v) and w > 0]
+    known = [(v, w) for v, w in pairs if v is not None and not math.isnan(v) and w > 0]
     total = sum(w for _, w in known)
     return sum(v * w for v, w in known) / total if known else None
 
 
 def finite(value: float | None) -> float | None:
     """Return the value, or None for NaN and infinity."""
-    return None if value is None or not np.isfinite(value) else float(value)
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def outliers(updates: Sequence[Contribution], records: Iterable[RoundRecord]) -> list[str]:

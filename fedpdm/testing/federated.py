@@ -33,8 +33,7 @@ from fedpdm.tasks import Failure, Task
 from fedpdm.testing.tiny import TinySource
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective
-from fedpdm.transforms.base import Transform
-from fedpdm.transforms.chain import Chain
+from fedpdm.transforms.base import Chain, Transform
 from fedpdm.wire.flower import pack_state
 
 EngineOf = Callable[[SiteApp, Sequence[str]], LocalGrid]

@@ -102,11 +102,7 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tenso
     A last batch of one example joins the one before it: BatchNorm cannot train on one.
     """
     order = torch.randperm(count, generator=generator)
-    cuts = list(range(0, count, size))
-    if len(cuts) > 1 and count - cuts[-1] == 1:
-        cuts.pop()
-    for begin, end in zip(cuts, [*cuts[1:], count], strict=True):
-        yield order[begin:end]
+    yield from torch.split(order, batch_sizes(count, size))
 
 
 def fit(

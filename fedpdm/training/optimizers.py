@@ -8,8 +8,8 @@ them against the classes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,33 +17,47 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 
-class Optimizer(Protocol):
-    """Updates parameters from their ``grad``."""
+class Rule(ABC):
+    """An update rule.
 
-    def step(self, rate: float) -> None:
-        """Make one step at a learning rate."""
-
-
-class Adam:
-    """Adam (Kingma & Ba 2015) with L2 decay, fused: a sixth faster on a CPU at these sizes."""
+    Args:
+        parameters: what it updates, from their ``grad``.
+        weight_decay: L2 decay.
+    """
 
     def __init__(self, parameters: Sequence[Tensor], weight_decay: float) -> None:
         self._parameters = list(parameters)
         self._decay = weight_decay
+
+    @abstractmethod
+    def step(self, rate: float) -> None:
+        """Make one step at a learning rate."""
+
+
+class Adam(Rule):
+    """Adam (Kingma & Ba 2015) with L2 decay, fused: a sixth faster on a CPU at these sizes."""
+
+    def __init__(self, parameters: Sequence[Tensor], weight_decay: float) -> None:
+        super().__init__(parameters, weight_decay)
         self._means = [torch.zeros_like(p) for p in self._parameters]
         self._squares = [torch.zeros_like(p) for p in self._parameters]
         self._steps = [torch.zeros((), device=p.device) for p in self._parameters]
 
     def step(self, rate: float) -> None:
         live = [i for i, p in enumerate(self._parameters) if p.grad is not None]
+        parameters, means, squares, steps = (
+            [values[i] for i in live]
+            for values in (self._parameters, self._means, self._squares, self._steps)
+        )
+        gradients = [p.grad for p in parameters if p.grad is not None]
         with torch.no_grad():
             adam(
-                [self._parameters[i] for i in live],
-                [g for i in live if (g := self._parameters[i].grad) is not None],
-                [self._means[i] for i in live],
-                [self._squares[i] for i in live],
+                parameters,
+                gradients,
+                means,
+                squares,
                 [],
-                [self._steps[i] for i in live],
+                steps,
                 fused=True,
                 amsgrad=False,
                 beta1=0.9,
@@ -55,19 +69,16 @@ class Adam:
             )
 
 
-class SGD:
+class SGD(Rule):
     """Plain stochastic gradient descent with L2 decay, as some strategies' theory needs."""
-
-    def __init__(self, parameters: Sequence[Tensor], weight_decay: float) -> None:
-        self._parameters = list(parameters)
-        self._decay = weight_decay
 
     def step(self, rate: float) -> None:
         live = [p for p in self._parameters if p.grad is not None]
+        gradients = [p.grad for p in live if p.grad is not None]
         with torch.no_grad():
             sgd(
                 live,
-                [g for p in live if (g := p.grad) is not None],
+                gradients,
                 [None] * len(live),
                 foreach=True,
                 weight_decay=self._decay,
@@ -79,4 +90,4 @@ class SGD:
             )
 
 
-OPTIMIZERS: dict[str, type[Adam] | type[SGD]] = {"adam": Adam, "sgd": SGD}
+OPTIMIZERS: dict[str, type[Rule]] = {"adam": Adam, "sgd": SGD}

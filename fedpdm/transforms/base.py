@@ -14,14 +14,18 @@ written, so bytes are counted after it; its server half works around the sum.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, ClassVar
 
 import numpy as np
+from flwr.serverapp.strategy import Strategy
 
-from fedpdm.aggregation.accumulation import Total
+from fedpdm.aggregation.sums import Total, adds_up, weighs_by_examples
 from fedpdm.aggregation.update import Contribution, Update
+from fedpdm.errors import ConfigError
+from fedpdm.seeding import numpy_generator
 from fedpdm.wire.records import Arrays
 
 
@@ -95,3 +99,108 @@ class Transform:
             generator: for this round and attempt.
         """
         return totals
+
+
+class Chain:
+    """Transforms, ordered by their stages.
+
+    Args:
+        transforms: by the names they have in the config.
+        seed: the run's seed; what a transform draws is drawn from it.
+
+    Raises:
+        ConfigError: something in it is no transform.
+    """
+
+    def __init__(self, transforms: Mapping[str, Transform] | None = None, seed: int = 0) -> None:
+        named = dict(transforms or {})
+        for name, transform in named.items():
+            if not isinstance(transform, Transform):
+                raise ConfigError(
+                    f"transforms.{name}: {type(transform).__name__} is no transform; derive it "
+                    "from fedpdm.transforms.base.Transform"
+                )
+            transform.name, transform.state = name, {}
+        self.transforms = tuple(sorted(named.values(), key=lambda each: each.stage))
+        self.seed = seed
+        self.key: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.transforms)
+
+    def check(self, strategy: Strategy) -> None:
+        """Refuse a chain that cannot work, with itself or with the strategy.
+
+        Raises:
+            ConfigError: names the transform and the way out.
+        """
+        adding, who = adds_up(strategy), type(strategy).__name__
+        hiding = [each.name for each in self.transforms if each.hides_values]
+        for each in self.transforms:
+            key = f"transforms.{each.name}"
+            others = [name for name in hiding if name != each.name]
+            if others and (each.needs_values or each.hides_values):
+                raise ConfigError(
+                    f"{key} works on single updates, and transforms.{others[0]} hides them from "
+                    "the server; leave one of the two out"
+                )
+            if adding is None and (each.needs_sums or each.hides_values):
+                raise ConfigError(
+                    f"{key} works on sums of updates only, and {who} needs every single update; "
+                    "leave it out, or choose a strategy that needs sums (strategy=fedavg)"
+                )
+            if each.needs_examples and not (adding and weighs_by_examples(adding)):
+                raise ConfigError(
+                    f"{key} weighs updates by their examples, and {who} does not; leave it out, "
+                    "or choose strategy=fedavg"
+                )
+            missed = set(adding.replies if adding else ()) - set(each.records or ())
+            if each.records is not None and missed and each.stage != Stage.COMPRESS:
+                raise ConfigError(
+                    f"{key} changes {', '.join(each.records)} only, and {who} sends "
+                    f"{', '.join(sorted(missed))} as well, which would leave the site as it is"
+                )
+
+    def on_server(self, *key: int) -> Chain | None:
+        """Return the chain for the round that ``key`` names; None if there is nothing in it."""
+        if not self.transforms:
+            return None
+        chain = copy.copy(self)
+        chain.key = key
+        return chain
+
+    @property
+    def hides_values(self) -> bool:
+        """Whether the server can read sums only, and no update."""
+        return any(each.hides_values for each in self.transforms)
+
+    def decode(self, update: Update) -> Update:
+        """Undo what a site did that must be undone before screening."""
+        for each in reversed(self.transforms):
+            update = each.decode(update)
+        return update
+
+    def before_sum(self, update: Update) -> Update:
+        """Change an accepted update before it is added up."""
+        for each in self.transforms:
+            update = each.before_sum(update)
+        return update
+
+    def after_sum(
+        self, totals: dict[str, Total], contributions: Sequence[Contribution]
+    ) -> dict[str, Total]:
+        """Change the sums of a round."""
+        for each in reversed(self.transforms):
+            generator = numpy_generator(self.seed, "transform-sum", each.name, *self.key)
+            totals = each.after_sum(totals, contributions, generator)
+        return totals
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the server halves remember, by transform."""
+        return {each.name: each.state for each in self.transforms if each.state}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Let the server halves remember this, and nothing else."""
+        for each in self.transforms:
+            each.state = dict(state.get(each.name, {}))

@@ -89,30 +89,34 @@ def wire_bytes(records: Iterable[RecordDict]) -> int:
     total = 0
     for record in records:
         if id(record) not in sizes:
-            sizes[id(record)] = sum(_item_size(key, value) for key, value in record.items())
+            sizes[id(record)] = content_bytes(record)
         total += sizes[id(record)]
     return total
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Return the bytes of one message's records."""
+    return sum([_item_size(key, value) for key, value in content.items()])
 
 
 def _item_size(key: str, value: RecordType) -> int:
     """Return the size of one entry of a RecordDict: tag, length, then key and value."""
     if isinstance(value, ArrayRecord):
-        shapes = tuple((name, a.dtype, tuple(a.shape), a.stype) for name, a in value.items())
-        if any(stype != "numpy.ndarray" for *_, stype in shapes):  # a client mod packed them
+        # Lists are built faster than generators run, and this is done for every site.
+        shapes = tuple([(name, a.dtype, tuple(a.shape), a.stype) for name, a in value.items()])
+        size = _SIZES.get(shapes)
+        if size is None:
             size = array_record_to_proto(value).ByteSize()
-        else:
-            if shapes not in _ARRAY_SIZES:
-                _ARRAY_SIZES[shapes] = array_record_to_proto(value).ByteSize()
-            size = _ARRAY_SIZES[shapes]
+            if all(array.stype == "numpy.ndarray" for array in value.values()):
+                _SIZES[shapes] = size  # else a client mod packed them
     elif isinstance(value, MetricRecord):
         # A float takes eight bytes whatever it is, a whole number takes what it needs.
-        kinds = tuple((k, v if isinstance(v, int) else type(v)) for k, v in value.items())
-        if any(isinstance(v, list) for v in value.values()):
+        kinds = tuple([(k, v if isinstance(v, int) else type(v)) for k, v in value.items()])
+        size = _SIZES.get(kinds)
+        if size is None:
             size = metric_record_to_proto(value).ByteSize()
-        else:
-            if kinds not in _METRIC_SIZES:
-                _METRIC_SIZES[kinds] = metric_record_to_proto(value).ByteSize()
-            size = _METRIC_SIZES[kinds]
+            if not any(isinstance(v, list) for v in value.values()):
+                _SIZES[kinds] = size
     else:
         size = config_record_to_proto(value).ByteSize()
     return _field(_field(len(key.encode())) + _field(size))
@@ -123,8 +127,7 @@ def _field(length: int) -> int:
     return 1 + max(1, (length.bit_length() + 6) // 7) + length
 
 
-_METRIC_SIZES: dict[tuple[tuple[str, int | type], ...], int] = {}
-_ARRAY_SIZES: dict[tuple[tuple[str, str, tuple[int, ...], str], ...], int] = {}
+_SIZES: dict[tuple[tuple[Any, ...], ...], int] = {}
 
 
 def pack_state(state: RecordDict) -> bytes:

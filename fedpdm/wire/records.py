@@ -111,7 +111,8 @@ def arrays_in(content: RecordDict, key: str) -> Arrays:
 
 def config_in(content: RecordDict) -> dict[str, Any]:
     """Return the config of a message as a dict."""
-    return dict(cast(ConfigRecord, content[CONFIG])) if CONFIG in content else {}
+    # By its items: Flower's records check every key that is looked up.
+    return dict(cast(ConfigRecord, content[CONFIG]).items()) if CONFIG in content else {}
 
 
 def metrics_in(content: RecordDict) -> dict[str, float]:
@@ -126,9 +127,11 @@ def metric_record(examples: int, values: Mapping[str, float | None]) -> MetricRe
     return metric_record_of({EXAMPLES: int(examples), **record})
 
 
-def to_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-    """Return arrays as tensors of their own memory."""
-    return {name: torch.from_numpy(np.array(a, copy=True)) for name, a in arrays.items()}
+def to_tensors(
+    arrays: Mapping[str, NDArray[Any]], device: torch.device = torch.device("cpu")
+) -> dict[str, Tensor]:
+    """Return arrays as tensors of their own memory on a device."""
+    return {n: torch.from_numpy(np.array(a, copy=True)).to(device) for n, a in arrays.items()}
 
 
 def scaler_record(scaler: Scaler) -> ArrayRecord:

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from fedpdm.aggregation.accumulation import Accumulation
 from fedpdm.aggregation.screening import mismatch, not_finite
-from fedpdm.aggregation.sums import MeanByExamples, is_weighted_mean
+from fedpdm.aggregation.sums import Accumulation, MeanByExamples, is_weighted_mean
 from fedpdm.aggregation.update import Base, Update
 from fedpdm.config.compose import options
 from fedpdm.testing.federated import named

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedpdm.client.personal import PersonalModels
-from fedpdm.client.state import OBJECTIVE
+from fedpdm.client.state import OBJECTIVE, PersonalModels
 from fedpdm.data.rows import Bools, Floats, Rows
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid

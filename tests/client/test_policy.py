@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from fedpdm.client.personal import PersonalModels
-from fedpdm.client.state import LOCAL
+from fedpdm.client.state import LOCAL, PersonalModels
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Split
 from fedpdm.engines.local_grid import LocalGrid

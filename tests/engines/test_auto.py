@@ -11,8 +11,7 @@ import torch
 from fedpdm.config.compose import compose
 from fedpdm.config.folder import conf_dir
 from fedpdm.config.values import plain
-from fedpdm.engines.auto import Auto, Workload
-from fedpdm.engines.select import read, settle_engine
+from fedpdm.engines.auto import Auto, Workload, read, settle_engine
 from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.models import ModelFactory
 from fedpdm.runs.experiment import build

@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fedpdm.engines.sampled_grid import SampledGrid
+from fedpdm.engines.grid_view import SampledGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import HistoryError
 from fedpdm.testing import check_engine

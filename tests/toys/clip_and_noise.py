@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpdm.aggregation.accumulation import Total
+from fedpdm.aggregation.sums import Total
 from fedpdm.aggregation.update import Contribution, Update
 from fedpdm.transforms.base import Stage, Transform
 

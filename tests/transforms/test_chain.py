@@ -19,8 +19,7 @@ from fedpdm.errors import ConfigError
 from fedpdm.runs.transforms import build_transforms
 from fedpdm.strategies.scaffold import CONTROL
 from fedpdm.testing.federated import Federated, distance, federate, named, same
-from fedpdm.transforms.base import Stage, Transform
-from fedpdm.transforms.chain import Chain
+from fedpdm.transforms.base import Chain, Stage, Transform
 from tests.toys.clip_and_noise import ClipAndNoise
 from tests.toys.half_codec import HalfCodec
 

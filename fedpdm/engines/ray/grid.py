@@ -16,6 +16,7 @@ import torch
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedpdm.engines.hardware import check_counts
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray.dispatch import RayDispatch
 from fedpdm.engines.ray.worker import Result, Task, pack, unpack
@@ -69,10 +70,7 @@ class RayGrid(LocalGrid):
 
     @classmethod
     def check(cls, device: torch.device, **settings: Any) -> None:
-        for name in ("workers", "ahead"):
-            value = settings.get(name)
-            if value is not None and (isinstance(value, bool) or not _whole(value)):
-                raise ConfigError(f"engine.{name}={value} must be a whole number of at least 1")
+        check_counts(null=True, workers=settings.get("workers"), ahead=settings.get("ahead"))
         _check_gpus(device, settings.get("num_gpus_per_worker", 0))
         if settings.get("address") is not None:
             reachable(str(settings["address"]))
@@ -132,10 +130,6 @@ class RayGrid(LocalGrid):
             load[worker] += 1
             chosen.append(worker)
         return chosen
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and value >= 1
 
 
 def _check_gpus(device: torch.device, share: Any) -> None:

@@ -14,15 +14,16 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedpdm.client.app import SiteApp
 from fedpdm.client.site_client import SiteClient
+from fedpdm.client.strategy_runtime import halves_of
 from fedpdm.data.rows import Split
 from fedpdm.engines.local_grid import LocalGrid
-from fedpdm.engines.stacked.memory import sites_at_hand
+from fedpdm.engines.stacked.schedule import sites_at_hand
 from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer, check_options
 from fedpdm.errors import ConfigError
 from fedpdm.wire.records import CONFIG, Arrays, config_in
@@ -71,15 +72,17 @@ class BatchedGrid(LocalGrid):
     ) -> Iterator[Message]:
         """Yield replies stack by stack; stacks that are not done in time are left out."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        for train, group in groupby(self.numbered(messages), key=is_training):
-            together = list(group)
+        for kind, group in groupby(self.numbered(messages), lambda m: m.metadata.message_type):
+            together, train = list(group), kind == "train"
             size = self._group if train else 1
             for begin in range(0, len(together), size):
                 if deadline is not None and time.monotonic() >= deadline:
                     return
                 stack = together[begin : begin + size]
                 if train:
-                    self._train(stack)
+                    self._done.clear()
+                    for same in alike(stack):
+                        self._train(same)
                 replies = [self.answer(message) for message in stack]
                 if deadline is None or time.monotonic() < deadline:
                     yield from replies
@@ -90,25 +93,21 @@ class BatchedGrid(LocalGrid):
         return self._done.pop(site, None)
 
     def _train(self, messages: Sequence[Message]) -> None:
-        """Train the sites of these messages, each with others that were sent the same."""
-        self._done.clear()
-        for together in alike(messages):
-            self._train_stack(together)
-
-    def _train_stack(self, messages: Sequence[Message]) -> None:
         """Train the sites of these messages, which were all sent the same."""
         client, members = self._client, []
-        config, order = config_in(messages[0].content), client.order(messages[0])
+        config, order = client.order(messages[0])
+        halves, nothing = halves_of(order["terms"]), RecordDict()
         for message in messages:
             try:
-                context = self.context(message.metadata.dst_node_id)
-                site = client.site(message, context)
+                name = self.sites[message.metadata.dst_node_id]
+                site = client.site(message, name)
                 x, y = client.tensors(site, Split.TRAIN)
             except Exception:
                 continue  # its own answer will say what is wrong with it
-            memory = client.runtime.memory(order["terms"], message.content, context.state)
-            key, local = client.key(site.name, config), client.local(context.state)
-            members.append(SiteData(site.name, key, x, y, memory, local))
+            state = self.states.get(name, nothing)
+            memory = client.runtime.memory(halves, message.content, state) if halves else {}
+            local = client.local(state) if state else {}
+            members.append(SiteData(name, client.key(name, config), x, y, memory, local))
         if not members:
             return
         received = {**client.initial, **client.received(messages[0])}
@@ -148,8 +147,3 @@ def alike(messages: Sequence[Message]) -> list[list[Message]]:
             keys[id(content)] = *records, config
         groups.setdefault(keys[id(content)], []).append(message)
     return list(groups.values())
-
-
-def is_training(message: Message) -> bool:
-    """Return whether a message asks a site to train."""
-    return message.metadata.message_type == "train"

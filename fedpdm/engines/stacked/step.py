@@ -5,16 +5,20 @@ Shapes: K sites, B rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import re
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from fedpdm.engines.stacked.errors import stackable
 from fedpdm.engines.stacked.layers import Now, stacked_copy
-from fedpdm.errors import ConfigError
+from fedpdm.errors import ConfigError, FedPdmError
 from fedpdm.training.objective import LocalContext, Objective
 
 
@@ -44,16 +48,13 @@ class StackedStep:
         parameters = dict(self._stacked.named_parameters())
         self.trainable = [name for name, p in parameters.items() if p.requires_grad]
         self._find_places()
-        self._outputs: Any = vmap(self._output, in_dims=(0, 0, 0, None))
-        self._padded_outputs: Any = vmap(self._output, in_dims=(0, 0, 0, None, 0, 0))
-        self._sites: Any = vmap(self._site, in_dims=(0, 0, 0, 0, None))
-        self._padded_sites: Any = vmap(self._site, in_dims=(0, 0, 0, 0, None, 0, 0))
-        self.compiles = compile
+        # By the number of tensors that tell padding from rows.
+        self._sites: dict[int, Any] = {
+            extra: vmap(self._site, in_dims=(0, 0, 0, 0, None, *[0] * extra)) for extra in (0, 2)
+        }
         if compile:
-            made = (self._sites, self._padded_sites, self._outputs, self._padded_outputs)
-            self._sites, self._padded_sites, self._outputs, self._padded_outputs = (
-                torch.compile(work, dynamic=False) for work in made
-            )
+            for extra, work in self._sites.items():
+                self._sites[extra] = torch.compile(work, dynamic=False)
         self._padding_checked = False
 
     def _find_places(self) -> None:
@@ -79,80 +80,47 @@ class StackedStep:
             (box, key, box[key]) for places in self._places.values() for box, key in places
         ]
 
-    def gradients(
-        self,
-        stack: Mapping[str, Tensor],
-        x: Tensor,
-        y: Tensor,
-        keys: Tensor,
-        step: Tensor,
-        sizes: Tensor | None = None,
-    ) -> list[Tensor | None]:
+    def gradients(self, stack: Mapping[str, Tensor], *batch: Tensor) -> list[Tensor | None]:
         """Return losses and gradients; running statistics in ``stack`` change in place.
 
         Args:
             stack: at least K rows of each tensor in ``names``; the first K are used.
-            x: (K, B, …) inputs.
-            y: (K, B, …) targets.
-            keys: (K,) int64 for dropout.
-            step: () int64, steps made before.
-            sizes: (K,) rows that are not padding; None if none is.
+            *batch: (K, B, …) inputs, (K, B, …) targets, (K,) int64 keys for dropout, () int64
+                steps made before and, where rows are padded, (K,) rows that are no padding.
 
         Returns:
             (K,) mean losses, then (K, …) of each trainable, None for one not in use.
         """
-        count = len(keys)
+        count = len(batch[0])
         with stackable(self._title):
             tensors = {name: stack[name][:count].detach() for name in self.names}
             leaves = [tensors[name].requires_grad_() for name in self.trainable]
-            loss = self.losses(list(tensors.values()), x, y, keys, step, sizes)
+            loss = self.losses(list(tensors.values()), *batch)
             gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
         return [loss.detach(), *apart(gradients)]
 
-    def losses(
-        self,
-        tensors: Sequence[Tensor],
-        x: Tensor,
-        y: Tensor,
-        keys: Tensor,
-        step: Tensor,
-        sizes: Tensor | None = None,
-    ) -> Tensor:
-        """Return (K,) mean losses for (K, …) of each tensor in ``names``."""
-        real = None if sizes is None else (
-            torch.arange(x.shape[1], device=x.device) < sizes.unsqueeze(1)
-        )  # fmt: skip
-        given = tuple(tensors)
-        padding = () if sizes is None else (real, sizes)
+    def losses(self, tensors: Sequence[Tensor], *batch: Tensor) -> Tensor:
+        """Return (K,) mean losses.
+
+        Args:
+            tensors: (K, …) of each tensor in ``names``.
+            *batch: as ``gradients`` takes it.
+        """
+        x, y, keys, step, *sizes = batch
+        padding = [torch.arange(x.shape[1], device=x.device) < n.unsqueeze(1) for n in sizes]
+        padding += sizes
         try:
-            if self._row_losses is not None:
-                return self._by_rows(given, x, y, keys, step, *padding)
-            work = self._padded_sites if padding else self._sites
-            loss: Tensor = work(given, x, y, keys, step, *padding)
+            found: Tensor = self._sites[len(padding)](tuple(tensors), x, y, keys, step, *padding)
+            if self._row_losses is None:
+                return found
+            each = self._row_losses(found.flatten(0, 1), y.flatten(0, 1)).view(y.shape[:2])
         finally:
             for box, key, tensor in self._originals:
                 box[key] = tensor
-        return loss
-
-    def _by_rows(
-        self,
-        tensors: tuple[Tensor, ...],
-        x: Tensor,
-        y: Tensor,
-        keys: Tensor,
-        step: Tensor,
-        real: Tensor | None = None,
-        sizes: Tensor | None = None,
-    ) -> Tensor:
-        """Return (K,) mean losses: the forward pass site by site, the loss for all rows."""
-        padded = real is not None and sizes is not None
-        work, padding = (self._padded_outputs, (real, sizes)) if padded else (self._outputs, ())
-        output = work(tensors, x, keys, step, *padding)
-        assert self._row_losses is not None
-        each = self._row_losses(output.flatten(0, 1), y.flatten(0, 1)).view(y.shape[:2])
-        if real is None or sizes is None:
+        if not padding:
             return each.mean(1)
-        return torch.where(real, each, 0.0).sum(1) / sizes
+        real, count = padding
+        return torch.where(real, each, 0.0).sum(1) / count
 
     def check_padding(self, stack: Mapping[str, Tensor], x: Tensor, y: Tensor) -> None:
         """Make sure, once, that padded rows have no part in a site's loss.
@@ -173,15 +141,15 @@ class StackedStep:
         size = torch.tensor([count], device=x.device)
         zero = torch.zeros((), dtype=torch.int64, device=x.device)
 
-        def loss(rows: list[int], real: Tensor | None) -> Tensor:
+        def loss(rows: list[int], *real: Tensor) -> Tensor:
             tensors = [stack[name][:1].detach().clone() for name in self.names]
             index = torch.tensor(rows, device=x.device)
             batch = x[index].unsqueeze(0), y[index].unsqueeze(0)
             with stackable(self._title):
-                return self.losses(tensors, *batch, zero.view(1), zero, real)
+                return self.losses(tensors, *batch, zero.view(1), zero, *real)
 
         rows = list(range(count))
-        plain = loss(rows, None)
+        plain = loss(rows)
         # One choice of padding may leave the mean loss as it is by chance; not each of them.
         for padding in rows:
             padded = loss([*rows, padding, padding, padding], size)
@@ -194,49 +162,27 @@ class StackedStep:
                 "loss is no mean over rows): use engine=serial"
             )
 
-    def _model(
-        self,
-        tensors: Sequence[Tensor],
-        key: Tensor,
-        step: Tensor,
-        rows: Tensor | None = None,
-        count: Tensor | None = None,
-    ) -> nn.Module:
-        """Return the model with one site's tensors in it, in the given step."""
+    def _site(
+        self, tensors: Sequence[Tensor], x: Tensor, y: Tensor, key: Tensor, step: Tensor,
+        *padding: Tensor,
+    ) -> Any:  # fmt: skip
+        """Return one site's mean loss over rows that are no padding, as ``vmap`` sees it.
+
+        Where the loss of each row is known, return its outputs: losses are then computed for
+        the rows of all sites at once.
+        """
         now = self._now
-        now.key, now.step, now.rows, now.count, now.drawn = key, step, rows, count, 0
+        now.key, now.step, now.drawn = key, step, 0
+        now.rows, now.count = padding or (None, None)
         for tensor, places in zip(tensors, self._places.values(), strict=True):
             for box, name in places:
                 box[name] = tensor
-        return self._stacked
-
-    def _output(
-        self,
-        tensors: Sequence[Tensor],
-        x: Tensor,
-        key: Tensor,
-        step: Tensor,
-        rows: Tensor | None = None,
-        count: Tensor | None = None,
-    ) -> Any:
-        """Return one site's outputs, as ``vmap`` sees it; those of padding mean nothing."""
-        return self._model(tensors, key, step, rows, count)(x)
-
-    def _site(
-        self,
-        tensors: Sequence[Tensor],
-        x: Tensor,
-        y: Tensor,
-        key: Tensor,
-        step: Tensor,
-        rows: Tensor | None = None,
-        count: Tensor | None = None,
-    ) -> Tensor:
-        """Return one site's mean loss, as ``vmap`` sees it, over the rows that are no padding."""
-        model = self._model(tensors, key, step, rows, count)
-        if rows is None or count is None:
-            return self._objective.loss(model, x, y, self.context)
-        each = self._objective.losses(model, x, y, self.context)
+        if self._row_losses is not None:
+            return self._stacked(x)
+        if not padding:
+            return self._objective.loss(self._stacked, x, y, self.context)
+        rows, count = padding
+        each = self._objective.losses(self._stacked, x, y, self.context)
         return torch.where(rows, each, 0.0).sum() / count
 
 
@@ -264,3 +210,46 @@ def clip(gradients: Sequence[Tensor], limit: float) -> None:
     factor = (limit / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__).parent)
+_FALLBACK = "There is a performance drop because we have not yet implemented"
+
+
+@contextlib.contextmanager
+def stackable(module: nn.Module) -> Iterator[None]:
+    """Turn what ``vmap`` refuses, or does site by site, into an error.
+
+    Raises:
+        ConfigError: names the operation and the model's class; memory that ran out.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=_FALLBACK)
+        try:
+            yield
+        except FedPdmError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                "engine=batched ran out of the device's memory: set engine.chunk to fewer sites"
+            ) from error
+        except (RuntimeError, NotImplementedError, UserWarning, AttributeError) as error:
+            raise ConfigError(
+                f"engine=batched cannot train {type(module).__name__} as a stack of sites, "
+                f"because of {_operation(error)}: use engine=serial"
+            ) from error
+
+
+def _operation(error: BaseException) -> str:
+    """Return the operation that failed, the model's line that asked for it, and why."""
+    text = str(error).strip()
+    name = re.search(r"aten::\w+(\.\w+)?", text) or re.search(r"\.item\(\)", text)
+    why = text.splitlines()[0].split(". ")[0] if text else type(error).__name__
+    lines = [
+        f"`{frame.line}`"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.line and not frame.filename.startswith((_TORCH, _HERE))
+    ]
+    parts = [name.group(0)] if name else []
+    return " ".join([*parts, *(["in", lines[-1]] if lines else []), f"({why})"])

@@ -9,7 +9,7 @@ value need not know. Imports torch and numpy only. Shapes: K sites, B rows, C ou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedpdm.engines.stacked.graphs import RecordedStep
-from fedpdm.engines.stacked.memory import JoinedData, chunk_on_cpu, chunk_on_cuda, saved_bytes
-from fedpdm.engines.stacked.schedule import Schedule, SiteData, schedule
+from fedpdm.engines.hardware import check_counts
+from fedpdm.engines.stacked.schedule import (
+    JoinedData,
+    Schedule,
+    SiteData,
+    chunk_on_cpu,
+    chunk_on_cuda,
+    saved_bytes,
+    schedule,
+)
 from fedpdm.engines.stacked.step import StackedStep, clip
-from fedpdm.errors import ConfigError
+from fedpdm.errors import ConfigError, FedPdmError
 from fedpdm.training.loop import (
     GradientTerm,
     Memory,
@@ -320,8 +327,53 @@ def check_options(device: torch.device, chunk: int | None, cuda_graphs: bool) ->
     Raises:
         ConfigError: names the option.
     """
-    whole = isinstance(chunk, int) and not isinstance(chunk, bool)
-    if chunk is not None and not (whole and chunk >= 1):
-        raise ConfigError(f"engine.chunk={chunk} must be at least 1, a whole number, or null")
+    check_counts(null=True, chunk=chunk)
     if cuda_graphs and device.type != "cuda":
         raise ConfigError(f"engine.cuda_graphs=true needs device=cuda, not device={device}")
+
+
+Step = Callable[..., Sequence[Tensor | None]]
+
+_WARM_UPS = 2
+
+
+class RecordedStep:
+    """``step`` with inputs of fixed shapes. Its outputs are overwritten by the next call.
+
+    Args:
+        step: tensors to tensors, all on one GPU, without a look at their values.
+        inputs: tensors of the shapes to come.
+        changed: tensors that ``step`` changes in place, and that recording must not.
+
+    Raises:
+        ConfigError: the step cannot be recorded.
+    """
+
+    def __init__(self, step: Step, inputs: Sequence[Tensor], changed: Sequence[Tensor]) -> None:
+        self._inputs = [tensor.clone() for tensor in inputs]
+        before = [tensor.clone() for tensor in changed]
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(aside):
+                for _ in range(_WARM_UPS):
+                    step(*self._inputs)
+            torch.cuda.current_stream().wait_stream(aside)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._outputs = list(step(*self._inputs))
+        except FedPdmError:
+            raise
+        except RuntimeError as error:
+            raise ConfigError(
+                "engine.cuda_graphs=true cannot record this model's training step "
+                f"({str(error).splitlines()[0]}): set engine.cuda_graphs=false"
+            ) from error
+        for tensor, value in zip(changed, before, strict=True):
+            tensor.copy_(value)
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor | None]:
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return self._outputs

@@ -24,7 +24,7 @@ from fedpdm.data.rows import Rows, Split
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.engines.stacked import grid as batched
-from fedpdm.engines.stacked import memory as stacked_memory
+from fedpdm.engines.stacked import schedule as stacked_schedule
 from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
@@ -352,8 +352,10 @@ def test_another_client_app_is_refused() -> None:
 
 def test_the_sites_rows_are_joined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     joined = []
-    check = stacked_memory._check_alike
-    monkeypatch.setattr(stacked_memory, "_check_alike", lambda p: (joined.append(len(p)), check(p)))
+    check = stacked_schedule._check_alike
+    monkeypatch.setattr(
+        stacked_schedule, "_check_alike", lambda p: (joined.append(len(p)), check(p))
+    )
     federate(tmp_path, sites=4, rounds=3, engine=BatchedGrid)
     assert joined == [4]  # rounds 2 and 3 found them
 

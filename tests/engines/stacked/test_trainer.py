@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedpdm.engines.stacked.dropout import kept
+from fedpdm.engines.stacked.layers import kept
 from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer, Trained
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.models import ModelFactory
