@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import secrets
@@ -13,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fedpdm.config.folder import conf_dir
+from fedpdm.config.schema import arguments_of, check_keys, conf_dir, located, suggestion
 from fedpdm.config.values import OF_ANY_SITE
 from fedpdm.errors import ConfigError
 
@@ -43,19 +43,24 @@ def register() -> None:
 
 
 def rewrite(arguments: Sequence[str]) -> list[str]:
-    """Return arguments as Hydra takes them: ``site=a,b`` is one federation of two sites.
+    """Return arguments as Hydra takes them: flags first, then overrides.
+
+    ``site=a,b`` is one federation of two sites: Hydra would refuse it as ambiguous, or make two
+    runs of it with ``-m``. Lists are left alone: ``-m 'site=[a,b],[c]'`` compares two
+    federations. Names must differ.
 
     What a site of any data set may have stands in no yaml of ours, so Hydra would want a ``+``
     before ``sites.houston.costs.missed=500``; here it is put there.
 
-    Hydra would refuse it as ambiguous, or make two runs of it with ``-m``. Lists are left
-    alone: ``-m 'site=[a,b],[c]'`` compares two federations. Names must differ.
+    A whole block, ``strategy={_target_: …}``, takes the place of the chosen option: Hydra would
+    mix the two.
 
     Raises:
         ConfigError: a site is named twice.
     """
-    result = []
-    for argument in arguments:
+    given, _ = get_args_parser().parse_known_intermixed_args(arguments)
+    result = [argument for argument in arguments if argument not in given.overrides]
+    for argument in given.overrides:
         if argument == "site=":
             raise ConfigError("site= names no site; write site=detroit,houston, or site=[]")
         if ANY_SITE.match(argument):
@@ -72,6 +77,10 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
                     f"site: {', '.join(twice)} is named twice; a site takes part once "
                     "(replicas=2 makes two of a kind)"
                 )
+        if match := re.match(r"(\w+)=\{.*\b_target_:", argument):
+            if match[1] in groups():
+                result.append(f"~{match[1]}")
+                argument = f"+{argument}"
         result.append(argument)
     return result
 
@@ -119,6 +128,7 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> D
             cfg = hydra.compose("config", overrides=rewritten)
             check_sites(cfg, chosen_sites(rewritten))
             check_types(cfg, rewritten)
+            check_keys(cfg)
             return cfg
     except Exception as error:
         raise translate(error, arguments) from error
@@ -269,7 +279,7 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for key in _changed(overrides):
         old, new = _select(default, key), _select(cfg, key)
         if (own := ANY_SITE.match(f"{key}=")) and own[1] not in (default.sites or {}):
-            hint = _suggest(own[1], [str(name) for name in default.sites or {}])
+            hint = suggestion(own[1], [str(name) for name in default.sites or {}])
             raise ConfigError(f"{key}: this run has no site {own[1]}; {hint}")
         if key in NONE_OF and not OmegaConf.is_dict(new):
             raise ConfigError(f"{key}={_word(new)} is no block of settings: {NONE_OF[key]}")
@@ -340,7 +350,7 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
     if match := re.search(r"Could not (?:find|load) '([\w/.@-]+)/([^/'\n]+)'", text):
         group, name = match[1], match[2]
         return ConfigError(
-            f"{group}={name} does not exist; {_suggest(name, options(group, arguments))}"
+            f"{group}={name} does not exist; {suggestion(name, options(group, arguments))}"
         )
     if match := re.search(r"[Kk]ey '([^']+)' is not in struct", text):
         path = re.search(r"full_key: (\S+)", text)
@@ -370,13 +380,11 @@ def _siblings(key: str, arguments: Sequence[str]) -> str:
         except Exception:
             cfg = hydra.compose("config")
     node = OmegaConf.select(cfg, parent) if parent else cfg
+    if OmegaConf.is_dict(node) and node.get("_target_"):
+        known, anything = arguments_of(located(node["_target_"], parent))
+        if anything or last in known:
+            return f"its yaml does not set it: write +{key}=VALUE"
     names = sorted(str(name) for name in node) if OmegaConf.is_config(node) else []
     if re.fullmatch(r"sites\.[^.]+", parent) and names:
         names = sorted({*names, *OF_ANY_SITE})
-    return _suggest(last, names) if names else "see --help"
-
-
-def _suggest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
+    return suggestion(last, names) if names else "see --help"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -14,6 +14,7 @@ from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
 from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.client.faults import Fault, parse_faults
 from fedpdm.config.imports import import_all, names_of
+from fedpdm.config.schema import check_keys
 from fedpdm.config.values import (
     Config,
     block,
@@ -42,9 +43,8 @@ from fedpdm.runs.local_training import (
     build_schedule,
     build_settings,
 )
-from fedpdm.runs.mods import build_mods
 from fedpdm.runs.sources import build_features, build_resampler, build_shuffle, build_source
-from fedpdm.runs.transforms import build_server, build_transforms
+from fedpdm.runs.transforms import build_mods, build_server, build_transforms
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.base import Server
 from fedpdm.server.monitor import MonitorSettings
@@ -156,6 +156,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         UserError: some option, file or site cannot work; the message says which.
     """
     quiet()
+    check_keys(cfg)
     import_all(names_of(select(cfg, "imports")))
     task = cast(Task, make(cfg.task, "task"))
     seed = whole(cfg, "seed", 0)
@@ -304,9 +305,6 @@ def build_rocket(cfg: Config) -> RocketSettings:
 def build_monitor(cfg: Config) -> MonitorSettings:
     """Make the monitor's settings."""
     monitor = block(cfg, "monitor")
-    known = {f.name for f in fields(MonitorSettings)}
-    if unknown := sorted(set(monitor) - known):
-        raise ConfigError(f"monitor.{unknown[0]} is unknown; there are {sorted(known)}")
     for name in ("loss_factor", "norm_factor"):
         positive(cfg, f"monitor.{name}")
     whole(cfg, "monitor.max_rollbacks", 0)

@@ -33,8 +33,6 @@ def build_settings(cfg: Config, *instead: str) -> TrainingSettings:
     names = dict.fromkeys(training, "training")
     for place in instead:
         other = block(cfg, place)
-        if unknown := sorted(set(other) - set(training)):
-            raise ConfigError(f"{place}.{unknown[0]} is unknown; there are {sorted(training)}")
         training |= other
         names |= dict.fromkeys(other, place)
     for name in ("local_epochs", "batch_size", "step_size"):

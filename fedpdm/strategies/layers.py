@@ -13,6 +13,7 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
+from fedpdm.config.imports import OURS
 from fedpdm.errors import ConfigError
 from fedpdm.training.loop import TrainingSettings
 
@@ -56,7 +57,7 @@ def check_training(strategy: Strategy, settings: TrainingSettings) -> None:
 
 
 def check_mods(strategy: Strategy, mods: Sequence[Mod]) -> None:
-    """Refuse a strategy that relies on a client mod which the sites do not have.
+    """Refuse a strategy without the client mod that it relies on, and such a mod without it.
 
     Args:
         strategy: the outermost layer.
@@ -65,14 +66,23 @@ def check_mods(strategy: Strategy, mods: Sequence[Mod]) -> None:
     Raises:
         ConfigError: names the mod.
     """
-    for layer in layers(strategy):
-        for kind, mod in MODS_NEEDED.items():
-            there = [getattr(each, "func", each) for each in mods]  # of functools.partial
-            if isinstance(layer, kind) and mod not in there:
-                raise ConfigError(
-                    f"strategy {type(layer).__name__} relies on clipping at the sites: "
-                    f"add client_mods=[{getattr(mod, '__name__', mod)}]"
-                )
+    held = list(layers(strategy))
+    there = [getattr(each, "func", each) for each in mods]  # of functools.partial
+    # A strategy of somebody's own may send what a mod reads.
+    known = all(type(layer).__module__.partition(".")[0] in OURS for layer in held)
+    for kind, mod in MODS_NEEDED.items():
+        name, needed = getattr(mod, "__name__", mod), any(isinstance(each, kind) for each in held)
+        if needed and mod not in there:
+            raise ConfigError(
+                f"strategy {kind.__name__} relies on clipping at the sites: "
+                f"add client_mods=[{name}]"
+            )
+        if known and mod in there and not needed:
+            raise ConfigError(
+                f"client_mods: {name} clips to the norm that strategy {kind.__name__} sends, and "
+                f"this run's {type(strategy).__name__} sends none; choose that strategy, or leave "
+                "the mod out"
+            )
 
 
 def check_sites(strategy: Strategy, sampled: int, sites: int) -> None:
