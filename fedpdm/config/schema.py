@@ -64,7 +64,7 @@ def _check_block(place: str, block: Any, known: Mapping[str, Any]) -> None:
         if key not in known:
             hint = suggestion(str(key), sorted(known))
             raise ConfigError(f"there is no option {place}{key}; {hint}")
-        if isinstance(value, dict) and known[key]:
+        if isinstance(value, dict) and isinstance(known[key], dict) and known[key]:
             _check_block(f"{place}{key}.", value, known[key])
 
 
@@ -112,12 +112,12 @@ def arguments_of(target: Any) -> tuple[set[str], bool]:
 
     A class that hands ``**rest`` on to its base takes those of the base, too.
     """
-    makers = [target]
+    makers: list[Any] = [target]
     if isinstance(target, type):
         classes = [cls for cls in target.__mro__ if cls is not object]
         makers = [vars(cls)["__init__"] for cls in classes if "__init__" in vars(cls)]
         if not makers:
-            return set(), target.__new__ is not object.__new__
+            return set(), any("__new__" in vars(cls) for cls in classes)
     names: set[str] = set()
     for maker in makers:
         try:
@@ -142,9 +142,7 @@ def refuse_unknown(node: Any, what: str, given: Collection[str] = ()) -> None:
     Raises:
         ConfigError: names the argument and the nearest one, or says that there is no such class.
     """
-    values = enumerate(node) if isinstance(node, list) else ()
     if isinstance(node, Mapping):
-        values = node.items()
         if node.get("_target_") is not None:
             target = located(str(node["_target_"]), what)
             names, anything = arguments_of(target)
@@ -154,5 +152,8 @@ def refuse_unknown(node: Any, what: str, given: Collection[str] = ()) -> None:
                 raise ConfigError(
                     f"{what}.{unknown[0]} is no argument of {target.__name__}; {hint}"
                 )
-    for key, value in values:
+    inside = node if isinstance(node, Mapping) else {}
+    if isinstance(node, list):
+        inside = dict(enumerate(node))
+    for key, value in inside.items():
         refuse_unknown(value, f"{what}.{key}")

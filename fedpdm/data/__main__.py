@@ -41,7 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument(
             "--to", metavar="FOLDER", help="data folder; default: $FEDPDM_DATA or ~/.cache/fedpdm"
         )
-    given = parser.parse_args(arguments)
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
+    if name in commands.choices:  # then flags and KEY=VALUE words can come in any order
+        given = commands.choices[name].parse_intermixed_args(rest, argparse.Namespace(command=name))
+    else:
+        given = parser.parse_args(arguments)
     try:
         if given.command == "generate":
             return generated(given)

@@ -44,11 +44,11 @@ from fedpdm.runs.local_training import (
     build_settings,
 )
 from fedpdm.runs.sources import build_features, build_resampler, build_shuffle, build_source
-from fedpdm.runs.transforms import build_mods, build_server, build_transforms
+from fedpdm.runs.transforms import build_mods, build_server, build_transforms, check_sent
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.base import Server
 from fedpdm.server.monitor import MonitorSettings
-from fedpdm.server.selection import seeded_sample, take_over_sampling
+from fedpdm.server.selection import sample_size, seeded_sample, take_over_sampling
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.strategies.layers import check_training
 from fedpdm.tasks import Task
@@ -174,7 +174,8 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
     check_training(strategy, settings)
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
-    take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
+    copy = cast(Strategy, make(cfg.strategy, "strategy"))
+    sampled = sample_size(take_over_sampling(copy, len(federation.sites)), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
         raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or site")
     model = {
@@ -222,6 +223,8 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         transforms=build_transforms(cfg, seed, strategy),
         server=build_server(cfg),
     )
+    shared = {name: experiment.initial[name] for name in experiment.parts.shared}
+    check_sent(copy, shared, sampled, seed)
     return experiment
 
 

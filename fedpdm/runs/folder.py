@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
+from fedpdm.config.schema import check_keys
 from fedpdm.config.values import Config, plain, read_config, select, yaml_of
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, HistoryError
@@ -41,6 +42,7 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
             "runs/<time>-<random>"
         )
     cfg = read_config(stored)
+    check_keys(cfg)
     used = names_of(select(cfg, "imports"))
     if not set(used) <= set(imports):
         raise ConfigError(

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
 
+from flwr.app import ConfigRecord
 from flwr.clientapp import mod as flower
 from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 
 from fedpdm.config.values import Config, block, make, object_of, plain, select
+from fedpdm.engines.grid_view import GridView
 from fedpdm.errors import ConfigError
+from fedpdm.seeding import seeded_globals
 from fedpdm.server.base import Server
 from fedpdm.server.synchronous import Synchronous
-from fedpdm.strategies.layers import check_mods
+from fedpdm.strategies.layers import check_mods, is_ours, layers
+from fedpdm.strategies.registry import refuse_unknown_keys
 from fedpdm.transforms.chain import Chain
+from fedpdm.wire.flower import become_server, has_identity
+from fedpdm.wire.records import Arrays, config_in, to_record
 
 
 def build_mods(cfg: Config, strategy: Strategy) -> list[Mod]:
@@ -66,7 +73,7 @@ def build_mod(entry: Any) -> Mod:
                 f"client_mods: {target.__name__} is a class with settings of its own; write "
                 f"client_mods=[{{_target_: {path}{names}}}], without _partial_"
             )
-        mod = make(entry, "client_mods")
+        mod, arguments = make(entry, "client_mods"), {}
     else:
         if not entry.get("_partial_"):
             raise ConfigError(
@@ -75,7 +82,8 @@ def build_mod(entry: Any) -> Mod:
             )
         mod = partial(target, **arguments) if arguments else target
     try:
-        inspect.signature(mod).bind("message", "context", "next")
+        call = mod.func if isinstance(mod, partial) else mod
+        inspect.signature(call).bind("message", "context", "next", **arguments)
     except TypeError as error:
         raise ConfigError(
             f"client_mods: {path} cannot be called with a message, its context and the next app: "
@@ -95,6 +103,45 @@ def build_transforms(cfg: Config, seed: int, strategy: Strategy) -> Chain:
     chain = Chain(made, seed)
     chain.check(strategy)
     return chain
+
+
+class _Nodes(GridView):
+    """A Grid that shows nodes and carries nothing."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def get_node_ids(self) -> Iterable[int]:
+        return range(1, self._count + 1)
+
+
+def check_sent(strategy: Strategy, arrays: Arrays, nodes: int, seed: int) -> None:
+    """Refuse a strategy from elsewhere that sends what no client half imported here knows.
+
+    A client would refuse it in round 1, when the run has its folder.
+
+    Args:
+        strategy: one made for this alone: it configures a round.
+        arrays: the parameters of round 0.
+        nodes: sites of a round.
+        seed: of the run.
+
+    Raises:
+        ConfigError: names the key and the package of the strategy.
+    """
+    foreign = [type(layer) for layer in layers(strategy) if not is_ours(type(layer))]
+    if not foreign:
+        return
+    if not has_identity():
+        become_server()
+    try:
+        with seeded_globals(seed, "sent"):
+            given = to_record(arrays), ConfigRecord(), _Nodes(nodes)
+            messages = list(strategy.configure_train(1, *given))
+        sent = {key for message in messages for key in config_in(message.content)}
+    except Exception:  # the run says what is wrong, with its round
+        return
+    refuse_unknown_keys(sent, f"strategy {foreign[0].__name__}", foreign[0].__module__)
 
 
 def build_server(cfg: Config) -> Server:

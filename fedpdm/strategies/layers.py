@@ -33,6 +33,11 @@ def layers(strategy: Strategy) -> Iterator[Strategy]:
                 yield from layers(held)
 
 
+def is_ours(kind: type) -> bool:
+    """Return whether a class is one of fedpdm or Flower."""
+    return kind.__module__.partition(".")[0] in OURS
+
+
 def sites_needed(layer: Strategy) -> int:
     """Return how many sites a layer needs in a round: its ``min_sites``, or what is known of
     Flower's classes (Blanchard et al. 2017, El Mhamdi et al. 2018). With fewer those run
@@ -69,7 +74,7 @@ def check_mods(strategy: Strategy, mods: Sequence[Mod]) -> None:
     held = list(layers(strategy))
     there = [getattr(each, "func", each) for each in mods]  # of functools.partial
     # A strategy of somebody's own may send what a mod reads.
-    known = all(type(layer).__module__.partition(".")[0] in OURS for layer in held)
+    known = all(is_ours(type(layer)) for layer in held)
     for kind, mod in MODS_NEEDED.items():
         name, needed = getattr(mod, "__name__", mod), any(isinstance(each, kind) for each in held)
         if needed and mod not in there:
@@ -119,5 +124,5 @@ def check_sites(strategy: Strategy, sampled: int, sites: int) -> None:
         if stated != sampled:
             raise ConfigError(
                 f"strategy {name} scales its noise to num_sampled_clients={stated}, and this run "
-                f"samples {sampled} of {sites} sites; set num_sampled_clients={sampled}"
+                f"samples {sampled} of {sites} sites; set strategy.num_sampled_clients={sampled}"
             )

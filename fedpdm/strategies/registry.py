@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fedpdm.errors import ConfigError
@@ -47,6 +47,26 @@ def register(key: str, make: Maker) -> None:
     _MAKERS[key] = make
 
 
+def refuse_unknown_keys(keys: Iterable[str], who: str, module: str) -> None:
+    """Refuse keys of a train config that nobody registered here.
+
+    Args:
+        keys: what the server sends.
+        who: what sends them.
+        module: where the client half may be.
+
+    Raises:
+        ConfigError: names the first key, and the import that is missing.
+    """
+    if unknown := sorted({*keys} - {*_MAKERS} - ASK_NOTHING):
+        package = module.partition(".")[0]
+        raise ConfigError(
+            f"{who} sends {unknown[0]!r}, and no client half that is imported here knows this "
+            f"key; import the module with its @client_half or @local_term: imports=[{package}], "
+            f"or imports=[{package}.MODULE]"
+        )
+
+
 def gradient_terms(config: Mapping[str, Any]) -> list[GradientTerm | SiteTerm]:
     """Return the terms that a train config asks for, in the order of their keys.
 
@@ -57,10 +77,6 @@ def gradient_terms(config: Mapping[str, Any]) -> list[GradientTerm | SiteTerm]:
         ConfigError: a key that nobody registered here: to ignore it would be to train as
             another strategy.
     """
-    if unknown := sorted(set(config) - set(_MAKERS) - ASK_NOTHING):
-        raise ConfigError(
-            f"the strategy sends {unknown[0]!r}, and no client half that is imported here knows "
-            "this key; name the package that registers it: imports=[PACKAGE]"
-        )
+    refuse_unknown_keys(config, "the strategy", "PACKAGE")
     made = [_MAKERS[key](config[key]) for key in sorted(_MAKERS) if key in config]
     return [term for term in made if term is not None]

@@ -143,6 +143,26 @@ def test_the_config_names_mods_and_gives_them_arguments() -> None:
             build_mods(compose([f"client_mods={wrong}"]), FedAvg())
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("fixedclipping_mod", "DifferentialPrivacyClientSideFixedClipping"),
+        ("adaptiveclipping_mod", "DifferentialPrivacyClientSideAdaptiveClipping"),
+        ("LocalDpMod", "_target_.*clipping_norm.*epsilon"),
+        ("{_target_:flwr.clientapp.mod.LocalDpMod,_partial_:true,epsilon:1}", "without _partial_"),
+        ("{_target_:flwr.clientapp.mod.LocalDpMod,clip:1}", "clip.*clipping_norm"),
+        ("{_target_:tests.client.test_mods.scaled}", "_partial_: true"),
+        ("{_target_:tests.client.test_mods.scaled,_partial_:true}", "factor"),
+        ("{_target_:tests.client.test_mods.scaled,_partial_:true,factr:1}", "factr|factor"),
+        ("{_target_:tests.client.test_mods.scald,_partial_:true}", "scaled"),
+        ("{_target_:flwr.serverapp.strategy.FedAvg}", "message"),
+    ],
+)
+def test_a_mod_that_would_fail_at_every_site_is_refused(entry: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"client_mods.*{said}"):
+        build_mods(compose([f"client_mods=[{entry}]"]), FedAvg())
+
+
 def test_mods_and_transforms_exclude_each_other() -> None:
     codec = "+transforms.codec={_target_:tests.toys.half_codec.HalfCodec}"
     with pytest.raises(ConfigError, match="either client_mods or transforms"):
