@@ -27,7 +27,7 @@ from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.models import ModelFactory
-from fedpdm.runs.predictor import Predictor
+from fedpdm.runs.predictor import Predictor, personal_model
 from fedpdm.seeding import torch_seeded
 from fedpdm.storage import read_json, read_tensors
 from fedpdm.tasks import TASKS, Task
@@ -89,8 +89,6 @@ def load_predictor(
                     sequence_length=card["sequence_length"], **card["config"],
                 )  # fmt: skip
             if personal:
-                from fedpdm.runs.personal import personal_model
-
                 states = history.client_states(chosen)
                 model = personal_model(
                     personal, model, weights, states, site, objective, task, folder

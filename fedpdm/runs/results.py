@@ -17,7 +17,7 @@ from fedpdm.evaluation.wording import described
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.runs.experiment import Experiment
-from fedpdm.runs.manifest import SCHEMA, versions
+from fedpdm.runs.folder import SCHEMA, versions
 from fedpdm.server.round_metrics import further_metrics
 from fedpdm.storage import write_bytes, write_json
 from fedpdm.tasks import Task

@@ -25,20 +25,28 @@ from fedpdm.evaluation.scoring import Predictions
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.history.lock import RunLock
-from fedpdm.runs.assembly import client_app, round_loop, settled_engine
-from fedpdm.runs.baseline_inputs import baseline_inputs, shared_scaler
+from fedpdm.runs.assembly import (
+    baseline_inputs,
+    client_app,
+    round_loop,
+    settled_engine,
+    shared_scaler,
+)
 from fedpdm.runs.experiment import Experiment, look_at_data
 from fedpdm.runs.folder import (
+    SCHEMA,
     begin,
+    data_hashes,
+    git_commit,
     model_card,
     opened_history,
     refuse_changed_data,
     refuse_used,
     settle_rounds,
     stored_manifest,
+    versions,
     write_scalers,
 )
-from fedpdm.runs.manifest import SCHEMA, data_hashes, git_commit, versions
 from fedpdm.runs.progress import Progress
 from fedpdm.runs.results import add_baselines, add_confidence, summarise, write_results
 from fedpdm.server.loop import RoundLoop, make_server_app
