@@ -46,17 +46,6 @@ def class_of(node: Any) -> type:
     return found
 
 
-def object_of(path: str, what: str) -> Any:
-    """Return what a dotted path names, for example a function.
-
-    Raises:
-        ConfigError: there is no such thing.
-    """
-    found = located(path, what)
-    note(getattr(found, "__module__", None) or "builtins")
-    return found
-
-
 def make(node: Any, what: str, **extra: Any) -> Any:
     """Instantiate a ``_target_`` node; its own complaints become one sentence.
 

@@ -41,9 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument(
             "--to", metavar="FOLDER", help="data folder; default: $FEDPDM_DATA or ~/.cache/fedpdm"
         )
-    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
-    if name in commands.choices:  # then flags and KEY=VALUE words can come in any order
-        given = commands.choices[name].parse_intermixed_args(rest, argparse.Namespace(command=name))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in commands.choices:  # flags and KEY=VALUE words in any order
+        given = commands.choices[words[0]].parse_intermixed_args(words[1:])
+        given.command = words[0]
     else:
         given = parser.parse_args(arguments)
     try:

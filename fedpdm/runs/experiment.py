@@ -43,7 +43,7 @@ from fedpdm.runs.local_training import (
     build_schedule,
     build_settings,
 )
-from fedpdm.runs.sources import build_features, build_resampler, build_shuffle, build_source
+from fedpdm.runs.sources import build_federation, build_source
 from fedpdm.runs.transforms import build_mods, build_server, build_transforms, check_sent
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.base import Server
@@ -160,14 +160,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
     import_all(names_of(select(cfg, "imports")))
     task = cast(Task, make(cfg.task, "task"))
     seed = whole(cfg, "seed", 0)
-    source = source or build_source(cfg, task, seed)
-    federation = Federation(
-        source,
-        task,
-        features=build_features(cfg),
-        resampler=build_resampler(cfg, source, seed),
-        shuffle=build_shuffle(cfg, seed),
-    )
+    federation = build_federation(cfg, task, source or build_source(cfg, task, seed), seed)
     device = build_device(str(cfg.device))
     rounds = whole(cfg, "rounds", 1)
     settings = build_settings(cfg)
@@ -278,13 +271,13 @@ def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation
 
 
 def build_protocol(cfg: Config, seed: int) -> Protocol:
-    """Make what a test is asked to say; a run from before there was a choice gets defaults."""
+    """Make what a test is asked to say."""
     named = expand_replicas(block(cfg, "sites"), whole(cfg, "replicas", 1))
     return Protocol.of(block(cfg, "evaluate"), named, seed)
 
 
 def build_controls(cfg: Config) -> tuple[str, ...]:
-    """Return the names of the controls that are wanted; all, in a run from before the choice."""
+    """Return the names of the controls that are wanted; null: all there are."""
     names = plain(select(cfg, "baselines.controls"))
     if names is None:
         return tuple(BASELINES)

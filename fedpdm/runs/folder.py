@@ -7,7 +7,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,7 @@ def stored_manifest(folder: Path, cfg: Config) -> dict[str, Any]:
         HistoryError: there is none, or the config was edited since the run began.
     """
     manifest: dict[str, Any] = read_json(folder / "manifest.json")
-    config, before = plain(cfg), manifest["config"]
-    different = [key for key in sorted({*config, *before}) if config.get(key) != before.get(key)]
-    if changed := [key for key in different if key != "rounds"]:
+    if changed := changed_settings(manifest["config"], plain(cfg)):
         raise HistoryError(
             f"{folder / 'config.yaml'} was changed since the run began: {changed[0]} is "
             "not what manifest.json says; put it back, or start a new run for other settings"
@@ -85,13 +83,10 @@ def stored_manifest(folder: Path, cfg: Config) -> dict[str, Any]:
     return manifest
 
 
-def refuse_changed_data(folder: Path) -> None:
-    """Say that a run cannot go on with other data."""
-    raise HistoryError(
-        f"the data behind {folder} has changed since the run began (other rows or "
-        "splits), or an older version of fedpdm dealt it otherwise; put the old data back, "
-        "continue with the version in manifest.json, or start a new run"
-    )
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the keys in which two configs differ, in order; a number of rounds may grow."""
+    keys = sorted({*before, *now} - {"rounds"})
+    return [key for key in keys if before.get(key) != now.get(key)]
 
 
 def refuse_used(folder: Path) -> None:
@@ -103,11 +98,10 @@ def refuse_used(folder: Path) -> None:
         )
 
 
-def begin(folder: Path, cfg: Config, card: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    """Write config, model card and manifest: a folder with a manifest can be resumed."""
+def write_manifest(folder: Path, cfg: Config, manifest: Mapping[str, Any]) -> None:
+    """Write config and manifest, which comes last: a folder with a manifest can be resumed."""
     write_bytes(folder / "config.yaml", yaml_of(cfg).encode())
-    write_json(folder / "model.json", dict(card))
-    write_json(folder / "manifest.json", dict(manifest))  # last
+    write_json(folder / "manifest.json", dict(manifest))
 
 
 @contextmanager
@@ -131,8 +125,7 @@ def settle_rounds(
         )
     if manifest["config"]["rounds"] != rounds:
         manifest["config"]["rounds"] = rounds
-        write_json(folder / "manifest.json", manifest)
-        write_bytes(folder / "config.yaml", yaml_of(cfg).encode())
+        write_manifest(folder, cfg, manifest)
 
 
 def write_scalers(folder: Path, scalers: Mapping[str, Scaler]) -> None:
@@ -189,13 +182,8 @@ def versions() -> dict[str, str]:
     """Return the versions of Python, fedpdm and the packages that shape a result."""
     from fedpdm import __version__
 
-    found = {"python": platform.python_version(), "fedpdm": __version__}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
+    packages = {package: version(package) for package in PACKAGES}
+    return {"python": platform.python_version(), "fedpdm": __version__, **packages}
 
 
 _CODE = ("fedpdm", "conf", "clients", "server", "pyproject.toml")
@@ -212,19 +200,15 @@ def git_commit() -> str | None:
         return None  # a wheel: the version says it
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
-        ).stdout.strip()
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
 
     try:
         commit = git("rev-parse", "HEAD")
-        return (
-            f"{commit}{'+' if git('status', '--porcelain', '--', *_CODE) else ''}"
-            if commit
-            else None
-        )
+        edited = "+" if git("status", "--porcelain", "--", *_CODE) else ""
     except (OSError, subprocess.SubprocessError):
         return None
+    return f"{commit}{edited}" if commit else None
 
 
 def data_hashes(shapes: list[dict[str, Any]]) -> dict[str, Any]:

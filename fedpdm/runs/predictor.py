@@ -72,12 +72,11 @@ class Predictor:
         Raises:
             DataError: the file or a column of it is missing or cannot be read.
         """
-        mapping, columns = self.mapping, self._columns()
-        table = read_table(
-            Path(path).expanduser(), columns, where=str(path), hint=self._hint(),
+        mapping = self.mapping
+        return read_table(
+            Path(path).expanduser(), self._columns(), where=str(path), hint=self._hint(),
             dialect=mapping.dialect, text=mapping.text, optional=self._optional(),
         )  # fmt: skip
-        return table
 
     def score(self, frame: pd.DataFrame | Table) -> pd.DataFrame:
         """Return one row per scored row of ``frame``, by machine and time.
@@ -121,13 +120,11 @@ class Predictor:
             result["low"], result["high"] = self.interval(scores[:, 0])
         result["padded"] = padded
         result["threshold"] = np.nan if self.threshold is None else self.threshold
-        if self.threshold is None:
-            result["alarm"] = pd.array([pd.NA] * len(result), dtype="boolean")
-        else:
-            nearest = scores[:, 0]
-            low = self.task.alarm_below
-            alarm = nearest <= self.threshold if low else nearest >= self.threshold
-            result["alarm"] = pd.array(alarm, dtype="boolean")
+        alarm = pd.array([pd.NA] * len(result), dtype="boolean")
+        if self.threshold is not None:
+            sign = -1 if self.task.alarm_below else 1
+            alarm = pd.array(sign * scores[:, 0] >= sign * self.threshold, dtype="boolean")
+        result["alarm"] = alarm
         return result
 
     def _scores(self, rows: Rows, ends: Ints) -> Floats:

@@ -12,7 +12,9 @@ from flwr.clientapp import mod as flower
 from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 
-from fedpdm.config.values import Config, block, make, object_of, plain, select
+from fedpdm.config.imports import note
+from fedpdm.config.schema import located
+from fedpdm.config.values import Config, block, make, plain, select
 from fedpdm.engines.grid_view import GridView
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import seeded_globals
@@ -64,7 +66,8 @@ def build_mod(entry: Any) -> Mod:
     if not isinstance(entry, dict):
         raise ConfigError(f"client_mods: {entry} is neither a name nor a block with _target_")
     path = str(entry.get("_target_", ""))
-    target = object_of(path, "client_mods")
+    target = located(path, "client_mods")
+    note(target.__module__)
     arguments = {key: value for key, value in entry.items() if not key.startswith("_")}
     if isinstance(target, type):
         if entry.get("_partial_"):
@@ -93,7 +96,7 @@ def build_mod(entry: Any) -> Mod:
 
 
 def build_transforms(cfg: Config, seed: int, strategy: Strategy) -> Chain:
-    """Make the chain of ``transforms``; a run from before there was the key has an empty one.
+    """Make the chain of ``transforms``.
 
     Raises:
         ConfigError: an entry cannot be made, or the chain cannot work.
@@ -145,7 +148,11 @@ def check_sent(strategy: Strategy, arrays: Arrays, nodes: int, seed: int) -> Non
 
 
 def build_server(cfg: Config) -> Server:
-    """Make the server; in a run from before there was a choice, rounds are synchronous."""
+    """Make what triggers commits; null is synchronous rounds.
+
+    Raises:
+        ConfigError: it cannot be made, or is no server.
+    """
     node = select(cfg, "server")
     server = Synchronous() if node is None else make(node, "server")
     if not isinstance(server, Server):
