@@ -74,14 +74,13 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
         sweep: runs it, if it is one of several.
         folders: the user's own options (``--config-dir``).
     """
-    from fedpdm.config.compose import check_own_sites, check_sites, check_types, chosen_sites
+    from fedpdm.config.compose import check, check_own_sites
     from fedpdm.config.values import resolved
 
     if job.sweep is not None:
         print(f"\n{' '.join(job.overrides)}", flush=True)
     try:
-        check_sites(cfg, chosen_sites(job.overrides))
-        check_types(cfg, job.overrides)
+        check(cfg, job.overrides)
         check_own_sites(cfg, job.overrides, folders)
         cfg = resolved(cfg)
         if job.sweep is None:

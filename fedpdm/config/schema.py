@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.errors import ConfigError
 
+OFF = {"baselines": "baselines.controls=[] or baselines.max_plants=0 for a run without any"}
+"""Blocks that people switch off: how it is done."""
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 """Keys of a ``_target_`` block that are no arguments."""
 
@@ -55,7 +57,7 @@ def check_keys(cfg: DictConfig) -> None:
     known["model"] = {"model_type": "", "config": {}, "training": dict.fromkeys(of_model)}
     known["baselines"]["training"] = known["baselines"]["alone"]["training"] = training
     named = {group for group in groups if not group.startswith("override ")}
-    known |= dict.fromkeys(named - {"site", "experiment", "debug", "model"})
+    known |= {name: {} for name in named - {"site", "experiment", "debug", "model"}}
     _check_block("", OmegaConf.to_container(cfg, resolve=False), known)
 
 
@@ -64,8 +66,18 @@ def _check_block(place: str, block: Any, known: Mapping[str, Any]) -> None:
         if key not in known:
             hint = suggestion(str(key), sorted(known))
             raise ConfigError(f"there is no option {place}{key}; {hint}")
-        if isinstance(value, dict) and isinstance(known[key], dict) and known[key]:
+        if not isinstance(known[key], dict) or (value is None and key not in OFF):
+            continue
+        if not isinstance(value, dict):
+            hint = f"; did you mean site={value}?" if key == "sites" else ""
+            raise ConfigError(f"{needs_block(f'{place}{key}')}{hint}")
+        if known[key]:
             _check_block(f"{place}{key}.", value, known[key])
+
+
+def needs_block(key: str) -> str:
+    """Say that a key holds settings, and how one is set or all are switched off."""
+    return f"{key} is a block of settings: {OFF.get(key, f'{key}.NAME=VALUE sets one of them')}"
 
 
 def suggestion(name: str, names: Collection[str]) -> str:

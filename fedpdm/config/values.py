@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def make(node: Any, what: str, **extra: Any) -> Any:
     Raises:
         ConfigError: there is no such class, or it takes no such arguments.
     """
-    if "_target_" not in node:
+    if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{what}: the yaml needs a _target_, the class to make")
     refuse_unknown(plain(node), what, extra)
     try:
@@ -83,14 +84,8 @@ def plain(node: Any) -> Any:
 
 
 def block(cfg: Config, key: str) -> dict[str, Any]:
-    """Return a block of the config, or say that it must be one."""
-    value = plain(select(cfg, key))
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        hint = f"; did you mean site={value}?" if key == "sites" else ""
-        raise ConfigError(f"{key}={value} must be a block of settings, {key}.KEY=VALUE{hint}")
-    return value
+    """Return a block of the config, as ``check_keys`` left it; an empty one for null."""
+    return plain(select(cfg, key)) or {}
 
 
 def whole(cfg: Config, key: str, least: int) -> int:

@@ -15,16 +15,7 @@ from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.client.faults import Fault, parse_faults
 from fedpdm.config.imports import import_all, names_of
 from fedpdm.config.schema import check_keys
-from fedpdm.config.values import (
-    Config,
-    block,
-    make,
-    plain,
-    positive,
-    select,
-    share,
-    whole,
-)
+from fedpdm.config.values import Config, block, make, plain, positive, select, share, whole
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.partition import PartitionedSource
 from fedpdm.data.partition.repartitioned import RepartitionedSource
@@ -207,7 +198,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         controls=build_controls(cfg),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
-        keep=None if cfg.history.keep == "all" else whole(cfg, "history.keep", 1),
+        keep=None if select(cfg, "history.keep") == "all" else whole(cfg, "history.keep", 1),
         engine=plain(cfg.engine),
         model=model,
         protocol=build_protocol(cfg, seed),

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from fedpdm.config.values import (
-    OF_ANY_SITE,
-    Config,
-    block,
-    class_of,
-    make,
-    plain,
-    select,
-    whole,
-)
+from fedpdm.config.values import OF_ANY_SITE, Config, block, class_of, make, plain, select, whole
 from fedpdm.data.features import RAW
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.partition import Natural, Partition

@@ -13,7 +13,7 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 
 from fedpdm.config.imports import note
-from fedpdm.config.schema import located
+from fedpdm.config.schema import HYDRA_KEYS, located
 from fedpdm.config.values import Config, block, make, plain, select
 from fedpdm.engines.grid_view import GridView
 from fedpdm.errors import ConfigError
@@ -68,7 +68,6 @@ def build_mod(entry: Any) -> Mod:
     path = str(entry.get("_target_", ""))
     target = located(path, "client_mods")
     note(target.__module__)
-    arguments = {key: value for key, value in entry.items() if not key.startswith("_")}
     if isinstance(target, type):
         if entry.get("_partial_"):
             names = "".join(f", {name}: …" for name in inspect.signature(target).parameters)
@@ -76,17 +75,17 @@ def build_mod(entry: Any) -> Mod:
                 f"client_mods: {target.__name__} is a class with settings of its own; write "
                 f"client_mods=[{{_target_: {path}{names}}}], without _partial_"
             )
-        mod, arguments = make(entry, "client_mods"), {}
+        mod, arguments = make(entry, "client_mods"), dict[str, Any]()
     else:
         if not entry.get("_partial_"):
             raise ConfigError(
                 f"client_mods: {path} is a function, and the sites call it; add _partial_: true "
                 "beside its _target_"
             )
+        arguments = {key: value for key, value in entry.items() if key not in HYDRA_KEYS}
         mod = partial(target, **arguments) if arguments else target
     try:
-        call = mod.func if isinstance(mod, partial) else mod
-        inspect.signature(call).bind("message", "context", "next", **arguments)
+        inspect.signature(getattr(mod, "func", mod)).bind("message", "context", "next", **arguments)
     except TypeError as error:
         raise ConfigError(
             f"client_mods: {path} cannot be called with a message, its context and the next app: "
