@@ -28,7 +28,7 @@ one seed are paired. Name run folders, or folders that hold some, such as a mult
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, or 2 where nothing can be compared."""
-    given = parser().parse_args(arguments)
+    given = parser().parse_intermixed_args(arguments)
     try:
         compare_folders(
             given.runs, out=given.out, against=given.against, view=given.on, metric=given.metric

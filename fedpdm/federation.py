@@ -320,8 +320,6 @@ def machine_ends(rows: Rows) -> Bools:
 def _failures(rows: Rows) -> int:
     if rows.label is not None:
         return int(rows.label.sum())
-    if len(rows) == 0:
-        return 0
-    ends = np.ones(len(rows), dtype=bool)
-    ends[:-1] = (rows.machine[1:] != rows.machine[:-1]) | (rows.life[1:] != rows.life[:-1])
+    ends = machine_ends(rows)
+    ends[:-1] |= rows.life[1:] != rows.life[:-1]
     return int(np.sum(~np.isnan(rows.time_to_failure[ends])))

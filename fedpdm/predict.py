@@ -26,7 +26,7 @@ from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.models import ModelFactory, ModelWrapper
-from fedpdm.runs.predictor import Predictor
+from fedpdm.runs.predictor import Predictor, personal_model
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.round_metrics import best_round
 from fedpdm.storage import read_json, read_tensors, write_bytes
@@ -140,8 +140,6 @@ def _model(
     if not personal:
         model.set_parameters(weights)
         return model
-    from fedpdm.runs.personal import personal_model
-
     states = history.client_states(chosen)
     return personal_model(personal, model, weights, states, site, objective, task, folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from fedpdm.config.compose import translate
-    from fedpdm.config.help import help_text
 
     if "--help" in arguments or "-h" in arguments:
         print(help_text(arguments))
@@ -74,7 +74,7 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
         sweep: runs it, if it is one of several.
         folders: the user's own options (``--config-dir``).
     """
-    from fedpdm.config.compose import check_own_sites, check_sites, check_types, chosen_sites
+    from fedpdm.config.compose import check, check_own_sites
     from fedpdm.config.values import resolved
     from fedpdm.sweep import remove_if_empty
 
@@ -82,8 +82,7 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
         sweep.folder = job.sweep
         print(f"\n{' '.join(job.overrides)}", flush=True)
     try:
-        check_sites(cfg, chosen_sites(job.overrides))
-        check_types(cfg, job.overrides)
+        check(cfg, job.overrides)
         check_own_sites(cfg, job.overrides, folders)
         cfg = resolved(cfg)
         if job.sweep is None:
@@ -143,6 +142,61 @@ def mended(error: Exception) -> Exception:
     if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
         return ConfigError(f"{where}: {error.strerror}; choose another folder: hydra.run.dir=…")
     return error
+
+
+def help_text(arguments: Sequence[str] = ()) -> str:
+    """Return the help of ``python -m fedpdm.simulate``, with every option that exists."""
+    from fedpdm.config.compose import groups, options
+
+    ordered = sorted(groups(), key=lambda g: HELP_ORDER.index(g) if g in HELP_ORDER else 99)
+    listed = "\n".join(
+        textwrap.fill(
+            "  ".join(options(group, arguments)) or "(yours, with --config-dir)",
+            width=100, initial_indent=f"  {group:<10} ", subsequent_indent=" " * 13,
+            break_on_hyphens=False, break_long_words=False,
+        )
+        for group in ordered
+    )  # fmt: skip
+    return HELP.format(options=listed)
+
+
+HELP_ORDER = ["site", "data", "task", "partition", "model", "strategy", "engine", "debug"]
+
+HELP = """\
+Simulate federated learning for predictive maintenance across factory sites.
+
+  python -m fedpdm.simulate site=detroit,houston
+
+One command: the sites train a shared model, and the result stands beside each site
+alone, all data pooled, boosted trees and a constant. Everything is kept in runs/….
+
+Choose (NAME=OPTION):
+{options}
+
+Change (KEY=VALUE):
+  rounds=20 seed=7                 length and seed
+  strategy.proximal_mu=0.1         any value of a chosen option
+  strategy.fraction_train=0.5      share of sites per round
+  task.horizon=30 data.window=50   what is predicted, from how many rows
+  training.local_epochs=1          local training: batch_size, learning_rate, clip_norm, …
+  sites.houston.machines=40        one site
+  replicas=50                      each named site becomes fifty
+  partition=machine partition.sites=10 site=[]   the partition makes the sites
+  monitor.rollback=true            return to the last good round by itself
+  faults.nan=houston@4             put a fault in: SITE@ROUND
+  hydra.run.dir=my/run             where to write
+
+Continue:   python -m fedpdm.simulate resume=runs/2026-01-31_12-00-00-ab12cd
+Sweep:      python -m fedpdm.simulate -m strategy=fedavg,fedprox seed=0,1,2,3,4,5
+            compared at its end; hydra.sweep.dir=FOLDER again continues a stopped one
+Federations python -m fedpdm.simulate -m 'site=[detroit],[houston],[detroit,houston]'
+Look:       python -m fedpdm.simulate --cfg job        (the composed config)
+Your own:   python -m fedpdm.simulate --config-dir my_conf strategy=mine
+
+After it:   python -m fedpdm.history list RUN · show RUN ROUND · rollback RUN ROUND
+            python -m fedpdm.predict RUN plant.csv
+            python -m fedpdm.compare RUN RUN …
+"""
 
 
 if __name__ == "__main__":

@@ -87,9 +87,10 @@ def state_of(folder: Path, cfg: Config) -> Literal["new", "begun", "finished"]:
     """
     if not (folder / "manifest.json").exists():
         return "new"
-    before, now = read_json(folder / "manifest.json")["config"], plain(cfg)
-    different = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    if changed := [key for key in different if key != "rounds"]:
+    from fedpdm.runs.folder import changed_settings
+
+    now = plain(cfg)
+    if changed := changed_settings(read_json(folder / "manifest.json")["config"], now):
         raise HistoryError(
             f"{folder} holds a run of other settings ({', '.join(changed)} differ); choose another "
             "hydra.sweep.dir, or repeat the command that it was made with"

@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fedpdm.__main__ import COMMANDS
 from fedpdm.config.compose import compose, rewrite
-from fedpdm.config.help import help_text
+from fedpdm.simulate import help_text
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -104,7 +104,7 @@ def in_wheel(site_packages: Path, folder: Path, *arguments: str) -> str:
 def test_away_from_the_checkout_the_wheel_finds_its_own_config(
     site_packages: Path, tmp_path: Path
 ) -> None:
-    code = "from fedpdm.config.folder import conf_dir; print(conf_dir())"
+    code = "from fedpdm.config.schema import conf_dir; print(conf_dir())"
     found = in_wheel(site_packages, tmp_path, "-c", code).strip()
     assert found == str(site_packages.resolve() / "fedpdm" / "conf")
 

@@ -14,7 +14,7 @@ import pytest
 
 from fedpdm.data.normalise import Scaler
 from fedpdm.history import History
-from fedpdm.runs.baseline_inputs import shared_scaler
+from fedpdm.runs.assembly import shared_scaler
 from fedpdm.runs.experiment import Experiment
 from fedpdm.simulate import main
 from fedpdm.storage import read_tensors
@@ -200,7 +200,7 @@ def test_a_shared_scaler_of_other_rows_is_refused_before_training(
         assert honest is not None
         return Scaler(honest.mean + 0.01 * honest.scale, honest.scale)
 
-    monkeypatch.setattr("fedpdm.runs.baseline_inputs.shared_scaler", of_other_rows)
+    monkeypatch.setattr("fedpdm.runs.assembly.shared_scaler", of_other_rows)
     assert main(["site=detroit", *SMALL, f"hydra.run.dir={tmp_path / 'run'}"]) == 2
     assert "the shared scaler has mean" in capsys.readouterr().err
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import secrets
@@ -13,12 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fedpdm.config.folder import conf_dir
+from fedpdm.config.schema import (
+    arguments_of,
+    check_keys,
+    conf_dir,
+    located,
+    needs_block,
+    suggestion,
+)
 from fedpdm.config.values import OF_ANY_SITE
 from fedpdm.errors import ConfigError
 
@@ -27,9 +34,6 @@ VERSION_BASE = "1.3"
 
 ANY_SITE = re.compile(rf"sites\.([^.=]+)\.(?:{'|'.join(OF_ANY_SITE)})(?:\.[^=]*)?=")
 """An override of what a site of any data set may have."""
-
-NONE_OF = {"baselines": "baselines.controls=[] or baselines.max_plants=0 for a run without any"}
-"""Blocks that people switch off: how it is done."""
 
 
 def run_name() -> str:
@@ -43,19 +47,24 @@ def register() -> None:
 
 
 def rewrite(arguments: Sequence[str]) -> list[str]:
-    """Return arguments as Hydra takes them: ``site=a,b`` is one federation of two sites.
+    """Return arguments as Hydra takes them: flags first, then overrides.
+
+    ``site=a,b`` is one federation of two sites: Hydra would refuse it as ambiguous, or make two
+    runs of it with ``-m``. Lists are left alone: ``-m 'site=[a,b],[c]'`` compares two
+    federations. Names must differ.
 
     What a site of any data set may have stands in no yaml of ours, so Hydra would want a ``+``
     before ``sites.houston.costs.missed=500``; here it is put there.
 
-    Hydra would refuse it as ambiguous, or make two runs of it with ``-m``. Lists are left
-    alone: ``-m 'site=[a,b],[c]'`` compares two federations. Names must differ.
+    A whole block, ``strategy={_target_: …}``, takes the place of the chosen option: Hydra would
+    mix the two.
 
     Raises:
         ConfigError: a site is named twice.
     """
-    result = []
-    for argument in arguments:
+    given, _ = get_args_parser().parse_known_intermixed_args(arguments)
+    result = [argument for argument in arguments if argument not in given.overrides]
+    for argument in given.overrides:
         if argument == "site=":
             raise ConfigError("site= names no site; write site=detroit,houston, or site=[]")
         if ANY_SITE.match(argument):
@@ -72,6 +81,10 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
                     f"site: {', '.join(twice)} is named twice; a site takes part once "
                     "(replicas=2 makes two of a kind)"
                 )
+        if match := re.match(r"(\w+)=\{.*\b_target_:", argument):
+            if match[1] in groups():
+                result.append(f"~{match[1]}")
+                argument = f"+{argument}"
         result.append(argument)
     return result
 
@@ -117,8 +130,7 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> D
         rewritten = [*searched(arguments), *rewrite(words)]
         with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
             cfg = hydra.compose("config", overrides=rewritten)
-            check_sites(cfg, chosen_sites(rewritten))
-            check_types(cfg, rewritten)
+            check(cfg, rewritten)
             return cfg
     except Exception as error:
         raise translate(error, arguments) from error
@@ -199,19 +211,24 @@ def run_hydra(task: Callable[[DictConfig, Job], object], arguments: Sequence[str
         raise failures[0]
 
 
-def check_sites(cfg: DictConfig, chosen: Sequence[str]) -> None:
-    """Refuse a site whose yaml defines another name, or none: it would be lost silently.
+def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse keys that nothing reads, values of another kind than the default, and lost sites.
+
+    Args:
+        cfg: the composed config.
+        overrides: as ``rewrite`` returns them.
 
     Raises:
-        ConfigError: names the site and the line that its yaml needs.
+        ConfigError: names the key or the site, and the way out.
     """
-    defined = list(cfg.sites) if OmegaConf.is_dict(cfg.sites) else []
-    for name in chosen:
-        if name not in defined:
+    check_keys(cfg)
+    for name in chosen_sites(overrides):
+        if name not in cfg.sites:
             raise ConfigError(
                 f"site={name}: {name}.yaml defines no site {name}; its very first line must be "
                 f"'# @package sites', and below it one block '{name}:'"
             )
+    check_types(cfg, overrides)
 
 
 def check_own_sites(cfg: DictConfig, overrides: Sequence[str], folders: Sequence[str]) -> None:
@@ -242,21 +259,16 @@ def check_own_sites(cfg: DictConfig, overrides: Sequence[str], folders: Sequence
     if not strange:
         return
     chosen = [override for override in overrides if override.startswith("site=")]
-    problem = (
-        f"{chosen[-1]}: {strange[0]} is a site that data=fleet generates, not one with files"
-        if chosen
-        else f"site= is not given, and {', '.join(strange)} of the default are generated, not "
-        "sites with files"
-    )
-    where = f" (from {', '.join(f'{folder}/site' for folder in folders)})" if folders else ""
     way_out = (
-        f"name yours: site={','.join(own)}{where}"
+        f"name yours: site={','.join(own)} (from {', '.join(folders) or 'conf'})"
         if own
         else "write one yaml for each of yours after the pattern of conf/site/example_plant.yaml, "
-        f"in {f'{folders[0]}/site' if folders else 'FOLDER/site, and add --config-dir FOLDER'}, "
-        "and name them with site=NAME,NAME"
+        "in FOLDER/site, and name them: --config-dir FOLDER site=NAME,NAME"
     )
-    raise ConfigError(f"data=files: {problem}; {way_out}")
+    raise ConfigError(
+        f"data=files, {chosen[-1] if chosen else 'without site='}: {strange[0]} is a site that "
+        f"data=fleet generates, not one with files; {way_out}"
+    )
 
 
 def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -269,25 +281,13 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for key in _changed(overrides):
         old, new = _select(default, key), _select(cfg, key)
         if (own := ANY_SITE.match(f"{key}=")) and own[1] not in (default.sites or {}):
-            hint = _suggest(own[1], [str(name) for name in default.sites or {}])
+            hint = suggestion(own[1], [str(name) for name in default.sites or {}])
             raise ConfigError(f"{key}: this run has no site {own[1]}; {hint}")
-        if key in NONE_OF and not OmegaConf.is_dict(new):
-            raise ConfigError(f"{key}={_word(new)} is no block of settings: {NONE_OF[key]}")
-        if OmegaConf.is_dict(old) and not (OmegaConf.is_dict(new) or new is None):
-            hint = f"; did you mean site={new}?" if key == "sites" else ""
-            raise ConfigError(f"{key}={new} must be a block of settings: {key}.NAME=VALUE{hint}")
         numeric = isinstance(old, int | float) and not isinstance(old, bool)
         if numeric and (isinstance(new, str | bool) or OmegaConf.is_config(new)):
             raise ConfigError(f"{key}={new} must be a number (default {old})")
         if isinstance(old, bool) and not isinstance(new, bool):
             raise ConfigError(f"{key}={new} must be true or false (default {str(old).lower()})")
-
-
-def _word(value: object) -> str:
-    """Return a value as it is written on the command line."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def chosen_sites(overrides: Sequence[str]) -> list[str]:
@@ -340,7 +340,7 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
     if match := re.search(r"Could not (?:find|load) '([\w/.@-]+)/([^/'\n]+)'", text):
         group, name = match[1], match[2]
         return ConfigError(
-            f"{group}={name} does not exist; {_suggest(name, options(group, arguments))}"
+            f"{group}={name} does not exist; {suggestion(name, options(group, arguments))}"
         )
     if match := re.search(r"[Kk]ey '([^']+)' is not in struct", text):
         path = re.search(r"full_key: (\S+)", text)
@@ -353,8 +353,7 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
             f"there is no option group {match[1]!r}; there are {', '.join(groups())}"
         )
     if match := re.search(r"Error merging override (\w+)=", text):
-        hint = NONE_OF.get(match[1], f"{match[1]}.NAME=VALUE sets one of its values")
-        return ConfigError(f"{match[1]} is a block of settings: {hint}")
+        return ConfigError(needs_block(match[1]))
     lines = [line for line in text.splitlines() if line.strip()]
     return ConfigError(f"the command line cannot be read: {lines[0]}" if lines else "bad options")
 
@@ -370,13 +369,11 @@ def _siblings(key: str, arguments: Sequence[str]) -> str:
         except Exception:
             cfg = hydra.compose("config")
     node = OmegaConf.select(cfg, parent) if parent else cfg
+    if OmegaConf.is_dict(node) and node.get("_target_"):
+        known, anything = arguments_of(located(node["_target_"], parent))
+        if anything or last in known:
+            return f"its yaml does not set it: write +{key}=VALUE"
     names = sorted(str(name) for name in node) if OmegaConf.is_config(node) else []
     if re.fullmatch(r"sites\.[^.]+", parent) and names:
         names = sorted({*names, *OF_ANY_SITE})
-    return _suggest(last, names) if names else "see --help"
-
-
-def _suggest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
+    return suggestion(last, names) if names else "see --help"

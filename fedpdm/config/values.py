@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.config.imports import note
+from fedpdm.config.schema import located, refuse_unknown
 from fedpdm.errors import ConfigError, FedPdmError
 
 OF_ANY_SITE = ("costs",)
@@ -41,28 +43,24 @@ def select(cfg: Config, key: str) -> Any:
 
 def class_of(node: Any) -> type:
     """Return the class that a ``_target_`` node names."""
-    found: type = get_class(node["_target_"])
-    return found
-
-
-def object_of(path: str, what: str) -> Any:
-    """Return what a dotted path names, for example a function.
-
-    Raises:
-        ConfigError: there is no such thing.
-    """
-    try:
-        found = get_object(path)
-    except Exception as error:
-        raise ConfigError(f"{what}: {_first_line(error)} ({path})") from error
-    note(getattr(found, "__module__", None) or "builtins")
+    found: type = located(str(node["_target_"]), "_target_")
     return found
 
 
 def make(node: Any, what: str, **extra: Any) -> Any:
-    """Instantiate a ``_target_`` node; its own complaints become one sentence."""
-    if "_target_" not in node:
+    """Instantiate a ``_target_`` node; its own complaints become one sentence.
+
+    Args:
+        node: its arguments stand beside ``_target_``.
+        what: its key in the config.
+        **extra: further arguments, which no config holds.
+
+    Raises:
+        ConfigError: there is no such class, or it takes no such arguments.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{what}: the yaml needs a _target_, the class to make")
+    refuse_unknown(plain(node), what, extra)
     try:
         # What is given beside the yaml goes past OmegaConf: ten thousand sites would take
         # minutes to be wrapped and unwrapped.
@@ -72,7 +70,9 @@ def make(node: Any, what: str, **extra: Any) -> Any:
     except FedPdmError:
         raise
     except Exception as error:
-        cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
+        cause: BaseException = error
+        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            cause = cause.__cause__
         if isinstance(cause, FedPdmError):
             raise cause from None
         raise ConfigError(f"{what}: {_first_line(cause)} ({node['_target_']})") from error
@@ -84,14 +84,8 @@ def plain(node: Any) -> Any:
 
 
 def block(cfg: Config, key: str) -> dict[str, Any]:
-    """Return a block of the config, or say that it must be one."""
-    value = plain(select(cfg, key))
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        hint = f"; did you mean site={value}?" if key == "sites" else ""
-        raise ConfigError(f"{key}={value} must be a block of settings, {key}.KEY=VALUE{hint}")
-    return value
+    """Return a block of the config, as ``check_keys`` left it; an empty one for null."""
+    return plain(select(cfg, key)) or {}
 
 
 def whole(cfg: Config, key: str, least: int) -> int:

@@ -41,7 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument(
             "--to", metavar="FOLDER", help="data folder; default: $FEDPDM_DATA or ~/.cache/fedpdm"
         )
-    given = parser.parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in commands.choices:  # flags and KEY=VALUE words in any order
+        given = commands.choices[words[0]].parse_intermixed_args(words[1:])
+        given.command = words[0]
+    else:
+        given = parser.parse_args(arguments)
     try:
         if given.command == "generate":
             return generated(given)

@@ -62,14 +62,9 @@ def gathered(
 def cards(details: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return what ``predict`` needs at each site: its threshold, calibration and interval."""
     own = {site: said.get("card") or {} for site, said in details.items()}
-    named = (
-        ("threshold", "thresholds"),
-        ("calibration", "calibrations"),
-        ("interval", "intervals"),
-    )
     return {
-        plural: {site: card[key] for site, card in own.items() if card.get(key) is not None}
-        for key, plural in named
+        f"{key}s": {site: card[key] for site, card in own.items() if card.get(key) is not None}
+        for key in ("threshold", "calibration", "interval")
     }
 
 

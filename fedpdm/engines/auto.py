@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
-from fedpdm.config.folder import conf_dir
+from fedpdm.config.schema import conf_dir, refuse_unknown
 from fedpdm.config.values import class_of, make, plain, read_config
 from fedpdm.engines.hardware import check_counts
 
@@ -148,6 +148,7 @@ def check_engine(settings: Mapping[str, Any], device: torch.device) -> None:
     Raises:
         ConfigError: names the setting.
     """
+    refuse_unknown(settings, "engine")
     given = {key: value for key, value in settings.items() if key != "_target_"}
     check = getattr(class_of(settings), "check", None)
     if check is not None:  # an engine of somebody's own need not have it

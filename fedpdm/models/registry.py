@@ -85,7 +85,7 @@ def find(model_type: str) -> type[nn.Module]:
     except KeyError:
         raise ModelError(
             f"model={model_type} does not exist: choose one of {', '.join(names())}, "
-            "or register your own with ModelFactory.register_model"
+            "or decorate your own class with @register and name its module with imports=[MODULE]"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""How a run's sites are run: their Flower app, the rounds, and the engine that fits the work."""
+"""The parts of a run: its sites' Flower app, its rounds, its baselines and its engine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from flwr.clientapp.typing import Mod
 
+from fedpdm.baselines.inputs import BaselineInputs
 from fedpdm.client.app import SiteApp, make_client_app
 from fedpdm.client.faults import fault_mod
 from fedpdm.client.mods import AdaptedMod, unprotected
@@ -19,7 +20,7 @@ from fedpdm.history import History
 from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.progress import Progress
 from fedpdm.server.loop import RoundLoop
-from fedpdm.server.selection import fraction_of, sample_size
+from fedpdm.server.selection import fraction_of, sample_size, scaler_sites
 from fedpdm.training.loop import tensors
 
 
@@ -70,6 +71,36 @@ def round_loop(
         transforms=experiment.transforms,
         server=experiment.server,
     )
+
+
+def baseline_inputs(experiment: Experiment) -> BaselineInputs:
+    """Return what the baselines of an experiment need."""
+    return BaselineInputs(
+        federation=experiment.federation,
+        names=tuple(experiment.compared),
+        build_model=experiment.build_model,
+        pooled=experiment.pooled_schedule,
+        alone=experiment.alone_schedule,
+        seed=experiment.seed,
+        scaler=shared_scaler(experiment),
+        pool=tuple(experiment.pooled),
+        device=experiment.device,
+        controls=experiment.controls,
+        rocket=experiment.rocket,
+        objective=experiment.objective,
+    )
+
+
+def shared_scaler(experiment: Experiment) -> Scaler | None:
+    """Return the scaler that the server will make of the same sites' sums; None without one."""
+    federation = experiment.federation
+    if not experiment.federated_scaling:
+        return None
+    names = scaler_sites(federation.sites, experiment.seed)
+    total = federation.moments(names[0])
+    for name in names[1:]:
+        total = total + federation.moments(name)
+    return total.scaler()
 
 
 def settled_engine(experiment: Experiment, shapes: list[dict[str, Any]]) -> Engine:

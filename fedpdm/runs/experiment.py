@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -14,16 +14,8 @@ from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
 from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.client.faults import Fault, parse_faults
 from fedpdm.config.imports import import_all, names_of
-from fedpdm.config.values import (
-    Config,
-    block,
-    make,
-    plain,
-    positive,
-    select,
-    share,
-    whole,
-)
+from fedpdm.config.schema import check_keys
+from fedpdm.config.values import Config, block, make, plain, positive, select, share, whole
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.partition import PartitionedSource
 from fedpdm.data.partition.repartitioned import RepartitionedSource
@@ -42,13 +34,12 @@ from fedpdm.runs.local_training import (
     build_schedule,
     build_settings,
 )
-from fedpdm.runs.mods import build_mods
-from fedpdm.runs.sources import build_features, build_resampler, build_shuffle, build_source
-from fedpdm.runs.transforms import build_server, build_transforms
+from fedpdm.runs.sources import build_federation, build_source
+from fedpdm.runs.transforms import build_mods, build_server, build_transforms, check_sent
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.base import Server
 from fedpdm.server.monitor import MonitorSettings
-from fedpdm.server.selection import seeded_sample, take_over_sampling
+from fedpdm.server.selection import sample_size, seeded_sample, take_over_sampling
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.strategies.layers import check_training
 from fedpdm.tasks import Task
@@ -156,24 +147,19 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         UserError: some option, file or site cannot work; the message says which.
     """
     quiet()
+    check_keys(cfg)
     import_all(names_of(select(cfg, "imports")))
     task = cast(Task, make(cfg.task, "task"))
     seed = whole(cfg, "seed", 0)
-    source = source or build_source(cfg, task, seed)
-    federation = Federation(
-        source,
-        task,
-        features=build_features(cfg),
-        resampler=build_resampler(cfg, source, seed),
-        shuffle=build_shuffle(cfg, seed),
-    )
+    federation = build_federation(cfg, task, source or build_source(cfg, task, seed), seed)
     device = build_device(str(cfg.device))
     rounds = whole(cfg, "rounds", 1)
     settings = build_settings(cfg)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
     check_training(strategy, settings)
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
-    take_over_sampling(cast(Strategy, make(cfg.strategy, "strategy")), len(federation.sites))
+    copy = cast(Strategy, make(cfg.strategy, "strategy"))
+    sampled = sample_size(take_over_sampling(copy, len(federation.sites)), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
         raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or site")
     model = {
@@ -212,7 +198,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         controls=build_controls(cfg),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
-        keep=None if cfg.history.keep == "all" else whole(cfg, "history.keep", 1),
+        keep=None if select(cfg, "history.keep") == "all" else whole(cfg, "history.keep", 1),
         engine=plain(cfg.engine),
         model=model,
         protocol=build_protocol(cfg),
@@ -221,6 +207,8 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         transforms=build_transforms(cfg, seed, strategy),
         server=build_server(cfg),
     )
+    shared = {name: experiment.initial[name] for name in experiment.parts.shared}
+    check_sent(copy, shared, sampled, seed)
     return experiment
 
 
@@ -274,13 +262,13 @@ def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation
 
 
 def build_protocol(cfg: Config) -> Protocol:
-    """Make what a test is asked to say; a run from before there was a choice gets defaults."""
+    """Make what a test is asked to say."""
     named = expand_replicas(block(cfg, "sites"), whole(cfg, "replicas", 1))
     return Protocol.of(block(cfg, "evaluate"), named)
 
 
 def build_controls(cfg: Config) -> tuple[str, ...]:
-    """Return the names of the controls that are wanted; all, in a run from before the choice."""
+    """Return the names of the controls that are wanted; null: all there are."""
     names = plain(select(cfg, "baselines.controls"))
     if names is None:
         return tuple(BASELINES)
@@ -304,9 +292,6 @@ def build_rocket(cfg: Config) -> RocketSettings:
 def build_monitor(cfg: Config) -> MonitorSettings:
     """Make the monitor's settings."""
     monitor = block(cfg, "monitor")
-    known = [f.name for f in fields(MonitorSettings)]
-    if unknown := sorted(set(monitor) - set(known)):
-        raise ConfigError(f"monitor.{unknown[0]} is unknown; there are {', '.join(known)}")
     for name in ("loss_factor", "norm_factor"):
         positive(cfg, f"monitor.{name}")
     whole(cfg, "monitor.max_rollbacks", 0)

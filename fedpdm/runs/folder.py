@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import platform
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
+from fedpdm.config.schema import check_keys
 from fedpdm.config.values import Config, plain, read_config, select, yaml_of
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.history import History
 from fedpdm.runs.experiment import Experiment
-from fedpdm.runs.manifest import SCHEMA
-from fedpdm.runs.personal import described
 from fedpdm.runs.sources import site_blocks
 from fedpdm.storage import read_json, write_bytes, write_json, write_tensors
+
+SCHEMA = 1
+PACKAGES = ("flwr", "torch", "numpy", "pandas", "scikit-learn", "hydra-core", "safetensors")
 
 RESUMABLE = {"rounds"}
 """What may be changed by ``resume=``: a longer run. All else is in the folder."""
@@ -41,6 +47,7 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
             "runs/<time>-<random>"
         )
     cfg = read_config(stored)
+    check_keys(cfg)
     used = names_of(select(cfg, "imports"))
     if not set(used) <= set(imports):
         raise ConfigError(
@@ -68,9 +75,7 @@ def stored_manifest(folder: Path, cfg: Config) -> dict[str, Any]:
         HistoryError: there is none, or the config was edited since the run began.
     """
     manifest: dict[str, Any] = read_json(folder / "manifest.json")
-    config, before = plain(cfg), manifest["config"]
-    different = [key for key in sorted({*config, *before}) if config.get(key) != before.get(key)]
-    if changed := [key for key in different if key != "rounds"]:
+    if changed := changed_settings(manifest["config"], plain(cfg)):
         raise HistoryError(
             f"{folder / 'config.yaml'} was changed since the run began: {changed[0]} is "
             "not what manifest.json says; put it back, or start a new run for other settings"
@@ -78,13 +83,10 @@ def stored_manifest(folder: Path, cfg: Config) -> dict[str, Any]:
     return manifest
 
 
-def refuse_changed_data(folder: Path) -> None:
-    """Say that a run cannot go on with other data."""
-    raise HistoryError(
-        f"the data behind {folder} has changed since the run began (other rows or "
-        "splits), or an older version of fedpdm dealt it otherwise; put the old data back, "
-        "continue with the version in manifest.json, or start a new run"
-    )
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the keys in which two configs differ, in order; a number of rounds may grow."""
+    keys = sorted({*before, *now} - {"rounds"})
+    return [key for key in keys if before.get(key) != now.get(key)]
 
 
 def refuse_used(folder: Path) -> None:
@@ -96,11 +98,10 @@ def refuse_used(folder: Path) -> None:
         )
 
 
-def begin(folder: Path, cfg: Config, card: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    """Write config, model card and manifest: a folder with a manifest can be resumed."""
+def write_manifest(folder: Path, cfg: Config, manifest: Mapping[str, Any]) -> None:
+    """Write config and manifest, which comes last: a folder with a manifest can be resumed."""
     write_bytes(folder / "config.yaml", yaml_of(cfg).encode())
-    write_json(folder / "model.json", dict(card))
-    write_json(folder / "manifest.json", dict(manifest))  # last
+    write_json(folder / "manifest.json", dict(manifest))
 
 
 @contextmanager
@@ -124,8 +125,7 @@ def settle_rounds(
         )
     if manifest["config"]["rounds"] != rounds:
         manifest["config"]["rounds"] = rounds
-        write_json(folder / "manifest.json", manifest)
-        write_bytes(folder / "config.yaml", yaml_of(cfg).encode())
+        write_manifest(folder, cfg, manifest)
 
 
 def write_scalers(folder: Path, scalers: Mapping[str, Scaler]) -> None:
@@ -158,4 +158,65 @@ def model_card(experiment: Experiment, cfg: Config) -> dict[str, Any]:
         "interval": None,
         "sites": site_blocks(cfg),
         "personal": described(experiment, cfg),
+    }
+
+
+def described(experiment: Experiment, cfg: Config) -> dict[str, Any] | None:
+    """Return what ``predict`` needs to know of what sites keep; None if all of them predict alike.
+
+    Args:
+        experiment: what is run.
+        cfg: the resolved config of the run.
+    """
+    if not experiment.personal:
+        return None
+    return {
+        "tensors": list(experiment.parts.local),
+        "seed": experiment.seed,  # of the tensors of a site that never trained
+        "sites": list(experiment.federation.sites),
+        "objective": plain(select(cfg, "objective")),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, fedpdm and the packages that shape a result."""
+    from fedpdm import __version__
+
+    packages = {package: version(package) for package in PACKAGES}
+    return {"python": platform.python_version(), "fedpdm": __version__, **packages}
+
+
+_CODE = ("fedpdm", "conf", "clients", "server", "pyproject.toml")
+"""What a result depends on; a README that a benchmark writes is not of it."""
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that fedpdm runs from.
+
+    With ``+`` if its code or its options were edited.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None  # a wheel: the version says it
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        edited = "+" if git("status", "--porcelain", "--", *_CODE) else ""
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}{edited}" if commit else None
+
+
+def data_hashes(shapes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one hash over all sites' rows and splits, and each site's own."""
+    whole = hashlib.sha256()
+    for shape in shapes:
+        whole.update(f"{shape['site']}:{shape['sha256']}".encode())
+    return {
+        "sha256": whole.hexdigest(),
+        "sites": {shape["site"]: shape["sha256"] for shape in shapes},
     }

@@ -33,9 +33,6 @@ def build_settings(cfg: Config, *instead: str) -> TrainingSettings:
     names = dict.fromkeys(training, "training")
     for place in instead:
         other = block(cfg, place)
-        if unknown := sorted(set(other) - set(training)):
-            known = ", ".join(sorted(training))
-            raise ConfigError(f"{place}.{unknown[0]} is unknown; there are {known}")
         training |= other
         names |= dict.fromkeys(other, place)
     for name in ("local_epochs", "batch_size", "step_size"):
@@ -50,9 +47,13 @@ def build_settings(cfg: Config, *instead: str) -> TrainingSettings:
 
 
 def build_policy(cfg: Config, build_model: Callable[[], ModelWrapper]) -> ParameterPolicy:
-    """Make what says which tensors travel; all, in a run from before there was a choice."""
-    chosen = select(cfg, "travels")
-    travels = "all" if chosen is None else plain(chosen)
+    """Make what says which tensors travel; null is all of them.
+
+    Raises:
+        ConfigError: there is no such choice, or it leaves no tensor at a site.
+    """
+    chosen = plain(select(cfg, "travels"))
+    travels = "all" if chosen is None else chosen
     if isinstance(travels, dict):
         policy = cast(ParameterPolicy, make(cfg.travels, "travels"))
     elif isinstance(travels, list):
@@ -75,9 +76,8 @@ def build_policy(cfg: Config, build_model: Callable[[], ModelWrapper]) -> Parame
 
 def build_objective(cfg: Config, task: Task) -> Objective:
     """Make what sites minimise; null is the task's own loss."""
-    if select(cfg, "objective") is None:
-        return Supervised.of(task)
-    return cast(Objective, make(cfg.objective, "objective"))
+    chosen = select(cfg, "objective")
+    return Supervised.of(task) if chosen is None else make(chosen, "objective")
 
 
 def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:

@@ -5,6 +5,7 @@ N scored rows, H horizons, K operating conditions, F features.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from fedpdm.data.rows import Floats, Ints, Rows, Split
 from fedpdm.data.sources.mapping import SiteMapping
 from fedpdm.data.sources.tables import SECONDS, Table, read_table, require_columns
 from fedpdm.data.windows import gather, segment_starts, window_ends
-from fedpdm.errors import DataError, ModelError
+from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.calibration import Calibration
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.models import ModelWrapper
+from fedpdm.storage import Arrays, read_json
 from fedpdm.tasks import Task
-from fedpdm.training.objective import outputs
+from fedpdm.training.objective import Objective, Supervised, outputs
 
 CHUNK = 4096  # windows gathered at once: bounds memory
 
@@ -70,12 +72,11 @@ class Predictor:
         Raises:
             DataError: the file or a column of it is missing or cannot be read.
         """
-        mapping, columns = self.mapping, self._columns()
-        table = read_table(
-            Path(path).expanduser(), columns, where=str(path), hint=self._hint(),
+        mapping = self.mapping
+        return read_table(
+            Path(path).expanduser(), self._columns(), where=str(path), hint=self._hint(),
             dialect=mapping.dialect, text=mapping.text, optional=self._optional(),
         )  # fmt: skip
-        return table
 
     def score(self, frame: pd.DataFrame | Table) -> pd.DataFrame:
         """Return one row per scored row of ``frame``, by machine and time.
@@ -119,13 +120,11 @@ class Predictor:
             result["low"], result["high"] = self.interval(scores[:, 0])
         result["padded"] = padded
         result["threshold"] = np.nan if self.threshold is None else self.threshold
-        if self.threshold is None:
-            result["alarm"] = pd.array([pd.NA] * len(result), dtype="boolean")
-        else:
-            nearest = scores[:, 0]
-            low = self.task.alarm_below
-            alarm = nearest <= self.threshold if low else nearest >= self.threshold
-            result["alarm"] = pd.array(alarm, dtype="boolean")
+        alarm = pd.array([pd.NA] * len(result), dtype="boolean")
+        if self.threshold is not None:
+            sign = -1 if self.task.alarm_below else 1
+            alarm = pd.array(sign * scores[:, 0] >= sign * self.threshold, dtype="boolean")
+        result["alarm"] = alarm
         return result
 
     def _scores(self, rows: Rows, ends: Ints) -> Floats:
@@ -233,3 +232,56 @@ class Predictor:
         return (
             f"the model of {self.run} reads {', '.join(self._columns())}; rename the file's columns"
         )
+
+
+def personal_model(
+    card: dict[str, Any],
+    model: ModelWrapper,
+    weights: Arrays,
+    states: Mapping[str, bytes],
+    site: str | None,
+    objective: Objective | None,
+    task: Task,
+    folder: Path,
+) -> ModelWrapper:
+    """Return the model as a site of the run has it.
+
+    Args:
+        card: made by ``described``.
+        model: the run's initial model.
+        weights: of a round: what travelled.
+        states: each site's packed state after that round.
+        site: whose model; None where there is only one, or sites keep no tensors.
+        objective: what was minimised; None for the loss of ``task``.
+        task: the run's task.
+        folder: the run folder.
+
+    Raises:
+        ConfigError: it is not said whose data this is, the site's tensors never left it, or
+            the objective is missing.
+    """
+    from fedpdm.client.state import PersonalModels  # Flower, which few predictions need
+    from fedpdm.wire.flower import unpack_state
+
+    site = card["sites"][0] if site is None and len(card["sites"]) == 1 else site
+    if card["objective"] is not None and objective is None:
+        raise ConfigError(
+            f"{folder} was trained with objective={card['objective'].get('_target_')}, which says "
+            "what the model's outputs mean: score from Python, with "
+            "fedpdm.predict.load_predictor(…, objective=…)"
+        )
+    if card["tensors"] and site is None:
+        raise ConfigError(
+            f"{folder}: each site has {', '.join(card['tensors'][:3])} of its own: say whose data "
+            f"this is with --site ({', '.join(card['sites'][:20])})"
+        )
+    if card["tensors"] and read_json(folder / "manifest.json")["engine"]["name"] == "flower":
+        raise ConfigError(
+            f"{folder} is a deployed run: {card['tensors'][0]} of {site} never left {site}"
+        )
+    name = str(site)
+    own = {name: unpack_state(states[name])} if name in states else {}
+    models = PersonalModels(
+        model, weights, card["tensors"], own, objective or Supervised.of(task), torch.device("cpu")
+    )
+    return ModelWrapper(models(name), model.model_type, model.config)

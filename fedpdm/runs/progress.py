@@ -100,7 +100,7 @@ class Progress:
             self._bar.stop()
             self._bar = None
         elif self._unsaid is not None:
-            self._print(self._unsaid)
+            self.say(self._unsaid)
             self._unsaid = None
 
     def round(
@@ -147,16 +147,13 @@ class Progress:
             line += f"  {duration(left)} left"
         first, last = self._finished == 1, round_num >= self.total
         if first or last or round_num % self._every == 0:
-            self._print(line)
+            self.say(line)
             self._unsaid = None
         else:
             self._unsaid = line  # said at the end if the run stops here
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self._print(text)
-
-    def _print(self, text: str) -> None:
         # As Text: a bracket in a message is not markup. Long lines are left whole.
         self.console.print(Text(readable(text, self.console)), soft_wrap=True)
 

@@ -17,7 +17,7 @@ from fedpdm.evaluation.wording import described
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.runs.experiment import Experiment
-from fedpdm.runs.manifest import SCHEMA, versions
+from fedpdm.runs.folder import SCHEMA, versions
 from fedpdm.server.round_metrics import further_metrics
 from fedpdm.storage import write_bytes, write_json
 from fedpdm.tasks import Task
@@ -141,10 +141,10 @@ def write_results(
 
     card = card | {"best_round": summary["best_round"], "threshold": summary["threshold"]}
     write_json(folder / "model.json", card)
-    records = history.rounds(undone=True)
     write_metrics(folder, history)
     write_json(folder / "summary.json", summary)
-    write_report(folder, summary, [r.to_dict() for r in records], manifest, shapes)
+    records = [record.to_dict() for record in history.rounds(undone=True)]
+    write_report(folder, summary, records, manifest, shapes)
 
 
 def write_metrics(folder: Path, history: History) -> None:

@@ -25,24 +25,32 @@ from fedpdm.evaluation.scoring import Predictions
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.history.lock import RunLock
-from fedpdm.runs.assembly import client_app, round_loop, settled_engine
-from fedpdm.runs.baseline_inputs import baseline_inputs, shared_scaler
+from fedpdm.runs.assembly import (
+    baseline_inputs,
+    client_app,
+    round_loop,
+    settled_engine,
+    shared_scaler,
+)
 from fedpdm.runs.experiment import Experiment, look_at_data
 from fedpdm.runs.folder import (
-    begin,
+    SCHEMA,
+    data_hashes,
+    git_commit,
     model_card,
     opened_history,
-    refuse_changed_data,
     refuse_used,
     settle_rounds,
     stored_manifest,
+    versions,
+    write_manifest,
     write_scalers,
 )
-from fedpdm.runs.manifest import SCHEMA, data_hashes, git_commit, versions
 from fedpdm.runs.progress import Progress
 from fedpdm.runs.results import add_baselines, add_confidence, summarise, write_results
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.server.round_metrics import best_round
+from fedpdm.storage import write_json
 from fedpdm.trackers.guard import Guard, build_tracker
 from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID, unpack_state
 from fedpdm.wire.records import Arrays
@@ -153,7 +161,11 @@ class Run:
         if resume:
             manifest = stored_manifest(self.folder, self.cfg)
             if self._data_changed(manifest["data"], hashes):
-                refuse_changed_data(self.folder)
+                raise HistoryError(
+                    f"the data behind {self.folder} has changed since the run began (other rows "
+                    "or splits), or an older version of fedpdm dealt it otherwise; put the old "
+                    "data back, continue with the version in manifest.json, or start a new run"
+                )
             return manifest
         refuse_used(self.folder)
         experiment = self.experiment
@@ -168,7 +180,8 @@ class Run:
         }
         if self.split is not None:
             manifest["data"]["split"] = self.split.write(self.folder)
-        begin(self.folder, self.cfg, model_card(experiment, self.cfg), manifest)
+        write_json(self.folder / "model.json", model_card(experiment, self.cfg))
+        write_manifest(self.folder, self.cfg, manifest)
         return manifest
 
     def _data_changed(self, before: dict[str, Any], now: dict[str, Any]) -> bool:

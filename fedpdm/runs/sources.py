@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from fedpdm.config.values import (
-    OF_ANY_SITE,
-    Config,
-    block,
-    class_of,
-    make,
-    plain,
-    select,
-    whole,
-)
-from fedpdm.data.features import RAW, WindowFeatures
+from fedpdm.config.values import OF_ANY_SITE, Config, block, class_of, make, plain, select, whole
+from fedpdm.data.features import RAW
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.partition import Natural, Partition
 from fedpdm.data.partition.repartitioned import RepartitionedSource
@@ -24,6 +15,7 @@ from fedpdm.data.resampling import Resampler
 from fedpdm.data.sources.base import Source
 from fedpdm.data.splits.saved_split import SavedSplit
 from fedpdm.errors import ConfigError
+from fedpdm.federation import Federation
 from fedpdm.tasks import Task
 
 
@@ -54,7 +46,7 @@ def build_source(cfg: Config, task: Task, seed: int) -> Source:
             "leave replicas at 1, or use data=fleet"
         )
     source = RepartitionedSource(source, partition, seed, task.reach) if again else source
-    split = select(cfg, "split")  # a run from before there was this choice has none
+    split = select(cfg, "split")
     return source if split is None else SavedSplit(source, str(split))
 
 
@@ -68,23 +60,16 @@ def repartitions(data: Mapping[str, Any], partition: Partition) -> bool:
         return False
 
 
-def build_features(cfg: Config) -> WindowFeatures:
-    """Make what models see of a window; a run from before there was a choice saw the readings."""
-    if select(cfg, "features") is None:
-        return RAW
-    return cast(WindowFeatures, make(cfg.features, "features"))
-
-
-def build_resampler(cfg: Config, source: Source, seed: int) -> Resampler | None:
-    """Make what resamples training windows, or None."""
-    kind = select(cfg, "training.resample")
-    return None if kind is None else Resampler(str(kind), seed, source.categorical)
-
-
-def build_shuffle(cfg: Config, seed: int) -> LabelShuffle | None:
-    """Make what gives labels to the wrong windows, or None."""
-    kind = select(cfg, "shuffle_labels")
-    return None if kind is None else LabelShuffle(str(kind), seed)
+def build_federation(cfg: Config, task: Task, source: Source, seed: int) -> Federation:
+    """Make the sites of a config, with what happens to their windows."""
+    resample, shuffle = select(cfg, "training.resample"), select(cfg, "shuffle_labels")
+    return Federation(
+        source,
+        task,
+        features=RAW if select(cfg, "features") is None else make(cfg.features, "features"),
+        resampler=None if resample is None else Resampler(str(resample), seed, source.categorical),
+        shuffle=None if shuffle is None else LabelShuffle(str(shuffle), seed),
+    )
 
 
 def site_blocks(cfg: Config) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from fedpdm.aggregation.collector import Collector
 from fedpdm.aggregation.sums import Sums
 from fedpdm.aggregation.update import Base
 from fedpdm.errors import ConfigError
-from fedpdm.strategies.registry import register
+from fedpdm.strategies.registry import local_term
 from fedpdm.training.loop import GradientTerm, Memory, TrainingSettings
 from fedpdm.wire.records import EXAMPLES, Arrays, from_record, to_record
 
@@ -118,8 +118,7 @@ def client_half(key: str) -> Callable[[type[Half]], type[Half]]:
 
     def decorate(half: type[Half]) -> type[Half]:
         half.key = key
-        register(key, half)
-        return half
+        return local_term(key)(half)
 
     return decorate
 

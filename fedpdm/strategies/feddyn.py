@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from fedpdm.aggregation.sums import Sums
-from fedpdm.errors import ConfigError
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
+from fedpdm.strategies.registry import check_range
 from fedpdm.training.loop import GradientTerm, Memory
 from fedpdm.wire.records import Arrays
 
@@ -75,8 +75,7 @@ class FedDyn(ServerHalf):
     client = FedDynClient
 
     def __init__(self, alpha: float = 0.1, **flower: Any) -> None:
-        if not alpha > 0:
-            raise ConfigError(f"strategy.alpha={alpha} must be above 0")
+        check_range("alpha", alpha)
         super().__init__(setting=float(alpha), **flower)
         self.h: Arrays = {}
 

@@ -14,8 +14,7 @@ import torch
 from flwr.serverapp.strategy import FedProx as FlowerFedProx
 from torch import Tensor
 
-from fedpdm.errors import ConfigError
-from fedpdm.strategies.registry import local_term
+from fedpdm.strategies.registry import check_range, local_term
 from fedpdm.training.loop import GradientTerm
 
 __all__ = ["FedProx", "proximal_term"]
@@ -25,8 +24,7 @@ class FedProx(FlowerFedProx):
     """Flower's FedProx, refusing a mu that would push sites away from the received model."""
 
     def __init__(self, proximal_mu: float = 0.0, **flower: Any) -> None:
-        if proximal_mu < 0:
-            raise ConfigError(f"strategy.proximal_mu={proximal_mu} must not be negative")
+        check_range("proximal_mu", proximal_mu, zero=True)
         super().__init__(proximal_mu=proximal_mu, **flower)
 
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from fedpdm.aggregation.sums import Sums
-from fedpdm.errors import ConfigError
 from fedpdm.strategies.base import ClientHalf, ServerHalf, client_half
+from fedpdm.strategies.registry import check_range
 from fedpdm.wire.records import Arrays
 
 __all__ = ["FedSGD", "FedSGDClient"]
@@ -58,12 +58,10 @@ class FedSGD(ServerHalf):
         tau: float = 1e-6,
         **flower: Any,
     ) -> None:
-        for name, value in (("eta", eta), ("tau", tau)):
-            if not value > 0:
-                raise ConfigError(f"strategy.{name}={value} must be above 0")
-        for name, value in (("beta_1", beta_1), ("beta_2", beta_2)):
-            if not 0 <= value < 1:
-                raise ConfigError(f"strategy.{name}={value} must be at least 0 and below 1")
+        check_range("eta", eta)
+        check_range("tau", tau)
+        check_range("beta_1", beta_1, zero=True, below=1)
+        check_range("beta_2", beta_2, zero=True, below=1)
         super().__init__(**flower)
         self.eta, self.beta_1, self.beta_2, self.tau = eta, beta_1, beta_2, tau
         self.steps = 0

@@ -13,6 +13,7 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
+from fedpdm.config.imports import OURS
 from fedpdm.errors import ConfigError
 from fedpdm.training.loop import TrainingSettings
 
@@ -30,6 +31,11 @@ def layers(strategy: Strategy) -> Iterator[Strategy]:
         for held in value if isinstance(value, list | tuple) else (value,):
             if isinstance(held, Strategy):
                 yield from layers(held)
+
+
+def is_ours(kind: type) -> bool:
+    """Return whether a class is one of fedpdm or Flower."""
+    return kind.__module__.partition(".")[0] in OURS
 
 
 def sites_needed(layer: Strategy) -> int:
@@ -56,7 +62,7 @@ def check_training(strategy: Strategy, settings: TrainingSettings) -> None:
 
 
 def check_mods(strategy: Strategy, mods: Sequence[Mod]) -> None:
-    """Refuse a strategy that relies on a client mod which the sites do not have.
+    """Refuse a strategy without the client mod that it relies on, and such a mod without it.
 
     Args:
         strategy: the outermost layer.
@@ -65,14 +71,23 @@ def check_mods(strategy: Strategy, mods: Sequence[Mod]) -> None:
     Raises:
         ConfigError: names the mod.
     """
-    for layer in layers(strategy):
-        for kind, mod in MODS_NEEDED.items():
-            there = [getattr(each, "func", each) for each in mods]  # of functools.partial
-            if isinstance(layer, kind) and mod not in there:
-                raise ConfigError(
-                    f"strategy {type(layer).__name__} relies on clipping at the sites: "
-                    f"add client_mods=[{getattr(mod, '__name__', mod)}]"
-                )
+    held = list(layers(strategy))
+    there = [getattr(each, "func", each) for each in mods]  # of functools.partial
+    # A strategy of somebody's own may send what a mod reads.
+    known = all(is_ours(type(layer)) for layer in held)
+    for kind, mod in MODS_NEEDED.items():
+        name, needed = getattr(mod, "__name__", mod), any(isinstance(each, kind) for each in held)
+        if needed and mod not in there:
+            raise ConfigError(
+                f"strategy {kind.__name__} relies on clipping at the sites: "
+                f"add client_mods=[{name}]"
+            )
+        if known and mod in there and not needed:
+            raise ConfigError(
+                f"client_mods: {name} clips to the norm that strategy {kind.__name__} sends, and "
+                f"this run's {type(strategy).__name__} sends none; choose that strategy, or leave "
+                "the mod out"
+            )
 
 
 def check_sites(strategy: Strategy, sampled: int, sites: int) -> None:
@@ -109,5 +124,5 @@ def check_sites(strategy: Strategy, sampled: int, sites: int) -> None:
         if stated != sampled:
             raise ConfigError(
                 f"strategy {name} scales its noise to num_sampled_clients={stated}, and this run "
-                f"samples {sampled} of {sites} sites; set num_sampled_clients={sampled}"
+                f"samples {sampled} of {sites} sites; set strategy.num_sampled_clients={sampled}"
             )

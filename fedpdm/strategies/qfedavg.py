@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import QFedAvg as FlowerQFedAvg
 
-from fedpdm.errors import ConfigError
+from fedpdm.strategies.registry import check_range
 
 
 class QFedAvg(FlowerQFedAvg):
@@ -28,12 +28,8 @@ class QFedAvg(FlowerQFedAvg):
     """
 
     def __init__(self, client_learning_rate: float, q: float = 0.1, **flower: Any) -> None:
-        if not client_learning_rate > 0:
-            raise ConfigError(
-                f"strategy.client_learning_rate={client_learning_rate} must be above 0"
-            )
-        if q < 0:
-            raise ConfigError(f"strategy.q={q} must not be negative")
+        check_range("client_learning_rate", client_learning_rate)
+        check_range("q", q, zero=True)
         super().__init__(client_learning_rate, q, train_loss_key="received_loss", **flower)
 
     def configure_train(

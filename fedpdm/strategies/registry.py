@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from fedpdm.errors import ConfigError
 from fedpdm.training.loop import GradientTerm, SiteTerm
 
 Maker = Callable[[Any], GradientTerm | SiteTerm | None]
+Term = TypeVar("Term", bound=Maker)
 
 _MAKERS: dict[str, Maker] = {}
 
@@ -23,9 +25,7 @@ def asks_nothing(*keys: str) -> None:
     ASK_NOTHING.update(keys)
 
 
-def local_term(
-    key: str,
-) -> Callable[[Callable[[float], GradientTerm | None]], Callable[[float], GradientTerm | None]]:
+def local_term(key: str) -> Callable[[Term], Term]:
     """Register a term that is the same for every site under the train config's ``key``.
 
     The decorated function gets the value that the server sent and returns what to add to
@@ -33,18 +33,49 @@ def local_term(
     something, or more than weights must travel, see ``fedpdm.strategies.base``.
     """
 
-    def decorate(
-        make: Callable[[float], GradientTerm | None],
-    ) -> Callable[[float], GradientTerm | None]:
-        register(key, make)
+    def decorate(make: Term) -> Term:
+        _MAKERS[key] = make
         return make
 
     return decorate
 
 
-def register(key: str, make: Maker) -> None:
-    """Let ``make`` answer for the train config's ``key``."""
-    _MAKERS[key] = make
+def refuse_unknown_keys(keys: Iterable[str], who: str, module: str) -> None:
+    """Refuse keys of a train config that nobody registered here.
+
+    Args:
+        keys: what the server sends.
+        who: what sends them.
+        module: where the client half may be.
+
+    Raises:
+        ConfigError: names the first key, and the import that is missing.
+    """
+    if unknown := sorted({*keys} - {*_MAKERS} - ASK_NOTHING):
+        package = module.partition(".")[0]
+        raise ConfigError(
+            f"{who} sends {unknown[0]!r}, and no client half that is imported here knows this "
+            f"key; import the module with its @client_half or @local_term: imports=[{package}], "
+            f"or imports=[{package}.MODULE]"
+        )
+
+
+def check_range(name: str, value: float, *, zero: bool = False, below: float = math.inf) -> None:
+    """Refuse an argument of a strategy that is out of its range.
+
+    Args:
+        name: of the argument.
+        value: must be above 0.
+        zero: 0 is allowed, too.
+        below: the value must be below this.
+
+    Raises:
+        ConfigError: names ``strategy.NAME``.
+    """
+    if not (value > 0 or (zero and value == 0)) or value >= below:
+        least = "at least 0" if zero else "above 0"
+        most = "" if below == math.inf else f" and below {below:g}"
+        raise ConfigError(f"strategy.{name}={value} must be {least}{most}")
 
 
 def gradient_terms(config: Mapping[str, Any]) -> list[GradientTerm | SiteTerm]:
@@ -57,10 +88,6 @@ def gradient_terms(config: Mapping[str, Any]) -> list[GradientTerm | SiteTerm]:
         ConfigError: a key that nobody registered here: to ignore it would be to train as
             another strategy.
     """
-    if unknown := sorted(set(config) - set(_MAKERS) - ASK_NOTHING):
-        raise ConfigError(
-            f"the strategy sends {unknown[0]!r}, and no client half that is imported here knows "
-            "this key; name the package that registers it: imports=[PACKAGE]"
-        )
+    refuse_unknown_keys(config, "the strategy", "PACKAGE")
     made = [_MAKERS[key](config[key]) for key in sorted(_MAKERS) if key in config]
     return [term for term in made if term is not None]

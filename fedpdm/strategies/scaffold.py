@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from fedpdm.aggregation.sums import Sums
-from fedpdm.errors import ConfigError
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
+from fedpdm.strategies.registry import check_range
 from fedpdm.training.loop import GradientTerm, Memory
 from fedpdm.wire.records import Arrays
 
@@ -75,10 +75,7 @@ class Scaffold(ServerHalf):
     client = ScaffoldClient
 
     def __init__(self, server_learning_rate: float = 1.0, **flower: Any) -> None:
-        if not server_learning_rate > 0:
-            raise ConfigError(
-                f"strategy.server_learning_rate={server_learning_rate} must be above 0"
-            )
+        check_range("server_learning_rate", server_learning_rate)
         super().__init__(**flower)
         self.server_learning_rate = server_learning_rate
         self.control: Arrays = {}

@@ -39,6 +39,11 @@ def become_server() -> None:
     TaskIdentity.node_id = SERVER_NODE_ID
 
 
+def has_identity() -> bool:
+    """Return whether this process has one: Flower sets it under a SuperLink."""
+    return TaskIdentity._run_id is not None
+
+
 def set_message_id(message: Message, message_id: str) -> None:
     """Number a message, as a SuperLink would."""
     message.metadata.__dict__["_message_id"] = message_id

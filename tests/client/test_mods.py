@@ -24,7 +24,7 @@ from fedpdm.config.compose import compose
 from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError, SiteError
 from fedpdm.runs.experiment import build
-from fedpdm.runs.mods import build_mods
+from fedpdm.runs.transforms import build_mods
 from fedpdm.strategies.scaffold import Scaffold
 from fedpdm.testing.federated import distance, federate, same
 
@@ -141,6 +141,26 @@ def test_the_config_names_mods_and_gives_them_arguments() -> None:
     for wrong in ("[nowhere]", "[os.system]", "[7]", "[{_target_:no.where}]", "{a: 1}"):
         with pytest.raises(ConfigError, match="client_mods"):
             build_mods(compose([f"client_mods={wrong}"]), FedAvg())
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("fixedclipping_mod", "DifferentialPrivacyClientSideFixedClipping"),
+        ("adaptiveclipping_mod", "DifferentialPrivacyClientSideAdaptiveClipping"),
+        ("LocalDpMod", "_target_.*clipping_norm.*epsilon"),
+        ("{_target_:flwr.clientapp.mod.LocalDpMod,_partial_:true,epsilon:1}", "without _partial_"),
+        ("{_target_:flwr.clientapp.mod.LocalDpMod,clip:1}", "clip.*clipping_norm"),
+        ("{_target_:tests.client.test_mods.scaled}", "_partial_: true"),
+        ("{_target_:tests.client.test_mods.scaled,_partial_:true}", "factor"),
+        ("{_target_:tests.client.test_mods.scaled,_partial_:true,factr:1}", "factr|factor"),
+        ("{_target_:tests.client.test_mods.scald,_partial_:true}", "scaled"),
+        ("{_target_:flwr.serverapp.strategy.FedAvg}", "message"),
+    ],
+)
+def test_a_mod_that_would_fail_at_every_site_is_refused(entry: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"client_mods.*{said}"):
+        build_mods(compose([f"client_mods=[{entry}]"]), FedAvg())
 
 
 def test_mods_and_transforms_exclude_each_other() -> None:

@@ -9,10 +9,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from fedpdm.config.compose import compose, groups, options, rewrite
-from fedpdm.config.help import help_text
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.settings import Costs
 from fedpdm.runs.experiment import build
+from fedpdm.simulate import help_text
 
 EVERY = [(group, option) for group in groups() for option in options(group)]
 

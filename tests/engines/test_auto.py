@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedpdm.config.compose import compose
-from fedpdm.config.folder import conf_dir
+from fedpdm.config.schema import conf_dir
 from fedpdm.config.values import plain
 from fedpdm.engines.auto import Auto, Workload, read, settle_engine
 from fedpdm.errors import ConfigError, HistoryError

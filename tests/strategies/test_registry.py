@@ -12,9 +12,11 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from fedpdm.config.compose import compose
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError
+from fedpdm.runs.experiment import build
 from fedpdm.strategies.registry import gradient_terms
 from fedpdm.testing.federated import federate
 
@@ -53,3 +55,9 @@ def test_keys_of_the_loop_and_of_flower_are_known() -> None:
     ours = {"server-round": 1, "attempt": 0, "report-received-loss": True}
     assert gradient_terms({**ours, "clipping_norm": 1.0}) == []
     assert len(gradient_terms({**ours, "proximal-mu": 0.1})) == 1
+
+
+def test_a_key_without_its_client_half_is_refused_before_the_run() -> None:
+    option = f"strategy={{_target_: {__name__}.AsksForMore}}"
+    with pytest.raises(ConfigError, match=r"AsksForMore sends 'nobodys-key'.*imports=\[tests\]"):
+        build(compose([option, "model=mlp"]))
