@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedpdm.data.rows import Floats32, Ints
+from fedpdm.data.sources.checksums import require_choice
 from fedpdm.data.windows import Windows
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import key_seed
@@ -44,10 +45,7 @@ class Resampler:
     categorical: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError(
-                f"training.resample={self.kind} is unknown; choose {', '.join(KINDS)} or null"
-            )
+        require_choice("training.resample", self.kind, KINDS, null=True)
         if importlib.util.find_spec("imblearn") is None:
             raise ConfigError(
                 f"training.resample={self.kind} needs imbalanced-learn: "

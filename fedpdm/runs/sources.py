@@ -19,9 +19,8 @@ from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.partition import Natural, Partition
 from fedpdm.data.partition.repartitioned import RepartitionedSource
-from fedpdm.data.replicas import expand_replicas
 from fedpdm.data.resampling import Resampler
-from fedpdm.data.sources.base import Source
+from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.data.splits.saved_split import SavedSplit
 from fedpdm.errors import ConfigError
 from fedpdm.tasks import Task

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fedpdm.data.life_labels import Events, lives
 from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
+from fedpdm.data.rows import Events, Floats, Ints, Rows, Split, Strings, lives
 from fedpdm.data.sources.base import Source
 from fedpdm.data.sources.mapping import SiteMapping, agreed_features, closest, site_mapping
 from fedpdm.data.sources.tables import Table, read_table

@@ -62,7 +62,7 @@ class Table:
             value = self.frame[column].iloc[first]
             raise DataError(
                 f"{self.where}: column '{column}' {problem.format(value=repr(value))} at "
-                f"{self.place(first)}{more}; {hint or 'mend the file'}"
+                f"{self.place(first)}{more}; {hint or self.hint}"
             )
 
     def names(self, column: str) -> Strings:
@@ -93,9 +93,8 @@ class Table:
         else:
             parsed = pd.to_numeric(values, errors="coerce")
             result = parsed.to_numpy(dtype=np.float64, na_value=np.nan)
-            bad = np.isnan(result) & values.notna().to_numpy(dtype=bool)
+            bad = np.isnan(result) & ~(values.isna() | values.map(_spells_nan)).to_numpy(dtype=bool)
             if bad.any():
-                bad &= ~values.map(_spells_nan).to_numpy(dtype=bool)
                 self.refuse(column, bad, "holds text, {value},", self._number_hint(values[bad]))
         self.refuse(column, np.isinf(result), "holds an infinite value, {value},")
         return np.asarray(result, dtype=np.float64)
@@ -230,7 +229,7 @@ def _read_parquet(
         frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
     except pa.ArrowException as error:
         raise DataError(
-            f"{where} is not a readable Parquet file: {_one_line(error)}; export it again"
+            f"{where} is not a readable Parquet file: {one_line(error)}; export it again"
         ) from None
     for name in frame.columns:
         if isinstance(frame[name].dtype, pd.CategoricalDtype):
@@ -269,7 +268,7 @@ def _read_text(
     except pd.errors.EmptyDataError:
         raise DataError(f"{where} is empty; bring a file with a header and data") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        detail = _one_line(error)
+        detail = one_line(error)
         if "Length of header" in detail:
             detail = "rows have more fields than the header"
         raise DataError(
@@ -282,7 +281,7 @@ def _read_text(
             "(for example cp1252 or utf-16) in the site yaml"
         ) from None
     except (EOFError, zlib.error) as error:
-        raise DataError(f"{where} is damaged: {_one_line(error)}; export it again") from None
+        raise DataError(f"{where} is damaged: {one_line(error)}; export it again") from None
     kept: pd.DataFrame = frame.dropna(how="all")
     return kept
 
@@ -336,6 +335,7 @@ def _spells_nan(value: object) -> bool:
     return isinstance(value, str) and value.strip() in MISSING
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error's text without line breaks."""
     text = " ".join(str(error).split())
     return text.removeprefix("Error tokenizing data. C error: ")

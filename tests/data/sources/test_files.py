@@ -14,9 +14,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedpdm.data.life_labels import Events, lives
 from fedpdm.data.partition import ByMachine, Natural
-from fedpdm.data.rows import Split
+from fedpdm.data.rows import Events, Split, lives
 from fedpdm.data.sources.files import FilesSource
 from fedpdm.data.sources.mapping import LOG_KEYS, SITE_KEYS
 from fedpdm.data.windows import window_ends
