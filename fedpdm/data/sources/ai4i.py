@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,30 +31,31 @@ from fedpdm.errors import ConfigError, DataError
 from fedpdm.seeding import numpy_generator
 
 TYPES = ("L", "M", "H")  # product quality: low, medium, high
-RAW = (
-    "Air temperature [K]",
-    "Process temperature [K]",
-    "Rotational speed [rpm]",
-    "Torque [Nm]",
-    "Tool wear [min]",
-)
+RAW = {
+    "air": "Air temperature [K]",
+    "process": "Process temperature [K]",
+    "speed": "Rotational speed [rpm]",
+    "torque": "Torque [Nm]",
+    "wear": "Tool wear [min]",
+}
 LABEL = "Machine failure"
 MODES = ("TWF", "HDF", "PWF", "OSF", "RNF")  # kinds of failure: they give the label away
 # A convolution sees neighbouring columns only, so quantities that fail together stand side by
 # side (temperature difference and speed; power, torque and wear). The order was chosen on
 # validation data: docs/decisions/008-ai4i-training.md.
-SOURCE_FEATURES = (
-    "temperature_difference_K",
-    "rotational_speed_rpm",
-    "air_temperature_K",
-    "process_temperature_K",
-    "power_W",
-    "torque_Nm",
-    "tool_wear_min",
-    "torque_per_speed",
-    "type",
-)
-FEATURES = {"source": SOURCE_FEATURES, "physics": (*SOURCE_FEATURES, "strain_minNm")}
+COLUMNS: dict[str, Callable[[dict[str, Floats]], Floats]] = {
+    "temperature_difference_K": lambda raw: raw["process"] - raw["air"],
+    "rotational_speed_rpm": lambda raw: raw["speed"],
+    "air_temperature_K": lambda raw: raw["air"],
+    "process_temperature_K": lambda raw: raw["process"],
+    "power_W": lambda raw: raw["torque"] * raw["speed"] * 2 * np.pi / 60,
+    "torque_Nm": lambda raw: raw["torque"],
+    "tool_wear_min": lambda raw: raw["wear"],
+    "torque_per_speed": lambda raw: raw["torque"] / raw["speed"],
+    "type": lambda raw: raw["type"],
+    "strain_minNm": lambda raw: raw["wear"] * raw["torque"],
+}
+FEATURES = {"source": tuple(COLUMNS)[:9], "physics": tuple(COLUMNS)}
 # Of the numbers, so that line ends, headers and float styles of copies do not matter.
 VALUES_SHA256 = "0938452aebeb9e71c4a3ef0267a28c5d16343a8b97d065ba692461c9273aed76"
 AGAIN = "fetch the file again with python -m fedpdm.data fetch ai4i"
@@ -178,7 +179,7 @@ def physical_rules(rows: Rows) -> Bools:
     return np.asarray(heat | power | overstrain)
 
 
-def read_ai4i(path: Path, features: tuple[str, ...] = SOURCE_FEATURES) -> Rows:
+def read_ai4i(path: Path, features: tuple[str, ...] = FEATURES["source"]) -> Rows:
     """Return the whole file, sorted by UDI, with ``groups["type"]`` and its splits.
 
     Raises:
@@ -188,49 +189,29 @@ def read_ai4i(path: Path, features: tuple[str, ...] = SOURCE_FEATURES) -> Rows:
     table.refuse(
         "Type", ~table.frame["Type"].isin(TYPES).to_numpy(), "holds {value}, not L, M or H,"
     )
-    values = {name: checks.finite(table, name) for name in ("UDI", *RAW, LABEL)}
+    values = {name: checks.finite(table, name) for name in ("UDI", *RAW.values(), LABEL)}
     table.refuse(LABEL, ~np.isin(values[LABEL], (0, 1)), "holds {value}, not 0 or 1,")
-    for name in RAW[:4]:
-        table.refuse(name, values[name] <= 0, "holds {value}, which is not greater than 0,")
+    for name in ("air", "process", "speed", "torque"):
+        low = values[RAW[name]] <= 0
+        table.refuse(RAW[name], low, "holds {value}, which is not greater than 0,")
     order = np.argsort(values["UDI"], kind="stable")
     values = {name: column[order] for name, column in values.items()}
-    if not np.array_equal(values["UDI"], np.arange(1, checks.AI4I.rows + 1)):
+    udi, label = values["UDI"], values[LABEL]
+    if not np.array_equal(udi, np.arange(1, checks.AI4I.rows + 1)):
         raise DataError(
-            f"{path}: column 'UDI' must hold 1 to {checks.AI4I.rows} once each; {table.hint}"
+            f"{path}: column 'UDI' must hold 1 to {checks.AI4I.rows} once each; {AGAIN}"
         )
     kind = table.frame["Type"].to_numpy(dtype=np.str_)[order]
-    ordinal = np.argmax(kind[:, None] == np.array(TYPES), axis=1).astype(np.float64)
-    content = np.column_stack([*(values[name] for name in (*RAW, LABEL)), ordinal])
+    raw = {name: values[column] for name, column in RAW.items()}
+    raw["type"] = np.argmax(kind[:, None] == np.array(TYPES), axis=1).astype(np.float64)
+    content = np.column_stack([*(raw[name] for name in RAW), label, raw["type"]])
     if hashlib.sha256(np.ascontiguousarray(content).tobytes()).hexdigest() != VALUES_SHA256:
         checks.warn_altered(path)
-    return _to_rows(values, kind, ordinal, features)
-
-
-def _to_rows(
-    values: dict[str, Floats], kind: Strings, ordinal: Floats, features: tuple[str, ...]
-) -> Rows:
-    air, process, speed, torque, wear = (values[name] for name in RAW)
-    power = torque * speed * 2 * np.pi / 60
-    columns = {
-        "air_temperature_K": air,
-        "process_temperature_K": process,
-        "rotational_speed_rpm": speed,
-        "torque_Nm": torque,
-        "tool_wear_min": wear,
-        "type": ordinal,
-        "temperature_difference_K": process - air,
-        "power_W": power,
-        "torque_per_speed": torque / speed,
-        "strain_minNm": wear * torque,
-    }
-    udi = values["UDI"]
-    split = np.full(len(udi), Split.TRAIN, dtype=np.int8)
-    split[udi >= VALIDATION_FROM] = Split.VALIDATION
-    split[udi >= TEST_FROM] = Split.TEST
+    split = np.digitize(udi, (VALIDATION_FROM, TEST_FROM)).astype(np.int8)
     zeros = np.zeros(len(udi), dtype=np.int64)
     return Rows(
         features=features,
-        values=np.column_stack([columns[name] for name in features]),
+        values=np.column_stack([COLUMNS[name](raw) for name in features]),
         machine=np.array([f"{int(number):05d}" for number in udi]),
         time=udi,
         life=zeros,
@@ -238,7 +219,7 @@ def _to_rows(
         observed=np.zeros(len(udi)),
         split=split,
         condition=zeros,
-        label=values[LABEL].astype(np.int64),
+        label=label.astype(np.int64),
         groups={"type": kind},
     )
 
@@ -250,7 +231,7 @@ def _table(path: Path) -> Table:
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
     except pd.errors.ParserError as error:
         raise DataError(f"{path} is not a CSV file: {one_line(error)}; {AGAIN}") from None
-    needed = ("UDI", "Type", *RAW, LABEL)
+    needed = ("UDI", "Type", *RAW.values(), LABEL)
     published = {_plain(name): name for name in needed}
     frame = frame.rename(columns=lambda name: published.get(_plain(name), name))
     purpose = dict.fromkeys(needed, "published in this file")

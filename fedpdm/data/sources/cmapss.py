@@ -165,38 +165,35 @@ def read_subset(
     Raises:
         DataError: a file is cut off, altered, or not in this format.
     """
-    tables = [read_table(path, verify) for path in (test, train)]
-    left = read_life_left(life_left, test, int(tables[0][-1, 0]), verify)
-    units = [table[:, 0].astype(np.int64) for table in tables]
-    ends = [last_cycle(unit, table[:, 1]) for unit, table in zip(units, tables, strict=True)]
-    to_failure = np.concatenate(
-        [ends[0] - tables[0][:, 1] + left[units[0] - 1], ends[1] - tables[1][:, 1]]
-    )
-    table, count = np.concatenate(tables), len(tables[0])
-    split = np.full(len(table), Split.TRAIN, dtype=np.int8)
-    split[:count] = Split.TEST
-    number, subset = np.concatenate(units), train.stem.removeprefix("train_")
-    return Rows(
-        features=features,
-        values=table[:, [COLUMNS.index(name) for name in features]],
-        machine=np.concatenate(
-            [names(f"{prefix}test", units[0]), names(f"{prefix}train", units[1])]
-        ),
-        time=table[:, 1],
-        life=np.zeros(len(table), dtype=np.int64),
-        time_to_failure=to_failure,
-        observed=to_failure,
-        split=split,
-        condition=OPERATING.of(table[:, 2:5], str(train.parent), "; is data.subset right?")
-        if conditions > 1
-        else np.zeros(len(table), dtype=np.int64),
-        pad=True,
-        test_last_only=True,
-        groups={
-            "subset": np.full(len(table), subset),
-            "number": names(subset, number),
-        },
-    )
+    tested, trained = read_table(test, verify), read_table(train, verify)
+    left = read_life_left(life_left, test, int(tested[-1, 0]), verify)
+    subset, parts = train.stem.removeprefix("train_"), []
+    for name, table, split in (("test", tested, Split.TEST), ("train", trained, Split.TRAIN)):
+        unit, cycle = table[:, 0].astype(np.int64), table[:, 1]
+        to_failure = last_cycle(unit, cycle) - cycle
+        if split == Split.TEST:
+            to_failure += left[unit - 1]
+        condition = np.zeros(len(table), dtype=np.int64)
+        if conditions > 1:
+            place = str(train.parent)
+            condition = OPERATING.of(table[:, 2:5], place, "; is data.subset right?")
+        parts.append(
+            Rows(
+                features=features,
+                values=table[:, [COLUMNS.index(name) for name in features]],
+                machine=names(f"{prefix}{name}", unit),
+                time=cycle,
+                life=np.zeros(len(table), dtype=np.int64),
+                time_to_failure=to_failure,
+                observed=to_failure,
+                split=np.full(len(table), split, dtype=np.int8),
+                condition=condition,
+                pad=True,
+                test_last_only=True,
+                groups={"subset": np.full(len(table), subset), "number": names(subset, unit)},
+            )
+        )
+    return Rows.concatenate(parts)
 
 
 def names(prefix: str, unit: Ints) -> Strings:

@@ -334,7 +334,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "b.parquet").write_bytes(b"PAR1 this is not one")
     assert "not a readable Parquet" in message(tmp_path, path="b.parquet")
     (tmp_path / "c.parquet").write_bytes(b"")
-    assert "is empty" in message(tmp_path, path="c.parquet")
+    assert "0 bytes" in message(tmp_path, path="c.parquet")
     (tmp_path / "d.csv.gz").write_bytes(b"not compressed")
     assert "d.csv.gz cannot be read" in message(tmp_path, path="d.csv.gz")
     frame().to_parquet(tmp_path / "e.parquet")
@@ -467,7 +467,7 @@ def test_dates_that_look_like_numbers_and_units_that_are_no_time(tmp_path: Path)
         ({"machine": None}, r"sites.acme.machine is missing"),
         ({"time": ""}, r"sites.acme.time='' is not a name"),
         ({"features": {}}, r"features must list"),
-        ({"features": ["T1", "T1"]}, r"'T1' twice"),
+        ({"features": ["T1", "T1"]}, r"two features are column 'T1'"),
         ({"features": {"a": "T1", "b": "T1"}}, r"two features are column 'T1'"),
         ({"features": {"a": {"unit": "C"}}}, r"features.a.column is missing"),
         ({"features": {"a": {"colum": "T1"}}}, r"unknown key 'colum'.*Did you mean 'column'"),
