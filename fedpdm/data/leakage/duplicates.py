@@ -94,22 +94,18 @@ def fingerprints(site: str, rows: Rows, starts: Ints, table: bool = False) -> Fi
     else:
         lasts = still & (rows.split == np.r_[rows.split[:1], rows.split[:-1]])
     fresh = used & ~lasts & ~common
-    return Fingerprints(
-        _marks(site, runs, rows, kept),
-        _marks(site, row, rows, fresh),
-        table or bool(np.median(count) < SHORT),
-    )
-
-
-def _marks(site: str, hashes: Hashes, rows: Rows, chosen: Bools) -> pd.DataFrame:
-    return pd.DataFrame(
+    marks = pd.DataFrame(
         {
-            "hash": hashes[chosen],
             "site": site,
-            "machine": rows.machine[chosen],
-            "split": rows.split[chosen],
-            "time": rows.time[chosen],
+            "machine": pd.Categorical.from_codes(machine, rows.machine[starts].tolist()),
+            "split": rows.split,
+            "time": rows.time,
         }
+    )
+    return Fingerprints(
+        marks[kept].assign(hash=runs[kept]),
+        marks[fresh].assign(hash=row[fresh]),
+        table or bool(np.median(count) < SHORT),
     )
 
 

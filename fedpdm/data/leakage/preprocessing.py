@@ -59,8 +59,12 @@ class ReadingSums:
         return ReadingSums(
             site,
             **vars(sums),
-            least=np.stack([np.fmin.reduce(p, axis=0, initial=np.inf) for p in parts]),
-            most=np.stack([np.fmax.reduce(p, axis=0, initial=-np.inf) for p in parts]),
+            least=np.stack(
+                [np.where(np.isnan(p), np.inf, p).min(0, initial=np.inf) for p in parts]
+            ),
+            most=np.stack(
+                [np.where(np.isnan(p), -np.inf, p).max(0, initial=-np.inf) for p in parts]
+            ),
             inner=np.stack([((p > 0) & (p < 1)).sum(axis=0) for p in parts]),
             step=step,
             few=few,

@@ -7,7 +7,6 @@ refused with the file, the column, the line and the way out.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,17 +130,6 @@ class FilesSource(Source):
             heldout_fraction=self.heldout_fraction,
             site=table.where,
         )
-
-    def digest(self, site: str) -> str:
-        """Return the sha256 of the bytes of a site's file and failure log."""
-        mapping, digest = self.mappings[site], hashlib.sha256()
-        for path in (mapping.path, mapping.failures.path if mapping.failures else None):
-            if path is not None:
-                try:
-                    digest.update(hashlib.sha256(self._place(path).read_bytes()).digest())
-                except OSError as error:
-                    raise DataError(f"{site}: {path} cannot be read: {error.strerror}") from None
-        return digest.hexdigest()
 
     def _place(self, path: str) -> Path:
         place = Path(path).expanduser()
