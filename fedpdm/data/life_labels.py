@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,7 +22,15 @@ class Events:
     failure: Bools
 
 
-def lives(machine: Strings, time: Floats, events: Events) -> tuple[Ints, Floats, Floats]:
+def machine_slices(machine: Strings) -> dict[str, slice]:
+    """Return where in (R,) machine ids, of which equal ones stand together, each one's rows are."""
+    starts = np.flatnonzero(np.r_[len(machine) > 0, machine[1:] != machine[:-1]]).tolist()
+    return {str(machine[a]): slice(a, b) for a, b in pairwise([*starts, len(machine)])}
+
+
+def lives(
+    machine: Strings, time: Floats, events: Events, digits: int | None = 9
+) -> tuple[Ints, Floats, Floats]:
     """Return ``life``, ``time_to_failure`` and ``observed`` of ``fedpdm.data.rows.Rows``.
 
     A row's life ends at the first event of its machine at or after the row; the first row
@@ -31,9 +40,11 @@ def lives(machine: Strings, time: Floats, events: Events) -> tuple[Ints, Floats,
     time count as the failure, which the repair answered.
 
     Args:
-        machine: (R,) sorted.
+        machine: (R,) rows of a machine stand together.
         time: (R,) sorted within each machine.
         events: the site's log; events of machines without rows are passed over.
+        digits: decimals to round to. Dates counted in days carry rounding of about 1e-12: a
+            failure after exactly the horizon must lie within it. None: as they are.
 
     Returns:
         (R,) int64, (R,) float64 with NaN where no failure ends the life, (R,) float64.
@@ -41,23 +52,17 @@ def lives(machine: Strings, time: Floats, events: Events) -> tuple[Ints, Floats,
     life = np.zeros(len(time), dtype=np.int64)
     to_failure = np.full(len(time), np.nan)
     observed = np.zeros(len(time))
-    names, starts = np.unique(machine, return_index=True)
-    ends = np.append(starts[1:], len(time))
     order = np.lexsort((~events.failure, events.time))
-    for name, start, end in zip(names, starts, ends, strict=True):
-        own = order[events.machine[order] == name]
+    named = events.machine[order]
+    for name, part in machine_slices(machine).items():
+        own = order[named == name]
         when, fails = events.time[own], events.failure[own]
-        mine = time[start:end]
-        following = np.searchsorted(when, mine, side="left")
-        life[start:end] = following
-        ended = following < len(when)
-        if len(when):
-            at = np.minimum(following, len(when) - 1)
-            gap = when[at] - mine
-            observed[start:end] = np.where(ended, gap, mine[-1] - mine)
-            to_failure[start:end] = np.where(ended & fails[at], gap, np.nan)
-        else:
-            observed[start:end] = mine[-1] - mine
-    # Dates counted in days carry rounding of about 1e-12: a failure after exactly the
-    # horizon must lie within it.
-    return life, np.round(to_failure, 9), np.round(observed, 9)
+        mine = time[part]
+        life[part] = following = np.searchsorted(when, mine, side="left")
+        # The last row ends the life that no event ends.
+        gap = np.append(when, mine[-1])[following] - mine
+        observed[part] = gap
+        to_failure[part] = np.where(np.append(fails, False)[following], gap, np.nan)
+    if digits is None:
+        return life, to_failure, observed
+    return life, np.round(to_failure, digits), np.round(observed, digits)

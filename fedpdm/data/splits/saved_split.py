@@ -10,6 +10,7 @@ from inspect import get_annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpdm.data.life_labels import machine_slices
 from fedpdm.data.partition.repartitioned import RepartitionedSource
 from fedpdm.data.partition.source import PartitionedSource
 from fedpdm.data.rows import Bools, Ints, Rows, Split
@@ -103,7 +104,7 @@ class SavedSplit(Source):
             whole, places = self._whole
             return self._cut(site, whole, places)
         rows = self.inner.rows(site)
-        cut = self._cut(site, rows, machine_places(rows))
+        cut = self._cut(site, rows, machine_slices(rows.machine))
         if len(cut) < len(rows):
             raise DataError(
                 f"split={self.path} has {len(cut)} rows of {site}, and its data has {len(rows)}: "
@@ -118,7 +119,7 @@ class SavedSplit(Source):
     def _whole(self) -> tuple[Rows, dict[str, slice]]:
         assert self._partitioned is not None
         whole = self._partitioned.whole
-        return whole, machine_places(whole)
+        return whole, machine_slices(whole.machine)
 
     def _cut(self, site: str, rows: Rows, places: dict[str, slice]) -> Rows:
         """Return the rows of a site's parts, with their splits."""
@@ -168,16 +169,6 @@ class SavedSplit(Source):
                 f"data{again}"
             )
         return np.asarray(place.start + np.flatnonzero(inside), dtype=np.int64)
-
-
-def machine_places(rows: Rows) -> dict[str, slice]:
-    """Return where each machine's rows lie, for rows that are sorted by machine."""
-    starts = np.flatnonzero(np.r_[len(rows) > 0, rows.machine[1:] != rows.machine[:-1]])
-    ends = np.r_[starts[1:], len(rows)]
-    return {
-        str(name): slice(int(a), int(b))
-        for name, a, b in zip(rows.machine[starts], starts, ends, strict=True)
-    }
 
 
 def _some(names: list[str]) -> str:
