@@ -97,20 +97,6 @@ def undecided(rows: Rows, reach: float) -> Bools:
     return np.asarray(end - rows.time < reach)
 
 
-def by_machine(
-    rows: Rows, *, generator: np.random.Generator, validation_fraction: float = 0.2
-) -> Rows:
-    """Split rows that are marked TRAIN into training and validation machines.
-
-    Rows with another mark (an official test set) keep it. At least one machine is
-    validated on where there are two or more.
-    """
-    chosen = drawn_machines(rows, generator, validation_fraction)
-    split = rows.split.copy()
-    split[(rows.split == Split.TRAIN) & np.isin(rows.machine, chosen)] = Split.VALIDATION
-    return replace(rows, split=split)
-
-
 def drawn_machines(rows: Rows, generator: np.random.Generator, fraction: float) -> Strings:
     """Return a share of the machines marked TRAIN: at least one of two or more, never all."""
     machines = np.unique(rows.machine[rows.split == Split.TRAIN])

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpdm.data.life_labels import machine_slices
-from fedpdm.data.partition.repartitioned import RepartitionedSource
-from fedpdm.data.partition.source import PartitionedSource
+from fedpdm.data.partition import PartitionedSource, RepartitionedSource
 from fedpdm.data.rows import Bools, Ints, Rows, Split
 from fedpdm.data.sources.base import Source
 from fedpdm.data.splits.split_file import Part, read_split_file
@@ -67,11 +66,7 @@ class SavedSplit(Source):
     def _require_all(self, inner: PartitionedSource) -> None:
         """Refuse a file that has only some of the sites that a partition makes."""
         found = list(self._parts)
-        wanted = (
-            inner.asked
-            if isinstance(inner, RepartitionedSource)
-            else getattr(inner._partition, "sites", None)
-        )
+        wanted = inner.asked
         # Earlier versions wrote of dealt sites only those that a run looked at.
         numbers = {int(name[6:]): len(name) - 6 for name in found if NUMBERED.fullmatch(name)}
         width = max(numbers.values(), default=0)
