@@ -14,7 +14,7 @@ import numpy as np
 from fedpdm.data.partition.base import Division, Partition
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.sources.base import Source
-from fedpdm.data.splits.cuts import by_time, drawn_machines
+from fedpdm.data.splits.cuts import by_time, drawn_machines, validated_on
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import numpy_generator
 
@@ -74,9 +74,7 @@ class PartitionedSource(Source):
             chosen = drawn_machines(self.whole, numpy_generator(self.seed, *key), fraction)
         elif chosen is None:
             chosen = drawn_machines(rows, numpy_generator(self.seed, *key, site), fraction)
-        split = rows.split.copy()
-        split[(split == Split.TRAIN) & np.isin(rows.machine, chosen)] = Split.VALIDATION
-        return replace(rows, split=split)
+        return validated_on(rows, chosen)
 
 
 class RepartitionedSource(PartitionedSource):

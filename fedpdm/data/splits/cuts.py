@@ -97,6 +97,13 @@ def undecided(rows: Rows, reach: float) -> Bools:
     return np.asarray(end - rows.time < reach)
 
 
+def validated_on(rows: Rows, machines: Strings) -> Rows:
+    """Mark the rows of ``machines`` that are marked TRAIN as validation; others keep their mark."""
+    split = rows.split.copy()
+    split[(split == Split.TRAIN) & np.isin(rows.machine, machines)] = Split.VALIDATION
+    return replace(rows, split=split)
+
+
 def drawn_machines(rows: Rows, generator: np.random.Generator, fraction: float) -> Strings:
     """Return a share of the machines marked TRAIN: at least one of two or more, never all."""
     machines = np.unique(rows.machine[rows.split == Split.TRAIN])
