@@ -21,7 +21,7 @@ import torch
 from fedpdm.config.imports import allowed, import_all, names_of
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.normalise import Scaler
-from fedpdm.data.operating import OperatingConditions
+from fedpdm.data.sources.base import OperatingConditions
 from fedpdm.data.sources.mapping import Dialect, SiteMapping, closest, site_mapping
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.evaluation.calibration import calibration_of

@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedpdm.data.sources.checksums import KNOWN, KnownFile, sha256_of
+from fedpdm.data.sources.checksums import KNOWN, KnownFile, data_folder, sha256_of
 from fedpdm.data.sources.fetch import URLS, fetch
-from fedpdm.data.sources.folder import data_folder
 from fedpdm.errors import FedPdmError
 
 

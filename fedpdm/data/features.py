@@ -17,6 +17,7 @@ import numpy as np
 from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.data.rows import Bools, Floats, Floats32
 from fedpdm.data.sources.base import Source
+from fedpdm.data.sources.checksums import require_choice
 from fedpdm.data.window_statistics import RANGE, STATISTICS, range_features, statistics
 from fedpdm.errors import ConfigError
 
@@ -45,8 +46,7 @@ class WindowFeatures:
     limits: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ConfigError(f"features.mode={self.mode} is unknown; choose {', '.join(MODES)}")
+        require_choice("features.mode", self.mode, MODES)
         limits = {}
         for sensor, pair in dict(self.limits or {}).items():
             try:
@@ -142,15 +142,11 @@ class WindowFeatures:
 
     def add_moments(self, readings: Moments, features: Floats) -> Moments:
         """Return the moments of F readings and K features: (1, F + K)."""
-        known = ~np.isnan(features)
-        filled = np.where(known, features, 0.0)
-        sums = (known.sum(0), filled.sum(0), (filled**2).sum(0))
+        own = Moments.of(features, np.zeros(len(features), dtype=np.int64), 1)
         return Moments(
             *(
-                np.concatenate([own, np.asarray(new, dtype=np.float64)[None]], axis=1)
-                for own, new in zip(
-                    (readings.count, readings.total, readings.squares), sums, strict=True
-                )
+                np.concatenate([vars(readings)[name], new], axis=1)
+                for name, new in vars(own).items()
             )
         )
 

@@ -26,8 +26,7 @@ from fedpdm.config.values import (
 )
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.partition import PartitionedSource, RepartitionedSource
-from fedpdm.data.replicas import expand_replicas
-from fedpdm.data.sources.base import Source
+from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.engines.select import check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.settings import Protocol

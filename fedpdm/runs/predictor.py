@@ -15,8 +15,8 @@ import torch
 
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.normalise import Scaler, fill_missing
-from fedpdm.data.operating import OperatingConditions
 from fedpdm.data.rows import Floats, Ints, Rows, Split
+from fedpdm.data.sources.base import OperatingConditions
 from fedpdm.data.sources.mapping import SiteMapping
 from fedpdm.data.sources.tables import SECONDS, Table, read_table, require_columns
 from fedpdm.data.windows import gather, segment_starts, window_ends

@@ -18,9 +18,8 @@ from fedpdm.config.values import (
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.partition import Natural, Partition, RepartitionedSource
-from fedpdm.data.replicas import expand_replicas
 from fedpdm.data.resampling import Resampler
-from fedpdm.data.sources.base import Source
+from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.data.splits.saved_split import SavedSplit
 from fedpdm.errors import ConfigError
 from fedpdm.tasks import Task

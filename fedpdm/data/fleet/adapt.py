@@ -19,7 +19,7 @@ from fedpdm.data.fleet.calendar import calendar
 from fedpdm.data.fleet.physics import run
 from fedpdm.data.fleet.record import log_of, machine_names, soon
 from fedpdm.data.fleet.settings import Dials, SiteSpec, draw_size
-from fedpdm.data.life_labels import lives
+from fedpdm.data.rows import lives
 from fedpdm.errors import ConfigError
 
 MACHINES = 64  # of the sites that a wanted prevalence is tried on

@@ -34,8 +34,7 @@ from fedpdm.data.fleet.life import FAILURE
 from fedpdm.data.fleet.physics import TABLE
 from fedpdm.data.fleet.record import Record, soon
 from fedpdm.data.fleet.settings import SCENARIOS, SiteProfile
-from fedpdm.data.life_labels import machine_slices
-from fedpdm.data.rows import Bools, Floats, Rows
+from fedpdm.data.rows import Bools, Floats, Rows, machine_slices
 
 READINGS, FAILURES, DIVERSITY = 0.75, 5, 2
 AREA, WANTED = 0.9, 0.25

@@ -167,7 +167,7 @@ def _require_data(override: str) -> None:
 def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSource:
     from fedpdm.config.compose import compose
     from fedpdm.config.values import plain
-    from fedpdm.data.replicas import expand_replicas
+    from fedpdm.data.sources.base import expand_replicas
 
     cfg = compose(["data=fleet", f"site={','.join(sites)}", f"seed={seed}", *options])
     data: Any = plain(cfg.data)

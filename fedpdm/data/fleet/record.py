@@ -11,8 +11,7 @@ from fedpdm.data.fleet.life import FAILURE, RUNNING, Course, Life
 from fedpdm.data.fleet.loss import link_down, lost_readings
 from fedpdm.data.fleet.physics import operate
 from fedpdm.data.fleet.settings import Dials, SiteSpec
-from fedpdm.data.life_labels import Events
-from fedpdm.data.rows import Bools, Floats, Ints, Strings
+from fedpdm.data.rows import Bools, Events, Floats, Ints, Strings
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,8 @@ from fedpdm.data.fleet.settings import (
     site_settings,
     weights,
 )
-from fedpdm.data.life_labels import lives
 from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.rows import Floats, Rows, Split, Strings
+from fedpdm.data.rows import Floats, Rows, Split, Strings, lives
 from fedpdm.data.sources.base import Source
 from fedpdm.data.sources.checksums import require_positive
 from fedpdm.data.splits.cuts import by_time

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpdm.data.leakage.duplicates import row_hashes
+from fedpdm.data.normalise import Moments
 from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split
 from fedpdm.errors import LeakError
 from fedpdm.seeding import numpy_generator
@@ -51,20 +52,23 @@ class ReadingSums:
     @staticmethod
     def of(site: str, rows: Rows) -> ReadingSums:
         """Return the sums of a site's rows."""
-        shape = (len(SPLITS), rows.values.shape[1])
-        count, total, squares, inner = (np.zeros(shape) for _ in range(4))
-        least, most = np.full(shape, np.inf), np.full(shape, -np.inf)
-        for k, split in enumerate(SPLITS):
-            part = rows.values[rows.split == split]
-            if len(part) == 0:
-                continue
-            known = ~np.isnan(part)
-            filled = np.where(known, part, 0.0)
-            count[k], total[k], squares[k] = known.sum(0), filled.sum(0), (filled**2).sum(0)
-            least[k] = np.where(known, part, np.inf).min(0)
-            most[k] = np.where(known, part, -np.inf).max(0)
-            inner[k] = ((filled > 0) & (filled < 1)).sum(0)
-        return ReadingSums(site, count, total, squares, least, most, inner, *rounding(rows.values))
+        place = np.where(rows.split == Split.UNUSED, SPLITS.index(Split.UNUSED), rows.split)
+        parts = [rows.values[place == k] for k in range(len(SPLITS))]
+        sums = Moments.of(rows.values, place, len(SPLITS))
+        step, few = rounding(rows.values)
+        return ReadingSums(
+            site,
+            **vars(sums),
+            least=np.stack(
+                [np.where(np.isnan(p), np.inf, p).min(0, initial=np.inf) for p in parts]
+            ),
+            most=np.stack(
+                [np.where(np.isnan(p), -np.inf, p).max(0, initial=-np.inf) for p in parts]
+            ),
+            inner=np.stack([((p > 0) & (p < 1)).sum(axis=0) for p in parts]),
+            step=step,
+            few=few,
+        )
 
     @staticmethod
     def together(parts: list[ReadingSums]) -> ReadingSums:

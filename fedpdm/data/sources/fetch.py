@@ -6,15 +6,15 @@ names of our own, so an archive can put nothing anywhere else.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
-import shutil
+import io
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -211,19 +211,13 @@ def unpack(
             nested = name.lower().endswith(".zip") and depth > 0
             if member.file_size > LARGEST or not (nested or name in wanted):
                 continue
-            with ExitStack() as stack:
-                source = stack.enter_context(opened.open(member))
-                if nested:
-                    inner = stack.enter_context(tempfile.TemporaryFile(dir=into))
-                    shutil.copyfileobj(source, inner)
-                    unpack(inner, into, wanted, wrong, depth - 1)
-                    continue
-                target = into / wanted[name].name
-                with target.open("wb") as file:
-                    shutil.copyfileobj(source, file)
-            digest = sha256_of(target)
+            content = opened.read(member)
+            if nested:
+                unpack(io.BytesIO(content), into, wanted, wrong, depth - 1)
+                continue
+            digest = hashlib.sha256(content).hexdigest()
             if digest == wanted[name].sha256:
-                del wanted[name]
+                (into / wanted.pop(name).name).write_bytes(content)
             else:
                 wrong[name] = digest
 

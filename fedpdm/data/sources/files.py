@@ -7,17 +7,17 @@ refused with the file, the column, the line and the way out.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from fedpdm.data.life_labels import Events, lives
 from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
+from fedpdm.data.rows import Events, Floats, Ints, Rows, Split, Strings, lives
 from fedpdm.data.sources.base import Source
+from fedpdm.data.sources.checksums import require_fraction, require_positive
 from fedpdm.data.sources.mapping import SiteMapping, agreed_features, closest, site_mapping
 from fedpdm.data.sources.tables import Table, read_table
 from fedpdm.data.splits import cuts as splits
@@ -72,23 +72,17 @@ class FilesSource(Source):
                 "data=files needs sites: name them with site=NAME,NAME; each one's yaml must "
                 "begin with the line '# @package sites', else its settings are not found"
             )
-        for key, value in (("window", window), ("stride", stride)):
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not whole and not (key == "window" and value is None):
-                raise ConfigError(f"data.{key}={value} must be a whole number of at least 1")
         if not 0 <= max_missing <= 1:
             raise ConfigError(f"data.max_missing={max_missing} must lie between 0 and 1")
-        if not 0 <= heldout_fraction < 1:
-            raise ConfigError(
-                f"data.heldout_fraction={heldout_fraction} must be at least 0 and less than 1"
-            )
+        self.window = None if window is None else require_positive("data.window", window)
+        self.stride = require_positive("data.stride", stride)
+        self.max_missing = max_missing
+        self.heldout_fraction = require_fraction("data.heldout_fraction", heldout_fraction)
         self.seed, self.reach = seed, reach
         self.folder = None if path is None else Path(path).expanduser()
-        self.time_unit, self.window, self.stride = str(time_unit), window, stride
-        self.max_missing, self.heldout_fraction = max_missing, heldout_fraction
+        self.time_unit = str(time_unit)
         self.mappings = {
-            name: site_mapping(name, settings if settings is not None else {})
-            for name, settings in sites.items()
+            name: site_mapping(name, settings or {}) for name, settings in sites.items()
         }
         self.features, found = agreed_features(list(self.mappings.values()))
         self.warnings: list[str] = found
@@ -113,13 +107,8 @@ class FilesSource(Source):
             )
         order = self._in_order(table, mapping, machine, time)
         machine, time, values = machine[order], time[order], values[order]
-        if mapping.failures is None:
-            life = np.zeros(len(time), dtype=np.int64)
-            nothing = Events(np.zeros(0, np.str_), np.zeros(0), np.zeros(0, dtype=bool))
-            _, to_failure, observed = lives(machine, time, nothing)
-        else:
-            events = self._events(mapping, table.where, machine, dates)
-            life, to_failure, observed = lives(machine, time, events)
+        events = self._events(mapping, table.where, machine, dates)
+        life, to_failure, observed = lives(machine, time, events)
         self._require_window(table.where, machine, life)
         rows = Rows(
             features=self.features,
@@ -141,17 +130,6 @@ class FilesSource(Source):
             heldout_fraction=self.heldout_fraction,
             site=table.where,
         )
-
-    def digest(self, site: str) -> str:
-        """Return the sha256 of the bytes of a site's file and failure log."""
-        mapping, digest = self.mappings[site], hashlib.sha256()
-        for path in (mapping.path, mapping.failures.path if mapping.failures else None):
-            if path is not None:
-                try:
-                    digest.update(hashlib.sha256(self._place(path).read_bytes()).digest())
-                except OSError as error:
-                    raise DataError(f"{site}: {path} cannot be read: {error.strerror}") from None
-        return digest.hexdigest()
 
     def _place(self, path: str) -> Path:
         place = Path(path).expanduser()
@@ -192,11 +170,12 @@ class FilesSource(Source):
 
     def _in_order(self, table: Table, mapping: SiteMapping, machine: Strings, time: Floats) -> Ints:
         """Return the order by machine and time; refuse two rows of one machine at one time."""
-        code = np.unique(machine, return_inverse=True)[1]
-        order = np.lexsort((time, code))
-        same = (code[order][1:] == code[order][:-1]) & (time[order][1:] == time[order][:-1])
+        rows = pd.DataFrame({"machine": machine, "time": time})
+        order = rows.sort_values(["machine", "time"], kind="stable").index.to_numpy()
+        same = rows.duplicated().to_numpy()
         if same.any():
-            first, second = order[int(np.argmax(same)) + np.arange(2)]
+            second = int(np.argmax(same))
+            first = int(np.argmax((machine == machine[second]) & (time == time[second])))
             when = table.frame[mapping.time].iloc[second]
             raise DataError(
                 f"{table.where}: machine '{machine[second]}' has two rows at {when} "
@@ -204,27 +183,25 @@ class FilesSource(Source):
                 f"all): column '{mapping.time}' must tell the rows of a machine apart; remove "
                 "the duplicates"
             )
-        by_machine = np.argsort(code, kind="stable")
-        back = (code[by_machine][1:] == code[by_machine][:-1]) & (np.diff(time[by_machine]) < 0)
-        if back.any():
-            self._warn(
-                f"{table.where}: {int(back.sum())} rows were out of time order and have been sorted"
-            )
+        back = int((rows.groupby("machine")["time"].diff() < 0).sum())
+        if back:
+            self._warn(f"{table.where}: {back} rows were out of time order and have been sorted")
         return np.asarray(order, dtype=np.int64)
 
     def _events(self, mapping: SiteMapping, data: str, machine: Strings, dates: bool) -> Events:
         log = mapping.failures
-        assert log is not None
+        if log is None:
+            return Events(np.zeros(0, np.str_), np.zeros(0), np.zeros(0, dtype=bool))
         place, key = self._place(log.path), f"sites.{mapping.site}.failures"
         where = f"{mapping.site}: {place}"
-        optional = ("kind",) if log.kind is None else ()
+        kind = log.kind or "kind"
         columns = {log.machine: "the machine", log.time: "the time"}
         if log.kind is not None:
-            columns[log.kind] = "the kind of event"
+            columns[kind] = "the kind of event"
         table = read_table(
             place, columns, where=where, hint=f"mend the file, or map the column in {key}",
-            dialect=log.dialect, optional=optional,
-            text=(log.machine, log.kind or "kind", *((log.time,) * log.dialect.times_are_text)),
+            dialect=log.dialect, optional=("kind",) if log.kind is None else (),
+            text=(log.machine, kind, *((log.time,) * log.dialect.times_are_text)),
         )  # fmt: skip
         names = table.names(log.machine)
         time, log_dates = table.times(log.time, self.time_unit)
@@ -236,7 +213,6 @@ class FilesSource(Source):
             )
         counts = np.ones(len(table), dtype=bool)
         failure = np.ones(len(table), dtype=bool)
-        kind = log.kind or "kind"
         if kind in table:
             kinds = np.char.lower(table.names(kind))
             known = (*log.failure_kinds, *log.repair_kinds, *log.ignored_kinds)
@@ -263,14 +239,12 @@ class FilesSource(Source):
     def _require_window(self, where: str, machine: Strings, life: Ints) -> None:
         if self.window is None:
             return
-        code = np.unique(machine, return_inverse=True)[1]
-        pairs, counts = np.unique(np.stack([code, life]), axis=1, return_counts=True)
-        if counts.max() < self.window:
-            longest = np.unique(machine)[pairs[0, int(np.argmax(counts))]]
+        lengths = pd.DataFrame({"machine": machine, "life": life}).value_counts()
+        if lengths.iloc[0] < self.window:
             raise DataError(
                 f"{where}: data.window={self.window} is longer than every machine's life; the "
-                f"longest has {counts.max()} rows (machine '{longest}'); lower data.window or "
-                "bring a longer record"
+                f"longest has {lengths.iloc[0]} rows (machine '{lengths.index[0][0]}'); lower "
+                "data.window or bring a longer record"
             )
 
     def _note_failures(self, mapping: SiteMapping, rows: Rows) -> None:
