@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -137,7 +138,15 @@ class Events:
     failure: Bools
 
 
-def lives(machine: Strings, time: Floats, events: Events) -> tuple[Ints, Floats, Floats]:
+def machine_slices(machine: Strings) -> dict[str, slice]:
+    """Return where in (R,) machine ids, of which equal ones stand together, each one's rows are."""
+    starts = np.flatnonzero(np.r_[len(machine) > 0, machine[1:] != machine[:-1]]).tolist()
+    return {str(machine[a]): slice(a, b) for a, b in pairwise([*starts, len(machine)])}
+
+
+def lives(
+    machine: Strings, time: Floats, events: Events, digits: int | None = 9
+) -> tuple[Ints, Floats, Floats]:
     """Return ``life``, ``time_to_failure`` and ``observed`` of ``Rows``.
 
     A row's life ends at the first event of its machine at or after the row; the first row
@@ -147,9 +156,11 @@ def lives(machine: Strings, time: Floats, events: Events) -> tuple[Ints, Floats,
     time count as the failure, which the repair answered.
 
     Args:
-        machine: (R,) sorted.
+        machine: (R,) rows of a machine stand together.
         time: (R,) sorted within each machine.
         events: the site's log; events of machines without rows are passed over.
+        digits: decimals to round to. Dates counted in days carry rounding of about 1e-12: a
+            failure after exactly the horizon must lie within it. None: as they are.
 
     Returns:
         (R,) int64, (R,) float64 with NaN where no failure ends the life, (R,) float64.
@@ -157,18 +168,16 @@ def lives(machine: Strings, time: Floats, events: Events) -> tuple[Ints, Floats,
     life = np.zeros(len(time), dtype=np.int64)
     to_failure = np.full(len(time), np.nan)
     observed = np.zeros(len(time))
-    names, starts = np.unique(machine, return_index=True)
-    ends = np.append(starts[1:], len(time))
     order = np.lexsort((~events.failure, events.time))
-    for name, start, end in zip(names, starts, ends, strict=True):
-        own = order[events.machine[order] == name]
-        mine = time[start:end]
-        following = np.searchsorted(events.time[own], mine, side="left")
+    named = events.machine[order]
+    for name, part in machine_slices(machine).items():
+        own = order[named == name]
+        mine = time[part]
+        life[part] = following = np.searchsorted(events.time[own], mine, side="left")
         # After the last event the life was watched until the machine's last row.
-        until = np.append(events.time[own], mine[-1])[following]
+        observed[part] = np.append(events.time[own], mine[-1])[following] - mine
         fails = np.append(events.failure[own], False)[following]
-        life[start:end], observed[start:end] = following, until - mine
-        to_failure[start:end] = np.where(fails, until - mine, np.nan)
-    # Dates counted in days carry rounding of about 1e-12: a failure after exactly the
-    # horizon must lie within it.
-    return life, np.round(to_failure, 9), np.round(observed, 9)
+        to_failure[part] = np.where(fails, observed[part], np.nan)
+    if digits is None:
+        return life, to_failure, observed
+    return life, np.round(to_failure, digits), np.round(observed, digits)

@@ -25,8 +25,7 @@ from fedpdm.config.values import (
     whole,
 )
 from fedpdm.data.leakage import checks as guards
-from fedpdm.data.partition import PartitionedSource
-from fedpdm.data.partition.repartitioned import RepartitionedSource
+from fedpdm.data.partition import PartitionedSource, RepartitionedSource
 from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.engines.select import check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError

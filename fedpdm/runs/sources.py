@@ -17,8 +17,7 @@ from fedpdm.config.values import (
 )
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
-from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.partition.repartitioned import RepartitionedSource
+from fedpdm.data.partition import Natural, Partition, RepartitionedSource
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.data.splits.saved_split import SavedSplit

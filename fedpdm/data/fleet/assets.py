@@ -132,20 +132,6 @@ LIFE: Floats = np.array([asset.life for asset in ASSETS.values()])
 LACKS: Bools = np.array([[name in asset.lacks for name in NAMES] for asset in ASSETS.values()])
 
 
-def weak_shares(weights: tuple[float, ...], kind: int) -> tuple[float, ...]:
-    """Return (K,) how likely each mode is the weak part of a machine of ``kind``.
-
-    Args:
-        weights: (K,) of the site. Where they leave nothing that this kind can fail of, its
-            own proneness decides.
-        kind: position in ``KINDS``.
-    """
-    both = tuple(w * float(p) for w, p in zip(weights, WEAK[kind], strict=True))
-    if sum(both) == 0:
-        both = tuple(float(p) for p in WEAK[kind])
-    return tuple(weight / sum(both) for weight in both)
-
-
 def draw_kinds(weights: tuple[float, ...], generators: list[np.random.Generator]) -> Ints:
     """Return (M,) kinds of machine, one draw from each machine's own generator."""
     shares: Floats = np.array(weights) / sum(weights)

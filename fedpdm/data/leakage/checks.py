@@ -177,7 +177,7 @@ def require_order(machines: MachineParts, unit: str) -> None:
             raise LeakError(
                 f"{place}: its rows change {machines.switches[k]} times between {earlier} and "
                 f"{later}: a random split of a time series, in which neighbouring rows are nearly "
-                "copies; split by time (fedpdm.data.splits.cuts.by_time) or by machine (by_machine)"
+                "copies; split by time (fedpdm.data.splits.cuts.by_time) or by whole machines"
             )
         raise LeakError(
             f"{place}: {later} begins at {machines.first[k, after]:g} {unit}, before the last row "

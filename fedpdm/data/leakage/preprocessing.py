@@ -69,7 +69,9 @@ class ReadingSums:
         between = (values > 0) & (values < 1)
         return ReadingSums(
             site,
-            *vars(sums).values(),
+            sums.count,
+            sums.total,
+            sums.squares,
             np.stack([low[part].min(axis=0, initial=np.inf) for part in inside]),
             np.stack([high[part].max(axis=0, initial=-np.inf) for part in inside]),
             np.stack([between[part].sum(axis=0) for part in inside]),

@@ -92,17 +92,10 @@ def undecided(rows: Rows, reach: float) -> Bools:
     return np.asarray(end - rows.time < reach)
 
 
-def by_machine(
-    rows: Rows, *, generator: np.random.Generator, validation_fraction: float = 0.2
-) -> Rows:
-    """Split rows that are marked TRAIN into training and validation machines.
-
-    Rows with another mark (an official test set) keep it. At least one machine is
-    validated on where there are two or more.
-    """
-    chosen = drawn_machines(rows, generator, validation_fraction)
+def validated_on(rows: Rows, machines: Strings) -> Rows:
+    """Mark the rows of ``machines`` that are marked TRAIN as validation; others keep their mark."""
     split = rows.split.copy()
-    split[(rows.split == Split.TRAIN) & np.isin(rows.machine, chosen)] = Split.VALIDATION
+    split[(split == Split.TRAIN) & np.isin(rows.machine, machines)] = Split.VALIDATION
     return replace(rows, split=split)
 
 

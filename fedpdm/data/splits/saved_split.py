@@ -29,10 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpdm.data.partition import PartitionedSource, RepartitionedSource
 from fedpdm.data.partition.base import site_names
-from fedpdm.data.partition.repartitioned import RepartitionedSource
-from fedpdm.data.partition.source import PartitionedSource
-from fedpdm.data.rows import Bools, Ints, Rows, Split
+from fedpdm.data.rows import Bools, Ints, Rows, Split, machine_slices
 from fedpdm.data.sources.base import Source
 from fedpdm.data.windows import segment_starts
 from fedpdm.errors import ConfigError, DataError, LeakError
@@ -199,11 +198,7 @@ class SavedSplit(Source):
     def _require_all(self, inner: PartitionedSource) -> None:
         """Refuse a file that has only some of the sites that a partition makes."""
         found = list(self._parts)
-        wanted = (
-            inner.asked
-            if isinstance(inner, RepartitionedSource)
-            else getattr(inner._partition, "sites", None)
-        )
+        wanted = inner.asked
         numbers = [int(name[6:]) for name in found if NUMBERED.fullmatch(name)]
         made = () if inner.names else site_names(max(numbers, default=1), ())
         missing = [name for name in made if name not in self._parts]
@@ -231,7 +226,7 @@ class SavedSplit(Source):
             whole, places = self._whole
             return self._cut(site, whole, places)
         rows = self.inner.rows(site)
-        cut = self._cut(site, rows, machine_places(rows))
+        cut = self._cut(site, rows, machine_slices(rows.machine))
         if len(cut) < len(rows):
             raise DataError(
                 f"split={self.path} has {len(cut)} rows of {site}, and its data has {len(rows)}: "
@@ -246,7 +241,7 @@ class SavedSplit(Source):
     def _whole(self) -> tuple[Rows, dict[str, slice]]:
         assert self._partitioned is not None
         whole = self._partitioned.whole
-        return whole, machine_places(whole)
+        return whole, machine_slices(whole.machine)
 
     def _cut(self, site: str, rows: Rows, places: dict[str, slice]) -> Rows:
         """Return the rows of a site's parts, with their splits."""
@@ -296,15 +291,6 @@ class SavedSplit(Source):
                 f"data{again}"
             )
         return np.asarray(place.start + np.flatnonzero(inside), dtype=np.int64)
-
-
-def machine_places(rows: Rows) -> dict[str, slice]:
-    """Return where each machine's rows lie, for rows that are sorted by machine."""
-    names, starts, counts = np.unique(rows.machine, return_index=True, return_counts=True)
-    return {
-        str(name): slice(int(start), int(start + count))
-        for name, start, count in zip(names, starts, counts, strict=True)
-    }
 
 
 def _some(names: list[str]) -> str:

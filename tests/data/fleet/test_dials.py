@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedpdm.data.fleet.archetypes import ARCHETYPES, MIXED, SIZES
 from fedpdm.data.fleet.calendar import persistent
-from fedpdm.data.fleet.log import soon
-from fedpdm.data.fleet.profile import site_settings
+from fedpdm.data.fleet.record import soon
+from fedpdm.data.fleet.settings import ARCHETYPES, MIXED, SIZES, site_settings
 from fedpdm.data.fleet.source import FleetSource
 from fedpdm.errors import ConfigError
 

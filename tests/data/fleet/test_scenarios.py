@@ -9,8 +9,8 @@ import pytest
 
 from fedpdm.data.fleet.assets import KINDS, LACKS, MODES
 from fedpdm.data.fleet.life import BOUT_DAYS, FAILURE, MAINTENANCE, REST_DAYS, SUDDEN_DAYS
-from fedpdm.data.fleet.log import soon
-from fedpdm.data.fleet.record import Record
+from fedpdm.data.fleet.record import Record, soon
+from fedpdm.data.fleet.settings import SCENARIOS
 from fedpdm.data.fleet.source import FleetSource
 
 
@@ -38,7 +38,7 @@ def weak_wear(made: Record) -> list[np.ndarray[Any, Any]]:
 @pytest.mark.parametrize("scenario", ["progressive", "sudden", "intermittent", "depletion"])
 def test_every_scenario_ends_where_the_latent_wear_does(scenario: str) -> None:
     made = only(scenario)
-    assert set(made.latent.scenarios[i] for i in np.unique(made.latent.scenario)) == {scenario}
+    assert set(SCENARIOS[i] for i in np.unique(made.latent.scenario)) == {scenario}
     for wear in weak_wear(made):
         assert np.all(np.diff(wear) >= 0) and 0.75 < wear[-1] < 1.0, "no clamp, no healing"
 

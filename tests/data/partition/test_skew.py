@@ -60,7 +60,7 @@ def engines(lives: dict[str, int], test: dict[str, tuple[int, int]] | None = Non
 
 
 def divide(partition: Partition, rows: Rows, seed: int = 0) -> dict[str, np.ndarray]:
-    return partition.assign(rows, (), np.random.default_rng(seed))
+    return partition.divide(rows, (), np.random.default_rng(seed)).sites
 
 
 def require_division(shares: dict[str, np.ndarray], rows: Rows) -> None:

@@ -17,8 +17,14 @@ from hypothesis import given, settings
 
 from fedpdm.config.compose import compose
 from fedpdm.config.values import make
-from fedpdm.data.partition import ByCondition, ByMachine, Iid, Partition, PartitionedSource
-from fedpdm.data.partition.repartitioned import RepartitionedSource
+from fedpdm.data.partition import (
+    ByCondition,
+    ByMachine,
+    Iid,
+    Partition,
+    PartitionedSource,
+    RepartitionedSource,
+)
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.sources.base import Source
 from fedpdm.data.splits.saved_split import COLUMNS, NAME, SavedSplit, read_split_file, split_file
