@@ -62,7 +62,7 @@ class ReadingSums:
     @staticmethod
     def of(site: str, rows: Rows) -> ReadingSums:
         """Return the sums of a site's rows."""
-        values, place = rows.values, rows.split % len(SPLITS)  # purged rows (-1) come last
+        values, place = rows.values, rows.split.astype(np.int64) % len(SPLITS)  # purged ones last
         inside = [place == k for k in range(len(SPLITS))]
         sums = Moments.of(values, place, len(SPLITS))
         low, high = (np.where(np.isnan(values), end, values) for end in (np.inf, -np.inf))
