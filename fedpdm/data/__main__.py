@@ -148,7 +148,8 @@ def verdict(path: Path, known: KnownFile) -> tuple[str, str]:
         return "-", "missing"
     except OSError as error:
         return "-", f"unreadable ({error.strerror})"
-    rows = sum(1 for line in content.splitlines() if line.strip()) - known.header
+    header = known.path.endswith(".csv")
+    rows = sum(1 for line in content.splitlines() if line.strip()) - header
     if sha256_of(path) == known.sha256:
         return str(rows), "ok"
     return str(rows), "differs" if rows == known.rows else f"differs, should have {known.rows} rows"

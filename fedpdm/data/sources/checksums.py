@@ -27,11 +27,6 @@ class KnownFile:
     sha256: str
 
     @property
-    def header(self) -> int:
-        """Lines before the first row."""
-        return int(self.path.endswith(".csv"))
-
-    @property
     def name(self) -> str:
         """Its file name."""
         return self.path.rpartition("/")[2]

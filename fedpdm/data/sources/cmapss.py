@@ -136,12 +136,12 @@ def subset_names(subset: str | Sequence[str]) -> tuple[str, ...]:
         ConfigError: an unknown one, one named twice, or none.
     """
     chosen = [subset] if isinstance(subset, str) else [str(name) for name in subset]
-    unknown = [name for name in chosen if name not in CONDITIONS]
-    if unknown or not chosen or len(set(chosen)) < len(chosen):
+    for name in chosen:
+        checks.require_choice("data.subset", name, CONDITIONS)
+    if not chosen or len(set(chosen)) < len(chosen):
         raise ConfigError(
-            f"data.subset={unknown[0] if unknown else subset} "
-            f"{'is unknown' if unknown else 'must name each subset once'}; choose one or several "
-            f"of {', '.join(CONDITIONS)}"
+            f"data.subset={subset} must name each subset once; choose one or several of "
+            f"{', '.join(CONDITIONS)}"
         )
     return tuple(sorted(chosen))
 

@@ -57,20 +57,20 @@ def fetch(
     if dataset not in KNOWN:
         raise ConfigError(f"there is no data set '{dataset}' to fetch; choose {', '.join(KNOWN)}")
     files = KNOWN[dataset]
+    places = [folder / known.path for known in files]
     url = url or URLS[dataset]
     if not url.startswith(("http://", "https://", "file://")):
         raise ConfigError(f"--url {url} must begin with https://, http:// or file://")
     if all(has_right_sum(folder, known) for known in files):
         say(f"{dataset} is in {folder} already")
-        return [folder / known.path for known in files]
+        return places
     part = folder / f".{dataset}.zip.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         download(url, part, dataset, say)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacked-") as unpacked:
             take_out(part, Path(unpacked), files, url)
-            for known in files:
-                place = folder / known.path
+            for known, place in zip(files, places, strict=True):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 (Path(unpacked) / known.name).replace(place)
     except OSError as error:
@@ -79,9 +79,9 @@ def fetch(
             "with --to"
         ) from None
     forget(part)
-    for known in files:
-        say(f"{folder / known.path}  sha256 ok")
-    return [folder / known.path for known in files]
+    for place in places:
+        say(f"{place}  sha256 ok")
+    return places
 
 
 def has_right_sum(folder: Path, known: KnownFile) -> bool:

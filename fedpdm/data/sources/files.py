@@ -135,10 +135,12 @@ class FilesSource(Source):
         )
 
     def _place(self, path: str) -> Path:
+        """Return where a path of a site's yaml leads: relative ones start from ``data.path``."""
         place = Path(path).expanduser()
         return place if self.folder is None else self.folder / place
 
     def _read(self, mapping: SiteMapping) -> Table:
+        """Read the columns of a site's sensor file that its yaml maps."""
         site = mapping.site
         columns = {mapping.machine: "the machine", mapping.time: "the time"}
         columns |= {column: f"feature '{name}'" for name, column in mapping.columns.items()}
@@ -155,6 +157,7 @@ class FilesSource(Source):
         )
 
     def _readings(self, table: Table, mapping: SiteMapping, feature: str) -> Floats:
+        """Return a feature as (R,) numbers; refuse one with too many empty cells."""
         column = mapping.columns[feature]
         values = table.numbers(column)
         share = float(np.isnan(values).mean())
@@ -172,6 +175,14 @@ class FilesSource(Source):
         return values
 
     def _events(self, mapping: SiteMapping, data: str, machine: Strings, dates: bool) -> Events:
+        """Read a site's failure log; a site with a label has no events.
+
+        Args:
+            mapping: the site's yaml.
+            data: site and file of the sensor rows, for messages.
+            machine: (R,) machine ids of the sensor rows: the log must name no others.
+            dates: whether the times of the sensor rows are dates: the log's must be, too.
+        """
         log = mapping.failures
         if log is None:
             return Events(np.zeros(0, np.str_), np.zeros(0), np.zeros(0, dtype=bool))
@@ -220,6 +231,7 @@ class FilesSource(Source):
         return Events(names[counts], time[counts], failure[counts])
 
     def _require_window(self, where: str, machine: Strings, life: Ints) -> None:
+        """Refuse a window that is longer than every life of every machine."""
         if self.window is None:
             return
         lengths = pd.DataFrame({"machine": machine, "life": life}).value_counts()
@@ -231,6 +243,7 @@ class FilesSource(Source):
             )
 
     def _note_failures(self, mapping: SiteMapping, rows: Rows) -> None:
+        """Warn of a site without failures; refuse sites that all have none."""
         if rows.label is not None:
             seen, source = bool(rows.label.any()), f"column '{mapping.label}' holds no 1"
         else:
@@ -253,6 +266,7 @@ class FilesSource(Source):
 
 
 def _labels(table: Table, column: str) -> Ints:
+    """Return a label column as (R,) 0 or 1."""
     values = table.numbers(column)
     table.refuse(
         column, ~np.isin(values, (0.0, 1.0)), "holds {value}, which is not 0 or 1,",

@@ -187,6 +187,7 @@ def agreed_features(mappings: list[SiteMapping]) -> tuple[tuple[str, ...], list[
 
 
 def _features(where: str, given: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Return column and unit by feature name, from a list of columns or a mapping."""
     pairs: list[tuple[Any, Any]] = list(given.items()) if isinstance(given, Mapping) else []
     if isinstance(given, (list, tuple)):
         pairs = [(str(column), str(column)) for column in given]
@@ -218,6 +219,7 @@ def _features(where: str, given: Any) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _log(where: str, given: Any, machine: str, time: str, dialect: Dialect) -> FailureLog:
+    """Return the checked failure log; what it leaves open is as in the sensor file."""
     where = f"{where}.failures"
     settings = {"path": given} if isinstance(given, str) else given
     if not isinstance(settings, Mapping):
@@ -249,6 +251,7 @@ def _log(where: str, given: Any, machine: str, time: str, dialect: Dialect) -> F
 
 
 def _kinds(where: str, key: str, given: Any) -> tuple[str, ...]:
+    """Return a word or a list of words in lower case."""
     if isinstance(given, str):
         given = [given]
     if not isinstance(given, (list, tuple)):
@@ -257,6 +260,7 @@ def _kinds(where: str, key: str, given: Any) -> tuple[str, ...]:
 
 
 def _dialect(where: str, settings: Mapping[str, Any], default: Dialect) -> Dialect:
+    """Return how a file is written; ``default`` says what ``settings`` leave open."""
     decimal = str(settings.get("decimal", default.decimal))
     if decimal not in (".", ","):
         raise ConfigError(f"{where}.decimal={decimal!r} must be '.' or ','")
@@ -281,6 +285,7 @@ def _dialect(where: str, settings: Mapping[str, Any], default: Dialect) -> Diale
 
 
 def _text(where: str, settings: Mapping[str, Any], key: str) -> str:
+    """Return a setting that must be a name."""
     value = settings.get(key)
     if value is None or isinstance(value, (bool, Mapping, list, tuple)) or str(value) == "":
         problem = " is missing" if value is None else f"={value!r} is not a name"
@@ -299,6 +304,7 @@ _MEANING = {
 
 
 def _known_keys(where: str, settings: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuse a key that means nothing here, with the one that may have been meant."""
     for key in settings:
         if str(key) not in known:
             raise ConfigError(

@@ -55,7 +55,14 @@ class Table:
         return f"line {number + 2}" if self.lines else f"row {number + 1}"
 
     def refuse(self, column: str, bad: Bools, problem: str, hint: str = "") -> None:
-        """Raise DataError for the first row where ``bad`` (R,) is true."""
+        """Raise DataError for the first row where ``bad`` (R,) is true.
+
+        Args:
+            column: its name, for the message.
+            bad: (R,) rows that cannot be used.
+            problem: what is wrong; ``{value}`` stands for the first bad cell.
+            hint: what to do; without one, the table's own hint.
+        """
         if bad.any():
             first = int(np.argmax(bad))
             others = int(bad.sum()) - 1
@@ -164,10 +171,12 @@ class Table:
         return np.asarray(order, dtype=np.int64)
 
     def _measured(self, dates: Any, unit: str, column: str) -> Floats:
+        """Return dates as (R,) float64 since 1970 in ``unit``."""
         micro = dates.dt.tz_localize(None).to_numpy(dtype="datetime64[us]").astype(np.int64)
         return np.asarray(micro / (1e6 * self._seconds(unit, column)), dtype=np.float64)
 
     def _seconds(self, unit: str, column: str) -> int:
+        """Return the seconds in ``unit``; refuse a unit that dates cannot be measured in."""
         if unit not in SECONDS:
             raise ConfigError(
                 f"{self.where}: column '{column}' holds dates, which data.time_unit={unit} cannot "
@@ -176,6 +185,7 @@ class Table:
         return SECONDS[unit]
 
     def _number_hint(self, bad: pd.Series[Any]) -> str:
+        """Return what to do about cells that are no numbers, read from the first of them."""
         text = str(bad.iloc[0]).strip()
         if re.fullmatch(r"[-+]?[\d.]*,\d+", text) and self.dialect.decimal == ".":
             sep = "" if self.dialect.sep else f", sep: '{',' if self.lines else ';'}'"
@@ -306,6 +316,7 @@ def _text_rows(path: Path, wanted: list[str], as_text: set[str], **form: Any) ->
 
 
 def _require_separator(names: Iterable[str], found: list[str], where: str, sep: str) -> None:
+    """Refuse a header of one column that would be several with another separator."""
     if len(found) > 1 or set(names) & set(found):
         return
     for other, spelled in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):

@@ -255,7 +255,7 @@ def test_file_with_another_number_of_rows_than_published_is_refused(folder: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"subset": "FD005"}, r"data\.subset=FD005.*FD001, FD002, FD003, FD004"),
+        ({"subset": "FD005"}, r"data\.subset=FD005.*FD001, FD002, FD003 or FD004"),
         ({"features": "some"}, r"data\.features=some.*informative, aged or all"),
         ({"subset": ["FD001", "FD007"]}, r"data\.subset=FD007 is unknown"),
         ({"subset": ["FD001", "FD001"]}, r"must name each subset once"),
