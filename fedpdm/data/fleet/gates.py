@@ -32,9 +32,9 @@ from scipy.stats import binom, rankdata
 from fedpdm.data.fleet.assets import LACKS
 from fedpdm.data.fleet.life import FAILURE
 from fedpdm.data.fleet.physics import TABLE
-from fedpdm.data.fleet.record import Record, soon
+from fedpdm.data.fleet.record import Record
 from fedpdm.data.fleet.settings import SCENARIOS, SiteProfile
-from fedpdm.data.rows import Bools, Floats, Rows, machine_slices
+from fedpdm.data.rows import Bools, Floats, Rows, machine_slices, within_horizon
 
 READINGS, FAILURES, DIVERSITY = 0.75, 5, 2
 AREA, WANTED = 0.9, 0.25
@@ -122,9 +122,7 @@ def completeness(site: str, made: Record) -> list[Gate]:
 def events(site: str, profile: SiteProfile, made: Record) -> list[Gate]:
     """Return whether enough failed, in enough different ways."""
     modes = [life.mode for _, _, life in made.lives if life.end == FAILURE]
-    possible = sum(
-        first + later > 0 for first, later in zip(profile.modes, profile.modes_later, strict=True)
-    )
+    possible = int(np.count_nonzero(np.add(profile.modes, profile.modes_later)))
     least, seen = min(DIVERSITY, possible), len(set(modes))
     longer = f"raise data.days (--days) or sites.{site}.machines, or lower sites.{site}.life_days"
     knobs = ("data.days", "data.prevalence", "data.heterogeneity", "data.step_hours", "sites.")
@@ -257,7 +255,7 @@ def single_feature(site: str, rows: Rows, horizon: float) -> Gate:
     both directions.
     """
     name = "single feature"
-    positive, known = soon(rows.time_to_failure, rows.observed, horizon)
+    positive, known = within_horizon(rows, horizon)
     label = positive[known]
     if min(label.sum(), (~label).sum()) < FEWEST:
         return skipped(name, site, AREA, f"fewer than {FEWEST} rows of a class")
