@@ -51,7 +51,7 @@ class Gate:
 
     Attributes:
         gate: its name.
-        site: whose data.
+        profile: the site whose data it is about, or all.
         status: passed, failed or skipped.
         value: what was measured; None if nothing could be.
         threshold: the bound.
@@ -78,9 +78,7 @@ class Gate:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the summary says about it."""
-        found = asdict(self)
-        del found["settings"]
-        return found
+        return {key: value for key, value in asdict(self).items() if key != "settings"}
 
 
 def verdict(
@@ -143,10 +141,8 @@ def scenario_recall(site: str, profile: SiteProfile, made: Record) -> list[Gate]
     with a chance under 5 %: three failures of which one is missed are no proof.
     """
     failed = [(name, life) for name, _, life in made.lives if life.end == FAILURE]
-    told, gates = None, []
-    weights = profile.scenarios[:-1]
-    for number, weight in enumerate(weights):
-        scenario = SCENARIOS[number]
+    told, gates, weights = Traces(made), [], profile.scenarios[:-1]
+    for number, (scenario, weight) in enumerate(zip(SCENARIOS, weights, strict=False)):
         name = f"scenario recall: {scenario}"
         if weight == 0:
             continue
@@ -155,7 +151,6 @@ def scenario_recall(site: str, profile: SiteProfile, made: Record) -> list[Gate]
         if not own and expected < 3:
             gates.append(skipped(name, site, RECALL, f"only {expected:.1f} failures to expect"))
             continue
-        told = told or Traces(made)
         if not told.sound:
             gates.append(skipped(name, site, RECALL, "no stretch of sound machines to compare"))
             continue

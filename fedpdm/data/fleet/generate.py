@@ -137,31 +137,24 @@ def generate(
 
 
 def _options(overrides: Sequence[str], days: float | None) -> list[str]:
+    """Return the options with the length of the record, or refuse one that changes no data."""
+    known = sorted(set(inspect.signature(FleetSource).parameters) - set(ELSEWHERE))
     for override in overrides:
         if not override.lstrip("+").startswith(OPTIONS) or "=" not in override:
             raise ConfigError(
                 f"{override} has no effect on generated data: options here begin with "
                 f"{', '.join(OPTIONS)}, e.g. data.prevalence=0.05"
             )
-        if override.lstrip("+").startswith("data."):
-            _require_data(override)
+        where, _, key = override.lstrip("+").partition("=")[0].partition(".")
+        key = key.split(".")[0]
+        if where == "data" and key in ELSEWHERE:
+            raise ConfigError(f"{override}: {ELSEWHERE[key]}")
+        # Without a plus, a key that does not exist is refused with the closest name.
+        if where == "data" and key not in known and override.startswith("+"):
+            raise ConfigError(
+                f"{override}: data=fleet has no setting data.{key}; there are {', '.join(known)}"
+            )
     return [*([] if days is None else [f"data.days={days:g}"]), *overrides]
-
-
-def _require_data(override: str) -> None:
-    """Refuse a key of ``data`` that does not describe the data.
-
-    Raises:
-        ConfigError: names the key, and where it is said instead.
-    """
-    key = override.lstrip("+").partition("=")[0].split(".")[1]
-    if key in ELSEWHERE:
-        raise ConfigError(f"{override}: {ELSEWHERE[key]}")
-    known = sorted(set(inspect.signature(FleetSource).parameters) - set(ELSEWHERE))
-    if key not in known and override.startswith("+"):  # else it is refused with the closest name
-        raise ConfigError(
-            f"{override}: data=fleet has no setting data.{key}; there are {', '.join(known)}"
-        )
 
 
 def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSource:
