@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from fedpdm.data.features import FARTHEST, WindowFeatures, fill_inside
+from fedpdm.data.features import (
+    FARTHEST,
+    RANGE,
+    STATISTICS,
+    WindowFeatures,
+    fill_inside,
+    range_features,
+    statistics,
+)
 from fedpdm.data.rows import Rows, Split
-from fedpdm.data.window_statistics import RANGE, STATISTICS, range_features, statistics
 from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
 from fedpdm.tasks import Failure

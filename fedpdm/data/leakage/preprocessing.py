@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,15 @@ LEAST = 10  # readings of a feature, below which its mean and deviation say noth
 MOMENTS = 8  # times at which machines are compared with mixtures of two others
 OFTEN = 10  # rows of a series that stand there more often are a state, and no copies
 ENOUGH = 0.2  # share of a class's rows, above what is usual in the data, that makes a case
+
+TOGETHER: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("count", "total", "squares", "inner"), np.sum),
+    "least": np.min,
+    "most": np.max,
+    "step": np.max,
+    "few": np.any,
+}
+"""How the sums of several sites become those of all."""
 
 
 @dataclass(frozen=True)
@@ -52,38 +62,30 @@ class ReadingSums:
     @staticmethod
     def of(site: str, rows: Rows) -> ReadingSums:
         """Return the sums of a site's rows."""
-        place = np.where(rows.split == Split.UNUSED, SPLITS.index(Split.UNUSED), rows.split)
-        parts = [rows.values[place == k] for k in range(len(SPLITS))]
-        sums = Moments.of(rows.values, place, len(SPLITS))
-        step, few = rounding(rows.values)
+        values, place = rows.values, rows.split.astype(np.int64) % len(SPLITS)  # purged ones last
+        inside = [place == k for k in range(len(SPLITS))]
+        sums = Moments.of(values, place, len(SPLITS))
+        low, high = (np.where(np.isnan(values), end, values) for end in (np.inf, -np.inf))
+        between = (values > 0) & (values < 1)
         return ReadingSums(
             site,
-            **vars(sums),
-            least=np.stack(
-                [np.where(np.isnan(p), np.inf, p).min(0, initial=np.inf) for p in parts]
-            ),
-            most=np.stack(
-                [np.where(np.isnan(p), -np.inf, p).max(0, initial=-np.inf) for p in parts]
-            ),
-            inner=np.stack([((p > 0) & (p < 1)).sum(axis=0) for p in parts]),
-            step=step,
-            few=few,
+            sums.count,
+            sums.total,
+            sums.squares,
+            np.stack([low[part].min(axis=0, initial=np.inf) for part in inside]),
+            np.stack([high[part].max(axis=0, initial=-np.inf) for part in inside]),
+            np.stack([between[part].sum(axis=0) for part in inside]),
+            *rounding(values),
         )
 
     @staticmethod
     def together(parts: list[ReadingSums]) -> ReadingSums:
         """Return the sums of several sites."""
-        return ReadingSums(
-            "all sites",
-            count=np.sum([p.count for p in parts], axis=0),
-            total=np.sum([p.total for p in parts], axis=0),
-            squares=np.sum([p.squares for p in parts], axis=0),
-            least=np.min([p.least for p in parts], axis=0),
-            most=np.max([p.most for p in parts], axis=0),
-            inner=np.sum([p.inner for p in parts], axis=0),
-            step=np.max([p.step for p in parts], axis=0),
-            few=np.any([p.few for p in parts], axis=0),
-        )
+        together = {
+            name: how([getattr(part, name) for part in parts], axis=0)
+            for name, how in TOGETHER.items()
+        }
+        return ReadingSums("all sites", **together)
 
 
 def require_scaled_on_training(sites: list[ReadingSums]) -> list[str]:

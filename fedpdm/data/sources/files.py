@@ -105,7 +105,10 @@ class FilesSource(Source):
                 f"{table.where} has {len(table)} rows; a site needs at least {LEAST_ROWS} to be "
                 "cut into training, validation and test; bring a longer record"
             )
-        order = self._in_order(table, mapping, machine, time)
+        order = table.in_order(machine, time, mapping.time)
+        back = int((pd.Series(time).groupby(machine).diff() < 0).sum())
+        if back:
+            self._warn(f"{table.where}: {back} rows were out of time order and have been sorted")
         machine, time, values = machine[order], time[order], values[order]
         label = None if label is None else label[order]
         events = self._events(mapping, table.where, machine, dates)
@@ -156,26 +159,6 @@ class FilesSource(Source):
                 "out of every site's yaml, or raise data.max_missing"
             )
         return values
-
-    def _in_order(self, table: Table, mapping: SiteMapping, machine: Strings, time: Floats) -> Ints:
-        """Return the order by machine and time; refuse two rows of one machine at one time."""
-        rows = pd.DataFrame({"machine": machine, "time": time})
-        order = rows.sort_values(["machine", "time"], kind="stable").index.to_numpy()
-        same = rows.duplicated().to_numpy()
-        if same.any():
-            second = int(np.argmax(same))
-            first = int(np.argmax((machine == machine[second]) & (time == time[second])))
-            when = table.frame[mapping.time].iloc[second]
-            raise DataError(
-                f"{table.where}: machine '{machine[second]}' has two rows at {when} "
-                f"({table.place(first)} and {table.place(second)}; {int(same.sum())} such rows in "
-                f"all): column '{mapping.time}' must tell the rows of a machine apart; remove "
-                "the duplicates"
-            )
-        back = int((rows.groupby("machine")["time"].diff() < 0).sum())
-        if back:
-            self._warn(f"{table.where}: {back} rows were out of time order and have been sorted")
-        return np.asarray(order, dtype=np.int64)
 
     def _events(self, mapping: SiteMapping, data: str, machine: Strings, dates: bool) -> Events:
         log = mapping.failures

@@ -132,13 +132,13 @@ def site_mapping(site: str, settings: Mapping[str, Any]) -> SiteMapping:
     roles = {"machine": machine, "time": time}
     if label is not None:
         roles["label"] = _text(where, settings, "label")
+    feature_of = {column: name for name, column in columns.items()}
     for role, column in roles.items():
-        for name, other in columns.items():
-            if other == column:
-                raise ConfigError(
-                    f"{where}: column '{column}' is both {role} and feature '{name}'; "
-                    "a feature needs a column of its own"
-                )
+        if column in feature_of:
+            raise ConfigError(
+                f"{where}: column '{column}' is both {role} and feature '{feature_of[column]}'; "
+                "a feature needs a column of its own"
+            )
     dialect = _dialect(where, settings, Dialect())
     return SiteMapping(
         site=site,

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from fedpdm.data.rows import Bools, Floats, Strings
+from fedpdm.data.rows import Bools, Floats, Ints, Strings
 from fedpdm.data.sources.mapping import UNIX, Dialect, closest
 from fedpdm.errors import ConfigError, DataError
 
@@ -70,10 +70,8 @@ class Table:
         """Return a column as (R,) text: machine ids, kinds of events."""
         values = self.frame[column]
         empty = values.isna().to_numpy(dtype=bool)
-        if pd.api.types.is_float_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values):
-            known = values.to_numpy(dtype=np.float64, na_value=np.nan)
-            if np.all(empty | (known == np.floor(known))):  # whole numbers beside empty cells
-                values = values.astype("Int64")
+        if pd.api.types.is_float_dtype(values.dtype):
+            values = values.convert_dtypes()  # whole numbers beside empty cells
         text = np.array([str(value).strip() for value in values.tolist()], dtype=np.str_)
         self.refuse(column, empty | (text == ""), "is empty")
         return text
@@ -138,6 +136,32 @@ class Table:
                 "(for example '%d.%m.%Y %H:%M') in the site yaml",
             )  # fmt: skip
         return self._measured(parsed, unit, column), True
+
+    def in_order(self, machine: Strings, time: Floats, column: str) -> Ints:
+        """Return the order (R,) of the rows by machine and time.
+
+        Args:
+            machine: (R,) ids.
+            time: (R,) times.
+            column: of the times, for the message.
+
+        Raises:
+            DataError: a machine has two rows at one time.
+        """
+        rows = pd.DataFrame({"machine": machine, "time": time})
+        same = rows.duplicated().to_numpy()
+        if same.any():
+            second = int(np.argmax(same))
+            first = int(np.argmax((machine == machine[second]) & (time == time[second])))
+            when = self.frame[column].iloc[second]
+            raise DataError(
+                f"{self.where}: machine '{machine[second]}' has two rows at {when} "
+                f"({self.place(first)} and {self.place(second)}; {int(same.sum())} such rows in "
+                f"all): column '{column}' must tell the rows of a machine apart; remove "
+                "the duplicates"
+            )
+        order = rows.sort_values(["machine", "time"], kind="stable").index
+        return np.asarray(order, dtype=np.int64)
 
     def _measured(self, dates: Any, unit: str, column: str) -> Floats:
         micro = dates.dt.tz_localize(None).to_numpy(dtype="datetime64[us]").astype(np.int64)

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpdm.data.partition import PartitionedSource, RepartitionedSource
+from fedpdm.data.partition.base import site_names
 from fedpdm.data.rows import Bools, Ints, Rows, Split, machine_slices
 from fedpdm.data.sources.base import Source
 from fedpdm.data.windows import segment_starts
@@ -198,14 +199,9 @@ class SavedSplit(Source):
         """Refuse a file that has only some of the sites that a partition makes."""
         found = list(self._parts)
         wanted = inner.asked
-        # Earlier versions wrote of dealt sites only those that a run looked at.
-        numbers = {int(name[6:]): len(name) - 6 for name in found if NUMBERED.fullmatch(name)}
-        width = max(numbers.values(), default=0)
-        missing = [
-            f"plant-{number:0{width}d}"
-            for number in range(1, max(numbers, default=0))
-            if number not in numbers
-        ]
+        numbers = [int(name[6:]) for name in found if NUMBERED.fullmatch(name)]
+        made = () if inner.names else site_names(max(numbers, default=1), ())
+        missing = [name for name in made if name not in self._parts]
         if isinstance(inner, RepartitionedSource) and missing:
             raise ConfigError(
                 f"split={self.path} has {len(found)} sites ({_some(found)}) and lacks "
