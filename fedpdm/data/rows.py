@@ -181,3 +181,44 @@ def lives(
     if digits is None:
         return life, to_failure, observed
     return life, np.round(to_failure, digits), np.round(observed, digits)
+
+
+def rows_with_lives(
+    features: tuple[str, ...],
+    machine: Strings,
+    time: Floats,
+    values: Floats,
+    events: Events,
+    digits: int | None = 9,
+    label: Ints | None = None,
+) -> Rows:
+    """Return readings and the lives that a log gives them, as rows of no split yet.
+
+    Args:
+        features: F names.
+        machine: (R,) rows of a machine stand together.
+        time: (R,) sorted within each machine.
+        values: (R, F) readings.
+        events: the site's log.
+        digits: as for ``lives``.
+        label: (R,) class that the data itself gives, or None.
+    """
+    split = np.full(len(time), Split.UNUSED, dtype=np.int8)
+    life, to_failure, observed = lives(machine, time, events, digits)
+    condition = np.zeros(len(time), dtype=np.int64)
+    return Rows(
+        features, values, machine, time, life, to_failure, observed, split, condition, label
+    )
+
+
+def within_horizon(rows: Rows, horizon: float) -> tuple[Bools, Bools]:
+    """Return (R,) whether a failure follows within ``horizon``, and (R,) whether that is known.
+
+    A censored row is known to be negative only if its life was watched for the horizon. So
+    near the end of a record only positives are known: splits must leave that stretch out
+    (``fedpdm.data.splits.cuts.undecided``).
+    """
+    fails: Bools = np.asarray(~np.isnan(rows.time_to_failure))
+    positive = fails & (np.where(fails, rows.time_to_failure, np.inf) <= horizon)
+    known: Bools = np.asarray(fails | (rows.observed >= horizon))
+    return positive, known

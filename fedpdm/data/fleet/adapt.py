@@ -17,9 +17,9 @@ import numpy as np
 from fedpdm.data.fleet.assets import draw_kinds
 from fedpdm.data.fleet.calendar import calendar
 from fedpdm.data.fleet.physics import run
-from fedpdm.data.fleet.record import log_of, machine_names, soon
+from fedpdm.data.fleet.record import lives_of, log_of, machine_names
 from fedpdm.data.fleet.settings import Dials, SiteSpec, draw_size
-from fedpdm.data.rows import lives
+from fedpdm.data.rows import rows_with_lives, within_horizon
 from fedpdm.errors import ConfigError
 
 MACHINES = 64  # of the sites that a wanted prevalence is tried on
@@ -113,6 +113,7 @@ def _prevalence(trial: SiteSpec, life_days: float, horizon: float) -> float:
     names = machine_names(spec.name, len(numbers))
     machine = np.repeat(np.array(names), running.sum(axis=1))
     time = np.broadcast_to(around.time, running.shape)[running]
-    _, to_failure, observed = lives(machine, time, log_of(names, courses), digits=None)
-    positive, known = soon(to_failure, observed, horizon)
+    log = log_of(lives_of(names, courses))
+    rows = rows_with_lives((), machine, time, np.empty((len(time), 0)), log, digits=None)
+    positive, known = within_horizon(rows, horizon)
     return float(positive.sum() / max(known.sum(), 1))

@@ -101,13 +101,12 @@ class FleetFolder:
                     "generate another fleet"
                 )
 
-    def readings(self, site: str, features: tuple[str, ...]) -> tuple[Strings, Floats, Floats, Log]:
+    def readings(self, site: str) -> tuple[Strings, Floats, Floats, Log]:
         """Return (R,) machine, (R,) time, (R, F) values and the log of a site."""
-        table = read_table(self._checked("plants", site), ["time", *features], ["machine"])
-        log = read_table(
-            self._checked("logs", site), ["time", "downtime_days"], ["machine", "kind"]
-        )
-        values = np.stack([table[name] for name in features], axis=1)
+        table = read_table(self._checked("plants", site), ["time", *NAMES], ["machine"])
+        path = self._checked("logs", site)
+        log = read_table(path, ["time", "downtime_days"], ["machine", "kind"])
+        values = np.stack([table[name] for name in NAMES], axis=1)
         events = Log(log["machine"], log["time"], log["kind"] == FAILURE, log["downtime_days"])
         return table["machine"], table["time"], values, events
 

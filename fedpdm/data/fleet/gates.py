@@ -32,9 +32,9 @@ from scipy.stats import binom, rankdata
 from fedpdm.data.fleet.assets import LACKS
 from fedpdm.data.fleet.life import FAILURE
 from fedpdm.data.fleet.physics import TABLE
-from fedpdm.data.fleet.record import Record, soon
+from fedpdm.data.fleet.record import Record
 from fedpdm.data.fleet.settings import SCENARIOS, SiteProfile
-from fedpdm.data.rows import Bools, Floats, Rows, machine_slices
+from fedpdm.data.rows import Bools, Floats, Rows, machine_slices, within_horizon
 
 READINGS, FAILURES, DIVERSITY = 0.75, 5, 2
 AREA, WANTED = 0.9, 0.25
@@ -51,7 +51,7 @@ class Gate:
 
     Attributes:
         gate: its name.
-        site: whose data.
+        profile: the site whose data it is about, or all.
         status: passed, failed or skipped.
         value: what was measured; None if nothing could be.
         threshold: the bound.
@@ -78,9 +78,7 @@ class Gate:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the summary says about it."""
-        found = asdict(self)
-        del found["settings"]
-        return found
+        return {key: value for key, value in asdict(self).items() if key != "settings"}
 
 
 def verdict(
@@ -122,9 +120,7 @@ def completeness(site: str, made: Record) -> list[Gate]:
 def events(site: str, profile: SiteProfile, made: Record) -> list[Gate]:
     """Return whether enough failed, in enough different ways."""
     modes = [life.mode for _, _, life in made.lives if life.end == FAILURE]
-    possible = sum(
-        first + later > 0 for first, later in zip(profile.modes, profile.modes_later, strict=True)
-    )
+    possible = int(np.count_nonzero(np.add(profile.modes, profile.modes_later)))
     least, seen = min(DIVERSITY, possible), len(set(modes))
     longer = f"raise data.days (--days) or sites.{site}.machines, or lower sites.{site}.life_days"
     knobs = ("data.days", "data.prevalence", "data.heterogeneity", "data.step_hours", "sites.")
@@ -145,10 +141,8 @@ def scenario_recall(site: str, profile: SiteProfile, made: Record) -> list[Gate]
     with a chance under 5 %: three failures of which one is missed are no proof.
     """
     failed = [(name, life) for name, _, life in made.lives if life.end == FAILURE]
-    told, gates = None, []
-    weights = profile.scenarios[:-1]
-    for number, weight in enumerate(weights):
-        scenario = SCENARIOS[number]
+    told, gates, weights = Traces(made), [], profile.scenarios[:-1]
+    for number, (scenario, weight) in enumerate(zip(SCENARIOS, weights, strict=False)):
         name = f"scenario recall: {scenario}"
         if weight == 0:
             continue
@@ -157,7 +151,6 @@ def scenario_recall(site: str, profile: SiteProfile, made: Record) -> list[Gate]
         if not own and expected < 3:
             gates.append(skipped(name, site, RECALL, f"only {expected:.1f} failures to expect"))
             continue
-        told = told or Traces(made)
         if not told.sound:
             gates.append(skipped(name, site, RECALL, "no stretch of sound machines to compare"))
             continue
@@ -257,7 +250,7 @@ def single_feature(site: str, rows: Rows, horizon: float) -> Gate:
     both directions.
     """
     name = "single feature"
-    positive, known = soon(rows.time_to_failure, rows.observed, horizon)
+    positive, known = within_horizon(rows, horizon)
     label = positive[known]
     if min(label.sum(), (~label).sum()) < FEWEST:
         return skipped(name, site, AREA, f"fewer than {FEWEST} rows of a class")

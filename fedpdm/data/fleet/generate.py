@@ -27,10 +27,10 @@ from fedpdm.data.fleet.adapt import MACHINES
 from fedpdm.data.fleet.assets import KINDS, MODES
 from fedpdm.data.fleet.folder import FORMAT, SUMMARY, FleetFolder, write_site
 from fedpdm.data.fleet.life import FAILURE, MAINTENANCE
-from fedpdm.data.fleet.record import Record, soon
+from fedpdm.data.fleet.record import Record
 from fedpdm.data.fleet.settings import SCENARIOS
 from fedpdm.data.fleet.source import FleetSource
-from fedpdm.data.rows import Ints, Rows
+from fedpdm.data.rows import Ints, Rows, within_horizon
 from fedpdm.data.sources.checksums import sha256_of
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 
@@ -137,57 +137,48 @@ def generate(
 
 
 def _options(overrides: Sequence[str], days: float | None) -> list[str]:
+    """Return the options with the length of the record, or refuse one that changes no data."""
+    known = sorted(set(inspect.signature(FleetSource).parameters) - set(ELSEWHERE))
     for override in overrides:
         if not override.lstrip("+").startswith(OPTIONS) or "=" not in override:
             raise ConfigError(
                 f"{override} has no effect on generated data: options here begin with "
                 f"{', '.join(OPTIONS)}, e.g. data.prevalence=0.05"
             )
-        if override.lstrip("+").startswith("data."):
-            _require_data(override)
+        where, _, key = override.lstrip("+").partition("=")[0].partition(".")
+        key = key.split(".")[0]
+        if where == "data" and key in ELSEWHERE:
+            raise ConfigError(f"{override}: {ELSEWHERE[key]}")
+        # Without a plus, a key that does not exist is refused with the closest name.
+        if where == "data" and key not in known and override.startswith("+"):
+            raise ConfigError(
+                f"{override}: data=fleet has no setting data.{key}; there are {', '.join(known)}"
+            )
     return [*([] if days is None else [f"data.days={days:g}"]), *overrides]
-
-
-def _require_data(override: str) -> None:
-    """Refuse a key of ``data`` that does not describe the data.
-
-    Raises:
-        ConfigError: names the key, and where it is said instead.
-    """
-    key = override.lstrip("+").partition("=")[0].split(".")[1]
-    if key in ELSEWHERE:
-        raise ConfigError(f"{override}: {ELSEWHERE[key]}")
-    known = sorted(set(inspect.signature(FleetSource).parameters) - set(ELSEWHERE))
-    if key not in known and override.startswith("+"):  # else it is refused with the closest name
-        raise ConfigError(
-            f"{override}: data=fleet has no setting data.{key}; there are {', '.join(known)}"
-        )
 
 
 def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSource:
     from fedpdm.config.compose import compose
-    from fedpdm.config.values import plain
+    from fedpdm.config.values import OF_ANY_SITE, block, plain, whole
     from fedpdm.data.sources.base import expand_replicas
 
     cfg = compose(["data=fleet", f"site={','.join(sites)}", f"seed={seed}", *options])
-    data: Any = plain(cfg.data)
-    named: Any = plain(cfg.sites)
-    profiles = {
-        name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
-        for name, own in named.items()  # what alarms cost is no matter of the data
-    }
+    data = plain(cfg.data)
     for key in ("_target_", "task_defaults"):
         data.pop(key)
-    if not isinstance(cfg.replicas, int):
-        raise ConfigError(f"replicas={cfg.replicas} must be a whole number of at least 1")
-    if cfg.replicas * len(profiles) > SITES:
+    named, replicas = block(cfg, "sites"), whole(cfg, "replicas", 1)
+    for own in named.values():  # what alarms cost is no matter of the data
+        for key in OF_ANY_SITE if isinstance(own, dict) else ():
+            own.pop(key, None)
+    if replicas * len(named) > SITES:
         raise ConfigError(
-            f"replicas={cfg.replicas} makes {cfg.replicas * len(profiles):,} sites; {SITES:,} is "
-            "the most that is written as files"
+            f"replicas={replicas} makes {replicas * len(named):,} sites; {SITES:,} is the most "
+            "that is written as files"
         )
-    profiles = expand_replicas(profiles, cfg.replicas)
     try:
-        return FleetSource(sites=profiles, seed=int(cfg.seed), reach=HORIZON, **data)
+        return FleetSource(
+            sites=expand_replicas(named, replicas), seed=int(cfg.seed), reach=HORIZON, **data
+        )
     except OverflowError:
         raise ConfigError(
             "a number among the options is larger than a computer can count with: " + SMALLER
@@ -286,7 +277,7 @@ def _write(
 
 def near(rows: Rows, horizon: float) -> tuple[int, int]:
     """Return how many rows precede a failure, and of how many that is known."""
-    positive, known = soon(rows.time_to_failure, rows.observed, horizon)
+    positive, known = within_horizon(rows, horizon)
     return int((positive & known).sum()), int(known.sum())
 
 
@@ -337,8 +328,7 @@ def check(source: FleetSource, site: str, made: Record, rows: Rows) -> list[gate
 def _read_back(folder: Path, source: FleetSource, site: str, rows: Rows) -> gates.Gate:
     """Generate once more, and compare with what a run would read."""
     again = source.rows(site).sha256()
-    machine, time, values, log = FleetFolder(folder).readings(site, source.features)
-    written = source.labelled(site, machine, time, values, log).sha256()
+    written = source.labelled(site, *FleetFolder(folder).readings(site)).sha256()
     return gates.reproducible(site, written if written == rows.sha256() else "", again)
 
 
@@ -354,13 +344,5 @@ def _train(folder: str, sites: Sequence[str], seed: int, options: Sequence[str])
     """Return the command that trains on the files of a folder."""
     from fedpdm.config.values import quoted
 
-    words = [
-        "data=fleet",
-        quoted("data.path", folder),
-        f"site={','.join(sites)}",
-        f"seed={seed}",
-    ]
-    return " ".join(["python -m fedpdm.simulate", *map(shlex.quote, [*words, *options])])
-
-
-__all__ = ["HORIZON", "Made", "check", "generate"]
+    run = ["data=fleet", quoted("data.path", folder), f"site={','.join(sites)}", f"seed={seed}"]
+    return " ".join(["python -m fedpdm.simulate", *map(shlex.quote, [*run, *options])])

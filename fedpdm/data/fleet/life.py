@@ -27,10 +27,9 @@ from fedpdm.data.fleet.calendar import Calendar
 from fedpdm.data.fleet.settings import SCENARIOS, SiteProfile, SiteSpec
 from fedpdm.data.rows import Bools, Floats
 
-LOAD_EXPONENT = np.array(
-    [1.6, 1.4, 1.8, 0.8, 1.2, 0.6]
-)  # how much each mode's wear speeds up with load
-HEAT_RATE = np.array([0.08, 0.05, 0.12, 0.30, 0.22, 0.10])  # … and per 10 °C, as an exponent
+# How much each mode's wear speeds up with load, and per 10 °C as an exponent.
+LOAD_EXPONENT = np.array([1.6, 1.4, 1.8, 0.8, 1.2, 0.6])
+HEAT_RATE = np.array([0.08, 0.05, 0.12, 0.30, 0.22, 0.10])
 QUALITY = 0.2  # log-normal spread of wear speed between lives
 SOUND = (0.15, 0.65)  # speed of the parts that are not a life's weak one, relative to it
 LIMIT = 0.02  # log-normal spread of the wear at which a part breaks
@@ -134,9 +133,8 @@ def live(
     script = spec.generator(machine, "scenario")
     service = spec.generator(machine, "service")
     phase = service.uniform(0.0, profile.service_days) if profile.service_days else np.inf
-    course = Course(
-        np.zeros(steps, dtype=bool), np.zeros((steps, modes)), np.zeros((steps, modes)), []
-    )
+    nothing = np.zeros((steps, modes))
+    course = Course(np.zeros(steps, dtype=bool), nothing, nothing.copy(), [])
     begin = 0
     while begin < steps:
         weak, scenario = _weak_part(profile, float(time[begin]), kind, generator, script)

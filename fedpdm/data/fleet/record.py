@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from fedpdm.data.fleet.life import FAILURE, RUNNING, Course, Life
 from fedpdm.data.fleet.loss import link_down, lost_readings
 from fedpdm.data.fleet.physics import operate
 from fedpdm.data.fleet.settings import Dials, SiteSpec
-from fedpdm.data.rows import Bools, Events, Floats, Ints, Strings
+from fedpdm.data.rows import Events, Floats, Ints, Strings
 
 
 @dataclass(frozen=True)
@@ -96,26 +97,24 @@ def record(spec: SiteSpec, dials: Dials) -> Record:
     mode = np.full(arrived.shape, -1, dtype=np.int64)
     scenario = np.zeros(arrived.shape, dtype=np.int64)
     names = machine_names(spec.name, spec.profile.machines)
-    lives: list[tuple[str, int, Life]] = []
     links = []
     for machine, (name, course) in enumerate(zip(names, told.courses, strict=True)):
         for first, last in link_down(spec, machine):
             lost = int(arrived[machine, first:last].sum())
             arrived[machine, first:last] = False
             links.append(LinkFailure(name, first * spec.step_days, last * spec.step_days, lost))
-        for number, life in enumerate(course.lives):
-            lives.append((name, number, life))
+        for life in course.lives:
             part = slice(life.begin, life.begin + life.steps)
             scenario[machine, part] = life.scenario
             if life.end == FAILURE:
                 mode[machine, part] = life.mode
     told.values[lost_readings(spec, dials, told.values.shape[2])] = np.nan
-    rows = arrived.sum(axis=1)
+    rows, lives = arrived.sum(axis=1), lives_of(names, told.courses)
     return Record(
         machine=np.repeat(np.array(names), rows),
         time=np.broadcast_to(told.around.time, arrived.shape)[arrived],
         values=told.values[arrived],
-        log=log_of(names, told.courses),
+        log=log_of(lives),
         around=told.around,
         latent=Latent(
             wear=np.concatenate(
@@ -138,24 +137,21 @@ def machine_names(site: str, machines: int) -> list[str]:
     return [f"{site}-m{index:0{width}d}" for index in range(1, machines + 1)]
 
 
-def log_of(machines: list[str], courses: list[Course]) -> Log:
-    """Return the log of machines, by name and course."""
-    found = [
-        (name, life)
+def lives_of(machines: list[str], courses: list[Course]) -> list[tuple[str, int, Life]]:
+    """Return the lives of machines, by name and course, each with its number."""
+    return [
+        (name, number, life)
         for name, course in zip(machines, courses, strict=True)
-        for life in course.lives
-        if life.end != RUNNING
+        for number, life in enumerate(course.lives)
     ]
+
+
+def log_of(lives: Sequence[tuple[str, int, Life]]) -> Log:
+    """Return the log of machines from their lives, in order."""
+    ended = [(name, life) for name, _, life in lives if life.end != RUNNING]
     return Log(
-        np.array([name for name, _ in found], dtype=np.str_),
-        np.array([life.time for _, life in found], dtype=np.float64),
-        np.array([life.end == FAILURE for _, life in found], dtype=bool),
-        np.array([life.downtime for _, life in found], dtype=np.float64),
+        np.array([name for name, _ in ended], dtype=np.str_),
+        np.array([life.time for _, life in ended], dtype=np.float64),
+        np.array([life.end == FAILURE for _, life in ended], dtype=bool),
+        np.array([life.downtime for _, life in ended], dtype=np.float64),
     )
-
-
-def soon(to_failure: Floats, observed: Floats, horizon: float) -> tuple[Bools, Bools]:
-    """Return (R,) whether a failure follows within ``horizon`` days, and whether that is known."""
-    fails = ~np.isnan(to_failure)
-    positive = fails & (np.where(fails, to_failure, np.inf) <= horizon)
-    return np.asarray(positive), np.asarray(fails | (observed >= horizon))

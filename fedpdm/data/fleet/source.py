@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
 from fedpdm.data.fleet.adapt import adapt
 from fedpdm.data.fleet.assets import NAMES
 from fedpdm.data.fleet.folder import FleetFolder
@@ -31,7 +29,7 @@ from fedpdm.data.fleet.settings import (
     weights,
 )
 from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.rows import Floats, Rows, Split, Strings, lives
+from fedpdm.data.rows import Floats, Rows, Strings, rows_with_lives
 from fedpdm.data.sources.base import Source
 from fedpdm.data.sources.checksums import require_positive
 from fedpdm.data.splits.cuts import by_time
@@ -119,12 +117,13 @@ class FleetSource(Source):
             concept_drift=concept_drift, sensor_drift=sensor_drift, dropout=dropout,
         )  # fmt: skip
         self.seed, self.reach, self.days = seed, reach, float(days)
-        self.profiles = {name: site_settings(name, settings) for name, settings in sites.items()}
+        of_all: dict[str, Any] = {}
         if scenarios is not None:
-            story = weights("data.scenarios", scenarios, SCENARIOS, "scenario")
-            self.profiles = {
-                name: replace(profile, scenarios=story) for name, profile in self.profiles.items()
-            }
+            of_all["scenarios"] = weights("data.scenarios", scenarios, SCENARIOS, "scenario")
+        self.profiles = {
+            name: replace(site_settings(name, settings), **of_all)
+            for name, settings in sites.items()
+        }
         self.folder = None if path is None else FleetFolder(path)
         if self.folder is not None:
             self.folder.require(self.settings, self.site_settings)
@@ -152,7 +151,7 @@ class FleetSource(Source):
 
     def rows(self, site: str) -> Rows:
         if self.folder is not None:
-            return self.labelled(site, *self.folder.readings(site, self.features))
+            return self.labelled(site, *self.folder.readings(site))
         made = self.record(site)
         return self.labelled(site, made.machine, made.time, made.values, made.log)
 
@@ -191,17 +190,6 @@ class FleetSource(Source):
         Raises:
             DataError: the record is too short to cut.
         """
-        life, to_failure, observed = lives(machine, time, log, digits=None)
-        rows = Rows(
-            features=self.features,
-            values=values,
-            machine=machine,
-            time=time,
-            life=life,
-            time_to_failure=to_failure,
-            observed=observed,
-            split=np.full(len(time), Split.UNUSED, dtype=np.int8),
-            condition=np.zeros(len(time), dtype=np.int64),
-        )
+        rows = rows_with_lives(self.features, machine, time, values, log, digits=None)
         generator = numpy_generator(self.seed, "heldout", site)
         return by_time(rows, reach=self.reach, generator=generator, site=site)

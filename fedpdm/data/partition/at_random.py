@@ -10,7 +10,6 @@ from fedpdm.data.partition.base import (
     Partition,
     WholeMachines,
     by_name,
-    deal,
     owned,
     require_enough,
     site_names,
@@ -28,7 +27,8 @@ class ByMachine(WholeMachines):
     def shares(self, machines: Machines, sites: int, generator: np.random.Generator) -> Ints:
         owner = np.zeros(len(machines), dtype=np.int64)
         for part in machines.groups:
-            owner[part] = deal(int(part.sum()), sites, generator)
+            shuffled = generator.permutation(np.flatnonzero(part))
+            owner[shuffled] = np.arange(len(shuffled)) % sites
         return owner
 
 

@@ -133,7 +133,12 @@ class ByType(Partition):
                 f"partition.column={self.column}: this data has no such column to divide by; "
                 f"columns: {there}. Use another partition, for example partition=machine"
             )
-        require_whole_machines(self.column, column, rows)
+        torn = (rows.machine[1:] == rows.machine[:-1]) & (column[1:] != column[:-1])
+        if torn.any():
+            raise ConfigError(
+                f"partition.column={self.column} changes within a machine, so it would tear time "
+                "series apart; use partition=machine"
+            )
         values, count = np.unique(column, return_counts=True)
         values = values[np.lexsort((values, -count))]
         return one_each("type", column, values, values.tolist(), names)
@@ -186,13 +191,3 @@ def one_each(
         )
     sites = zip(names or kinds, values, strict=True)
     return Division({name: np.flatnonzero(column == value) for name, value in sites})
-
-
-def require_whole_machines(name: str, column: Strings, rows: Rows) -> None:
-    """Raise ConfigError if dividing by ``column`` would tear a machine's series apart."""
-    same_machine: Bools = rows.machine[1:] == rows.machine[:-1]
-    if np.any(same_machine & (column[1:] != column[:-1])):
-        raise ConfigError(
-            f"partition.column={name} changes within a machine, so it would tear time series "
-            "apart; use partition=machine"
-        )

@@ -173,13 +173,6 @@ def require_enough(partition: str, names: tuple[str, ...], machines: Machines) -
         )
 
 
-def deal(things: int, sites: int, generator: np.random.Generator) -> Ints:
-    """Return for each of ``things`` its site: shuffled, shares differ by at most one."""
-    owner = np.empty(things, dtype=np.int64)
-    owner[generator.permutation(things)] = np.arange(things) % sites
-    return owner
-
-
 def by_name(names: tuple[str, ...]) -> Ints:
     """Return the position in ``names`` of each share: it hangs on a site's name alone."""
     return np.argsort(np.array(names), kind="stable").astype(np.int64)

@@ -78,8 +78,17 @@ class Dirichlet(WholeMachines):
         )
 
     def kinds(self, machines: Machines) -> Ints:
-        """Return (M,) the class of each machine."""
-        return machine_classes(machines, self.classes)
+        """Return (M,) the class of each machine, for label skew.
+
+        Quantiles are those of the training machines, whatever the split of a machine.
+        """
+        rows = machines.rows
+        if rows.label is not None and machines.word == "row":
+            return rows.label[machines.first]
+        value = machine_values(machines)
+        trained = np.sort(value[machines.split == Split.TRAIN])
+        edges = np.quantile(trained, np.arange(1, self.classes) / self.classes)
+        return np.searchsorted(np.unique(edges), value, side="right").astype(np.int64)
 
 
 class ByQuantity(Dirichlet):
@@ -103,20 +112,6 @@ class ByQuantity(Dirichlet):
 
     def kinds(self, machines: Machines) -> Ints:
         return np.zeros(len(machines), dtype=np.int64)
-
-
-def machine_classes(machines: Machines, classes: int) -> Ints:
-    """Return (M,) the class of each machine, for label skew.
-
-    Quantiles are those of the training machines, whatever the split of a machine.
-    """
-    rows = machines.rows
-    if rows.label is not None and machines.word == "row":
-        return rows.label[machines.first]
-    value = machine_values(machines)
-    trained = np.sort(value[machines.split == Split.TRAIN])
-    edges = np.quantile(trained, np.arange(1, classes) / classes)
-    return np.searchsorted(np.unique(edges), value, side="right").astype(np.int64)
 
 
 def machine_values(machines: Machines) -> Floats:

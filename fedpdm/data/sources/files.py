@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.rows import Events, Floats, Ints, Rows, Split, Strings, lives
+from fedpdm.data.rows import Events, Floats, Ints, Rows, Strings, rows_with_lives
 from fedpdm.data.sources.base import Source
 from fedpdm.data.sources.checksums import require_fraction, require_positive
 from fedpdm.data.sources.mapping import SiteMapping, agreed_features, closest, site_mapping
@@ -110,21 +110,10 @@ class FilesSource(Source):
         if back:
             self._warn(f"{table.where}: {back} rows were out of time order and have been sorted")
         machine, time, values = machine[order], time[order], values[order]
+        label = None if label is None else label[order]
         events = self._events(mapping, table.where, machine, dates)
-        life, to_failure, observed = lives(machine, time, events)
-        self._require_window(table.where, machine, life)
-        rows = Rows(
-            features=self.features,
-            values=values,
-            machine=machine,
-            time=time,
-            life=life,
-            time_to_failure=to_failure,
-            observed=observed,
-            split=np.full(len(time), Split.TRAIN, dtype=np.int8),
-            condition=np.zeros(len(time), dtype=np.int64),
-            label=None if label is None else label[order],
-        )
+        rows = rows_with_lives(self.features, machine, time, values, events, label=label)
+        self._require_window(table.where, machine, rows.life)
         self._note_failures(mapping, rows)
         return splits.by_time(
             rows,
