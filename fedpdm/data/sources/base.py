@@ -42,8 +42,9 @@ class OperatingConditions:
         nearest: Ints = np.abs(settings[:, :1] - points[:, 0]).argmin(axis=1).astype(np.int64)
         far = (np.abs(settings - points[nearest]) > np.array(self.tolerance)).any(axis=1)
         if far.any():
+            given = ", ".join(f"{value:g}" for value in settings[far][0])
             raise DataError(
-                f"{where}: settings {settings[far][0].tolist()} belong to none of the "
+                f"{where}: settings {given} belong to none of the "
                 f"{len(points)} known operating conditions{hint}"
             )
         return nearest
