@@ -20,7 +20,7 @@ import torch
 from fedpdm.config.imports import allowed, import_all, names_of
 from fedpdm.data.features import WindowFeatures
 from fedpdm.data.normalise import Scaler
-from fedpdm.data.operating import OperatingConditions
+from fedpdm.data.sources.base import OperatingConditions
 from fedpdm.data.sources.mapping import SiteMapping, closest, site_mapping
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.evaluation.calibration import calibration_of

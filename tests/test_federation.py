@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedpdm.data.replicas import expand_replicas
 from fedpdm.data.rows import Rows, Split
+from fedpdm.data.sources.base import expand_replicas
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.federation import Federation, rows_size
 from fedpdm.tasks import Failure, RemainingLife

@@ -451,7 +451,7 @@ def test_arguments_that_cannot_work(run: Path, tmp_path: Path) -> None:
         (lambda f: f.drop(columns="vib"), "'vib' \\(feature 'vibration'\\) is missing.*--site"),
         (lambda f: f.assign(vib="high"), "'vib' holds text, 'high', at line 2 \\(and 59 more"),
         (lambda f: f.assign(T1=np.inf), "infinite"),
-        (lambda f: f.assign(when="2024-03-01"), "two rows at one time \\(line 2 and line 3"),
+        (lambda f: f.assign(when="2024-03-01"), "two rows at 2024-03-01 \\(line 2 and line 3"),
         (lambda f: f.assign(when="yesterday"), "'yesterday', which is not a time"),
         (lambda f: f.iloc[:0], "no rows"),
     ],

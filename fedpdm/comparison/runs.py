@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpdm.data.rows import Split
-from fedpdm.data.splits.split_file import Part, read_split_file
+from fedpdm.data.splits.saved_split import Part, read_split_file
 from fedpdm.errors import DataError, HistoryError
 from fedpdm.evaluation.wording import primary_metric
 from fedpdm.storage import flatten, read_json

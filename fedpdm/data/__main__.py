@@ -10,16 +10,14 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedpdm.data.sources.checksums import KNOWN, KnownFile, sha256_of
+from fedpdm.data.sources.checksums import KNOWN, KnownFile, data_folder, sha256_of
 from fedpdm.data.sources.fetch import URLS, fetch
-from fedpdm.data.sources.folder import data_folder
 from fedpdm.errors import FedPdmError
 
 
@@ -69,15 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
 @contextmanager
 def ended_in_order() -> Iterator[None]:
     """Let SIGTERM end this process by way of ``finally``: nothing half-written is left."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)
 
 
 def add_generate(commands: Any) -> None:
@@ -159,7 +153,8 @@ def verdict(path: Path, known: KnownFile) -> tuple[str, str]:
         return "-", "missing"
     except OSError as error:
         return "-", f"unreadable ({error.strerror})"
-    rows = sum(1 for line in content.splitlines() if line.strip()) - known.header
+    header = known.path.endswith(".csv")
+    rows = sum(1 for line in content.splitlines() if line.strip()) - header
     if sha256_of(path) == known.sha256:
         return str(rows), "ok"
     return str(rows), "differs" if rows == known.rows else f"differs, should have {known.rows} rows"

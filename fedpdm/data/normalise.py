@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
-from fedpdm.data.rows import Bools, Floats, Floats32, Ints, Rows, Split
+from fedpdm.data.rows import Floats, Floats32, Ints, Rows, Split
 from fedpdm.data.windows import segment_starts
 
 
@@ -43,6 +44,18 @@ class Moments:
     total: Floats
     squares: Floats
 
+    @staticmethod
+    def of(values: Floats, condition: Ints, conditions: int) -> Moments:
+        """Return the moments of ``values`` (R, F), NaN left out, by their condition (R,)."""
+        shape = (conditions, values.shape[1])
+        count, total, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        for k in range(conditions):
+            part = values[condition == k]
+            known = ~np.isnan(part)
+            filled = np.where(known, part, 0.0)
+            count[k], total[k], squares[k] = known.sum(0), filled.sum(0), (filled**2).sum(0)
+        return Moments(count, total, squares)
+
     def __add__(self, other: Moments) -> Moments:
         return Moments(
             self.count + other.count, self.total + other.total, self.squares + other.squares
@@ -56,11 +69,9 @@ class Moments:
                 return f"{name} has shape {mine.shape} and not {expected}"
             if not np.isfinite(mine).all():
                 return f"{name} holds NaN or infinity"
-        return (
-            "count or squares are negative"
-            if min(self.count.min(initial=0), self.squares.min(initial=0)) < 0
-            else None
-        )
+        if min(self.count.min(initial=0), self.squares.min(initial=0)) < 0:
+            return "count or squares are negative"
+        return None
 
     def scaler(self) -> Scaler:
         """Return the scaler of the rows behind these moments (population deviation).
@@ -84,15 +95,7 @@ class Moments:
 def moments(rows: Rows, conditions: int) -> Moments:
     """Return the moments of a site's training rows; other rows are never read."""
     training = rows.split == Split.TRAIN
-    values, condition = rows.values[training], rows.condition[training]
-    shape = (conditions, values.shape[1])
-    count, total, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for k in range(conditions):
-        part = values[condition == k]
-        known = ~np.isnan(part)
-        filled = np.where(known, part, 0.0)
-        count[k], total[k], squares[k] = known.sum(0), filled.sum(0), (filled**2).sum(0)
-    return Moments(count, total, squares)
+    return Moments.of(rows.values[training], rows.condition[training], conditions)
 
 
 def fill_missing(scaled: Floats32, rows: Rows) -> Floats32:
@@ -100,12 +103,7 @@ def fill_missing(scaled: Floats32, rows: Rows) -> Floats32:
 
     Only the past is used, so no information crosses into an earlier window.
     """
-    missing: Bools = np.isnan(scaled)
-    if not missing.any():
+    if not np.isnan(scaled).any():
         return scaled
-    start = segment_starts(rows)[:, None]
-    position = np.arange(len(scaled))[:, None]
-    known = np.maximum.accumulate(np.where(missing, -1, position), axis=0)
-    inside = known >= start
-    filled = scaled[np.maximum(known, 0), np.arange(scaled.shape[1])]
-    return np.where(inside, filled, np.float32(0.0)).astype(np.float32)
+    segments = pd.DataFrame(scaled).groupby(segment_starts(rows))
+    return np.ascontiguousarray(segments.ffill().fillna(0.0), dtype=np.float32)

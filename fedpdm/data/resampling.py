@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fedpdm.data.rows import Floats32, Ints
+from fedpdm.data.sources.checksums import require_choice
 from fedpdm.data.windows import Windows
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import key_seed
@@ -44,10 +45,7 @@ class Resampler:
     categorical: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError(
-                f"training.resample={self.kind} is unknown; choose {', '.join(KINDS)} or null"
-            )
+        require_choice("training.resample", self.kind, KINDS, null=True)
         if importlib.util.find_spec("imblearn") is None:
             raise ConfigError(
                 f"training.resample={self.kind} needs imbalanced-learn: "
@@ -88,17 +86,10 @@ class Resampler:
             return self._repeated(windows, state)
         x, y = self._smote(windows, names, state, min(NEIGHBOURS, rarer - 1))
         added = len(y) - len(windows)
-        none = np.zeros(added, dtype=bool)
-        return Windows(
-            x=x,
-            y=y,
-            truth=np.concatenate([windows.truth, y[len(windows) :].astype(np.float64)]),
-            machine=np.concatenate([windows.machine, np.full(added, "")]),
-            time=np.concatenate([windows.time, np.full(added, np.nan)]),
-            padded=np.concatenate([windows.padded, none]),
-            last=np.concatenate([windows.last, none]),
-            made=np.arange(len(y)) >= len(windows),
-        )
+        x, y, none = x[-added:], y[-added:], np.zeros(added, dtype=bool)
+        machine, time = np.full(added, ""), np.full(added, np.nan)
+        new = Windows(x, y, y.astype(np.float64), machine, time, none, none, made=~none)
+        return Windows.concatenate([windows, new])
 
     def _repeated(self, windows: Windows, state: int) -> Windows:
         from imblearn.over_sampling import RandomOverSampler
@@ -106,8 +97,7 @@ class Resampler:
         sampler = RandomOverSampler(random_state=state)
         sampler.fit_resample(np.arange(len(windows))[:, None], windows.y)
         index: Ints = np.asarray(sampler.sample_indices_)
-        result: dict[str, Any] = vars(windows.take(index))
-        return Windows(**{**result, "made": np.arange(len(index)) >= len(windows)})
+        return replace(windows.take(index), made=np.arange(len(index)) >= len(windows))
 
     def _smote(
         self, windows: Windows, names: Sequence[str], state: int, neighbours: int

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import TypeAlias
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ Floats32: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.int64]
 Bools: TypeAlias = NDArray[np.bool_]
 Strings: TypeAlias = NDArray[np.str_]
+
+HASHED = ("values", "time", "life", "time_to_failure", "observed", "split", "condition")
+COLUMNS = ("machine", *HASHED)
+"""The arrays of ``Rows`` that every data set has, R long."""
 
 
 class Split(IntEnum):
@@ -78,14 +83,7 @@ class Rows:
         """Return the rows at ``index`` (positions or a mask), in that order."""
         return replace(
             self,
-            values=self.values[index],
-            machine=self.machine[index],
-            time=self.time[index],
-            life=self.life[index],
-            time_to_failure=self.time_to_failure[index],
-            observed=self.observed[index],
-            split=self.split[index],
-            condition=self.condition[index],
+            **{name: getattr(self, name)[index] for name in COLUMNS},
             label=None if self.label is None else self.label[index],
             groups={name: column[index] for name, column in self.groups.items()},
         )
@@ -100,37 +98,127 @@ class Rows:
         first = parts[0]
         if len(parts) == 1:
             return first
-        for part in parts[1:]:
-            same = (part.features, part.pad, part.test_last_only, list(part.groups))
-            if same != (first.features, first.pad, first.test_last_only, list(first.groups)) or (
-                (part.label is None) != (first.label is None)
-            ):
-                raise ValueError("rows with other features, labels or groups cannot be joined")
+        if any(part._kind != first._kind for part in parts):
+            raise ValueError("rows with other features, labels or groups cannot be joined")
         labels = [part.label for part in parts if part.label is not None]
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS
+        }
         return replace(
             first,
-            values=np.concatenate([part.values for part in parts]),
-            machine=np.concatenate([part.machine for part in parts]),
-            time=np.concatenate([part.time for part in parts]),
-            life=np.concatenate([part.life for part in parts]),
-            time_to_failure=np.concatenate([part.time_to_failure for part in parts]),
-            observed=np.concatenate([part.observed for part in parts]),
-            split=np.concatenate([part.split for part in parts]),
-            condition=np.concatenate([part.condition for part in parts]),
+            **joined,
             label=np.concatenate(labels) if labels else None,
             groups={k: np.concatenate([p.groups[k] for p in parts]) for k in first.groups},
         )
 
+    @property
+    def _kind(self) -> tuple[object, ...]:
+        """What rows must have in common to be joined."""
+        return self.features, self.pad, self.test_last_only, [*self.groups], self.label is None
+
     def sha256(self) -> str:
         """Hash of content and split: two runs on the same bytes agree on it."""
         digest = hashlib.sha256("\x1f".join(self.features).encode())
-        columns: list[NDArray[np.generic]] = [
-            self.values, self.time, self.life, self.time_to_failure, self.observed,
-        ]  # fmt: skip
-        columns += [self.split, self.condition]
-        if self.label is not None:
-            columns.append(self.label)
-        for column in columns:
+        for name in HASHED if self.label is None else (*HASHED, "label"):
+            column = getattr(self, name)
             digest.update(np.ascontiguousarray(column).tobytes())
         digest.update("\x1f".join(self.machine.tolist()).encode())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Events:
+    """E events in any order: (E,) machine ids, (E,) times, and (E,) which are failures.
+
+    An event that is no failure (a repair, a replacement) ends a life without one.
+    """
+
+    machine: Strings
+    time: Floats
+    failure: Bools
+
+
+def machine_slices(machine: Strings) -> dict[str, slice]:
+    """Return where in (R,) machine ids, of which equal ones stand together, each one's rows are."""
+    starts = np.flatnonzero(np.r_[len(machine) > 0, machine[1:] != machine[:-1]]).tolist()
+    return {str(machine[a]): slice(a, b) for a, b in pairwise([*starts, len(machine)])}
+
+
+def lives(
+    machine: Strings, time: Floats, events: Events, digits: int | None = 9
+) -> tuple[Ints, Floats, Floats]:
+    """Return ``life``, ``time_to_failure`` and ``observed`` of ``Rows``.
+
+    A row's life ends at the first event of its machine at or after the row; the first row
+    after an event starts a new life. A failure gives its row the time until then. A repair
+    censors: the life was watched until the repair and did not fail. Without a later event
+    the life was watched until the machine's last row. A failure and a repair at the same
+    time count as the failure, which the repair answered.
+
+    Args:
+        machine: (R,) rows of a machine stand together.
+        time: (R,) sorted within each machine.
+        events: the site's log; events of machines without rows are passed over.
+        digits: decimals to round to. Dates counted in days carry rounding of about 1e-12: a
+            failure after exactly the horizon must lie within it. None: as they are.
+
+    Returns:
+        (R,) int64, (R,) float64 with NaN where no failure ends the life, (R,) float64.
+    """
+    life = np.zeros(len(time), dtype=np.int64)
+    to_failure = np.full(len(time), np.nan)
+    observed = np.zeros(len(time))
+    order = np.lexsort((~events.failure, events.time))
+    named = events.machine[order]
+    for name, part in machine_slices(machine).items():
+        own = order[named == name]
+        mine = time[part]
+        life[part] = following = np.searchsorted(events.time[own], mine, side="left")
+        # After the last event the life was watched until the machine's last row.
+        observed[part] = np.append(events.time[own], mine[-1])[following] - mine
+        fails = np.append(events.failure[own], False)[following]
+        to_failure[part] = np.where(fails, observed[part], np.nan)
+    if digits is None:
+        return life, to_failure, observed
+    return life, np.round(to_failure, digits), np.round(observed, digits)
+
+
+def rows_with_lives(
+    features: tuple[str, ...],
+    machine: Strings,
+    time: Floats,
+    values: Floats,
+    events: Events,
+    digits: int | None = 9,
+    label: Ints | None = None,
+) -> Rows:
+    """Return readings and the lives that a log gives them, as rows of no split yet.
+
+    Args:
+        features: F names.
+        machine: (R,) rows of a machine stand together.
+        time: (R,) sorted within each machine.
+        values: (R, F) readings.
+        events: the site's log.
+        digits: as for ``lives``.
+        label: (R,) class that the data itself gives, or None.
+    """
+    split = np.full(len(time), Split.UNUSED, dtype=np.int8)
+    life, to_failure, observed = lives(machine, time, events, digits)
+    condition = np.zeros(len(time), dtype=np.int64)
+    return Rows(
+        features, values, machine, time, life, to_failure, observed, split, condition, label
+    )
+
+
+def within_horizon(rows: Rows, horizon: float) -> tuple[Bools, Bools]:
+    """Return (R,) whether a failure follows within ``horizon``, and (R,) whether that is known.
+
+    A censored row is known to be negative only if its life was watched for the horizon. So
+    near the end of a record only positives are known: splits must leave that stretch out
+    (``fedpdm.data.splits.cuts.undecided``).
+    """
+    fails: Bools = np.asarray(~np.isnan(rows.time_to_failure))
+    positive = fails & (np.where(fails, rows.time_to_failure, np.inf) <= horizon)
+    known: Bools = np.asarray(fails | (rows.observed >= horizon))
+    return positive, known

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from fedpdm.data.rows import Bools, Floats, Floats32, Ints, Rows, Strings
 
+COLUMNS = ("x", "y", "truth", "machine", "time", "padded", "last")
+"""The arrays that all windows have."""
 Real = TypeVar("Real", np.float32, np.float64)
 
 
@@ -44,11 +46,8 @@ class Windows:
 
     def take(self, index: Ints | Bools) -> Windows:
         """Return the windows at ``index`` (positions or a mask)."""
-        return Windows(
-            self.x[index], self.y[index], self.truth[index], self.machine[index],
-            self.time[index], self.padded[index], self.last[index],
-            None if self.made is None else self.made[index],
-        )  # fmt: skip
+        made = None if self.made is None else self.made[index]
+        return Windows(**{name: getattr(self, name)[index] for name in COLUMNS}, made=made)
 
     def real(self) -> Windows:
         """Return the windows that the data holds, without what resampling added."""
@@ -59,8 +58,7 @@ class Windows:
         """Return the windows of several sites as one set."""
         if len(parts) == 1:
             return parts[0]
-        names = ("x", "y", "truth", "machine", "time", "padded", "last")
-        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS}
         made = [np.zeros(len(p), dtype=bool) if p.made is None else p.made for p in parts]
         nothing = all(part.made is None for part in parts)
         return Windows(**joined, made=None if nothing else np.concatenate(made))

@@ -26,7 +26,7 @@ from fedpdm.client.state import PersonalModels, mark, rewind
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
 from fedpdm.config.values import Config, plain, read_config, select
 from fedpdm.data.leakage import checks as guards
-from fedpdm.data.replicas import expand_replicas
+from fedpdm.data.sources.base import expand_replicas
 from fedpdm.deployment.envelope import (
     ANOTHER_SITE,
     DESCRIBE_QUERY,

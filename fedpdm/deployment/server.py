@@ -24,9 +24,8 @@ from fedpdm.config.compose import chosen_sites, compose, options, rewrite, run_n
 from fedpdm.config.imports import import_all, names_of
 from fedpdm.config.values import Config, make, positive, resolved, select, whole, yaml_of
 from fedpdm.data.normalise import Scaler
-from fedpdm.data.replicas import expand_replicas
 from fedpdm.data.rows import Rows
-from fedpdm.data.sources.base import Source
+from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in
 from fedpdm.deployment.grid import DeployedGrid
 from fedpdm.deployment.node_registry import NodeRegistry

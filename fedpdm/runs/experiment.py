@@ -17,10 +17,8 @@ from fedpdm.config.imports import import_all, names_of
 from fedpdm.config.schema import check_keys
 from fedpdm.config.values import Config, block, make, plain, positive, select, share, whole
 from fedpdm.data.leakage import checks as guards
-from fedpdm.data.partition import PartitionedSource
-from fedpdm.data.partition.repartitioned import RepartitionedSource
-from fedpdm.data.replicas import expand_replicas
-from fedpdm.data.sources.base import Source
+from fedpdm.data.partition import PartitionedSource, RepartitionedSource
+from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.engines.auto import check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.settings import Protocol

@@ -16,8 +16,8 @@ import torch
 
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.normalise import Scaler, fill_missing
-from fedpdm.data.operating import OperatingConditions
 from fedpdm.data.rows import Floats, Ints, Rows, Split
+from fedpdm.data.sources.base import OperatingConditions
 from fedpdm.data.sources.mapping import SiteMapping
 from fedpdm.data.sources.tables import SECONDS, Table, read_table, require_columns
 from fedpdm.data.windows import gather, segment_starts, window_ends
@@ -172,10 +172,11 @@ class Predictor:
             time = np.arange(1.0, count + 1)
             written = np.arange(1, count + 1).astype(object)
         condition = self._conditions(table)
-        order = np.lexsort((time, machine))
+        if self.window is None:
+            order = np.lexsort((time, machine))
+        else:
+            order = table.in_order(machine, time, mapping.time)
         machine, time = machine[order], time[order]
-        if self.window is not None:
-            self._refuse_duplicates(table, machine, time, order)
         rows = Rows(
             features=tuple(mapping.columns),
             values=values[order],
@@ -189,18 +190,6 @@ class Predictor:
             pad=True,
         )
         return rows, written[order]
-
-    def _refuse_duplicates(
-        self, table: Table, machine: np.ndarray[Any, Any], time: Floats, order: Ints
-    ) -> None:
-        same = (machine[1:] == machine[:-1]) & (time[1:] == time[:-1])
-        if same.any():
-            at = int(np.argmax(same))
-            places = " and ".join(table.place(int(order[i])) for i in (at, at + 1))
-            raise DataError(
-                f"{table.where}: machine '{machine[at]}' has two rows at one time ({places}); "
-                f"column '{self.mapping.time}' must tell them apart; remove the duplicates"
-            )
 
     def _conditions(self, table: Table) -> Ints:
         """Return (R,) operating conditions, by which the run's features are scaled."""

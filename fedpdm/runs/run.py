@@ -17,7 +17,7 @@ from fedpdm.client.state import PersonalModels
 from fedpdm.config.values import Config, make, plain
 from fedpdm.data.leakage.checks import checked_scaler
 from fedpdm.data.normalise import Scaler
-from fedpdm.data.splits.split_file import SplitFile, split_file
+from fedpdm.data.splits.saved_split import SplitFile, split_file
 from fedpdm.engines.auto import Engine, engine_of
 from fedpdm.errors import HistoryError
 from fedpdm.evaluation.final_test import FinalTest, run_final_test

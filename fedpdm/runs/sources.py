@@ -8,11 +8,9 @@ from typing import Any, cast
 from fedpdm.config.values import OF_ANY_SITE, Config, block, class_of, make, plain, select, whole
 from fedpdm.data.features import RAW
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
-from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.partition.repartitioned import RepartitionedSource
-from fedpdm.data.replicas import expand_replicas
+from fedpdm.data.partition import Natural, Partition, RepartitionedSource
 from fedpdm.data.resampling import Resampler
-from fedpdm.data.sources.base import Source
+from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.data.splits.saved_split import SavedSplit
 from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fedpdm.tasks.base import NEEDS_TIMES, TASKS, Metrics, Risk, Task, within_horizon
+from fedpdm.data.rows import within_horizon
+from fedpdm.tasks.base import NEEDS_TIMES, TASKS, Metrics, Risk, Task
 from fedpdm.tasks.failure import Failure
 from fedpdm.tasks.horizons import Horizons
 from fedpdm.tasks.remaining_life import RemainingLife

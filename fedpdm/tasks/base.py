@@ -134,16 +134,3 @@ class Task(ABC):
         if old is None or np.isnan(old):
             return True
         return new > old if self.higher_is_better else new < old
-
-
-def within_horizon(rows: Rows, horizon: float) -> tuple[Bools, Bools]:
-    """Return (R,) whether a failure follows within ``horizon``, and (R,) whether that is known.
-
-    A censored row is known to be negative only if its life was watched for the horizon. So
-    near the end of a record only positives are known: splits must leave that stretch out
-    (``fedpdm.data.splits.cuts.undecided``).
-    """
-    fails: Bools = np.asarray(~np.isnan(rows.time_to_failure))
-    positive = fails & (np.where(fails, rows.time_to_failure, np.inf) <= horizon)
-    known: Bools = np.asarray(fails | (rows.observed >= horizon))
-    return positive, known

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fedpdm.data.rows import Bools, Floats, Rows
+from fedpdm.data.rows import Bools, Floats, Rows, within_horizon
 from fedpdm.errors import ConfigError
 from fedpdm.tasks import metrics as measure
-from fedpdm.tasks.base import Metrics, Risk, Task, within_horizon
+from fedpdm.tasks.base import Metrics, Risk, Task
 
 
 class Failure(Task):

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from fedpdm.compare import compare_folders
 from fedpdm.comparison.result import Comparison
-from fedpdm.data.splits.split_file import COLUMNS, SplitFile
+from fedpdm.data.splits.saved_split import COLUMNS, SplitFile
 
 Json = dict[str, Any]
 SITES = ("detroit", "houston", "pune")

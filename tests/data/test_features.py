@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from fedpdm.data.features import FARTHEST, WindowFeatures, fill_inside
+from fedpdm.data.features import (
+    FARTHEST,
+    RANGE,
+    STATISTICS,
+    WindowFeatures,
+    fill_inside,
+    range_features,
+    statistics,
+)
 from fedpdm.data.rows import Rows, Split
-from fedpdm.data.window_statistics import RANGE, STATISTICS, range_features, statistics
 from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
 from fedpdm.tasks import Failure
@@ -205,7 +212,7 @@ def test_limits_go_with_the_federation_to_other_processes() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"mode": "all"}, "features.mode=all is unknown; choose raw, statistics, both"),
+        ({"mode": "all"}, "features.mode=all is unknown; choose raw, statistics or both"),
         ({"mode": "both", "limits": {"a": [2, 1]}}, r"features.limits.a=\[2, 1\] must be two"),
         ({"mode": "both", "limits": {"a": 3}}, "features.limits.a=3 must be two numbers"),
         ({"mode": "both", "limits": {"z": [0, 1]}}, "z is no sensor of data=tiny; there are a, b"),

@@ -14,70 +14,52 @@ from itertools import pairwise
 
 import numpy as np
 
-from fedpdm.data.fleet.archetypes import draw_size
 from fedpdm.data.fleet.assets import draw_kinds
-from fedpdm.data.fleet.dials import Dials
-from fedpdm.data.fleet.log import log_of, outcomes, soon
-from fedpdm.data.fleet.physics import run, surroundings
-from fedpdm.data.fleet.profile import SiteProfile
+from fedpdm.data.fleet.calendar import calendar
+from fedpdm.data.fleet.physics import run
+from fedpdm.data.fleet.record import lives_of, log_of, machine_names
+from fedpdm.data.fleet.settings import Dials, SiteSpec, draw_size
+from fedpdm.data.rows import rows_with_lives, within_horizon
 from fedpdm.errors import ConfigError
-from fedpdm.seeding import numpy_generator
 
 MACHINES = 64  # of the sites that a wanted prevalence is tried on
 ROUNDS, MISS = 8, 0.1  # tries; how far off, relatively, is still what was asked for
 HALVINGS = 12  # further tries between two lives, one too short and one too long
 
 
-def adapt(
-    profile: SiteProfile, dials: Dials, site: str, seed: int, steps: int, step_days: float
-) -> SiteProfile:
-    """Return ``site`` with its drawn size, and the dials' effect on size and life.
+def adapt(spec: SiteSpec, dials: Dials) -> SiteSpec:
+    """Return a site with its drawn size, and the dials' effect on size and life.
 
     Raises:
         ConfigError: the wanted prevalence cannot be reached with this site's settings.
     """
+    profile = spec.profile
     if profile.size:
-        drawn = draw_size(profile.size, numpy_generator(seed, "fleet", site, "size"))
-        profile = replace(profile, machines=drawn)
+        profile = replace(profile, machines=draw_size(profile.size, spec.generator("size")))
     if dials.prevalence is not None:
         shape = replace(profile, industry="", archetype="", size="", machines=MACHINES)
-        days = _life_for(
-            shape, dials.prevalence, dials.prevalence_horizon, seed, steps, step_days, site
-        )
+        trial = replace(spec, name="calibration", profile=shape)
+        try:
+            days = _life_for(trial, dials.prevalence, dials.prevalence_horizon)
+        except ConfigError as error:
+            raise ConfigError(f"{spec.name}: {error}") from None
         profile = replace(profile, life_days=days)
     # Both spreads keep their mean over sites.
     if dials.quantity_skew:
-        factor = _log_normal(dials.quantity_skew, numpy_generator(seed, "fleet", site, "quantity"))
+        factor = _log_normal(dials.quantity_skew, spec.generator("quantity"))
         profile = replace(profile, machines=max(1, round(profile.machines * factor)))
     if dials.label_skew:
-        factor = _log_normal(dials.label_skew, numpy_generator(seed, "fleet", site, "label"))
+        factor = _log_normal(dials.label_skew, spec.generator("label"))
         profile = replace(profile, life_days=max(1.0, profile.life_days / factor))
-    return profile
+    return replace(spec, profile=profile)
 
 
 def _log_normal(spread: float, generator: np.random.Generator) -> float:
     return math.exp(spread * float(generator.normal()) - spread**2 / 2)
 
 
-def _life_for(
-    profile: SiteProfile,
-    wanted: float,
-    horizon: float,
-    seed: int,
-    steps: int,
-    step_days: float,
-    site: str,
-) -> float:
-    try:
-        return _calibrated(profile, wanted, horizon, seed, steps, step_days)
-    except ConfigError as error:
-        raise ConfigError(f"{site}: {error}") from None
-
-
 @lru_cache(maxsize=256)
-def _calibrated(
-    profile: SiteProfile, wanted: float, horizon: float, seed: int, steps: int, step_days: float
-) -> float:
+def _life_for(trial: SiteSpec, wanted: float, horizon: float) -> float:
     """Return the ``life_days`` at which a share ``wanted`` of rows is before a failure.
 
     Found by trial on machines of the calibration's own; only latent state is simulated. Life
@@ -85,15 +67,14 @@ def _calibrated(
     record that leaps to and fro past the wanted share; then the two nearest lives on either
     side of it are halved, on a logarithmic scale.
     """
-    days = profile.life_days
+    days = trial.profile.life_days
     tried: dict[float, float] = {}
 
     def miss() -> float:
         return min(abs(found / wanted - 1) for found in tried.values())
 
     for _ in range(ROUNDS):
-        found = _prevalence(replace(profile, life_days=days), horizon, seed, steps, step_days)
-        tried[days] = found
+        found = tried[days] = _prevalence(trial, days, horizon)
         if abs(found / wanted - 1) < MISS / 5:
             break
         days = min(max(days * max(found, wanted / 4) / wanted, 1.0), 36_500.0)
@@ -101,8 +82,7 @@ def _calibrated(
         between = _between(tried, wanted)
         if miss() <= MISS or between is None:
             break
-        days = between
-        tried[days] = _prevalence(replace(profile, life_days=days), horizon, seed, steps, step_days)
+        tried[between] = _prevalence(trial, between, horizon)
     best = min(tried, key=lambda life: abs(tried[life] - wanted))
     if miss() > MISS:
         raise ConfigError(
@@ -123,22 +103,17 @@ def _between(tried: Mapping[float, float], wanted: float) -> float | None:
     return min(crossing)[1] if crossing else None
 
 
-def _prevalence(
-    profile: SiteProfile, horizon: float, seed: int, steps: int, step_days: float
-) -> float:
+def _prevalence(trial: SiteSpec, life_days: float, horizon: float) -> float:
     """Return the share of rows that a failure follows within ``horizon`` days."""
-    site = "calibration"
-    _, around = surroundings(profile, site, seed, steps, step_days)
-    numbers = range(profile.machines)
-    kinds = draw_kinds(
-        profile.assets, [numpy_generator(seed, "fleet", site, n, "asset") for n in numbers]
-    )
-    each = [numpy_generator(seed, "fleet", site, n) for n in numbers]
-    _, _, courses = run(profile, site, seed, around, step_days, kinds, numbers, each)
+    spec = replace(trial, profile=replace(trial.profile, life_days=life_days))
+    around, numbers = calendar(spec, spec.generator()), range(spec.profile.machines)
+    kinds = draw_kinds(spec.profile.assets, spec.generators(numbers, "asset"))
+    _, _, courses = run(spec, around, kinds, numbers, spec.generators(numbers))
     running = np.stack([course.running for course in courses])
-    machine = np.repeat(np.array([str(n) for n in numbers]), running.sum(axis=1))
+    names = machine_names(spec.name, len(numbers))
+    machine = np.repeat(np.array(names), running.sum(axis=1))
     time = np.broadcast_to(around.time, running.shape)[running]
-    log = log_of([str(n) for n in numbers], courses)
-    _, to_failure, observed = outcomes(machine, time, log)
-    positive, known = soon(to_failure, observed, horizon)
+    log = log_of(lives_of(names, courses))
+    rows = rows_with_lives((), machine, time, np.empty((len(time), 0)), log, digits=None)
+    positive, known = within_horizon(rows, horizon)
     return float(positive.sum() / max(known.sum(), 1))

@@ -65,7 +65,6 @@ class Asset:
     """One kind of machine, in relation to the general rotating machine of ``SENSORS``.
 
     Attributes:
-        what: a phrase for people.
         level: by sensor, how far its healthy reading is off, in spreads.
         response: how strongly faults show, relative.
         weak: by mode, how prone it is to it; 1 where none is given, 0: cannot happen.
@@ -73,7 +72,6 @@ class Asset:
         lacks: sensors that it does not have.
     """
 
-    what: str
     level: Mapping[str, float] = field(default_factory=dict)
     response: float = 1.0
     weak: Mapping[str, float] = field(default_factory=dict)
@@ -81,47 +79,41 @@ class Asset:
     lacks: tuple[str, ...] = ()
 
 
+# fmt: off
 ASSETS: dict[str, Asset] = {
-    "rotating": Asset("general rotating machine with every sensor"),
-    "pump": Asset(
-        "centrifugal pump: flow and seals",
+    "rotating": Asset(),  # a general rotating machine, with every sensor
+    "pump": Asset(  # centrifugal: flow and seals
         {"vibration_rms_mm_s": -1.0, "motor_current_a": -1.5, "coolant_flow_l_min": 3.0},
         weak={"bearing": 2, "lubrication": 2, "filter": 2, "drive": 0.5},
     ),
-    "spindle": Asset(
-        "machining spindle: quiet when sound, loud when worn",
+    "spindle": Asset(  # of machining: quiet when sound, loud when worn
         {"vibration_rms_mm_s": -3.0, "acoustic_emission_db": 2.0, "shaft_speed_rpm": 4.0,
          "bearing_temperature_c": -1.0},
-        response=1.15,
         weak={"bearing": 3, "drive": 2, "cooling": 1.5, "filter": 0.3},
-        life=0.8,
+        response=1.15, life=0.8,
     ),
-    "fan": Asset(
-        "fan of ventilation or cooling: belt, no oil circuit, no coolant",
+    "fan": Asset(  # of ventilation or cooling: belt, no oil circuit, no coolant
         {"vibration_rms_mm_s": 1.5, "motor_current_a": -4.0, "power_kw": -4.0},
-        response=0.9,
         weak={"alignment": 3, "bearing": 2, "drive": 1.5, "filter": 2, "cooling": 0,
               "lubrication": 0},
-        life=1.2,
+        response=0.9, life=1.2,
         lacks=("oil_pressure_bar", "coolant_flow_l_min", "acoustic_emission_db"),
     ),
-    "compressor": Asset(
-        "screw compressor: hot, oil flooded",
+    "compressor": Asset(  # screw: hot, oil flooded
         {"bearing_temperature_c": 3.0, "oil_pressure_bar": 3.0, "power_kw": 3.0,
          "motor_current_a": 3.0},
         weak={"lubrication": 3, "cooling": 3, "filter": 2, "alignment": 0.5},
         life=1.1,
     ),
-    "conveyor": Asset(
-        "belt conveyor: geared motor, dust, shocks",
+    "conveyor": Asset(  # belt: geared motor, dust, shocks
         {"vibration_rms_mm_s": 2.0, "shaft_speed_rpm": -3.0, "acoustic_emission_db": 1.5},
-        response=0.9,
         weak={"drive": 3, "alignment": 2, "bearing": 2, "lubrication": 1, "cooling": 0,
               "filter": 0},
-        life=0.9,
+        response=0.9, life=0.9,
         lacks=("oil_pressure_bar", "coolant_flow_l_min"),
     ),
-}  # fmt: skip
+}
+# fmt: on
 KINDS = tuple(ASSETS)
 
 # Each kind's numbers as arrays: A kinds, K modes, F sensors.
@@ -130,20 +122,6 @@ RESPONSE: Floats = np.array([asset.response for asset in ASSETS.values()])
 WEAK: Floats = np.array([[float(a.weak.get(m, 1)) for m in MODES] for a in ASSETS.values()])
 LIFE: Floats = np.array([asset.life for asset in ASSETS.values()])
 LACKS: Bools = np.array([[name in asset.lacks for name in NAMES] for asset in ASSETS.values()])
-
-
-def weak_shares(weights: tuple[float, ...], kind: int) -> tuple[float, ...]:
-    """Return (K,) how likely each mode is the weak part of a machine of ``kind``.
-
-    Args:
-        weights: (K,) of the site. Where they leave nothing that this kind can fail of, its
-            own proneness decides.
-        kind: position in ``KINDS``.
-    """
-    both = tuple(w * float(p) for w, p in zip(weights, WEAK[kind], strict=True))
-    if sum(both) == 0:
-        both = tuple(float(p) for p in WEAK[kind])
-    return tuple(weight / sum(both) for weight in both)
 
 
 def draw_kinds(weights: tuple[float, ...], generators: list[np.random.Generator]) -> Ints:

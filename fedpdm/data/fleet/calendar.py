@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedpdm.data.fleet.profile import SiteProfile
+from fedpdm.data.fleet.settings import SiteProfile, SiteSpec
 from fedpdm.data.rows import Bools, Floats, Ints
-from fedpdm.seeding import numpy_generator
 
 WEATHER, WEATHER_DAYS = 2.5, 3.0  # °C
 LOAD_NOISE, LOAD_DAYS = 0.08, 2.0  # share of the load; orders come and go
@@ -40,23 +39,18 @@ class Calendar:
     working: Bools
 
 
-def calendar(
-    profile: SiteProfile,
-    site: str,
-    seed: int,
-    time: Floats,
-    step_days: float,
-    whole: np.random.Generator,
-) -> Calendar:
+def calendar(spec: SiteSpec, whole: np.random.Generator) -> Calendar:
     """Draw a site's calendar; ``whole`` is the generator of what all its machines share."""
-    noise = persistent(whole.normal(size=(1, len(time), 1)), step_days / WEATHER_DAYS)[0, :, 0]
+    profile, step_days = spec.profile, spec.step_days
+    time: Floats = np.arange(spec.steps, dtype=np.float64) * step_days
+    noise = persistent(whole.normal(size=(1, spec.steps, 1)), step_days / WEATHER_DAYS)[0, :, 0]
     weather = WEATHER * noise
-    planned, working = planned_load(profile, time), np.ones(len(time), dtype=bool)
+    planned, working = planned_load(profile, time), np.ones(spec.steps, dtype=bool)
     if profile.shifts:
         since = ((time % 1.0) * 24 - FIRST_SHIFT) % 24
         working &= since < SHIFT_HOURS * profile.shifts
     if profile.holidays:
-        generator = numpy_generator(seed, "fleet", site, "holidays")
+        generator = spec.generator("holidays")
         years = int(time[-1] // 365) + 1
         closed = np.concatenate(
             [365 * year + generator.permutation(365)[: profile.holidays] for year in range(years)]
@@ -82,38 +76,31 @@ def planned_load(profile: SiteProfile, time: Floats) -> Floats:
 
 
 def loads(
-    profile: SiteProfile,
-    around: Calendar,
-    regime: Ints,
-    step_days: float,
-    each: list[np.random.Generator],
+    spec: SiteSpec, around: Calendar, regime: Ints, each: list[np.random.Generator]
 ) -> Floats:
     """Return (M, S) load: as planned, times orders, times the recipe's weight.
 
     Args:
-        site: its settings.
+        spec: the site.
         around: its calendar.
         regime: (M, S) recipe that each machine runs.
-        step_days: days between steps.
         each: one generator per machine.
     """
-    orders = np.stack([g.normal(size=(len(around.time), 1)) for g in each])
-    orders = persistent(orders, step_days / LOAD_DAYS)[:, :, 0]
+    orders = np.stack([g.normal(size=(spec.steps, 1)) for g in each])
+    orders = persistent(orders, spec.step_days / LOAD_DAYS)[:, :, 0]
     planned = around.planned * (1 + LOAD_NOISE * orders)
-    if profile.regimes > 1:
-        planned = planned * np.linspace(*REGIME_LOAD, profile.regimes)[regime]
+    if spec.profile.regimes > 1:
+        planned = planned * np.linspace(*REGIME_LOAD, spec.profile.regimes)[regime]
     return np.clip(planned, 0.05, 1.6)
 
 
-def regimes(
-    profile: SiteProfile, steps: int, step_days: float, generator: np.random.Generator
-) -> Ints:
+def regimes(spec: SiteSpec, generator: np.random.Generator) -> Ints:
     """Return (S,) which recipe a machine runs."""
-    if profile.regimes == 1:
-        return np.zeros(steps, dtype=np.int64)
-    changes = generator.random(steps) < -np.expm1(-step_days / REGIME_DAYS)
-    drawn = generator.integers(profile.regimes, size=steps)
-    since = np.maximum.accumulate(np.where(changes, np.arange(steps), 0))
+    if spec.profile.regimes == 1:
+        return np.zeros(spec.steps, dtype=np.int64)
+    changes = generator.random(spec.steps) < -np.expm1(-spec.step_days / REGIME_DAYS)
+    drawn = generator.integers(spec.profile.regimes, size=spec.steps)
+    since = np.maximum.accumulate(np.where(changes, np.arange(spec.steps), 0))
     return np.asarray(drawn[since], dtype=np.int64)
 
 

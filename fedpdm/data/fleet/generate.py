@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 
 from fedpdm.data.fleet import gates
-from fedpdm.data.fleet.adapt import MACHINES, adapt
-from fedpdm.data.fleet.files import write_site
-from fedpdm.data.fleet.folder import FORMAT, SUMMARY, FleetFolder
-from fedpdm.data.fleet.gates_scenarios import scenario_recall
+from fedpdm.data.fleet.adapt import MACHINES
+from fedpdm.data.fleet.assets import KINDS, MODES
+from fedpdm.data.fleet.folder import FORMAT, SUMMARY, FleetFolder, write_site
+from fedpdm.data.fleet.life import FAILURE, MAINTENANCE
 from fedpdm.data.fleet.record import Record
+from fedpdm.data.fleet.settings import SCENARIOS
 from fedpdm.data.fleet.source import FleetSource
-from fedpdm.data.fleet.summary import counts, near, share
-from fedpdm.data.rows import Rows
+from fedpdm.data.rows import Ints, Rows, within_horizon
 from fedpdm.data.sources.checksums import sha256_of
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 
@@ -137,57 +137,48 @@ def generate(
 
 
 def _options(overrides: Sequence[str], days: float | None) -> list[str]:
+    """Return the options with the length of the record, or refuse one that changes no data."""
+    known = sorted(set(inspect.signature(FleetSource).parameters) - set(ELSEWHERE))
     for override in overrides:
         if not override.lstrip("+").startswith(OPTIONS) or "=" not in override:
             raise ConfigError(
                 f"{override} has no effect on generated data: options here begin with "
                 f"{', '.join(OPTIONS)}, e.g. data.prevalence=0.05"
             )
-        if override.lstrip("+").startswith("data."):
-            _require_data(override)
+        where, _, key = override.lstrip("+").partition("=")[0].partition(".")
+        key = key.split(".")[0]
+        if where == "data" and key in ELSEWHERE:
+            raise ConfigError(f"{override}: {ELSEWHERE[key]}")
+        # Without a plus, a key that does not exist is refused with the closest name.
+        if where == "data" and key not in known and override.startswith("+"):
+            raise ConfigError(
+                f"{override}: data=fleet has no setting data.{key}; there are {', '.join(known)}"
+            )
     return [*([] if days is None else [f"data.days={days:g}"]), *overrides]
-
-
-def _require_data(override: str) -> None:
-    """Refuse a key of ``data`` that does not describe the data.
-
-    Raises:
-        ConfigError: names the key, and where it is said instead.
-    """
-    key = override.lstrip("+").partition("=")[0].split(".")[1]
-    if key in ELSEWHERE:
-        raise ConfigError(f"{override}: {ELSEWHERE[key]}")
-    known = sorted(set(inspect.signature(FleetSource).parameters) - set(ELSEWHERE))
-    if key not in known and override.startswith("+"):  # else it is refused with the closest name
-        raise ConfigError(
-            f"{override}: data=fleet has no setting data.{key}; there are {', '.join(known)}"
-        )
 
 
 def _source(sites: Sequence[str], seed: int, options: Sequence[str]) -> FleetSource:
     from fedpdm.config.compose import compose
-    from fedpdm.config.values import plain
-    from fedpdm.data.replicas import expand_replicas
+    from fedpdm.config.values import OF_ANY_SITE, block, plain, whole
+    from fedpdm.data.sources.base import expand_replicas
 
     cfg = compose(["data=fleet", f"site={','.join(sites)}", f"seed={seed}", *options])
-    data: Any = plain(cfg.data)
-    named: Any = plain(cfg.sites)
-    profiles = {
-        name: {k: v for k, v in own.items() if k != "costs"} if isinstance(own, dict) else own
-        for name, own in named.items()  # what alarms cost is no matter of the data
-    }
+    data = plain(cfg.data)
     for key in ("_target_", "task_defaults"):
         data.pop(key)
-    if not isinstance(cfg.replicas, int):
-        raise ConfigError(f"replicas={cfg.replicas} must be a whole number of at least 1")
-    if cfg.replicas * len(profiles) > SITES:
+    named, replicas = block(cfg, "sites"), whole(cfg, "replicas", 1)
+    for own in named.values():  # what alarms cost is no matter of the data
+        for key in OF_ANY_SITE if isinstance(own, dict) else ():
+            own.pop(key, None)
+    if replicas * len(named) > SITES:
         raise ConfigError(
-            f"replicas={cfg.replicas} makes {cfg.replicas * len(profiles):,} sites; {SITES:,} is "
-            "the most that is written as files"
+            f"replicas={replicas} makes {replicas * len(named):,} sites; {SITES:,} is the most "
+            "that is written as files"
         )
-    profiles = expand_replicas(profiles, cfg.replicas)
     try:
-        return FleetSource(sites=profiles, seed=int(cfg.seed), reach=HORIZON, **data)
+        return FleetSource(
+            sites=expand_replicas(named, replicas), seed=int(cfg.seed), reach=HORIZON, **data
+        )
     except OverflowError:
         raise ConfigError(
             "a number among the options is larger than a computer can count with: " + SMALLER
@@ -203,12 +194,12 @@ def _require_memory(source: FleetSource) -> None:
     calm = replace(source.dials, prevalence=None)  # which changes the lives, not the rows
     tried = 0 if source.dials.prevalence is None else MACHINES
     memory = _memory()
-    for site, profile in source.profiles.items():
-        drawn = adapt(profile, calm, site, source.seed, source.steps, source.step_days)
-        rows = source.steps * max(drawn.machines, tried)
+    for site in source.sites:
+        machines = source.spec(site, calm).profile.machines
+        rows = source.steps * max(machines, tried)
         if rows * ROW_BYTES > memory:
             raise ConfigError(
-                f"{site}: {rows:.3g} rows ({drawn.machines:,} machines, {source.days:g} days) need "
+                f"{site}: {rows:.3g} rows ({machines:,} machines, {source.days:g} days) need "
                 f"about {rows * ROW_BYTES / 1e9:,.0f} GB of memory at once, and this machine has "
                 f"{memory / 1e9:,.0f}: {SMALLER}"
             )
@@ -268,7 +259,8 @@ def _write(
         counted += close, near(rows, source.dials.prevalence_horizon)
         profiles[site] = counts(source, site, made, rows) | {"prevalence": share(close)}
         found += check(source, site, made, rows)
-        _write_summary(folder, summary)  # the folder is read back as a run will read it
+        # The folder is read back as a run will read it.
+        (folder / SUMMARY).write_text(json.dumps(summary), "utf-8")
         found.append(_read_back(folder, source, site, rows))
     dials = source.dials
     found.append(gates.wanted_prevalence(dials.prevalence, dials.label_skew > 0, share(counted[1])))
@@ -283,13 +275,51 @@ def _write(
     return summary, found
 
 
+def near(rows: Rows, horizon: float) -> tuple[int, int]:
+    """Return how many rows precede a failure, and of how many that is known."""
+    positive, known = within_horizon(rows, horizon)
+    return int((positive & known).sum()), int(known.sum())
+
+
+def share(near: Sequence[int] | Ints) -> float | None:
+    """Return the first of two counts as a share of the second; None of nothing."""
+    return float(near[0] / near[1]) if near[1] else None
+
+
+def counts(source: FleetSource, site: str, made: Record, rows: Rows) -> dict[str, Any]:
+    """Return what there is of a site, and what became of it."""
+    ended = Counter(life.end for _, _, life in made.lives)
+    failed = [life for _, _, life in made.lives if life.end == FAILURE]
+    latent, profile = made.latent, source.profile(site)
+    assets = Counter(latent.kind[np.unique(made.machine, return_index=True)[1]].tolist())
+    running = len(made.time) * source.step_days
+    return {
+        "rows": len(made.time),
+        "machines": profile.machines,
+        "life_days": profile.life_days,
+        "failures": ended[FAILURE],
+        "maintenance": ended[MAINTENANCE],
+        "failures_per_machine_year": 365 * len(failed) / running if running else None,
+        "link_failures": len(made.links),
+        "missing": float(np.isnan(made.values).mean()),
+        "by_mode": _named(Counter(life.mode for life in failed), MODES),
+        "by_scenario": _named(Counter(life.scenario for life in failed), SCENARIOS),
+        "assets": _named(assets, KINDS),
+        "sha256": rows.sha256(),
+    }
+
+
+def _named(counts: Counter[int], names: Sequence[str]) -> dict[str, int]:
+    return {name: counts[index] for index, name in enumerate(names) if counts[index]}
+
+
 def check(source: FleetSource, site: str, made: Record, rows: Rows) -> list[gates.Gate]:
     """Return the verdicts on one site, but for whether it can be reproduced."""
     profile = source.profile(site)
     return [
         *gates.completeness(site, made),
         *gates.events(site, profile, made),
-        *scenario_recall(site, profile, made),
+        *gates.scenario_recall(site, profile, made),
         *gates.link_failures(site, profile, made),
         gates.single_feature(site, rows, HORIZON),
     ]
@@ -298,33 +328,21 @@ def check(source: FleetSource, site: str, made: Record, rows: Rows) -> list[gate
 def _read_back(folder: Path, source: FleetSource, site: str, rows: Rows) -> gates.Gate:
     """Generate once more, and compare with what a run would read."""
     again = source.rows(site).sha256()
-    machine, time, values, log = FleetFolder(folder).readings(site, source.features)
-    written = source.labelled(site, machine, time, values, log).sha256()
+    written = source.labelled(site, *FleetFolder(folder).readings(site)).sha256()
     return gates.reproducible(site, written if written == rows.sha256() else "", again)
-
-
-def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    (folder / SUMMARY).write_text(json.dumps(summary), "utf-8")
 
 
 def _judge(verdicts: Sequence[gates.Gate], options: Sequence[str]) -> None:
     """Raise for the first gate that failed: the user's mistake if an option can explain it."""
-    for gate in gates.failed(verdicts):
-        mine = any(option.lstrip("+").startswith(gate.settings) for option in options)
-        raise (DataError if mine else FedPdmError)(f"{gate.sentence}; nothing was written")
+    for gate in verdicts:
+        if gate.status == "failed":
+            mine = any(option.lstrip("+").startswith(gate.settings) for option in options)
+            raise (DataError if mine else FedPdmError)(f"{gate.sentence}; nothing was written")
 
 
 def _train(folder: str, sites: Sequence[str], seed: int, options: Sequence[str]) -> str:
     """Return the command that trains on the files of a folder."""
     from fedpdm.config.values import quoted
 
-    words = [
-        "data=fleet",
-        quoted("data.path", folder),
-        f"site={','.join(sites)}",
-        f"seed={seed}",
-    ]
-    return " ".join(["python -m fedpdm.simulate", *map(shlex.quote, [*words, *options])])
-
-
-__all__ = ["HORIZON", "Made", "check", "generate"]
+    run = ["data=fleet", quoted("data.path", folder), f"site={','.join(sites)}", f"seed={seed}"]
+    return " ".join(["python -m fedpdm.simulate", *map(shlex.quote, [*run, *options])])

@@ -22,15 +22,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedpdm.data.fleet.assets import LIFE, MODES
-from fedpdm.data.fleet.profile import SCENARIOS, SiteProfile
+from fedpdm.data.fleet.assets import LIFE, MODES, WEAK
+from fedpdm.data.fleet.calendar import Calendar
+from fedpdm.data.fleet.settings import SCENARIOS, SiteProfile, SiteSpec
 from fedpdm.data.rows import Bools, Floats
-from fedpdm.seeding import numpy_generator
 
-LOAD_EXPONENT = np.array(
-    [1.6, 1.4, 1.8, 0.8, 1.2, 0.6]
-)  # how much each mode's wear speeds up with load
-HEAT_RATE = np.array([0.08, 0.05, 0.12, 0.30, 0.22, 0.10])  # … and per 10 °C, as an exponent
+# How much each mode's wear speeds up with load, and per 10 °C as an exponent.
+LOAD_EXPONENT = np.array([1.6, 1.4, 1.8, 0.8, 1.2, 0.6])
+HEAT_RATE = np.array([0.08, 0.05, 0.12, 0.30, 0.22, 0.10])
 QUALITY = 0.2  # log-normal spread of wear speed between lives
 SOUND = (0.15, 0.65)  # speed of the parts that are not a life's weak one, relative to it
 LIMIT = 0.02  # log-normal spread of the wear at which a part breaks
@@ -91,109 +90,139 @@ class Course:
     lives: list[Life]
 
 
-def pace(profile: SiteProfile, load: Floats, ambient: Floats, planned: Floats) -> Floats:
+def pace(profile: SiteProfile, load: Floats, around: Calendar) -> Floats:
     """Return (M, S, K) speed of wear, 1 in the regime that the site's machines are built for.
 
+    With shifts or closed days, the mean wear of the planned load is the normal one.
+
     Args:
-        site: its settings.
+        profile: the site's settings.
         load: (M, S) share of the rating.
-        ambient: (S,) °C.
-        planned: (S,) load; with shifts or closed days, its mean wear is the normal one.
+        around: the site's calendar.
     """
     strain = (load / profile.load)[..., None] ** LOAD_EXPONENT
     if profile.shifts or profile.holidays:
-        strain = strain / ((planned / profile.load)[:, None] ** LOAD_EXPONENT).mean(axis=0)
-    heat = np.exp((ambient - profile.ambient_c)[:, None] / 10 * HEAT_RATE)
+        strain = strain / ((around.planned / profile.load)[:, None] ** LOAD_EXPONENT).mean(axis=0)
+    heat = np.exp((around.ambient - profile.ambient_c)[:, None] / 10 * HEAT_RATE)
     return np.asarray(strain * heat)
 
 
 def live(
-    profile: SiteProfile, site: str, seed: int, machine: int, kind: int,
-    speed_of_wear: Floats, load: Floats, time: Floats, step_days: float,
-    generator: np.random.Generator,
+    spec: SiteSpec, machine: int, kind: int, speed_of_wear: Floats, load: Floats,
+    time: Floats, generator: np.random.Generator,
 ) -> Course:  # fmt: skip
     """Return the lives of one machine.
 
     Args:
-        site: its settings.
-        site: the site's name, for keys.
-        seed: for keys.
+        spec: the site.
         machine: its number, for keys.
         kind: position in ``KINDS``.
         speed_of_wear: (S, K) from ``pace``, per step.
         load: (S,) share of the rating.
         time: (S,) days.
-        step_days: days between steps.
         generator: the machine's own.
     """
     steps, modes = speed_of_wear.shape
+    profile, step_days = spec.profile, spec.step_days
     speed_of_wear = speed_of_wear / LIFE[kind]
+    depletion = step_days / profile.life_days / LIFE[kind] * load / load.mean()
     # Shocks are drawn per step before lives are cut, so that they do not hang on them.
     count = generator.poisson(step_days / SHOCK_EVERY, size=speed_of_wear.shape)
     shocks = count * generator.exponential(SHOCK, size=speed_of_wear.shape)
     # Scenarios and services draw from generators of their own: a fleet without them is the same.
-    script = numpy_generator(seed, "fleet", site, machine, "scenario")
-    service = numpy_generator(seed, "fleet", site, machine, "service")
+    script = spec.generator(machine, "scenario")
+    service = spec.generator(machine, "service")
     phase = service.uniform(0.0, profile.service_days) if profile.service_days else np.inf
-    story: Floats = np.array(profile.scenarios[:-1]) / sum(profile.scenarios[:-1])
-    running = np.zeros(steps, dtype=bool)
-    wear, shown = np.zeros((steps, modes)), np.zeros((steps, modes))
-    lives: list[Life] = []
+    nothing = np.zeros((steps, modes))
+    course = Course(np.zeros(steps, dtype=bool), nothing, nothing.copy(), [])
     begin = 0
     while begin < steps:
-        weak = int(generator.choice(modes, p=profile.shares(float(time[begin]), kind)))
-        speed: Floats = np.asarray(generator.uniform(SOUND[0], SOUND[1], size=modes))
-        scenario = int(script.choice(len(story), p=story)) if story[0] < 1 else 0
-        if SCENARIOS[scenario] == "depletion" and weak not in DEPLETES:
-            weak = int(script.choice(DEPLETES))
-        speed[weak] = 1.0
-        speed *= float(np.exp(generator.normal(0.0, QUALITY)))
-        limit = np.exp(generator.normal(0.0, LIMIT, size=modes))
-        age = generator.uniform(0.0, 0.9)  # the site is older than its record
-        repair = generator.uniform(*DOWNTIME)
+        weak, scenario = _weak_part(profile, float(time[begin]), kind, generator, script)
+        speed, limit, age, repair = _quality(weak, modes, generator)
         growth = speed * speed_of_wear[begin:] + shocks[begin:]
+        if SCENARIOS[scenario] == "depletion":
+            growth[:, weak] = speed[weak] * depletion[begin:]
         bouts = None
         if SCENARIOS[scenario] == "intermittent":
             bouts = _bouts(steps - begin, step_days, script)
             growth[:, weak] *= np.where(bouts, BOUT_SPEED, 0.0)
-        elif SCENARIOS[scenario] == "depletion":
-            used = step_days / profile.life_days / LIFE[kind] * load[begin:] / load.mean()
-            growth[:, weak] = speed[weak] * used
         grown = np.cumsum(growth, axis=0)
-        grown += (age if not lives else 0.0) * speed / speed[weak]
-        strain = (grown / limit).max(axis=1)  # (S - begin,) rises
+        if not course.lives:
+            grown += age * speed / speed[weak]  # the site is older than its record
         onset = np.nan
         if SCENARIOS[scenario] == "sudden":
-            onset = _jump(grown, strain, weak, limit[weak], step_days, script)
-            strain = (grown / limit).max(axis=1)
+            onset = _jump(grown, limit, weak, step_days, script)
+        strain = (grown / limit).max(axis=1)  # (S - begin,) rises
         alive = int(np.searchsorted(strain, 1.0))
         due = _next_service(profile, phase, float(time[begin]))
         serviced = int(np.ceil(due / step_days)) - begin if due <= time[-1] else steps
-        ended = FAILURE if begin + alive < steps else RUNNING
+        end, when, mode, down = RUNNING, float(time[-1]), weak, 0.0
         if serviced < min(alive, steps - begin):
-            alive, ended = serviced, MAINTENANCE
+            end, when, alive = MAINTENANCE, due, serviced
+            down = service.uniform(*SERVICE_DOWNTIME)
+        elif begin + alive < steps:
+            end, when, down = FAILURE, _crossing(strain, alive, time, begin, step_days), repair
+            mode = int(np.argmax(grown[alive] / limit))
         part = slice(begin, begin + alive)
-        running[part] = True
-        wear[part], shown[part] = grown[:alive] / limit, grown[:alive]
-        if bouts is not None or SCENARIOS[scenario] == "depletion":
-            shown[part, weak] = _appearance(grown[:alive, weak], bouts)
-        first, begin = begin, begin + alive
-        if ended == RUNNING:
-            lives.append(Life(first, alive, ended, float(time[-1]), 0.0, weak, scenario, onset))
-            break
-        if ended == MAINTENANCE:
-            when, mode, down = due, weak, service.uniform(*SERVICE_DOWNTIME)
-        else:
-            before = strain[alive - 1] if alive else 0.0
-            crossing = min(max((1.0 - before) / (strain[alive] - before), 0.0), 1.0)
-            when = time[begin] - step_days * (1 - crossing)
-            if alive:  # rounding must not put a failure before the last row that leads to it
-                when = max(when, time[begin - 1])
-            mode, down = int(np.argmax(grown[alive] / limit)), repair
-        lives.append(Life(first, alive, ended, float(when), down, mode, scenario, onset))
+        course.running[part] = True
+        course.wear[part], course.shown[part] = grown[:alive] / limit, grown[:alive]
+        if SCENARIOS[scenario] in ("intermittent", "depletion"):
+            course.shown[part, weak] = _appearance(grown[:alive, weak], bouts)
+        course.lives.append(Life(begin, alive, end, when, down, mode, scenario, onset))
         # Where a step is longer than a repair, time must still go on.
-        begin = max(begin + 1, int(np.ceil((when + down) / step_days)))
-    return Course(running, wear, shown, lives)
+        begin = max(begin + alive + 1, int(np.ceil((when + down) / step_days)))
+    return course
+
+
+def _weak_part(
+    profile: SiteProfile, day: float, kind: int, generator: np.random.Generator,
+    script: np.random.Generator,
+) -> tuple[int, int]:  # fmt: skip
+    """Draw which mode is the weak part of a life that begins on ``day``, and its scenario."""
+    changed = sum(profile.modes_later) > 0 and day >= profile.change_day
+    shares = np.array(profile.modes_later if changed else profile.modes) * WEAK[kind]
+    if shares.sum() == 0:  # the site names nothing that this kind can fail of
+        shares = WEAK[kind]
+    weak = int(generator.choice(len(shares), p=shares / shares.sum()))
+    story: Floats = np.array(profile.scenarios[:-1]) / sum(profile.scenarios[:-1])
+    scenario = int(script.choice(len(story), p=story)) if story[0] < 1 else 0
+    if SCENARIOS[scenario] == "depletion" and weak not in DEPLETES:
+        weak = int(script.choice(DEPLETES))
+    return weak, scenario
+
+
+def _quality(
+    weak: int, modes: int, generator: np.random.Generator
+) -> tuple[Floats, Floats, float, float]:
+    """Draw how good the parts of a life are.
+
+    Returns:
+        (K,) speed of wear, (K,) the wear at which a part breaks, the share of a life that the
+        machine has behind it where the record begins, and the days that a repair takes.
+    """
+    speed: Floats = np.asarray(generator.uniform(SOUND[0], SOUND[1], size=modes))
+    speed[weak] = 1.0
+    speed *= float(np.exp(generator.normal(0.0, QUALITY)))
+    limit = np.exp(generator.normal(0.0, LIMIT, size=modes))
+    return speed, limit, generator.uniform(0.0, 0.9), generator.uniform(*DOWNTIME)
+
+
+def _crossing(strain: Floats, alive: int, time: Floats, begin: int, step_days: float) -> float:
+    """Return when, between two steps, a life that lasts ``alive`` steps ends in its failure.
+
+    Args:
+        strain: (S - begin,) wear as a share of the limit: 1 is crossed at step ``alive``.
+        alive: steps of the life.
+        time: (S,) days.
+        begin: first step of the life.
+        step_days: days between steps.
+    """
+    before = strain[alive - 1] if alive else 0.0
+    crossing = min(max((1.0 - before) / (strain[alive] - before), 0.0), 1.0)
+    when = time[begin + alive] - step_days * (1 - crossing)
+    if alive:  # rounding must not put a failure before the last row that leads to it
+        when = max(when, time[begin + alive - 1])
+    return float(when)
 
 
 def _bouts(steps: int, step_days: float, generator: np.random.Generator) -> Bools:
@@ -207,19 +236,19 @@ def _bouts(steps: int, step_days: float, generator: np.random.Generator) -> Bool
 
 
 def _jump(
-    grown: Floats, strain: Floats, weak: int, limit: float, step_days: float,
-    generator: np.random.Generator,
-) -> float:  # fmt: skip
+    grown: Floats, limits: Floats, weak: int, step_days: float, generator: np.random.Generator
+) -> float:
     """Let the weak part break in, in place: a jump, and then days. Return the wear before it."""
     at, share, days = (generator.uniform(*r) for r in (SUDDEN_AT, SUDDEN_JUMP, SUDDEN_DAYS))
-    step = int(np.searchsorted(strain, at))
+    step = int(np.searchsorted((grown / limits).max(axis=1), at))
     if step == len(grown):
         return float("nan")
+    limit = limits[weak]
     before = min(float(grown[step, weak]), limit)
     jumped = before + share * (limit - before)
     rest = (limit - jumped) / max(days / step_days, 1.0)
     grown[step:, weak] = jumped + rest * np.arange(1, len(grown) - step + 1)
-    return before / limit
+    return float(before / limit)
 
 
 def _appearance(wear: Floats, bouts: Bools | None) -> Floats:

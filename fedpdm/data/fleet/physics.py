@@ -14,11 +14,9 @@ import numpy as np
 
 from fedpdm.data.fleet.assets import AMBIENT, LACKS, LEVEL, RESPONSE, SENSORS, draw_kinds
 from fedpdm.data.fleet.calendar import Calendar, calendar, loads, persistent, regimes
-from fedpdm.data.fleet.dials import Dials
 from fedpdm.data.fleet.life import STEEPNESS, Course, live, pace
-from fedpdm.data.fleet.profile import SiteProfile
+from fedpdm.data.fleet.settings import Dials, SiteProfile, SiteSpec
 from fedpdm.data.rows import Floats, Ints
-from fedpdm.seeding import numpy_generator
 
 # Harmless disturbances in spreads, each the twin of a failure mode: they move the same
 # sensors, in other proportions, and come and go within days. So a single reading tells
@@ -72,41 +70,30 @@ class Telemetry:
     kinds: Ints
 
 
-def operate(
-    profile: SiteProfile,
-    site: str,
-    seed: int,
-    steps: int,
-    step_days: float,
-    dials: Dials | None = None,
-) -> Telemetry:
-    """Run a site's machines for ``steps`` steps.
+def operate(spec: SiteSpec, dials: Dials) -> Telemetry:
+    """Run a site's machines over its calendar.
 
     A machine's draws are keyed by its number, so more machines leave the others alone.
     """
-    dials = dials or Dials()
-    whole, around = surroundings(profile, site, seed, steps, step_days)
+    profile, machines = spec.profile, range(spec.profile.machines)
+    whole = spec.generator()
+    around = calendar(spec, whole)
     bias = SITE_OFFSET * whole.normal(size=len(SENSORS))
     gain = np.exp(profile.calibration * SITE_GAIN * whole.normal(size=len(SENSORS)))
     gain[AMBIENT] = 1.0
-    shift, shift_gain = _shift(dials.feature_shift, site, seed)
+    shift, shift_gain = _shift(dials.feature_shift, spec)
     gain *= shift_gain
-    changing, creep = _concept(dials.concept_drift, site, seed, around.time)
-    kinds = draw_kinds(
-        profile.assets,
-        [numpy_generator(seed, "fleet", site, n, "asset") for n in range(profile.machines)],
-    )
-    values = np.empty((profile.machines, steps, len(SENSORS)))
-    load = np.empty((profile.machines, steps))
-    regime = np.empty((profile.machines, steps), dtype=np.int64)
+    changing, creep = _concept(dials.concept_drift, spec, around.time)
+    kinds = draw_kinds(profile.assets, spec.generators(machines, "asset"))
+    values = np.empty((len(machines), spec.steps, len(SENSORS)))
+    load = np.empty((len(machines), spec.steps))
+    regime = np.empty((len(machines), spec.steps), dtype=np.int64)
     courses: list[Course] = []
-    for first in range(0, profile.machines, BLOCK):
-        numbers = range(first, min(first + BLOCK, profile.machines))
+    for first in range(0, len(machines), BLOCK):
+        numbers = machines[first : first + BLOCK]
         block = slice(numbers.start, numbers.stop)
-        each = [numpy_generator(seed, "fleet", site, number) for number in numbers]
-        load[block], regime[block], lived = run(
-            profile, site, seed, around, step_days, kinds, numbers, each
-        )
+        each = spec.generators(numbers)
+        load[block], regime[block], lived = run(spec, around, kinds, numbers, each)
         shown = np.stack([course.shown for course in lived])
         reading = _faults(profile, shown, load[block], kinds[block])
         if dials.concept_drift:
@@ -116,15 +103,14 @@ def operate(
             place = regime[block] / (profile.regimes - 1) - 0.5
             reading += place[..., None] * np.array(RECIPE)
         reading += (load[block][..., None] - NOMINAL_LOAD) / 0.1 * TABLE["load"]
-        _disturb(reading, step_days, each)
+        _disturb(reading, spec.step_days, each)
         reading += (around.ambient[:, None] - 20) / 10 * TABLE["heat"]
         if profile.assets[0] < sum(profile.assets):
             reading += LEVEL[kinds[block], None]
         if dials.sensor_drift:
-            keys = [(seed, "fleet", site, n, "sensor drift") for n in numbers]
-            drawn = [numpy_generator(*key) for key in keys]
+            drawn = spec.generators(numbers, "sensor drift")
             reading += dials.sensor_drift * _uncalibrated(around.time, drawn)
-        noise = profile.noise * _noise(reading.shape[1], step_days, each)
+        noise = profile.noise * _noise(spec, each)
         own = np.stack([g.normal(size=(1, len(SENSORS))) for g in each])
         offset = profile.calibration * (MACHINE_OFFSET * own + bias)
         offset[..., AMBIENT] = 0.0
@@ -136,28 +122,17 @@ def operate(
     return Telemetry(around, values, courses, load, regime, kinds)
 
 
-def surroundings(
-    profile: SiteProfile, site: str, seed: int, steps: int, step_days: float
-) -> tuple[np.random.Generator, Calendar]:
-    """Return the generator of what all machines share, and the site's calendar."""
-    time: Floats = np.arange(steps, dtype=np.float64) * step_days
-    whole = numpy_generator(seed, "fleet", site)
-    return whole, calendar(profile, site, seed, time, step_days, whole)
-
-
 def run(
-    profile: SiteProfile, site: str, seed: int, around: Calendar, step_days: float, kinds: Ints,
-    numbers: range, each: list[np.random.Generator],
+    spec: SiteSpec, around: Calendar, kinds: Ints, numbers: range,
+    each: list[np.random.Generator],
 ) -> tuple[Floats, Ints, list[Course]]:  # fmt: skip
     """Return (M, S) load, (M, S) recipe and the course of the machines ``numbers``."""
-    steps = len(around.time)
-    keys = [numpy_generator(seed, "fleet", site, number, "regime") for number in numbers]
-    recipe = np.stack([regimes(profile, steps, step_days, generator) for generator in keys])
-    load = loads(profile, around, recipe, step_days, each)
-    wearing = pace(profile, load, around.ambient, around.planned) * step_days / profile.life_days
+    recipe = np.stack([regimes(spec, g) for g in spec.generators(numbers, "regime")])
+    load = loads(spec, around, recipe, each)
+    wearing = pace(spec.profile, load, around) * spec.step_days / spec.profile.life_days
     courses = [
-        live(profile, site, seed, n, int(kinds[n]), wearing[i], load[i], around.time, step_days, g)
-        for i, (n, g) in enumerate(zip(numbers, each, strict=True))
+        live(spec, number, int(kinds[number]), wearing[place], load[place], around.time, generator)
+        for place, (number, generator) in enumerate(zip(numbers, each, strict=True))
     ]
     return load, recipe, courses
 
@@ -177,27 +152,27 @@ def _disturb(reading: Floats, step_days: float, each: list[np.random.Generator])
         reading += persistent(white, step_days / days) * np.array(pattern)
 
 
-def _noise(steps: int, step_days: float, each: list[np.random.Generator]) -> Floats:
+def _noise(spec: SiteSpec, each: list[np.random.Generator]) -> Floats:
     """Return (M, S, F) noise: of single readings, within days, and drifting over weeks."""
-    shape = (steps, len(SENSORS))
-    fast = np.stack([g.normal(size=shape) for g in each])
-    slow = persistent(np.stack([g.normal(size=shape) for g in each]), step_days / SLOW_DAYS)
-    drift = persistent(np.stack([g.normal(size=shape) for g in each]), step_days / DRIFT_DAYS)
+    shape = (spec.steps, len(SENSORS))
+    fast, slow, drift = (np.stack([g.normal(size=shape) for g in each]) for _ in range(3))
+    slow = persistent(slow, spec.step_days / SLOW_DAYS)
+    drift = persistent(drift, spec.step_days / DRIFT_DAYS)
     return np.asarray(FAST_NOISE * fast + SLOW_NOISE * slow + DRIFT * drift)
 
 
-def _shift(amount: float, site: str, seed: int) -> tuple[Floats, Floats]:
+def _shift(amount: float, spec: SiteSpec) -> tuple[Floats, Floats]:
     """Return (F,) offsets in spreads and (F,) gains of a site's sensors."""
-    generator = numpy_generator(seed, "fleet", site, "feature shift")
+    generator = spec.generator("feature shift")
     offset = amount * generator.normal(size=len(SENSORS))
     gain = np.exp(amount * SHIFT_GAIN * generator.normal(size=len(SENSORS)))
     gain[AMBIENT] = 1.0  # a thermometer in the hall is no part of a machine
     return offset, gain
 
 
-def _concept(amount: float, site: str, seed: int, time: Floats) -> tuple[Floats, Floats]:
+def _concept(amount: float, spec: SiteSpec, time: Floats) -> tuple[Floats, Floats]:
     """Return (S, F) how faults show, relative to day 0, and (S, F) how far all levels crept."""
-    generator = numpy_generator(seed, "fleet", site, "concept drift")
+    generator = spec.generator("concept drift")
     how, far = generator.normal(size=(2, 1, len(SENSORS)))
     elapsed = amount * time[:, None] / CONCEPT_DAYS
     creep = 0.5 * elapsed * far

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fedpdm.data.fleet.assets import KINDS, MODES, NAMES
 from fedpdm.data.fleet.calendar import Calendar
-from fedpdm.data.fleet.dials import Dials
-from fedpdm.data.fleet.life import FAILURE, Life
-from fedpdm.data.fleet.log import Log, log_of
-from fedpdm.data.fleet.loss import Loss, link_down
+from fedpdm.data.fleet.life import FAILURE, RUNNING, Course, Life
+from fedpdm.data.fleet.loss import link_down, lost_readings
 from fedpdm.data.fleet.physics import operate
-from fedpdm.data.fleet.profile import SCENARIOS, SiteProfile
-from fedpdm.data.rows import Floats, Ints, Strings
+from fedpdm.data.fleet.settings import Dials, SiteSpec
+from fedpdm.data.rows import Events, Floats, Ints, Strings
+
+
+@dataclass(frozen=True)
+class Log(Events):
+    """What a site wrote down: E events, by machine and then by time; all but failures are services.
+
+    Attributes:
+        downtime: (E,) days that the machine stood still afterwards.
+    """
+
+    downtime: Floats
 
 
 @dataclass(frozen=True)
@@ -24,23 +33,17 @@ class Latent:
     R rows, in the order of the site's ``Rows``; K modes.
 
     Attributes:
-        modes: K names.
         wear: (R, K) wear as a share of what the part bears: it fails at 1.
-        mode: (R,) which mode ends the row's life; -1 where no failure was seen.
-        scenarios: names of the ways in which a life can go.
-        scenario: (R,) which of them the row's life goes.
-        kinds: names of the kinds of machine.
-        kind: (R,) which of them the row's machine is.
+        mode: (R,) which of ``MODES`` ends the row's life; -1 where no failure was seen.
+        scenario: (R,) which of ``SCENARIOS`` the row's life goes by.
+        kind: (R,) which of ``KINDS`` the row's machine is.
         load: (R,) share of the rating.
         regime: (R,) which recipe runs.
     """
 
-    modes: tuple[str, ...]
     wear: Floats
     mode: Ints
-    scenarios: tuple[str, ...]
     scenario: Ints
-    kinds: tuple[str, ...]
     kind: Ints
     load: Floats
     regime: Ints
@@ -67,7 +70,6 @@ class Record:
     """One generated site.
 
     Attributes:
-        features: F names.
         machine: (R,) sorted.
         time: (R,) days, rising within a machine.
         values: (R, F) readings, NaN where lost.
@@ -78,7 +80,6 @@ class Record:
         links: failures of data links, by machine and time.
     """
 
-    features: tuple[str, ...]
     machine: Strings
     time: Floats
     values: Floats
@@ -89,69 +90,68 @@ class Record:
     links: list[LinkFailure]
 
 
-def record(
-    profile: SiteProfile,
-    site: str,
-    seed: int,
-    steps: int,
-    step_days: float,
-    dials: Dials,
-    loss: Loss,
-) -> Record:
-    """Generate a site that has been adapted to the dials (``fleet_adapt.adapt``)."""
-    told = operate(profile, site, seed, steps, step_days, dials)
-    running = np.stack([course.running for course in told.courses])
-    names = machine_names(site, profile.machines)
+def record(spec: SiteSpec, dials: Dials) -> Record:
+    """Generate a site that has been adapted to the dials (``fedpdm.data.fleet.adapt``)."""
+    told = operate(spec, dials)
+    arrived = np.stack([course.running for course in told.courses])
+    mode = np.full(arrived.shape, -1, dtype=np.int64)
+    scenario = np.zeros(arrived.shape, dtype=np.int64)
+    names = machine_names(spec.name, spec.profile.machines)
     links = []
-    arrived = running.copy()
-    for machine in range(profile.machines):
-        for first, last in link_down(profile, site, seed, machine, steps, step_days):
+    for machine, (name, course) in enumerate(zip(names, told.courses, strict=True)):
+        for first, last in link_down(spec, machine):
             lost = int(arrived[machine, first:last].sum())
             arrived[machine, first:last] = False
-            links.append(
-                LinkFailure(str(names[machine]), first * step_days, last * step_days, lost)
-            )
-    gone = loss.lost(site, seed, profile.machines, told.values.shape[1:], step_days)
-    told.values[gone] = np.nan
-    mode = np.full(running.shape, -1, dtype=np.int64)
-    scenario = np.zeros(running.shape, dtype=np.int64)
-    for machine, course in enumerate(told.courses):
+            links.append(LinkFailure(name, first * spec.step_days, last * spec.step_days, lost))
         for life in course.lives:
             part = slice(life.begin, life.begin + life.steps)
             scenario[machine, part] = life.scenario
             if life.end == FAILURE:
                 mode[machine, part] = life.mode
-    latent = Latent(
-        modes=MODES,
-        wear=np.concatenate(
-            [course.wear[rows] for course, rows in zip(told.courses, arrived, strict=True)]
-        ),
-        mode=mode[arrived],
-        scenarios=SCENARIOS,
-        scenario=scenario[arrived],
-        kinds=KINDS,
-        kind=np.repeat(told.kinds, arrived.sum(axis=1)),
-        load=told.load[arrived],
-        regime=told.regime[arrived],
-    )
+    told.values[lost_readings(spec, dials, told.values.shape[2])] = np.nan
+    rows, lives = arrived.sum(axis=1), lives_of(names, told.courses)
     return Record(
-        features=NAMES,
-        machine=np.repeat(names, arrived.sum(axis=1)),
+        machine=np.repeat(np.array(names), rows),
         time=np.broadcast_to(told.around.time, arrived.shape)[arrived],
         values=told.values[arrived],
-        log=log_of(names.tolist(), told.courses),
+        log=log_of(lives),
         around=told.around,
-        latent=latent,
-        lives=[
-            (str(name), number, life)
-            for name, course in zip(names, told.courses, strict=True)
-            for number, life in enumerate(course.lives)
-        ],
+        latent=Latent(
+            wear=np.concatenate(
+                [course.wear[here] for course, here in zip(told.courses, arrived, strict=True)]
+            ),
+            mode=mode[arrived],
+            scenario=scenario[arrived],
+            kind=np.repeat(told.kinds, rows),
+            load=told.load[arrived],
+            regime=told.regime[arrived],
+        ),
+        lives=lives,
         links=links,
     )
 
 
-def machine_names(site: str, machines: int) -> Strings:
-    """Return (M,) names: ``detroit-m001`` …"""
+def machine_names(site: str, machines: int) -> list[str]:
+    """Return M names: ``detroit-m001`` …"""
     width = max(3, len(str(machines)))
-    return np.array([f"{site}-m{index:0{width}d}" for index in range(1, machines + 1)])
+    return [f"{site}-m{index:0{width}d}" for index in range(1, machines + 1)]
+
+
+def lives_of(machines: list[str], courses: list[Course]) -> list[tuple[str, int, Life]]:
+    """Return the lives of machines, by name and course, each with its number."""
+    return [
+        (name, number, life)
+        for name, course in zip(machines, courses, strict=True)
+        for number, life in enumerate(course.lives)
+    ]
+
+
+def log_of(lives: Sequence[tuple[str, int, Life]]) -> Log:
+    """Return the log of machines from their lives, in order."""
+    ended = [(name, life) for name, _, life in lives if life.end != RUNNING]
+    return Log(
+        np.array([name for name, _ in ended], dtype=np.str_),
+        np.array([life.time for _, life in ended], dtype=np.float64),
+        np.array([life.end == FAILURE for _, life in ended], dtype=bool),
+        np.array([life.downtime for _, life in ended], dtype=np.float64),
+    )

@@ -13,18 +13,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
 from fedpdm.data.fleet.adapt import adapt
 from fedpdm.data.fleet.assets import NAMES
-from fedpdm.data.fleet.dials import HETEROGENEITY, dials
 from fedpdm.data.fleet.folder import FleetFolder
-from fedpdm.data.fleet.log import Log, outcomes
-from fedpdm.data.fleet.loss import Loss
-from fedpdm.data.fleet.profile import SCENARIOS, SiteProfile, number, site_settings, weights
-from fedpdm.data.fleet.record import Latent, Record, record
+from fedpdm.data.fleet.record import Latent, Log, Record, record
+from fedpdm.data.fleet.settings import (
+    HETEROGENEITY,
+    SCENARIOS,
+    Dials,
+    SiteProfile,
+    SiteSpec,
+    dials,
+    number,
+    site_settings,
+    weights,
+)
 from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.rows import Floats, Rows, Split, Strings
+from fedpdm.data.rows import Floats, Rows, Strings, rows_with_lives
 from fedpdm.data.sources.base import Source
 from fedpdm.data.sources.checksums import require_positive
 from fedpdm.data.splits.cuts import by_time
@@ -69,7 +74,7 @@ class FleetSource(Source):
         """Check the settings; nothing is generated yet.
 
         Args:
-            sites: the sites' settings by name (``fedpdm.data.fleet.site.Plant``).
+            sites: the sites' settings by name (``fedpdm.data.fleet.settings.SiteProfile``).
             seed: of every draw.
             reach: how far past a row its label looks, in days.
             partition: only the natural one: every site has machines of its own.
@@ -84,7 +89,7 @@ class FleetSource(Source):
             outages: share of readings that are missing because a sensor is out for a while.
             outage_hours: mean length of an outage.
             heterogeneity, prevalence, prevalence_horizon, concept_drift, sensor_drift,
-                dropout: see ``fedpdm.data.fleet.dials.Dials``.
+                dropout: see ``fedpdm.data.fleet.settings.Dials``.
             scenarios: weights for all sites, instead of each site's own.
 
         Raises:
@@ -106,23 +111,19 @@ class FleetSource(Source):
         self.steps = int(number("data.days", days, 0) / self.step_days + 1e-9)
         if self.steps < 1:
             raise ConfigError(f"data.days={days} is shorter than a step of {step_hours} hours")
-        self.loss = Loss(
-            missing=number("data.missing", missing, 0, 0.9),
-            outages=number("data.outages", outages, 0, 0.9),
-            outage_days=number("data.outage_hours", outage_hours, 0) / 24,
-            dropout=number("data.dropout", dropout, 0, 0.9),
-        )
         self.dials = dials(
-            heterogeneity, prevalence=prevalence, prevalence_horizon=prevalence_horizon,
+            heterogeneity, missing=missing, outages=outages, outage_hours=outage_hours,
+            prevalence=prevalence, prevalence_horizon=prevalence_horizon,
             concept_drift=concept_drift, sensor_drift=sensor_drift, dropout=dropout,
         )  # fmt: skip
         self.seed, self.reach, self.days = seed, reach, float(days)
-        self.profiles = {name: site_settings(name, settings) for name, settings in sites.items()}
+        of_all: dict[str, Any] = {}
         if scenarios is not None:
-            story = weights("data.scenarios", scenarios, SCENARIOS, "scenario")
-            self.profiles = {
-                name: replace(profile, scenarios=story) for name, profile in self.profiles.items()
-            }
+            of_all["scenarios"] = weights("data.scenarios", scenarios, SCENARIOS, "scenario")
+        self.profiles = {
+            name: replace(site_settings(name, settings), **of_all)
+            for name, settings in sites.items()
+        }
         self.folder = None if path is None else FleetFolder(path)
         if self.folder is not None:
             self.folder.require(self.settings, self.site_settings)
@@ -137,9 +138,6 @@ class FleetSource(Source):
         return {
             "data.days": self.days,
             "data.step_hours": round(self.step_days * 24, 9),
-            "data.missing": self.loss.missing,
-            "data.outages": self.loss.outages,
-            "data.outage_hours": round(self.loss.outage_days * 24, 9),
             **{
                 f"data.{'heterogeneity.' if key in HETEROGENEITY else ''}{key}": value
                 for key, value in asdict(self.dials).items()
@@ -153,8 +151,7 @@ class FleetSource(Source):
 
     def rows(self, site: str) -> Rows:
         if self.folder is not None:
-            machine, time, values, log = self.folder.readings(site, self.features)
-            return self.labelled(site, machine, time, values, log)
+            return self.labelled(site, *self.folder.readings(site))
         made = self.record(site)
         return self.labelled(site, made.machine, made.time, made.values, made.log)
 
@@ -162,9 +159,22 @@ class FleetSource(Source):
         """Return the latent truth behind each row of ``rows(site)``, in the same order."""
         return self.record(site).latent if self.folder is None else self.folder.latent(site)
 
+    def spec(self, site: str, settings: Dials | None = None) -> SiteSpec:
+        """Return a site as it is generated: with its drawn size and the dials' effect.
+
+        Args:
+            site: its name.
+            settings: dials to use instead of the fleet's.
+
+        Raises:
+            ConfigError: ``data.prevalence`` cannot be reached.
+        """
+        plain = SiteSpec(site, self.profiles[site], self.seed, self.steps, self.step_days)
+        return adapt(plain, settings or self.dials)
+
     def profile(self, site: str) -> SiteProfile:
-        """Return a site as it is generated: with its drawn size and the dials' effect."""
-        return adapt(self.profiles[site], self.dials, site, self.seed, self.steps, self.step_days)
+        """Return the settings of ``spec``."""
+        return self.spec(site).profile
 
     def record(self, site: str) -> Record:
         """Generate all there is to know about a site.
@@ -172,9 +182,7 @@ class FleetSource(Source):
         Raises:
             ConfigError: ``data.prevalence`` cannot be reached.
         """
-        return record(
-            self.profile(site), site, self.seed, self.steps, self.step_days, self.dials, self.loss
-        )
+        return record(self.spec(site), self.dials)
 
     def labelled(self, site: str, machine: Strings, time: Floats, values: Floats, log: Log) -> Rows:
         """Return readings and a log as rows with outcomes and splits.
@@ -182,17 +190,6 @@ class FleetSource(Source):
         Raises:
             DataError: the record is too short to cut.
         """
-        life, to_failure, observed = outcomes(machine, time, log)
-        rows = Rows(
-            features=self.features,
-            values=values,
-            machine=machine,
-            time=time,
-            life=life,
-            time_to_failure=to_failure,
-            observed=observed,
-            split=np.full(len(time), Split.UNUSED, dtype=np.int8),
-            condition=np.zeros(len(time), dtype=np.int64),
-        )
+        rows = rows_with_lives(self.features, machine, time, values, log, digits=None)
         generator = numpy_generator(self.seed, "heldout", site)
         return by_time(rows, reach=self.reach, generator=generator, site=site)

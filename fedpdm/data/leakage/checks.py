@@ -29,8 +29,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedpdm.data.leakage.duplicates import Fingerprints, fingerprints, require_no_copies
-from fedpdm.data.leakage.label_horizon import require_label_reach
 from fedpdm.data.leakage.preprocessing import (
+    WORDS,
     ReadingSums,
     require_machines_unscaled,
     require_measured,
@@ -44,7 +44,6 @@ from fedpdm.data.windows import Windows
 from fedpdm.errors import LeakError
 
 ORDER = (Split.TRAIN, Split.VALIDATION, Split.TEST)
-WORDS = ("training", "validation", "test", "held-out")
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def check(
         machines.append(of_machines(name, own, starts))
         if not source.shares_machines:
             require_order(machines[-1], source.time_unit)
-        require_labels_apart(machines[-1], own, reach, source.time_unit)
+        require_labels_apart(machines[-1], reach, source.time_unit, shared=False)
         require_decided(name, own, reach, source.time_unit)
         warnings += require_label_reach(name, own, starts, reach, source.time_unit)
         look_at = max(20, 100 // len(names))
@@ -100,7 +99,7 @@ def check(
     if source.shares_machines:
         together = joined(machines)
         require_order(together, source.time_unit)
-        require_shared_labels_apart(together, reach, source.time_unit)
+        require_labels_apart(together, reach, source.time_unit, shared=True)
     elif not source.local_machines:
         require_one_owner(machines)
     require_no_copies(prints, source.shares_machines)
@@ -178,7 +177,7 @@ def require_order(machines: MachineParts, unit: str) -> None:
             raise LeakError(
                 f"{place}: its rows change {machines.switches[k]} times between {earlier} and "
                 f"{later}: a random split of a time series, in which neighbouring rows are nearly "
-                "copies; split by time (fedpdm.data.splits.cuts.by_time) or by machine (by_machine)"
+                "copies; split by time (fedpdm.data.splits.cuts.by_time) or by whole machines"
             )
         raise LeakError(
             f"{place}: {later} begins at {machines.first[k, after]:g} {unit}, before the last row "
@@ -187,45 +186,36 @@ def require_order(machines: MachineParts, unit: str) -> None:
         )
 
 
-def require_labels_apart(machines: MachineParts, rows: Rows, reach: float, unit: str) -> None:
-    """Refuse rows whose label looks across a cut of their site's calendar.
+def require_labels_apart(machines: MachineParts, reach: float, unit: str, shared: bool) -> None:
+    """Refuse training and validation rows whose label looks into a later part.
 
-    Only where machines are cut by time: whole machines in one split have no common cut.
+    Machines that are cut by time share the cuts of their site's calendar, so the first row of a
+    later part, of any machine, must lie past the label. Machines that sites share (``shared``)
+    may be cut at moments of their own: each is compared with itself, over all sites. Whole
+    machines in one split have no cut and pass.
     """
-    cut = np.isfinite(machines.first[:, :3]).sum(axis=1) > 1
+    begin = machines.first[:, :3]
+    cut = np.isfinite(begin).sum(axis=1) > 1
     if reach <= 0 or not cut.any():
         return
     for split in ORDER[:2]:
-        later = float(machines.first[:, split + 1 : 3].min())
-        across = (rows.split == split) & looks_past(rows.time + reach, later)
-        if across.any():
-            row = int(np.argmax(across))
-            raise LeakError(
-                f"{machines.site}: {int(across.sum())} {WORDS[split]} rows know what comes "
-                f"after the cut: the label of machine {rows.machine[row]} at {rows.time[row]:g} "
-                f"{unit} looks {reach:g} {unit} ahead, and the next part begins at {later:g}; "
-                "leave rows out before the cut (fedpdm.data.splits.cuts.by_time does), or lower "
-                "task.horizon"
-            )
-
-
-def require_shared_labels_apart(machines: MachineParts, reach: float, unit: str) -> None:
-    """Refuse shared machines of which one site's labels look into another's later split.
-
-    Whole machines in one split pass, and machines that all sites cut at moments ``reach`` apart.
-    """
-    if reach <= 0:
-        return
-    for split in ORDER[:2]:
-        later = machines.first[:, split + 1 : 3].min(axis=1, initial=np.inf)
-        across = np.isfinite(later) & looks_past(machines.last[:, split] + reach, later)
+        later = begin[:, split + 1 :].min(axis=1)
+        if not shared:
+            later[:] = later.min()
+        across = looks_past(machines.last[:, split] + reach, later)
         if across.any():
             k = int(np.argmax(across))
+            known, remedy = (
+                ("is judged at another site", "put a shared machine in one part at all sites, or "
+                 f"leave {reach:g} {unit} between the parts")
+                if shared else
+                ("comes after the cut", "leave rows out before the cut "
+                 "(fedpdm.data.splits.cuts.by_time does), or lower task.horizon")
+            )  # fmt: skip
             raise LeakError(
-                f"{machines.site}: {WORDS[split]} rows of machine {machines.ids[k]} know what is "
-                f"judged at another site: the label at {machines.last[k, split]:g} {unit} looks "
-                f"{reach:g} {unit} ahead, and a later part begins at {later[k]:g}; put a shared "
-                f"machine in one part at all sites, or leave {reach:g} {unit} between the parts"
+                f"{machines.site}: {WORDS[split]} rows of machine {machines.ids[k]} know what "
+                f"{known}: the label at {machines.last[k, split]:g} {unit} looks {reach:g} {unit} "
+                f"ahead, and a later part begins at {later[k]:g}; {remedy}"
             )
 
 
@@ -254,6 +244,66 @@ def require_decided(site: str, rows: Rows, reach: float, unit: str) -> None:
         )
 
 
+def require_label_reach(site: str, rows: Rows, starts: Ints, reach: float, unit: str) -> list[str]:
+    """Refuse labels of the data that look further ahead than ``reach``; warn if they may.
+
+    A label that looks 30 days ahead is 1 for 30 days before each failure. So where the stretches
+    of 1 are longer than the task's horizon and mostly of one length, labels look as far, and rows
+    before a cut know what comes after it. Where the stretches differ in length they may also say
+    that a fault is present. Without a horizon the data is said to tell of the present, and one
+    length is only worth a warning.
+
+    Args:
+        site: the site.
+        rows: its rows, machine by machine.
+        starts: where each machine begins.
+        reach: how far labels are said to look, in the data's time unit.
+        unit: its name.
+
+    Raises:
+        LeakError: at least three stretches, and half of all, are of one length beyond ``reach``.
+    """
+    if rows.label is None or not len(rows):
+        return []
+    training = rows.split == Split.TRAIN
+    judged = (rows.split == Split.VALIDATION) | (rows.split == Split.TEST)
+    cut = np.logical_or.reduceat(training, starts) & np.logical_or.reduceat(judged, starts)
+    if not cut.any():  # whole machines in one part: no label looks into another
+        return []
+    one, zero = training & (rows.label == 1), training & (rows.label == 0)
+    new = np.zeros(len(rows) + 1, dtype=bool)  # a machine begins here
+    new[starts], new[-1] = True, True
+    begins = np.flatnonzero(one & (new[:-1] | ~np.r_[False, one[:-1]]))
+    ends = np.flatnonzero(one & (new[1:] | ~np.r_[one[1:], False]))
+    # Whole stretches only: after a 0, and up to a 0 or to the end of a machine that failed.
+    whole = ~new[begins] & zero[begins - 1] & (new[ends + 1] | np.r_[zero, False][ends + 1])
+    length = (rows.time[ends] - rows.time[begins])[whole]
+    if len(length) < 3:
+        return []
+    step = float(np.median(np.diff(rows.time)[~new[1:-1]]))
+    usual = float(np.quantile(length, 0.5, method="lower"))  # one that there is
+    alike = np.abs(length - usual) <= 1.5 * step
+    if usual <= 1.1 * reach + 2 * step:
+        return []
+    steady = alike.sum() >= max(3, len(length) / 2)
+    # The first row of a stretch lies up to a step after its label could begin.
+    ahead = f"{length[alike].max() + step:g}"
+    if steady and reach > 0:
+        raise LeakError(
+            f"{site}: labels look about {ahead} {unit} ahead ({int(alike.sum())} of "
+            f"{len(length)} stretches of 1 in training rows are that long), but task.horizon="
+            f"{reach:g} leaves out only {reach:g} {unit} before a cut, so training rows know what "
+            f"comes after it; set task.horizon={ahead}"
+        )
+    if steady or reach > 0:
+        known = f"longer than task.horizon={reach:g}" if reach > 0 else "and task.horizon is null"
+        return [
+            f"{site}: labels stay 1 for {usual:g} {unit}, {known}; if they look ahead, "
+            f"set task.horizon={ahead}, so that none looks across a cut"
+        ]
+    return []
+
+
 def require_one_owner(sites: list[MachineParts]) -> None:
     """Refuse a machine that belongs to two sites."""
     owner: dict[str, str] = {}
@@ -279,24 +329,17 @@ def require_training_sums(site: str, rows: Rows, sums: Moments) -> None:
     counted, summed, squared = (
         part.sum(axis=0)[:features] for part in (sums.count, sums.total, sums.squares)
     )
-    if not np.array_equal(counted, count):
-        k = int(np.argmax(counted != count))
-        raise LeakError(
-            f"{site}: the scaler counts {counted[k]:g} readings of {rows.features[k]}, but the "
-            f"training rows have {count[k]}: it has seen other rows; fit it on training rows "
-            "only (fedpdm.data.normalise.moments)"
-        )
     size = np.sqrt(count * squares)  # a sum may cancel to nothing, this does not
-    off = np.abs(summed - total) > 1e-9 * size
+    off = (counted != count) | (np.abs(summed - total) > 1e-9 * size)
     off |= np.abs(squared - squares) > 1e-9 * squares
     if off.any():
         k = int(np.argmax(off))
-        n = max(int(count[k]), 1)
+        seen, own = max(counted[k], 1), max(count[k], 1)
         raise LeakError(
-            f"{site}: the scaler's readings of {rows.features[k]} have mean {summed[k] / n:g} and "
-            f"mean square {squared[k] / n:g}, those of training rows {total[k] / n:g} and "
-            f"{squares[k] / n:g}: it has seen other rows, as many; fit it on training rows only "
-            "(fedpdm.data.normalise.moments)"
+            f"{site}: the scaler counts {counted[k]:g} readings of {rows.features[k]} with mean "
+            f"{summed[k] / seen:g} and mean square {squared[k] / seen:g}, but the training rows "
+            f"have {count[k]} with {total[k] / own:g} and {squares[k] / own:g}: it has seen other "
+            "rows; fit it on training rows only (fedpdm.data.normalise.moments)"
         )
 
 

@@ -15,11 +15,13 @@ compared, and how often rows may be equal by chance is read from the rows themse
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split, Strings
+from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split
 from fedpdm.errors import LeakError
 from fedpdm.seeding import numpy_generator
 
@@ -40,37 +42,21 @@ REPEATS = 5
 
 
 @dataclass(frozen=True)
-class Marks:
-    """Hashes of N rows or runs, and where they stand: (N,) each.
-
-    Attributes:
-        hashes: equal for equal readings.
-        machine: position of the machine in its site.
-        split, time: those of the row; of a run, those of its last row.
-    """
-
-    hashes: Hashes
-    machine: Ints
-    split: NDArray[np.int8]
-    time: Floats
-
-
-@dataclass(frozen=True)
 class Fingerprints:
-    """Hashes of a site's readings.
+    """Hashes of a site's readings, and where they stand.
+
+    Both tables have the columns ``hash`` (equal for equal readings), ``site``, ``machine``,
+    ``split`` and ``time``.
 
     Attributes:
-        site: the site.
-        ids: (M,) machine ids.
-        runs: runs of ``RUN`` consecutive rows of machines that can be compared.
+        runs: runs of ``RUN`` consecutive rows of machines that can be compared, each where its
+            last row stands.
         rows: rows that differ from the one before.
         single: whether single rows have to be compared.
     """
 
-    site: str
-    ids: Strings
-    runs: Marks
-    rows: Marks
+    runs: pd.DataFrame
+    rows: pd.DataFrame
     single: bool
 
 
@@ -108,11 +94,17 @@ def fingerprints(site: str, rows: Rows, starts: Ints, table: bool = False) -> Fi
     else:
         lasts = still & (rows.split == np.r_[rows.split[:1], rows.split[:-1]])
     fresh = used & ~lasts & ~common
+    marks = pd.DataFrame(
+        {
+            "site": site,
+            "machine": pd.Categorical.from_codes(machine, rows.machine[starts].tolist()),
+            "split": rows.split,
+            "time": rows.time,
+        }
+    )
     return Fingerprints(
-        site,
-        rows.machine[starts],
-        Marks(runs[kept], machine[kept], rows.split[kept], rows.time[kept]),
-        Marks(row[fresh], machine[fresh], rows.split[fresh], rows.time[fresh]),
+        marks[kept].assign(hash=runs[kept]),
+        marks[fresh].assign(hash=row[fresh]),
         table or bool(np.median(count) < SHORT),
     )
 
@@ -168,74 +160,56 @@ def require_no_copies(prints: list[Fingerprints], shared: bool) -> None:
     Raises:
         LeakError: names both machines, their sites and a time.
     """
-    prints = [p for p in prints if len(p.rows.hashes)]
-    if prints:
-        _require_own_runs(prints, shared)
+    if not prints:
+        return
+    _require_own_runs(pd.concat([p.runs for p in prints]), shared)
     if any(p.single for p in prints):
-        _require_own_rows(prints, shared)
+        _require_own_rows(pd.concat([p.rows for p in prints], ignore_index=True), shared)
 
 
-def _require_own_runs(prints: list[Fingerprints], shared: bool) -> None:
-    runs, site = _joined([p.runs for p in prints])
-    order = np.argsort(runs.hashes, kind="stable")
-    one, other = order[:-1], order[1:]
-    equal = runs.hashes[one] == runs.hashes[other]
-    one, other = one[equal], other[equal]
-    leaks = (runs.machine[one] != runs.machine[other]) & (runs.split[one] != runs.split[other])
-    leaks |= site[one] != site[other]
-    for i, j in zip(one[leaks], other[leaks], strict=True):
-        names = [str(prints[site[k]].ids[runs.machine[k]]) for k in (i, j)]
-        if shared and names[0] == names[1]:
-            continue
+def _require_own_runs(runs: pd.DataFrame, shared: bool) -> None:
+    runs = runs[runs["hash"].duplicated(keep=False)].sort_values("hash", kind="stable")
+    one, other = (part.reset_index(drop=True) for part in (runs[:-1], runs[1:]))
+    leaks = (one["machine"] != other["machine"]) & (one["split"] != other["split"])
+    leaks |= one["site"] != other["site"]
+    if shared:
+        leaks &= one["machine"] != other["machine"]
+    leaks &= one["hash"] == other["hash"]
+    if leaks.any():
+        k = int(np.argmax(leaks))
         raise LeakError(
-            f"{_place(prints, runs, site, i)} and {_place(prints, runs, site, j)} have the same "
+            f"{_place(one.iloc[k])} and {_place(other.iloc[k])} have the same "
             f"{RUN} rows of readings: one machine under two names, or windows that overlap; give "
             "each machine one id and one site, split machines or times first, and let fedpdm cut "
             "the windows"
         )
 
 
-def _require_own_rows(prints: list[Fingerprints], shared: bool) -> None:
+def _require_own_rows(rows: pd.DataFrame, shared: bool) -> None:
     """Refuse rows for validation and test of which too many are found in another place.
 
     Rows of a machine that sites share count once.
     """
-    rows, site = _joined([p.rows for p in prints])
-    own = np.bincount(site, minlength=len(prints))
+    own = rows.groupby("site").size()
     if shared:
-        names = np.concatenate([p.ids[p.rows.machine] for p in prints])
-        _, code = np.unique(names, return_inverse=True)
-        order = np.lexsort((code, rows.hashes))
-    else:
-        order = np.argsort(rows.hashes, kind="stable")
-    fresh = np.r_[True, rows.hashes[order][1:] != rows.hashes[order][:-1]]
-    if shared:
-        once = fresh | np.r_[True, code[order][1:] != code[order][:-1]]
-        order, fresh = order[once], fresh[once]
-    first = np.flatnonzero(fresh)
-    value = np.cumsum(fresh) - 1
-    times = np.diff(np.r_[first, len(order)])
-    sites, splits = site[order], rows.split[order]
-    spread = np.zeros(len(first), dtype=bool)
-    for column in (sites, splits):
-        spread |= np.minimum.reduceat(column, first) != np.maximum.reduceat(column, first)
-    pairs = np.unique(value * len(prints) + sites)
-    different = np.bincount(pairs % len(prints), minlength=len(prints))
-    discrete = own > REPEATS * np.maximum(different, 1)
-    evaluated = (splits != Split.TRAIN) & ~discrete[sites]
-    copied = evaluated & (spread & beyond_chance(times)[times])[value]
+        rows = rows.drop_duplicates(["hash", "machine"])
+    different = rows.groupby("site")["hash"].nunique().reindex(own.index, fill_value=1)
+    discrete = rows["site"].map(own > REPEATS * different)
+    evaluated = (rows["split"] != Split.TRAIN) & ~discrete
+    alike = rows.groupby("hash")
+    spread = (alike["site"].transform("nunique") > 1) | (alike["split"].transform("nunique") > 1)
+    often = beyond_chance(np.asarray(alike.size(), dtype=np.int64))[alike["time"].transform("size")]
+    copied = evaluated & spread & often
     if copied.sum() <= max(2, SHARE * evaluated.sum()):
         return
-    k = int(np.argmax(copied))
-    same = np.flatnonzero(value == value[k])
-    i = order[k]
-    j = order[same[(sites[same] != sites[k]) | (splits[same] != splits[k])][0]]
+    one = rows[copied].iloc[0]
+    elsewhere = (rows["site"] != one["site"]) | (rows["split"] != one["split"])
+    other = rows[(rows["hash"] == one["hash"]) & elsewhere].iloc[0]
     raise LeakError(
         f"{int(copied.sum())} of {int(evaluated.sum())} rows for validation and test stand in "
         "another part or at another site, too, more than chance makes equal: for example "
-        f"{_place(prints, rows, site, i)} and {_place(prints, rows, site, j)}; rows were "
-        "copied, or windows overlap: give each row once, to one site, and let fedpdm cut the "
-        "windows"
+        f"{_place(one)} and {_place(other)}; rows were copied, or windows overlap: give each row "
+        "once, to one site, and let fedpdm cut the windows"
     )
 
 
@@ -258,15 +232,7 @@ def beyond_chance(times: Ints) -> Bools:
     return beyond
 
 
-def _joined(parts: list[Marks]) -> tuple[Marks, Ints]:
-    """Return the marks of all sites, and which site each is of."""
-    columns = ("hashes", "machine", "split", "time")
-    together = Marks(*(np.concatenate([getattr(p, name) for p in parts]) for name in columns))
-    return together, np.repeat(np.arange(len(parts)), [len(p.hashes) for p in parts])
-
-
-def _place(prints: list[Fingerprints], marks: Marks, site: Ints, k: int) -> str:
+def _place(mark: pd.Series[Any]) -> str:
     """Return where a mark stands, in words."""
-    at, part = prints[site[k]], Split(int(marks.split[k])).name.lower()
-    machine = at.ids[marks.machine[k]]
-    return f"machine {machine} at {at.site} ({part}, time {marks.time[k]:g})"
+    part = Split(int(mark["split"])).name.lower()
+    return f"machine {mark['machine']} at {mark['site']} ({part}, time {mark['time']:g})"

@@ -37,8 +37,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpdm.data.rows import Floats, Ints, Split
+from fedpdm.data.sources.checksums import require_choice
 from fedpdm.data.windows import Windows
-from fedpdm.errors import ConfigError
 from fedpdm.seeding import numpy_generator
 
 KINDS = ("windows", "rotated")
@@ -61,10 +61,7 @@ class LabelShuffle:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError(
-                f"shuffle_labels={self.kind} is unknown; choose {', '.join(KINDS)} or null"
-            )
+        require_choice("shuffle_labels", self.kind, KINDS, null=True)
 
     def __call__(self, parts: Mapping[Split, Windows], site: str) -> dict[Split, Windows]:
         """Return a site's windows with the labels of others."""

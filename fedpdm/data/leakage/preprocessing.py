@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpdm.data.leakage.duplicates import row_hashes
+from fedpdm.data.normalise import Moments
 from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split
 from fedpdm.errors import LeakError
 from fedpdm.seeding import numpy_generator
@@ -29,6 +31,15 @@ LEAST = 10  # readings of a feature, below which its mean and deviation say noth
 MOMENTS = 8  # times at which machines are compared with mixtures of two others
 OFTEN = 10  # rows of a series that stand there more often are a state, and no copies
 ENOUGH = 0.2  # share of a class's rows, above what is usual in the data, that makes a case
+
+TOGETHER: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("count", "total", "squares", "inner"), np.sum),
+    "least": np.min,
+    "most": np.max,
+    "step": np.max,
+    "few": np.any,
+}
+"""How the sums of several sites become those of all."""
 
 
 @dataclass(frozen=True)
@@ -51,35 +62,30 @@ class ReadingSums:
     @staticmethod
     def of(site: str, rows: Rows) -> ReadingSums:
         """Return the sums of a site's rows."""
-        shape = (len(SPLITS), rows.values.shape[1])
-        count, total, squares, inner = (np.zeros(shape) for _ in range(4))
-        least, most = np.full(shape, np.inf), np.full(shape, -np.inf)
-        for k, split in enumerate(SPLITS):
-            part = rows.values[rows.split == split]
-            if len(part) == 0:
-                continue
-            known = ~np.isnan(part)
-            filled = np.where(known, part, 0.0)
-            count[k], total[k], squares[k] = known.sum(0), filled.sum(0), (filled**2).sum(0)
-            least[k] = np.where(known, part, np.inf).min(0)
-            most[k] = np.where(known, part, -np.inf).max(0)
-            inner[k] = ((filled > 0) & (filled < 1)).sum(0)
-        return ReadingSums(site, count, total, squares, least, most, inner, *rounding(rows.values))
+        values, place = rows.values, rows.split.astype(np.int64) % len(SPLITS)  # purged ones last
+        inside = [place == k for k in range(len(SPLITS))]
+        sums = Moments.of(values, place, len(SPLITS))
+        low, high = (np.where(np.isnan(values), end, values) for end in (np.inf, -np.inf))
+        between = (values > 0) & (values < 1)
+        return ReadingSums(
+            site,
+            sums.count,
+            sums.total,
+            sums.squares,
+            np.stack([low[part].min(axis=0, initial=np.inf) for part in inside]),
+            np.stack([high[part].max(axis=0, initial=-np.inf) for part in inside]),
+            np.stack([between[part].sum(axis=0) for part in inside]),
+            *rounding(values),
+        )
 
     @staticmethod
     def together(parts: list[ReadingSums]) -> ReadingSums:
         """Return the sums of several sites."""
-        return ReadingSums(
-            "all sites",
-            count=np.sum([p.count for p in parts], axis=0),
-            total=np.sum([p.total for p in parts], axis=0),
-            squares=np.sum([p.squares for p in parts], axis=0),
-            least=np.min([p.least for p in parts], axis=0),
-            most=np.max([p.most for p in parts], axis=0),
-            inner=np.sum([p.inner for p in parts], axis=0),
-            step=np.max([p.step for p in parts], axis=0),
-            few=np.any([p.few for p in parts], axis=0),
-        )
+        together = {
+            name: how([getattr(part, name) for part in parts], axis=0)
+            for name, how in TOGETHER.items()
+        }
+        return ReadingSums("all sites", **together)
 
 
 def require_scaled_on_training(sites: list[ReadingSums]) -> list[str]:

@@ -21,11 +21,10 @@ changes federated results, so it is an option of its own: one class and one yaml
 """
 
 from fedpdm.data.partition.at_random import ByMachine, Iid, Paired
-from fedpdm.data.partition.base import Division, Natural, Partition, deal, site_names
-from fedpdm.data.partition.blocks import ByLife, ByTime
-from fedpdm.data.partition.columns import ByCondition, ByType
+from fedpdm.data.partition.attributes import ByCondition, ByLife, ByTime, ByType
+from fedpdm.data.partition.base import Division, Natural, Partition
 from fedpdm.data.partition.skew import ByQuantity, Dirichlet
-from fedpdm.data.partition.source import PartitionedSource
+from fedpdm.data.partition.source import PartitionedSource, RepartitionedSource
 
 __all__ = [
     "ByCondition",
@@ -41,6 +40,5 @@ __all__ = [
     "Paired",
     "Partition",
     "PartitionedSource",
-    "deal",
-    "site_names",
+    "RepartitionedSource",
 ]

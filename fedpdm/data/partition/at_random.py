@@ -10,11 +10,11 @@ from fedpdm.data.partition.base import (
     Partition,
     WholeMachines,
     by_name,
-    deal,
+    owned,
     require_enough,
     site_names,
 )
-from fedpdm.data.rows import Ints, Rows, Split, Strings
+from fedpdm.data.rows import Ints, Rows, Split
 from fedpdm.data.sources.checksums import require_positive
 from fedpdm.errors import ConfigError
 
@@ -27,7 +27,8 @@ class ByMachine(WholeMachines):
     def shares(self, machines: Machines, sites: int, generator: np.random.Generator) -> Ints:
         owner = np.zeros(len(machines), dtype=np.int64)
         for part in machines.groups:
-            owner[part] = deal(int(part.sum()), sites, generator)
+            shuffled = generator.permutation(np.flatnonzero(part))
+            owner[shuffled] = np.arange(len(shuffled)) % sites
         return owner
 
 
@@ -57,17 +58,17 @@ class Paired(Partition):
         self.sites = None if sites is None else require_positive("partition.sites", sites)
         self.column = column
 
-    def assign(
-        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
-    ) -> dict[str, Ints]:
-        return self.divide(rows, names, generator).sites
-
     def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> Division:
         names, machines = site_names(self.sites, names), Machines(rows)
         require_enough("paired", names, machines)
-        number = self._numbers(rows)[machines.first]
+        if self.column not in rows.groups:
+            raise ConfigError(
+                f"partition=paired pairs training and test machines by the column "
+                f"'{self.column}', which this data has not; use partition=machine"
+            )
+        number = rows.groups[self.column][machines.first]
         training = np.flatnonzero(machines.split == Split.TRAIN)
         drawn = generator.permutation(training)
         share, position = by_name(names), np.full(len(machines), -1, dtype=np.int64)
@@ -77,13 +78,4 @@ class Paired(Partition):
         owner_of = dict(zip(number[chosen].tolist(), share.tolist(), strict=True))
         for machine in np.flatnonzero(machines.split != Split.TRAIN):
             position[machine] = owner_of.get(str(number[machine]), -1)
-        return Division(machines.of_sites(position, names), machines.ids[spare])
-
-    def _numbers(self, rows: Rows) -> Strings:
-        numbers = rows.groups.get(self.column)
-        if numbers is None:
-            raise ConfigError(
-                f"partition=paired pairs training and test machines by the column "
-                f"'{self.column}', which this data has not; use partition=machine"
-            )
-        return numbers
+        return Division(owned(position[machines.index], names), machines.ids[spare])

@@ -37,10 +37,10 @@ class Partition(ABC):
     validated on: the same ones at every site."""
 
     @abstractmethod
-    def assign(
+    def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
-    ) -> dict[str, Ints]:
-        """Return for each site the ascending positions of its rows.
+    ) -> Division:
+        """Return which rows each site owns, and the validation machines where it chooses them.
 
         Args:
             rows: all rows of the data set, with the splits that the data prescribes.
@@ -51,19 +51,13 @@ class Partition(ABC):
             ConfigError: the rows cannot be divided in this way among these sites.
         """
 
-    def divide(
-        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
-    ) -> Division:
-        """Return the sites, and the validation machines where the partition chooses them."""
-        return Division(self.assign(rows, names, generator))
-
 
 class Natural(Partition):
     """Each site owns what the data says it owns: skewed as the real sites are."""
 
-    def assign(
+    def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
-    ) -> dict[str, Ints]:
+    ) -> Division:
         raise ConfigError(
             "partition=natural: this data is one file and has no sites of its own; use "
             "partition=type (AI4I) or partition=machine partition.sites=10 (C-MAPSS)"
@@ -121,11 +115,6 @@ class Machines:
         pairs = np.unique(np.stack([self.index, rows.life]), axis=1)[0]
         return np.asarray((np.bincount(pairs) == 1) & np.isfinite(end)), end - start
 
-    def of_sites(self, owner: Ints, names: tuple[str, ...]) -> dict[str, Ints]:
-        """Return each site's rows for the (M,) numbers of the machines' sites."""
-        of_row = owner[self.index]
-        return {name: np.flatnonzero(of_row == k) for k, name in enumerate(names)}
-
 
 class WholeMachines(Partition):
     """Deals whole machines (single rows of tabular data), at least one to train on to a site.
@@ -142,17 +131,23 @@ class WholeMachines(Partition):
     def __init__(self, sites: int | None = None) -> None:
         self.sites = None if sites is None else require_positive("partition.sites", sites)
 
-    def assign(
+    def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
-    ) -> dict[str, Ints]:
+    ) -> Division:
         names, machines = site_names(self.sites, names), Machines(rows)
         require_enough(self.name, names, machines)
         owner = self.shares(machines, len(names), generator)
-        return machines.of_sites(owner if self.ordered else by_name(names)[owner], names)
+        owner = owner if self.ordered else by_name(names)[owner]
+        return Division(owned(owner[machines.index], names))
 
     @abstractmethod
     def shares(self, machines: Machines, sites: int, generator: np.random.Generator) -> Ints:
         """Return (M,) the number of the share, below ``sites``, that each machine goes to."""
+
+
+def owned(owner: Ints, names: tuple[str, ...]) -> dict[str, Ints]:
+    """Return each site's rows for the (R,) positions in ``names`` of the rows' sites."""
+    return {name: np.flatnonzero(owner == k) for k, name in enumerate(names)}
 
 
 def site_names(sites: int | None, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -176,13 +171,6 @@ def require_enough(partition: str, names: tuple[str, ...], machines: Machines) -
             f"partition={partition} cannot give {len(names)} sites a {machines.word} each to "
             f"train on: the data has {machines.trained_on}; lower partition.sites"
         )
-
-
-def deal(things: int, sites: int, generator: np.random.Generator) -> Ints:
-    """Return for each of ``things`` its site: shuffled, shares differ by at most one."""
-    owner = np.empty(things, dtype=np.int64)
-    owner[generator.permutation(things)] = np.arange(things) % sites
-    return owner
 
 
 def by_name(names: tuple[str, ...]) -> Ints:

@@ -44,17 +44,51 @@ class Dirichlet(WholeMachines):
         classes: int = 4,
     ) -> None:
         super().__init__(sites)
-        self.alpha = concentration(alpha)
+        number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+        if not number or not 0 < alpha < np.inf:
+            raise ConfigError(f"partition.alpha={alpha} must be a number above 0")
+        self.alpha = float(alpha)
         self.minimum = None if minimum is None else require_positive("partition.minimum", minimum)
         self.classes = require_positive("partition.classes", classes)
 
     def shares(self, machines: Machines, sites: int, generator: np.random.Generator) -> Ints:
+        least = self.minimum or (LEAST_ROWS if machines.word == "row" else LEAST_MACHINES)
         kind = self.kinds(machines)
-        return shares_of(self.name, machines, kind, sites, self.alpha, self.minimum, generator)
+        kinds, training = np.unique(kind), machines.split == Split.TRAIN
+        most = 0
+        for _ in range(DRAWS if least * sites <= machines.trained_on else 0):
+            shares = {k: generator.dirichlet(np.full(sites, self.alpha)) for k in kinds}
+            owner = np.zeros(len(machines), dtype=np.int64)
+            for part in machines.groups:
+                for k in kinds:
+                    members = np.flatnonzero(part & (kind == k))
+                    # Where a member's place in the shuffled class falls among the summed shares.
+                    place = (generator.permutation(len(members)) + 0.5) / max(len(members), 1)
+                    found = np.searchsorted(np.cumsum(shares[k]), place)
+                    owner[members] = np.minimum(found, sites - 1)
+            smallest = int(np.bincount(owner[training], minlength=sites).min())
+            if smallest >= least:
+                return owner
+            most = max(most, smallest)
+        raise ConfigError(
+            f"partition={self.name} partition.alpha={self.alpha:g} cannot give each of {sites} "
+            f"sites (partition.sites) {least} training {machines.word}s out of "
+            f"{machines.trained_on}: in {DRAWS} draws the smallest site got {most} at most; raise "
+            "partition.alpha, lower partition.sites or partition.minimum, or take another seed"
+        )
 
     def kinds(self, machines: Machines) -> Ints:
-        """Return (M,) the class of each machine."""
-        return machine_classes(machines, self.classes)
+        """Return (M,) the class of each machine, for label skew.
+
+        Quantiles are those of the training machines, whatever the split of a machine.
+        """
+        rows = machines.rows
+        if rows.label is not None and machines.word == "row":
+            return rows.label[machines.first]
+        value = machine_values(machines)
+        trained = np.sort(value[machines.split == Split.TRAIN])
+        edges = np.quantile(trained, np.arange(1, self.classes) / self.classes)
+        return np.searchsorted(np.unique(edges), value, side="right").astype(np.int64)
 
 
 class ByQuantity(Dirichlet):
@@ -80,28 +114,6 @@ class ByQuantity(Dirichlet):
         return np.zeros(len(machines), dtype=np.int64)
 
 
-def concentration(alpha: float) -> float:
-    """Return ``alpha`` if it can be the concentration of a Dirichlet distribution."""
-    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
-    if not number or not 0 < alpha < np.inf:
-        raise ConfigError(f"partition.alpha={alpha} must be a number above 0")
-    return float(alpha)
-
-
-def machine_classes(machines: Machines, classes: int) -> Ints:
-    """Return (M,) the class of each machine, for label skew.
-
-    Quantiles are those of the training machines, whatever the split of a machine.
-    """
-    rows = machines.rows
-    if rows.label is not None and machines.word == "row":
-        return rows.label[machines.first]
-    value = machine_values(machines)
-    trained = np.sort(value[machines.split == Split.TRAIN])
-    edges = np.quantile(trained, np.arange(1, classes) / classes)
-    return np.searchsorted(np.unique(edges), value, side="right").astype(np.int64)
-
-
 def machine_values(machines: Machines) -> Floats:
     """Return (M,) what machines are ranked by: positive share, life, or failures per time."""
     rows, index = machines.rows, machines.index
@@ -116,42 +128,3 @@ def machine_values(machines: Machines) -> Floats:
     np.minimum.at(begin, index, rows.time)
     np.maximum.at(end, index, rows.time)
     return np.asarray(failures / np.maximum(end - begin, 1e-9))
-
-
-def shares_of(
-    partition: str,
-    machines: Machines,
-    kind: Ints,
-    sites: int,
-    alpha: float,
-    minimum: int | None,
-    generator: np.random.Generator,
-) -> Ints:
-    """Return (M,) the site of each machine, each class dealt by its own Dirichlet shares.
-
-    Raises:
-        ConfigError: no draw gives every site its minimum of training machines.
-    """
-    least = minimum or (LEAST_ROWS if machines.word == "row" else LEAST_MACHINES)
-    kinds, training = np.unique(kind), machines.split == Split.TRAIN
-    most = 0
-    for _ in range(DRAWS if least * sites <= machines.trained_on else 0):
-        shares = {k: generator.dirichlet(np.full(sites, alpha)) for k in kinds}
-        owner = np.zeros(len(machines), dtype=np.int64)
-        for part in machines.groups:
-            for k in kinds:
-                members = np.flatnonzero(part & (kind == k))
-                # Where a member's place in the shuffled class falls among the summed shares.
-                place = (generator.permutation(len(members)) + 0.5) / max(len(members), 1)
-                found = np.searchsorted(np.cumsum(shares[k]), place)
-                owner[members] = np.minimum(found, sites - 1)
-        smallest = int(np.bincount(owner[training], minlength=sites).min())
-        if smallest >= least:
-            return owner
-        most = max(most, smallest)
-    raise ConfigError(
-        f"partition={partition} partition.alpha={alpha:g} cannot give each of {sites} sites "
-        f"(partition.sites) {least} training {machines.word}s out of {machines.trained_on}: in "
-        f"{DRAWS} draws the smallest site got {most} at most; raise partition.alpha, lower "
-        "partition.sites or partition.minimum, or take another seed"
-    )

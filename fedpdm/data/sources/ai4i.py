@@ -10,51 +10,55 @@ Five stratified folds are the easier alternative that most papers use.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from fedpdm.data.partition import Partition, PartitionedSource
 from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split, Strings
 from fedpdm.data.sources import checksums as checks
-from fedpdm.data.sources.folder import find
+from fedpdm.data.sources.checksums import find
+from fedpdm.data.sources.mapping import Dialect
+from fedpdm.data.sources.tables import Table, one_line, require_columns
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.seeding import numpy_generator
 
 TYPES = ("L", "M", "H")  # product quality: low, medium, high
-RAW = (
-    "Air temperature [K]",
-    "Process temperature [K]",
-    "Rotational speed [rpm]",
-    "Torque [Nm]",
-    "Tool wear [min]",
-)
+RAW = {
+    "air": "Air temperature [K]",
+    "process": "Process temperature [K]",
+    "speed": "Rotational speed [rpm]",
+    "torque": "Torque [Nm]",
+    "wear": "Tool wear [min]",
+}
 LABEL = "Machine failure"
 MODES = ("TWF", "HDF", "PWF", "OSF", "RNF")  # kinds of failure: they give the label away
 # A convolution sees neighbouring columns only, so quantities that fail together stand side by
 # side (temperature difference and speed; power, torque and wear). The order was chosen on
 # validation data: docs/decisions/008-ai4i-training.md.
-SOURCE_FEATURES = (
-    "temperature_difference_K",
-    "rotational_speed_rpm",
-    "air_temperature_K",
-    "process_temperature_K",
-    "power_W",
-    "torque_Nm",
-    "tool_wear_min",
-    "torque_per_speed",
-    "type",
-)
-FEATURES = {"source": SOURCE_FEATURES, "physics": (*SOURCE_FEATURES, "strain_minNm")}
+COLUMNS: dict[str, Callable[[dict[str, Floats]], Floats]] = {
+    "temperature_difference_K": lambda raw: raw["process"] - raw["air"],
+    "rotational_speed_rpm": lambda raw: raw["speed"],
+    "air_temperature_K": lambda raw: raw["air"],
+    "process_temperature_K": lambda raw: raw["process"],
+    "power_W": lambda raw: raw["torque"] * raw["speed"] * 2 * np.pi / 60,
+    "torque_Nm": lambda raw: raw["torque"],
+    "tool_wear_min": lambda raw: raw["wear"],
+    "torque_per_speed": lambda raw: raw["torque"] / raw["speed"],
+    "type": lambda raw: raw["type"],
+    "strain_minNm": lambda raw: raw["wear"] * raw["torque"],
+}
+FEATURES = {"source": tuple(COLUMNS)[:9], "physics": tuple(COLUMNS)}
 # Of the numbers, so that line ends, headers and float styles of copies do not matter.
 VALUES_SHA256 = "0938452aebeb9e71c4a3ef0267a28c5d16343a8b97d065ba692461c9273aed76"
+AGAIN = "fetch the file again with python -m fedpdm.data fetch ai4i"
 VALIDATION_FROM, TEST_FROM = 6000, 7500  # UDI
 FOLDS = 5
 VALIDATED = 8  # of the rows outside the test fold, one in so many is validated on
@@ -99,10 +103,8 @@ class Ai4iSource(PartitionedSource):
         Raises:
             ConfigError: an option that has no meaning for this data.
         """
-        if features not in FEATURES:
-            raise ConfigError(f"data.features={features} is unknown; choose source or physics")
-        if split not in ("forward", "stratified"):
-            raise ConfigError(f"data.split={split} is unknown; choose forward or stratified")
+        checks.require_choice("data.features", features, FEATURES)
+        checks.require_choice("data.split", split, ("forward", "stratified"))
         if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < FOLDS:
             raise ConfigError(f"data.fold={fold} must be a whole number from 0 to {FOLDS - 1}")
         if split == "forward" and fold:
@@ -177,59 +179,39 @@ def physical_rules(rows: Rows) -> Bools:
     return np.asarray(heat | power | overstrain)
 
 
-def read_ai4i(path: Path, features: tuple[str, ...] = SOURCE_FEATURES) -> Rows:
+def read_ai4i(path: Path, features: tuple[str, ...] = FEATURES["source"]) -> Rows:
     """Return the whole file, sorted by UDI, with ``groups["type"]`` and its splits.
 
     Raises:
         DataError: the file is cut off, lacks a column, or holds text where a number belongs.
     """
-    text, _ = checks.read_known(path, checks.AI4I, encoding="utf-8-sig")
-    table = _columns(text, path)
-    kind = np.array(table.pop("Type"))
-    _refuse(~np.isin(kind, TYPES), kind, path, "Type", "L, M or H")
-    values = {name: np.array(checks.numbers(cells, path, name, 2)) for name, cells in table.items()}
-    _refuse(~np.isin(values[LABEL], (0, 1)), values[LABEL], path, LABEL, "0 or 1")
-    for name in RAW[:4]:
-        _refuse(values[name] <= 0, values[name], path, name, "greater than 0")
+    table = _table(path)
+    table.refuse(
+        "Type", ~table.frame["Type"].isin(TYPES).to_numpy(), "holds {value}, not L, M or H,"
+    )
+    values = {name: checks.finite(table, name) for name in ("UDI", *RAW.values(), LABEL)}
+    table.refuse(LABEL, ~np.isin(values[LABEL], (0, 1)), "holds {value}, not 0 or 1,")
+    for name in ("air", "process", "speed", "torque"):
+        low = values[RAW[name]] <= 0
+        table.refuse(RAW[name], low, "holds {value}, which is not greater than 0,")
     order = np.argsort(values["UDI"], kind="stable")
     values = {name: column[order] for name, column in values.items()}
-    if not np.array_equal(values["UDI"], np.arange(1, checks.AI4I.rows + 1)):
+    udi, label = values["UDI"], values[LABEL]
+    if not np.array_equal(udi, np.arange(1, checks.AI4I.rows + 1)):
         raise DataError(
-            f"{path}: column 'UDI' must hold 1 to {checks.AI4I.rows} once each; fetch the file "
-            "again with python -m fedpdm.data fetch ai4i"
+            f"{path}: column 'UDI' must hold 1 to {checks.AI4I.rows} once each; {AGAIN}"
         )
-    ordinal = np.argmax(kind[order, None] == np.array(TYPES), axis=1).astype(np.float64)
-    content = np.column_stack([*(values[name] for name in (*RAW, LABEL)), ordinal])
+    kind = table.frame["Type"].to_numpy(dtype=np.str_)[order]
+    raw = {name: values[column] for name, column in RAW.items()}
+    raw["type"] = np.argmax(kind[:, None] == np.array(TYPES), axis=1).astype(np.float64)
+    content = np.column_stack([*(raw[name] for name in RAW), label, raw["type"]])
     if hashlib.sha256(np.ascontiguousarray(content).tobytes()).hexdigest() != VALUES_SHA256:
         checks.warn_altered(path)
-    return _to_rows(values, kind[order], ordinal, features)
-
-
-def _to_rows(
-    values: dict[str, Floats], kind: Strings, ordinal: Floats, features: tuple[str, ...]
-) -> Rows:
-    air, process, speed, torque, wear = (values[name] for name in RAW)
-    power = torque * speed * 2 * np.pi / 60
-    columns = {
-        "air_temperature_K": air,
-        "process_temperature_K": process,
-        "rotational_speed_rpm": speed,
-        "torque_Nm": torque,
-        "tool_wear_min": wear,
-        "type": ordinal,
-        "temperature_difference_K": process - air,
-        "power_W": power,
-        "torque_per_speed": torque / speed,
-        "strain_minNm": wear * torque,
-    }
-    udi = values["UDI"]
-    split = np.full(len(udi), Split.TRAIN, dtype=np.int8)
-    split[udi >= VALIDATION_FROM] = Split.VALIDATION
-    split[udi >= TEST_FROM] = Split.TEST
+    split = np.digitize(udi, (VALIDATION_FROM, TEST_FROM)).astype(np.int8)
     zeros = np.zeros(len(udi), dtype=np.int64)
     return Rows(
         features=features,
-        values=np.column_stack([columns[name] for name in features]),
+        values=np.column_stack([COLUMNS[name](raw) for name in features]),
         machine=np.array([f"{int(number):05d}" for number in udi]),
         time=udi,
         life=zeros,
@@ -237,46 +219,27 @@ def _to_rows(
         observed=np.zeros(len(udi)),
         split=split,
         condition=zeros,
-        label=values[LABEL].astype(np.int64),
+        label=label.astype(np.int64),
         groups={"type": kind},
     )
 
 
-def _columns(text: str, path: Path) -> dict[str, list[str]]:
-    """Return the needed columns by their published names; other spellings are understood."""
+def _table(path: Path) -> Table:
+    """Return the needed columns as text, by their published names in any spelling."""
+    text, _ = checks.read_known(path, checks.AI4I, encoding="utf-8-sig")
     try:
-        header, *lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
-    except (csv.Error, ValueError) as error:
-        raise DataError(f"{path} is not a CSV file with a header: {error}") from None
-    position = {_plain(name): k for k, name in enumerate(header)}
-    needed = ("UDI", "Type", *RAW, LABEL)
-    missing = [name for name in needed if _plain(name) not in position]
-    if missing:
-        raise DataError(
-            f"{path}: column '{missing[0]}' is missing; found {', '.join(header)}. Fetch the file "
-            "again with python -m fedpdm.data fetch ai4i"
-        )
-    checks.require_rows(path, len(lines), checks.AI4I)
-    for number, line in enumerate(lines, start=2):
-        if len(line) != len(header):
-            raise DataError(
-                f"{path}, line {number}: {len(line)} cells under {len(header)} column names; "
-                "fetch the file again with python -m fedpdm.data fetch ai4i"
-            )
-    return {name: [line[position[_plain(name)]] for line in lines] for name in needed}
+        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
+    except pd.errors.ParserError as error:
+        raise DataError(f"{path} is not a CSV file: {one_line(error)}; {AGAIN}") from None
+    needed = ("UDI", "Type", *RAW.values(), LABEL)
+    published = {_plain(name): name for name in needed}
+    frame = frame.rename(columns=lambda name: published.get(_plain(name), name))
+    purpose = dict.fromkeys(needed, "published in this file")
+    require_columns(needed, list(frame.columns), str(path), purpose, AGAIN)
+    checks.require_rows(path, len(frame), checks.AI4I)
+    return Table(frame.fillna(""), str(path), AGAIN, lines=True, dialect=Dialect())
 
 
 def _plain(name: str) -> str:
     """Return a column name without unit, case and punctuation: copies spell them freely."""
     return re.sub(r"[^a-z]", "", re.sub(r"\[.*?\]", "", name).casefold())
-
-
-def _refuse(bad: Bools, cells: NDArray[np.generic], path: Path, column: str, allowed: str) -> None:
-    """Raise DataError for the first bad cell of a column, naming its line."""
-    if bad.any():
-        first = int(np.argmax(bad))
-        raise DataError(
-            f"{path}, line {first + 2}: column '{column}' holds '{cells[first]}', but must be "
-            f"{allowed}; mend the line or fetch the file again with "
-            "python -m fedpdm.data fetch ai4i"
-        )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from fedpdm.data.rows import Floats
+from fedpdm.data.sources.tables import Table
 from fedpdm.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -21,11 +25,6 @@ class KnownFile:
     path: str
     rows: int
     sha256: str
-
-    @property
-    def header(self) -> int:
-        """Lines before the first row."""
-        return int(self.path.endswith(".csv"))
 
     @property
     def name(self) -> str:
@@ -56,6 +55,35 @@ CMAPSS = tuple(
     )
 )
 KNOWN: dict[str, tuple[KnownFile, ...]] = {"ai4i": (AI4I,), "cmapss": CMAPSS}
+
+
+def data_folder(path: str | os.PathLike[str] | None = None) -> Path:
+    """Return ``path``, else the environment's ``FEDPDM_DATA``, else ``~/.cache/fedpdm``.
+
+    Below it lie ``ai4i2020/ai4i2020.csv`` and ``cmapss/train_FD001.txt`` and so on.
+    """
+    chosen = path or os.environ.get("FEDPDM_DATA") or Path("~/.cache/fedpdm")
+    return Path(chosen).expanduser()
+
+
+def find(path: str | os.PathLike[str] | None, relative: str, dataset: str) -> Path:
+    """Return the file ``relative`` of ``dataset`` below the data folder.
+
+    A ``path`` that leads straight to the file, or to the folder it lies in, is taken too.
+
+    Raises:
+        DataError: it is not there; the message says how to fetch it.
+    """
+    folder = data_folder(path)
+    wanted = folder / relative
+    for candidate in (wanted, folder / wanted.name, folder):
+        if candidate.is_file() and candidate.name == wanted.name:
+            return candidate
+    raise DataError(
+        f"data={dataset}: {wanted} is not there; fetch it with "
+        f"'python -m fedpdm.data fetch {dataset} --to {folder}', or set data.path (or the "
+        f"environment's FEDPDM_DATA) to the folder that holds {relative}"
+    )
 
 
 def sha256_of(path: Path) -> str:
@@ -103,48 +131,41 @@ def require_rows(path: Path, rows: int, known: KnownFile) -> None:
         )
 
 
-def numbers(texts: Sequence[str], path: Path, column: str, first_line: int) -> list[float]:
-    """Return a column as finite numbers.
-
-    Args:
-        texts: the column's cells.
-        path: for the message.
-        column: for the message.
-        first_line: the line of the file that ``texts[0]`` is on.
+def finite(table: Table, column: str) -> Floats:
+    """Return a column of a published file as (R,) finite numbers.
 
     Raises:
         DataError: a cell is not a finite number; the message names file, column and line.
     """
-    try:
-        values = [float(text) for text in texts]
-    except ValueError:
-        values = []
-    if values and all(map(math.isfinite, values)):
-        return values
-    for line, text in enumerate(texts, start=first_line):
-        if not is_number(text):
-            raise not_a_number(path, column, line, text)
+    values = table.numbers(column)
+    table.refuse(column, np.isnan(values), "holds {value}, which is not a number,")
     return values
-
-
-def is_number(text: str) -> bool:
-    """Return whether ``text`` is a finite number."""
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def not_a_number(path: Path, column: str, line: int, text: str) -> DataError:
-    """Return the error for a cell that should be a number."""
-    return DataError(
-        f"{path}, line {line}: column '{column}' holds {text!r}, which is not a number; "
-        "mend the line or fetch the file again with python -m fedpdm.data fetch"
-    )
 
 
 def require_positive(key: str, value: object) -> int:
     """Return an option's value as an integer of at least 1, or raise ConfigError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{key}={value} must be a whole number of at least 1")
+    return value
+
+
+def require_choice(key: str, value: object, choices: Iterable[str], null: bool = False) -> None:
+    """Raise ConfigError unless an option's value is one of ``choices``.
+
+    Args:
+        key: the option.
+        value: what it was set to.
+        choices: what it may be.
+        null: whether the message names null as a further choice.
+    """
+    known = list(choices)
+    if value not in known:
+        *most, last = [*known, "null"] if null else known
+        raise ConfigError(f"{key}={value} is unknown; choose {', '.join(most)} or {last}")
+
+
+def require_fraction(key: str, value: float) -> float:
+    """Return an option's value, a share of at least 0 and below 1, or raise ConfigError."""
+    if not 0 <= value < 1:
+        raise ConfigError(f"{key}={value} must be at least 0 and below 1")
     return value

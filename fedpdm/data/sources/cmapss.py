@@ -11,14 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
+import pandas as pd
 
-from fedpdm.data.operating import OperatingConditions
 from fedpdm.data.partition import Partition, PartitionedSource
 from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
 from fedpdm.data.sources import checksums as checks
-from fedpdm.data.sources.folder import find
+from fedpdm.data.sources.base import OperatingConditions
+from fedpdm.data.sources.checksums import find
+from fedpdm.data.sources.mapping import Dialect
+from fedpdm.data.sources.tables import Table
 from fedpdm.errors import ConfigError, DataError
 
 COLUMNS = (
@@ -32,6 +36,7 @@ FEATURES = {
     "aged": ("cycle", *(f"sensor_{number:02d}" for number in INFORMATIVE)),
     "all": COLUMNS[2:],
 }
+AGAIN = "fetch it again with python -m fedpdm.data fetch cmapss"
 CONDITIONS = {"FD001": 1, "FD002": 6, "FD003": 1, "FD004": 6}
 # Altitude in 1,000 ft, Mach number, throttle resolver angle. Altitude tells them apart.
 SET_POINTS = np.array(
@@ -92,14 +97,8 @@ class CmapssSource(PartitionedSource):
             ConfigError: an option out of its range.
         """
         self.subsets = subset_names(subset)
-        if features not in FEATURES:
-            raise ConfigError(f"data.features={features} is unknown; choose {', '.join(FEATURES)}")
-        if pad not in ("short", "all"):
-            raise ConfigError(f"data.pad={pad} is unknown; choose short or all")
-        if not 0 <= validation_fraction < 1:
-            raise ConfigError(
-                f"data.validation_fraction={validation_fraction} must be at least 0 and below 1"
-            )
+        checks.require_choice("data.features", features, FEATURES)
+        checks.require_choice("data.pad", pad, ("short", "all"))
         self.window = checks.require_positive("data.window", window)
         self.stride = checks.require_positive("data.stride", stride)
         self.pad_training = pad == "all"
@@ -109,7 +108,9 @@ class CmapssSource(PartitionedSource):
         self.operating = OPERATING if self.conditions > 1 else None
         super().__init__(sites, partition, seed)
         self._path, self._verify = path, verify
-        self._validation_fraction = validation_fraction
+        self._validation_fraction = checks.require_fraction(
+            "data.validation_fraction", validation_fraction
+        )
 
     def rows(self, site: str) -> Rows:
         return self.hold_back(super().rows(site), site, self._validation_fraction)
@@ -135,12 +136,12 @@ def subset_names(subset: str | Sequence[str]) -> tuple[str, ...]:
         ConfigError: an unknown one, one named twice, or none.
     """
     chosen = [subset] if isinstance(subset, str) else [str(name) for name in subset]
-    unknown = [name for name in chosen if name not in CONDITIONS]
-    if unknown or not chosen or len(set(chosen)) < len(chosen):
+    for name in chosen:
+        checks.require_choice("data.subset", name, CONDITIONS)
+    if not chosen or len(set(chosen)) < len(chosen):
         raise ConfigError(
-            f"data.subset={unknown[0] if unknown else subset} "
-            f"{'is unknown' if unknown else 'must name each subset once'}; choose one or several "
-            f"of {', '.join(CONDITIONS)}"
+            f"data.subset={subset} must name each subset once; choose one or several of "
+            f"{', '.join(CONDITIONS)}"
         )
     return tuple(sorted(chosen))
 
@@ -164,38 +165,35 @@ def read_subset(
     Raises:
         DataError: a file is cut off, altered, or not in this format.
     """
-    tables = [read_table(path, verify) for path in (test, train)]
-    left = read_life_left(life_left, test, int(tables[0][-1, 0]), verify)
-    units = [table[:, 0].astype(np.int64) for table in tables]
-    ends = [last_cycle(unit, table[:, 1]) for unit, table in zip(units, tables, strict=True)]
-    to_failure = np.concatenate(
-        [ends[0] - tables[0][:, 1] + left[units[0] - 1], ends[1] - tables[1][:, 1]]
-    )
-    table, count = np.concatenate(tables), len(tables[0])
-    split = np.full(len(table), Split.TRAIN, dtype=np.int8)
-    split[:count] = Split.TEST
-    number, subset = np.concatenate(units), train.stem.removeprefix("train_")
-    return Rows(
-        features=features,
-        values=table[:, [COLUMNS.index(name) for name in features]],
-        machine=np.concatenate(
-            [names(f"{prefix}test", units[0]), names(f"{prefix}train", units[1])]
-        ),
-        time=table[:, 1],
-        life=np.zeros(len(table), dtype=np.int64),
-        time_to_failure=to_failure,
-        observed=to_failure,
-        split=split,
-        condition=OPERATING.of(table[:, 2:5], str(train.parent), "; is data.subset right?")
-        if conditions > 1
-        else np.zeros(len(table), dtype=np.int64),
-        pad=True,
-        test_last_only=True,
-        groups={
-            "subset": np.full(len(table), subset),
-            "number": names(subset, number),
-        },
-    )
+    tested, trained = read_table(test, verify), read_table(train, verify)
+    left = read_life_left(life_left, test, int(tested[-1, 0]), verify)
+    subset, parts = train.stem.removeprefix("train_"), []
+    for name, table, split in (("test", tested, Split.TEST), ("train", trained, Split.TRAIN)):
+        unit, cycle = table[:, 0].astype(np.int64), table[:, 1]
+        to_failure = last_cycle(unit, cycle) - cycle
+        if split == Split.TEST:
+            to_failure += left[unit - 1]
+        condition = np.zeros(len(table), dtype=np.int64)
+        if conditions > 1:
+            place = str(train.parent)
+            condition = OPERATING.of(table[:, 2:5], place, "; is data.subset right?")
+        parts.append(
+            Rows(
+                features=features,
+                values=table[:, [COLUMNS.index(name) for name in features]],
+                machine=names(f"{prefix}{name}", unit),
+                time=cycle,
+                life=np.zeros(len(table), dtype=np.int64),
+                time_to_failure=to_failure,
+                observed=to_failure,
+                split=np.full(len(table), split, dtype=np.int8),
+                condition=condition,
+                pad=True,
+                test_last_only=True,
+                groups={"subset": np.full(len(table), subset), "number": names(subset, unit)},
+            )
+        )
+    return Rows.concatenate(parts)
 
 
 def names(prefix: str, unit: Ints) -> Strings:
@@ -216,20 +214,7 @@ def read_table(path: Path, verify: bool = True) -> Floats:
     Raises:
         DataError: the file is cut off, altered, or not in this format.
     """
-    known = published(path)
-    text, original = checks.read_known(path, known)
-    lines = text.splitlines()
-    try:
-        table = np.loadtxt(lines, dtype=np.float64, ndmin=2, comments=None)
-        sound = table.shape == (len(lines), len(COLUMNS)) and bool(np.isfinite(table).all())
-    except ValueError:
-        sound = False
-    if not sound:
-        raise faulty_line(path, lines)
-    if verify:
-        checks.require_rows(path, len(table), known)
-        if not original:
-            checks.warn_altered(path)
+    table = _read_numbers(path, COLUMNS, verify)
     unit, cycle = table[:, 0], table[:, 1]
     starts = np.r_[True, unit[1:] != unit[:-1]]
     row = np.arange(len(table))
@@ -239,26 +224,9 @@ def read_table(path: Path, verify: bool = True) -> Floats:
         first = int(np.argmax(wrong))
         raise DataError(
             f"{path}, line {first + 1}: unit {unit[first]:g}, cycle {cycle[first]:g} does not "
-            "continue the lines before (units and cycles count up from 1); fetch the file again "
-            "with python -m fedpdm.data fetch cmapss"
+            f"continue the lines before (units and cycles count up from 1); {AGAIN}"
         )
     return table
-
-
-def faulty_line(path: Path, lines: list[str]) -> DataError:
-    """Return the error for the first line that is not 26 finite numbers."""
-    for number, line in enumerate(lines, start=1):
-        cells = line.split()
-        if len(cells) != len(COLUMNS):
-            return DataError(
-                f"{path}, line {number}: {len(cells)} columns where there must be "
-                f"{len(COLUMNS)}: the file is cut off or altered; fetch it again with "
-                "python -m fedpdm.data fetch cmapss"
-            )
-        for column, cell in zip(COLUMNS, cells, strict=True):
-            if not checks.is_number(cell):
-                return checks.not_a_number(path, column, number, cell)
-    raise AssertionError("no line is faulty")
 
 
 def read_life_left(path: Path, test: Path, engines: int, verify: bool = True) -> Floats:
@@ -267,21 +235,44 @@ def read_life_left(path: Path, test: Path, engines: int, verify: bool = True) ->
     Raises:
         DataError: not one number >= 0 for each engine of ``test``.
     """
-    known = published(path)
-    text, original = checks.read_known(path, known)
-    values = np.array(checks.numbers(text.split(), path, "RUL", 1))
-    if verify:
-        checks.require_rows(path, len(values), known)
-        if not original:
-            checks.warn_altered(path)
+    values = _read_numbers(path, ("RUL",), verify)[:, 0]
     if len(values) != engines or values.min() < 0:
         raise DataError(
             f"{path} must give one remaining life of at least 0 for each of the {engines} engines "
-            f"of {test.name}, but holds {len(values)} numbers from {values.min():g}"
+            f"of {test.name}, but holds {len(values)} numbers from {values.min():g}; {AGAIN}"
         )
     return values
 
 
-def published(path: Path) -> checks.KnownFile:
-    """Return what is known of the published file of this name."""
-    return next(known for known in checks.CMAPSS if known.name == path.name)
+def _read_numbers(path: Path, columns: Sequence[str], verify: bool) -> Floats:
+    """Return (R, C) finite float64: C numbers in each line, apart by spaces."""
+    known = next(known for known in checks.CMAPSS if known.name == path.name)
+    text, original = checks.read_known(path, known)
+    lines = text.splitlines()
+    try:
+        table = np.loadtxt(lines, dtype=np.float64, ndmin=2, comments=None)
+    except ValueError:
+        table = np.empty((0, 0))
+    if table.shape != (len(lines), len(columns)) or not np.isfinite(table).all():
+        _refuse_line(path, columns, [line.split() for line in lines])
+    if verify:
+        checks.require_rows(path, len(table), known)
+        if not original:
+            checks.warn_altered(path)
+    return table
+
+
+def _refuse_line(path: Path, columns: Sequence[str], cells: list[list[str]]) -> NoReturn:
+    """Raise DataError for a line that has not one finite number for each column."""
+    for number, line in enumerate(cells, start=1):
+        if len(line) != len(columns):
+            raise DataError(
+                f"{path}, line {number}: {len(line)} columns where there must be {len(columns)}: "
+                f"the file is cut off or altered; {AGAIN}"
+            )
+    # ``Table`` counts lines below a header; here is none.
+    frame = pd.DataFrame(cells, columns=list(columns), index=range(-1, len(cells) - 1))
+    table = Table(frame, str(path), AGAIN, lines=True, dialect=Dialect())
+    for column in columns:
+        checks.finite(table, column)
+    raise AssertionError("every line is sound")

@@ -6,15 +6,15 @@ names of our own, so an archive can put nothing anywhere else.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
-import shutil
+import io
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -57,20 +57,20 @@ def fetch(
     if dataset not in KNOWN:
         raise ConfigError(f"there is no data set '{dataset}' to fetch; choose {', '.join(KNOWN)}")
     files = KNOWN[dataset]
+    places = [folder / known.path for known in files]
     url = url or URLS[dataset]
     if not url.startswith(("http://", "https://", "file://")):
         raise ConfigError(f"--url {url} must begin with https://, http:// or file://")
     if all(has_right_sum(folder, known) for known in files):
         say(f"{dataset} is in {folder} already")
-        return [folder / known.path for known in files]
+        return places
     part = folder / f".{dataset}.zip.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         download(url, part, dataset, say)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacked-") as unpacked:
             take_out(part, Path(unpacked), files, url)
-            for known in files:
-                place = folder / known.path
+            for known, place in zip(files, places, strict=True):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 (Path(unpacked) / known.name).replace(place)
     except OSError as error:
@@ -79,9 +79,9 @@ def fetch(
             "with --to"
         ) from None
     forget(part)
-    for known in files:
-        say(f"{folder / known.path}  sha256 ok")
-    return [folder / known.path for known in files]
+    for place in places:
+        say(f"{place}  sha256 ok")
+    return places
 
 
 def has_right_sum(folder: Path, known: KnownFile) -> bool:
@@ -211,19 +211,13 @@ def unpack(
             nested = name.lower().endswith(".zip") and depth > 0
             if member.file_size > LARGEST or not (nested or name in wanted):
                 continue
-            with ExitStack() as stack:
-                source = stack.enter_context(opened.open(member))
-                if nested:
-                    inner = stack.enter_context(tempfile.TemporaryFile(dir=into))
-                    shutil.copyfileobj(source, inner)
-                    unpack(inner, into, wanted, wrong, depth - 1)
-                    continue
-                target = into / wanted[name].name
-                with target.open("wb") as file:
-                    shutil.copyfileobj(source, file)
-            digest = sha256_of(target)
+            content = opened.read(member)
+            if nested:
+                unpack(io.BytesIO(content), into, wanted, wrong, depth - 1)
+                continue
+            digest = hashlib.sha256(content).hexdigest()
             if digest == wanted[name].sha256:
-                del wanted[name]
+                (into / wanted.pop(name).name).write_bytes(content)
             else:
                 wrong[name] = digest
 

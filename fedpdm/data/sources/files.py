@@ -7,17 +7,17 @@ refused with the file, the column, the line and the way out.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from fedpdm.data.life_labels import Events, lives
 from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
+from fedpdm.data.rows import Events, Floats, Ints, Rows, Strings, rows_with_lives
 from fedpdm.data.sources.base import Source
+from fedpdm.data.sources.checksums import require_fraction, require_positive
 from fedpdm.data.sources.mapping import SiteMapping, agreed_features, closest, site_mapping
 from fedpdm.data.sources.tables import Table, read_table
 from fedpdm.data.splits import cuts as splits
@@ -72,23 +72,17 @@ class FilesSource(Source):
                 "data=files needs sites: name them with site=NAME,NAME; each one's yaml must "
                 "begin with the line '# @package sites', else its settings are not found"
             )
-        for key, value in (("window", window), ("stride", stride)):
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not whole and not (key == "window" and value is None):
-                raise ConfigError(f"data.{key}={value} must be a whole number of at least 1")
         if not 0 <= max_missing <= 1:
             raise ConfigError(f"data.max_missing={max_missing} must lie between 0 and 1")
-        if not 0 <= heldout_fraction < 1:
-            raise ConfigError(
-                f"data.heldout_fraction={heldout_fraction} must be at least 0 and less than 1"
-            )
+        self.window = None if window is None else require_positive("data.window", window)
+        self.stride = require_positive("data.stride", stride)
+        self.max_missing = max_missing
+        self.heldout_fraction = require_fraction("data.heldout_fraction", heldout_fraction)
         self.seed, self.reach = seed, reach
         self.folder = None if path is None else Path(path).expanduser()
-        self.time_unit, self.window, self.stride = str(time_unit), window, stride
-        self.max_missing, self.heldout_fraction = max_missing, heldout_fraction
+        self.time_unit = str(time_unit)
         self.mappings = {
-            name: site_mapping(name, settings if settings is not None else {})
-            for name, settings in sites.items()
+            name: site_mapping(name, settings or {}) for name, settings in sites.items()
         }
         self.features, found = agreed_features(list(self.mappings.values()))
         self.warnings: list[str] = found
@@ -111,28 +105,15 @@ class FilesSource(Source):
                 f"{table.where} has {len(table)} rows; a site needs at least {LEAST_ROWS} to be "
                 "cut into training, validation and test; bring a longer record"
             )
-        order = self._in_order(table, mapping, machine, time)
+        order = table.in_order(machine, time, mapping.time)
+        back = int((pd.Series(time).groupby(machine).diff() < 0).sum())
+        if back:
+            self._warn(f"{table.where}: {back} rows were out of time order and have been sorted")
         machine, time, values = machine[order], time[order], values[order]
-        if mapping.failures is None:
-            life = np.zeros(len(time), dtype=np.int64)
-            nothing = Events(np.zeros(0, np.str_), np.zeros(0), np.zeros(0, dtype=bool))
-            _, to_failure, observed = lives(machine, time, nothing)
-        else:
-            events = self._events(mapping, table.where, machine, dates)
-            life, to_failure, observed = lives(machine, time, events)
-        self._require_window(table.where, machine, life)
-        rows = Rows(
-            features=self.features,
-            values=values,
-            machine=machine,
-            time=time,
-            life=life,
-            time_to_failure=to_failure,
-            observed=observed,
-            split=np.full(len(time), Split.TRAIN, dtype=np.int8),
-            condition=np.zeros(len(time), dtype=np.int64),
-            label=None if label is None else label[order],
-        )
+        label = None if label is None else label[order]
+        events = self._events(mapping, table.where, machine, dates)
+        rows = rows_with_lives(self.features, machine, time, values, events, label=label)
+        self._require_window(table.where, machine, rows.life)
         self._note_failures(mapping, rows)
         return splits.by_time(
             rows,
@@ -142,22 +123,13 @@ class FilesSource(Source):
             site=table.where,
         )
 
-    def digest(self, site: str) -> str:
-        """Return the sha256 of the bytes of a site's file and failure log."""
-        mapping, digest = self.mappings[site], hashlib.sha256()
-        for path in (mapping.path, mapping.failures.path if mapping.failures else None):
-            if path is not None:
-                try:
-                    digest.update(hashlib.sha256(self._place(path).read_bytes()).digest())
-                except OSError as error:
-                    raise DataError(f"{site}: {path} cannot be read: {error.strerror}") from None
-        return digest.hexdigest()
-
     def _place(self, path: str) -> Path:
+        """Return where a path of a site's yaml leads: relative ones start from ``data.path``."""
         place = Path(path).expanduser()
         return place if self.folder is None else self.folder / place
 
     def _read(self, mapping: SiteMapping) -> Table:
+        """Read the columns of a site's sensor file that its yaml maps."""
         site = mapping.site
         columns = {mapping.machine: "the machine", mapping.time: "the time"}
         columns |= {column: f"feature '{name}'" for name, column in mapping.columns.items()}
@@ -174,6 +146,7 @@ class FilesSource(Source):
         )
 
     def _readings(self, table: Table, mapping: SiteMapping, feature: str) -> Floats:
+        """Return a feature as (R,) numbers; refuse one with too many empty cells."""
         column = mapping.columns[feature]
         values = table.numbers(column)
         share = float(np.isnan(values).mean())
@@ -190,41 +163,28 @@ class FilesSource(Source):
             )
         return values
 
-    def _in_order(self, table: Table, mapping: SiteMapping, machine: Strings, time: Floats) -> Ints:
-        """Return the order by machine and time; refuse two rows of one machine at one time."""
-        code = np.unique(machine, return_inverse=True)[1]
-        order = np.lexsort((time, code))
-        same = (code[order][1:] == code[order][:-1]) & (time[order][1:] == time[order][:-1])
-        if same.any():
-            first, second = order[int(np.argmax(same)) + np.arange(2)]
-            when = table.frame[mapping.time].iloc[second]
-            raise DataError(
-                f"{table.where}: machine '{machine[second]}' has two rows at {when} "
-                f"({table.place(first)} and {table.place(second)}; {int(same.sum())} such rows in "
-                f"all): column '{mapping.time}' must tell the rows of a machine apart; remove "
-                "the duplicates"
-            )
-        by_machine = np.argsort(code, kind="stable")
-        back = (code[by_machine][1:] == code[by_machine][:-1]) & (np.diff(time[by_machine]) < 0)
-        if back.any():
-            self._warn(
-                f"{table.where}: {int(back.sum())} rows were out of time order and have been sorted"
-            )
-        return np.asarray(order, dtype=np.int64)
-
     def _events(self, mapping: SiteMapping, data: str, machine: Strings, dates: bool) -> Events:
+        """Read a site's failure log; a site with a label has no events.
+
+        Args:
+            mapping: the site's yaml.
+            data: site and file of the sensor rows, for messages.
+            machine: (R,) machine ids of the sensor rows: the log must name no others.
+            dates: whether the times of the sensor rows are dates: the log's must be, too.
+        """
         log = mapping.failures
-        assert log is not None
+        if log is None:
+            return Events(np.zeros(0, np.str_), np.zeros(0), np.zeros(0, dtype=bool))
         place, key = self._place(log.path), f"sites.{mapping.site}.failures"
         where = f"{mapping.site}: {place}"
-        optional = ("kind",) if log.kind is None else ()
+        kind = log.kind or "kind"
         columns = {log.machine: "the machine", log.time: "the time"}
         if log.kind is not None:
-            columns[log.kind] = "the kind of event"
+            columns[kind] = "the kind of event"
         table = read_table(
             place, columns, where=where, hint=f"mend the file, or map the column in {key}",
-            dialect=log.dialect, optional=optional,
-            text=(log.machine, log.kind or "kind", *((log.time,) * log.dialect.times_are_text)),
+            dialect=log.dialect, optional=("kind",) if log.kind is None else (),
+            text=(log.machine, kind, *((log.time,) * log.dialect.times_are_text)),
         )  # fmt: skip
         names = table.names(log.machine)
         time, log_dates = table.times(log.time, self.time_unit)
@@ -236,7 +196,6 @@ class FilesSource(Source):
             )
         counts = np.ones(len(table), dtype=bool)
         failure = np.ones(len(table), dtype=bool)
-        kind = log.kind or "kind"
         if kind in table:
             kinds = np.char.lower(table.names(kind))
             known = (*log.failure_kinds, *log.repair_kinds, *log.ignored_kinds)
@@ -261,19 +220,19 @@ class FilesSource(Source):
         return Events(names[counts], time[counts], failure[counts])
 
     def _require_window(self, where: str, machine: Strings, life: Ints) -> None:
+        """Refuse a window that is longer than every life of every machine."""
         if self.window is None:
             return
-        code = np.unique(machine, return_inverse=True)[1]
-        pairs, counts = np.unique(np.stack([code, life]), axis=1, return_counts=True)
-        if counts.max() < self.window:
-            longest = np.unique(machine)[pairs[0, int(np.argmax(counts))]]
+        lengths = pd.DataFrame({"machine": machine, "life": life}).value_counts()
+        if lengths.iloc[0] < self.window:
             raise DataError(
                 f"{where}: data.window={self.window} is longer than every machine's life; the "
-                f"longest has {counts.max()} rows (machine '{longest}'); lower data.window or "
-                "bring a longer record"
+                f"longest has {lengths.iloc[0]} rows (machine '{lengths.index[0][0]}'); lower "
+                "data.window or bring a longer record"
             )
 
     def _note_failures(self, mapping: SiteMapping, rows: Rows) -> None:
+        """Warn of a site without failures; refuse sites that all have none."""
         if rows.label is not None:
             seen, source = bool(rows.label.any()), f"column '{mapping.label}' holds no 1"
         else:
@@ -296,6 +255,7 @@ class FilesSource(Source):
 
 
 def _labels(table: Table, column: str) -> Ints:
+    """Return a label column as (R,) 0 or 1."""
     values = table.numbers(column)
     table.refuse(
         column, ~np.isin(values, (0.0, 1.0)), "holds {value}, which is not 0 or 1,",

@@ -9,9 +9,13 @@ from typing import Any
 
 from fedpdm.errors import ConfigError
 
-FAILURE_KINDS = ("failure", "breakdown")
 UNIX = {"unix": 1.0, "unix_ms": 1e-3}  # time formats that are numbers: seconds in one
-REPAIR_KINDS = ("repair", "maintenance", "replacement")
+KINDS: dict[str, tuple[str, ...]] = {
+    "failure_kinds": ("failure", "breakdown"),
+    "repair_kinds": ("repair", "maintenance", "replacement"),
+    "ignored_kinds": (),
+}
+"""What a log's kinds of events mean unless the site's yaml says otherwise."""
 SITE_KEYS = (
     "path", "machine", "time", "time_format", "features", "failures", "label",
     "sep", "decimal", "encoding", "costs", "title", "industry", "description",
@@ -59,11 +63,11 @@ class FailureLog:
     machine: str
     time: str
     dialect: Dialect
-    kind: str | None = None
-    failure_kinds: tuple[str, ...] = FAILURE_KINDS
-    repair_kinds: tuple[str, ...] = REPAIR_KINDS
-    ignored_kinds: tuple[str, ...] = ()
-    ignore_unknown: bool = False
+    kind: str | None
+    failure_kinds: tuple[str, ...]
+    repair_kinds: tuple[str, ...]
+    ignored_kinds: tuple[str, ...]
+    ignore_unknown: bool
 
 
 @dataclass(frozen=True)
@@ -128,13 +132,13 @@ def site_mapping(site: str, settings: Mapping[str, Any]) -> SiteMapping:
     roles = {"machine": machine, "time": time}
     if label is not None:
         roles["label"] = _text(where, settings, "label")
+    feature_of = {column: name for name, column in columns.items()}
     for role, column in roles.items():
-        for name, other in columns.items():
-            if other == column:
-                raise ConfigError(
-                    f"{where}: column '{column}' is both {role} and feature '{name}'; "
-                    "a feature needs a column of its own"
-                )
+        if column in feature_of:
+            raise ConfigError(
+                f"{where}: column '{column}' is both {role} and feature '{feature_of[column]}'; "
+                "a feature needs a column of its own"
+            )
     dialect = _dialect(where, settings, Dialect())
     return SiteMapping(
         site=site,
@@ -183,39 +187,39 @@ def agreed_features(mappings: list[SiteMapping]) -> tuple[tuple[str, ...], list[
 
 
 def _features(where: str, given: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Return column and unit by feature name, from a list of columns or a mapping."""
+    pairs: list[tuple[Any, Any]] = list(given.items()) if isinstance(given, Mapping) else []
     if isinstance(given, (list, tuple)):
-        names = [str(column) for column in given]
-        if len(set(names)) < len(names):
-            twice = next(n for n in names if names.count(n) > 1)
-            raise ConfigError(f"{where}.features names column '{twice}' twice")
-        given = dict(zip(names, names, strict=True))
-    if not isinstance(given, Mapping) or not given:
+        pairs = [(str(column), str(column)) for column in given]
+    if not pairs:
         raise ConfigError(
             f"{where}.features must list the sensor columns, as [temperature, vibration] or as "
             "temperature: {column: T1, unit: degC}"
         )
     columns: dict[str, str] = {}
     units: dict[str, str] = {}
-    for key, value in given.items():
+    for key, value in pairs:
         name = str(key)
         if isinstance(value, Mapping):
             _known_keys(f"{where}.features.{name}", value, _FEATURE_KEYS)
-            columns[name] = _text(f"{where}.features.{name}", value, "column")
+            column = _text(f"{where}.features.{name}", value, "column")
             if value.get("unit") is not None:
                 units[name] = str(value["unit"])
         elif isinstance(value, (str, int)) and not isinstance(value, bool):
-            columns[name] = str(value)
+            column = str(value)
         else:
             raise ConfigError(
                 f"{where}.features.{name}={value!r} must be a column name or "
                 "{column: NAME, unit: UNIT}"
             )
-        if list(columns.values()).count(columns[name]) > 1:
-            raise ConfigError(f"{where}.features: two features are column '{columns[name]}'")
+        if column in columns.values():
+            raise ConfigError(f"{where}.features: two features are column '{column}'")
+        columns[name] = column
     return columns, units
 
 
 def _log(where: str, given: Any, machine: str, time: str, dialect: Dialect) -> FailureLog:
+    """Return the checked failure log; what it leaves open is as in the sensor file."""
     where = f"{where}.failures"
     settings = {"path": given} if isinstance(given, str) else given
     if not isinstance(settings, Mapping):
@@ -225,36 +229,29 @@ def _log(where: str, given: Any, machine: str, time: str, dialect: Dialect) -> F
     choice = settings.get("unknown_machines", "error")
     if choice not in ("error", "ignore"):
         raise ConfigError(f"{where}.unknown_machines={choice} must be error or ignore")
-    failing = _kinds(where, settings, "failure_kinds", FAILURE_KINDS)
-    repairing = _kinds(where, settings, "repair_kinds", REPAIR_KINDS)
-    ignored = _kinds(where, settings, "ignored_kinds", ())
-    # A list that the user wrote wins over the defaults of the others.
-    if "failure_kinds" in settings and "repair_kinds" not in settings:
-        repairing = tuple(kind for kind in repairing if kind not in failing)
-    if "repair_kinds" in settings and "failure_kinds" not in settings:
-        failing = tuple(kind for kind in failing if kind not in repairing)
-    if "failure_kinds" not in settings:
-        failing = tuple(kind for kind in failing if kind not in ignored)
-    if "repair_kinds" not in settings:
-        repairing = tuple(kind for kind in repairing if kind not in ignored)
-    for kind in (*failing, *repairing, *ignored):
-        if (*failing, *repairing, *ignored).count(kind) > 1:
+    written = {key: _kinds(where, key, settings[key]) for key in KINDS if key in settings}
+    claimed = [kind for kinds in written.values() for kind in kinds]
+    for kind in claimed:
+        if claimed.count(kind) > 1:
             raise ConfigError(f"{where}: kind '{kind}' is listed twice; it can mean one thing only")
+    # A list that the user wrote wins over the defaults of the others.
+    kinds = {
+        key: written.get(key, tuple(kind for kind in usual if kind not in claimed))
+        for key, usual in KINDS.items()
+    }
     return FailureLog(
         path=_text(where, settings, "path"),
         machine=_text(where, settings, "machine"),
         time=_text(where, settings, "time"),
         dialect=_dialect(where, settings, dialect),
         kind=None if settings.get("kind") is None else _text(where, settings, "kind"),
-        failure_kinds=failing,
-        repair_kinds=repairing,
-        ignored_kinds=ignored,
         ignore_unknown=choice == "ignore",
+        **kinds,
     )
 
 
-def _kinds(where: str, settings: Mapping[str, Any], key: str, default: Any) -> tuple[str, ...]:
-    given = settings.get(key, default)
+def _kinds(where: str, key: str, given: Any) -> tuple[str, ...]:
+    """Return a word or a list of words in lower case."""
     if isinstance(given, str):
         given = [given]
     if not isinstance(given, (list, tuple)):
@@ -263,6 +260,7 @@ def _kinds(where: str, settings: Mapping[str, Any], key: str, default: Any) -> t
 
 
 def _dialect(where: str, settings: Mapping[str, Any], default: Dialect) -> Dialect:
+    """Return how a file is written; ``default`` says what ``settings`` leave open."""
     decimal = str(settings.get("decimal", default.decimal))
     if decimal not in (".", ","):
         raise ConfigError(f"{where}.decimal={decimal!r} must be '.' or ','")
@@ -287,6 +285,7 @@ def _dialect(where: str, settings: Mapping[str, Any], default: Dialect) -> Diale
 
 
 def _text(where: str, settings: Mapping[str, Any], key: str) -> str:
+    """Return a setting that must be a name."""
     value = settings.get(key)
     if value is None or isinstance(value, (bool, Mapping, list, tuple)) or str(value) == "":
         problem = " is missing" if value is None else f"={value!r} is not a name"
@@ -305,6 +304,7 @@ _MEANING = {
 
 
 def _known_keys(where: str, settings: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuse a key that means nothing here, with the one that may have been meant."""
     for key in settings:
         if str(key) not in known:
             raise ConfigError(

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from fedpdm.data.rows import Bools, Floats, Strings
+from fedpdm.data.rows import Bools, Floats, Ints, Strings
 from fedpdm.data.sources.mapping import UNIX, Dialect, closest
 from fedpdm.errors import ConfigError, DataError
 
@@ -54,7 +55,14 @@ class Table:
         return f"line {number + 2}" if self.lines else f"row {number + 1}"
 
     def refuse(self, column: str, bad: Bools, problem: str, hint: str = "") -> None:
-        """Raise DataError for the first row where ``bad`` (R,) is true."""
+        """Raise DataError for the first row where ``bad`` (R,) is true.
+
+        Args:
+            column: its name, for the message.
+            bad: (R,) rows that cannot be used.
+            problem: what is wrong; ``{value}`` stands for the first bad cell.
+            hint: what to do; without one, the table's own hint.
+        """
         if bad.any():
             first = int(np.argmax(bad))
             others = int(bad.sum()) - 1
@@ -62,17 +70,15 @@ class Table:
             value = self.frame[column].iloc[first]
             raise DataError(
                 f"{self.where}: column '{column}' {problem.format(value=repr(value))} at "
-                f"{self.place(first)}{more}; {hint or 'mend the file'}"
+                f"{self.place(first)}{more}; {hint or self.hint}"
             )
 
     def names(self, column: str) -> Strings:
         """Return a column as (R,) text: machine ids, kinds of events."""
         values = self.frame[column]
         empty = values.isna().to_numpy(dtype=bool)
-        if pd.api.types.is_float_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values):
-            known = values.to_numpy(dtype=np.float64, na_value=np.nan)
-            if np.all(empty | (known == np.floor(known))):  # whole numbers beside empty cells
-                values = values.astype("Int64")
+        if pd.api.types.is_float_dtype(values.dtype):
+            values = values.convert_dtypes()  # whole numbers beside empty cells
         text = np.array([str(value).strip() for value in values.tolist()], dtype=np.str_)
         self.refuse(column, empty | (text == ""), "is empty")
         return text
@@ -93,9 +99,8 @@ class Table:
         else:
             parsed = pd.to_numeric(values, errors="coerce")
             result = parsed.to_numpy(dtype=np.float64, na_value=np.nan)
-            bad = np.isnan(result) & values.notna().to_numpy(dtype=bool)
+            bad = np.isnan(result) & ~(values.isna() | values.map(_spells_nan)).to_numpy(dtype=bool)
             if bad.any():
-                bad &= ~values.map(_spells_nan).to_numpy(dtype=bool)
                 self.refuse(column, bad, "holds text, {value},", self._number_hint(values[bad]))
         self.refuse(column, np.isinf(result), "holds an infinite value, {value},")
         return np.asarray(result, dtype=np.float64)
@@ -139,11 +144,39 @@ class Table:
             )  # fmt: skip
         return self._measured(parsed, unit, column), True
 
+    def in_order(self, machine: Strings, time: Floats, column: str) -> Ints:
+        """Return the order (R,) of the rows by machine and time.
+
+        Args:
+            machine: (R,) ids.
+            time: (R,) times.
+            column: of the times, for the message.
+
+        Raises:
+            DataError: a machine has two rows at one time.
+        """
+        rows = pd.DataFrame({"machine": machine, "time": time})
+        same = rows.duplicated().to_numpy()
+        if same.any():
+            second = int(np.argmax(same))
+            first = int(np.argmax((machine == machine[second]) & (time == time[second])))
+            when = self.frame[column].iloc[second]
+            raise DataError(
+                f"{self.where}: machine '{machine[second]}' has two rows at {when} "
+                f"({self.place(first)} and {self.place(second)}; {int(same.sum())} such rows in "
+                f"all): column '{column}' must tell the rows of a machine apart; remove "
+                "the duplicates"
+            )
+        order = rows.sort_values(["machine", "time"], kind="stable").index
+        return np.asarray(order, dtype=np.int64)
+
     def _measured(self, dates: Any, unit: str, column: str) -> Floats:
+        """Return dates as (R,) float64 since 1970 in ``unit``."""
         micro = dates.dt.tz_localize(None).to_numpy(dtype="datetime64[us]").astype(np.int64)
         return np.asarray(micro / (1e6 * self._seconds(unit, column)), dtype=np.float64)
 
     def _seconds(self, unit: str, column: str) -> int:
+        """Return the seconds in ``unit``; refuse a unit that dates cannot be measured in."""
         if unit not in SECONDS:
             raise ConfigError(
                 f"{self.where}: column '{column}' holds dates, which data.time_unit={unit} cannot "
@@ -152,6 +185,7 @@ class Table:
         return SECONDS[unit]
 
     def _number_hint(self, bad: pd.Series[Any]) -> str:
+        """Return what to do about cells that are no numbers, read from the first of them."""
         text = str(bad.iloc[0]).strip()
         if re.fullmatch(r"[-+]?[\d.]*,\d+", text) and self.dialect.decimal == ".":
             sep = "" if self.dialect.sep else f", sep: '{',' if self.lines else ';'}'"
@@ -185,91 +219,40 @@ def read_table(
     Raises:
         DataError: no such file, not readable, empty, or a column is missing.
     """
-    parquet = path.name.lower().endswith(_PARQUET_FILES)
-    if not parquet and not path.name.lower().endswith(_TEXT_FILES):
+    name = path.name.lower()
+    parquet = name.endswith(_PARQUET_FILES)
+    if not parquet and not name.endswith(_TEXT_FILES):
         raise DataError(
             f"{where} is neither CSV nor Parquet; save it as "
             f"{', '.join((*_TEXT_FILES[:3], *_PARQUET_FILES))}"
         )
     if path.is_dir():
         raise DataError(f"{where} is a folder; name the file in it")
-    names = list(columns)
+    sep = dialect.sep or ("\t" if ".tsv" in name else ",")
+    form: dict[str, Any] = {"sep": sep, "encoding": dialect.encoding, "skipinitialspace": True}
     try:
+        found = _parquet_header(path) if parquet else _text_header(path, form)
+        if not parquet:
+            _require_separator(columns, found, where, sep)
+        require_columns(columns, found, where, columns, hint)
+        wanted = list(dict.fromkeys([*columns, *(name for name in optional if name in found)]))
         if parquet:
-            frame = _read_parquet(path, names, list(optional), where, columns, hint)
+            frame = _parquet_rows(path, wanted)
         else:
-            frame = _read_text(path, names, list(optional), where, columns, hint, dialect, text)
+            frame = _text_rows(path, wanted, set(text), decimal=dialect.decimal, **form)
     except FileNotFoundError:
         raise DataError(
             f"{where} does not exist; relative paths start from data.path, or else from the "
             f"folder you are in ({path.parent.absolute()})"
         ) from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"{where} cannot be read: {reason}; check the file's permissions") from None
-    if len(frame) == 0:
-        raise DataError(f"{where} has a header but no rows; bring a file with data")
-    return Table(frame, where, hint, not parquet, dialect)
-
-
-def _read_parquet(
-    path: Path, names: list[str], optional: list[str], where: str, columns: Mapping[str, str],
-    hint: str,
-) -> pd.DataFrame:  # fmt: skip
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if path.stat().st_size == 0:
-        raise DataError(f"{where} is empty (0 bytes); export it again")
-    try:
-        found = list(pq.read_schema(path).names)
-        require_columns(names, found, where, columns, hint)
-        wanted = names + [name for name in optional if name in found]
-        # Metadata would turn columns that once were an index back into one.
-        table = pq.read_table(path, columns=list(dict.fromkeys(wanted)))
-        frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
     except pa.ArrowException as error:
         raise DataError(
-            f"{where} is not a readable Parquet file: {_one_line(error)}; export it again"
+            f"{where} is not a readable Parquet file: {one_line(error)}; export it again"
         ) from None
-    for name in frame.columns:
-        if isinstance(frame[name].dtype, pd.CategoricalDtype):
-            frame[name] = frame[name].astype(object)
-        elif any(isinstance(value, datetime.date) for value in frame[name].dropna().head(1)):
-            frame[name] = pd.to_datetime(frame[name])
-    return frame
-
-
-def _read_text(
-    path: Path, names: list[str], optional: list[str], where: str, columns: Mapping[str, str],
-    hint: str, dialect: Dialect, text: Iterable[str],
-) -> pd.DataFrame:  # fmt: skip
-    sep = dialect.sep or ("\t" if ".tsv" in path.name.lower() else ",")
-    form: dict[str, Any] = {"sep": sep, "encoding": dialect.encoding, "skipinitialspace": True}
-    try:
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str, index_col=False, **form)
-        found = [str(name) for name in header.iloc[0].tolist()]
-        _require_separator(names, found, where, sep)
-        require_columns(names, found, where, columns, hint)
-        wanted = list(dict.fromkeys(names + [name for name in optional if name in found]))
-        as_text = set(text)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(
-                path,
-                decimal=dialect.decimal,
-                dtype={name: str for name in as_text},
-                keep_default_na=False,
-                na_values={name: [""] if name in as_text else MISSING for name in wanted},
-                index_col=False,  # a surplus field is an error, not an index
-                low_memory=False,
-                skip_blank_lines=False,  # so that the index tells the line
-                **form,
-            )[wanted]
     except pd.errors.EmptyDataError:
         raise DataError(f"{where} is empty; bring a file with a header and data") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        detail = _one_line(error)
+        detail = one_line(error)
         if "Length of header" in detail:
             detail = "rows have more fields than the header"
         raise DataError(
@@ -282,12 +265,58 @@ def _read_text(
             "(for example cp1252 or utf-16) in the site yaml"
         ) from None
     except (EOFError, zlib.error) as error:
-        raise DataError(f"{where} is damaged: {_one_line(error)}; export it again") from None
-    kept: pd.DataFrame = frame.dropna(how="all")
-    return kept
+        raise DataError(f"{where} is damaged: {one_line(error)}; export it again") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{where} cannot be read: {reason}; check the file's permissions") from None
+    if len(frame) == 0:
+        raise DataError(f"{where} has a header but no rows; bring a file with data")
+    return Table(frame, where, hint, not parquet, dialect)
 
 
-def _require_separator(names: list[str], found: list[str], where: str, sep: str) -> None:
+def _parquet_header(path: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    return list(pq.read_schema(path).names)
+
+
+def _parquet_rows(path: Path, wanted: list[str]) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+
+    # Metadata would turn columns that once were an index back into one.
+    frame: pd.DataFrame = pq.read_table(path, columns=wanted).to_pandas(ignore_metadata=True)
+    for name in frame.columns:
+        if isinstance(frame[name].dtype, pd.CategoricalDtype):
+            frame[name] = frame[name].astype(object)
+        elif any(isinstance(value, datetime.date) for value in frame[name].dropna().head(1)):
+            frame[name] = pd.to_datetime(frame[name])
+    return frame
+
+
+def _text_header(path: Path, form: Mapping[str, Any]) -> list[str]:
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, index_col=False, **form)
+    return [str(name) for name in header.iloc[0].tolist()]
+
+
+def _text_rows(path: Path, wanted: list[str], as_text: set[str], **form: Any) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(as_text, str),
+            keep_default_na=False,
+            na_values={name: [""] if name in as_text else MISSING for name in wanted},
+            index_col=False,  # a surplus field is an error, not an index
+            low_memory=False,
+            skip_blank_lines=False,  # so that the index tells the line
+            **form,
+        )
+    rows: pd.DataFrame = frame[wanted].dropna(how="all")
+    return rows
+
+
+def _require_separator(names: Iterable[str], found: list[str], where: str, sep: str) -> None:
+    """Refuse a header of one column that would be several with another separator."""
     if len(found) > 1 or set(names) & set(found):
         return
     for other, spelled in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
@@ -336,6 +365,7 @@ def _spells_nan(value: object) -> bool:
     return isinstance(value, str) and value.strip() in MISSING
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error's text without line breaks."""
     text = " ".join(str(error).split())
     return text.removeprefix("Error tokenizing data. C error: ")

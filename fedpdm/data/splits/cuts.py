@@ -65,12 +65,7 @@ def by_time(
     split[rows.time <= first - reach] = Split.TRAIN
     split[(rows.time > first) & (rows.time <= second - reach)] = Split.VALIDATION
     split[rows.time > second] = Split.TEST
-    machines = np.unique(rows.machine)
-    count = round(heldout_fraction * len(machines))
-    if len(machines) >= 3 and heldout_fraction > 0:
-        count = max(count, 1)
-    count = min(count, len(machines) - 1)  # something must be left to train on
-    heldout = generator.permutation(machines)[:count]
+    heldout = drawn(np.unique(rows.machine), generator, heldout_fraction, least=3)
     split[np.isin(rows.machine, heldout)] = Split.HELDOUT
     split[tail] = Split.UNUSED
     return replace(rows, split=split)
@@ -97,25 +92,24 @@ def undecided(rows: Rows, reach: float) -> Bools:
     return np.asarray(end - rows.time < reach)
 
 
-def by_machine(
-    rows: Rows, *, generator: np.random.Generator, validation_fraction: float = 0.2
-) -> Rows:
-    """Split rows that are marked TRAIN into training and validation machines.
-
-    Rows with another mark (an official test set) keep it. At least one machine is
-    validated on where there are two or more.
-    """
-    chosen = drawn_machines(rows, generator, validation_fraction)
+def validated_on(rows: Rows, machines: Strings) -> Rows:
+    """Mark the rows of ``machines`` that are marked TRAIN as validation; others keep their mark."""
     split = rows.split.copy()
-    split[(rows.split == Split.TRAIN) & np.isin(rows.machine, chosen)] = Split.VALIDATION
+    split[(split == Split.TRAIN) & np.isin(rows.machine, machines)] = Split.VALIDATION
     return replace(rows, split=split)
 
 
 def drawn_machines(rows: Rows, generator: np.random.Generator, fraction: float) -> Strings:
     """Return a share of the machines marked TRAIN: at least one of two or more, never all."""
-    machines = np.unique(rows.machine[rows.split == Split.TRAIN])
+    return drawn(np.unique(rows.machine[rows.split == Split.TRAIN]), generator, fraction, least=2)
+
+
+def drawn(
+    machines: Strings, generator: np.random.Generator, fraction: float, least: int
+) -> Strings:
+    """Return a share of the machines: at least one where there are ``least``, never all."""
     count = round(fraction * len(machines))
-    if len(machines) >= 2 and fraction > 0:
+    if len(machines) >= least and fraction > 0:
         count = max(count, 1)
     count = min(count, max(len(machines) - 1, 0))  # something must be left to train on
     return np.asarray(generator.permutation(machines)[:count])

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedpdm.data.fleet.archetypes import ARCHETYPES, MIXED, SIZES
 from fedpdm.data.fleet.calendar import persistent
-from fedpdm.data.fleet.log import soon
-from fedpdm.data.fleet.profile import site_settings
+from fedpdm.data.fleet.settings import ARCHETYPES, MIXED, SIZES, site_settings
 from fedpdm.data.fleet.source import FleetSource
+from fedpdm.data.rows import within_horizon
 from fedpdm.errors import ConfigError
 
 SETTINGS: dict[str, Any] = {"machines": 4, "ambient_yearly_c": 0}
@@ -24,7 +23,7 @@ def fleet(profiles: int = 1, settings: dict[str, Any] | None = None, **changes: 
 
 def shares(source: FleetSource, horizon: float = 7.0) -> list[tuple[int, int]]:
     rows = [source.rows(site) for site in source.sites]
-    near = [soon(r.time_to_failure, r.observed, horizon) for r in rows]
+    near = [within_horizon(r, horizon) for r in rows]
     return [(int((positive & known).sum()), int(known.sum())) for positive, known in near]
 
 
@@ -121,7 +120,7 @@ def test_dead_sensors_lose_about_the_share_asked_for_and_do_not_tell_of_failures
     rows = source.rows("p-000")
     gone = np.isnan(rows.values)
     assert 0.08 < gone.mean() < 0.2
-    positive, known = soon(rows.time_to_failure, rows.observed, 7.0)
+    positive, known = within_horizon(rows, 7.0)
     assert abs(gone[positive].mean() - gone[known & ~positive].mean()) < 0.03
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from fedpdm.config.compose import compose, options
 from fedpdm.data.fleet.assets import MODES
-from fedpdm.data.fleet.profile import SCENARIOS
+from fedpdm.data.fleet.settings import SCENARIOS
 from fedpdm.data.fleet.source import FleetSource
 from fedpdm.data.rows import Split
 from fedpdm.errors import ConfigError, DataError

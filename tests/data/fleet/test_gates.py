@@ -10,8 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fedpdm.data.fleet import gates
-from fedpdm.data.fleet.gates import Gate
-from fedpdm.data.fleet.gates_scenarios import scenario_recall, surely_below
+from fedpdm.data.fleet.gates import Gate, scenario_recall, surely_below
 from fedpdm.data.fleet.generate import check
 from fedpdm.data.fleet.record import Record
 from fedpdm.data.fleet.source import FleetSource

@@ -9,9 +9,10 @@ import pytest
 
 from fedpdm.data.fleet.assets import KINDS, LACKS, MODES
 from fedpdm.data.fleet.life import BOUT_DAYS, FAILURE, MAINTENANCE, REST_DAYS, SUDDEN_DAYS
-from fedpdm.data.fleet.log import soon
 from fedpdm.data.fleet.record import Record
+from fedpdm.data.fleet.settings import SCENARIOS
 from fedpdm.data.fleet.source import FleetSource
+from fedpdm.data.rows import within_horizon
 
 
 def source(seed: int = 1, **settings: Any) -> FleetSource:
@@ -38,7 +39,7 @@ def weak_wear(made: Record) -> list[np.ndarray[Any, Any]]:
 @pytest.mark.parametrize("scenario", ["progressive", "sudden", "intermittent", "depletion"])
 def test_every_scenario_ends_where_the_latent_wear_does(scenario: str) -> None:
     made = only(scenario)
-    assert set(made.latent.scenarios[i] for i in np.unique(made.latent.scenario)) == {scenario}
+    assert set(SCENARIOS[i] for i in np.unique(made.latent.scenario)) == {scenario}
     for wear in weak_wear(made):
         assert np.all(np.diff(wear) >= 0) and 0.75 < wear[-1] < 1.0, "no clamp, no healing"
 
@@ -81,7 +82,7 @@ def test_a_failed_link_loses_rows_and_touches_no_machine() -> None:
     np.testing.assert_array_equal(one.values[~down], two.values)
     np.testing.assert_array_equal(one.time_to_failure[~down], two.time_to_failure)
     np.testing.assert_array_equal(source().latent("a").wear[~down], made.latent.wear)
-    positive, known = soon(one.time_to_failure, one.observed, 7.0)
+    positive, known = within_horizon(one, 7.0)
     assert abs(down[positive].mean() - down[known & ~positive].mean()) < 0.05
 
 
@@ -100,7 +101,7 @@ def test_services_renew_a_machine_and_censor_its_life() -> None:
         assert mine.observed[last] == pytest.approx(when - mine.time[last])
         if after.any():
             assert mine.life[last] < mine.life[np.flatnonzero(after)[0]]
-    positive, known = soon(rows.time_to_failure, rows.observed, 7.0)
+    positive, known = within_horizon(rows, 7.0)
     unknown = np.isnan(rows.time_to_failure) & (rows.observed < 7.0)
     assert not known[unknown].any() and not positive[unknown].any()
 

@@ -28,7 +28,7 @@ def parts(types: str) -> Rows:
 def divide(
     partition: Partition, rows: Rows, names: tuple[str, ...] = (), seed: int = 0
 ) -> dict[str, np.ndarray]:
-    return partition.assign(rows, names, np.random.default_rng(seed))
+    return partition.divide(rows, names, np.random.default_rng(seed)).sites
 
 
 def require_division(shares: dict[str, np.ndarray], rows: Rows) -> None:

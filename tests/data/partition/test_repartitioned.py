@@ -8,8 +8,7 @@ import pytest
 from fedpdm.config.compose import compose
 from fedpdm.data.fleet.source import FleetSource
 from fedpdm.data.leakage import checks as guards
-from fedpdm.data.partition import ByMachine, ByTime, Dirichlet, Iid, Partition
-from fedpdm.data.partition.repartitioned import RepartitionedSource
+from fedpdm.data.partition import ByMachine, ByTime, Dirichlet, Iid, Partition, RepartitionedSource
 from fedpdm.data.rows import Split
 from fedpdm.runs.experiment import build
 

@@ -22,7 +22,6 @@ from fedpdm.data.partition import (
     Partition,
 )
 from fedpdm.data.partition.base import Machines
-from fedpdm.data.partition.skew import machine_classes
 from fedpdm.data.rows import Rows, Split
 from fedpdm.errors import ConfigError
 from tests.data.row_examples import rows_of
@@ -60,7 +59,7 @@ def engines(lives: dict[str, int], test: dict[str, tuple[int, int]] | None = Non
 
 
 def divide(partition: Partition, rows: Rows, seed: int = 0) -> dict[str, np.ndarray]:
-    return partition.assign(rows, (), np.random.default_rng(seed))
+    return partition.divide(rows, (), np.random.default_rng(seed)).sites
 
 
 def require_division(shares: dict[str, np.ndarray], rows: Rows) -> None:
@@ -151,7 +150,7 @@ def test_machines_are_classed_by_life_and_stay_whole() -> None:
     require_division(shares, rows)
     owned = [set(rows.machine[p]) for p in shares.values()]
     assert sum(map(len, owned)) == 40 and min(map(len, owned)) >= 3
-    kinds = machine_classes(Machines(rows), 4)
+    kinds = Dirichlet(classes=4).kinds(Machines(rows))
     assert kinds.tolist() == sorted(kinds) and np.bincount(kinds).tolist() == [10] * 4
 
 
@@ -160,7 +159,8 @@ def test_machines_of_many_lives_are_classed_by_failures_per_time() -> None:
     life = [k // 3 for k in range(12)] + [0] * 12 + [0] * 6 + [1] * 6
     left = [float(2 - k % 3) for k in range(12)] + [np.nan] * 12 + [5.0 - k for k in range(6)]
     rows = replace(rows_of(names, life=life), time_to_failure=np.array(left + [np.nan] * 6))
-    kinds = dict(zip(Machines(rows).ids.tolist(), machine_classes(Machines(rows), 3), strict=True))
+    classes = Dirichlet(classes=3).kinds(Machines(rows))
+    kinds = dict(zip(Machines(rows).ids.tolist(), classes, strict=True))
     assert kinds["never"] < kinds["once"] < kinds["often"]
 
 

@@ -225,8 +225,8 @@ def spoil(folder: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("text", r"line 7: column 'sensor_03' holds 'n/a'"),
-        ("not finite", r"line 7: column 'sensor_03' holds 'inf'"),
+        ("text", r"column 'sensor_03' holds 'n/a', .* at line 7"),
+        ("not finite", r"column 'sensor_03' holds .*'inf', at line 7"),
         ("cycle missing", r"line 7: unit 2, cycle 3 does not continue"),
         ("unit missing", r"line 6: unit 3, cycle 1 does not continue"),
         ("cut off in a line", r"line 40: \d+ columns where there must be 26"),
@@ -237,7 +237,7 @@ def spoil(folder: Path, how: str) -> Path:
         ("absent", r"is not there; fetch it with 'python -m fedpdm\.data fetch cmapss"),
         ("one life short", r"each of the 5 engines of test_FD001\.txt, but holds 4"),
         ("negative life", r"at least 0.* from -5"),
-        ("word for a life", r"line 4: column 'RUL' holds 'four'"),
+        ("word for a life", r"column 'RUL' holds text, 'four', at line 4"),
     ],
 )
 def test_damaged_file_is_refused_by_name_and_place(folder: Path, how: str, message: str) -> None:
@@ -255,8 +255,8 @@ def test_file_with_another_number_of_rows_than_published_is_refused(folder: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"subset": "FD005"}, r"data\.subset=FD005.*FD001, FD002, FD003, FD004"),
-        ({"features": "some"}, r"data\.features=some.*informative, aged, all"),
+        ({"subset": "FD005"}, r"data\.subset=FD005.*FD001, FD002, FD003 or FD004"),
+        ({"features": "some"}, r"data\.features=some.*informative, aged or all"),
         ({"subset": ["FD001", "FD007"]}, r"data\.subset=FD007 is unknown"),
         ({"subset": ["FD001", "FD001"]}, r"must name each subset once"),
         ({"subset": []}, r"must name each subset once"),

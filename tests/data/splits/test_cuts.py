@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedpdm.data.fleet.source import FleetSource
 from fedpdm.data.rows import Rows, Split
-from fedpdm.data.splits.cuts import by_machine, by_time, undecided
+from fedpdm.data.splits.cuts import by_time, drawn_machines, undecided, validated_on
 from fedpdm.data.windows import segment_starts, window_ends
 from fedpdm.errors import DataError
 from fedpdm.tasks import within_horizon
@@ -141,7 +141,7 @@ def test_split_by_machine_keeps_the_official_test_set_and_whole_machines(
     names += [f"test-{k}" for k in range(test) for _ in range(2)]
     marks = [int(Split.TRAIN)] * (3 * train) + [int(Split.TEST)] * (2 * test)
     before = rows_of(names, split=marks)
-    after = by_machine(before, generator=generator(seed), validation_fraction=share)
+    after = validated_on(before, drawn_machines(before, generator(seed), share))
     parts = {s: set(after.machine[after.split == s]) for s in Split}
     assert parts[Split.TEST] == {f"test-{k}" for k in range(test)}
     assert not parts[Split.TRAIN] & parts[Split.VALIDATION]
@@ -155,6 +155,7 @@ def test_split_by_machine_keeps_the_official_test_set_and_whole_machines(
 
 def test_split_by_machine_leaves_other_marks_of_a_training_machine_alone() -> None:
     marks = [Split.TRAIN, Split.UNUSED, Split.TEST] * 2
-    rows = by_machine(rows_of(list("aaabbb"), split=list(map(int, marks))), generator=generator())
+    rows = rows_of(list("aaabbb"), split=list(map(int, marks)))
+    rows = validated_on(rows, drawn_machines(rows, generator(), 0.2))
     assert sorted(rows.split[[0, 3]]) == [Split.TRAIN, Split.VALIDATION]
     assert rows.split[[1, 2, 4, 5]].tolist() == [Split.UNUSED, Split.TEST] * 2

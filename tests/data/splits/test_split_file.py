@@ -17,12 +17,17 @@ from hypothesis import given, settings
 
 from fedpdm.config.compose import compose
 from fedpdm.config.values import make
-from fedpdm.data.partition import ByCondition, ByMachine, Iid, Partition, PartitionedSource
-from fedpdm.data.partition.repartitioned import RepartitionedSource
+from fedpdm.data.partition import (
+    ByCondition,
+    ByMachine,
+    Iid,
+    Partition,
+    PartitionedSource,
+    RepartitionedSource,
+)
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.sources.base import Source
-from fedpdm.data.splits.saved_split import SavedSplit
-from fedpdm.data.splits.split_file import COLUMNS, NAME, read_split_file, split_file
+from fedpdm.data.splits.saved_split import COLUMNS, NAME, SavedSplit, read_split_file, split_file
 from fedpdm.errors import ConfigError, DataError, LeakError
 from fedpdm.runs.experiment import build, look_at_data
 from fedpdm.runs.run import Run

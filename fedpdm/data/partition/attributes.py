@@ -1,11 +1,18 @@
-"""Sites in an order: by the length of life, or by the calendar."""
+"""Sites that differ in what machines and rows are: life, season, kind, operating condition."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fedpdm.data.partition.base import Machines, Partition, WholeMachines, site_names
-from fedpdm.data.rows import Bools, Ints, Rows, Split
+from fedpdm.data.partition.base import (
+    Division,
+    Machines,
+    Partition,
+    WholeMachines,
+    owned,
+    site_names,
+)
+from fedpdm.data.rows import Bools, Ints, Rows, Split, Strings
 from fedpdm.data.sources.checksums import require_positive
 from fedpdm.data.splits.cuts import undecided
 from fedpdm.errors import ConfigError
@@ -71,9 +78,9 @@ class ByTime(Partition):
             raise ConfigError(f"partition.purge={purge} must be at least 0")
         self.purge, self.reach = purge, reach
 
-    def assign(
+    def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
-    ) -> dict[str, Ints]:
+    ) -> Division:
         names = site_names(self.sites, names)
         owner = np.full(len(rows), -1, dtype=np.int64)
         purge = self.purge
@@ -96,7 +103,7 @@ class ByTime(Partition):
                 f"train on, {purge:g} time units before each cut left out; lower "
                 "partition.sites or partition.purge"
             )
-        return {name: np.flatnonzero(owner == k) for k, name in enumerate(names)}
+        return Division(owned(owner, names))
 
 
 def runs_to_failure(rows: Rows) -> bool:
@@ -104,3 +111,83 @@ def runs_to_failure(rows: Rows) -> bool:
     same: Bools = rows.machine[1:] == rows.machine[:-1]
     cut = same & (rows.split[1:] != rows.split[:-1])
     return not (cut.any() or np.isnan(rows.time_to_failure).any())
+
+
+class ByType(Partition):
+    """One site for each value of a column, largest first: skewed as the kinds are.
+
+    Args:
+        column: the group to divide by, for example ``type`` (AI4I) or ``subset`` (C-MAPSS).
+    """
+
+    def __init__(self, column: str = "type") -> None:
+        self.column = column
+
+    def divide(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> Division:
+        column = rows.groups.get(self.column)
+        if column is None:
+            there = ", ".join(rows.groups) or "none"
+            raise ConfigError(
+                f"partition.column={self.column}: this data has no such column to divide by; "
+                f"columns: {there}. Use another partition, for example partition=machine"
+            )
+        torn = (rows.machine[1:] == rows.machine[:-1]) & (column[1:] != column[:-1])
+        if torn.any():
+            raise ConfigError(
+                f"partition.column={self.column} changes within a machine, so it would tear time "
+                "series apart; use partition=machine"
+            )
+        values, count = np.unique(column, return_counts=True)
+        values = values[np.lexsort((values, -count))]
+        return one_each("type", column, values, values.tolist(), names)
+
+
+class ByCondition(Partition):
+    """One site for each operating condition: the regime is skewed, FedCMAPSS task D.
+
+    A machine that flies in several conditions is seen by several sites, each its own rows
+    of it: machines are shared, so the same ones are validated on everywhere. A window is cut
+    from a site's own consecutive rows.
+    """
+
+    shares_machines = True
+
+    def divide(
+        self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
+    ) -> Division:
+        conditions = np.unique(rows.condition)
+        if len(conditions) < 2:
+            subset = "data.subset=FD002 or FD004, or " if "subset" in rows.groups else ""
+            raise ConfigError(
+                "partition=condition makes a site of each operating condition, and this data has "
+                f"one only; use {subset}another partition, for example partition=machine"
+            )
+        kinds = [f"condition-{k + 1}" for k in conditions]
+        return one_each("condition", rows.condition, conditions, kinds, names)
+
+
+def one_each(
+    partition: str,
+    column: Strings | Ints,
+    values: Strings | Ints,
+    kinds: list[str],
+    names: tuple[str, ...],
+) -> Division:
+    """Return one site for each value of a column.
+
+    Args:
+        partition: its name in messages.
+        column: (R,) what rows are divided by.
+        values: its values, in the order of the sites.
+        kinds: the name of each value, and of its site where ``site=`` names none.
+        names: the sites that ``site=`` names.
+    """
+    if names and len(names) != len(kinds):
+        raise ConfigError(
+            f"partition={partition} makes {len(kinds)} sites ({', '.join(kinds)}), but site= names "
+            f"{len(names)} ({', '.join(names)}): name {len(kinds)}, or leave site=[]"
+        )
+    sites = zip(names or kinds, values, strict=True)
+    return Division({name: np.flatnonzero(column == value) for name, value in sites})
