@@ -111,6 +111,7 @@ def generated(given: argparse.Namespace) -> int:
         made = generate(
             given.out, given.sites.split(","), given.days, given.seed, given.options, given.csv
         )
+    rows = made.summary["total"]["rows"]
     took, worked = time.perf_counter() - begin, time.process_time() - worked
     for site, counted in made.summary["plants"].items():
         share = counted["prevalence"]
@@ -123,9 +124,9 @@ def generated(given: argparse.Namespace) -> int:
     tally = made.summary["gates"]
     print(f"gates: {tally['passed']} passed, {tally['skipped']} skipped (see summary.json)")
     print(
-        f"{made.rows:,} rows in {took:.1f} s, checks included: "
-        f"{made.rows / took * 60 / 1e6:.1f} million rows a minute, "
-        f"{made.rows / worked * 60 / 1e6:.1f} million per minute of processor time"
+        f"{rows:,} rows in {took:.1f} s, checks included: "
+        f"{rows / took * 60 / 1e6:.1f} million rows a minute, "
+        f"{rows / worked * 60 / 1e6:.1f} million per minute of processor time"
     )
     print(f"written to {made.folder}; train on it with\n\n  {made.command}\n")
     return 0

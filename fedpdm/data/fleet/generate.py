@@ -69,11 +69,6 @@ class Made:
     summary: dict[str, Any]
     command: str
 
-    @property
-    def rows(self) -> int:
-        """Sensor rows of all sites."""
-        return int(self.summary["total"]["rows"])
-
 
 def generate(
     out: str | Path,
@@ -290,7 +285,7 @@ def counts(source: FleetSource, site: str, made: Record, rows: Rows) -> dict[str
     """Return what there is of a site, and what became of it."""
     ended = Counter(life.end for _, _, life in made.lives)
     failed = [life for _, _, life in made.lives if life.end == FAILURE]
-    latent, profile = made.latent, source.profile(site)
+    latent, profile = made.latent, source.spec(site).profile
     assets = Counter(latent.kind[np.unique(made.machine, return_index=True)[1]].tolist())
     running = len(made.time) * source.step_days
     return {
@@ -315,7 +310,7 @@ def _named(counts: Counter[int], names: Sequence[str]) -> dict[str, int]:
 
 def check(source: FleetSource, site: str, made: Record, rows: Rows) -> list[gates.Gate]:
     """Return the verdicts on one site, but for whether it can be reproduced."""
-    profile = source.profile(site)
+    profile = source.spec(site).profile
     return [
         *gates.completeness(site, made),
         *gates.events(site, profile, made),

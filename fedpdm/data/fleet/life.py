@@ -138,7 +138,7 @@ def live(
     begin = 0
     while begin < steps:
         weak, scenario = _weak_part(profile, float(time[begin]), kind, generator, script)
-        speed, limit, age, repair = _quality(weak, modes, generator)
+        speed, limit, age, repair = _quality(weak, generator)
         growth = speed * speed_of_wear[begin:] + shocks[begin:]
         if SCENARIOS[scenario] == "depletion":
             growth[:, weak] = speed[weak] * depletion[begin:]
@@ -161,7 +161,7 @@ def live(
             end, when, alive = MAINTENANCE, due, serviced
             down = service.uniform(*SERVICE_DOWNTIME)
         elif begin + alive < steps:
-            end, when, down = FAILURE, _crossing(strain, alive, time, begin, step_days), repair
+            end, when, down = FAILURE, _crossing(strain, alive, time[begin:], step_days), repair
             mode = int(np.argmax(grown[alive] / limit))
         part = slice(begin, begin + alive)
         course.running[part] = True
@@ -191,37 +191,34 @@ def _weak_part(
     return weak, scenario
 
 
-def _quality(
-    weak: int, modes: int, generator: np.random.Generator
-) -> tuple[Floats, Floats, float, float]:
+def _quality(weak: int, generator: np.random.Generator) -> tuple[Floats, Floats, float, float]:
     """Draw how good the parts of a life are.
 
     Returns:
         (K,) speed of wear, (K,) the wear at which a part breaks, the share of a life that the
         machine has behind it where the record begins, and the days that a repair takes.
     """
-    speed: Floats = np.asarray(generator.uniform(SOUND[0], SOUND[1], size=modes))
+    speed: Floats = np.asarray(generator.uniform(SOUND[0], SOUND[1], size=len(MODES)))
     speed[weak] = 1.0
     speed *= float(np.exp(generator.normal(0.0, QUALITY)))
-    limit = np.exp(generator.normal(0.0, LIMIT, size=modes))
+    limit = np.exp(generator.normal(0.0, LIMIT, size=len(MODES)))
     return speed, limit, generator.uniform(0.0, 0.9), generator.uniform(*DOWNTIME)
 
 
-def _crossing(strain: Floats, alive: int, time: Floats, begin: int, step_days: float) -> float:
+def _crossing(strain: Floats, alive: int, time: Floats, step_days: float) -> float:
     """Return when, between two steps, a life that lasts ``alive`` steps ends in its failure.
 
     Args:
         strain: (S - begin,) wear as a share of the limit: 1 is crossed at step ``alive``.
         alive: steps of the life.
-        time: (S,) days.
-        begin: first step of the life.
+        time: (S - begin,) days.
         step_days: days between steps.
     """
     before = strain[alive - 1] if alive else 0.0
     crossing = min(max((1.0 - before) / (strain[alive] - before), 0.0), 1.0)
-    when = time[begin + alive] - step_days * (1 - crossing)
+    when = time[alive] - step_days * (1 - crossing)
     if alive:  # rounding must not put a failure before the last row that leads to it
-        when = max(when, time[begin + alive - 1])
+        when = max(when, time[alive - 1])
     return float(when)
 
 

@@ -21,7 +21,6 @@ from fedpdm.data.fleet.settings import (
     HETEROGENEITY,
     SCENARIOS,
     Dials,
-    SiteProfile,
     SiteSpec,
     dials,
     number,
@@ -171,10 +170,6 @@ class FleetSource(Source):
         """
         plain = SiteSpec(site, self.profiles[site], self.seed, self.steps, self.step_days)
         return adapt(plain, settings or self.dials)
-
-    def profile(self, site: str) -> SiteProfile:
-        """Return the settings of ``spec``."""
-        return self.spec(site).profile
 
     def record(self, site: str) -> Record:
         """Generate all there is to know about a site.

@@ -44,7 +44,7 @@ def test_feature_shift_drives_sites_apart_and_leaves_failures_alone() -> None:
 def test_quantity_skew_spreads_the_number_of_machines_and_keeps_its_mean() -> None:
     def machines(amount: float) -> np.ndarray[Any, Any]:
         source = fleet(400, {"machines": 40}, heterogeneity={"quantity_skew": amount})
-        return np.array([source.profile(site).machines for site in source.sites])
+        return np.array([source.spec(site).profile.machines for site in source.sites])
 
     none, some, much = machines(0.0), machines(0.4), machines(1.0)
     assert np.all(none == 40) and much.min() >= 1
@@ -139,10 +139,10 @@ def test_a_site_is_the_same_whoever_takes_part_whatever_the_dials() -> None:
 def test_sizes_are_drawn_from_their_class_by_name() -> None:
     for size, (low, high) in SIZES.items():
         source = fleet(50, {"size": size})
-        drawn = {source.profile(site).machines for site in source.sites}
+        drawn = {source.spec(site).profile.machines for site in source.sites}
         assert min(drawn) >= low and max(drawn) <= high and len(drawn) > 3
     mixed = fleet(300, {"size": "mixed"})
-    drawn_of_all = np.array([mixed.profile(site).machines for site in mixed.sites])
+    drawn_of_all = np.array([mixed.spec(site).profile.machines for site in mixed.sites])
     assert np.mean(drawn_of_all <= 19) == pytest.approx(MIXED["small"], abs=0.1)
     assert drawn_of_all.max() > 60
 

@@ -98,13 +98,13 @@ def test_too_few_rows_of_a_class_are_not_passed_but_skipped(rows: Rows) -> None:
 
 def test_a_scenario_that_was_never_injected_is_seen(source: FleetSource, made: Record) -> None:
     lives = [(name, number, replace(life, scenario=0)) for name, number, life in made.lives]
-    told = by_name(scenario_recall("a", source.profile("a"), replace(made, lives=lives)))
+    told = by_name(scenario_recall("a", source.spec("a").profile, replace(made, lives=lives)))
     assert told["scenario recall: sudden"].status == "failed"
     way_out = told["scenario recall: sudden"].note
     assert way_out.index("--seed") < way_out.index("sites.a.noise") < way_out.index("data.days")
     assert told["scenario recall: progressive"].status == "passed"
     few = [(name, number, life) for name, number, life in lives if number == 0][:4]
-    told = by_name(scenario_recall("a", source.profile("a"), replace(made, lives=few)))
+    told = by_name(scenario_recall("a", source.spec("a").profile, replace(made, lives=few)))
     assert told["scenario recall: sudden"].status == "skipped", "one could not expect any"
 
 
@@ -112,12 +112,12 @@ def test_failures_without_a_trace_in_the_sensors_are_seen(
     source: FleetSource, made: Record
 ) -> None:
     shuffled = np.random.default_rng(0).permutation(made.values, axis=0)
-    told = scenario_recall("a", source.profile("a"), replace(made, values=shuffled))
+    told = scenario_recall("a", source.spec("a").profile, replace(made, values=shuffled))
     assert {gate.status for gate in told} == {"failed"}
 
 
 def test_rows_through_a_dead_link_are_seen(source: FleetSource, made: Record) -> None:
-    profile = source.profile("a")
+    profile = source.spec("a").profile
     link = replace(made.links[0], begin=0.0, end=10.0)
     (told,) = gates.link_failures("a", profile, replace(made, links=[link]))
     assert told.status == "failed" and told.value > 0  # type: ignore[operator]
@@ -128,7 +128,7 @@ def test_rows_through_a_dead_link_are_seen(source: FleetSource, made: Record) ->
 
 
 def test_too_few_and_too_uniform_failures_are_seen(source: FleetSource, made: Record) -> None:
-    profile = source.profile("a")
+    profile = source.spec("a").profile
     same = [(name, number, replace(life, mode=0)) for name, number, life in made.lives]
     gate = by_name(gates.events("a", profile, replace(made, lives=same)))["event diversity"]
     assert gate.status == "failed"

@@ -198,7 +198,7 @@ def test_what_alarms_cost_is_no_matter_of_the_data(tmp_path: Path) -> None:
     made = generate(tmp_path / "out", ("detroit",), 60, 1, small)
     federation_of = build(compose(["site=detroit", "seed=1", "data.days=60", *small,
                                    f"data.path={made.folder}"])).federation  # fmt: skip
-    assert len(federation_of.rows("detroit")) == made.rows
+    assert len(federation_of.rows("detroit")) == made.summary["total"]["rows"]
 
 
 def test_an_existing_folder_is_not_touched_and_no_folder_below_a_file_is_made(
