@@ -23,6 +23,7 @@ from fedpdm.report.page import render_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURED = 6
 """Up to this many settings have a colour of their own."""
@@ -134,14 +135,13 @@ def _site(site: str, family: Family) -> dict[str, Any]:
 def _scores(family: Family, key: str) -> str:
     """Return one line per setting: a dot for each seed, a bar at their mean."""
     rows = list(reversed(family.gain_table))
-    figure, axes = figure_of(_height(len(rows)), left=room([s.name for s in rows], LONGEST), top=6)
+    figure, axes = _rows([s.name for s in rows])
     for y, standing in enumerate(rows):
         values = list(standing.by_seed.values())
         colour = COLOUR["federated"]
         axes.plot(values, [y] * len(values), "o", color=colour, alpha=0.45, ms=6, mew=0)
         mean = sum(values) / len(values)
         axes.vlines(mean, y - 0.28, y + 0.28, color=COLOUR["ink"], lw=2.4, zorder=4)
-    _rows(axes, [s.name for s in rows])
     axes.set_xlabel(direction(family.metric))
     return svg_of(figure, f"scores-{key}", "Score of every setting, a dot for each seed")
 
@@ -149,8 +149,7 @@ def _scores(family: Family, key: str) -> str:
 def _differences(family: Family, key: str) -> str:
     """Return the mean difference of each setting to its reference with its 95 % range."""
     rows = list(reversed(family.against))
-    names = [pair.first for pair in rows]
-    figure, axes = figure_of(_height(len(rows)), left=room(names, LONGEST), top=6)
+    figure, axes = _rows([pair.first for pair in rows])
     for y, pair in enumerate(rows):
         e = pair.effect
         colour = COLOUR["quiet" if pair.verdict == "open" else pair.verdict]
@@ -163,7 +162,6 @@ def _differences(family: Family, key: str) -> str:
     reach = 3 * max((abs(pair.effect.mean) for pair in rows), default=0.0)
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, -2 * reach) if reach else low, min(high, 2 * reach) if reach else high)
-    _rows(axes, names)
     axes.set_xlabel(f"{family.metric.short} against {family.reference}, right of 0 is better")
     return svg_of(figure, f"differences-{key}", "Difference of every setting to its reference")
 
@@ -171,13 +169,12 @@ def _differences(family: Family, key: str) -> str:
 def _rank_bars(names: Sequence[str], result: Ranking, key: str) -> str:
     """Return average ranks; bars of one critical difference, so that those apart differ."""
     order = sorted(range(len(names)), key=lambda i: -result.mean[i])
-    figure, axes = figure_of(_height(len(names)), left=room(names, LONGEST), top=6)
+    figure, axes = _rows([names[i] for i in order])
     half = (result.critical or 0.0) / 2
     for y, index in enumerate(order):
         mean = result.mean[index]
         axes.hlines(y, mean - half, mean + half, color=COLOUR["quiet"], lw=5, alpha=0.4)
         axes.plot([mean], [y], "o", color=COLOUR["federated"], ms=8, mew=0)
-    _rows(axes, [names[i] for i in order])
     axes.set_xlabel("average rank (1 is best)")
     return svg_of(figure, f"ranks-{key}", "Average rank of every setting, with critical difference")
 
@@ -200,15 +197,14 @@ def _curves(family: Family, key: str) -> str | None:
 
 def _coloured(family: Family) -> list[Standing]:
     """Return the settings with a colour of their own: the best few, the best first."""
-    sign = -1.0 if family.metric.higher_is_better else 1.0
-    known = [s for s in family.gain_table if s.scores[family.view].mean is not None]
-    ordered = sorted(known, key=lambda s: sign * (s.scores[family.view].mean or 0.0))
-    return list(ordered[:COLOURED])
+    sign = -family.metric.sign
+    ordered = sorted(family.gain_table, key=lambda s: sign * (s.scores[family.view].mean or 0.0))
+    return ordered[:COLOURED]
 
 
-def _rows(axes: Axes, names: Sequence[str]) -> None:
+def _rows(names: Sequence[str]) -> tuple[Figure, Axes]:
+    """Return a plot with a row for each name, the first at the bottom."""
+    height = 56 + 30 * max(len(names), 2)
+    figure, axes = figure_of(height, left=room(names, LONGEST), top=6)
     name_rows(axes, [short(name, LONGEST) for name in names], -0.7, len(names) - 0.3)
-
-
-def _height(rows: int) -> int:
-    return 56 + 30 * max(rows, 2)
+    return figure, axes
