@@ -20,6 +20,7 @@ from fedpdm.comparison.words import (
     conclusion,
     p_value,
     pairs_table,
+    plus_minus,
     power_lines,
     ranking_line,
     ranks_of,
@@ -187,7 +188,7 @@ def _print_family(family: Family, console: Console) -> None:
         [
             s.name,
             str(len(s.by_seed)),
-            _plus_minus(s.scores[family.view].mean, s.scores[family.view].deviation, m.digits),
+            plus_minus(s.scores[family.view], m.digits),
             *(number(s.scores[view].mean, m.digits) for view in others),
             number(rank, 1),
             number(s.megabytes, 1),
@@ -235,8 +236,3 @@ def _print_table(console: Console, heads: list[str], rows: list[list[str]]) -> N
     for row in cells:
         row[-1].style = STYLE.get(row[-1].plain, "")
     console.print(grid_of(heads, cells, console, fold=True))
-
-
-def _plus_minus(mean: float | None, deviation: float | None, digits: int) -> str:
-    text = number(mean, digits)
-    return text if deviation is None else f"{text} ± {number(deviation, digits)}"

@@ -196,10 +196,9 @@ def _curves(family: Family, key: str) -> str | None:
 
 def _coloured(family: Family) -> list[Standing]:
     """Return the settings with a colour of their own: the best few, the best first."""
-    sign = -1.0 if family.metric.higher_is_better else 1.0
-    known = [s for s in family.gain_table if s.scores[family.view].mean is not None]
-    ordered = sorted(known, key=lambda s: sign * (s.scores[family.view].mean or 0.0))
-    return list(ordered[:COLOURED])
+    sign = -family.metric.sign
+    ordered = sorted(family.gain_table, key=lambda s: sign * (s.scores[family.view].mean or 0.0))
+    return ordered[:COLOURED]
 
 
 def _figure(names: Sequence[str]) -> tuple[Figure, Axes]:

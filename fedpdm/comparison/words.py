@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedpdm.comparison.comparison import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
 from fedpdm.comparison.result import Comparison, Family, Pair, pairs_needed
-from fedpdm.comparison.scores import VIEWS
+from fedpdm.comparison.scores import VIEWS, Spread
 from fedpdm.evaluation.wording import MISSING, counted, duration, listing, number
 
 FEW = 6
@@ -55,12 +55,17 @@ def settings_table(family: Family) -> Table:
              "Average rank", "MB", "Time", "Above guessing per MB", "… per s"]  # fmt: skip
     rows = []
     for s, rank in zip(family.gain_table, ranks_of(family), strict=True):
-        spreads = [s.scores[view] for view in views]
-        scores = [f"{number(x.mean, digits)} ± {number(x.deviation, digits)}" for x in spreads]
+        scores = [plus_minus(s.scores[view], digits) for view in views]
         costs = [number(s.megabytes, 1), duration(s.seconds)]
         costs += [number(s.per_megabyte, 4), number(s.per_second, 4)]
         rows.append([s.name, str(len(s.by_seed)), *scores, number(rank, 2), *costs])
     return heads, rows
+
+
+def plus_minus(spread: Spread, digits: int) -> str:
+    """Return a mean with its spread; without one for a single seed."""
+    mean = number(spread.mean, digits)
+    return mean if spread.deviation is None else f"{mean} ± {number(spread.deviation, digits)}"
 
 
 def ranks_of(family: Family) -> Sequence[float | None]:

@@ -44,7 +44,6 @@ class Watched:
 
     censoring: Censoring
     begins: Bools
-    step: float
     exposure: float
 
     @staticmethod
@@ -57,7 +56,7 @@ class Watched:
         steps = np.diff(sorted_.time)[~begins[1:]]
         step = float(np.median(steps)) if len(steps) else 0.0
         exposure = float(steps.sum()) + step * float(begins.sum())
-        return Watched(sorted_, begins, step, exposure), order
+        return Watched(sorted_, begins, exposure), order
 
 
 def period(time_unit: str) -> tuple[float, str]:

@@ -37,18 +37,16 @@ CensoringBySite = Mapping[str, Mapping[Split, Censoring]]
 def spread(per_site: Mapping[str, Metrics], task: Task) -> dict[str, Any]:
     """Return worst and best site in the primary metric, and how far sites are apart."""
     known = {s: v for s, m in per_site.items() if (v := m.get(task.primary)) is not None}
-    if not known:
-        return {"metric": task.primary, "plants": 0, "worst": None, "best": None,
-                "sd": None, "range": None}  # fmt: skip
     order = sorted(known, key=lambda site: known[site], reverse=not task.higher_is_better)
+    ends = [{"site": site, "value": known[site]} for site in order]
     values = list(known.values())
     return {
         "metric": task.primary,
         "plants": len(known),
-        "worst": {"site": order[0], "value": known[order[0]]},
-        "best": {"site": order[-1], "value": known[order[-1]]},
+        "worst": ends[0] if ends else None,
+        "best": ends[-1] if ends else None,
         "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        "range": max(values) - min(values),
+        "range": max(values) - min(values) if values else None,
     }
 
 
@@ -57,12 +55,13 @@ def gain_spread(gain: Mapping[str, float | None]) -> dict[str, Any] | None:
     known = {site: value for site, value in gain.items() if value is not None}
     if not known:
         return None
-    worst, best = min(known, key=lambda s: known[s]), max(known, key=lambda s: known[s])
+    worst, best = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+    values = list(known.values())
     return {
         "plants": len(known),
-        "better": sum(value > 0 for value in known.values()),
-        "worse": sum(value < 0 for value in known.values()),
-        "mean": float(np.mean(list(known.values()))),
+        "better": sum(value > 0 for value in values),
+        "worse": sum(value < 0 for value in values),
+        "mean": float(np.mean(values)),
         "worst": {"site": worst, "value": known[worst]},
         "best": {"site": best, "value": known[best]},
     }

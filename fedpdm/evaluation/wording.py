@@ -121,10 +121,9 @@ def described(name: str, higher_is_better: bool) -> dict[str, Any]:
         name: of the task's primary metric.
         higher_is_better: as the task says; nobody may have described its metric.
     """
-    own = name not in _OURS
-    return (
-        {"described": vars(replace(metric(name), higher_is_better=higher_is_better))} if own else {}
-    )
+    if name in _OURS:
+        return {}
+    return {"described": vars(replace(metric(name), higher_is_better=higher_is_better))}
 
 
 def primary_metric(summary: Mapping[str, Any]) -> Metric:
