@@ -39,7 +39,7 @@ def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
         settings: the chosen yaml of ``conf/engine``.
         work: what the run asks of it.
     """
-    if not issubclass(class_of(settings), Chooser):
+    if not issubclass(class_of(settings, "engine"), Chooser):
         return engine_of(settings)
     choice = make(settings, "engine").choose(work)
     return engine_of(read(choice.name) | dict(choice.settings), choice.reason)
@@ -47,7 +47,7 @@ def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
 
 def engine_of(settings: Mapping[str, Any], reason: str | None = None) -> Engine:
     """Return an engine's yaml as the manifest keeps it."""
-    cls = class_of(settings)
+    cls = class_of(settings, "engine")
     name = getattr(cls, "name", cls.__name__)
     return Engine(name=name, settings=dict(settings), reason=reason)
 
@@ -60,7 +60,7 @@ def check_engine(settings: Mapping[str, Any], device: torch.device) -> None:
     """
     refuse_unknown(settings, "engine")
     given = {key: value for key, value in settings.items() if key != "_target_"}
-    check = getattr(class_of(settings), "check", None)
+    check = getattr(class_of(settings, "engine"), "check", None)
     if check is not None:  # an engine of somebody's own need not have it
         check(device, **given)
 
