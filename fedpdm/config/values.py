@@ -41,10 +41,9 @@ def select(cfg: Config, key: str) -> Any:
     return OmegaConf.select(cfg, key)
 
 
-def class_of(node: Any) -> type:
-    """Return the class that a ``_target_`` node names."""
-    found: type = located(str(node["_target_"]), "_target_")
-    return found
+def class_of(node: Any, what: str) -> Any:
+    """Return the class that a ``_target_`` node names; ``what`` is its key in the config."""
+    return located(str(node["_target_"]), what)
 
 
 def make(node: Any, what: str, **extra: Any) -> Any:

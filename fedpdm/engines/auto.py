@@ -129,7 +129,7 @@ def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
         settings: the chosen yaml of ``conf/engine``.
         work: what the run asks of it.
     """
-    if not hasattr(class_of(settings), "choose"):  # as ``Auto`` does, in place of a Grid
+    if not hasattr(class_of(settings, "engine"), "choose"):  # as ``Auto`` does, in place of a Grid
         return engine_of(settings)
     choice = make(settings, "engine").choose(work)
     return engine_of(read(choice.name) | dict(choice.settings), choice.reason)
@@ -137,7 +137,7 @@ def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
 
 def engine_of(settings: Mapping[str, Any], reason: str | None = None) -> Engine:
     """Return an engine's yaml as the manifest keeps it."""
-    cls = class_of(settings)
+    cls = class_of(settings, "engine")
     name = getattr(cls, "name", cls.__name__)
     return Engine(name=name, settings=dict(settings), reason=reason)
 
@@ -150,7 +150,7 @@ def check_engine(settings: Mapping[str, Any], device: torch.device) -> None:
     """
     refuse_unknown(settings, "engine")
     given = {key: value for key, value in settings.items() if key != "_target_"}
-    check = getattr(class_of(settings), "check", None)
+    check = getattr(class_of(settings, "engine"), "check", None)
     if check is not None:  # an engine of somebody's own need not have it
         check(device, **given)
 

@@ -52,10 +52,7 @@ def repartitions(data: Mapping[str, Any], partition: Partition) -> bool:
     """Return whether a partition deals the machines of sites that are generated."""
     if isinstance(partition, Natural) or "_target_" not in data:
         return False
-    try:
-        return bool(getattr(class_of(data), "generated", False))
-    except Exception:  # there is no such class: ``make`` says so
-        return False
+    return bool(getattr(class_of(data, "data"), "generated", False))
 
 
 def build_federation(cfg: Config, task: Task, source: Source, seed: int) -> Federation:
