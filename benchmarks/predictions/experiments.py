@@ -122,7 +122,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         title="generated, detroit and houston, AP", scopes=MEAN,
     ),
     "fleet_all": Experiment(
-        ("site=detroit,houston,seattle,rotterdam,nagoya,pune", STEP), FRESH[:3], "average_precision",
+        ("site=detroit,houston,seattle,rotterdam,nagoya,pune", STEP), FRESH[:3],
+        "average_precision",
         title="generated, all six sites, AP", scopes=MEAN,
     ),
     "fleet_unchanging": Experiment(
