@@ -152,7 +152,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
     federation = build_federation(cfg, task, source or build_source(cfg, task, seed), seed)
     device = build_device(str(cfg.device))
     rounds = whole(cfg, "rounds", 1)
-    settings = build_settings(cfg)
+    settings = build_settings(cfg, rounds)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
     check_training(strategy, settings)
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.

@@ -17,11 +17,12 @@ from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
 
 
-def build_settings(cfg: Config, *instead: str) -> TrainingSettings:
+def build_settings(cfg: Config, rounds: int, *instead: str) -> TrainingSettings:
     """Make the settings of local training.
 
     Args:
         cfg: a composed config.
+        rounds: of the whole run, which some schedules of the learning rate follow.
         instead: blocks of settings that take the place of those of ``training``, the last
             one of all.
 
@@ -43,7 +44,23 @@ def build_settings(cfg: Config, *instead: str) -> TrainingSettings:
         value = training.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             raise ConfigError(f"{names[name]}.{name}={value} must be a number")
-    return TrainingSettings(**training)
+    epochs = rounds * training["local_epochs"]
+    return TrainingSettings(**training, epochs=epochs)
+
+
+def rate_warning(settings: TrainingSettings, rounds: int) -> list[str]:
+    """Say if the learning rate is spent long before the last round."""
+    low = [
+        round
+        for round in range(1, rounds + 1)
+        if settings.rate((round - 1) * settings.local_epochs) < settings.learning_rate / 100
+    ]
+    if settings.schedule == "cosine" or not low:  # cosine falls so low at its end only
+        return []
+    return [
+        f"from round {low[0]} of {rounds} on the learning rate is below a hundredth of its start, "
+        "so little is learned there; training.schedule=cosine falls over the whole run"
+    ]
 
 
 def build_policy(cfg: Config, build_model: Callable[[], ModelWrapper]) -> ParameterPolicy:
@@ -84,7 +101,8 @@ def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:
     """Make how networks train without a federation: each block's word goes before the last's."""
     said = [name for name in blocks if select(cfg, f"{name}.rounds") is not None]
     rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
-    return BaselineSchedule(build_settings(cfg, *(f"{name}.training" for name in blocks)), rounds)
+    settings = build_settings(cfg, rounds, *(f"{name}.training" for name in blocks))
+    return BaselineSchedule(settings, rounds)
 
 
 def build_device(name: str) -> torch.device:

@@ -46,6 +46,7 @@ from fedpdm.runs.folder import (
     write_manifest,
     write_scalers,
 )
+from fedpdm.runs.local_training import rate_warning
 from fedpdm.runs.progress import Progress
 from fedpdm.runs.results import add_baselines, add_confidence, summarise, write_results
 from fedpdm.server.loop import RoundLoop, make_server_app
@@ -96,6 +97,7 @@ class Run:
         tracker = build_tracker(self.cfg)
         with self._timed("setup"):
             warnings, shapes = self._look()
+        warnings += rate_warning(experiment.settings, experiment.rounds)
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:
             manifest = self._open_folder(resume, shapes)

@@ -6,6 +6,7 @@ differ in nothing but data and initial weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -48,8 +49,27 @@ class SiteTerm(Protocol):
 class TrainingSettings:
     """How a site trains in a round. Defaults come from the model's yaml.
 
-    The learning rate is ``learning_rate * gamma ** (epoch // step_size)`` (StepLR), where
-    ``epoch`` counts over rounds: (round - 1) * local_epochs + local epoch.
+    The learning rate of an epoch is ``learning_rate`` times a factor; ``epoch`` counts over
+    rounds, (round - 1) * local_epochs + local epoch:
+
+    - ``step``: gamma ** (epoch // step_size), torch's StepLR;
+    - ``cosine``: (1 + cos(pi * epoch / epochs)) / 2 (Loshchilov & Hutter 2017, eq. 5, one cycle);
+    - ``constant``: 1.
+
+    Attributes:
+        local_epochs: passes over a site's data in a round.
+        batch_size: examples in a step.
+        learning_rate: of the first epoch.
+        weight_decay: factor of the L2 term.
+        clip_norm: the longest gradient; None for no clipping.
+        optimizer: a name in ``OPTIMIZERS``.
+        step_size: epochs between two falls of the rate.
+        gamma: what the rate is multiplied by at each.
+        schedule: how the rate falls, a name in ``SCHEDULES``.
+        epochs: of the whole run; ``cosine`` needs it.
+
+    Raises:
+        ConfigError: a value is out of its range or unknown.
     """
 
     local_epochs: int
@@ -60,6 +80,8 @@ class TrainingSettings:
     optimizer: str = "adam"
     step_size: int = 10
     gamma: float = 0.5
+    schedule: str = "step"
+    epochs: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("local_epochs", "batch_size", "step_size"):
@@ -77,15 +99,33 @@ class TrainingSettings:
             raise ConfigError(
                 f"training.optimizer={self.optimizer} is unknown; there are {', '.join(OPTIMIZERS)}"
             )
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(
+                f"training.schedule={self.schedule} is unknown; choose one of {list(SCHEDULES)}"
+            )
 
     def rate(self, epoch: int) -> float:
         """Return the learning rate of a global epoch, counted from 0."""
-        return float(self.learning_rate * self.gamma ** (epoch // self.step_size))
+        return float(self.learning_rate * SCHEDULES[self.schedule](self, epoch))
 
     def rates(self, count: int, epochs: int, first_epoch: int = 0) -> list[float]:
         """Return the learning rate of every step that ``fit`` makes on ``count`` examples."""
         steps = len(batch_sizes(count, self.batch_size))
         return [self.rate(first_epoch + epoch) for epoch in range(epochs) for _ in range(steps)]
+
+
+def _cosine(settings: TrainingSettings, epoch: int) -> float:
+    if settings.epochs is None:
+        raise ConfigError("training.schedule=cosine needs the number of epochs of the whole run")
+    return (1 + math.cos(math.pi * min(epoch / settings.epochs, 1.0))) / 2
+
+
+SCHEDULES: dict[str, Callable[[TrainingSettings, int], float]] = {
+    "step": lambda settings, epoch: settings.gamma ** (epoch // settings.step_size),
+    "cosine": _cosine,
+    "constant": lambda settings, epoch: 1.0,
+}
+"""The factor of the learning rate in a global epoch, by name."""
 
 
 def batch_sizes(count: int, size: int) -> list[int]:

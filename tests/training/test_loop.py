@@ -44,6 +44,18 @@ def test_rate_halves_every_ten_epochs_counted_over_rounds() -> None:
     assert rates == [1.0, 1.0, 0.5, 0.5, 0.25, 0.125]
 
 
+def test_schedules_follow_the_runs_length() -> None:
+    cosine = settings(learning_rate=1.0, schedule="cosine", epochs=40)
+    assert [cosine.rate(epoch) for epoch in (0, 20, 40)] == pytest.approx([1.0, 0.5, 0.0])
+    assert all(cosine.rate(e) > cosine.rate(e + 1) > 0 for e in range(39))
+    constant = settings(learning_rate=0.3, schedule="constant")
+    assert {constant.rate(epoch) for epoch in (0, 7, 900)} == {0.3}
+    with pytest.raises(ConfigError, match="linear"):
+        settings(schedule="linear")
+    with pytest.raises(ConfigError, match="cosine"):
+        settings(schedule="cosine").rate(0)
+
+
 def test_one_sgd_step_by_hand() -> None:
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 2.0)
