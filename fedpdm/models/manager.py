@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,6 +201,34 @@ class ModelManager:
                 f"model {model_id} has no state of round {round_num}: saved are {rounds}"
             )
         return self._load(model_id, chosen[-1])
+
+    def remove_underperforming(
+        self,
+        scores: Mapping[str, float] | Callable[[ModelWrapper], float],
+        performance_threshold: float = 0.85,
+    ) -> list[str]:
+        """Remove the models that score below the threshold, and return their ids.
+
+        Args:
+            scores: A score per id, higher is better, or a function from model to score. A
+                model without a score, or with NaN, stays: not judged is not failed.
+            performance_threshold: A model with exactly this score stays.
+
+        Raises:
+            ModelError: a score names no model. Nothing is removed then.
+        """
+        if callable(scores):
+            found = {name: float(scores(self.get_model(name))) for name in self.list_models()}
+        else:
+            found = {name: float(score) for name, score in scores.items()}
+            for name in found:
+                self._entry(name)
+        below = [
+            name for name in self.list_models() if found.get(name, math.nan) < performance_threshold
+        ]
+        for name in below:
+            self.remove_model(name)
+        return below
 
     def _entry(self, model_id: str) -> _Entry:
         try:

@@ -68,6 +68,11 @@ class ModelWrapper:
         """Number of parameter values, buffers not counted."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
+    def parameter_norm(self) -> float:
+        """Return the Euclidean norm of all parameters, in float64 (inf or NaN if they are)."""
+        squares = [p.detach().double().square().sum() for p in self.module.parameters()]
+        return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
     def get_parameters(self) -> dict[str, Tensor]:
         """Return copies of all parameters and buffers by name: same dtype, no gradient."""
         return {name: tensor.detach().clone() for name, tensor in self._state().items()}

@@ -265,3 +265,44 @@ def test_half_precision_survives(manager):
     after = manager.restore_model_state("detroit", 1).get_parameters()
     assert same(before, after)
     assert {v.dtype for v in after.values()} == {torch.bfloat16}
+
+
+# Clean-up by threshold ----------------------------------------------------------------
+
+
+def four(manager: ModelManager) -> None:
+    for name in ("bad", "edge", "good", "unjudged"):
+        manager.create_and_register_model(name, "mlp", 10, 2)
+
+
+def test_models_below_the_threshold_are_removed(manager):
+    four(manager)
+    scores = {"bad": 0.849, "edge": 0.85, "good": 0.9, "unjudged": float("nan")}
+    assert manager.remove_underperforming(scores) == ["bad"]
+    assert ModelManager(manager.folder).list_models() == ["edge", "good", "unjudged"]
+    del scores["bad"], scores["edge"]
+    assert manager.remove_underperforming(scores, performance_threshold=0.95) == ["good"]
+    assert manager.list_models() == ["edge", "unjudged"]
+
+
+def test_a_function_can_score(manager):
+    four(manager)
+    good = manager.get_model("good")
+    removed = manager.remove_underperforming(lambda model: float(model is good), 0.5)
+    assert sorted(removed) == ["bad", "edge", "unjudged"]
+    assert manager.list_models() == ["good"]
+
+
+def test_nothing_is_removed_if_a_score_fails(manager):
+    four(manager)
+    with pytest.raises(ModelError, match="no model 'ugly'"):
+        manager.remove_underperforming({"bad": 0.1, "ugly": 0.1})
+
+    def fails(model: ModelWrapper) -> float:
+        if model is manager.get_model("good"):
+            raise RuntimeError("no data")
+        return 0.0
+
+    with pytest.raises(RuntimeError, match="no data"):
+        manager.remove_underperforming(fails)
+    assert len(manager.list_models()) == 4
