@@ -223,7 +223,7 @@ class SiteProcess(Machine):
         def let_in() -> bool:
             if self.process is None or self.process.poll() is not None:
                 self.stop()
-                time.sleep(2)
+                time.sleep(4)
                 self.connect()
             return self.said().count("SuperNode ID") > greetings
 
