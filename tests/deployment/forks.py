@@ -68,9 +68,7 @@ def serve(address: str) -> None:
     import fedpdm.deployment.server
     import fedpdm.report.report  # noqa: F401
 
-    mains = dict(
-        zip(PROGRAMS, (flwr_clientapp, flwr_serverapp, flower_superexec), strict=True)
-    )
+    mains = dict(zip(PROGRAMS, (flwr_clientapp, flwr_serverapp, flower_superexec), strict=True))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)

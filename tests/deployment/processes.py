@@ -208,9 +208,10 @@ class SiteProcess(Machine):
         secure = ["--root-certificates", f"{hq.folder}/keys/ca.crt",
                   "--auth-supernode-private-key", "plant_key"]  # fmt: skip
         plain = insecure or not hq.tls
+        who = f'site="{self.site}" data="{self.folder}" {self.also}'
         self.start("python", str(SUPERNODE), *(["--insecure"] if plain else secure),
                    "--superlink", f"127.0.0.1:{hq.port}", "--port", str(self.port),
-                   "--node-config", f'site="{self.site}" data="{self.folder}" {self.also}')  # fmt: skip
+                   "--node-config", who)  # fmt: skip
 
     def come_back(self, seconds: float) -> None:
         """Start the supernode again and again, as systemd would, until it is let in.

@@ -202,8 +202,9 @@ def test_headquarters_is_killed_and_resumes_then_a_site_is_killed_and_comes_back
 ) -> None:
     hq, folder, lyon = scene.server, scene.folder / "interrupted", scene.supernodes["lyon"]
     chosen = ("experiment=noise", "scaling=plant", "evaluate.fraction=0.34")
-    run = hq.run(overrides=f"--config-dir={scene.lab}/conf {TINY} site=[{','.join(SITES)}] rounds=200 round_timeout=300 "
-                 f"{' '.join(chosen)}", run_folder=str(folder))  # fmt: skip
+    run = hq.run(overrides=f"--config-dir={scene.lab}/conf {TINY} site=[{','.join(SITES)}] "
+                 f"rounds=200 round_timeout=300 {' '.join(chosen)}",
+                 run_folder=str(folder))  # fmt: skip
     until("round 1", lambda: committed(folder, 1), LONG)
     hq.stop()
     reached = max(n for n in range(200) if committed(folder, n))
