@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,11 @@ from hypothesis import HealthCheck, settings
 torch.set_num_threads(1)
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# Where memory can hold the tests' folders, no test waits for a disk: none cuts the power.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 8 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # How fast a machine is decides no test: a busy one draws slowly, and that is no error.
 settings.register_profile("fedpdm", deadline=None, suppress_health_check=[HealthCheck.too_slow])

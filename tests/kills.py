@@ -14,14 +14,21 @@ import random
 import signal
 import sys
 import time
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 OVERRIDES = (
-    "site=detroit,houston", "strategy=fedadam", "rounds=12", "model=mlp", "seed=3",
-    "strategy.fraction_train=1.0", "baselines.max_plants=0",
-    "sites.detroit.machines=8", "sites.houston.machines=8",
+    "site=detroit,houston", "rounds=12", "model=mlp", "seed=3", "data.days=150",
+    "data.step_hours=24", "data.window=8", "baselines.max_plants=0", "evaluate.bootstrap=0",
+    "sites.detroit.machines=8", "sites.houston.machines=8", "~strategy.fraction_train",
+    # A wrapper that draws noise, around a strategy with moments: all must come back.
+    "strategy._target_=flwr.serverapp.strategy.DifferentialPrivacyServerSideFixedClipping",
+    "+strategy.noise_multiplier=0.01", "+strategy.clipping_norm=1.0",
+    "+strategy.num_sampled_clients=2",
+    "+strategy.strategy={_target_:flwr.serverapp.strategy.FedAdam,eta:0.01}",
 )  # fmt: skip
 
 
@@ -36,14 +43,29 @@ def start(folder: Path, resumed: bool) -> int:
         os.dup2(nowhere, 1)
         from omegaconf import OmegaConf
 
-        from fedpdm.config.compose import compose
         from fedpdm.simulate import simulate
 
-        cfg = OmegaConf.load(folder / "config.yaml") if resumed else compose(OVERRIDES)
+        cfg = OmegaConf.load(folder / "config.yaml") if resumed else composed()
         simulate(cfg, folder, resumed=resumed)  # type: ignore[arg-type]
         code = 0
     finally:
         os._exit(code)
+
+
+@cache
+def composed() -> Any:
+    """Return the config of every run; made once, before the first fork."""
+    from fedpdm.config.compose import compose
+
+    return compose(OVERRIDES)
+
+
+def wait_for_start(child: int, folder: Path) -> None:
+    """Wait until a child has written the manifest of its run."""
+    how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while not (folder / "manifest.json").exists():
+        assert os.waitid(os.P_PID, child, how) is None, "a run ended before it began"
+        time.sleep(0.001)
 
 
 def finish(child: int) -> None:
@@ -68,8 +90,7 @@ def killed_once(folder: Path, delay: float) -> int | None:
     from fedpdm.history import History
 
     child = start(folder, resumed=False)
-    while not (folder / "manifest.json").exists():
-        time.sleep(0.001)
+    wait_for_start(child, folder)
     time.sleep(delay)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -100,14 +121,11 @@ def main(kills: int, base: Path) -> None:
 
     import fedpdm.report.report
     import fedpdm.runs.run  # noqa: F401
-    from fedpdm.config.compose import compose
 
-    compose(OVERRIDES)  # it keeps what it has read
-
+    composed()
     whole = base / "whole"
     child = start(whole, resumed=False)
-    while not (whole / "manifest.json").exists():
-        time.sleep(0.001)
+    wait_for_start(child, whole)
     begun = time.perf_counter()
     finish(child)
     length = time.perf_counter() - begun

@@ -48,12 +48,19 @@ def until(what: str, condition: Callable[[], Any], seconds: float) -> Any:
 
 @dataclass
 class Machine:
-    """One machine: a folder, a Flower home, and at most one long process."""
+    """One machine: a folder, a Flower home, and at most one long process.
+
+    Args:
+        folder: where it starts.
+        path: folders of modules.
+        programs: those of a ``forks.Template``, in which Flower finds its helpers first.
+    """
 
     folder: Path
     process: subprocess.Popen[bytes] | None = None
     pids: list[int] = field(default_factory=list)
     path: list[Path] = field(default_factory=lambda: [ROOT])
+    programs: Path | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +70,9 @@ class Machine:
     def environment(self) -> dict[str, str]:
         return {
             **os.environ,
-            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PATH": os.pathsep.join(
+                [*([str(self.programs)] if self.programs else []), str(BIN), os.environ["PATH"]]
+            ),
             "PYTHONPATH": os.pathsep.join(map(str, self.path)),
             "FLWR_HOME": str(self.folder / "flower"),
             "FLWR_TELEMETRY_ENABLED": "0",
@@ -98,8 +107,8 @@ class Machine:
 class ServerProcess(Machine):
     """A machine with ``flower-superlink``, and from which ``flwr`` is called."""
 
-    def __init__(self, folder: Path, *, tls: bool = True) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, *, tls: bool = True, programs: Path | None = None) -> None:
+        super().__init__(folder, programs=programs)
         self.port = free_port()
         self.tls = tls
         if tls:
@@ -172,11 +181,18 @@ class ServerProcess(Machine):
 
 
 class SiteProcess(Machine):
-    """A machine with ``flower-supernode``: a site with a key, a folder and a file in it."""
+    """A machine with ``flower-supernode``: a site with a key, a folder and a file in it.
 
-    def __init__(self, folder: Path, site: str, server: ServerProcess) -> None:
-        super().__init__(folder)
-        self.site, self.server = site, server
+    Args:
+        folder: where it starts, and where its data lies.
+        site: its name in the run.
+        server: to which it connects.
+        also: what else its ``--node-config`` says.
+    """
+
+    def __init__(self, folder: Path, site: str, server: ServerProcess, also: str = "") -> None:
+        super().__init__(folder, path=server.path, programs=server.programs)
+        self.site, self.server, self.also = site, server, also
         self.port = free_port()
         if server.tls:
             done = subprocess.run(["bash", "-ec", block("clients/README.md", "key")], cwd=folder,
@@ -192,9 +208,10 @@ class SiteProcess(Machine):
         secure = ["--root-certificates", f"{hq.folder}/keys/ca.crt",
                   "--auth-supernode-private-key", "plant_key"]  # fmt: skip
         plain = insecure or not hq.tls
+        who = f'site="{self.site}" data="{self.folder}" {self.also}'
         self.start("python", str(SUPERNODE), *(["--insecure"] if plain else secure),
                    "--superlink", f"127.0.0.1:{hq.port}", "--port", str(self.port),
-                   "--node-config", f'site="{self.site}" data="{self.folder}"')  # fmt: skip
+                   "--node-config", who)  # fmt: skip
 
     def come_back(self, seconds: float) -> None:
         """Start the supernode again and again, as systemd would, until it is let in.
@@ -207,7 +224,7 @@ class SiteProcess(Machine):
         def let_in() -> bool:
             if self.process is None or self.process.poll() is not None:
                 self.stop()
-                time.sleep(2)
+                time.sleep(4)
                 self.connect()
             return self.said().count("SuperNode ID") > greetings
 

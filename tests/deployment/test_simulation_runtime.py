@@ -1,6 +1,6 @@
 """``flwr run`` under Flower's own simulation runtime: the same bits as engine=serial.
 
-With SCAFFOLD, whose second round depends on what sites remember of the first.
+With a strategy from outside, whose second round depends on what sites remember of the first.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.mylab import write
 
 SITES = "detroit,houston,pune"
 TINY = (f"site=[{SITES}] data.days=150 data.step_hours=24 data.window=8 model=mlp rounds=2 "
-        "strategy=scaffold training.local_epochs=1 sites.detroit.machines=4 "
-        "sites.houston.machines=4 sites.pune.machines=4")  # fmt: skip
+        "strategy=pulled imports=[mylab.strategies] training.local_epochs=1 "
+        "sites.detroit.machines=4 sites.houston.machines=4 sites.pune.machines=4")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,11 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
         box.stop()
 
 
-@pytest.mark.parametrize("own", ["", "strategy=pulled imports=[mylab.strategies]"])
 def test_the_simulation_runtime_gives_the_bits_of_one_process(
-    runtime: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
+    runtime: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(runtime.folder)
-    words = f"--config-dir={runtime.folder}/conf {TINY} {own}"
+    words = f"--config-dir={runtime.folder}/conf {TINY}"
     told = f'overrides="{words}" run-folder="{tmp_path}/run"'
     run = runtime.flwr(
         "run", ".", "here", "--run-config", told, "--federation-config",

@@ -18,6 +18,8 @@ from fedpdm.history import History
 from fedpdm.simulate import simulate
 from fedpdm.storage import read_json
 from fedpdm.testing.federated import same
+from tests import mylab
+from tests.deployment.forks import ROOT, Template
 from tests.deployment.processes import Machine, ServerProcess, SiteProcess, until
 
 SITES = ("gdansk", "lyon", "porto")
@@ -26,8 +28,21 @@ TINY = ("data=files data.window=8 data.stride=2 model=cnn model.config.conv_filt
         "model.config.fc_hidden=[8] task.horizon=4 "
         "training.local_epochs=1 deployment.start_timeout=300")  # fmt: skip
 
+OWN = """# @package _global_
+imports: [mylab.strategies, mylab.codec]
+travels: no_norm
+transforms: {codec: {_target_: mylab.codec.HalfCodec}}
+"""
+"""A strategy and a transform that remember something at a site, and tensors that stay there."""
+NOISE = """# @package _global_
+client_mods:
+  - {_target_: flwr.clientapp.mod.LocalDpMod, clipping_norm: 1.0, sensitivity: 0.001,
+     epsilon: 1.0, delta: 0.1}
+"""
+IMPORTS = "mylab.strategies,mylab.codec"
+
 LONG = 420
-"""Seconds. Flower starts a process per message and site: a minute here, more on a busy machine."""
+"""Seconds, if the machine is very busy."""
 
 
 def bring_data(folder: Path, site: str) -> None:
@@ -55,8 +70,19 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.server = ServerProcess(folder / "the server")
-        self.supernodes = {site: SiteProcess(folder / site, site, self.server) for site in SITES}
+        self.lab = mylab.write(folder / "lab")
+        (self.lab / "mylab" / "codec.py").write_text(
+            (ROOT / "tests" / "toys" / "half_codec.py").read_text()
+        )
+        for name, text in (("own", OWN), ("noise", NOISE)):
+            (self.lab / "conf" / "experiment" / f"{name}.yaml").write_text(text)
+        self.template = Template(folder / "programs")
+        self.server = ServerProcess(folder / "the server", programs=self.template.folder)
+        self.server.path.append(self.lab)
+        self.supernodes = {
+            site: SiteProcess(folder / site, site, self.server, f'imports="{IMPORTS}"')
+            for site in SITES
+        }
         self.others: list[Machine] = []
 
     def begin(self) -> None:
@@ -69,11 +95,12 @@ class Scene:
     def end(self) -> None:
         for machine in (*self.supernodes.values(), *self.others, self.server):
             machine.stop()
+        self.template.close()
 
     def serial(self, *overrides: str) -> Path:
         """Run the same experiment in this process, with all sites' folders at hand."""
         cfg = compose(["site=[]", *TINY.split(), "engine=serial", "baselines.max_plants=0",
-                       *overrides])  # fmt: skip
+                       *overrides], config_dir=self.lab / "conf")  # fmt: skip
         with open_dict(cfg):
             for site, supernode in self.supernodes.items():
                 own = OmegaConf.load(supernode.folder / "site" / f"{site}.yaml")[site]
@@ -103,13 +130,35 @@ def committed(folder: Path, number: int) -> bool:
     return (folder / "rounds" / f"{number:06d}.safetensors").exists()
 
 
+def trained(folder: Path) -> list[set[str]]:
+    """Return who trained in each finished round, from round 1 on."""
+    with History.open(folder) as history:
+        records = history.rounds()
+    return [{s for s, v in r.sites.items() if "examples" in v} for r in records if r.round]
+
+
 def equal(first: Path, second: Path, rounds: int) -> bool:
     """Return whether two runs have the same weights in every round up to this one."""
     pairs = zip(weights(first, rounds), weights(second, rounds), strict=True)
     return all(same(a, b) for a, b in pairs)
 
 
-def test_with_tls_and_keys_the_result_is_that_of_one_process(scene: Scene) -> None:
+def test_code_that_a_supernode_does_not_import_is_named(scene: Scene) -> None:
+    hq, sites = scene.server, ",".join(SITES)
+    run = hq.run(overrides=f"{TINY} site=[{sites}] imports=[mylab.strategies,mylab.models]")
+
+    assert hq.finished(run, LONG) == "finished:failed"
+
+    told = next(line for line in hq.shown(run).splitlines() if "every site was refused" in line)
+    for site in SITES:
+        assert f"{site} does not import mylab.models" in told
+    assert "--node-config" in told
+
+
+def test_with_tls_and_keys_the_result_is_that_of_one_process(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With code from outside: a strategy with a half at the site, and a transform."""
     hq, folder = scene.server, scene.folder / "run"
     stranger = SiteProcess(scene.folder / "stranger", "lyon", hq)  # its key is not registered
     plain = SiteProcess(scene.folder / "plain", "lyon", hq)
@@ -120,9 +169,10 @@ def test_with_tls_and_keys_the_result_is_that_of_one_process(scene: Scene) -> No
           and "Connection attempt failed" in plain.said(), LONG)  # fmt: skip
     stranger.stop()
     plain.stop()
-    chosen = ("rounds=2", "strategy=scaffold")  # round 2 needs what the supernodes remember
-    run = hq.run(overrides=f"{TINY} site=[{','.join(SITES)}] {' '.join(chosen)}",
-                 run_folder=str(folder))  # fmt: skip
+    chosen = ("rounds=2", "strategy=pulled", "experiment=own")  # round 2 needs their memory
+    run = hq.run(overrides=f"--config-dir={scene.lab}/conf {TINY} site=[{','.join(SITES)}] "
+                 f"{' '.join(chosen)}", run_folder=str(folder))  # fmt: skip
+    monkeypatch.syspath_prepend(scene.lab)
     expected = scene.serial(*chosen)
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
@@ -150,31 +200,33 @@ def test_with_tls_and_keys_the_result_is_that_of_one_process(scene: Scene) -> No
 def test_headquarters_is_killed_and_resumes_then_a_site_is_killed_and_comes_back(
     scene: Scene,
 ) -> None:
-    """One run for both, as every message to a site starts a process."""
     hq, folder, lyon = scene.server, scene.folder / "interrupted", scene.supernodes["lyon"]
-    chosen = ("scaling=plant", "evaluate.fraction=0.34")
-    run = hq.run(overrides=f"{TINY} site=[{','.join(SITES)}] rounds=5 round_timeout=300 "
-                 f"{' '.join(chosen)}", run_folder=str(folder))  # fmt: skip
+    chosen = ("experiment=noise", "scaling=plant", "evaluate.fraction=0.34")
+    run = hq.run(overrides=f"--config-dir={scene.lab}/conf {TINY} site=[{','.join(SITES)}] "
+                 f"rounds=200 round_timeout=300 {' '.join(chosen)}",
+                 run_folder=str(folder))  # fmt: skip
     until("round 1", lambda: committed(folder, 1), LONG)
     hq.stop()
-    assert not committed(folder, 2) and not (folder / "summary.json").exists()
+    reached = max(n for n in range(200) if committed(folder, n))
+    assert not (folder / "summary.json").exists()
     hq.open()
     run = hq.run(resume=str(folder))
-    until("round 2", lambda: committed(folder, 2), LONG)
+    until("a round after that", lambda: committed(folder, reached + 1), LONG)
     lyon.stop()
-    until("round 3", lambda: committed(folder, 3), LONG)
+    until("a round without lyon", lambda: trained(folder)[-1] == {"gdansk", "porto"}, LONG)
     lyon.come_back(LONG)
+    until("a round with lyon", lambda: trained(folder)[-1] == set(SITES), LONG)
+    hq.flwr("stop", run, "here")
+    last = len(trained(folder)) + 1
+    run = hq.run(resume=str(folder), overrides=f"rounds={last}")
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
 
     assert "continuing after round" in hq.shown(run)
-    assert equal(folder, scene.serial("rounds=2", *chosen), 2)
+    assert equal(folder, scene.serial(f"rounds={reached + 1}", *chosen), reached + 1)
+    assert len(trained(folder)) == last and trained(folder)[-1] == set(SITES)
     with History.open(folder) as history:
-        records = {record.round: record for record in history.rounds()}
-        events = history.events()
-    trained = {n: {s for s, v in r.sites.items() if "examples" in v} for n, r in records.items()}
-    assert trained[2] == trained[5] == set(SITES)
-    assert trained[3] == {"gdansk", "porto"}
-    lost = [e for e in records[3].events if e["site"] == "lyon"]
+        records, events = history.rounds(), history.events()
+    lost = [e for record in records for e in record.events if e["site"] == "lyon"]
     assert lost and lost[0]["kind"] == "site-failed"
     assert any(e["kind"] == "connected" and e["site"] == "lyon" for e in events)
