@@ -115,12 +115,13 @@ class Workers:
 
         logging.getLogger("ray").setLevel(logging.CRITICAL)  # what matters we say ourselves
         self.ray: Any = ray
-        self._ours = not ray.is_initialized()
+        self._private = self._joined = False
         quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         count = self._wanted or min(cores(), self._sites)
-        if not self._ours:
+        if ray.is_initialized():
             pass  # somebody in this process has a Ray already; it is not ours to end
         elif self._address is None:
+            self._private = True
             base = "/tmp" if os.path.isdir("/tmp") else None  # a socket's path must be short
             self._folder = tempfile.mkdtemp(prefix="fedpdm-", dir=base)
             # Ray puts one place after another in front, which turns their order round.
@@ -132,11 +133,12 @@ class Workers:
             )  # fmt: skip
         else:
             reachable(self._address)
+            self._joined = True
             ray.init(self._address, **quiet)
             if self._wanted is None:
                 there = int(self.ray.cluster_resources().get("CPU", 1))
                 count = max(1, min(there, self._sites))
-        if self._ours:
+        if self._private or self._joined:
             # No option keeps Ray from printing a paragraph when a worker dies.
             ray._private.worker.print_to_stdstream = lambda *_, **__: None
         have = self.ray.cluster_resources().get("GPU", 0)
@@ -169,8 +171,14 @@ class Workers:
             ConfigError: Ray or its workers cannot start; says why.
         """
         if not self._started.wait(START_SECONDS):
-            at = f"; is a Ray cluster at engine.address={self._address}?" if self._address else ""
-            raise ConfigError(f"engine=ray: Ray did not start within {START_SECONDS:.0f} s{at}")
+            raise ConfigError(
+                f"engine=ray: Ray did not start within {START_SECONDS:.0f} s"
+                + (
+                    f"; is a Ray cluster at engine.address={self._address}?"
+                    if self._address
+                    else ""
+                )
+            )
         self._end_on_sigterm()
         if isinstance(self._failure, ConfigError):
             raise self._failure
@@ -180,9 +188,12 @@ class Workers:
         if self._closing.is_set():
             raise ConfigError("engine=ray: this grid is closed")
         for seat in self.seats:
-            count = len(seat.late)
-            wait = {"num_returns": count, "timeout": GRACE_SECONDS, "fetch_local": False}
-            if count and self.ray.wait(seat.late, **wait)[1]:
+            if (
+                seat.late
+                and self.ray.wait(
+                    seat.late, num_returns=len(seat.late), timeout=GRACE_SECONDS, fetch_local=False
+                )[1]
+            ):
                 self.replace(seat)
             seat.late = []
         for seat in self.seats:
@@ -234,7 +245,7 @@ class Workers:
     def _end(self) -> None:
         if not hasattr(self, "ray"):
             return
-        if self._ours:
+        if self._private or self._joined:
             self.ray.shutdown()  # ends our actors in a cluster, too
         elif self.ray.is_initialized():
             for seat in self.seats:
