@@ -69,6 +69,8 @@ class Source(ABC):
     """Rows in a model input, or None for tabular data."""
     stride: int
     """Rows between the ends of two training windows."""
+    max_gap: float | None = None
+    """The longest time between two rows of a window, where the user says so."""
     evaluation_stride: int = 1
     """The same for validation, test and held-out windows."""
     conditions: int = 1
