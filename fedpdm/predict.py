@@ -254,9 +254,14 @@ def _mapping(card: dict[str, Any], site: str | None) -> SiteMapping:
         order = sorted(found[0].columns, key=lambda name: place[found[0].inputs_of(name)[0]])
         first, *others = (
             replace(
-                m, site=named[0], columns={name: m.columns[name] for name in order},
-                paths=(), logs=(), label=None, machines=None,
-            )  # fmt: skip
+                m,
+                site=named[0],
+                columns={name: m.columns[name] for name in order},
+                paths=(),
+                logs=(),
+                label=None,
+                machines=None,
+            )
             for m in found
             if m.site in named
         )
