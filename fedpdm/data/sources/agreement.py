@@ -20,8 +20,9 @@ def agreed(mappings: Sequence[SiteMapping]) -> tuple[list[SiteMapping], list[str
         ConfigError: a site lacks a feature or a category, or gives a unit that cannot be
             converted; the message names both sites.
     """
-    first, warnings, result = mappings[0], [], [mappings[0]]
-    for other in mappings[1:]:
+    first, warnings = mappings[0], []
+    result = []
+    for other in mappings:
         for one, two in ((first, other), (other, first)):
             for name in one.columns:
                 if name not in two.columns:
@@ -34,7 +35,7 @@ def agreed(mappings: Sequence[SiteMapping]) -> tuple[list[SiteMapping], list[str
         targets = {}
         for name in first.columns:
             _require_categories(name, first, other)
-            unit, theirs = first.units.get(name), other.units.get(name)
+            unit, theirs = unit_of(first, name), other.units.get(name)
             if unit is not None and theirs is not None and unit != theirs:
                 targets[name] = unit
                 _require_convertible(name, first, other)
@@ -53,6 +54,11 @@ def agreed(mappings: Sequence[SiteMapping]) -> tuple[list[SiteMapping], list[str
     return result, warnings
 
 
+def unit_of(site: SiteMapping, feature: str) -> str | None:
+    """Return the unit that a site's readings of a feature are in once they are read."""
+    return site.target_units.get(feature, site.units.get(feature))
+
+
 def _require_categories(name: str, first: SiteMapping, other: SiteMapping) -> None:
     """Refuse a feature whose categories two sites name differently."""
     ours, theirs = (set(site.values.get(name, {})) for site in (first, other))
@@ -67,7 +73,14 @@ def _require_categories(name: str, first: SiteMapping, other: SiteMapping) -> No
 
 def _require_convertible(name: str, first: SiteMapping, other: SiteMapping) -> None:
     """Refuse two units of which one cannot be converted into the other."""
-    unit, theirs = first.units[name], other.units[name]
+    unit, theirs = unit_of(first, name), other.units[name]
+    assert unit is not None
+    wanted = other.target_units.get(name, unit)
+    if wanted != unit:
+        raise ConfigError(
+            f"feature '{name}' is converted into {unit} at {first.site} and into {wanted} at "
+            f"{other.site}; write one unit"
+        )
     try:
         convert(np.ones(1), theirs, unit)
     except ValueError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,8 @@ class Source(ABC):
     split at all of them, or cut in time with its labels apart."""
     local_machines: bool = False
     """Whether machine ids are a site's own, so that two sites may use the same ones."""
+    units: Mapping[str, str] = MappingProxyType({})
+    """Unit of a feature, where the user states one: sites that state one must state the same."""
     warnings: Sequence[str] = ()
     """What a person should know about the data read so far."""
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from fedpdm.data.partition import Natural, Partition
 from fedpdm.data.rows import Floats, Ints, Rows, rows_with_lives
-from fedpdm.data.sources.agreement import agreed
+from fedpdm.data.sources.agreement import agreed, unit_of
 from fedpdm.data.sources.base import Source
 from fedpdm.data.sources.checksums import require_fraction, require_positive
 from fedpdm.data.sources.events import read_events
@@ -96,6 +96,8 @@ class FilesSource(Source):
         self.mappings = {mapping.site: mapping for mapping in mappings}
         self.features = mappings[0].inputs
         self.categorical = tuple(f for f in self.features if f not in _quantities(mappings[0]))
+        units = {name: unit_of(mappings[0], name) for name in mappings[0].columns}
+        self.units = {name: unit for name, unit in units.items() if unit is not None}
         self.warnings: list[str] = found
         self._failed: dict[str, bool] = {}
         """For each site read so far: whether it saw a failure."""

@@ -38,6 +38,8 @@ _MEANING = {
     "machine": "name the column that tells machines apart",
     "time": "name the column with the time of each row",
     "column": "name the column of this feature",
+    "unit": "name the unit of this column",
+    "into": "name the unit that the other sites use",
     "label": "name the column with 0 and 1",
     "kind": "name the column that tells failures from repairs",
     "end": "name the column with the time at which the machine ran again",

@@ -25,7 +25,7 @@ LOG_KEYS = (
 )  # fmt: skip
 GENERATED = {"machines", "size", "life_days", "archetype"}
 """Keys by which a site is known that is generated."""
-_FEATURE_KEYS = ("column", "unit", "values")
+_FEATURE_KEYS = ("column", "unit", "into", "values")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SiteMapping:
         columns: canonical feature name to column name, in the yaml's order.
         units: canonical feature name to unit, where the yaml gives one.
         values: canonical feature name to its categories, each with the cell that means it.
-        target_units: the unit that a feature is converted into.
+        target_units: the unit that a feature is converted into, where it is another.
         logs: of failures and maintenance.
         where: column to the values of the rows that are this site's.
         machines: a table with a row per machine, and its column of ids; None: there is none.
@@ -134,7 +134,7 @@ def site_mapping(site: str, settings: Mapping[str, Any]) -> SiteMapping:
         )
     known_keys(where, settings, SITE_KEYS)
     dialect = dialect_of(where, settings, Dialect())
-    columns, units, values = _features(where, settings.get("features"))
+    columns, units, into, values = _features(where, settings.get("features"))
     chosen = _where(where, settings.get("where"))
     mapping = SiteMapping(
         site=site,
@@ -143,6 +143,7 @@ def site_mapping(site: str, settings: Mapping[str, Any]) -> SiteMapping:
         time=name_of(where, settings, "time"),
         columns=columns,
         units=units,
+        target_units=into,
         values=values,
         label=None if settings.get("label") is None else name_of(where, settings, "label"),
         where=chosen,
@@ -266,8 +267,8 @@ def _kinds(where: str, key: str, given: Any) -> tuple[str, ...]:
 
 def _features(
     where: str, given: Any
-) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, str]]]:
-    """Return column, unit and categories by feature name, from a list of columns or a mapping."""
+) -> tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, dict[str, str]]]:
+    """Return column, unit, the unit to convert into, and categories by feature name."""
     pairs: list[tuple[Any, Any]] = list(given.items()) if isinstance(given, Mapping) else []
     if isinstance(given, (list, tuple)):
         pairs = [(str(column), str(column)) for column in given]
@@ -278,6 +279,7 @@ def _features(
         )
     columns: dict[str, str] = {}
     units: dict[str, str] = {}
+    into: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}
     for key, value in pairs:
         name, own = str(key), f"{where}.features.{key}"
@@ -286,6 +288,9 @@ def _features(
             column = name_of(own, value, "column")
             if value.get("unit") is not None:
                 units[name] = str(value["unit"])
+            if value.get("into") is not None:
+                into[name] = name_of(own, value, "into")
+                name_of(own, value, "unit")
             if value.get("values") is not None:
                 values[name] = _categories(own, value["values"])
         elif isinstance(value, (str, int)) and not isinstance(value, bool):
@@ -297,12 +302,17 @@ def _features(
         if column in columns.values():
             raise ConfigError(f"{where}.features: two features are column '{column}'")
         columns[name] = column
-    return columns, units, values
+    return columns, units, into, values
 
 
 def _categories(where: str, given: Any) -> dict[str, str]:
     """Return the cell that means each category, from a list of cells or a mapping."""
     pairs = given if isinstance(given, Mapping) else {cell: cell for cell in listed(given)}
+    if any(isinstance(word, bool) for word in (*pairs, *pairs.values())):
+        raise ConfigError(
+            f"{where}.values={given!r}: put words that YAML takes for true or false in quotes, as "
+            "['off', 'on'], or leave them out: on/off columns are read as 0 and 1"
+        )
     values = {str(name): str(cell).strip() for name, cell in pairs.items()}
     if len(values) < 2 or len(set(values.values())) < len(values):
         raise ConfigError(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.sources.files import FilesSource
@@ -141,6 +142,23 @@ def test_units_are_converted_into_the_first_sites(
     tmp_path: Path, expected: dict[str, Rows]
 ) -> None:
     same(read(two_sites(tmp_path, fahrenheit, features=temperature)), expected, rtol=1e-9)
+
+
+def test_a_site_alone_can_say_what_it_is_converted_into(
+    tmp_path: Path, expected: dict[str, Rows]
+) -> None:
+    settings = settings_in(two_sites(tmp_path, fahrenheit, features=temperature))["lyon"]
+    settings["features"]["T1"]["into"] = "degC"
+    source = FilesSource({"lyon": settings}, path=str(tmp_path), reach=7.0)
+    np.testing.assert_allclose(source.rows("lyon").values, expected["lyon"].values, rtol=1e-9)
+    assert source.units == {"T1": "degC"}
+    settings["features"]["T1"]["into"] = "kelvin"
+    both = settings_in(tmp_path) | {"lyon": settings}
+    with pytest.raises(ConfigError, match="into degC at gdansk and into kelvin at lyon"):
+        FilesSource(both)
+    settings["features"]["T1"]["into"] = "bar"
+    with pytest.raises(ConfigError, match="cannot be converted"):
+        FilesSource({"lyon": settings})
 
 
 # Times -----------------------------------------------------------------------------------
@@ -477,6 +495,9 @@ def test_words_become_numbers_that_sites_agree_on(tmp_path: Path) -> None:
         FilesSource(settings)
     settings["lyon"]["features"]["state"]["values"] = ["idle"]
     with pytest.raises(ConfigError, match="two or more categories"):
+        FilesSource(settings)
+    settings["lyon"]["features"]["state"]["values"] = yaml.safe_load("[off, on]")
+    with pytest.raises(ConfigError, match="in quotes"):
         FilesSource(settings)
 
 
