@@ -258,6 +258,7 @@ def describe(experiment: Experiment, name: str) -> Description:
         version=__version__,
         shape=federation.shape(site),
         warnings=(*suspicions, *source.warnings),
+        units=dict(source.units),
     )
 
 

@@ -61,6 +61,7 @@ class Description:
         version: of the site's fedpdm.
         shape: what the report says about the data (``Federation.shape``), with its sha256.
         warnings: what a person should know about the data.
+        units: of features, where the site states one.
     """
 
     site: str
@@ -72,6 +73,7 @@ class Description:
     version: str
     shape: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    units: dict[str, str] = field(default_factory=dict)
 
     def content(self) -> RecordDict:
         return RecordDict({DESCRIPTION: ConfigRecord({"json": json.dumps(cleaned(vars(self)))})})
@@ -98,6 +100,13 @@ class Description:
                 return (
                     f"{self.site} and {other.site} disagree on the {name}: "
                     f"{self.site} has {_shown(mine)}, {other.site} has {_shown(theirs)}"
+                )
+        for name in self.units.keys() & other.units.keys():
+            if self.units[name] != other.units[name]:
+                return (
+                    f"{self.site} and {other.site} disagree on the unit of {name}: {self.site} has "
+                    f"{self.units[name]}, {other.site} has {other.units[name]}; say in one site's "
+                    "yaml what it is converted into (features.NAME.into)"
                 )
         return None
 

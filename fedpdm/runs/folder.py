@@ -149,7 +149,11 @@ def model_card(experiment: Experiment, cfg: Config) -> dict[str, Any]:
         "operating": source.operating and vars(source.operating),
         "imports": names_of(select(cfg, "imports")),
         "task": plain(cfg.task) | {"name": experiment.task.name},
-        "data": {"name": source.name, "time_unit": source.time_unit},
+        "data": {
+            "name": source.name,
+            "time_unit": source.time_unit,
+            "max_gap": source.max_gap,
+        },
         "scaling": str(cfg.scaling),
         "best_round": None,
         "threshold": None,
