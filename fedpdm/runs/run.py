@@ -48,7 +48,13 @@ from fedpdm.runs.folder import (
 )
 from fedpdm.runs.local_training import rate_warning
 from fedpdm.runs.progress import Progress
-from fedpdm.runs.results import add_baselines, add_confidence, summarise, write_results
+from fedpdm.runs.results import (
+    add_baselines,
+    add_confidence,
+    add_costs,
+    summarise,
+    write_results,
+)
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.server.round_metrics import best_round
 from fedpdm.storage import write_json
@@ -140,6 +146,7 @@ class Run:
                 if self._trial is not None:  # nobody may pool the windows of sites elsewhere
                     with self._timed("evaluation"):
                         add_confidence(summary, self._trial, baselines, experiment)
+                        add_costs(summary, self._trial, baselines, experiment.task)
             self._conclude(summary, history, manifest, shapes, begun)
             if guard is not None:
                 guard.end(summary)
