@@ -131,6 +131,7 @@ class Accounts:
 
     Attributes:
         sites: the sites.
+        risks: of the task, the nearest first.
         protocol: costs, and how alarms are counted.
         lives: of the sites' windows, by site and split; None where nothing follows an alarm, as
             labels are shuffled.
@@ -139,6 +140,7 @@ class Accounts:
     """
 
     sites: Sequence[Site]
+    risks: Sequence[Risk]
     protocol: Protocol
     lives: Mapping[str, Mapping[Split, Censoring]] | None
     weights: Mapping[str, Floats]

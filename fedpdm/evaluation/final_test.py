@@ -19,7 +19,7 @@ from fedpdm.data.rows import Split
 from fedpdm.evaluation import calibration
 from fedpdm.evaluation import test_details as findings
 from fedpdm.evaluation.censoring import censoring_of, presence
-from fedpdm.evaluation.costs import Accounts
+from fedpdm.evaluation.costs import Accounts, cost_table
 from fedpdm.evaluation.scoring import (
     SPLITS,
     Predictions,
@@ -105,7 +105,7 @@ def run_final_test(
     if protocol.policy.aim == "cost" and task.risks:
         # Labels that were shuffled follow no machine.
         lives = censoring if federation.shuffle is None else None
-        accounts = Accounts(sites, protocol, lives, weights, source.time_unit)
+        accounts = Accounts(sites, task.risks, protocol, lives, weights, source.time_unit)
     levels = choose_thresholds(protocol.policy, predictions, sites, task, weights, accounts)
     parts: dict[Split, dict[str, Any]] = {
         split: score(predictions, sites, task, split) for split in SPLITS
@@ -143,6 +143,21 @@ def run_final_test(
         named["heldout"] = None
     return FinalTest(
         tuple(sites), predictions, levels.common.get(nearest), named, card, levels, accounts
+    )
+
+
+def alarm_costs(trial: FinalTest, baselines: Mapping[str, Predictions]) -> dict[str, Any] | None:
+    """Return what alarms of the nearest risk cost; None if thresholds were not chosen for it.
+
+    Args:
+        trial: the test of the shared model.
+        baselines: predictions to set beside it, by name.
+    """
+    if trial.accounts is None or trial.threshold is None:
+        return None
+    risk = trial.accounts.risks[0]
+    return cost_table(
+        trial.accounts, risk, trial.predictions, lambda site: trial.levels.at(site, risk), baselines
     )
 
 

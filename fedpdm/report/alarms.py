@@ -298,18 +298,18 @@ def cost_table(tested: Record) -> dict[str, Any] | None:
     prices, costs = part_of(tested, "thresholds", "costs") or {}, tested.get("costs")
     if not prices or not costs:
         return None
-    per_site, whole = costs["per_site"], costs["global"]
+    per_site, whole = costs["per_site"], costs.get("global") or {}
     control = simple_control(whole)
     columns = ["level", *OTHERWISE, *(["alone"] if "alone" in whole else [])]
     columns += [control] if control else []
     heads = {name: shown.heading for name, shown in predictors(columns).items()}
     titles = {"level": "At the alarm level", "never": "Never an alarm", "always": "Always an alarm"}
     paid = {key: [prices[name][key] for name in per_site] for key in PRICES}
-    sums = {key: [part.get(key) for part in (*per_site.values(), whole)] for key in columns}
+    parts = (*per_site.values(), whole)
+    like = [amount for part in parts for name in columns if (amount := part.get(name)) is not None]
 
     def amounts(part: Record) -> list[str]:
-        every = [amount for column in sums.values() for amount in column if amount is not None]
-        return [price(part.get(name), every) for name in columns]
+        return [price(part.get(name), like) for name in columns]
 
     return {
         "heads": [titles.get(name) or heads[name] for name in columns],
@@ -319,7 +319,7 @@ def cost_table(tested: Record) -> dict[str, Any] | None:
             (name, [*(price(prices[name][key], paid[key]) for key in PRICES), *amounts(part)])
             for name, part in per_site.items()
         ],
-        "all": [*([""] * len(PRICES)), *amounts(whole)] if len(per_site) > 1 else None,
+        "all": [*([""] * len(PRICES)), *amounts(whole)] if whole and len(per_site) > 1 else None,
         "said": remarks(per_site),
     }  # fmt: skip
 

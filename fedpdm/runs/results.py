@@ -10,7 +10,6 @@ from fedpdm.baselines.registry import BASELINES
 from fedpdm.config.values import Config, plain
 from fedpdm.data.rows import Split
 from fedpdm.evaluation.confidence import certainty
-from fedpdm.evaluation.costs import cost_table
 from fedpdm.evaluation.final_test import FinalTest
 from fedpdm.evaluation.scoring import Predictions, gains, score
 from fedpdm.evaluation.test_details import gain_spread
@@ -126,19 +125,6 @@ def add_confidence(
         resamples=experiment.protocol.bootstrap,
         seed=experiment.seed,
         shared=experiment.federation.source.shares_machines,
-    )
-
-
-def add_costs(
-    summary: dict[str, Any], trial: FinalTest, baselines: Mapping[str, Predictions], task: Task
-) -> None:
-    """Add what alarms cost, if thresholds were chosen for that, in place."""
-    summary["test"]["costs"] = None
-    if trial.accounts is None or trial.threshold is None:
-        return
-    risk = task.risks[0]
-    summary["test"]["costs"] = cost_table(
-        trial.accounts, risk, trial.predictions, lambda site: trial.levels.at(site, risk), baselines
     )
 
 

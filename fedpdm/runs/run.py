@@ -20,7 +20,7 @@ from fedpdm.data.normalise import Scaler
 from fedpdm.data.splits.saved_split import SplitFile, split_file
 from fedpdm.engines.auto import Engine, engine_of
 from fedpdm.errors import HistoryError
-from fedpdm.evaluation.final_test import FinalTest, run_final_test
+from fedpdm.evaluation.final_test import FinalTest, alarm_costs, run_final_test
 from fedpdm.evaluation.scoring import Predictions
 from fedpdm.federation import Site
 from fedpdm.history import History
@@ -51,7 +51,6 @@ from fedpdm.runs.progress import Progress
 from fedpdm.runs.results import (
     add_baselines,
     add_confidence,
-    add_costs,
     summarise,
     write_results,
 )
@@ -146,7 +145,7 @@ class Run:
                 if self._trial is not None:  # nobody may pool the windows of sites elsewhere
                     with self._timed("evaluation"):
                         add_confidence(summary, self._trial, baselines, experiment)
-                        add_costs(summary, self._trial, baselines, experiment.task)
+                        summary["test"]["costs"] = alarm_costs(self._trial, baselines)
             self._conclude(summary, history, manifest, shapes, begun)
             if guard is not None:
                 guard.end(summary)
