@@ -16,8 +16,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from inspect import isfunction
 from typing import Any
 
-from hydra.utils import get_object
-
 from fedpdm.errors import ConfigError
 
 OURS = {"fedpdm", "flwr"}
@@ -111,6 +109,8 @@ def allowed(target: str, imports: Sequence[str]) -> Any:
     packages = OURS | own
     if target.partition(".")[0] not in packages:
         return None
+    from hydra.utils import get_object  # workers start without Hydra
+
     try:
         found = get_object(target)
     except Exception:  # there is no such thing

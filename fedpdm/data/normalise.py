@@ -12,7 +12,6 @@ import operator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from fedpdm.data.rows import Floats, Floats32, Ints, Rows, Split
 from fedpdm.data.windows import segment_starts
@@ -138,5 +137,7 @@ def fill_missing(scaled: Floats32, rows: Rows) -> Floats32:
     """
     if not np.isnan(scaled).any():
         return scaled
+    import pandas as pd  # workers that meet no gap start without it
+
     segments = pd.DataFrame(scaled).groupby(segment_starts(rows))
     return np.ascontiguousarray(segments.ffill().fillna(0.0), dtype=np.float32)

@@ -20,7 +20,7 @@ from fedpdm.data.normalise import Scaler
 from fedpdm.data.splits.saved_split import SplitFile, split_file
 from fedpdm.engines.auto import Engine, engine_of
 from fedpdm.errors import HistoryError
-from fedpdm.evaluation.final_test import FinalTest, run_final_test
+from fedpdm.evaluation.final_test import FinalTest, alarm_costs, run_final_test
 from fedpdm.evaluation.scoring import Predictions
 from fedpdm.federation import Site
 from fedpdm.history import History
@@ -48,7 +48,12 @@ from fedpdm.runs.folder import (
 )
 from fedpdm.runs.local_training import rate_warning
 from fedpdm.runs.progress import Progress
-from fedpdm.runs.results import add_baselines, add_confidence, summarise, write_results
+from fedpdm.runs.results import (
+    add_baselines,
+    add_confidence,
+    summarise,
+    write_results,
+)
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.server.round_metrics import best_round
 from fedpdm.storage import write_json
@@ -140,6 +145,7 @@ class Run:
                 if self._trial is not None:  # nobody may pool the windows of sites elsewhere
                     with self._timed("evaluation"):
                         add_confidence(summary, self._trial, baselines, experiment)
+                        summary["test"]["costs"] = alarm_costs(self._trial, baselines)
             self._conclude(summary, history, manifest, shapes, begun)
             if guard is not None:
                 guard.end(summary)

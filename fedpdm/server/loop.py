@@ -24,6 +24,7 @@ from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.history import History, RoundRecord
 from fedpdm.server.base import MAIN, Result, Round, Server, Services
 from fedpdm.server.dispatch import Clock, Dispatcher, LocalRoster, Roster
+from fedpdm.server.finite import refuse_non_finite
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.round_metrics import best_round, describe, evaluate, judged, outliers
 from fedpdm.server.selection import seeded_sample, take_over_sampling
@@ -109,7 +110,8 @@ class RoundLoop:
         """Run from the last committed round to the end.
 
         Raises:
-            ConfigError: the strategy cannot work with these sites.
+            ConfigError: the strategy cannot work with these sites, or its options make a model
+                that is not finite.
             SiteError: every site failed in a round.
             TrainingStopped: the monitor rolled back too often in a row.
         """
@@ -185,6 +187,8 @@ class RoundLoop:
         states = self._states()
         before = dict(states)
         result = self._train(round, events)
+        models = {**result.arrays, **result.buffers, **result.models}
+        refuse_non_finite(number, self.strategy, self._state(), models)
         # The server's half knows nothing of them, and the two must agree. Supernodes keep their
         # states to themselves; there such a site is ahead by one round.
         accepted = {update.site for update in result.updates}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -132,3 +132,18 @@ def expand_replicas(sites: dict[str, Any], replicas: int) -> dict[str, Any]:
         for name, settings in sites.items()
         for number in range(1, replicas + 1)
     }
+
+
+def require_choice(key: str, value: object, choices: Iterable[str], null: bool = False) -> None:
+    """Raise ConfigError unless an option's value is one of ``choices``.
+
+    Args:
+        key: the option.
+        value: what it was set to.
+        choices: what it may be.
+        null: whether the message names null as a further choice.
+    """
+    known = list(choices)
+    if value not in known:
+        *most, last = [*known, "null"] if null else known
+        raise ConfigError(f"{key}={value} is unknown; choose {', '.join(most)} or {last}")
