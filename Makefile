@@ -36,6 +36,9 @@ simulate: $(VENV)/.run-stamp ## run a federation: make simulate ARGS="site=houst
 test: $(VENV)/.dev-stamp ## run all tests; some of them: make test ARGS="-k history"
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
+test-all: $(VENV)/.dev-stamp ## run the long sweeps, too
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "" $(ARGS)
+
 check: $(VENV)/.dev-stamp ## formatting, lint, strict types, examples in the docs
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
