@@ -81,7 +81,7 @@ def dialect_of(where: str, settings: Mapping[str, Any], default: Dialect) -> Dia
     encoding = str(given["encoding"])
     try:
         "".encode(encoding)
-    except LookupError:
+    except (LookupError, ValueError):
         raise ConfigError(
             f"{where}.encoding={encoding} is not known; try utf-8 or cp1252"
         ) from None

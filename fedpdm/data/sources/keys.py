@@ -24,6 +24,13 @@ def listed(given: Any) -> list[Any]:
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
+def cell_of(value: Any) -> str:
+    """Return a yaml's value as a table's text has it: 1.0 is 1."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
 def name_of(where: str, settings: Mapping[str, Any], key: str) -> str:
     """Return a setting that must be a name."""
     value = settings.get(key)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedpdm.data.sources.dialect import DIALECT_KEYS, Dialect, dialect_of
-from fedpdm.data.sources.keys import known_keys, listed, name_of
+from fedpdm.data.sources.keys import cell_of, known_keys, listed, name_of
 from fedpdm.errors import ConfigError
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -197,7 +197,7 @@ def _where(where: str, given: Any) -> dict[str, tuple[str, ...]]:
         return {}
     if not isinstance(given, Mapping) or not all(listed(value) for value in given.values()):
         raise ConfigError(f"{where}.where={given!r} must name columns and values, as {{plant: A}}")
-    return {str(column): tuple(map(str, listed(value))) for column, value in given.items()}
+    return {str(column): tuple(map(cell_of, listed(value))) for column, value in given.items()}
 
 
 def _long(where: str, settings: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -313,7 +313,7 @@ def _categories(where: str, given: Any) -> dict[str, str]:
             f"{where}.values={given!r}: put words that YAML takes for true or false in quotes, as "
             "['off', 'on'], or leave them out: on/off columns are read as 0 and 1"
         )
-    values = {str(name): str(cell).strip() for name, cell in pairs.items()}
+    values = {cell_of(name): cell_of(cell) for name, cell in pairs.items()}
     if len(values) < 2 or len(set(values.values())) < len(values):
         raise ConfigError(
             f"{where}.values={given!r} must list two or more categories, as [idle, run, fault], "

@@ -192,30 +192,42 @@ def rows(
         ``wanted`` in this order; the index counts rows from 0, or lines below the header.
     """
     place = {name.strip(): name for name in found}
+    chosen = [place[name] for name in wanted]
     with part.open() as file:
         if part.parquet:
-            frame = _parquet(file, [place[name] for name in wanted])
+            frame = _parquet(file, chosen)
         else:
             text = {place[name] for name in wanted if name in as_text}
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                every = pd.read_csv(
-                    file,
-                    dtype=dict.fromkeys(text, str),
-                    keep_default_na=False,
-                    na_values={
-                        place[name]: [""] if place[name] in text else _no_reading(dialect)
-                        for name in wanted
-                    },
-                    index_col=False,  # a surplus field is an error, not an index
-                    low_memory=False,
-                    skip_blank_lines=False,  # so that the index tells the line
-                    decimal=dialect.decimal,
-                    skiprows=dialect.skip_rows,
-                    **_form(part, dialect),
-                )
-            frame = every[[place[name] for name in wanted]].dropna(how="all")
+            frame = _text(file, part, chosen, text, dialect).dropna(how="all")
     return frame.set_axis(list(wanted), axis="columns")
+
+
+def _text(
+    file: Path | IO[bytes], part: Part, wanted: list[str], as_text: set[str], dialect: Dialect
+) -> pd.DataFrame:
+    blank = pd.errors.ParserError("blank lines stand above its header")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            frame: pd.DataFrame = pd.read_csv(
+                file,
+                dtype=dict.fromkeys(as_text, str),
+                keep_default_na=False,
+                na_values={
+                    name: [""] if name in as_text else _no_reading(dialect) for name in wanted
+                },
+                index_col=False,  # a surplus field is an error, not an index
+                low_memory=False,
+                skip_blank_lines=False,  # so that the index tells the line
+                decimal=dialect.decimal,
+                skiprows=dialect.skip_rows,
+                **_form(part, dialect),
+            )
+        except pd.errors.EmptyDataError:  # there is a header, so it is further down
+            raise blank from None
+    if not set(wanted) <= set(frame.columns):
+        raise blank
+    return frame[wanted]
 
 
 def _form(part: Part, dialect: Dialect) -> dict[str, Any]:

@@ -161,15 +161,18 @@ class Table:
             result = lower.map(SWITCHES).to_numpy(dtype=np.float64)
             return np.where(empty, np.nan, result), np.zeros(len(text), dtype=bool)
         mark, point = self.dialect.thousands, self.dialect.decimal
-        bad = np.zeros(len(text), dtype=bool)
+        spelt = values.map(lambda cell: isinstance(cell, str))  # others were numbers in their file
+        plain, bad = text, np.zeros(len(text), dtype=bool)
         if mark is not None:
             groups = rf"[-+]?\d{{1,3}}({re.escape(mark)}\d{{3}})+({re.escape(point)}\d*)?"
             bad = (text.str.contains(mark, regex=False) & ~text.str.fullmatch(groups)).to_numpy()
-            text = text.str.replace(mark, "", regex=False)
-        if point != "." and not pd.api.types.is_object_dtype(values.dtype):
-            bad = bad | text.str.contains(".", regex=False).to_numpy()
-            text = text.str.replace(point, ".", regex=False)
-        result = pd.to_numeric(text.where(~empty), errors="coerce").to_numpy(dtype=np.float64)
+            plain = plain.str.replace(mark, "", regex=False)
+        if point != ".":
+            bad = bad | plain.str.contains(".", regex=False).to_numpy()
+            plain = plain.str.replace(point, ".", regex=False)
+        numbers = plain.where(spelt, text).where(~empty)
+        result = pd.to_numeric(numbers, errors="coerce").to_numpy(dtype=np.float64)
+        bad = bad & spelt.to_numpy(dtype=bool)
         return result.astype(np.float64), (np.isnan(result) | bad) & ~empty
 
     def times(self, column: str, unit: str, machine: Strings | None = None) -> tuple[Floats, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import pint
 
 LONGEST = 40  # characters of a unit
+_TERM = r"(?:\d{1,4}(?:\.\d{1,4})?|°?[^\W\d_]\w*|[%°])(?:\s*(?:\*\*|\^)\s*-?\d(?:\.\d)?)?"
+_UNIT = re.compile(rf"{_TERM}(?:(?:\s*[*/·]\s*|\s+){_TERM})*")
 
 
 def convert(values: Floats, unit: str, other: str) -> Floats:
@@ -23,8 +26,11 @@ def convert(values: Floats, unit: str, other: str) -> Floats:
     """
     import pint
 
-    if max(len(unit), len(other)) > LONGEST:
-        raise ValueError(f"a unit is longer than {LONGEST} characters")
+    for text in (unit, other):
+        if len(text) > LONGEST:
+            raise ValueError(f"a unit is longer than {LONGEST} characters")
+        if not _UNIT.fullmatch(re.sub(r"[()]", "", text)):  # powers of powers never end
+            raise ValueError(f"{text!r} is not written like a unit")
     try:
         quantity = _registry().Quantity(values, unit).to(other)
         return np.asarray(quantity.magnitude, dtype=np.float64)

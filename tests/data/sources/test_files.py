@@ -315,6 +315,7 @@ def test_missing_file_says_where_paths_start(tmp_path: Path) -> None:
         ("asset,when,T1,vib\n1,2,3,5,4,0\n1,3,3,5,4,1\n", "more fields than the header"),
         ("asset,when,T1,T1,vib\n1,2,3,4,5\n", "'T1' is there twice"),
         ("asset,when,t1,vib\n1,2,3,4\n", "'T1' \\(feature 'temperature'\\).*Did you mean 't1'"),
+        ("\n\nasset,when,T1,vib\n1,2,3,4\n", "blank lines stand above its header.*skip_rows"),
         ("asset,when,T1\n1,2,3\n", "'vib' .*found: asset, when, T1"),
     ],
 )

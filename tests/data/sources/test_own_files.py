@@ -441,6 +441,28 @@ def test_a_bad_cell_in_one_of_many_files_is_named_with_its_file(tmp_path: Path) 
     assert "'stuck', at line 5 of valve2/3;" in refused(tmp_path, time_unit="minutes")
 
 
+def test_files_that_write_numbers_in_two_ways_are_joined(tmp_path: Path) -> None:
+    """One file has groups of thousands, in the other every number is short."""
+    two_sites(tmp_path)
+    settings = {"path": ["a.csv", "b.csv"], "time": "t", "features": ["T1"], "label": "y",
+                "sep": ";", "decimal": ",", "thousands": "."}  # fmt: skip
+    for name, cell in (("a", "{},5"), ("b", "1.{},5")):
+        lines = [f"2024-01-{day:02d};{cell.format(100 + day)};{day % 2}" for day in range(1, 21)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["t;T1;y", *lines]))
+    rows = FilesSource({"x": settings}, path=str(tmp_path), window=2).rows("x")
+    right = [*np.arange(101.5, 121), *np.arange(1101.5, 1121)]
+    np.testing.assert_array_equal(rows.values[:, 0], right)
+
+
+def test_ids_and_categories_that_the_yaml_writes_as_floats(tmp_path: Path) -> None:
+    def rewrite(name: str, rows: pd.DataFrame, log: pd.DataFrame) -> Tables:
+        return rows.assign(plant=2.0, mode=np.arange(len(rows)) % 2.0), log
+
+    features = {"T1": "T1", "mode": {"column": "mode", "values": [0.0, 1.0]}}
+    found = read(two_sites(tmp_path, rewrite, where={"plant": 2.0}, features=features))
+    np.testing.assert_array_equal(found["lyon"].values[:4, 1], [0, 1, 0, 1])
+
+
 def test_long_tables_that_contradict_themselves(tmp_path: Path) -> None:
     def rewrite(name: str, rows: pd.DataFrame, log: pd.DataFrame) -> Tables:
         long = rows.melt(["asset", "timestamp"], var_name="tag", value_name="reading")
