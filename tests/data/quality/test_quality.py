@@ -79,12 +79,12 @@ def off_at_night(values: Floats) -> Floats:
 
 ORDINARY: dict[str, Callable[[], Floats]] = {
     "noise": readings,
-    "on and off": lambda: (readings() > 60) * 1.0,
-    "0 and 100": lambda: (readings() > 70) * 100.0,
-    "states": lambda: np.floor(readings() / 5),
+    "on and off": lambda: np.where(readings() > 60, 1.0, 0.0),
+    "0 and 100": lambda: np.where(readings() > 70, 100.0, 0.0),
+    "states": lambda: np.floor_divide(readings(), 5.0).astype(np.float64),
     "load that is 0 while the machine stands still": lambda: off_at_night(readings()),
     "heavy tail": lambda: np.asarray(np.exp(readings() / 5 - 12).round(1), dtype=np.float64),
-    "counts": lambda: np.random.default_rng(2).poisson(0.3, len(MACHINE)) * 1.0,
+    "counts": lambda: np.random.default_rng(2).poisson(0.3, len(MACHINE)).astype(np.float64),
     "rising": lambda: np.tile(np.arange(STEPS) * 1.0, MACHINES),
     "a level per machine": lambda: np.repeat(np.arange(MACHINES) * 1000.0, STEPS),
     "steps held for days": lambda: np.repeat(readings()[: len(MACHINE) // 25], 25),
@@ -122,7 +122,7 @@ def test_constant_and_dropped_sensors_are_named() -> None:
 
 def test_a_feature_that_is_the_label_is_named_from_training_rows_alone() -> None:
     rows = rows_of(readings(), readings(1))
-    label = (rows.time_to_failure <= 7) * 1.0
+    label = np.where(rows.time_to_failure <= 7, 1.0, 0.0)
     assert kinds(rows_of(readings(), label)) == ["label"]
     assert kinds(rows_of(readings(), -3 * label)) == ["label"]  # whatever its sign
     leak = rows_of(readings(), label)
