@@ -4,6 +4,7 @@ python -m fedpdm.data generate --sites detroit,houston --days 320 --seed 0 --out
 python -m fedpdm.data fetch ai4i|cmapss [--to FOLDER] [--url URL]
 python -m fedpdm.data check [ai4i|cmapss] [--to FOLDER]
 python -m fedpdm.data check --config-dir FOLDER data=files … [--page FILE]
+python -m fedpdm.data describe FILE [LOG …] [--site NAME]
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         "python -m fedpdm.data check --config-dir FOLDER data=files site=NAME,NAME",
     )
     checking.add_argument("dataset", nargs="?", choices=sorted(URLS), help="default: both")
+    describing = commands.add_parser("describe", help="propose a site's yaml for files of your own")
+    describing.add_argument("files", nargs="+", metavar="FILE", help="sensor rows, and logs")
+    describing.add_argument("--site", help="name of the site; default: the file's")
     for command in (fetching, checking):
         command.add_argument(
             "--to", metavar="FOLDER", help="data folder; default: $FEDPDM_DATA or ~/.cache/fedpdm"
@@ -62,6 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.command == "generate":
             return generated(given)
+        if given.command == "describe":
+            from fedpdm.data.quality.describe import describe
+
+            print(describe(given.files, given.site), end="")
+            return 0
         folder = data_folder(given.to)
         if given.command == "fetch":
             fetch(given.dataset, folder, given.url)
