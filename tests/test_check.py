@@ -10,6 +10,7 @@ import pytest
 
 from fedpdm.data import __main__ as command
 from fedpdm.runs import experiment, run
+from tests import chromium
 from tests.data.sources.own_files import Tables, two_sites
 
 
@@ -95,6 +96,18 @@ def test_a_site_that_cannot_be_read_does_not_hide_the_others(
     assert code == 2
     assert "gdansk cannot be used" in printed and "lyon understood" in printed
     assert "<b>x" not in page  # what stands in a file is text
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_fits_phones_and_screens_and_asks_for_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    two_sites(tmp_path, sentinel)
+    page = check(tmp_path, capsys)[2]
+    assert "http" not in page and "<script" not in page
+    chromium.require()
+    shown = chromium.fit(tmp_path / "page.html", width)
+    assert (shown.console, shown.overflow) == ([], 0)
 
 
 def test_gaps_and_machines_with_another_step_are_said(

@@ -141,9 +141,9 @@ def _log(log: Guess, made: Guess) -> list[str]:
         return lines
     repairs = sorted(w for w in kinds[kind] if re.search(REPAIRS, w))
     fails = sorted(kinds[kind] - set(repairs))
-    for key, words in (("failure_kinds", fails), ("repair_kinds", repairs)):
-        if words:
-            lines.append(f"{key}: {_yaml(words)}  # unsure")
+    for key, listed in (("failure_kinds", fails), ("repair_kinds", repairs)):
+        if listed:
+            lines.append(f"{key}: {_yaml(listed)}  # unsure")
     return lines
 
 

@@ -221,7 +221,7 @@ def _formats(cells: pd.Series[Any]) -> list[str | None]:
         return []
     if pd.to_datetime(sample, format="ISO8601", utc=True, errors="coerce").notna().all():
         return [None]
-    spans: dict[str, float] = {}
+    spans: dict[str | None, float] = {}
     for date, clock in product(DATES, CLOCKS):
         try:
             datetime.strptime(sample.iloc[0], date + clock)
@@ -231,7 +231,7 @@ def _formats(cells: pd.Series[Any]) -> list[str | None]:
         if times.notna().all():  # read with day and month exchanged, a record spreads out
             steps = np.abs(np.diff(times.to_numpy("datetime64[s]").astype(np.int64)))
             spans[date + clock] = float(steps.sum())
-    return sorted(spans, key=lambda form: spans[form])
+    return sorted(spans, key=lambda written: spans[written])
 
 
 def _find_machine(made: Guess) -> None:

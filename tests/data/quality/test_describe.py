@@ -37,7 +37,8 @@ def loaded(text: str, time_unit: str = "days", **options: Any) -> Rows:
     """Return the rows that a proposed yaml gives."""
     assert text.startswith("# @package sites\n")
     (site,) = sites = yaml.safe_load(text)
-    return FilesSource(sites, reach=7.0, time_unit=time_unit, **options).rows(site)
+    given: dict[str, Any] = {"reach": 7.0, "time_unit": time_unit, **options}
+    return FilesSource(sites, **given).rows(site)
 
 
 def unix(frame: pd.DataFrame) -> pd.DataFrame:
@@ -107,7 +108,8 @@ def test_columns_that_teach_nothing_are_left_out(tmp_path: Path) -> None:
             return frame
         return frame.assign(
             no=range(len(frame)), site="A", note=[f"text {k}" for k in range(len(frame))],
-            mode=np.where(frame["T1"] > 65, "full", "eco"), pump=np.where(frame["T1"] > 60, "On", "Off"),
+            mode=np.where(frame["T1"] > 65, "full", "eco"),
+            pump=np.where(frame["T1"] > 60, "On", "Off"),
         )  # fmt: skip
 
     text = describe(write(tmp_path, more))
@@ -120,7 +122,7 @@ def test_strangers_files_load_as_proposed(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     for make in (valve_rig, machine_tables, wind_farm):
         make(tmp_path)
-    rig = loaded(describe(["valve*/*.csv"], "rig"), "hours")
+    rig = loaded(describe(["valve*/*.csv"], "rig"), "hours", reach=0.1)
     assert (len(np.unique(rig.machine)), rig.features) == (30, ("pressure", "volume_flow_raterms"))
     assert rig.label is not None and rig.label.any()
     tables = loaded(describe([f"azure.zip/PdM_{name}.csv" for name in ("telemetry", "failures")]))
@@ -142,7 +144,8 @@ def test_the_proposal_passes_the_check(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"a,b\n", b"1,2\n3,4\n", b"x,y\n1,2\n3,4\n", b"a,a\n1,2\n", b"\x00\xff\xfe\x01" * 9,
+    "content", [b"", b"a,b\n", b"1,2\n3,4\n", b"x,y\n1,2\n3,4\n", b"a,a\n1,2\n",
+                b"\x00\xff\xfe\x01" * 9,
                 b"time,T1\n2024-01-01,5\n2024-01-02,5\n"],
 )  # fmt: skip
 def test_a_file_that_says_nothing_is_refused_in_one_sentence(
