@@ -26,6 +26,7 @@ from fedpdm.client.state import PersonalModels, mark, rewind
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
 from fedpdm.config.values import Config, plain, read_config, select
 from fedpdm.data.leakage import checks as guards
+from fedpdm.data.quality.sites import notes
 from fedpdm.data.sources.base import expand_replicas
 from fedpdm.deployment.envelope import (
     ANOTHER_SITE,
@@ -40,7 +41,7 @@ from fedpdm.engines.local_grid import refusal
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.runs.assembly import client_app, one_thread
-from fedpdm.runs.experiment import Experiment, build
+from fedpdm.runs.experiment import Experiment, build, nearest
 from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in
 
 
@@ -248,6 +249,8 @@ def describe(experiment: Experiment, name: str) -> Description:
     if len(site.train) < 2:
         federation.check([site])  # says why
         raise DataError(f"{name}: too few training windows")
+    for note in notes(source, [name], federation.rows, nearest(experiment.task)):
+        print(f"note: {note}", flush=True)  # in the site's own log: it tells readings
     return Description(
         site=name,
         data=source.name,
