@@ -285,7 +285,7 @@ def dearer(summary: Record) -> str | None:
     choices = [f"{names[name]} ({price(amount, like)})" for name, amount in found.items()]
     return (
         f"On test data alarms at the chosen level cost {price(whole['level'], like)} per "
-        f"{costs['period']}. Cheaper would be: {listing(choices)}."
+        f"{costs['period']}. Cheaper would be: {listing(choices, most=len(choices))}."
     )
 
 

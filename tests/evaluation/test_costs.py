@@ -13,7 +13,9 @@ from fedpdm.data.rows import Split
 from fedpdm.evaluation.alarms import Watch
 from fedpdm.evaluation.censoring import Censoring, presence
 from fedpdm.evaluation.costs import Priced, candidates, cost_table, least_cost, priced, rows_alone
+from fedpdm.evaluation.final_test import alarm_costs
 from fedpdm.evaluation.settings import Costs, Policy, Protocol
+from fedpdm.report.alarms import dearer
 from fedpdm.tasks import Failure
 from tests.evaluation.test_alarms import WATCH, at, censoring
 from tests.evaluation.test_final_test import federation, sites_of, tried
@@ -182,3 +184,17 @@ def test_the_table_has_what_each_choice_costs(scope: str) -> None:
     whole = table["global"]
     assert whole["alone"] == whole["hgb"] < min(whole["never"], whole["always"])
     assert "old" not in whole and "few" not in whole and "few" in table["per_site"]["a"]
+
+
+def test_a_model_that_is_blind_on_test_data_is_beaten_by_always_an_alarm() -> None:
+    trial = tried(Failure(4), Protocol(Policy("cost", costs=COSTS)))
+    for own in trial.predictions.values():
+        own[Split.TEST] = np.zeros_like(own[Split.TEST])
+    costs = alarm_costs(trial, {})
+    assert costs is not None
+    whole = costs["global"]
+    assert whole["always"] < whole["level"] == whole["never"]
+    said = dearer({"test": {"costs": costs}})
+    assert said is not None and "Cheaper would be: an alarm all the time (" in said
+    assert "never an alarm" not in said
+    assert alarm_costs(tried(Failure(4)), {}) is None
