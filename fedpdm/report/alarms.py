@@ -51,7 +51,7 @@ def alarm_section(page: Page) -> dict[str, Any]:
         "ahead": f" within {nearest} {unit}".rstrip() if together else "",
         "how": [
             *how_chosen(thresholds, whole, nearest, page.table.cases),
-            *filter(None, [dearer(page.summary)]),
+            *filter(None, [sure_choice(tested), dearer(page.summary)]),
         ],
         "matrix": confusion(whole, nearest, thresholds, None),
         "sites": sites,
@@ -266,6 +266,17 @@ def simple_control(costs: Any) -> str | None:
         if name not in (*OTHERWISE, "level", "alone", "pooled", "trivial") and amount is not None
     }
     return min(known, key=known.__getitem__, default=None)
+
+
+def sure_choice(tested: Record) -> str | None:
+    """Return that never or always was chosen, as no level was sure to cost less; None else."""
+    known = part_of(tested, "costs", "validation") or {}
+    for choice, words in WITHOUT.items():
+        if known.get("level") is not None and known["level"] == known.get(choice):
+            return (
+                f"On validation data no level is sure to cost less than {words}: that was chosen."
+            )
+    return None
 
 
 def dearer(summary: Record) -> str | None:
