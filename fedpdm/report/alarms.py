@@ -274,7 +274,7 @@ def sure_choice(tested: Record) -> str | None:
     for choice, words in WITHOUT.items():
         if known.get("level") is not None and known["level"] == known.get(choice):
             return (
-                f"On validation data no level is sure to cost less than {words}: that was chosen."
+                f"On validation data no level is sure to cost less than {words}: so it was chosen."
             )
     return None
 
