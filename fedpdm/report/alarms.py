@@ -273,9 +273,7 @@ def sure_choice(tested: Record) -> str | None:
     known = part_of(tested, "costs", "validation") or {}
     for choice, words in WITHOUT.items():
         if known.get("level") is not None and known["level"] == known.get(choice):
-            return (
-                f"On validation data no level is sure to cost less than {words}: so it was chosen."
-            )
+            return f"No level is sure to cost less than {words}, which was chosen for that reason."
     return None
 
 

@@ -295,10 +295,10 @@ def test_what_would_cost_less_is_said_beside_the_level_and_among_the_findings() 
 
 def test_that_never_or_always_was_chosen_is_said_beside_the_level() -> None:
     run = priced_run(level=4.0, never=30.0, always=4.0)
-    assert "that was chosen" not in words(section(render(**run), "alarms"))
+    assert "No level is sure" not in words(section(render(**run), "alarms"))
     run["summary"]["test"]["costs"]["validation"]["level"] = 8.0
     said = words(section(render(**run), "alarms"))
-    assert "to be in alarm all the time: that was chosen" in said
+    assert "No level is sure to cost less than to be in alarm all the time" in said
 
 
 def test_a_level_that_pays_is_not_held_against_doing_without_it() -> None:
