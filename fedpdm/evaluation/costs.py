@@ -25,8 +25,12 @@ from fedpdm.tasks import Risk
 LEVELS = 400
 """Most thresholds that are tried; where more scores occur, their shares of windows in alarm lie
 evenly on a logarithmic scale."""
+FOLDS = 20
+"""Parts of the lives (or rows), each of which tries the level that the others would choose."""
 ROWS = 1000
 """Over how many rows costs are given where there is no time."""
+_NEAR = 1e-9
+"""Costs this close to each other, as a share, are equal."""
 _ALONE = Watch(horizon=1.0, cooldown=0.0, sustained=1)
 
 
@@ -50,7 +54,12 @@ class Priced:
     periods: float
 
     def cost(self, alarm: Bools) -> tuple[float, int]:
-        """Return what alarms cost in all, and the number of their episodes.
+        """Return what alarms cost in all, and the number of their episodes: see ``by_fold``."""
+        costs, count = self.by_fold(alarm)
+        return float(costs.sum()), count
+
+    def by_fold(self, alarm: Bools) -> tuple[Floats, int]:
+        """Return (FOLDS,) what alarms cost in each part of the lives, and the number of episodes.
 
         An episode weighs as much as its first window. A failure weighs as much as the first
         window that is near enough; one warned of in time saves the weight of its warning.
@@ -62,9 +71,14 @@ class Priced:
         missed, false_alarm, inspection = self.prices
         first, false = episodes(self.watched, raised, self.watch)
         warned = warnings(self.watched, raised, self.watch)
-        total = missed[failures(self.watched, self.watch)].sum() - missed[warned].sum()
-        total += false_alarm[first[false]].sum() + inspection[first].sum()
-        return float(total), len(first)
+        fold = (np.cumsum(self.watched.begins) - 1) % FOLDS
+
+        def sums(price: Floats, at: Ints) -> Floats:
+            found = np.bincount(fold[at], weights=price[at], minlength=FOLDS)
+            return np.asarray(found, dtype=np.float64)
+
+        total = sums(missed, failures(self.watched, self.watch)) - sums(missed, warned)
+        return total + sums(false_alarm, first[false]) + sums(inspection, first), len(first)
 
 
 def priced(
@@ -111,18 +125,30 @@ def candidates(scores: Floats) -> Floats:
 def least_cost(windows: Priced, scores: Floats) -> float:
     """Return the threshold of the least cost; of equal costs the one of the fewest episodes.
 
-    Never and always an alarm are among the choices.
+    A level that just catches every failure of few owes part of that to chance. So the lives are
+    cut into parts, and each part tries the level that the others would choose: only where that
+    costs no more than never and always an alarm is the level taken, else the cheaper of these.
 
     Args:
         windows: at least one.
         scores: (N,) from 0 to 1, in the order in which the windows were given.
     """
     levels = candidates(scores)
-    found = [windows.cost(scores >= level) for level in levels]
-    total, count = np.array([cost for cost, _ in found]), np.array([number for _, number in found])
-    least = np.flatnonzero(total <= total.min() * (1 + 1e-12) + 1e-12)
-    fewest = least[count[least] == count[least].min()]
-    return float(levels[fewest[-1]])
+    found = [windows.by_fold(scores >= level) for level in levels]
+    cost = np.array([costs for costs, _ in found])  # (L, FOLDS)
+    count = np.array([number for _, number in found])
+    total = cost.sum(axis=1)
+    tried = sum(cost[_cheapest(total - part, count), k] for k, part in enumerate(cost.T))
+    always, never = total[0], total[-1]
+    if tried <= min(always, never) * (1 + _NEAR) + _NEAR:
+        return float(levels[_cheapest(total, count)])
+    return float(levels[0 if always < never else -1])
+
+
+def _cheapest(total: Floats, count: Ints) -> int:
+    """Return the position of the least (L,) cost: of equal ones the fewest episodes, then last."""
+    least = np.flatnonzero(total <= total.min() + _NEAR * max(1.0, abs(total.max())))
+    return int(least[count[least] == count[least].min()][-1])
 
 
 @dataclass(frozen=True)

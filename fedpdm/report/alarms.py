@@ -51,7 +51,7 @@ def alarm_section(page: Page) -> dict[str, Any]:
         "ahead": f" within {nearest} {unit}".rstrip() if together else "",
         "how": [
             *how_chosen(thresholds, whole, nearest, page.table.cases),
-            *filter(None, [dearer(page.summary)]),
+            *filter(None, [sure_choice(tested), dearer(page.summary)]),
         ],
         "matrix": confusion(whole, nearest, thresholds, None),
         "sites": sites,
@@ -268,6 +268,15 @@ def simple_control(costs: Any) -> str | None:
     return min(known, key=known.__getitem__, default=None)
 
 
+def sure_choice(tested: Record) -> str | None:
+    """Return that never or always was chosen, as no level was sure to cost less; None else."""
+    known = part_of(tested, "costs", "validation") or {}
+    for choice, words in WITHOUT.items():
+        if known.get("level") is not None and known["level"] == known.get(choice):
+            return f"No level is sure to cost less than {words}, which was chosen for that reason."
+    return None
+
+
 def dearer(summary: Record) -> str | None:
     """Return what would cost less than alarms at the chosen level; None where nothing would."""
     costs = part_of(summary, "test", "costs")
@@ -285,7 +294,7 @@ def dearer(summary: Record) -> str | None:
     choices = [f"{names[name]} ({price(amount, like)})" for name, amount in found.items()]
     return (
         f"On test data alarms at the chosen level cost {price(whole['level'], like)} per "
-        f"{costs['period']}. Cheaper would be: {listing(choices)}."
+        f"{costs['period']}. Cheaper would be: {listing(choices, most=len(choices))}."
     )
 
 

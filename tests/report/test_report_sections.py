@@ -293,6 +293,14 @@ def test_what_would_cost_less_is_said_beside_the_level_and_among_the_findings() 
     assert "At houston it would have been cheaper to be in alarm all the time." in words(alarms)
 
 
+def test_that_never_or_always_was_chosen_is_said_beside_the_level() -> None:
+    run = priced_run(level=4.0, never=30.0, always=4.0)
+    assert "No level is sure" not in words(section(render(**run), "alarms"))
+    run["summary"]["test"]["costs"]["validation"]["level"] = 8.0
+    said = words(section(render(**run), "alarms"))
+    assert "No level is sure to cost less than to be in alarm all the time" in said
+
+
 def test_a_level_that_pays_is_not_held_against_doing_without_it() -> None:
     run = priced_run(level=2.0, never=30.0, always=4.0, alone=2.0)
     run["summary"]["test"]["costs"]["per_site"] = {}
