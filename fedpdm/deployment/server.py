@@ -26,7 +26,7 @@ from fedpdm.config.values import Config, make, positive, resolved, select, whole
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Rows
 from fedpdm.data.sources.base import Source, expand_replicas
-from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in
+from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in, why
 from fedpdm.deployment.grid import DeployedGrid
 from fedpdm.deployment.node_registry import NodeRegistry
 from fedpdm.deployment.test_details import cards, gathered
@@ -181,7 +181,12 @@ class DeployedRun(Run):
                 f"no failure in the training data of any site ({', '.join(described)}): nothing "
                 "can be learned; bring a longer record, raise task.horizon, or check the logs"
             )
-        return [w for said in described.values() for w in said.warnings], shapes
+        notes = [
+            f"{site}: {said.notes} notes on its data, which stand in its own log"
+            for site, said in described.items()
+            if said.notes
+        ]
+        return notes, shapes
 
     def _data_changed(self, before: dict[str, Any], now: dict[str, Any]) -> bool:
         """Compare the sites that are here; who is not may come later."""
@@ -262,7 +267,7 @@ class DeployedRun(Run):
                     answers[site] = {split: found[split] for split in ("test", "heldout")}
                     details[site] = dict(found.get("details") or {})
                 except Exception as error:  # one site's odd answer must not lose the run
-                    message = f"{site}: its test results cannot be read ({error!r})"
+                    message = f"{site}: its test results are refused ({why(error)})"
                     self.registry.tell({"kind": "refused", "site": site, "message": message})
         for site in self.experiment.evaluated:
             if site not in answers and site not in asked.values():
