@@ -21,8 +21,10 @@ from fedpdm.deployment.client import DeployedSiteApp
 from fedpdm.deployment.envelope import DESCRIPTION, TEST_QUERY, TESTED
 from fedpdm.deployment.server import serve
 from fedpdm.engines.local_grid import set_message_id
+from fedpdm.errors import ConfigError
 from fedpdm.history import History
 from fedpdm.storage import read_json
+from fedpdm.testing.federated import same
 from fedpdm.wire.flower import become_server
 from fedpdm.wire.records import ARRAYS, METRICS, arrays_in, metric_record, to_record
 
@@ -195,3 +197,26 @@ def test_what_a_site_says_of_itself_is_checked(said: Any, tmp_path: Path) -> Non
     assert list(summary["test"]["per_site"]) == ["detroit", "houston"]
     events = [e for e in summary["events"] if e["kind"] == "plant-refused"]
     assert events and all("cannot be read" in event["message"] for event in events)
+
+
+@pytest.mark.parametrize("strategy", ["scaffold", "fedavg"])
+def test_a_resumed_run_has_the_bits_of_one_that_was_not_or_says_why_it_cannot(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployed, "POLL_SECONDS", 0.05)
+
+    def go(**asked: str) -> None:
+        nodes = Nodes(lambda message, reply: reply)  # supernodes that remember nothing
+        serve(nodes, Context(1, 0, {}, RecordDict(), asked))  # type: ignore[arg-type]
+
+    words = f"{TINY} strategy={strategy}"
+    go(**{"overrides": words, "run-folder": f"{tmp_path}/whole"})
+    go(**{"overrides": f"{words} rounds=1", "run-folder": f"{tmp_path}/half"})
+    again = {"resume": f"{tmp_path}/half", "overrides": "rounds=2"}
+    if strategy == "scaffold":
+        with pytest.raises(ConfigError, match="Scaffold"):
+            go(**again)
+        return
+    go(**again)
+    with History.open(tmp_path / "whole") as whole, History.open(tmp_path / "half") as half:
+        assert same(whole.weights(2), half.weights(2))
