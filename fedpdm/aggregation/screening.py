@@ -49,11 +49,15 @@ def same_form(update: Update, kinds: bool = True) -> str | None:
 
 def countable(update: Update) -> str | None:
     """Refuse numbers of examples and weights that cannot be summed up."""
-    limits = {EXAMPLES: (update.examples, MOST_EXAMPLES), "weight": (update.weight, MOST_WEIGHT)}
-    for name, (value, most) in limits.items():
-        if not 0 <= value <= most:  # NaN is neither
-            return f"its {name} is {value:g}, and at most {most:g} is possible"
-    return None
+    flaw = beyond(EXAMPLES, update.examples, MOST_EXAMPLES)
+    return flaw or beyond("weight", update.weight, MOST_WEIGHT)
+
+
+def beyond(name: str, value: float, most: float = MOST_EXAMPLES) -> str | None:
+    """Return that a number is negative, NaN or too large, or None."""
+    if 0 <= value <= most:  # NaN is neither
+        return None
+    return f"its {name} is {value:g}, and only 0 to {most:g} is possible"
 
 
 def finite(update: Update) -> str | None:

@@ -226,11 +226,12 @@ class Run:
             )
         if loop.on_scaler is not None:  # before anything is trained with it
             loop.on_scaler = checked_scaler(self._own_scaler, loop.on_scaler)
+        settings = dict(self.engine["settings"])
+        if "workers" in settings and experiment.engine.get("workers") is not None:
+            settings["workers"] = experiment.engine["workers"]  # as resumed
         client, sites = client_app(experiment), experiment.federation.sites
         context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
-        with closing(
-            make(self.engine["settings"], "engine", client_app=client, sites=sites)
-        ) as grid:
+        with closing(make(settings, "engine", client_app=client, sites=sites)) as grid:
             self._in_process = getattr(grid, "in_process", False)
             make_server_app(loop)(grid, context)
 

@@ -184,9 +184,6 @@ class ServerHalf(FedAvg):
         """Return what the server has to say of the round, after ``combine``: metrics by name."""
         return {}
 
-    def forget_sites(self) -> None:
-        """Start over with sites that remember nothing, from the weights as they are."""
-
     # Flower's side ------------------------------------------------------------------------
 
     def configure_train(

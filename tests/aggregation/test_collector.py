@@ -86,7 +86,7 @@ RUBBISH = ArrayRecord(
         (METRICS, MetricRecord({EXAMPLES: float("nan")}), "num-examples is nan"),
         (METRICS, MetricRecord({EXAMPLES: float("inf")}), "num-examples is inf"),
         (METRICS, MetricRecord({EXAMPLES: -3}), "num-examples is -3"),
-        (METRICS, MetricRecord({EXAMPLES: 2**53}), "num-examples is 9.0072e+15, and at most"),
+        (METRICS, MetricRecord({EXAMPLES: 2**53}), "num-examples is 9.0072e+15, and only"),
         (METRICS, MetricRecord({"train_loss": 0.5}), "cannot be read (KeyError: 'num-examples')"),
         (METRICS, None, "cannot be read (KeyError: 'metrics')"),
         (ARRAYS, RUBBISH, "cannot be read (ValueError"),

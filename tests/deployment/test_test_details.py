@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
+from flwr.app import ConfigRecord, RecordDict
 
+from fedpdm.deployment.envelope import TESTED, result_content, result_in, why
 from fedpdm.deployment.test_details import cards, gathered, of_site
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.evaluation.settings import Policy, Protocol
@@ -28,6 +31,8 @@ def test_headquarters_gathers_what_sites_say(task: Task) -> None:
         assert test is not None
         per_site[name] = test["per_site"][name]
         assert details[name]["card"]["threshold"] == trial.threshold
+        measured = {"test": per_site[name], "heldout": None, "details": details[name]}
+        assert result_in(result_content(measured)) == json.loads(json.dumps(measured))
     found = gathered(details, per_site, task)
     assert found["bootstrap"] is None and found["spread"]["plants"] == 2
     card = cards(details)
@@ -53,3 +58,52 @@ def test_a_site_that_says_nothing_more_is_no_problem() -> None:
     assert found["alarms"] is None and found["thresholds"] is None
     assert found["spread"]["worst"] == {"site": "a", "value": 0.5}
     assert cards({"a": {}}) == {"thresholds": {}, "calibrations": {}, "intervals": {}}
+
+
+NESTED: Any = 0
+for _ in range(900):
+    NESTED = [NESTED]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"test": 5},
+        {"test": {"average_precision": 7}},
+        {"test": {"brier_24": -0.5}},
+        {"test": {"average_precision": "0.5"}},
+        {"test": {"<script>": 0.5}},
+        {"test": {"average_precision": True}},
+        {"test": {str(n): 0.1 for n in range(20_000)}},
+        {"heldout": "none"},
+        {"details": "all is well"},
+        {"details": {"card": "a card of text"}},
+        {"details": {"card": {"threshold": "<script>"}}},
+        {"details": {"card": {"threshold": 7}}},
+        {"details": {"card": {"thresholds": {"24": "high"}}}},
+        {"details": {"card": {"interval": {"factor": "wide"}}}},
+        {"details": {"card": {"calibration": {"corners": [{"said": ["a"], "calibrated": [0]}]}}}},
+        {"details": {"thresholds": {"common": {"24": "<b>"}}}},
+        {"details": {"alarms": {"own": {"event_recall": 1.5}}}},
+        {"details": {"alarms": {"own": [1, 2]}}},
+        {"details": {"alarms": {"own": {"lead_time": {"median": "<img src=x>"}}}}},
+        {"details": {"calibration": {"temperature": "hot"}}},
+        {"details": {"intervals": {"level": 2}}},
+        {"details": {"more": NESTED}},
+        {"details": {"more": "x" * 1000}},
+        [],
+        None,
+    ],
+)
+def test_results_that_are_none_are_refused(odd: Any) -> None:
+    good = {"test": {"average_precision": 0.5, "roc_auc": None}, "heldout": None, "details": {}}
+    assert result_in(result_content(good)) == good
+    with pytest.raises(Exception) as error:
+        result_in(result_content({**good, **odd} if isinstance(odd, dict) else odd))
+    assert "<" not in why(error.value) and len(why(error.value)) < 200
+
+
+@pytest.mark.parametrize("text", ['{"test": NaN}', "[" * 100_000, '{"a"', "x" * 3_000_000])
+def test_text_that_is_no_result_is_refused(text: str) -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        result_in(RecordDict({TESTED: ConfigRecord({"json": text})}))
