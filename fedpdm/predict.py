@@ -11,13 +11,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 
-from fedpdm.config.imports import allowed, import_all, names_of
+from fedpdm.config.imports import import_all, lookup, names_of
 from fedpdm.data.features import WindowFeatures
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.sources.base import OperatingConditions
@@ -150,13 +150,13 @@ def _task(described: dict[str, Any], folder: Path, imports: Sequence[str]) -> Ta
     if kind := TASKS.get(described["name"]):
         return kind(**settings)
     target = str(described.get("_target_"))
-    found = allowed(target, imports)
-    if not (isinstance(found, type) and issubclass(found, Task)):
+    found = lookup("task", target, imports)
+    if found is None:
         raise HistoryError(
             f"{folder}/model.json: task '{described['name']}' ({target}) is not known here; "
             f"there are {', '.join(TASKS)}; a task of your own needs --imports PACKAGE"
         )
-    return found(**settings)
+    return cast(Task, found(**settings))
 
 
 def _round(
