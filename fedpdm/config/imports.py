@@ -150,7 +150,7 @@ def lookup(block: str, target: str, imports: Sequence[str], nested: bool = False
     if block == "client_mods" and (foreign or home == MODULES[1]):
         return found
     bases = [base for kinds in KINDS.values() for base in kinds] if nested else KINDS[block]
-    return found if foreign and nested or any(map(partial(_is, found), bases)) else None
+    return found if (foreign and nested) or any(map(partial(_is, found), bases)) else None
 
 
 def _is(found: type, base: str) -> bool:
