@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from fedpdm import compare, predict, simulate
+from fedpdm.history import History
 from fedpdm.history.__main__ import main as history_command
 from fedpdm.history.index import digest
 from fedpdm.history.record import Row
@@ -179,6 +181,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
         "model.json", lambda c: c.update(threshold=float("nan"))
     ),
     "a window that has no end": in_json("model.json", lambda c: c.update(window=10**9)),
+    "data with an endless window": in_config(lambda c: c["data"].update(window=10**9)),
     "a huge input": in_json("model.json", lambda c: c.update(input_dim=10**12)),
     "a huge layer": in_json("model.json", lambda c: c["config"].update(hidden=[900_000] * 9)),
     "a scaler of NaN": scaler(lambda a: a["federated/mean"].fill(np.nan)),
@@ -245,6 +248,30 @@ def test_a_hostile_folder_is_refused_in_one_sentence(
         assert made <= {"scores.csv"}, made
     assert "compare" in refused  # one run has nothing to be compared with
     assert len(refused) > 1 or "summary.json" in told_all
+
+
+def test_a_resume_misses_its_split(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split = place / "run" / "split.csv.gz"
+    for spoil in (lambda: split.write_bytes(split.read_bytes()[:-9]), split.unlink):
+        spoil()
+        assert simulate.main([f"resume={place / 'run'}", "rounds=3"]) == 2
+        assert "split.csv.gz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "scaler.safetensors"])
+def test_a_crash_before_a_file_is_sealed_loses_nothing(
+    place: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = place / "run"
+    with History.open(run) as one, suppress(KeyboardInterrupt), one.sealed.writing(name):
+        raise KeyboardInterrupt
+    if name == "scaler.safetensors":
+        assert predict.main([str(run), str(place / "rows.csv")]) == 2
+        assert "finish it with resume" in capsys.readouterr().err
+    assert simulate.main([f"resume={run}", "rounds=3"]) == 0
+    with History.open(run) as one:
+        assert one.sealed.flaws() == [] and name in one.sealed.names()
+        assert "" not in one._index.files().values()
 
 
 # Damage ------------------------------------------------------------------------------------
