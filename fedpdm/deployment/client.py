@@ -26,8 +26,9 @@ from flwr.clientapp import ClientApp
 from fedpdm import __version__
 from fedpdm.client.state import PersonalModels, mark, rewind
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
-from fedpdm.config.values import Config, plain, read_config, select
+from fedpdm.config.values import Config, plain, read_config, select, stored_config
 from fedpdm.data.leakage import checks as guards
+from fedpdm.data.quality.sites import notes
 from fedpdm.data.sources.base import expand_replicas
 from fedpdm.deployment.envelope import (
     ANOTHER_SITE,
@@ -113,7 +114,7 @@ def site_config(text: str, where: Whereabouts) -> Config:
     Raises:
         ConfigError: the site's own yaml cannot be read.
     """
-    cfg: Config = read_config(text)
+    cfg: Config = stored_config(text, "the run's config")
     allow(cfg, where)
     if where.device is not None:
         cfg.device = where.device

@@ -26,8 +26,10 @@ from fedpdm.data.windows import gather, longest_step, segment_starts, window_end
 from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.calibration import Calibration
 from fedpdm.evaluation.conformal import Interval
+from fedpdm.history.schemas import Manifest
+from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelWrapper
-from fedpdm.storage import Arrays, read_json
+from fedpdm.storage import Arrays
 from fedpdm.tasks import Task
 from fedpdm.training.objective import Objective, Supervised, outputs
 
@@ -230,6 +232,13 @@ class Predictor:
         )
 
 
+def _engine(folder: Path) -> str | None:
+    """Return the name of the engine that a run was on."""
+    path = folder / "manifest.json"
+    engine = Manifest.read(read_sealed(folder, path.name), path).get("engine") or {}
+    return engine.get("name")
+
+
 def personal_model(
     card: dict[str, Any],
     model: ModelWrapper,
@@ -271,7 +280,7 @@ def personal_model(
             f"{folder}: each site has {', '.join(card['tensors'][:3])} of its own: say whose data "
             f"this is with --site ({', '.join(card['sites'][:20])})"
         )
-    if card["tensors"] and read_json(folder / "manifest.json")["engine"]["name"] == "flower":
+    if card["tensors"] and _engine(folder) == "flower":
         raise ConfigError(
             f"{folder} is a deployed run: {card['tensors'][0]} of {site} never left {site}"
         )

@@ -25,6 +25,7 @@ from fedpdm.evaluation.scoring import Predictions
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.history.lock import RunLock
+from fedpdm.history.sealed import SealedFiles
 from fedpdm.runs.assembly import (
     baseline_inputs,
     client_app,
@@ -49,6 +50,7 @@ from fedpdm.runs.folder import (
 from fedpdm.runs.local_training import rate_warning
 from fedpdm.runs.progress import Progress
 from fedpdm.runs.results import (
+    RESULTS,
     add_baselines,
     add_confidence,
     summarise,
@@ -80,6 +82,7 @@ class Run:
         self.folder = folder
         self.console = console
         self.engine: Engine
+        self.sealed: SealedFiles
         self.split: SplitFile | None = None  # of sites in this box
         # Generated sites are not made a second time for a check that they cannot fail.
         generated = experiment.federation.source.generated
@@ -108,6 +111,8 @@ class Run:
             manifest = self._open_folder(resume, shapes)
             self.engine = manifest.get("engine") or engine_of(experiment.engine)  # an old one
             history = stack.enter_context(opened_history(self.folder, experiment.keep))
+            self.sealed = history.sealed
+            self.sealed.seal_first()
             for event in history.recover():
                 warnings.append(event["message"])
             settle_rounds(self.folder, self.cfg, history, manifest, experiment.rounds)
@@ -243,7 +248,8 @@ class Run:
             if scaler is not None
             else {name: federation.moments(name).scaler() for name in self.experiment.evaluated}
         )
-        write_scalers(self.folder, scalers)
+        with self.sealed.writing("scaler.safetensors"):
+            write_scalers(self.folder, scalers)
 
     def _sites(self, names: list[str], scaler: Scaler | None) -> list[Site]:
         federation = self.experiment.federation
@@ -305,7 +311,8 @@ class Run:
         summary["seconds"] = {**self.seconds, "total": time.perf_counter() - begun}
         summary["processor_seconds"] = {**self._processor} if self._in_process else None
         card = model_card(self.experiment, self.cfg) | self._card
-        write_results(self.folder, summary, card, history, manifest, shapes)
+        with self.sealed.writing(*RESULTS):
+            write_results(self.folder, summary, card, history, manifest, shapes)
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
