@@ -10,26 +10,31 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 
-from fedpdm.config.imports import allowed, import_all, names_of
+from fedpdm.config.imports import import_all, lookup, names_of
 from fedpdm.data.features import WindowFeatures
 from fedpdm.data.normalise import Scaler
+from fedpdm.data.sources.agreement import agreed
 from fedpdm.data.sources.base import OperatingConditions
-from fedpdm.data.sources.mapping import SiteMapping, closest, site_mapping
-from fedpdm.errors import ConfigError, FedPdmError, HistoryError
+from fedpdm.data.sources.keys import closest
+from fedpdm.data.sources.mapping import SiteMapping, site_mapping
+from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
+from fedpdm.history.schemas import Card
+from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.runs.predictor import Predictor, personal_model
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.round_metrics import best_round
-from fedpdm.storage import read_json, read_tensors, write_bytes
+from fedpdm.storage import parse_tensors, write_bytes
 from fedpdm.tasks import TASKS, Task
 from fedpdm.training.objective import Objective
 
@@ -95,12 +100,20 @@ def load_predictor(
             conditions=int(card["conditions"]),
             operating=_operating(card, folder),
             time_unit=str(card["data"]["time_unit"]),
+            max_gap=card["data"].get("max_gap"),
             threshold=level,
             calibration=calibration_of(own["calibration"]),
-            interval=own["interval"] and Interval(**own["interval"]),
+            interval=own["interval"] and _interval(own["interval"]),
             notes=notes if level is not None else (*notes, _silent(task)),
         )
-    except (KeyError, TypeError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise HistoryError(
             f"{folder}/model.json is damaged: {type(error).__name__} {error}; "
             "it does not describe a model of this version of fedpdm"
@@ -109,9 +122,8 @@ def load_predictor(
 
 def _card(folder: Path, imports: Sequence[str]) -> dict[str, Any]:
     """Return the run's model card; the modules that the run used are imported."""
-    card = read_json(folder / "model.json")
-    if not isinstance(card, dict):
-        raise HistoryError(f"{folder}/model.json is damaged: it holds no object")
+    path = folder / "model.json"
+    card = Card.read(read_sealed(folder, path.name), path)
     if not set(used := names_of(card.get("imports"))) <= set(imports):
         raise ConfigError(
             f"{folder}: this run used code of its own; if you know and trust it, add "
@@ -132,16 +144,32 @@ def _model(
 ) -> ModelWrapper:
     """Return the model with the weights of the chosen round, and of ``site`` what it kept."""
     weights, personal = history.weights(chosen), card.get("personal")
-    with torch_seeded(personal["seed"] if personal else 0, "model"):
-        model = ModelFactory.create_model(
-            card["model_type"], int(card["input_dim"]), int(card["num_classes"]),
+
+    def build() -> ModelWrapper:
+        return ModelFactory.create_model(
+            card["model_type"], card["input_dim"], card["num_classes"],
             sequence_length=card["sequence_length"], **card["config"],
         )  # fmt: skip
+
+    if not personal and not card.get("imports"):
+        with torch.device("meta"):  # takes no memory, whatever sizes the card names
+            shapes = {n: tuple(t.shape) for n, t in build().module.state_dict().items()}
+        if shapes != {name: array.shape for name, array in weights.items()}:
+            raise ModelError(
+                f"{folder}: the weights of round {chosen} have another shape than its model"
+            )
+    with torch_seeded(personal["seed"] if personal else 0, "model"):
+        model = build()
     if not personal:
         model.set_parameters(weights)
         return model
     states = history.client_states(chosen)
     return personal_model(personal, model, weights, states, site, objective, task, folder)
+
+
+def _interval(said: dict[str, Any]) -> Interval:
+    """Return the interval of a model card, where JSON has null for an infinite width."""
+    return Interval(**said | {"factor": np.inf if said["factor"] is None else said["factor"]})
 
 
 def _task(described: dict[str, Any], folder: Path, imports: Sequence[str]) -> Task:
@@ -150,13 +178,13 @@ def _task(described: dict[str, Any], folder: Path, imports: Sequence[str]) -> Ta
     if kind := TASKS.get(described["name"]):
         return kind(**settings)
     target = str(described.get("_target_"))
-    found = allowed(target, imports)
-    if not (isinstance(found, type) and issubclass(found, Task)):
+    found = lookup("task", target, imports)
+    if found is None:
         raise HistoryError(
             f"{folder}/model.json: task '{described['name']}' ({target}) is not known here; "
             f"there are {', '.join(TASKS)}; a task of your own needs --imports PACKAGE"
         )
-    return found(**settings)
+    return cast(Task, found(**settings))
 
 
 def _round(
@@ -193,7 +221,7 @@ def _scaler(
             f"{folder} is not finished: it has no scaler.safetensors yet; continue it with "
             f"python -m fedpdm.simulate resume={folder}"
         )
-    arrays = read_tensors(path)
+    arrays = parse_tensors(read_sealed(folder, path.name), path)
     scopes = [name.removesuffix("/mean") for name in arrays if name.endswith("/mean")]
     named = [*card["sites"], *(s for s in scopes if s != "federated"), *card.get("thresholds", {}),
              *((card.get("personal") or {}).get("sites", ()))]  # fmt: skip
@@ -221,6 +249,9 @@ def _scaler(
     expected = (int(card["conditions"]), len(sensors) + len(features.names(sensors)))
     if scaler.mean.shape != expected or scaler.scale.shape != expected:
         raise HistoryError(f"{path} is of another run: its shape is not {expected}")
+    numbers = np.concatenate([scaler.mean, scaler.scale])
+    if numbers.dtype.kind != "f" or not np.isfinite(numbers).all() or (scaler.scale < 0).any():
+        raise HistoryError(f"{path} is damaged: a mean or a scale in it is no possible number")
     return scaler, alone
 
 
@@ -242,22 +273,34 @@ def _mapping(card: dict[str, Any], site: str | None) -> SiteMapping:
 
     Without a site, sites that all name their columns alike stand for each other.
     """
-    features = [str(name) for name in card["features"]]
+    blocks = {name: own for name, own in card["sites"].items() if "path" in (own or {})}
     named = [site] if site is not None else list(card["sites"])
-    if named and all("path" in (card["sites"].get(name) or {}) for name in named):
-        found = [site_mapping(name, card["sites"][name]) for name in named]
+    if named and all(name in blocks for name in named):
+        found, _ = agreed([site_mapping(name, own) for name, own in blocks.items()])
+        place = {str(name): position for position, name in enumerate(card["features"])}
+        order = sorted(found[0].columns, key=lambda name: place[found[0].inputs_of(name)[0]])
         first, *others = (
-            SiteMapping(named[0], "", m.machine, m.time, {f: m.columns[f] for f in features},
-                        dialect=m.dialect)
+            replace(
+                m,
+                site=named[0],
+                columns={name: m.columns[name] for name in order},
+                paths=(),
+                logs=(),
+                label=None,
+                machines=None,
+            )
             for m in found
-        )  # fmt: skip
+            if m.site in named
+        )
         if all(other == first for other in others):
             return first
-    return SiteMapping("", "", "machine", "time", {f: f for f in features})
+    return SiteMapping("", (), "machine", "time", {str(f): str(f) for f in card["features"]})
 
 
 def _threshold(given: float | None, own: float | None, task: Task) -> float | None:
     if given is None:
+        if own is not None and task.risks and own > 1:
+            raise HistoryError(f"model.json is damaged: threshold {own:g} is no probability")
         return own
     if not 0 <= given <= (1.0 if task.risks else np.inf):
         wanted = "a probability, between 0 and 1" if task.risks else "0 or more"

@@ -28,6 +28,10 @@ _DTYPES = frozenset(
     | {"float16", "float32", "float64", "complex64"}
 )
 _JSON_INT = 2**63
+LARGEST = {".json": 1 << 28, ".yaml": 1 << 24, ".csv": 1 << 30, ".gz": 1 << 28}
+"""Bytes of the largest file of a kind that is read whole; tensors have no bound of their own."""
+DEEPEST = 64
+"""Levels of JSON and YAML in a file that others may have written."""
 
 
 # Files --------------------------------------------------------------------------------
@@ -90,6 +94,11 @@ def read_bytes(path: Path, sha256: str | None = None) -> bytes:
         HistoryError: the file is missing, unreadable, or not the one with this checksum.
     """
     try:
+        # A pipe or a device would never end, and a link shows what is no part of the folder.
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise HistoryError(f"{path} cannot be read (a link, or no regular file)")
+        if path.exists() and path.stat().st_size > LARGEST.get(path.suffix, 1 << 40):
+            raise HistoryError(f"{path} is too large to be a file of a run")
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise HistoryError(f"{path} is missing") from error
@@ -108,15 +117,23 @@ def read_tensors(path: Path, sha256: str | None = None) -> Arrays:
     Raises:
         HistoryError: the file is missing, truncated, altered, or not safetensors.
     """
+    return parse_tensors(read_bytes(path, sha256), path)
+
+
+def parse_tensors(content: bytes, where: Path) -> Arrays:
+    """Return the tensors in the content of a file, as ``read_tensors`` does.
+
+    Raises:
+        HistoryError: it is not safetensors.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    content = read_bytes(path, sha256)
     try:
         # The library's own order differs from call to call; sums over tensors must not.
         return {name: np.array(value) for name, value in sorted(load(content).items())}
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise HistoryError(f"{path} is damaged: {error}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HistoryError(f"{where} is damaged: {error}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -144,12 +161,36 @@ def read_json(path: Path) -> Any:
     Raises:
         HistoryError: the file is missing or damaged.
     """
+    if not path.exists():
+        raise HistoryError(f"{path} is missing: {path.parent} is not a fedpdm run")
+    return parse_json(read_bytes(path), path)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def parse_json(content: bytes, where: Path) -> Any:
+    """Return what JSON text says.
+
+    Args:
+        content: the text.
+        where: the file, for messages.
+
+    Raises:
+        HistoryError: it is no JSON, or deeper than ``DEEPEST``.
+    """
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise HistoryError(f"{path} is missing: {path.parent} is not a fedpdm run") from error
-    except (OSError, ValueError) as error:
-        raise HistoryError(f"{path} cannot be read: {error}") from error
+        value = json.loads(content, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise HistoryError(f"{where} cannot be read: {error}") from error
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = [v for v in level if isinstance(v, dict | list)]
+        level = [v for part in inner for v in (part.values() if isinstance(part, dict) else part)]
+    if level:
+        raise HistoryError(f"{where} cannot be read: it is nested more than {DEEPEST} times")
+    return value
 
 
 def cleaned(value: Any) -> Any:

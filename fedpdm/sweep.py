@@ -14,7 +14,8 @@ from typing import Any, Literal
 from fedpdm.config.values import Config, plain
 from fedpdm.errors import FedPdmError, HistoryError
 from fedpdm.history.lock import RunLock
-from fedpdm.storage import read_json
+from fedpdm.history.schemas import Manifest, Summary
+from fedpdm.history.sealed import read_sealed
 
 Simulate = Callable[..., dict[str, Any]]
 
@@ -47,7 +48,7 @@ class Sweep:
             state = state_of(folder, cfg)
             if state == "finished":
                 print(f"finished before: {folder}", flush=True)
-                kept: dict[str, Any] = read_json(folder / "summary.json")
+                kept: dict[str, Any] = _read(folder, "summary.json", Summary)
                 return kept
             if held(folder):
                 print(f"another process works on it: {folder}", flush=True)
@@ -90,14 +91,20 @@ def state_of(folder: Path, cfg: Config) -> Literal["new", "begun", "finished"]:
     from fedpdm.runs.folder import changed_settings
 
     now = plain(cfg)
-    if changed := changed_settings(read_json(folder / "manifest.json")["config"], now):
+    if changed := changed_settings(_read(folder, "manifest.json", Manifest)["config"], now):
         raise HistoryError(
             f"{folder} holds a run of other settings ({', '.join(changed)} differ); choose another "
             "hydra.sweep.dir, or repeat the command that it was made with"
         )
     if not (folder / "summary.json").exists():
         return "begun"
-    return "begun" if read_json(folder / "summary.json")["rounds"] < now["rounds"] else "finished"
+    return (
+        "begun" if _read(folder, "summary.json", Summary)["rounds"] < now["rounds"] else "finished"
+    )
+
+
+def _read(folder: Path, name: str, kind: type[Manifest] | type[Summary]) -> dict[str, Any]:
+    return kind.read(read_sealed(folder, name), folder / name)
 
 
 def remove_if_empty(folder: Path) -> None:

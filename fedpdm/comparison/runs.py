@@ -14,7 +14,9 @@ from fedpdm.data.rows import Split
 from fedpdm.data.splits.saved_split import Part, read_split_file
 from fedpdm.errors import DataError, HistoryError
 from fedpdm.evaluation.wording import primary_metric
-from fedpdm.storage import flatten, read_json
+from fedpdm.history.schemas import Manifest, Summary
+from fedpdm.history.sealed import read_sealed
+from fedpdm.storage import flatten
 
 Record = Mapping[str, Any]
 
@@ -144,10 +146,12 @@ def read_run(folder: Path) -> FinishedRun:
     """
     if not (folder / "summary.json").is_file():
         raise HistoryError(f"{folder} is not finished; finish it with resume={folder}")
-    summary, manifest = read_json(folder / "summary.json"), read_json(folder / "manifest.json")
-    config = manifest.get("config") if isinstance(manifest, dict) else None
-    if not isinstance(summary, dict) or not isinstance(config, dict) or "test" not in summary:
-        raise HistoryError(f"{folder} cannot be read: summary.json or manifest.json is damaged")
+    summary = Summary.read(read_sealed(folder, "summary.json"), folder / "summary.json")
+    manifest = Manifest.read(read_sealed(folder, "manifest.json"), folder / "manifest.json")
+    for name in ("metrics.csv", "split.csv.gz"):
+        if (folder / name).exists():
+            read_sealed(folder, name)
+    config = manifest["config"]
     if summary.get("rounds") != config.get("rounds"):
         raise HistoryError(
             f"{folder} is not finished: its results are of {summary.get('rounds')} rounds, "

@@ -11,18 +11,36 @@ classes of fedpdm, of Flower and of what was imported on the spot, and nothing e
 from __future__ import annotations
 
 import importlib
+import pkgutil
+import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from inspect import isfunction
 from typing import Any
 
 from fedpdm.errors import ConfigError
 
 OURS = {"fedpdm", "flwr"}
-"""Packages whose classes any config can name."""
 
-MODS = "flwr.clientapp.mod."
-"""Flower's client mods are functions."""
+MODULES = ("flwr.serverapp.strategy", "flwr.clientapp.mod")
+"""Flower's modules whose public names any config can name."""
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "task": ("fedpdm.tasks.base:Task",),
+    "strategy": ("flwr.serverapp.strategy:Strategy",),
+    "data": ("fedpdm.data.sources.base:Source",),
+    "partition": ("fedpdm.data.partition.base:Partition",),
+    "features": ("fedpdm.data.features:WindowFeatures",),
+    "engine": ("flwr.serverapp:Grid", "fedpdm.engines.auto:Auto"),
+    "server": ("fedpdm.server.base:Server",),
+    "objective": ("fedpdm.training.objective:Objective",),
+    "travels": ("fedpdm.models.policy:ParameterPolicy",),
+    "tracker": ("fedpdm.trackers:Tracker",),
+    "transforms": ("fedpdm.transforms.base:Transform",),
+    "client_mods": (),
+}
+"""The blocks of a config that name a class, and what it must be."""
 
 _imported: dict[str, None] = {}
 
@@ -79,56 +97,97 @@ def imported() -> list[str]:
     return list(_imported)
 
 
-def refuse_foreign(config: Any, imports: Sequence[str], way_out: str) -> None:
-    """Refuse a config, from a message or a run folder, that names classes of other packages.
+def refuse_foreign(config: Mapping[str, Any], imports: Sequence[str], way_out: str) -> None:
+    """Refuse a config, from a message or a run folder, that names other code than it may.
+
+    Args:
+        config: plain values, by block.
+        imports: modules that were imported on the spot.
+        way_out: what to do, with ``{}`` for the module that is missing.
+
+    Raises:
+        ConfigError: a ``_target_`` is not in the registry, or not of the kind of its block.
+    """
+    for block, value in config.items():
+        nested = block in ("transforms", "client_mods") and isinstance(value, list | dict)
+        parts = (value.values() if isinstance(value, dict) else value) if nested else [value]
+        for part in parts:
+            for target, outermost in targets(part, block == "client_mods"):
+                if lookup(block, target, imports, nested=not outermost) is None:
+                    raise ConfigError(
+                        f"{block}: _target_={target} is not one of the classes that this block can "
+                        "name, of fedpdm, Flower or imports=[…]; if you know and trust this code, "
+                        f"{way_out.format(target.rpartition('.')[0] or target)}"
+                    )
+
+
+def lookup(block: str, target: str, imports: Sequence[str], nested: bool = False) -> Any:
+    """Return the class or client mod that others may name in a block, or None.
+
+    The name must be the exact one: a module of the registry, and a class or mod that is defined
+    there or below. Attributes are never walked through: ``fedpdm.storage.os`` is no module.
+
+    Args:
+        block: key at the top of the config: says the kind.
+        target: the dotted name.
+        imports: modules that were imported on the spot; they and what is below them count.
+        nested: an argument of another target, which may be of any kind.
+    """
+    home, _, name = target.rpartition(".")
+    foreign = any(f"{home}.".startswith(f"{own}.") for own in imports)
+    if block not in KINDS or not (home in MODULES or home in our_modules() or foreign):
+        return None
+    try:
+        found = vars(importlib.import_module(home)).get(name)
+    except Exception:  # there is no such module, or it lacks a package
+        return None
+    where = str(getattr(found, "__module__", ""))
+    if getattr(found, "__qualname__", None) != name or not f"{where}.".startswith(f"{home}."):
+        return None
+    if not isinstance(found, type):
+        return found if block == "client_mods" and isfunction(found) and not nested else None
+    if block == "client_mods" and (foreign or home == MODULES[1]):
+        return found
+    bases = [base for kinds in KINDS.values() for base in kinds] if nested else KINDS[block]
+    return found if (foreign and nested) or any(map(partial(_is, found), bases)) else None
+
+
+def _is(found: type, base: str) -> bool:
+    """Return whether a class is one, or has all methods where the kind is a protocol."""
+    kind: Any = pkgutil.resolve_name(base)
+    if getattr(kind, "_is_protocol", False):
+        return all(
+            callable(getattr(found, name, None)) for name in vars(kind) if not name.startswith("_")
+        )
+    return issubclass(found, kind)
+
+
+@cache
+def our_modules() -> frozenset[str]:
+    """Return the modules whose classes conf/ or a base class of ``KINDS`` names."""
+    from fedpdm.config.schema import conf_dir  # workers start without Hydra
+
+    text = "\n".join(file.read_text("utf-8") for file in conf_dir().rglob("*.yaml"))
+    named = re.findall(r"_target_: (fedpdm[\w.]+)", text)
+    bases = [base.replace(":", ".") for kinds in KINDS.values() for base in kinds]
+    return frozenset(n.rpartition(".")[0] for n in [*named, *bases] if n.startswith("fedpdm."))
+
+
+def targets(config: Any, mod: bool = False, outermost: bool = True) -> Iterator[tuple[str, bool]]:
+    """Yield each ``_target_`` in plain values, and whether it is the outermost one.
 
     Args:
         config: plain values.
-        imports: modules that were imported on the spot; their packages are allowed.
-        way_out: what to do, with ``{}`` for the package that is missing.
-
-    Raises:
-        ConfigError: a ``_target_`` is not allowed.
+        mod: a text is the name of a client mod.
+        outermost: no target stands around it.
     """
-    for target in targets(config):
-        if allowed(target, imports) is None:
-            raise ConfigError(
-                f"_target_={target} is no class of fedpdm, Flower or imports=[…]; if you know and "
-                f"trust this code, {way_out.format(target.partition('.')[0])}"
-            )
-
-
-def allowed(target: str, imports: Sequence[str]) -> Any:
-    """Return the class or client mod that a config of others may name, or None.
-
-    Args:
-        target: its dotted path.
-        imports: modules that were imported on the spot; their packages are allowed.
-    """
-    own = {name.partition(".")[0] for name in imports}
-    packages = OURS | own
-    if target.partition(".")[0] not in packages:
-        return None
-    from hydra.utils import get_object  # workers start without Hydra
-
-    try:
-        found = get_object(target)
-    except Exception:  # there is no such thing
-        return None
-    # A path through a package can lead out of it again: fedpdm.storage.os.system.
-    home = str(getattr(found, "__module__", ""))
-    kind = isinstance(found, type) and home.partition(".")[0] in packages
-    mod = isfunction(found) and (home.startswith(MODS) or home.partition(".")[0] in own)
-    return found if kind or mod else None
-
-
-def targets(config: Any) -> Iterator[str]:
-    """Yield every ``_target_`` in a config of plain values, and every client mod by its name."""
+    if mod and isinstance(config, str):
+        yield (config if "." in config else f"{MODULES[1]}.{config}"), True
     if isinstance(config, dict):
-        yield from (mod for mod in config.get("client_mods") or () if isinstance(mod, str))
         if config.get("_target_") is not None:
-            yield str(config["_target_"])
+            yield str(config["_target_"]), outermost
+            outermost = False
         config = list(config.values())
     if isinstance(config, list):
         for value in config:
-            yield from targets(value)
+            yield from targets(value, outermost=outermost)

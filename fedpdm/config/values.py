@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fedpdm.config.imports import note
 from fedpdm.config.schema import located, refuse_unknown
-from fedpdm.errors import ConfigError, FedPdmError
+from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 
 OF_ANY_SITE = ("costs",)
 """Keys of ``sites.NAME`` that a site of any data set may have: the test reads them."""
@@ -24,6 +26,38 @@ Config = DictConfig
 def read_config(text: str | Path) -> Any:
     """Return the config in yaml text, or in a yaml file."""
     return OmegaConf.load(text) if isinstance(text, Path) else OmegaConf.create(text)
+
+
+LARGEST, DEEPEST = 1 << 24, 64
+"""Characters and levels of a yaml text that others wrote."""
+
+
+def stored_config(text: str | bytes, where: object) -> Any:
+    """Return the config in yaml text from a run folder or a message, as data.
+
+    Args:
+        text: the yaml; it is written resolved, so it has neither aliases nor references.
+        where: its file or sender, for messages.
+
+    Raises:
+        HistoryError: it is no yaml, too large or too deep, or holds an alias or a reference.
+    """
+    depth = 0
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        if len(text) > LARGEST or "${" in text:
+            raise ValueError("it is too large, or refers to values elsewhere with ${")
+        for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"it has an alias, or is nested more than {DEEPEST} times")
+        cfg = OmegaConf.create(text)
+        if not isinstance(cfg, DictConfig):
+            raise ValueError("it holds no settings")
+    except (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise HistoryError(f"{where} cannot be read: {' '.join(str(error).split())}") from error
+    return cfg
 
 
 def yaml_of(cfg: Config) -> str:

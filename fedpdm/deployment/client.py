@@ -26,8 +26,9 @@ from flwr.clientapp import ClientApp
 from fedpdm import __version__
 from fedpdm.client.state import PersonalModels, mark, rewind
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
-from fedpdm.config.values import Config, plain, read_config, select
+from fedpdm.config.values import Config, plain, read_config, select, stored_config
 from fedpdm.data.leakage import checks as guards
+from fedpdm.data.quality.sites import notes
 from fedpdm.data.sources.base import expand_replicas
 from fedpdm.deployment.envelope import (
     ANOTHER_SITE,
@@ -42,7 +43,7 @@ from fedpdm.engines.local_grid import CLIENT_APP_RAISED, REFUSED, refusal
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.runs.assembly import client_app, one_thread
-from fedpdm.runs.experiment import Experiment, build
+from fedpdm.runs.experiment import Experiment, build, nearest
 from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in
 
 
@@ -113,7 +114,7 @@ def site_config(text: str, where: Whereabouts) -> Config:
     Raises:
         ConfigError: the site's own yaml cannot be read.
     """
-    cfg: Config = read_config(text)
+    cfg: Config = stored_config(text, "the run's config")
     allow(cfg, where)
     if where.device is not None:
         cfg.device = where.device
@@ -275,13 +276,14 @@ def describe(experiment: Experiment, name: str) -> Description:
     federation = experiment.federation
     source = federation.source
     suspicions = guards.check(source, [name], federation.rows, federation.task.reach)
-    notes = (*suspicions, *source.warnings)
-    for note in notes:
-        print(f"{name}: {note}", file=sys.stderr, flush=True)  # the site's own log
+    said = [*suspicions, *source.warnings]
     site = federation.site(name, federation.moments(name).scaler())
     if len(site.train) < 2:
         federation.check([site])  # says why
         raise DataError(f"{name}: too few training windows")
+    said += notes(source, [name], federation.rows, nearest(experiment.task))
+    for note in said:
+        print(f"{name}: {note}", file=sys.stderr, flush=True)  # in the site's own log
     return Description(
         site=name,
         data=source.name,
@@ -291,7 +293,8 @@ def describe(experiment: Experiment, name: str) -> Description:
         time_unit=source.time_unit,
         version=__version__,
         shape=federation.shape(site),
-        notes=len(notes),
+        notes=len(said),
+        units=dict(source.units),
     )
 
 

@@ -74,6 +74,7 @@ class Description:
         shape: what the report says about the data (``Federation.shape``), with its sha256.
         notes: how many notes on its data stand in the site's own log; their texts name what is
             in the files and stay there.
+        units: of features, where the site states one.
     """
 
     site: Name
@@ -85,6 +86,7 @@ class Description:
     version: Name
     shape: Shape = Field(default_factory=dict)
     notes: Count = 0
+    units: dict[Name, Name] = Field(default_factory=dict)
 
     def content(self) -> RecordDict:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -110,6 +112,13 @@ class Description:
                 return (
                     f"{self.site} and {other.site} disagree on the {name}: "
                     f"{self.site} has {_shown(mine)}, {other.site} has {_shown(theirs)}"
+                )
+        for name in self.units.keys() & other.units.keys():
+            if self.units[name] != other.units[name]:
+                return (
+                    f"{self.site} and {other.site} disagree on the unit of {name}: {self.site} has "
+                    f"{self.units[name]}, {other.site} has {other.units[name]}; say in one site's "
+                    "yaml what it is converted into (features.NAME.into)"
                 )
         return None
 

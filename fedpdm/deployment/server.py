@@ -42,7 +42,7 @@ from fedpdm.runs.progress import Progress
 from fedpdm.runs.run import Run
 from fedpdm.runs.sources import build_source
 from fedpdm.server.loop import RoundLoop, make_server_app
-from fedpdm.storage import read_tensors
+from fedpdm.storage import parse_tensors
 from fedpdm.strategies.base import ServerHalf
 from fedpdm.strategies.layers import layers
 from fedpdm.tasks import Task
@@ -240,7 +240,7 @@ class DeployedRun(Run):
         path = self.folder / "scaler.safetensors"
         if not self.experiment.federated_scaling or not path.exists():
             return None
-        arrays = read_tensors(path)
+        arrays = parse_tensors(self.sealed.read(path.name), path)
         return Scaler(arrays["federated/mean"], arrays["federated/scale"])
 
     def _keep_first(self, then: Any) -> Any:

@@ -20,6 +20,8 @@ from fedpdm.history.record import RoundRecord
 from fedpdm.history.rounds import History
 from fedpdm.storage import read_bytes, read_json, write_bytes, write_json
 
+STALE = ("summary.json", "report.html", "metrics.csv")
+"""Results that a rollback makes untrue."""
 _NOT_THE_METRIC = frozenset({"train_loss", "validation_loss", "parameter_norm"})
 
 
@@ -75,7 +77,7 @@ def _list(given: argparse.Namespace) -> None:
     with History.open(given.run) as history:
         records = history.rounds(undone=True)
         head, best = history.head(), history.protected()
-        notes = history.events()
+        notes, flaws = history.events(), history.sealed.flaws()
     if head is None:
         raise HistoryError(f"{given.run} has no finished round yet")
     metric = _metric(records)
@@ -102,6 +104,8 @@ def _list(given: argparse.Namespace) -> None:
     console.print(table)
     in_rounds = [event for record in records for event in record.events]
     _print_events(console, [event for event in notes if event not in in_rounds])
+    if flaws:
+        raise HistoryError("; ".join(flaws))
 
 
 def _show(given: argparse.Namespace) -> None:
@@ -159,7 +163,8 @@ def _rollback(given: argparse.Namespace) -> None:
             raise ConfigError("--exclude names every site of the run: nobody would train")
         history.rollback(row.number, by="person", reason=given.reason, exclude=given.exclude)
         attempt = history.attempt
-        stale = _set_aside(given.run, row.number, attempt)
+        with history.sealed.writing("model.json", *STALE):
+            stale = _set_aside(given.run, row.number, attempt)
     without = f" without {', '.join(given.exclude)}" if given.exclude else ""
     print(
         f"round {row.number} is the head again; the rounds after it are kept in "
@@ -176,7 +181,7 @@ def _set_aside(run: Path, number: int, attempt: int) -> list[str]:
     if card.exists() and (content := read_json(card)).get("best_round") is not None:
         write_json(card, content | {"best_round": None, "threshold": None})
     moved = []
-    for name in ("summary.json", "report.html", "metrics.csv"):
+    for name in STALE:
         if (run / name).exists():
             (run / "rounds" / "undone").mkdir(exist_ok=True)
             (run / name).replace(run / "rounds" / "undone" / f"{attempt - 1}-{name}")

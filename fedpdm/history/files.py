@@ -153,12 +153,23 @@ class RoundFiles:
         return result
 
     def discard(self, names: Iterable[str]) -> None:
-        """Delete files that the index has given up."""
+        """Delete files that the index has given up; it knows only names that the code makes."""
         for name in names:
             with contextlib.suppress(OSError):  # else the next process clears up
                 os.unlink(self.folder / name)
 
+    def _refuse_links(self) -> None:
+        """Refuse folders that are links: what is written or deleted there lies elsewhere.
+
+        Raises:
+            HistoryError: one is a link.
+        """
+        for place in _FOLDERS:
+            if (self.folder / place).is_symlink():
+                raise HistoryError(f"{self.folder / place} is a link; put a folder in its place")
+
     def _clear_up(self) -> None:
+        self._refuse_links()
         self._settle()
         known = self.known()
         for place in _FOLDERS:
@@ -194,6 +205,7 @@ class RoundFiles:
 
     def _place(self, name: str) -> Path:
         path = self.folder / name
+        self._refuse_links()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

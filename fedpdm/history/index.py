@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -80,6 +81,8 @@ class Index:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self._records: dict[int, RoundRecord] = {}
+        if self.path.is_symlink():
+            raise HistoryError(f"{self.path} is a link; put the file in its place")
         if not self.path.is_file():
             raise HistoryError(
                 f"{folder} is not the folder of a run, or the run has not begun its first round: "
@@ -141,6 +144,11 @@ class Index:
     def setting(self, name: str) -> Any:
         return self._one("SELECT value FROM setting WHERE name = ?", name)
 
+    def files(self) -> dict[str, str]:
+        """Return name → sha256 of the sealed files; empty in a run from before there were any."""
+        found = self._all("SELECT substr(name, 6), value FROM setting WHERE name LIKE 'file:%'")
+        return {str(name): str(sha256) for name, sha256 in found}
+
     def head(self) -> int | None:
         number: int | None = self._one("SELECT max(number) FROM round WHERE live")
         return number
@@ -148,7 +156,11 @@ class Index:
     def rows(self, condition: str = "live ORDER BY number", *values: object) -> list[Row]:
         names = list(Row.__dataclass_fields__)
         found = self._all(f"SELECT {', '.join(names)} FROM round WHERE {condition}", *values)
-        return [Row(**dict(zip(names, values, strict=True))) for values in found]
+        rows = [Row(**dict(zip(names, values, strict=True))) for values in found]
+        for row in rows:
+            if not row.is_named_by_code():
+                raise self._damaged("a round names files that are not its own")
+        return rows
 
     def record(self, row: Row) -> RoundRecord:
         """Return what is remembered of a round; parsed once, rounds never change."""
@@ -170,7 +182,7 @@ class Index:
 
     def states(self, row: Row) -> dict[str, str]:
         """Return site → sha256 of its state in a round."""
-        return dict(
+        return self._named(
             self._all(
                 "SELECT site, sha256 FROM client_state WHERE undone_by IS ? AND first <= ?"
                 " AND coalesce(last, ?) >= ? ORDER BY site",
@@ -178,14 +190,21 @@ class Index:
             )
         )  # fmt: skip
 
+    def _named(self, found: list[Any]) -> dict[str, str]:
+        """Return site → sha256; the name of a file is made of nothing else."""
+        if not all(isinstance(h, str) and re.fullmatch("[0-9a-f]{64}", h) for _, h in found):
+            raise self._damaged("a site's state has no checksum")
+        return dict(found)
+
     def states_now(self) -> dict[str, str]:
         """Return site → sha256 of its state at the head."""
         open_ones = "last IS NULL AND undone_by IS NULL"
-        return dict(self._all(f"SELECT site, sha256 FROM client_state WHERE {open_ones}"))
+        return self._named(self._all(f"SELECT site, sha256 FROM client_state WHERE {open_ones}"))
 
     def clients(self) -> set[str]:
         """Return the sha256 of every client state that any round needs."""
-        return {sha256 for (sha256,) in self._all("SELECT DISTINCT sha256 FROM client_state")}
+        found = self._all("SELECT DISTINCT sha256, sha256 FROM client_state")
+        return set(self._named(found).values())
 
     def attempt(self, number: int) -> int:
         """Return the attempt under which a round is to be run next."""
@@ -204,6 +223,13 @@ class Index:
     def set(self, **settings: int) -> None:
         for name, value in settings.items():
             self._all("UPDATE setting SET value = ? WHERE name = ?", value, name)
+
+    def set_files(self, sums: dict[str, str | None]) -> None:
+        """Keep the checksums of files of the run folder; None forgets a file."""
+        for name, sha256 in sums.items():
+            self._all("DELETE FROM setting WHERE name = ?", f"file:{name}")
+            if sha256 is not None:
+                self._all("INSERT INTO setting VALUES (?, ?)", f"file:{name}", sha256)
 
     def add(self, record: RoundRecord, row: Row) -> None:
         """Insert a round (``row.id`` is ignored) and its events."""
@@ -296,6 +322,10 @@ class Index:
     # SQLite ---------------------------------------------------------------------------
 
     def _check(self) -> None:
+        # Views and triggers are code of whoever made the file.
+        if self._one("SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
+                     " OR sql LIKE '%VIRTUAL%' OR sql LIKE '%GENERATED%'"):  # fmt: skip
+            raise self._damaged("it holds more than tables")
         version = self._one("PRAGMA user_version")
         if self._one("PRAGMA quick_check(1)") != "ok":
             raise self._damaged("its pages do not fit together")

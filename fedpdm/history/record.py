@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,3 +69,17 @@ class Row:
     state: str | None
     state_sha256: str | None
     skeleton: str | None
+
+    def is_named_by_code(self) -> bool:
+        """Return whether the files have the names that this code gives them, and no others."""
+        numbers: tuple[object, ...] = (self.number, self.attempt)  # SQLite holds any type
+        if not all(isinstance(number, int) for number in numbers):
+            return False
+        if self.live:
+            base = re.escape(f"rounds/{self.number:06d}")
+        else:  # undone again under the same attempt: -2, -3, …
+            base = re.escape(f"rounds/undone/{self.number:06d}.{self.attempt}") + r"(-\d{1,6})?"
+        weights = re.fullmatch(rf"({base})\.safetensors", str(self.weights))
+        if weights is None:
+            return False
+        return self.state is None or self.state == f"{weights[1]}.state.safetensors"

@@ -25,6 +25,7 @@ from fedpdm.errors import HistoryError
 from fedpdm.history.files import MODELS, STATE, RoundFiles
 from fedpdm.history.index import Index
 from fedpdm.history.record import RoundRecord, Row
+from fedpdm.history.sealed import SealedFiles
 from fedpdm.storage import Arrays, read_bytes, read_tensors, restore_tree
 
 Event = dict[str, Any]
@@ -44,6 +45,7 @@ class History:
         self.folder = folder
         self._index = index
         self._files = RoundFiles(folder, index)
+        self.sealed = SealedFiles(folder, index)
 
     @classmethod
     def create(cls, folder: Path, keep: int | None = None) -> History:

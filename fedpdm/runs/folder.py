@@ -13,13 +13,15 @@ from typing import Any
 
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
 from fedpdm.config.schema import check_keys
-from fedpdm.config.values import Config, plain, read_config, select, yaml_of
+from fedpdm.config.values import Config, plain, select, stored_config, yaml_of
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.history import History
+from fedpdm.history.schemas import Manifest
+from fedpdm.history.sealed import FIRST
 from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.sources import site_blocks
-from fedpdm.storage import read_json, write_bytes, write_json, write_tensors
+from fedpdm.storage import read_bytes, write_bytes, write_json, write_tensors
 
 SCHEMA = 1
 PACKAGES = ("flwr", "torch", "numpy", "pandas", "scikit-learn", "hydra-core", "safetensors")
@@ -48,7 +50,7 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
             f"resume={folder}: there is no run in this folder (no manifest.json); runs are in "
             "runs/<time>-<random>"
         )
-    cfg = read_config(stored)
+    cfg = stored_config(_checked(folder, "config.yaml"), stored)
     check_keys(cfg)
     used = names_of(select(cfg, "imports"))
     if not set(used) <= set(imports):
@@ -57,7 +59,10 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
             f"imports=[{','.join(used)}]"
         )
     import_all(imports)
-    refuse_foreign(plain(cfg), imports, f"resume with resume={folder} imports=[{{}}]")
+    _refuse_foreign(plain(cfg), imports, folder)
+    _refuse_foreign(
+        {"engine": (_manifest(folder).get("engine") or {}).get("settings")}, imports, folder
+    )
     for key, value in given.items():
         if key not in RESUMABLE:
             raise ConfigError(
@@ -76,13 +81,43 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
     return cfg, folder
 
 
+def _refuse_foreign(config: Mapping[str, Any], imports: Sequence[str], folder: Path) -> None:
+    way_out = f"resume with resume={str(folder).replace('{', '{{').replace('}', '}}')}"
+    refuse_foreign(config, imports, f"{way_out} imports=[{{}}]")
+
+
+def _checked(folder: Path, name: str) -> bytes:
+    """Return a file of a run that is to be continued, checked if the history has its checksum.
+
+    Raises:
+        HistoryError: it, or another file that the run began with, is missing or damaged.
+    """
+    if not (folder / "history.sqlite").exists():
+        return read_bytes(folder / name)
+    with History.open(folder) as history:
+        begun = [file for file in FIRST if file in history.sealed.names() and file != "model.json"]
+        for file in begun:
+            history.sealed.read(file, unsealed=True)
+        return history.sealed.read(name, unsealed=True)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest.
+
+    Raises:
+        HistoryError: it is damaged.
+    """
+    path = folder / "manifest.json"
+    return Manifest.read(_checked(folder, path.name), path)
+
+
 def stored_manifest(folder: Path, cfg: Config) -> dict[str, Any]:
     """Return the manifest of a run that is to be continued.
 
     Raises:
         HistoryError: there is none, or the config was edited since the run began.
     """
-    manifest: dict[str, Any] = read_json(folder / "manifest.json")
+    manifest = _manifest(folder)
     if changed := changed_settings(manifest["config"], plain(cfg)):
         raise HistoryError(
             f"{folder / 'config.yaml'} was changed since the run began: {changed[0]} is "
@@ -140,7 +175,8 @@ def settle_rounds(
         )
     if manifest["config"]["rounds"] != rounds:
         manifest["config"]["rounds"] = rounds
-        write_manifest(folder, cfg, manifest)
+        with history.sealed.writing("config.yaml", "manifest.json"):
+            write_manifest(folder, cfg, manifest)
 
 
 def write_scalers(folder: Path, scalers: Mapping[str, Scaler]) -> None:
@@ -164,7 +200,11 @@ def model_card(experiment: Experiment, cfg: Config) -> dict[str, Any]:
         "operating": source.operating and vars(source.operating),
         "imports": names_of(select(cfg, "imports")),
         "task": plain(cfg.task) | {"name": experiment.task.name},
-        "data": {"name": source.name, "time_unit": source.time_unit},
+        "data": {
+            "name": source.name,
+            "time_unit": source.time_unit,
+            "max_gap": source.max_gap,
+        },
         "scaling": str(cfg.scaling),
         "best_round": None,
         "threshold": None,

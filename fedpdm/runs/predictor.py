@@ -19,13 +19,17 @@ from fedpdm.data.normalise import Scaler, fill_missing
 from fedpdm.data.rows import Floats, Ints, Rows, Split
 from fedpdm.data.sources.base import OperatingConditions
 from fedpdm.data.sources.mapping import SiteMapping
-from fedpdm.data.sources.tables import SECONDS, Table, read_table, require_columns
-from fedpdm.data.windows import gather, segment_starts, window_ends
+from fedpdm.data.sources.readings import in_file, prepared, read_site, values_of
+from fedpdm.data.sources.tables import Table, require_columns
+from fedpdm.data.sources.times import SECONDS
+from fedpdm.data.windows import gather, longest_step, segment_starts, window_ends
 from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.calibration import Calibration
 from fedpdm.evaluation.conformal import Interval
+from fedpdm.history.schemas import Manifest
+from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelWrapper
-from fedpdm.storage import Arrays, read_json
+from fedpdm.storage import Arrays
 from fedpdm.tasks import Task
 from fedpdm.training.objective import Objective, Supervised, outputs
 
@@ -47,6 +51,7 @@ class Predictor:
         operating: tells each row's operating condition; None where there is one only.
         calibration: makes risks mean what they say; None where the run has none.
         interval: of remaining life; None where the run has none.
+        max_gap: the run's ``data.max_gap``.
         notes: what a person should know about the choice of round or threshold.
     """
 
@@ -64,6 +69,7 @@ class Predictor:
     interval: Interval | None = None
     features: WindowFeatures = RAW
     operating: OperatingConditions | None = None
+    max_gap: float | None = None
     notes: tuple[str, ...] = ()
 
     def read(self, path: str | Path) -> Table:
@@ -72,10 +78,9 @@ class Predictor:
         Raises:
             DataError: the file or a column of it is missing or cannot be read.
         """
-        mapping = self.mapping
-        return read_table(
-            Path(path).expanduser(), self._columns(), where=str(path), hint=self._hint(),
-            dialect=mapping.dialect, text=mapping.text, optional=self._optional(),
+        return read_site(
+            self.mapping, [Path(path).expanduser()], self._columns(), where=str(path),
+            hint=self._hint(), optional=self._optional(),
         )  # fmt: skip
 
     def score(self, frame: pd.DataFrame | Table) -> pd.DataFrame:
@@ -101,12 +106,14 @@ class Predictor:
         """
         if isinstance(frame, pd.DataFrame):
             found = [str(name) for name in frame.columns]
-            require_columns(self._columns(), found, "the frame", self._columns(), self._hint())
+            needed = in_file(self.mapping, self._columns())
+            require_columns(needed, found, "the frame", needed, self._hint())
             if len(frame) == 0:
                 raise DataError("the frame has no rows to score")
-            frame = Table(
+            table = Table(
                 frame.reset_index(drop=True), "the frame", self._hint(), False, self.mapping.dialect
             )
+            frame = prepared(table, self.mapping, self._columns())
         rows, written = self._rows(frame)
         if self.window is None:
             ends, padded = np.arange(len(rows)), np.zeros(len(rows), dtype=bool)
@@ -158,7 +165,7 @@ class Predictor:
     def _rows(self, table: Table) -> tuple[Rows, np.ndarray[Any, Any]]:
         """Return the table's rows in order, and (R,) their times as the file writes them."""
         mapping = self.mapping
-        values = np.stack([table.numbers(c) for c in mapping.columns.values()], axis=1)
+        values = values_of(table, mapping)
         count = len(table)
         if mapping.machine in table:
             machine = table.names(mapping.machine)
@@ -166,7 +173,7 @@ class Predictor:
             machine = np.full(count, "all rows")
         if mapping.time in table:
             unit = self.time_unit if self.time_unit in SECONDS else "days"  # only order counts
-            time, _ = table.times(mapping.time, unit)
+            time, _ = table.times(mapping.time, unit, machine)
             written = table.frame[mapping.time].to_numpy(dtype=object)
         else:
             time = np.arange(1.0, count + 1)
@@ -178,7 +185,7 @@ class Predictor:
             order = table.in_order(machine, time, mapping.time)
         machine, time = machine[order], time[order]
         rows = Rows(
-            features=tuple(mapping.columns),
+            features=mapping.inputs,
             values=values[order],
             machine=machine,
             time=time,
@@ -188,6 +195,7 @@ class Predictor:
             split=np.full(count, Split.TEST, dtype=np.int8),
             condition=condition[order],
             pad=True,
+            max_gap=self.max_gap or longest_step(machine, time, self.window),
         )
         return rows, written[order]
 
@@ -203,7 +211,8 @@ class Predictor:
         mapping = self.mapping
         columns = {column: f"feature '{name}'" for name, column in mapping.columns.items()}
         if self.window is not None or mapping.site:
-            columns = {mapping.machine: "the machine", mapping.time: "the time"} | columns
+            machine = {mapping.machine: "the machine"} if mapping.machine else {}
+            columns = machine | {mapping.time: "the time"} | columns
         if self.operating is not None:
             columns |= dict.fromkeys(self.operating.columns, "tells the operating condition")
         return columns
@@ -221,6 +230,13 @@ class Predictor:
         return (
             f"the model of {self.run} reads {', '.join(self._columns())}; rename the file's columns"
         )
+
+
+def _engine(folder: Path) -> str | None:
+    """Return the name of the engine that a run was on."""
+    path = folder / "manifest.json"
+    engine = Manifest.read(read_sealed(folder, path.name), path).get("engine") or {}
+    return engine.get("name")
 
 
 def personal_model(
@@ -264,7 +280,7 @@ def personal_model(
             f"{folder}: each site has {', '.join(card['tensors'][:3])} of its own: say whose data "
             f"this is with --site ({', '.join(card['sites'][:20])})"
         )
-    if card["tensors"] and read_json(folder / "manifest.json")["engine"]["name"] == "flower":
+    if card["tensors"] and _engine(folder) == "flower":
         raise ConfigError(
             f"{folder} is a deployed run: {card['tensors'][0]} of {site} never left {site}"
         )

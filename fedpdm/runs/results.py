@@ -22,6 +22,9 @@ from fedpdm.server.round_metrics import further_metrics
 from fedpdm.storage import write_bytes, write_json
 from fedpdm.tasks import Task
 
+RESULTS = ("model.json", "metrics.csv", "summary.json", "report.html")
+"""Files that ``write_results`` writes."""
+
 
 def summarise(
     experiment: Experiment,

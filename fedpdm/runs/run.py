@@ -20,11 +20,12 @@ from fedpdm.data.normalise import Scaler
 from fedpdm.data.splits.saved_split import SplitFile, split_file
 from fedpdm.engines.auto import Engine, engine_of
 from fedpdm.errors import HistoryError
-from fedpdm.evaluation.final_test import FinalTest, run_final_test
+from fedpdm.evaluation.final_test import FinalTest, alarm_costs, run_final_test
 from fedpdm.evaluation.scoring import Predictions
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.history.lock import RunLock
+from fedpdm.history.sealed import SealedFiles
 from fedpdm.runs.assembly import (
     baseline_inputs,
     client_app,
@@ -48,7 +49,13 @@ from fedpdm.runs.folder import (
 )
 from fedpdm.runs.local_training import rate_warning
 from fedpdm.runs.progress import Progress
-from fedpdm.runs.results import add_baselines, add_confidence, summarise, write_results
+from fedpdm.runs.results import (
+    RESULTS,
+    add_baselines,
+    add_confidence,
+    summarise,
+    write_results,
+)
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.server.round_metrics import best_round
 from fedpdm.storage import write_json
@@ -75,6 +82,7 @@ class Run:
         self.folder = folder
         self.console = console
         self.engine: Engine
+        self.sealed: SealedFiles
         self.split: SplitFile | None = None  # of sites in this box
         # Generated sites are not made a second time for a check that they cannot fail.
         generated = experiment.federation.source.generated
@@ -103,6 +111,8 @@ class Run:
             manifest = self._open_folder(resume, shapes)
             self.engine = manifest.get("engine") or engine_of(experiment.engine)  # an old one
             history = stack.enter_context(opened_history(self.folder, experiment.keep))
+            self.sealed = history.sealed
+            self.sealed.seal_first()
             for event in history.recover():
                 warnings.append(event["message"])
             settle_rounds(self.folder, self.cfg, history, manifest, experiment.rounds)
@@ -140,6 +150,7 @@ class Run:
                 if self._trial is not None:  # nobody may pool the windows of sites elsewhere
                     with self._timed("evaluation"):
                         add_confidence(summary, self._trial, baselines, experiment)
+                        summary["test"]["costs"] = alarm_costs(self._trial, baselines)
             self._conclude(summary, history, manifest, shapes, begun)
             if guard is not None:
                 guard.end(summary)
@@ -237,7 +248,8 @@ class Run:
             if scaler is not None
             else {name: federation.moments(name).scaler() for name in self.experiment.evaluated}
         )
-        write_scalers(self.folder, scalers)
+        with self.sealed.writing("scaler.safetensors"):
+            write_scalers(self.folder, scalers)
 
     def _sites(self, names: list[str], scaler: Scaler | None) -> list[Site]:
         federation = self.experiment.federation
@@ -299,7 +311,8 @@ class Run:
         summary["seconds"] = {**self.seconds, "total": time.perf_counter() - begun}
         summary["processor_seconds"] = {**self._processor} if self._in_process else None
         card = model_card(self.experiment, self.cfg) | self._card
-        write_results(self.folder, summary, card, history, manifest, shapes)
+        with self.sealed.writing(*RESULTS):
+            write_results(self.folder, summary, card, history, manifest, shapes)
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:

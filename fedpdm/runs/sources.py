@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from fedpdm.config.values import OF_ANY_SITE, Config, block, class_of, make, plain, select, whole
@@ -11,9 +12,11 @@ from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.partition import Natural, Partition, RepartitionedSource
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.sources.base import Source, expand_replicas
+from fedpdm.data.splits.saved_split import NAME as SPLIT
 from fedpdm.data.splits.saved_split import SavedSplit
 from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
+from fedpdm.history.sealed import read_sealed
 from fedpdm.tasks import Task
 
 
@@ -45,7 +48,12 @@ def build_source(cfg: Config, task: Task, seed: int) -> Source:
         )
     source = RepartitionedSource(source, partition, seed, task.reach) if again else source
     split = select(cfg, "split")
-    return source if split is None else SavedSplit(source, str(split))
+    if split is None:
+        return source
+    folder = Path(str(split)).expanduser()
+    if (folder / SPLIT).exists():  # a run folder: its history tells whether the file is whole
+        read_sealed(folder, SPLIT)
+    return SavedSplit(source, str(split))
 
 
 def repartitions(data: Mapping[str, Any], partition: Partition) -> bool:

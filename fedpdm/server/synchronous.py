@@ -63,6 +63,11 @@ class Synchronous(Server):
         if new is None:
             round.note("warning", f"no new model in round {round.number}: the last one stays")
             return sent
+        if lost := sorted(set(sent) - set(new)):
+            raise ConfigError(
+                f"strategy {with_options(strategy)} returned no new {lost[0]}: what it combines "
+                "must have every tensor that was sent"
+            )
         return {name: new[name].astype(old.dtype) for name, old in sent.items()}
 
     def _combine(self, round: Round, replies: list[Message]) -> Arrays | None:

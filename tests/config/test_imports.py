@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fedpdm.config import imports
 from fedpdm.config.compose import compose
-from fedpdm.config.imports import allowed, import_all, names_of, refuse_foreign
+from fedpdm.config.imports import import_all, lookup, names_of, refuse_foreign
+from fedpdm.config.schema import conf_dir
 from fedpdm.config.values import make
 from fedpdm.errors import ConfigError
 
@@ -52,26 +54,56 @@ def test_a_target_is_remembered_for_workers() -> None:
     assert imports.imported() == ["tests.strategies.test_registry"]
 
 
-@pytest.mark.parametrize(
-    "target",
-    ["os.system", "subprocess.Popen", "fedpdm.storage.os.system", "fedpdm.storage.json.JSONDecoder",
-     "fedpdm.storage.read_json", "fedpdm.nothing.There", "mylab.Model", "fedpdm", ""],
-)  # fmt: skip
-def test_a_config_of_others_names_no_code_but_ours(target: str) -> None:
-    assert allowed(target, []) is None
-    with pytest.raises(ConfigError, match="add imports="):
-        refuse_foreign({"a": [{"b": {"_target_": target}}]}, [], "add imports=[{}]")
+FOREIGN = [
+    "os.system", "subprocess.Popen", "torch.utils.collect_env.run", "fedpdm.storage.os.system",
+    "torch.nn.modules.module.torch.utils.collect_env.run", "fedpdm.storage.json.JSONDecoder",
+    "fedpdm.tasks.base.np.load", "fedpdm.tasks.Failure.__init__", "fedpdm.storage.read_json",
+    "flwr.serverapp.strategy.fedavg.FedAvg.__class__", "flwr.simulation.run_simulation",
+    "fedpdm.nothing.There", "mylab.Model", "fedpdm", "", ".", "fedpdm..x", "builtins.eval",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", FOREIGN)
+def test_a_config_of_others_names_no_code_but_the_registry(target: str) -> None:
+    for block in imports.KINDS:
+        assert lookup(block, target, []) is None
+        assert lookup(block, target, [], nested=True) is None
+    inner = {"_target_": "flwr.serverapp.strategy.FedAvg", "x": [{"y": {"_target_": target}}]}
+    for config in (
+        {"task": {"_target_": target}}, {"unknown": [{"b": {"_target_": target}}]},
+        {"strategy": inner}, {"transforms": {"a": {"_target_": target}}},
+        {"client_mods": [{"_target_": target}]}, {"client_mods": [target]},
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match="add imports="):
+            refuse_foreign(config, [], "add imports=[{}]")
 
 
 def test_a_config_of_others_names_classes_of_ours_of_flower_and_of_imports() -> None:
-    assert allowed("fedpdm.tasks.Failure", []) is not None
-    assert allowed("flwr.serverapp.strategy.FedAvg", []) is not None
-    assert allowed("flwr.clientapp.mod.fixedclipping_mod", []) is not None
+    fedavg = "flwr.serverapp.strategy.FedAvg"
+    assert lookup("task", "fedpdm.tasks.Failure", []) is not None
+    assert lookup("strategy", fedavg, []) is not None
+    assert lookup("client_mods", "flwr.clientapp.mod.fixedclipping_mod", []) is not None
+    refuse_foreign({"client_mods": ["fixedclipping_mod"]}, [], "")
     asks = "tests.strategies.test_registry.AsksForMore"
-    assert allowed(asks, ["tests"]) is not None and allowed(asks, []) is None
-    with pytest.raises(ConfigError, match=r"os\.system"):
-        refuse_foreign({"client_mods": ["os.system"]}, [], "")
+    assert lookup("strategy", asks, ["tests"]) is not None
+    assert lookup("strategy", asks, ["test"]) is None and lookup("strategy", asks, []) is None
     refuse_foreign({"engine": {"_target_": "fedpdm.engines.serial.SerialGrid"}}, [], "")
+    refuse_foreign({"strategy": {"_target_": fedavg, "strategy": {"_target_": fedavg}}}, [], "")
+
+
+def test_a_class_stands_only_in_the_block_of_its_kind() -> None:
+    fedavg, asks = "flwr.serverapp.strategy.FedAvg", "tests.strategies.test_registry.AsksForMore"
+    for block in imports.KINDS:
+        assert (lookup(block, fedavg, []) is not None) == (block == "strategy")
+        assert (lookup(block, asks, ["tests"]) is not None) == (
+            block in ("strategy", "client_mods")
+        )
+
+
+def test_every_option_of_ours_is_in_the_registry() -> None:
+    for block in imports.KINDS:
+        for file in sorted((conf_dir() / block).glob("*.yaml")):
+            refuse_foreign({block: yaml.safe_load(file.read_text())}, [], "")
 
 
 def test_python_has_the_users_own_options(tmp_path: Path) -> None:

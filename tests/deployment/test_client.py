@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from flwr.app import Context, Message, RecordDict
 from omegaconf import OmegaConf
@@ -24,6 +25,7 @@ from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.runs.experiment import build
 from fedpdm.wire.flower import become_server, pack_state, unpack_state
 from fedpdm.wire.records import ARRAYS, CONFIG, arrays_in, config_record, to_record
+from tests.data.sources.own_files import Tables, two_sites
 from tests.mylab import write
 
 
@@ -169,6 +171,21 @@ def test_a_site_has_its_own_folder_columns_and_device(tmp_path: Path) -> None:
     cfg = site_config(text, Whereabouts.of(start))
     assert (cfg.data.path, cfg.device, cfg.sites.lyon.path) == (str(tmp_path), "cuda:1", "l.csv")
     assert list(cfg.sites) == ["gdansk", "lyon"]
+
+
+def test_what_looks_odd_in_readings_stays_in_the_sites_own_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sentinel(name: str, rows: pd.DataFrame, log: pd.DataFrame) -> Tables:
+        rows.loc[::20, "T1"] = -9999
+        return rows, log
+
+    two_sites(tmp_path, sentinel)
+    text = OmegaConf.to_yaml(composed(["data=files", "site=[gdansk,lyon]", "model=mlp"]))
+    reply = ask({"site": "lyon", "data": str(tmp_path)}, text, DESCRIBE_QUERY)
+    assert reply.has_content()
+    assert "missing: [-9999]" in capsys.readouterr().out
+    assert "9999" not in str(reply.content)
 
 
 @pytest.mark.parametrize("content", ["porto: {path: x.csv}\n", "lyon: [\n", "- lyon\n"])

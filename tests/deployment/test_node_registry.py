@@ -161,6 +161,15 @@ def test_sites_that_disagree_are_named() -> None:
         registry.agreed()
 
 
+def test_sites_that_state_different_units_are_refused() -> None:
+    """No site reads another's yaml here, so nothing was converted."""
+    degrees = said("lyon", units={"heat": "degC"})
+    assert degrees.differs(said("porto")) is None
+    assert degrees.differs(said("porto", units={"heat": "degC", "load": "kW"})) is None
+    other = Description.of(said("porto", units={"heat": "degF"}).content())
+    assert "unit of heat: lyon has degC, porto has degF" in str(degrees.differs(other))
+
+
 def test_a_late_site_that_disagrees_is_refused_and_the_run_goes_on() -> None:
     registry, fake, events = receive({3: said("lyon")}, ("lyon", "porto"))
     registry.connected()

@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, RecordDict
 from fedpdm.deployment.envelope import TESTED, result_content, result_in, why
 from fedpdm.deployment.test_details import cards, gathered, of_site
 from fedpdm.evaluation.final_test import run_final_test
-from fedpdm.evaluation.settings import Protocol
+from fedpdm.evaluation.settings import Policy, Protocol
 from fedpdm.tasks import Task
 from tests.evaluation.test_final_test import TASKS, Creep, federation
 
@@ -22,7 +22,7 @@ def test_headquarters_gathers_what_sites_say(task: Task) -> None:
     data, details, per_site = federation(task), {}, {}
     for name in data.sites:
         site = data.site(name, data.moments(name).scaler())
-        protocol = Protocol(calibration="temperature", interval=0.5)
+        protocol = Protocol(Policy("cost"), calibration="temperature", interval=0.5)
         trial = run_final_test(
             lambda site: Creep(task), [site], data, torch.device("cpu"), protocol
         )
@@ -44,6 +44,10 @@ def test_headquarters_gathers_what_sites_say(task: Task) -> None:
             assert card["thresholds"][name] == found["thresholds"]["per_site"][name][key]
             temperature = found["calibration"]["per_site"][name]["temperature"]
             assert card["calibrations"][name]["temperature"] == temperature
+            assert found["thresholds"]["costs"][name]["missed"] == 50.0
+            costs = found["costs"]["per_site"][name]
+            assert set(costs) == {"level", "never", "always"} and costs["never"] > 0
+        assert found["costs"]["global"] is None and found["costs"]["counted"] == "episodes"
     else:
         assert found["alarms"] is None and set(found["intervals"]["per_site"]) == set(data.sites)
 

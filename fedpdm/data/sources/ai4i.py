@@ -26,8 +26,9 @@ from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split, Strings
 from fedpdm.data.sources import checksums as checks
 from fedpdm.data.sources.base import require_choice
 from fedpdm.data.sources.checksums import find
-from fedpdm.data.sources.mapping import Dialect
-from fedpdm.data.sources.tables import Table, one_line, require_columns
+from fedpdm.data.sources.dialect import Dialect
+from fedpdm.data.sources.readers import one_line
+from fedpdm.data.sources.tables import Table, require_columns
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.seeding import numpy_generator
 

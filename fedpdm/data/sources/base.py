@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,8 @@ class Source(ABC):
     """Rows in a model input, or None for tabular data."""
     stride: int
     """Rows between the ends of two training windows."""
+    max_gap: float | None = None
+    """The longest time between two rows of a window, where the user says so."""
     evaluation_stride: int = 1
     """The same for validation, test and held-out windows."""
     conditions: int = 1
@@ -89,6 +92,8 @@ class Source(ABC):
     split at all of them, or cut in time with its labels apart."""
     local_machines: bool = False
     """Whether machine ids are a site's own, so that two sites may use the same ones."""
+    units: Mapping[str, str] = MappingProxyType({})
+    """Unit of a feature, where the user states one: sites that state one must state the same."""
     warnings: Sequence[str] = ()
     """What a person should know about the data read so far."""
 

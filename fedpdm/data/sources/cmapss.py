@@ -21,7 +21,7 @@ from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
 from fedpdm.data.sources import checksums as checks
 from fedpdm.data.sources.base import OperatingConditions, require_choice
 from fedpdm.data.sources.checksums import find
-from fedpdm.data.sources.mapping import Dialect
+from fedpdm.data.sources.dialect import Dialect
 from fedpdm.data.sources.tables import Table
 from fedpdm.errors import ConfigError, DataError
 

@@ -19,6 +19,7 @@ import gzip
 import hashlib
 import io
 import re
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,9 +35,12 @@ from fedpdm.data.partition.base import site_names
 from fedpdm.data.rows import Bools, Ints, Rows, Split, machine_slices
 from fedpdm.data.sources.base import Source
 from fedpdm.data.windows import segment_starts
-from fedpdm.errors import ConfigError, DataError, LeakError
+from fedpdm.errors import ConfigError, DataError, HistoryError, LeakError
+from fedpdm.storage import read_bytes
 
 NAME = "split.csv.gz"
+LARGEST = 1 << 29
+"""Bytes of the largest split, unpacked: some ten million lines."""
 COLUMNS = ("plant", "machine", "life", "condition", "first", "last", "split", "rows")
 SPLITS = {split.name.lower(): split for split in Split}
 
@@ -121,14 +125,18 @@ def read_split_file(path: str | Path) -> dict[str, list[Part]]:
     place = Path(path).expanduser()
     place = place / NAME if place.is_dir() else place
     try:
-        content = place.read_bytes()
-        text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode()
-    except OSError as error:
+        content = read_bytes(place)
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise DataError(f"split={path}: {place} is too large to be the split of a run")
+        text = content.decode()
+    except HistoryError as error:
         raise DataError(
-            f"split={path}: {place} cannot be read ({error.strerror or error}); give the "
+            f"split={path}: {place} cannot be read ({error}); give the "
             f"{NAME} of a run, or its folder"
         ) from None
-    except (EOFError, UnicodeDecodeError, ValueError):
+    except (EOFError, OSError, ValueError, zlib.error):
         raise DataError(f"split={path}: {place} is damaged; take another run's {NAME}") from None
     lines = csv.reader(io.StringIO(text, newline=""))
     if tuple(next(lines, ())) != COLUMNS:
