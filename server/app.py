@@ -17,4 +17,9 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run what the run config asks for, to the end."""
-    serve(grid, context)
+    try:
+        serve(grid, context)
+    except Exception as error:
+        # Flower's own report of it goes to the SuperLink's output; this line reaches ``flwr log``.
+        print(f"the run failed: {type(error).__name__}: {error}", flush=True)
+        raise

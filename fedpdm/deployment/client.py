@@ -283,7 +283,7 @@ def describe(experiment: Experiment, name: str) -> Description:
         raise DataError(f"{name}: too few training windows")
     said += notes(source, [name], federation.rows, nearest(experiment.task))
     for note in said:
-        print(f"{name}: {note}", file=sys.stderr, flush=True)  # in the site's own log
+        print(note, file=sys.stderr, flush=True)  # in the site's own log
     return Description(
         site=name,
         data=source.name,

@@ -4,7 +4,7 @@ A node is asked once, when it first appears. A supernode that restarts may come 
 another node, so the list is looked through before every round.
 
 A key that was registered with ``flwr supernode register KEY --name SITE`` is bound to this site:
-its node can be no other, and nobody without such a key can be this one.
+its node can be no other. As soon as one key has a name, keys without names are refused.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class NodeRegistry:
     _since: dict[int, float] = field(default_factory=dict)
     _refused: dict[int, tuple[str, float]] = field(default_factory=dict)
     _present: dict[int, str] = field(default_factory=dict)
-    _bound: set[str] = field(default_factory=set)
+    _named: bool = False
     _told: list[Event] = field(default_factory=list)
     _last: dict[str, int] = field(default_factory=dict)
     _rested: dict[int, int] = field(default_factory=dict)
@@ -136,7 +136,11 @@ class NodeRegistry:
         """Look who is there, ask newcomers who they are, and return the sites' nodes."""
         now = time.monotonic()
         self._present = {node.node_id: node.name for node in self.grid.get_nodes()}
-        self._bound |= set(self._present.values())
+        self._named = self._named or any(self._present.values())
+        for node, said in list(self._nodes.items()):
+            if node in self._present and (foreign := self._foreign(node, said.site)):
+                self._nodes.pop(node)  # it came before the first key with a name
+                self._refuse(node, foreign, said.site)
         while self.grid.strangers:
             self._nodes.pop(self.grid.strangers.pop(), None)
         for reply in self.grid.collect(self._asked):
@@ -174,14 +178,8 @@ class NodeRegistry:
             names = ", ".join(self.sites[:20])
             self._refuse(node, f"node {node} says it is {said.site}; the run has {names}", None)
             return
-        name = self._present[node]
-        if name != said.site and (name or said.site in self._bound):
-            whose = f"is registered as {name}" if name else "has a key without a name"
-            reason = (
-                f"node {node} says it is {said.site} and {whose}; a site's key is registered with "
-                f"flwr supernode register KEY --name {said.site}"
-            )
-            self._refuse(node, reason, said.site)
+        if foreign := self._foreign(node, said.site):
+            self._refuse(node, foreign, said.site)
             return
         peers = [d for site, d in self.described.items() if site != said.site]
         difference = next((d for peer in peers if (d := said.differs(peer))), None)
@@ -195,6 +193,17 @@ class NodeRegistry:
         if before.shape.get("sha256") != said.shape.get("sha256"):
             changed = f"{said.site} has come back with other data than it had before"
             self._event("warning", changed, said.site)
+
+    def _foreign(self, node: int, site: str) -> str | None:
+        """Return why a node's key does not belong to a site, or None."""
+        name = self._present[node]
+        if name == site or not (name or self._named):
+            return None
+        return (
+            f"node {node} says it is {site} and its key is registered "
+            f"{f'as {name}' if name else 'without a name'}; a site's key is registered with flwr "
+            f"supernode register KEY --name {site}"
+        )
 
     def _sites(self) -> dict[str, int]:
         """Return one node per site: of two that claim to be it, the first that answers."""

@@ -199,8 +199,10 @@ class SiteProcess(Machine):
                                   capture_output=True, text=True, timeout=180)  # fmt: skip
             assert done.returncode == 0, done.stderr
 
-    def register(self) -> None:
-        self.server.flwr("supernode", "register", f"{self.folder}/plant_key.pub", "here")
+    def register(self, name: str | None = None) -> None:
+        """Let the server know the key, under the site's name if no other is given."""
+        self.server.flwr("supernode", "register", f"{self.folder}/plant_key.pub", "here",
+                         "--name", name or self.site)  # fmt: skip
 
     def connect(self, *, insecure: bool = False) -> None:
         """Start the supernode."""

@@ -184,7 +184,7 @@ def test_what_looks_odd_in_readings_stays_in_the_sites_own_log(
     text = OmegaConf.to_yaml(composed(["data=files", "site=[gdansk,lyon]", "model=mlp"]))
     reply = ask({"site": "lyon", "data": str(tmp_path)}, text, DESCRIBE_QUERY)
     assert reply.has_content()
-    assert "missing: [-9999]" in capsys.readouterr().out
+    assert "missing: [-9999]" in capsys.readouterr().err
     assert "9999" not in str(reply.content)
 
 

@@ -100,6 +100,15 @@ def test_a_site_that_is_silent_is_replaced_by_no_other_key(name: str) -> None:
     assert registry.connected() == {"lyon": 9}
 
 
+def test_who_came_without_a_name_goes_when_the_first_name_comes() -> None:
+    registry, fake, events = receive({5: said("lyon")}, ("lyon", "porto"))
+    assert registry.connected() == {"lyon": 5}  # so far no key has a name
+    fake.nodes[7], fake.names[7] = said("porto"), "porto"
+    registry._look()
+    assert registry._look() == {"porto": 7}
+    assert ("plant-refused", "lyon") in [(e["kind"], e["site"]) for e in events]
+
+
 def test_a_site_that_restarts_as_another_node_is_found_again() -> None:
     registry, fake, events = receive({3: said("lyon"), 4: said("porto")}, ("lyon", "porto"))
     assert registry.connected() == {"lyon": 3, "porto": 4}

@@ -4,6 +4,7 @@ a site or the server is killed. Real processes on 127.0.0.1, with TLS and node k
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.deployment.forks import ROOT, Template
 from tests.deployment.processes import Machine, ServerProcess, SiteProcess, until
 
 SITES = ("gdansk", "lyon", "porto")
+HOSTILE = "riga"
 # A small network: a SuperLink keeps every array of every message, one by one.
 TINY = ("data=files data.window=8 data.stride=2 model=cnn model.config.conv_filters=[4] "
         "model.config.fc_hidden=[8] task.horizon=4 "
@@ -47,7 +49,7 @@ LONG = 420
 
 def bring_data(folder: Path, site: str) -> None:
     """Write a site's file, and what its columns mean, into the site's own folder."""
-    random = np.random.default_rng(SITES.index(site))
+    random = np.random.default_rng((*SITES, HOSTILE).index(site))
     rows = []
     for machine in range(6):
         wear = random.uniform(0, 0.8)
@@ -71,6 +73,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lab = mylab.write(folder / "lab")
+        (self.lab / "hostile.py").write_text((ROOT / "tests" / "toys" / "hostile.py").read_text())
         (self.lab / "mylab" / "codec.py").write_text(
             (ROOT / "tests" / "toys" / "half_codec.py").read_text()
         )
@@ -149,7 +152,8 @@ def test_code_that_a_supernode_does_not_import_is_named(scene: Scene) -> None:
 
     assert hq.finished(run, LONG) == "finished:failed"
 
-    told = next(line for line in hq.shown(run).splitlines() if "every site was refused" in line)
+    told = next(line for line in hq.shown(run).splitlines() if "the run failed" in line)
+    assert "every site was refused" in told
     for site in SITES:
         assert f"{site} does not import mylab.models" in told
     assert "--node-config" in told
@@ -230,3 +234,38 @@ def test_headquarters_is_killed_and_resumes_then_a_site_is_killed_and_comes_back
     lost = [e for record in records for e in record.events if e["site"] == "lyon"]
     assert lost and lost[0]["kind"] == "site-failed"
     assert any(e["kind"] == "connected" and e["site"] == "lyon" for e in events)
+
+
+@pytest.mark.long
+def test_a_hostile_site_is_named_and_every_round_completes(scene: Scene) -> None:
+    """It sends float64, megabytes, an old update, nothing in time and text for a threshold; a
+    second one has a valid key of its own and says that it is lyon."""
+    hq, folder = scene.server, scene.folder / "hostile run"
+    hostile = SiteProcess(scene.folder / HOSTILE, HOSTILE, hq, 'imports="hostile"')
+    impostor = SiteProcess(scene.folder / "impostor", "lyon", hq)
+    scene.others += [hostile, impostor]
+    bring_data(hostile.folder, HOSTILE)
+    shutil.copytree(scene.supernodes["lyon"].folder / "site", impostor.folder / "site")
+    shutil.copy(scene.supernodes["lyon"].folder / "lyon.csv", impostor.folder)
+    hostile.register()
+    impostor.register("impostor")
+    hostile.connect()
+    impostor.connect()
+    run = hq.run(overrides=f"{TINY} site=[gdansk,lyon,{HOSTILE}] rounds=4 round_timeout=40",
+                 run_folder=str(folder))  # fmt: skip
+
+    assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
+    hostile.stop()
+    impostor.stop()
+
+    for each in weights(folder, 4):
+        assert all(np.isfinite(array).all() for array in each.values())
+    assert trained(folder) == [{"gdansk", "lyon"}] * 4
+    events = read_json(folder / "summary.json")["events"]
+    said = [(e["kind"], e.get("round"), e["site"]) for e in events]
+    assert ("refused", 1, HOSTILE) in said and ("refused", 2, HOSTILE) in said
+    assert any(kind == "plant-refused" and site == "lyon" for kind, _, site in said)
+    assert {site for kind, _, site in said if kind != "plant-refused"} == {HOSTILE}, said
+    tested = read_json(folder / "summary.json")["test"]["per_site"]
+    assert set(tested) == {"gdansk", "lyon"}
+    assert "<script>alert" not in (folder / "report.html").read_text()
