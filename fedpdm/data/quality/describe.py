@@ -55,7 +55,7 @@ def describe(paths: Sequence[str], site: str | None = None) -> str:
     if not features:
         raise DataError(f"{made.path}: no column varies; bring a file with sensor readings")
     lines = [f"path: {_yaml(made.path)}", *_dialect(made, {})]
-    if not made.zoned and any(log.zoned for log in logs):
+    if not made.zoned and any(log.zoned for log in logs if len(log.frame)):
         lines.append("time_zone: UTC  # unsure: the log states its zone, the rows do not")
     if made.machine is not None:
         lines.append(f"machine: {_yaml(made.machine)}{_unsure(made, 'machine')}")
@@ -117,7 +117,7 @@ def _log(log: Guess, made: Guess) -> list[str]:
         lines.append(f"time: {_yaml(log.time)}{_unsure(log, 'time')}")
     if log.end is not None:
         lines.append(f"end: {_yaml(log.end)}  # unsure: when the machine ran again?")
-    if made.zoned and not log.zoned:
+    if len(log.frame) and made.zoned and not log.zoned:
         lines.append("time_zone: UTC  # unsure: the rows state their zone, the log does not")
     if made.machine is not None and log.machine is not None:
         ids, there = (set(g.frame[g.machine].str.removesuffix(".0")) for g in (log, made))

@@ -89,6 +89,13 @@ def test_files_may_come_in_any_order(tmp_path: Path) -> None:
     assert describe(paths) == describe(paths[::-1])
 
 
+def test_a_log_may_be_empty(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    Path(paths[1]).write_text("asset,timestamp,kind\n")
+    settings = yaml.safe_load(describe(paths))["rows"]
+    assert settings["failures"] == [{"path": paths[1]}]
+
+
 def test_sentinels_and_words_without_a_reading_become_missing(tmp_path: Path) -> None:
     rows, log = plain(11)
     rows["T1"] = rows["T1"].astype(object)
