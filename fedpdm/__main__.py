@@ -14,7 +14,7 @@ COMMANDS = {
     "history": ("fedpdm.history.__main__", "list, show, roll back or export the rounds of a run"),
     "data": (
         "fedpdm.data.__main__",
-        "generate sites as files, or fetch the public data sets",
+        "generate, fetch or check data; propose a yaml for a file of yours",
     ),
 }
 

@@ -158,7 +158,7 @@ class Federation:
         return self._rows.get(name, lambda: self.source.rows(name))
 
     def moments(self, name: str) -> Moments:
-        """Return the counts, sums and squares of a site's training rows.
+        """Return the moments of a site's training rows: sums, never rows.
 
         Where windows have features, those of its training windows stand beside the readings'.
         """

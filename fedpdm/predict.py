@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,8 +21,10 @@ import torch
 from fedpdm.config.imports import import_all, lookup, names_of
 from fedpdm.data.features import WindowFeatures
 from fedpdm.data.normalise import Scaler
+from fedpdm.data.sources.agreement import agreed
 from fedpdm.data.sources.base import OperatingConditions
-from fedpdm.data.sources.mapping import SiteMapping, closest, site_mapping
+from fedpdm.data.sources.keys import closest
+from fedpdm.data.sources.mapping import SiteMapping, site_mapping
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
@@ -97,6 +100,7 @@ def load_predictor(
             conditions=int(card["conditions"]),
             operating=_operating(card, folder),
             time_unit=str(card["data"]["time_unit"]),
+            max_gap=card["data"].get("max_gap"),
             threshold=level,
             calibration=calibration_of(own["calibration"]),
             interval=own["interval"] and _interval(own["interval"]),
@@ -269,18 +273,28 @@ def _mapping(card: dict[str, Any], site: str | None) -> SiteMapping:
 
     Without a site, sites that all name their columns alike stand for each other.
     """
-    features = [str(name) for name in card["features"]]
+    blocks = {name: own for name, own in card["sites"].items() if "path" in (own or {})}
     named = [site] if site is not None else list(card["sites"])
-    if named and all("path" in (card["sites"].get(name) or {}) for name in named):
-        found = [site_mapping(name, card["sites"][name]) for name in named]
+    if named and all(name in blocks for name in named):
+        found, _ = agreed([site_mapping(name, own) for name, own in blocks.items()])
+        place = {str(name): position for position, name in enumerate(card["features"])}
+        order = sorted(found[0].columns, key=lambda name: place[found[0].inputs_of(name)[0]])
         first, *others = (
-            SiteMapping(named[0], "", m.machine, m.time, {f: m.columns[f] for f in features},
-                        dialect=m.dialect)
+            replace(
+                m,
+                site=named[0],
+                columns={name: m.columns[name] for name in order},
+                paths=(),
+                logs=(),
+                label=None,
+                machines=None,
+            )
             for m in found
-        )  # fmt: skip
+            if m.site in named
+        )
         if all(other == first for other in others):
             return first
-    return SiteMapping("", "", "machine", "time", {f: f for f in features})
+    return SiteMapping("", (), "machine", "time", {str(f): str(f) for f in card["features"]})
 
 
 def _threshold(given: float | None, own: float | None, task: Task) -> float | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedpdm import errors
-from fedpdm.config import folder as _conf
+from fedpdm.config import schema as _conf
 
 ROOT = Path(__file__).parents[1]
 
@@ -137,6 +137,6 @@ def test_in_a_checkout_the_config_is_the_one_beside_the_package() -> None:
 def test_without_any_config_the_error_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_conf, "__file__", str(tmp_path / "fedpdm" / "config" / "folder.py"))
+    monkeypatch.setattr(_conf, "__file__", str(tmp_path / "fedpdm" / "config" / "schema.py"))
     with pytest.raises(errors.ConfigError, match="install fedpdm again"):
         _conf.conf_dir()

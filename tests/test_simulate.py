@@ -135,6 +135,8 @@ def test_a_finished_run_can_be_made_longer(finished: Path, tmp_path: Path) -> No
 
     folder = tmp_path / "longer"
     shutil.copytree(finished, folder)
+    assert main([f"resume={folder}", "rounds=5", "engine.ahead=2"]) == 2
+    assert main([f"resume={folder}", "rounds=4", "engine.workers=2"]) == 0
     assert main([f"resume={folder}", "rounds=5"]) == 0
     whole = run(tmp_path / "whole", "site=detroit,houston", *SMALL, "rounds=5")
     assert summary_of(folder)["test"] == whole["test"]

@@ -12,8 +12,14 @@ from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, Arrays
 
 Check = Callable[[Update], str | None]
 
-MOST_EXAMPLES = 2.0**53
-"""More than any site has; beyond it a sum of weights could not be exact."""
+MOST_EXAMPLES = 1e9
+"""More windows than any site has: a thousand machines, every minute for two years."""
+MOST_WEIGHT = 2.0**53
+"""Beyond it a sum of weights could not be exact."""
+NUMBERS = "biufc"
+"""NumPy's letters for types that can be finite: text cannot."""
+LONGEST = 1e18
+"""Strategies square updates, and the square of a longer one is infinite in float32."""
 
 
 def screen(update: Update, checks: Iterable[Check]) -> str | None:
@@ -29,7 +35,7 @@ def same_form(update: Update, kinds: bool = True) -> str | None:
 
     Args:
         update: to be checked.
-        kinds: refuse other kinds of number, too.
+        kinds: refuse other types of number, too: a cast of float64 can make infinity.
     """
     parameters = update.base.arrays
     flaw = mismatch(update.arrays, parameters, kinds)
@@ -43,31 +49,48 @@ def same_form(update: Update, kinds: bool = True) -> str | None:
 
 def countable(update: Update) -> str | None:
     """Refuse numbers of examples and weights that cannot be summed up."""
-    for name, value in ((EXAMPLES, update.examples), ("weight", update.weight)):
-        if not 0 <= value <= MOST_EXAMPLES:  # NaN is neither
-            return f"its {name} is {value}"
-    return None
+    flaw = beyond(EXAMPLES, update.examples, MOST_EXAMPLES)
+    return flaw or beyond("weight", update.weight, MOST_WEIGHT)
+
+
+def beyond(name: str, value: float, most: float = MOST_EXAMPLES) -> str | None:
+    """Return that a number is negative, NaN or too large, or None."""
+    if 0 <= value <= most:  # NaN is neither
+        return None
+    return f"its {name} is {value:g}, and only 0 to {most:g} is possible"
 
 
 def finite(update: Update) -> str | None:
-    """Refuse NaN and infinity. The update must have the form of what was sent."""
+    """Refuse NaN and infinity, and a step whose square is infinite.
+
+    The update must have the form of what was sent.
+    """
     # A sum of squares is finite only if every value is: one pass instead of two.
-    flaw = None if np.isfinite(update.norm) else not_finite(update.arrays)
+    if update.norm <= LONGEST:
+        return _finite(update, but=ARRAYS)
+    return _finite(update) or f"it is {update.norm:.3g} away from the model that was sent"
+
+
+def hidden_finite(update: Update) -> str | None:
+    """Refuse NaN and infinity among values of which nothing else is known."""
+    return _finite(update)
+
+
+def _finite(update: Update, but: str | None = None) -> str | None:
     for name, arrays in update.records.items():
-        if flaw is None and name != ARRAYS:
-            flaw = not_finite(arrays)
-            flaw = flaw if flaw is None or name == BUFFERS else f"in its {name} {flaw}"
-    return flaw
+        if name != but and (flaw := not_finite(arrays)) is not None:
+            return flaw if name in (ARRAYS, BUFFERS) else f"in its {name} {flaw}"
+    return None
 
 
 OPEN: tuple[Check, ...] = (same_form, countable, finite)
 """Checks of an update whose values the server can read."""
-HIDDEN: tuple[Check, ...] = (partial(same_form, kinds=False), countable)
+HIDDEN: tuple[Check, ...] = (partial(same_form, kinds=False), countable, hidden_finite)
 """Checks of an update whose values a transform hides from the server."""
 
 
 def mismatch(arrays: Arrays, expected: Arrays, kinds: bool = True) -> str | None:
-    """Return how names, shapes or kinds of received arrays differ from the model's, or None."""
+    """Return how names, shapes or types of received arrays differ from the model's, or None."""
     if arrays.keys() != expected.keys():
         odd = sorted(set(arrays) ^ set(expected))
         return f"its tensors are not the model's: {', '.join(odd[:3])}"
@@ -75,7 +98,7 @@ def mismatch(arrays: Arrays, expected: Arrays, kinds: bool = True) -> str | None
         like = expected[name]
         if array.shape != like.shape:
             return f"{name} has shape {array.shape} and not {like.shape}"
-        if kinds and array.dtype.kind != like.dtype.kind:
+        if kinds and array.dtype != like.dtype:
             return f"{name} holds {array.dtype} and not {like.dtype}"
     return None
 
@@ -83,6 +106,8 @@ def mismatch(arrays: Arrays, expected: Arrays, kinds: bool = True) -> str | None
 def not_finite(arrays: Arrays) -> str | None:
     """Return where arrays hold NaN or infinity, or None."""
     for name, array in arrays.items():
+        if array.dtype.kind not in NUMBERS:
+            return f"{name} holds {array.dtype}"
         if not np.isfinite(array).all():
             count = int((~np.isfinite(array)).sum())
             return f"{count} of {array.size} values of {name} are NaN or infinite"

@@ -19,7 +19,7 @@ from fedpdm.baselines.minirocket import LENGTH, MiniRocket
 from fedpdm.baselines.registry import Baseline, register_baseline
 from fedpdm.data.rows import Floats, Floats32, Ints
 from fedpdm.data.windows import Windows
-from fedpdm.evaluation.scoring import TESTED, Predictions
+from fedpdm.evaluation.scoring import SPLITS, Predictions
 from fedpdm.seeding import numpy_generator
 from fedpdm.tasks import Task
 
@@ -226,5 +226,5 @@ def rules(inputs: BaselineInputs) -> Predictions:
     for name in inputs.names:
         rows = inputs.federation.rows(name)
         alarms = np.asarray(inputs.federation.source.rules(rows), dtype=np.float64)
-        result[name] = {split: alarms[rows.split == split] for split in TESTED}
+        result[name] = {split: alarms[rows.split == split] for split in SPLITS}
     return result

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Floats, Floats32
 from fedpdm.data.windows import Windows
-from fedpdm.evaluation.scoring import TESTED, Predictions
+from fedpdm.evaluation.scoring import SPLITS, Predictions
 from fedpdm.federation import Federation, Site
 from fedpdm.models import ModelWrapper
 from fedpdm.tasks import Task
@@ -113,8 +113,8 @@ class BaselineInputs:
 
 
 def predicted(sites: Sequence[Site], model: Callable[[Windows], Floats]) -> Predictions:
-    """Return what a model says of the sites' test and held-out windows."""
-    return {site.name: {split: model(site.windows[split]) for split in TESTED} for site in sites}
+    """Return what a model says of the sites' validation, test and held-out windows."""
+    return {site.name: {split: model(site.windows[split]) for split in SPLITS} for site in sites}
 
 
 def summarise(x: NDArray[np.floating]) -> Floats:

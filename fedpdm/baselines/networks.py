@@ -18,7 +18,7 @@ from torch import nn
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, predicted
 from fedpdm.baselines.registry import Baseline, register_baseline
 from fedpdm.data.windows import Windows
-from fedpdm.evaluation.scoring import TESTED, Predictions, predict, predict_site
+from fedpdm.evaluation.scoring import SPLITS, Predictions, predict, predict_site
 from fedpdm.training.loop import fit, tensors
 from fedpdm.training.objective import LocalContext, Supervised, outputs
 
@@ -46,7 +46,7 @@ def alone(inputs: BaselineInputs, name: str) -> Predictions:
     """One site that shares nothing: its own rows, its own scaler, its own best epoch."""
     site = inputs.own_site(name)
     model = train_whole(inputs, inputs.alone, site.train, site.validation, ("alone", name))
-    return {name: predict_site(model, site, inputs.task, inputs.device, TESTED)}
+    return {name: predict_site(model, site, inputs.task, inputs.device, SPLITS)}
 
 
 @register_baseline("pooled", Baseline(

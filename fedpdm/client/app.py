@@ -65,7 +65,7 @@ def evaluate(client: SiteClient, message: Message, context: Context) -> Message:
 
 
 def moments(client: SiteClient, message: Message, context: Context) -> Message:
-    """Reply with counts, sums and sums of squares of the training rows."""
+    """Reply with the moments of the training rows: sums, never rows."""
     sums = client.federation.moments(client.name(context))
     return Message(RecordDict({MOMENTS: moments_record(sums)}), reply_to=message)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedpdm.aggregation.screening import not_finite
 from fedpdm.client.state import recall, remember
+from fedpdm.errors import ConfigError
 from fedpdm.strategies.base import ClientHalf, Outcome, Work
 from fedpdm.strategies.registry import gradient_terms
 from fedpdm.training.loop import GradientTerm, Memory, SiteTerm, TrainingSettings
@@ -90,6 +91,9 @@ class StrategyRuntime:
             rates: the learning rate of each step that it made.
             content: what it was sent.
             state: its ``Context.state``.
+
+        Raises:
+            ConfigError: the half returns memory or records that its class does not name.
         """
         received = arrays_in(content, ARRAYS)
         work = Work(
@@ -101,6 +105,14 @@ class StrategyRuntime:
         )
         with np.errstate(all="ignore"):  # weights may have diverged; the server says so
             outcome = half.finish(work)
+        for what, found, known in (
+            ("memory", outcome.memory, half.groups), ("replies", outcome.records, half.replies),
+        ):  # fmt: skip
+            if strange := sorted(set(found) - set(known)):
+                raise ConfigError(
+                    f"{type(half).__name__}.finish returns {what} {strange[0]!r}, which would be "
+                    f"lost: its class names {', '.join(known) or 'none'}"
+                )
         # The server refuses such an update; remembered, it would spoil every later one.
         if all(not_finite(arrays) is None for arrays in (trained, *outcome.memory.values())):
             remember(state, half.key, outcome.memory)

@@ -221,13 +221,13 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: names the key or the site, and the way out.
     """
-    check_keys(cfg)
-    for name in chosen_sites(overrides):
+    for name in chosen_sites(overrides):  # first: such a yaml's keys end up in strange places
         if name not in cfg.sites:
             raise ConfigError(
                 f"site={name}: {name}.yaml defines no site {name}; its very first line must be "
                 f"'# @package sites', and below it one block '{name}:'"
             )
+    check_keys(cfg)
     check_types(cfg, overrides)
 
 

@@ -19,7 +19,6 @@ from functools import cache, partial
 from inspect import isfunction
 from typing import Any
 
-from fedpdm.config.schema import conf_dir
 from fedpdm.errors import ConfigError
 
 OURS = {"fedpdm", "flwr"}
@@ -166,6 +165,8 @@ def _is(found: type, base: str) -> bool:
 @cache
 def our_modules() -> frozenset[str]:
     """Return the modules whose classes conf/ or a base class of ``KINDS`` names."""
+    from fedpdm.config.schema import conf_dir  # workers start without Hydra
+
     text = "\n".join(file.read_text("utf-8") for file in conf_dir().rglob("*.yaml"))
     named = re.findall(r"_target_: (fedpdm[\w.]+)", text)
     bases = [base.replace(":", ".") for kinds in KINDS.values() for base in kinds]

@@ -1,13 +1,16 @@
-"""Generate sites as files, fetch the public data sets, or check those that are here.
+"""Generate sites as files, fetch the public data sets, check these or your own.
 
 python -m fedpdm.data generate --sites detroit,houston --days 320 --seed 0 --out FOLDER
 python -m fedpdm.data fetch ai4i|cmapss [--to FOLDER] [--url URL]
 python -m fedpdm.data check [ai4i|cmapss] [--to FOLDER]
+python -m fedpdm.data check --config-dir FOLDER data=files … [--page FILE]
+python -m fedpdm.data describe FILE [LOG …] [--site NAME]
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 import time
@@ -20,26 +23,41 @@ from fedpdm.data.sources.checksums import KNOWN, KnownFile, data_folder, sha256_
 from fedpdm.data.sources.fetch import URLS, fetch
 from fedpdm.errors import FedPdmError
 
+OWN_DATA = re.compile(r"[^-].*=|--config-dir|-cd|--page")
+"""Words of ``check`` that tell it to look at the data of a config."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 if something needs mending."""
     parser = argparse.ArgumentParser(
         prog="python -m fedpdm.data",
-        description="Generate sites as files, fetch the public data sets, or check those that "
-        "are here.",
+        description="Generate sites as files, fetch the public data sets, check these, or with "
+        "KEY=VALUE words your own data.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     add_generate(commands)
     fetching = commands.add_parser("fetch", help="download a data set and check its sums")
     fetching.add_argument("dataset", choices=sorted(URLS))
     fetching.add_argument("--url", help="archive to take instead of the publisher's")
-    checking = commands.add_parser("check", help="list files with rows and sums")
+    checking = commands.add_parser(
+        "check",
+        help="list files with rows and sums; with data=files … look at your own data",
+        epilog="With KEY=VALUE words or --config-dir it looks at the data of that config instead: "
+        "python -m fedpdm.data check --config-dir FOLDER data=files site=NAME,NAME",
+    )
     checking.add_argument("dataset", nargs="?", choices=sorted(URLS), help="default: both")
+    describing = commands.add_parser("describe", help="propose a site's yaml for files of your own")
+    describing.add_argument("files", nargs="+", metavar="FILE", help="sensor rows, and logs")
+    describing.add_argument("--site", help="name of the site; default: the file's")
     for command in (fetching, checking):
         command.add_argument(
             "--to", metavar="FOLDER", help="data folder; default: $FEDPDM_DATA or ~/.cache/fedpdm"
         )
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["check"] and any(OWN_DATA.match(word) for word in words):
+        from fedpdm import check as own_data
+
+        return own_data.main(words[1:])
     if words and words[0] in commands.choices:  # flags and KEY=VALUE words in any order
         given = commands.choices[words[0]].parse_intermixed_args(words[1:])
         given.command = words[0]
@@ -48,6 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.command == "generate":
             return generated(given)
+        if given.command == "describe":
+            from fedpdm.data.quality.describe import describe
+
+            print(describe(given.files, given.site), end="")
+            return 0
         folder = data_folder(given.to)
         if given.command == "fetch":
             fetch(given.dataset, folder, given.url)

@@ -25,8 +25,7 @@ import numpy as np
 
 from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.data.rows import Bools, Floats, Floats32
-from fedpdm.data.sources.base import Source
-from fedpdm.data.sources.checksums import require_choice
+from fedpdm.data.sources.base import Source, require_choice
 from fedpdm.errors import ConfigError
 
 ROLLING = (7, 14, 30)

@@ -1,16 +1,17 @@
 """Scaling that never sees a test machine and never moves a row.
 
-A site reduces its training rows to counts, sums and sums of squares per operating
-condition and feature: ``Moments``, 3·K·F numbers. Added over sites they give the mean
+A site reduces its training rows to counts, sums, sums of squares and squared deviations per
+operating condition and feature: ``Moments``, 4·K·F numbers. Added over sites they give the mean
 and the standard deviation of the pooled training rows exactly, without pooling them.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from fedpdm.data.rows import Floats, Floats32, Ints, Rows, Split
 from fedpdm.data.windows import segment_starts
@@ -38,28 +39,46 @@ class Scaler:
 
 @dataclass(frozen=True)
 class Moments:
-    """Counts, sums and sums of squares: three (K, F) float64 arrays."""
+    """What sites add up to a scaler: four (K, F) float64 arrays.
+
+    Attributes:
+        count: readings.
+        total: their sum.
+        squares: the sum of their squares.
+        spread: the sum of their squared deviations from their own mean.
+    """
 
     count: Floats
     total: Floats
     squares: Floats
+    spread: Floats
 
     @staticmethod
     def of(values: Floats, condition: Ints, conditions: int) -> Moments:
         """Return the moments of ``values`` (R, F), NaN left out, by their condition (R,)."""
-        shape = (conditions, values.shape[1])
-        count, total, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        count, total, squares, spread = np.zeros((4, conditions, values.shape[1]))
         for k in range(conditions):
             part = values[condition == k]
             known = ~np.isnan(part)
             filled = np.where(known, part, 0.0)
             count[k], total[k], squares[k] = known.sum(0), filled.sum(0), (filled**2).sum(0)
-        return Moments(count, total, squares)
+            mean = total[k] / np.maximum(count[k], 1.0)
+            spread[k] = (np.where(known, part - mean, 0.0) ** 2).sum(0)
+        return Moments(count, total, squares, spread)
 
     def __add__(self, other: Moments) -> Moments:
+        # The parallel formula of Chan, Golub and LeVeque (1983): deviations within the parts,
+        # and of the parts' means from each other.
+        count = self.count + other.count
+        apart = self._mean() - other._mean()
+        between = apart**2 * (self.count * other.count / np.maximum(count, 1.0))
         return Moments(
-            self.count + other.count, self.total + other.total, self.squares + other.squares
-        )
+            count, self.total + other.total, self.squares + other.squares,
+            self.spread + other.spread + between,
+        )  # fmt: skip
+
+    def _mean(self) -> Floats:
+        return np.asarray(self.total / np.maximum(self.count, 1.0))
 
     def flaw(self, other: Moments) -> str | None:
         """Return why these cannot be added to ``other``, or None."""
@@ -69,26 +88,39 @@ class Moments:
                 return f"{name} has shape {mine.shape} and not {expected}"
             if not np.isfinite(mine).all():
                 return f"{name} holds NaN or infinity"
-        if min(self.count.min(initial=0), self.squares.min(initial=0)) < 0:
-            return "count or squares are negative"
+        for name in ("count", "squares", "spread"):
+            if getattr(self, name).min(initial=0) < 0:
+                return f"{name} is negative"
         return None
+
+    def pooled(self) -> Moments:
+        """Return the moments of all conditions together: (1, F) arrays."""
+        parts = [
+            Moments(*(array[k : k + 1] for array in vars(self).values()))
+            for k in range(len(self.count))
+        ]
+        return functools.reduce(operator.add, parts)
 
     def scaler(self) -> Scaler:
         """Return the scaler of the rows behind these moments (population deviation).
 
         A condition that no training row was in borrows the moments of all conditions.
         """
-        pooled = (self.count.sum(0), self.total.sum(0), self.squares.sum(0))
-        seen = self.count > 0
-        count, total, squares = (
-            np.where(seen, own, np.broadcast_to(whole, own.shape))
-            for own, whole in zip((self.count, self.total, self.squares), pooled, strict=True)
+        seen, whole = self.count > 0, self.pooled()
+        count, total, squares, spread = (
+            np.where(seen, own, np.broadcast_to(getattr(whole, name), own.shape))
+            for name, own in vars(self).items()
         )
         count = np.maximum(count, 1.0)
         mean = total / count
         variance = squares / count - mean**2
-        # Cancellation leaves about 1e-16 of mean²: that is a constant, not a signal.
-        constant = variance <= 1e-12 * np.maximum(mean**2, 1e-12)
+        # This difference cancels where a sensor varies little around a large mean. There the
+        # variance comes from the deviations; elsewhere both agree to float32, and the difference
+        # stays, because recorded weights rest on its last digits.
+        cancelled = variance <= 1e-10 * mean**2
+        variance = np.where(cancelled, spread / count, variance)
+        # Rounding leaves about 1e-16 of the mean as deviation: that is a constant, not a signal.
+        constant = variance <= np.maximum(1e-26 * mean**2, 1e-24)
         return Scaler(mean, np.where(constant, 0.0, np.sqrt(np.maximum(variance, 0.0))))
 
 
@@ -105,5 +137,7 @@ def fill_missing(scaled: Floats32, rows: Rows) -> Floats32:
     """
     if not np.isnan(scaled).any():
         return scaled
+    import pandas as pd  # workers that meet no gap start without it
+
     segments = pd.DataFrame(scaled).groupby(segment_starts(rows))
     return np.ascontiguousarray(segments.ffill().fillna(0.0), dtype=np.float32)

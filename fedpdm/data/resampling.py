@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedpdm.data.rows import Floats32, Ints
-from fedpdm.data.sources.checksums import require_choice
+from fedpdm.data.sources.base import require_choice
 from fedpdm.data.windows import Windows
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import key_seed

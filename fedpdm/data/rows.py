@@ -59,6 +59,7 @@ class Rows:
             first row (and counted), instead of giving no window.
         test_last_only: if true, remaining-useful-life is tested on each machine's last row
             only, as C-MAPSS prescribes.
+        max_gap: the longest time between two rows of a window; a longer gap ends a segment.
     """
 
     features: tuple[str, ...]
@@ -73,6 +74,7 @@ class Rows:
     label: Ints | None = None
     pad: bool = False
     test_last_only: bool = False
+    max_gap: float = np.inf
     groups: dict[str, Strings] = field(default_factory=dict)
     """Further (R,) columns that a partition may use, for example the product type."""
 

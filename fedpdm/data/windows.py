@@ -67,8 +67,9 @@ class Windows:
 def segment_starts(rows: Rows) -> Ints:
     """Return for each row the position of the first row of its segment.
 
-    A segment is a run of rows of one machine, one life and one split. A window inside
-    its segment can cross neither a repair nor a cut between train and test.
+    A segment is a run of rows of one machine, one life and one split, without a gap of more
+    than ``rows.max_gap``. A window inside its segment can cross neither a repair nor a cut
+    between train and test nor a time without rows.
     """
     if len(rows) == 0:
         return np.zeros(0, dtype=np.int64)
@@ -77,9 +78,27 @@ def segment_starts(rows: Rows) -> Ints:
         (rows.machine[1:] != rows.machine[:-1])
         | (rows.life[1:] != rows.life[:-1])
         | (rows.split[1:] != rows.split[:-1])
+        | (np.diff(rows.time) > rows.max_gap)
     )
     first = np.flatnonzero(change)
     return np.asarray(first[np.cumsum(change) - 1], dtype=np.int64)
+
+
+def longest_step(machine: Strings, time: Floats, length: int | None) -> float:
+    """Return how far apart two rows of a window may be, from how far apart rows usually are.
+
+    It is what a window of ``length`` rows usually takes, or three times what 95 % of the steps
+    stay below, if that is longer (weekends, shifts).
+
+    Args:
+        machine: (R,) rows of a machine stand together.
+        time: (R,) sorted within each machine.
+        length: rows in a window; None: there are no windows.
+    """
+    steps = np.diff(time)[machine[1:] == machine[:-1]]
+    if length is None or len(steps) == 0:
+        return float(np.inf)
+    return float(max(length * np.median(steps), 3 * np.quantile(steps, 0.95)))
 
 
 def window_ends(

@@ -11,7 +11,9 @@ Which site it is and where its data lies it reads from the supernode's ``--node-
 
 from __future__ import annotations
 
+import secrets
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,6 +28,7 @@ from fedpdm.client.state import PersonalModels, mark, rewind
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
 from fedpdm.config.values import Config, plain, read_config, select, stored_config
 from fedpdm.data.leakage import checks as guards
+from fedpdm.data.quality.sites import notes
 from fedpdm.data.sources.base import expand_replicas
 from fedpdm.deployment.envelope import (
     ANOTHER_SITE,
@@ -36,11 +39,11 @@ from fedpdm.deployment.envelope import (
     result_content,
 )
 from fedpdm.deployment.test_details import of_site
-from fedpdm.engines.local_grid import refusal
+from fedpdm.engines.local_grid import CLIENT_APP_RAISED, REFUSED, refusal
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.runs.assembly import client_app, one_thread
-from fedpdm.runs.experiment import Experiment, build
+from fedpdm.runs.experiment import Experiment, build, nearest
 from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in
 
 
@@ -64,7 +67,7 @@ class Whereabouts:
         """
         known = {"site", "data", "config", "device", "imports", "partition-id", "num-partitions"}
         if unknown := sorted(set(node_config) - known):
-            raise ConfigError(
+            raise Refused(
                 f"--node-config {unknown[0]}=… means nothing; there are site, data, config, "
                 "device, imports"
             )
@@ -72,7 +75,7 @@ class Whereabouts:
                 if node_config.get(k) not in (None, "")}  # fmt: skip
         partition = node_config.get("partition-id")
         if "site" not in text and partition is None:
-            raise ConfigError(
+            raise Refused(
                 "this supernode does not say which site it is: start it with "
                 '--node-config \'site="NAME" data="/its/folder"\''
             )
@@ -137,12 +140,15 @@ def allow(cfg: Config, where: Whereabouts) -> None:
     own = asked if simulated() else list(where.imports)
     start = "start this supernode with --node-config 'imports=\"{}\"'"
     if missing := [name for name in asked if name not in own]:
-        raise ConfigError(
+        raise Refused(
             f"{where.site or 'a supernode'} does not import {missing[0]}, which this run needs; if "
             f"you know and trust it, {start.format(','.join(asked))}"
         )
     import_all(own)
-    refuse_foreign(plain(cfg), own, start)
+    try:
+        refuse_foreign(plain(cfg), own, start)
+    except ConfigError as error:  # it names what the server sent
+        raise Refused(str(error)) from None
     cfg.imports = own
 
 
@@ -177,14 +183,22 @@ def own_settings(path: Path, site: str) -> Config:
     return block
 
 
+class Refused(ConfigError):
+    """The run is not for this supernode. The text names settings only, so the server may see it."""
+
+
 class DeployedSiteApp(ClientApp):
     """The Flower app of a site that learns from each message what run it is in."""
 
     def __call__(self, message: Message, context: Context) -> Message:
         try:
             return self._answer(message, context)
-        except FedPdmError as error:
+        except Refused as error:
             return refusal(error, message)
+        except Exception as error:
+            if simulated() and isinstance(error, FedPdmError):
+                return refusal(error, message)
+            return kept_here(error, message)
 
     def _answer(self, message: Message, context: Context) -> Message:
         where = Whereabouts.of(context.node_config)
@@ -221,18 +235,36 @@ class DeployedSiteApp(ClientApp):
         sites = experiment.federation.sites
         if where.site is not None:
             if where.site not in sites:
-                raise ConfigError(
+                raise Refused(
                     f"site={where.site!r} is none of this run's sites: it has "
                     f"{', '.join(sites[:20])}"
                 )
             return where.site
         assert where.partition is not None
         if where.partition >= len(sites):
-            raise ConfigError(
+            raise Refused(
                 f"the simulation has a supernode number {where.partition}, the run only "
                 f"{len(sites)} sites ({', '.join(sites[:20])}); set num-supernodes to {len(sites)}"
             )
         return sites[where.partition]
+
+
+def kept_here(error: Exception, message: Message) -> Message:
+    """Return the reply of a site that cannot do what a message asks for.
+
+    The text may name what is in the site's files, so it goes into the site's own log. The server
+    gets the kind of error, and a number by which people can talk about it.
+    """
+    number = secrets.token_hex(3)
+    if isinstance(error, FedPdmError):
+        text = str(error)
+    else:
+        text = "".join(traceback.format_exception(error))
+    print(f"error {number}: {type(error).__name__}: {text}", file=sys.stderr, flush=True)
+    kind = type(error).__name__ if isinstance(error, FedPdmError) else "Exception"
+    reason = f"{kind} {number}, see the log of this site's supernode"
+    code = REFUSED if isinstance(error, ConfigError) else CLIENT_APP_RAISED
+    return Message(Error(code, reason), reply_to=message)
 
 
 def describe(experiment: Experiment, name: str) -> Description:
@@ -244,10 +276,14 @@ def describe(experiment: Experiment, name: str) -> Description:
     federation = experiment.federation
     source = federation.source
     suspicions = guards.check(source, [name], federation.rows, federation.task.reach)
+    said = [*suspicions, *source.warnings]
     site = federation.site(name, federation.moments(name).scaler())
     if len(site.train) < 2:
         federation.check([site])  # says why
         raise DataError(f"{name}: too few training windows")
+    said += notes(source, [name], federation.rows, nearest(experiment.task))
+    for note in said:
+        print(f"{name}: {note}", file=sys.stderr, flush=True)  # in the site's own log
     return Description(
         site=name,
         data=source.name,
@@ -257,7 +293,8 @@ def describe(experiment: Experiment, name: str) -> Description:
         time_unit=source.time_unit,
         version=__version__,
         shape=federation.shape(site),
-        warnings=(*suspicions, *source.warnings),
+        notes=len(said),
+        units=dict(source.units),
     )
 
 

@@ -12,15 +12,23 @@ and because a resumed run goes by the config in its folder, not by the command l
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
-from typing import Any
+import re
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 from flwr.app import ConfigRecord, RecordDict
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as checked
 
+from fedpdm.deployment.schema import Count, Name, Shape, Tested
+from fedpdm.errors import ConfigError
 from fedpdm.storage import cleaned
 
 ENVELOPE, DESCRIPTION, TESTED = "letter", "description", "tested"
 DESCRIBE_QUERY, TEST_QUERY = "query.describe", "query.test"
+
+MOST_TEXT = 2_000_000
+"""Characters of JSON or yaml in one message; a config has some thousands."""
 
 ANOTHER_SITE = 990
 """Error code of a reply: the node is not, or no longer, the site that was asked."""
@@ -41,13 +49,17 @@ class Envelope:
         """Return the letter in a message.
 
         Raises:
-            KeyError: it carries none: it does not come from fedpdm's the server.
+            KeyError: it carries none: it does not come from fedpdm's server.
+            ConfigError: the config is longer than any config.
         """
         record = content.config_records[ENVELOPE]
-        return cls(str(record["config"]), str(record["site"]))
+        config = str(record["config"])
+        if len(config) > MOST_TEXT:
+            raise ConfigError(f"the run's config has {len(config)} characters; that is none")
+        return cls(config, str(record["site"]))
 
 
-@dataclass(frozen=True)
+@checked(frozen=True, config=ConfigDict(extra="ignore"))
 class Description:
     """What a site says of itself: names and counts, never rows.
 
@@ -60,34 +72,36 @@ class Description:
         time_unit: for example ``days``.
         version: of the site's fedpdm.
         shape: what the report says about the data (``Federation.shape``), with its sha256.
-        warnings: what a person should know about the data.
+        notes: how many notes on its data stand in the site's own log; their texts name what is
+            in the files and stay there.
+        units: of features, where the site states one.
     """
 
-    site: str
-    data: str
-    features: tuple[str, ...]
-    window: int | None
-    conditions: int
-    time_unit: str
-    version: str
-    shape: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    site: Name
+    data: Name
+    features: Annotated[tuple[Name, ...], Field(max_length=100_000)]
+    window: Count | None
+    conditions: Count
+    time_unit: Name
+    version: Name
+    shape: Shape = Field(default_factory=dict)
+    notes: Count = 0
+    units: dict[Name, Name] = Field(default_factory=dict)
 
     def content(self) -> RecordDict:
-        return RecordDict({DESCRIPTION: ConfigRecord({"json": json.dumps(cleaned(vars(self)))})})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return RecordDict({DESCRIPTION: ConfigRecord({"json": json.dumps(cleaned(values))})})
 
     @classmethod
     def of(cls, content: RecordDict) -> Description:
-        values = json.loads(str(content.config_records[DESCRIPTION]["json"]))
+        """Return what a site said of itself.
+
+        Raises:
+            Exception: of any kind; a site may send whatever it likes.
+        """
+        values = _json(content, DESCRIPTION)
         # Another version may say more or less of itself; that it is another, is said then.
-        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        return cls(
-            **{
-                **known,
-                "features": tuple(known["features"]),
-                "warnings": tuple(known.get("warnings", ())),
-            }
-        )
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
 
     def differs(self, other: Description) -> str | None:
         """Return what makes two sites impossible in one federation, or None."""
@@ -99,6 +113,13 @@ class Description:
                     f"{self.site} and {other.site} disagree on the {name}: "
                     f"{self.site} has {_shown(mine)}, {other.site} has {_shown(theirs)}"
                 )
+        for name in self.units.keys() & other.units.keys():
+            if self.units[name] != other.units[name]:
+                return (
+                    f"{self.site} and {other.site} disagree on the unit of {name}: {self.site} has "
+                    f"{self.units[name]}, {other.site} has {other.units[name]}; say in one site's "
+                    "yaml what it is converted into (features.NAME.into)"
+                )
         return None
 
 
@@ -108,9 +129,30 @@ def result_content(result: dict[str, Any]) -> RecordDict:
 
 
 def result_in(content: RecordDict) -> dict[str, Any]:
-    """Return the test results of a reply."""
-    result: dict[str, Any] = json.loads(str(content.config_records[TESTED]["json"]))
+    """Return the test results of a reply, as ``Tested`` says.
+
+    Raises:
+        Exception: of any kind; a site may send whatever it likes.
+    """
+    result: dict[str, Any] = _json(content, TESTED)
+    Tested.model_validate(result)
     return result
+
+
+def why(error: Exception) -> str:
+    """Return what is wrong with a reply, without what the site wrote into it."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(re.sub(r"\W", "?", str(part)) for part in first["loc"])[:100]
+        return f"{place}: {first['type']}"
+    return type(error).__name__
+
+
+def _json(content: RecordDict, key: str) -> Any:
+    text = str(content.config_records[key]["json"])
+    if len(text) > MOST_TEXT:
+        raise ValueError("too long")
+    return json.loads(text)
 
 
 def _shown(value: Any) -> str:

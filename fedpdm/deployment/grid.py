@@ -19,6 +19,8 @@ AFTERLIFE_SECONDS = 5.0
 """A message lives so much longer than its answer is waited for: we time out, not the SuperLink."""
 APP_ANSWERED = {1, 2, 6, 7, 8, ANOTHER_SITE, REFUSED}
 """Error codes that a site's app answers with: it is there, it just could not work."""
+MOST_REASON = 500
+"""Characters of a site's error that are kept; another machine wrote them."""
 NOT_REACHED = 991
 """Error code of a reply that we write for a node that no message could be left for."""
 
@@ -94,8 +96,12 @@ class DeployedGrid(GridView):
             message = sent.pop(reply.metadata.reply_to_message_id, None)
             if message is None:
                 continue
-            body = reply.error if reply.has_error() else reply.content
-            found.append(Message(body, reply_to=message))
+            if reply.has_error():
+                reason = "".join(c for c in str(reply.error.reason) if c.isprintable())
+                error = Error(reply.error.code, reason[:MOST_REASON])
+                found.append(Message(error, reply_to=message))
+            else:
+                found.append(Message(reply.content, reply_to=message))
         return found
 
     def _addressed(self, message: Message, timeout: float | None) -> Message:

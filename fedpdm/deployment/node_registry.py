@@ -2,6 +2,9 @@
 
 A node is asked once, when it first appears. A supernode that restarts may come back as
 another node, so the list is looked through before every round.
+
+A key that was registered with ``flwr supernode register KEY --name SITE`` is bound to this site:
+its node can be no other, and nobody without such a key can be this one.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Any
 
 from flwr.app import Message, RecordDict
 
-from fedpdm.deployment.envelope import DESCRIBE_QUERY, Description
+from fedpdm.deployment.envelope import DESCRIBE_QUERY, Description, why
 from fedpdm.deployment.grid import DeployedGrid
 from fedpdm.errors import ConfigError, SiteError
 
@@ -52,7 +55,8 @@ class NodeRegistry:
     _asked: dict[str, Message] = field(default_factory=dict)
     _since: dict[int, float] = field(default_factory=dict)
     _refused: dict[int, tuple[str, float]] = field(default_factory=dict)
-    _present: set[int] = field(default_factory=set)
+    _present: dict[int, str] = field(default_factory=dict)
+    _bound: set[str] = field(default_factory=set)
     _told: list[Event] = field(default_factory=list)
     _last: dict[str, int] = field(default_factory=dict)
     _rested: dict[int, int] = field(default_factory=dict)
@@ -131,7 +135,8 @@ class NodeRegistry:
     def _look(self) -> dict[str, int]:
         """Look who is there, ask newcomers who they are, and return the sites' nodes."""
         now = time.monotonic()
-        self._present = set(self.grid.get_node_ids())
+        self._present = {node.node_id: node.name for node in self.grid.get_nodes()}
+        self._bound |= set(self._present.values())
         while self.grid.strangers:
             self._nodes.pop(self.grid.strangers.pop(), None)
         for reply in self.grid.collect(self._asked):
@@ -139,7 +144,7 @@ class NodeRegistry:
         waiting = {message.metadata.dst_node_id for message in self._asked.values()}
         for node in [n for n, (_, when) in self._refused.items() if now - when > ASK_AGAIN_SECONDS]:
             self._since.pop(node, None)
-        for node in sorted(self._present - set(self._nodes)):
+        for node in sorted(set(self._present) - set(self._nodes)):
             if node in waiting and now - self._since.get(node, now) < ANSWER_SECONDS:
                 continue
             if node in self._refused and node in self._since:
@@ -162,12 +167,21 @@ class NodeRegistry:
         try:
             said = Description.of(reply.content)
         except Exception as error:  # a stranger must not end the run
-            reason = f"node {node}: what it says of itself cannot be read ({error})"
+            reason = f"node {node}: what it says of itself cannot be read ({why(error)})"
             self._refuse(node, reason, None)
             return
         if said.site not in self.sites:
             names = ", ".join(self.sites[:20])
             self._refuse(node, f"node {node} says it is {said.site}; the run has {names}", None)
+            return
+        name = self._present[node]
+        if name != said.site and (name or said.site in self._bound):
+            whose = f"is registered as {name}" if name else "has a key without a name"
+            reason = (
+                f"node {node} says it is {said.site} and {whose}; a site's key is registered with "
+                f"flwr supernode register KEY --name {said.site}"
+            )
+            self._refuse(node, reason, said.site)
             return
         peers = [d for site, d in self.described.items() if site != said.site]
         difference = next((d for peer in peers if (d := said.differs(peer))), None)

@@ -26,7 +26,7 @@ from fedpdm.config.values import Config, make, positive, resolved, select, whole
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Rows
 from fedpdm.data.sources.base import Source, expand_replicas
-from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in
+from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in, why
 from fedpdm.deployment.grid import DeployedGrid
 from fedpdm.deployment.node_registry import NodeRegistry
 from fedpdm.deployment.test_details import cards, gathered
@@ -43,6 +43,8 @@ from fedpdm.runs.run import Run
 from fedpdm.runs.sources import build_source
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.storage import parse_tensors
+from fedpdm.strategies.base import ServerHalf
+from fedpdm.strategies.layers import layers
 from fedpdm.tasks import Task
 from fedpdm.wire.records import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, to_record
 
@@ -157,6 +159,21 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
     return summary
 
 
+def remembering(experiment: Experiment) -> str | None:
+    """Return what keeps something at the sites from round to round, or None.
+
+    Supernodes keep it for one submitted run, and the server has no copy.
+    """
+    for layer in layers(experiment.strategy):
+        if isinstance(layer, ServerHalf) and layer.client.groups:
+            return f"strategy {type(layer).__name__}"
+    if experiment.personal:
+        return "tensors of the model or of training.objective"
+    if experiment.transforms.transforms:  # each may, and only its own code knows
+        return f"transforms.{experiment.transforms.transforms[0].name}"
+    return None
+
+
 class DeployedRun(Run):
     """A run whose sites are elsewhere: they describe, train, evaluate and test themselves."""
 
@@ -181,7 +198,12 @@ class DeployedRun(Run):
                 f"no failure in the training data of any site ({', '.join(described)}): nothing "
                 "can be learned; bring a longer record, raise task.horizon, or check the logs"
             )
-        return [w for said in described.values() for w in said.warnings], shapes
+        notes = [
+            f"{site}: {said.notes} notes on its data, which stand in its own log"
+            for site, said in described.items()
+            if said.notes
+        ]
+        return notes, shapes
 
     def _data_changed(self, before: dict[str, Any], now: dict[str, Any]) -> bool:
         """Compare the sites that are here; who is not may come later."""
@@ -199,6 +221,13 @@ class DeployedRun(Run):
         return super()._train(history, display)
 
     def _rounds(self, loop: RoundLoop) -> None:
+        head = loop.history.head()
+        if head is not None and head.round and (whose := remembering(self.experiment)):
+            raise ConfigError(
+                f"this run cannot be resumed after round {head.round}: its sites remember what "
+                f"{whose} left there, and to Flower a resumed run is a new one, in which they have "
+                "forgotten it. Start a new run; one whose sites remember nothing can be resumed"
+            )
         loop.scaler = self._stored_scaler()
         loop.make_roster = lambda grid: self.registry
         if loop.federated_scaling:
@@ -262,7 +291,7 @@ class DeployedRun(Run):
                     answers[site] = {split: found[split] for split in ("test", "heldout")}
                     details[site] = dict(found.get("details") or {})
                 except Exception as error:  # one site's odd answer must not lose the run
-                    message = f"{site}: its test results cannot be read ({error!r})"
+                    message = f"{site}: its test results are refused ({why(error)})"
                     self.registry.tell({"kind": "refused", "site": site, "message": message})
         for site in self.experiment.evaluated:
             if site not in answers and site not in asked.values():

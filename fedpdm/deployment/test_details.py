@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedpdm.evaluation.final_test import FinalTest
+from fedpdm.evaluation.final_test import FinalTest, alarm_costs
 from fedpdm.evaluation.test_details import spread
 from fedpdm.storage import cleaned
 from fedpdm.tasks import Task
 
-SECTIONS = ("thresholds", "calibration", "alarms", "intervals")
+SECTIONS = ("thresholds", "calibration", "alarms", "intervals", "costs")
+COSTS = ("risk", "counted", "period")
 NOBODY_POOLS = "sites calibrate and test for themselves; nobody may pool their windows"
 
 
@@ -29,6 +30,9 @@ def of_site(trial: FinalTest, site: str) -> dict[str, Any]:
         found["alarms"] = head | {"own": alarms["per_site"][site]}
     if intervals is not None:
         found["intervals"] = {"level": intervals["level"], "own": intervals["per_site"][site]}
+    if (costs := alarm_costs(trial, {})) is not None:
+        head = {key: costs[key] for key in COSTS}
+        found["costs"] = head | {"own": costs["per_site"][site]}
     found["card"] = dict(trial.card) | {"threshold": trial.threshold}
     return dict(cleaned(found))
 
@@ -53,6 +57,7 @@ def gathered(
         "alarms": _together(said["alarms"], ("horizon", "cooldown", "sustained", "time_unit",
                                              "period")),
         "intervals": _together(said["intervals"], ("level",)),
+        "costs": _together(said["costs"], COSTS),
         "reliability": None,
         "shuffled": None,
         "bootstrap": None,
@@ -73,9 +78,10 @@ def _thresholds(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
         return None
     first = next(iter(said.values()))
     head = {key: first.get(key) for key in ("aim", "budget", "truncated")}
+    prices = {site: (own.get("costs") or {}).get(site) for site, own in said.items()}
     return head | {
         "scope": "plant",
-        "costs": None,
+        "costs": {site: cost for site, cost in prices.items() if cost} or None,
         "common": {},
         "per_site": {site: own.get("common") for site, own in said.items()},
         "validation": None,

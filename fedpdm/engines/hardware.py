@@ -71,7 +71,6 @@ def settled() -> Iterator[None]:
     all modules that were ever imported.
     """
     keep_memory()
-    gc.collect()
     gc.freeze()
     try:
         yield

@@ -88,8 +88,7 @@ def episodes(watched: Watched, alarm: Bools, watch: Watch) -> tuple[Ints, Bools]
     first = chain.copy()
     first[1:] |= block[1:] != block[:-1]
     number = np.cumsum(first) - 1
-    left = watched.censoring.left[at]
-    true = np.nan_to_num(left, nan=np.inf) <= watch.horizon
+    true = _within(watched, watch)[at]
     return at[first], np.bincount(number, weights=true) == 0
 
 
@@ -100,16 +99,29 @@ def lead_times(watched: Watched, alarm: Bools, watch: Watch) -> tuple[Floats, Bo
     that of the first window within the horizon from which on ``sustained`` windows in a row
     are in alarm (fewer, where the life ends before); NaN where there is none.
     """
-    left, life = watched.censoring.left, watched.censoring.life
-    within = np.nan_to_num(left, nan=np.inf) <= watch.horizon
-    failures = np.unique(life[within])
+    life = watched.censoring.life
+    first, where = failures(watched, watch), warnings(watched, alarm, watch)
+    leads = np.full(len(first), np.nan)
+    leads[np.searchsorted(life[first], life[where])] = watched.censoring.left[where]
+    return leads, np.isin(life[first], life[_within(watched, watch) & alarm])
+
+
+def failures(watched: Watched, watch: Watch) -> Ints:
+    """Return (F,) the first window within the horizon before each failure."""
+    at = np.flatnonzero(_within(watched, watch))
+    return at[np.unique(watched.censoring.life[at], return_index=True)[1]]
+
+
+def warnings(watched: Watched, alarm: Bools, watch: Watch) -> Ints:
+    """Return the first window of the sustained alarm before each failure that has one in time."""
     run = sustained(alarm, watched.begins, watch.sustained)
-    leads = np.full(len(failures), np.nan)
-    place = np.searchsorted(failures, life)
-    which = np.flatnonzero(within & run)[::-1]  # backwards: the first one stays
-    leads[place[which]] = left[which]
-    warned = np.isin(failures, life[within & alarm])
-    return leads, warned
+    at = np.flatnonzero(_within(watched, watch) & run)
+    return at[np.unique(watched.censoring.life[at], return_index=True)[1]]
+
+
+def _within(watched: Watched, watch: Watch) -> Bools:
+    """Return (N,) which windows have a failure within the horizon."""
+    return np.asarray(np.nan_to_num(watched.censoring.left, nan=np.inf) <= watch.horizon)
 
 
 def sustained(alarm: Bools, begins: Bools, length: int) -> Bools:

@@ -1,7 +1,7 @@
 """Risks that mean what they say: temperature or isotonic, fitted on validation machines.
 
-Ranking is untouched by a temperature, so average precision and ROC-AUC stay; horizons keep
-their order, because all share the temperature. N windows, H horizons.
+Ranking is untouched, so average precision and ROC-AUC stay; horizons keep their order.
+N windows, H horizons.
 """
 
 from __future__ import annotations
@@ -19,14 +19,27 @@ from fedpdm.data.rows import Floats
 METHODS = ("none", "temperature", "isotonic")
 _TINY = 1e-12
 _RANGE = (0.05, 20.0)
+_BLEND = 1e-5
+"""How much of the raw log-odds stays in a risk, so that no two scores become one. With it, scores
+that differ as 32-bit numbers differ afterwards, and the Brier score moves by less than 2e-5."""
+_ODDS = (-104.0, 37.5)
+"""Log-odds of the least 32-bit number above 0, and of the greatest 64-bit one below 1."""
 
 
 class Calibration(ABC):
-    """A map of risks to risks that does not turn their order around."""
+    """A map of risks to risks that keeps their order, without new ties."""
 
-    @abstractmethod
     def __call__(self, scores: Floats) -> Floats:
         """Return (N,) or (N, H) calibrated probabilities."""
+        low, high = _ODDS
+        with np.errstate(divide="ignore"):
+            odds = np.clip(np.log(scores) - np.log1p(-scores), low, high)
+        kept = (odds - low) / (high - low)
+        return np.asarray((1 - _BLEND) * self.risks(scores) + _BLEND * kept)
+
+    @abstractmethod
+    def risks(self, scores: Floats) -> Floats:
+        """Return (N,) or (N, H) probabilities that do not fall where scores rise."""
 
     @abstractmethod
     def described(self) -> dict[str, Any]:
@@ -39,7 +52,7 @@ class Temperature(Calibration):
 
     temperature: float
 
-    def __call__(self, scores: Floats) -> Floats:
+    def risks(self, scores: Floats) -> Floats:
         return np.asarray(1.0 / (1.0 + np.exp(-_log_odds(scores) / self.temperature)))
 
     def described(self) -> dict[str, Any]:
@@ -56,13 +69,17 @@ class Isotonic(Calibration):
 
     corners: tuple[tuple[Floats, Floats], ...]
 
-    def __call__(self, scores: Floats) -> Floats:
+    def risks(self, scores: Floats) -> Floats:
         if len(scores) == 0:
             return scores
         columns = scores.reshape(len(scores), -1).T
-        found = [np.interp(s, x, y) for s, (x, y) in zip(columns, self.corners, strict=True)]
-        # A failure within 30 is one within 60: each horizon is fitted for itself, the order kept.
-        return np.maximum.accumulate(np.stack(found, axis=1), axis=1).reshape(scores.shape)
+        # A failure within 30 is one within 60: each horizon is fitted for itself, and a score
+        # means at least as much for a longer one. The order within a horizon is kept this way.
+        found = [
+            np.max([np.interp(s, *corners) for corners in self.corners[: h + 1]], axis=0)
+            for h, s in enumerate(columns)
+        ]
+        return np.stack(found, axis=1).reshape(scores.shape)
 
     def described(self) -> dict[str, Any]:
         return {

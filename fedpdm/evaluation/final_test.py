@@ -19,12 +19,22 @@ from fedpdm.data.rows import Split
 from fedpdm.evaluation import calibration
 from fedpdm.evaluation import test_details as findings
 from fedpdm.evaluation.censoring import censoring_of, presence
-from fedpdm.evaluation.scoring import Predictions, predict_site, score, without_padding
+from fedpdm.evaluation.costs import Accounts, cost_table
+from fedpdm.evaluation.scoring import (
+    SPLITS,
+    Predictions,
+    predict_site,
+    score,
+    without_padding,
+)
 from fedpdm.evaluation.settings import Protocol
-from fedpdm.evaluation.thresholds import add_alarms, choose_thresholds, described
+from fedpdm.evaluation.thresholds import (
+    SiteThresholds,
+    add_alarms,
+    choose_thresholds,
+    described,
+)
 from fedpdm.federation import Federation, Site
-
-SPLITS = (Split.VALIDATION, Split.TEST, Split.HELDOUT)
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,8 @@ class FinalTest:
         parts: ``validation``, ``test`` and ``heldout`` as ``score`` makes them, and what else
             is said of the test; ``heldout`` is None where no site holds machines out.
         card: what ``predict`` needs of it.
+        levels: the thresholds of all risks and sites.
+        accounts: what prices alarms; None unless thresholds were chosen for cost.
     """
 
     sites: tuple[Site, ...]
@@ -45,6 +57,8 @@ class FinalTest:
     threshold: float | None
     parts: Mapping[str, dict[str, Any] | None]
     card: Mapping[str, Any]
+    levels: SiteThresholds
+    accounts: Accounts | None = None
 
 
 def run_final_test(
@@ -87,7 +101,12 @@ def run_final_test(
             np.concatenate([weights[site.name] for site in sites]),
         )
     predictions = raw if scale is None else _calibrated(raw, scale)
-    levels = choose_thresholds(protocol.policy, predictions, sites, task, weights)
+    accounts = None
+    if protocol.policy.aim == "cost" and task.risks:
+        # Labels that were shuffled follow no machine.
+        lives = censoring if federation.shuffle is None else None
+        accounts = Accounts(sites, task.risks, protocol, lives, weights, source.time_unit)
+    levels = choose_thresholds(protocol.policy, predictions, sites, task, weights, accounts)
     parts: dict[Split, dict[str, Any]] = {
         split: score(predictions, sites, task, split) for split in SPLITS
     }
@@ -122,7 +141,24 @@ def run_final_test(
     named: dict[str, Any] = {split.name.lower(): result for split, result in parts.items()}
     if not any(len(site.heldout) for site in sites):
         named["heldout"] = None
-    return FinalTest(tuple(sites), predictions, levels.common.get(nearest), named, card)
+    return FinalTest(
+        tuple(sites), predictions, levels.common.get(nearest), named, card, levels, accounts
+    )
+
+
+def alarm_costs(trial: FinalTest, baselines: Mapping[str, Predictions]) -> dict[str, Any] | None:
+    """Return what alarms of the nearest risk cost; None if thresholds were not chosen for it.
+
+    Args:
+        trial: the test of the shared model.
+        baselines: predictions to set beside it, by name.
+    """
+    if trial.accounts is None or trial.threshold is None:
+        return None
+    risk = trial.accounts.risks[0]
+    return cost_table(
+        trial.accounts, risk, trial.predictions, lambda site: trial.levels.at(site, risk), baselines
+    )
 
 
 def _calibrated(raw: Predictions, scale: calibration.Calibration) -> Predictions:

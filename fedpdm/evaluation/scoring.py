@@ -21,7 +21,8 @@ Predictions = dict[str, dict[Split, Floats]]
 ALARM_COUNTS = ("threshold", "hits", "false_alarms", "missed", "quiet")
 COUNTS = ("n", "positives", *ALARM_COUNTS)
 
-TESTED = (Split.TEST, Split.HELDOUT)
+SPLITS = (Split.VALIDATION, Split.TEST, Split.HELDOUT)
+"""What a finished model predicts: thresholds come from the first, results from the others."""
 
 
 def predict(
@@ -29,7 +30,7 @@ def predict(
     sites: Sequence[Site],
     task: Task,
     device: torch.device,
-    splits: Sequence[Split] = TESTED,
+    splits: Sequence[Split] = SPLITS,
 ) -> Predictions:
     """Return a model's scores on the sites' windows."""
     return {site.name: predict_site(module, site, task, device, splits) for site in sites}

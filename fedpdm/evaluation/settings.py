@@ -16,12 +16,12 @@ SCOPES = ("global", "plant")
 
 @dataclass(frozen=True)
 class Costs:
-    """What a window's outcome costs, in any currency; only ratios matter.
+    """What alarms cost, in any currency; only ratios matter.
 
     Attributes:
-        missed: of a window before a failure without an alarm.
-        false_alarm: of a window with an alarm and no failure to come.
-        inspection: of every alarm, false or true.
+        missed: of a failure that no sustained alarm warned of in time.
+        false_alarm: of an episode of alarms that no failure follows.
+        inspection: of every episode, false or true.
     """
 
     missed: float = 50.0

@@ -1,4 +1,4 @@
-"""Alarm thresholds, chosen on validation data: for F1, for cost, for a budget of false alarms.
+"""Alarm thresholds, chosen on validation data: for F1, for cost (``costs.py``), for a budget.
 
 A weight says how much a validation window counts, for example how likely it would be seen
 had its machine been cut like those of the test (``fedpdm.evaluation.censoring.presence``).
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpdm.data.rows import Floats, Split
+from fedpdm.evaluation.costs import Accounts
 from fedpdm.evaluation.scoring import Predictions, mean_metrics
-from fedpdm.evaluation.settings import Costs, Policy
+from fedpdm.evaluation.settings import Policy
 from fedpdm.federation import Site
 from fedpdm.tasks import Metrics, Risk, Task
 from fedpdm.tasks.metrics import at_threshold
@@ -63,9 +64,8 @@ def choose(
     target: NDArray[np.generic],
     scores: Floats,
     weights: Floats | None = None,
-    site: str | None = None,
 ) -> float | None:
-    """Return the threshold of a policy; alarms are scores at or above it.
+    """Return the threshold for F1 or a budget; alarms are scores at or above it.
 
     To be called with validation data only.
 
@@ -74,19 +74,16 @@ def choose(
         target: (N,) 0/1.
         scores: (N,) failure probabilities.
         weights: (N,) at least 0, or None where every window counts alike.
-        site: whose costs; None takes the common ones.
 
     Returns:
-        One of the scores, or a number just above them all where silence is best; None where
-        the aim cannot be judged: without both classes, for a budget without healthy windows.
+        One of the scores, or a number just above them all for a budget that none keeps; None
+        where the aim cannot be judged: without both classes, for a budget without healthy windows.
     """
     known = Candidates.of(target, scores, weights)
     if policy.aim == "false_alarms":
         return within_budget(known, policy.budget)
     if not 0 < target.astype(np.int64).sum() < len(target):
         return None
-    if policy.aim == "cost":
-        return least_cost([(known, policy.costs if site is None else policy.costs_of(site))])
     return best_f1(known)
 
 
@@ -104,25 +101,6 @@ def within_budget(known: Candidates, budget: float) -> float | None:
         return None
     fits = known.false <= budget * known.healthy * (1 + 1e-12)
     return float(known.level[np.argmax(fits)])  # false alarms fall as the level rises
-
-
-def least_cost(sites: list[tuple[Candidates, Costs]]) -> float | None:
-    """Return the highest threshold of the least expected cost, summed over sites.
-
-    A window before a failure costs ``missed`` without an alarm, a healthy one ``false_alarm``
-    with one, and every alarm ``inspection`` (Spiegel et al., arXiv 1809.10979).
-    """
-    if not sites:
-        return None
-    levels = np.unique(np.concatenate([known.level for known, _ in sites]))
-    total = np.zeros(len(levels))
-    for known, costs in sites:
-        at = np.minimum(np.searchsorted(known.level, levels), len(known.level) - 1)
-        hits, false = known.hits[at], known.false[at]
-        total += costs.missed * (known.failures - hits) + costs.false_alarm * false
-        total += costs.inspection * (hits + false)
-    least = total <= total.min() * (1 + 1e-12) + 1e-12
-    return float(levels[np.flatnonzero(least)[-1]])
 
 
 @dataclass(frozen=True)
@@ -156,27 +134,27 @@ def choose_thresholds(
     sites: Sequence[Site],
     task: Task,
     weights: Weights,
+    accounts: Accounts | None = None,
 ) -> SiteThresholds:
-    """Return thresholds chosen on the sites' validation windows, and on nothing else."""
+    """Return thresholds chosen on the sites' validation windows, and on nothing else.
+
+    ``accounts`` prices alarms for the aim ``cost``.
+    """
     common: dict[str, float | None] = {}
     own: dict[str, dict[str, float | None]] = {}
-    for risk in task.risks:
-        known = {
-            site.name: _validation(predictions, site, risk, weights)
-            for site in sites
-            if len(site.validation)
-        }
-        if not known:
-            continue
-        target, scores, weight = map(np.concatenate, zip(*known.values(), strict=True))
-        common[risk.key] = choose(policy, target, scores, weight)
-        if policy.aim == "cost" and common[risk.key] is not None:
-            common[risk.key] = least_cost([
-                (Candidates.of(*part), policy.costs_of(name)) for name, part in known.items()
-            ])  # fmt: skip
+
+    def chosen(risk: Risk, some: Sequence[Site]) -> float | None:
+        if policy.aim == "cost" and accounts is not None:
+            return accounts.level(predictions, risk, some)
+        parts = [_validation(predictions, site, risk, weights) for site in some]
+        return choose(policy, *map(np.concatenate, zip(*parts, strict=True)))
+
+    known = [site for site in sites if len(site.validation)]
+    for risk in task.risks if known else ():
+        common[risk.key] = chosen(risk, known)
         if policy.scope == "plant":
-            for name, part in known.items():
-                own.setdefault(name, {})[risk.key] = choose(policy, *part, site=name)
+            for site in known:
+                own.setdefault(site.name, {})[risk.key] = chosen(risk, [site])
     return SiteThresholds(common, own)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from fedpdm.baselines.registry import predictors
 from fedpdm.evaluation.wording import MISSING, listing, number, percent
 from fedpdm.report.curves import alarm_plots
 from fedpdm.report.gain_table import part_of
@@ -19,7 +20,9 @@ PRICES = ("missed", "false_alarm", "inspection")
 """What evaluate.costs knows."""
 COUNTS = ("hits", "missed", "false_alarms", "quiet")
 """What happened at the chosen alarm level."""
-OTHERWISE = {"never": "never to raise an alarm", "always": "to raise an alarm every time"}
+WITHOUT = {"never": "never to raise an alarm", "always": "to be in alarm all the time"}
+OTHERWISE = {"never": "never an alarm", "always": "an alarm all the time"}
+"""What can be done without a model, as ``test.costs`` calls it, and in words."""
 
 
 @register_section("alarms", template="report_alarms.html.j2", links={"alarms": "Alarms"}, order=20)
@@ -46,7 +49,10 @@ def alarm_section(page: Page) -> dict[str, Any]:
     shown = {
         "reason": None,
         "ahead": f" within {nearest} {unit}".rstrip() if together else "",
-        "how": how_chosen(thresholds, whole, nearest, page.table.cases),
+        "how": [
+            *how_chosen(thresholds, whole, nearest, page.table.cases),
+            *filter(None, [sure_choice(tested), dearer(page.summary)]),
+        ],
         "matrix": confusion(whole, nearest, thresholds, None),
         "sites": sites,
         "uncounted": None if together else alarms.get("reason") or NOT_HERE,
@@ -62,7 +68,7 @@ def alarm_section(page: Page) -> dict[str, Any]:
     }
     return {
         "alarms": shown,
-        "costs": cost_table(tested, nearest),
+        "costs": cost_table(tested),
         "own_levels": len({cells["level"] for _, cells in sites} - {MISSING}) > 1,
     }
 
@@ -124,7 +130,7 @@ def how_chosen(thresholds: Record, whole: Record, key: str, cases: str) -> list[
         "false alarm cost you, evaluate.threshold=false_alarms by how many false alarms you "
         "accept.",
         "cost": "It was chosen on validation data for the least expected cost"
-        + _prices(thresholds.get("costs") or {}),
+        + _prices(thresholds.get("costs") or {}, cases),
         "false_alarms": f"It is the lowest level at which at most {percent(budget)} of the healthy "
         f"{cases} of the validation data raise an alarm.",
     }
@@ -144,15 +150,16 @@ def how_chosen(thresholds: Record, whole: Record, key: str, cases: str) -> list[
     return [line for line in lines if line]
 
 
-def _prices(costs: Record) -> str:
+def _prices(costs: Record, cases: str) -> str:
     """Return what a site's errors cost, or that sites differ in it."""
     different = list({tuple(sorted(site.items())): site for site in costs.values()}.values())
     if len(different) != 1:
         return ", each site by its own costs." if different else "."
     missed, false, visit = (price(different[0].get(key)) for key in PRICES)
+    one = "alarm" if cases == "rows" else "alarm episode"
     return (
-        f": a miss costs {missed}, a false alarm {false}, and every alarm {visit} for looking "
-        "(evaluate.costs; only their ratios matter)."
+        f": a missed failure costs {missed}, a false {one} {false}, and every {one} {visit} for "
+        "looking (evaluate.costs; only their ratios matter)."
     )
 
 
@@ -236,85 +243,101 @@ def of_risk(part: Record, name: str, key: str) -> float | None:
     return None if value is None else float(value)
 
 
-class Bill(NamedTuple):
-    """What alarms on test data cost, and what it would cost to do without the model."""
+def cheaper(costs: Any, names: Iterable[str] = OTHERWISE) -> dict[str, float]:
+    """Return by name what would cost less than alarms at the chosen level, the least first.
 
-    level: float
-    never: float
-    always: float
+    Args:
+        costs: ``global`` or a site of ``test.costs``.
+        names: what to look at.
+    """
+    level = (costs or {}).get("level")
+    if level is None:
+        return {}
+    known = {n: costs[n] for n in names if costs.get(n) is not None}
+    less = {name: amount for name, amount in known.items() if amount < level * (1 - 1e-9)}
+    return dict(sorted(less.items(), key=lambda item: item[1]))
 
-    @property
-    def cheaper(self) -> str | None:
-        """The cheaper of "never" and "always", where one is cheaper than the chosen level."""
-        least = "never" if self.never <= self.always else "always"
-        return least if min(self.never, self.always) < self.level * (1 - 1e-9) else None
+
+def simple_control(costs: Any) -> str | None:
+    """Return the cheapest control that is no network; None without any."""
+    known = {
+        name: amount
+        for name, amount in (costs or {}).items()
+        if name not in (*OTHERWISE, "level", "alone", "pooled", "trivial") and amount is not None
+    }
+    return min(known, key=known.__getitem__, default=None)
 
 
-def cost_table(tested: Record, key: str) -> dict[str, Any] | None:
+def sure_choice(tested: Record) -> str | None:
+    """Return that never or always was chosen, as no level was sure to cost less; None else."""
+    known = part_of(tested, "costs", "validation") or {}
+    for choice, words in WITHOUT.items():
+        if known.get("level") is not None and known["level"] == known.get(choice):
+            return f"No level is sure to cost less than {words}, which was chosen for that reason."
+    return None
+
+
+def dearer(summary: Record) -> str | None:
+    """Return what would cost less than alarms at the chosen level; None where nothing would."""
+    costs = part_of(summary, "test", "costs")
+    whole = part_of(costs, "global")
+    control = simple_control(whole)
+    names = {**OTHERWISE, "alone": "the model of each site alone"}
+    if control:
+        shown = predictors([control])[control]
+        first, *rest = (shown.name or shown.heading).split(" ")
+        names[control] = " ".join([first.lower() if first.istitle() else first, *rest])
+    found = cheaper(whole, names)
+    if not found:
+        return None
+    like = [whole["level"], *found.values()]
+    choices = [f"{names[name]} ({price(amount, like)})" for name, amount in found.items()]
+    return (
+        f"On test data alarms at the chosen level cost {price(whole['level'], like)} per "
+        f"{costs['period']}. Cheaper would be: {listing(choices, most=len(choices))}."
+    )
+
+
+def cost_table(tested: Record) -> dict[str, Any] | None:
     """Return what the template shows of costs; None where the level was chosen otherwise.
 
     Args:
         tested: ``test`` of summary.json.
-        key: the horizon.
     """
-    costs = part_of(tested, "thresholds", "costs") or {}
-    bills = {
-        name: found
-        for name, part in (tested.get("per_site") or {}).items()
-        if name in costs and (found := bill(part, key, costs[name]))
-    }
-    if part_of(tested, "thresholds", "aim") != "cost" or not bills:
+    prices, costs = part_of(tested, "thresholds", "costs") or {}, tested.get("costs")
+    if not prices or not costs:
         return None
-    total = Bill(*(sum(parts) for parts in zip(*bills.values(), strict=True)))
-    column = {key: [costs[name][key] for name in bills] for key in PRICES}
-    # Sums of thousands need no cents.
-    like = [1.0] if max(total) >= 1000 else [one for known in column.values() for one in known]
+    per_site, whole = costs["per_site"], costs.get("global") or {}
+    control = simple_control(whole)
+    columns = ["level", *OTHERWISE, *(["alone"] if "alone" in whole else [])]
+    columns += [control] if control else []
+    heads = {name: shown.heading for name, shown in predictors(columns).items()}
+    titles = {"level": "At the alarm level", "never": "Never an alarm", "always": "Always an alarm"}
+    paid = {key: [prices[name][key] for name in per_site] for key in PRICES}
+    parts = (*per_site.values(), whole)
+    like = [amount for part in parts for name in columns if (amount := part.get(name)) is not None]
+
+    def amounts(part: Record) -> list[str]:
+        return [price(part.get(name), like) for name in columns]
+
     return {
+        "heads": [titles.get(name) or heads[name] for name in columns],
+        "counted": costs["counted"],
+        "period": costs["period"],
         "rows": [
-            (name, [*(price(costs[name][key], column[key]) for key in PRICES),
-                    *(price(amount, like) for amount in found)])
-            for name, found in bills.items()
+            (name, [*(price(prices[name][key], paid[key]) for key in PRICES), *amounts(part)])
+            for name, part in per_site.items()
         ],
-        "all": [*([""] * len(PRICES)), *(price(amount, like) for amount in total)]
-        if len(bills) > 1
-        else None,
-        "said": remarks(bills, total, like),
+        "all": [*([""] * len(PRICES)), *amounts(whole)] if whole and len(per_site) > 1 else None,
+        "said": remarks(per_site),
     }  # fmt: skip
 
 
-def bill(part: Record, key: str, costs: Record) -> Bill | None:
-    """Return the costs of a site's test data; None where its alarms were not counted.
-
-    The formula is that by which the level was chosen (``thresholds.least_cost``).
-
-    Args:
-        part: the site's part of ``test.per_site``.
-        key: the horizon.
-        costs: ``missed``, ``false_alarm`` and ``inspection``, of one window or row each.
-    """
-    counts = [count for name in COUNTS if (count := of_risk(part, name, key)) is not None]
-    if len(counts) < len(COUNTS):
-        return None
-    hits, missed, false, quiet = counts
-    miss, alarm, visit = (float(costs[name]) for name in PRICES)
-    return Bill(
-        level=miss * missed + alarm * false + visit * (hits + false),
-        never=miss * (hits + missed),
-        always=alarm * (false + quiet) + visit * (hits + missed + false + quiet),
-    )
-
-
-def remarks(bills: Mapping[str, Bill], total: Bill, like: Sequence[float]) -> list[str]:
-    """Return where it would have been cheaper to do without the model."""
-    said = []
-    if total.cheaper and len(bills) > 1:
-        amount = getattr(total, total.cheaper)
-        said.append(
-            f"Over all sites it would have been cheaper {OTHERWISE[total.cheaper]}: "
-            f"{price(amount, like)} instead of {price(total.level, like)}."
-        )
-    for choice, words in OTHERWISE.items():
-        names = [name for name, found in bills.items() if found.cheaper == choice]
-        if names:
-            said.append(f"At {listing(names)} it would have been cheaper {words}.")
-    return said
+def remarks(per_site: Mapping[str, Record]) -> list[str]:
+    """Return at which sites it would have been cheaper to do without any model."""
+    least = {name: next(iter(cheaper(part)), None) for name, part in per_site.items()}
+    return [
+        f"At {listing(names)} it would have been cheaper {words}."
+        for choice, words in WITHOUT.items()
+        if (names := [name for name, found in least.items() if found == choice])
+    ]

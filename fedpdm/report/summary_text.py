@@ -7,7 +7,7 @@ from typing import Any
 
 from fedpdm.baselines.registry import predictors
 from fedpdm.evaluation.wording import MISSING, counted, listing, metric, number
-from fedpdm.report.alarms import silence
+from fedpdm.report.alarms import dearer, silence
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 
 Record = Mapping[str, Any]
@@ -195,6 +195,8 @@ def findings(summary: Record, table: GainTable) -> list[str]:
             )
     if mute := silence(summary, table.cases):
         result.append(mute)
+    if other := dearer(summary):
+        result.append(other)
     unseen = verdict(gain_table(summary, "heldout")) if many else None
     if unseen:
         result.append(f"On machines never seen in training it {unseen}.")

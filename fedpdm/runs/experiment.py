@@ -18,6 +18,7 @@ from fedpdm.config.schema import check_keys
 from fedpdm.config.values import Config, block, make, plain, positive, select, share, whole
 from fedpdm.data.leakage import checks as guards
 from fedpdm.data.partition import PartitionedSource, RepartitionedSource
+from fedpdm.data.quality.sites import notes
 from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.engines.auto import check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError
@@ -230,7 +231,13 @@ def look_at_data(experiment: Experiment) -> list[str]:
     warnings = found + federation.check(sites)
     if all(len(site.test) == 0 for site in sites):
         raise DataError(no_test_window(experiment))
-    return [*warnings, *federation.source.warnings]
+    odd = notes(federation.source, names, federation.rows, nearest(experiment.task))
+    return [*warnings, *federation.source.warnings, *odd]
+
+
+def nearest(task: Task) -> float:
+    """Return how long before a failure a row counts as positive, of several horizons the least."""
+    return (task.risks[0].horizon if task.risks else None) or task.reach
 
 
 def no_test_window(experiment: Experiment) -> str:

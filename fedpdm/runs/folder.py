@@ -26,8 +26,10 @@ from fedpdm.storage import read_bytes, write_bytes, write_json, write_tensors
 SCHEMA = 1
 PACKAGES = ("flwr", "torch", "numpy", "pandas", "scikit-learn", "hydra-core", "safetensors")
 
-RESUMABLE = {"rounds"}
-"""What may be changed by ``resume=``: a longer run. All else is in the folder."""
+WORKERS = "engine.workers"
+RESUMABLE = {"rounds", WORKERS}
+"""What may be changed by ``resume=``: a longer run, and on how many processes, which changes no
+result. All else is in the folder."""
 
 
 def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
@@ -65,11 +67,17 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
         if key not in RESUMABLE:
             raise ConfigError(
                 f"resume={folder} continues with the config stored there; {key}={value} cannot be "
-                "changed (only rounds=… can, to run longer). Start a new run for another setting"
+                "changed (only rounds=…, to run longer, and engine.workers=…). Start a new run for "
+                "another setting"
             )
         if not value.isdigit() or int(value) < 1:
             raise ConfigError(f"{key}={value} must be a whole number of at least 1")
-        cfg[key] = int(value)
+        if key == WORKERS:
+            if "workers" not in cfg.engine:
+                raise ConfigError(f"{key}={value}: the engine of this run has no workers")
+            cfg.engine.workers = int(value)
+        else:
+            cfg[key] = int(value)
     return cfg, folder
 
 
@@ -121,7 +129,14 @@ def stored_manifest(folder: Path, cfg: Config) -> dict[str, Any]:
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the keys in which two configs differ, in order; a number of rounds may grow."""
     keys = sorted({*before, *now} - {"rounds"})
-    return [key for key in keys if before.get(key) != now.get(key)]
+    return [key for key in keys if _fixed(before.get(key)) != _fixed(now.get(key))]
+
+
+def _fixed(value: Any) -> Any:
+    """Return a block of a config without the number of workers, which changes no result."""
+    if isinstance(value, Mapping) and "_target_" in value and "workers" in value:
+        return {key: each for key, each in value.items() if key != "workers"}
+    return value
 
 
 def refuse_used(folder: Path) -> None:
@@ -185,7 +200,11 @@ def model_card(experiment: Experiment, cfg: Config) -> dict[str, Any]:
         "operating": source.operating and vars(source.operating),
         "imports": names_of(select(cfg, "imports")),
         "task": plain(cfg.task) | {"name": experiment.task.name},
-        "data": {"name": source.name, "time_unit": source.time_unit},
+        "data": {
+            "name": source.name,
+            "time_unit": source.time_unit,
+            "max_gap": source.max_gap,
+        },
         "scaling": str(cfg.scaling),
         "best_round": None,
         "threshold": None,

@@ -19,8 +19,10 @@ from fedpdm.data.normalise import Scaler, fill_missing
 from fedpdm.data.rows import Floats, Ints, Rows, Split
 from fedpdm.data.sources.base import OperatingConditions
 from fedpdm.data.sources.mapping import SiteMapping
-from fedpdm.data.sources.tables import SECONDS, Table, read_table, require_columns
-from fedpdm.data.windows import gather, segment_starts, window_ends
+from fedpdm.data.sources.readings import in_file, prepared, read_site, values_of
+from fedpdm.data.sources.tables import Table, require_columns
+from fedpdm.data.sources.times import SECONDS
+from fedpdm.data.windows import gather, longest_step, segment_starts, window_ends
 from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.calibration import Calibration
 from fedpdm.evaluation.conformal import Interval
@@ -49,6 +51,7 @@ class Predictor:
         operating: tells each row's operating condition; None where there is one only.
         calibration: makes risks mean what they say; None where the run has none.
         interval: of remaining life; None where the run has none.
+        max_gap: the run's ``data.max_gap``.
         notes: what a person should know about the choice of round or threshold.
     """
 
@@ -66,6 +69,7 @@ class Predictor:
     interval: Interval | None = None
     features: WindowFeatures = RAW
     operating: OperatingConditions | None = None
+    max_gap: float | None = None
     notes: tuple[str, ...] = ()
 
     def read(self, path: str | Path) -> Table:
@@ -74,10 +78,9 @@ class Predictor:
         Raises:
             DataError: the file or a column of it is missing or cannot be read.
         """
-        mapping = self.mapping
-        return read_table(
-            Path(path).expanduser(), self._columns(), where=str(path), hint=self._hint(),
-            dialect=mapping.dialect, text=mapping.text, optional=self._optional(),
+        return read_site(
+            self.mapping, [Path(path).expanduser()], self._columns(), where=str(path),
+            hint=self._hint(), optional=self._optional(),
         )  # fmt: skip
 
     def score(self, frame: pd.DataFrame | Table) -> pd.DataFrame:
@@ -103,12 +106,14 @@ class Predictor:
         """
         if isinstance(frame, pd.DataFrame):
             found = [str(name) for name in frame.columns]
-            require_columns(self._columns(), found, "the frame", self._columns(), self._hint())
+            needed = in_file(self.mapping, self._columns())
+            require_columns(needed, found, "the frame", needed, self._hint())
             if len(frame) == 0:
                 raise DataError("the frame has no rows to score")
-            frame = Table(
+            table = Table(
                 frame.reset_index(drop=True), "the frame", self._hint(), False, self.mapping.dialect
             )
+            frame = prepared(table, self.mapping, self._columns())
         rows, written = self._rows(frame)
         if self.window is None:
             ends, padded = np.arange(len(rows)), np.zeros(len(rows), dtype=bool)
@@ -160,7 +165,7 @@ class Predictor:
     def _rows(self, table: Table) -> tuple[Rows, np.ndarray[Any, Any]]:
         """Return the table's rows in order, and (R,) their times as the file writes them."""
         mapping = self.mapping
-        values = np.stack([table.numbers(c) for c in mapping.columns.values()], axis=1)
+        values = values_of(table, mapping)
         count = len(table)
         if mapping.machine in table:
             machine = table.names(mapping.machine)
@@ -168,7 +173,7 @@ class Predictor:
             machine = np.full(count, "all rows")
         if mapping.time in table:
             unit = self.time_unit if self.time_unit in SECONDS else "days"  # only order counts
-            time, _ = table.times(mapping.time, unit)
+            time, _ = table.times(mapping.time, unit, machine)
             written = table.frame[mapping.time].to_numpy(dtype=object)
         else:
             time = np.arange(1.0, count + 1)
@@ -180,7 +185,7 @@ class Predictor:
             order = table.in_order(machine, time, mapping.time)
         machine, time = machine[order], time[order]
         rows = Rows(
-            features=tuple(mapping.columns),
+            features=mapping.inputs,
             values=values[order],
             machine=machine,
             time=time,
@@ -190,6 +195,7 @@ class Predictor:
             split=np.full(count, Split.TEST, dtype=np.int8),
             condition=condition[order],
             pad=True,
+            max_gap=self.max_gap or longest_step(machine, time, self.window),
         )
         return rows, written[order]
 
@@ -205,7 +211,8 @@ class Predictor:
         mapping = self.mapping
         columns = {column: f"feature '{name}'" for name, column in mapping.columns.items()}
         if self.window is not None or mapping.site:
-            columns = {mapping.machine: "the machine", mapping.time: "the time"} | columns
+            machine = {mapping.machine: "the machine"} if mapping.machine else {}
+            columns = machine | {mapping.time: "the time"} | columns
         if self.operating is not None:
             columns |= dict.fromkeys(self.operating.columns, "tells the operating condition")
         return columns

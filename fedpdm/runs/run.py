@@ -20,7 +20,7 @@ from fedpdm.data.normalise import Scaler
 from fedpdm.data.splits.saved_split import SplitFile, split_file
 from fedpdm.engines.auto import Engine, engine_of
 from fedpdm.errors import HistoryError
-from fedpdm.evaluation.final_test import FinalTest, run_final_test
+from fedpdm.evaluation.final_test import FinalTest, alarm_costs, run_final_test
 from fedpdm.evaluation.scoring import Predictions
 from fedpdm.federation import Site
 from fedpdm.history import History
@@ -150,6 +150,7 @@ class Run:
                 if self._trial is not None:  # nobody may pool the windows of sites elsewhere
                     with self._timed("evaluation"):
                         add_confidence(summary, self._trial, baselines, experiment)
+                        summary["test"]["costs"] = alarm_costs(self._trial, baselines)
             self._conclude(summary, history, manifest, shapes, begun)
             if guard is not None:
                 guard.end(summary)
@@ -230,11 +231,12 @@ class Run:
             )
         if loop.on_scaler is not None:  # before anything is trained with it
             loop.on_scaler = checked_scaler(self._own_scaler, loop.on_scaler)
+        settings = dict(self.engine["settings"])
+        if "workers" in settings and experiment.engine.get("workers") is not None:
+            settings["workers"] = experiment.engine["workers"]  # as resumed
         client, sites = client_app(experiment), experiment.federation.sites
         context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
-        with closing(
-            make(self.engine["settings"], "engine", client_app=client, sites=sites)
-        ) as grid:
+        with closing(make(settings, "engine", client_app=client, sites=sites)) as grid:
             self._in_process = getattr(grid, "in_process", False)
             make_server_app(loop)(grid, context)
 

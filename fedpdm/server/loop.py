@@ -24,14 +24,13 @@ from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.history import History, RoundRecord
 from fedpdm.server.base import MAIN, Result, Round, Server, Services
 from fedpdm.server.dispatch import Clock, Dispatcher, LocalRoster, Roster
+from fedpdm.server.finite import refuse_non_finite
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.round_metrics import best_round, describe, evaluate, judged, outliers
 from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.server.synchronous import Synchronous
-from fedpdm.strategies.base import ServerHalf
 from fedpdm.strategies.checkpoint import capture, restore
-from fedpdm.strategies.layers import layers
 from fedpdm.tasks import Task
 from fedpdm.transforms.base import Chain
 from fedpdm.wire.flower import pack_state, unpack_state
@@ -109,7 +108,8 @@ class RoundLoop:
         """Run from the last committed round to the end.
 
         Raises:
-            ConfigError: the strategy cannot work with these sites.
+            ConfigError: the strategy cannot work with these sites, or its options make a model
+                that is not finite.
             SiteError: every site failed in a round.
             TrainingStopped: the monitor rolled back too often in a row.
         """
@@ -131,28 +131,10 @@ class RoundLoop:
         if self.history.head() is None:
             self._commit_initial()
         self._return_to_head()
-        self._start_anew_with_supernodes()
         with settled():
             while self._head.round < self.rounds:
                 self._round(self._head.round + 1)
                 self._refuse_to_learn_nothing()
-
-    def _start_anew_with_supernodes(self) -> None:
-        """Tell a strategy that is resumed with sites whose supernodes remember nothing of it.
-
-        Flower keeps a site's state for one submitted run; a resumed one is another.
-        """
-        if isinstance(self._dispatcher.grid, LocalGrid) or not self._head.round:
-            return
-        for strategy in layers(self.strategy):
-            if not isinstance(strategy, ServerHalf) or not strategy.client.groups:
-                continue
-            strategy.forget_sites()
-            message = (
-                f"{type(strategy).__name__} goes on from these weights without its corrections: "
-                "the sites' supernodes forgot theirs when the last run ended"
-            )
-            self.history.note({"kind": "warning", "round": self._head.round, "message": message})
 
     def _scaler_of_all(self) -> Scaler:
         """Return the scaler made of the sites' sums; who did not send any is an event."""
@@ -185,6 +167,8 @@ class RoundLoop:
         states = self._states()
         before = dict(states)
         result = self._train(round, events)
+        models = {**result.arrays, **result.buffers, **result.models}
+        refuse_non_finite(number, self.strategy, self._state(), models)
         # The server's half knows nothing of them, and the two must agree. Supernodes keep their
         # states to themselves; there such a site is ahead by one round.
         accepted = {update.site for update in result.updates}

@@ -11,10 +11,12 @@ import numpy as np
 from flwr.app import ConfigRecord, Message
 
 from fedpdm.aggregation.collector import Note
+from fedpdm.aggregation.screening import beyond
 from fedpdm.aggregation.update import Base, Contribution
 from fedpdm.history import RoundRecord
 from fedpdm.server.dispatch import Dispatcher
 from fedpdm.server.monitor import Judged
+from fedpdm.server.reported import flaw_of
 from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.tasks import Task
 from fedpdm.wire.flower import wire_bytes
@@ -66,6 +68,10 @@ def evaluate(
         except Exception as error:  # whatever a site sends, the others' round goes on
             reason = f"{type(error).__name__}: {error}"
             note("refused", f"{site}: its evaluation cannot be read ({reason})", site)
+            continue
+        flaw = beyond(EXAMPLES, weight) or flaw_of(measured)
+        if flaw is not None:
+            note("refused", f"{site}: its evaluation is refused, {flaw}", site)
             continue
         result[site] = measured
         # Strategies may keep state of their own; our means skip what a site cannot know.

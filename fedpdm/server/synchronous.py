@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from flwr.app import Message
 from flwr.serverapp.exception import AggregationError
 
@@ -11,6 +12,7 @@ from fedpdm.aggregation.collector import Collector
 from fedpdm.aggregation.sums import adds_up
 from fedpdm.errors import ConfigError, SiteError
 from fedpdm.server.base import Result, Round, Server
+from fedpdm.server.finite import with_options
 from fedpdm.server.selection import seeded_sample
 from fedpdm.strategies.base import ServerHalf
 from fedpdm.strategies.layers import layers
@@ -47,6 +49,7 @@ class Synchronous(Server):
         buffers = collector.buffers() or round.model.buffers
         return Result(arrays, buffers, collector.updates, collector.bytes_up)
 
+    @np.errstate(all="ignore")  # what is not finite is refused by the loop
     def _aggregate(self, round: Round) -> Arrays:
         """Return the new parameters, of the dtypes of the old ones."""
         strategy, sent, collector = self.services.strategy, round.model.arrays, self.collector
@@ -60,6 +63,11 @@ class Synchronous(Server):
         if new is None:
             round.note("warning", f"no new model in round {round.number}: the last one stays")
             return sent
+        if lost := sorted(set(sent) - set(new)):
+            raise ConfigError(
+                f"strategy {with_options(strategy)} returned no new {lost[0]}: what it combines "
+                "must have every tensor that was sent"
+            )
         return {name: new[name].astype(old.dtype) for name, old in sent.items()}
 
     def _combine(self, round: Round, replies: list[Message]) -> Arrays | None:
@@ -70,7 +78,8 @@ class Synchronous(Server):
         except (AggregationError, ValueError, ArithmeticError) as error:
             if len(replies) == len(round.sampled):
                 raise ConfigError(
-                    f"strategy {name} cannot aggregate {len(replies)} updates: {error}"
+                    f"strategy {with_options(self.services.strategy)} cannot aggregate "
+                    f"{len(replies)} updates: {error}"
                 ) from error
             round.note("warning", f"{name} could not aggregate the updates that were left: {error}")
             return None

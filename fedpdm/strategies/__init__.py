@@ -2,10 +2,8 @@
 
 A strategy is one file here (or anywhere importable) and one yaml in ``conf/strategy``
 with ``_target_``. Where it changes local training, the server half names a value in the
-train config and the client half, in the same file, registers what that value does:
-
-    @local_term("proximal-mu")
-    def proximal(mu): ...
+train config and the client half, in the same file, registers what that value does with
+``@client_half`` (``strategies.base``), or ``@local_term`` where it is one term of the gradient.
 
 Every module in this folder is imported on both sides, so the two halves find each other.
 """

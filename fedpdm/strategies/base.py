@@ -3,11 +3,11 @@
 A strategy is one file with both, found by each other through a key of the train config:
 
     @client_half("mine")
-    class MinePlant(ClientHalf):       # what to add to the gradient, what to remember
+    class MineClient(ClientHalf):       # what to add to the gradient, what to remember
         ...
 
     class Mine(ServerHalf):            # conf/strategy/mine.yaml names this one
-        client = MinePlant
+        client = MineClient
         def combine(self, server_round, sent, sums): ...
 
 The weights themselves always travel as weights, under ``arrays``, never as differences:
@@ -91,7 +91,7 @@ class ClientHalf:
         self.sent: Mapping[str, Sequence[Tensor]] = {}
 
     def term(self, received: Sequence[Tensor], memory: Memory) -> GradientTerm | None:
-        """Return what to add to the gradient; see ``training.PlantTerm``."""
+        """Return what to add to the gradient; see ``training.loop.SiteTerm``."""
         return None
 
     def finish(self, work: Work) -> Outcome:
@@ -150,6 +150,11 @@ class ServerHalf(FedAvg):
 
     def __init__(self, setting: Any = True, **flower: Any) -> None:
         super().__init__(**flower)
+        if not hasattr(type(self), "client"):
+            raise ConfigError(
+                f"{type(self).__name__} names no client half: write client = YOUR_CLIENT_HALF "
+                "in its class"
+            )
         self.setting = setting
         self.total_sites = 0
         self._sent = _Sent({})
@@ -178,9 +183,6 @@ class ServerHalf(FedAvg):
     def metrics(self) -> Mapping[str, float]:
         """Return what the server has to say of the round, after ``combine``: metrics by name."""
         return {}
-
-    def forget_sites(self) -> None:
-        """Start over with sites that remember nothing, from the weights as they are."""
 
     # Flower's side ------------------------------------------------------------------------
 

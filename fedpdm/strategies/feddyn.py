@@ -89,6 +89,3 @@ class FedDyn(ServerHalf):
             name: before[name] - alpha * share * (sums.mean[name] - w) for name, w in sent.items()
         }
         return {name: sums.mean[name] - self.h[name] / alpha for name in sent}
-
-    def forget_sites(self) -> None:
-        self.h = {}

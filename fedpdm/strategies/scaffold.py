@@ -93,6 +93,3 @@ class Scaffold(ServerHalf):
         self.control = {name: c + share * change[name] for name, c in self.control.items()}
         rate = self.server_learning_rate
         return {name: w + rate * (sums.mean[name] - w) for name, w in sent.items()}
-
-    def forget_sites(self) -> None:
-        self.control = {}

@@ -63,9 +63,11 @@ def check_strategy(
         def run(label: str, **options: Any) -> Federated:
             return federate(folder / label, build(), settings=settings, **options)
 
-        able = [count for count in SITES if _trains(run, count)]
+        refusals = {count: _refusal(run, count) for count in SITES}
+        able = [count for count, refusal in refusals.items() if refusal is None]
         if not able:
-            raise AssertionError("the strategy refuses 1, 2 and 5 sites")
+            said = refusals[SITES[-1]]
+            raise AssertionError(f"the strategy refuses 1, 2 and 5 sites: {said}") from said
         count = able[-1]
         if not moves_without_updates:
             idle = run("idle", sites=count, rounds=2, mods=[returns_what_it_received])
@@ -102,16 +104,17 @@ def returns_what_it_received(
     return reply
 
 
-def _trains(run: Callable[..., Federated], count: int) -> bool:
+def _refusal(run: Callable[..., Federated], count: int) -> ConfigError | None:
+    """Train one round with so many sites, or return why the strategy cannot."""
     try:
         trained = run(f"{count}-sites", sites=count, rounds=1)
-    except ConfigError:
-        return False  # it says why; that is what is asked of it
+    except ConfigError as error:
+        return error  # it says why; that is what is asked of it
     if trained.screen.events:
         raise AssertionError(f"round 1 with {count} site(s): {trained.screen.events[0]['message']}")
     if same(trained.weights(0), trained.weights(1)):
         raise AssertionError(f"round 1 with {count} site(s) did not change the model")
-    return True
+    return None
 
 
 def _check_aggregation(trained: Federated, changes_replies: bool) -> None:

@@ -4,7 +4,7 @@
                up    arrays  buffers?  metrics{num-examples, train_loss, …}
     evaluate   down  the same
                up    metrics{num-examples, loss, one number per metric, NaN for none}
-    query      up    moments{count, total, squares}
+    query      up    moments{count, total, squares, spread}
 
 ``arrays`` holds the trainable float parameters, and nothing else: that is all a strategy
 sees. ``buffers`` (BatchNorm's running statistics) and ``scaler`` travel beside it.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, cast
 
 import numpy as np
@@ -147,13 +148,13 @@ def scaler_in(content: RecordDict) -> Scaler | None:
 
 def moments_record(moments: Moments) -> ArrayRecord:
     """Return moments as a record: sums, never rows."""
-    return to_record({"count": moments.count, "total": moments.total, "squares": moments.squares})
+    return to_record(dict(vars(moments)))
 
 
 def moments_in(content: RecordDict) -> Moments:
     """Return the moments that a reply carries."""
     arrays = arrays_in(content, MOMENTS)
-    return Moments(arrays["count"], arrays["total"], arrays["squares"])
+    return Moments(**{field.name: arrays[field.name] for field in fields(Moments)})
 
 
 def config_record(**values: str | int | float | bool) -> ConfigRecord:

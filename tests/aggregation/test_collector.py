@@ -11,8 +11,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 
 from fedpdm.aggregation.collector import Collector
-from fedpdm.aggregation.sums import MeanByExamples
-from fedpdm.aggregation.update import Base
+from fedpdm.aggregation.sums import MeanByExamples, Total
+from fedpdm.aggregation.update import Base, Update
 from fedpdm.wire.flower import become_server, wire_bytes
 from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, METRICS, Arrays, metric_record, to_record
 
@@ -55,6 +55,12 @@ def mean_of(took: Collector) -> Arrays | None:
         ({**SENT, "w": np.zeros(3, complex)}, STATISTICS, "w holds complex128 and not float32"),
         ({**SENT, "w": np.array(["a", "b", "c"])}, STATISTICS, "w holds <U1"),
         (SENT, {"mean": STATISTICS["mean"]}, "not the model's: seen"),
+        # Finite as they come, infinite once they are cast to the model's type or squared.
+        ({**SENT, "w": np.array([0, 1e300, 1])}, STATISTICS, "w holds float64 and not float32"),
+        ({**SENT, "w": np.zeros(3, np.float16)}, STATISTICS, "w holds float16"),
+        (SENT, {**STATISTICS, "mean": np.array([1e300, 0])}, "mean holds float64"),
+        (SENT, {**STATISTICS, "seen": np.array(2**63, np.uint64)}, "seen holds uint64"),
+        ({**SENT, "w": np.full(3, 3e38, np.float32)}, STATISTICS, "away from the model"),
     ],
 )
 @pytest.mark.parametrize("streaming", [True, False])
@@ -80,6 +86,7 @@ RUBBISH = ArrayRecord(
         (METRICS, MetricRecord({EXAMPLES: float("nan")}), "num-examples is nan"),
         (METRICS, MetricRecord({EXAMPLES: float("inf")}), "num-examples is inf"),
         (METRICS, MetricRecord({EXAMPLES: -3}), "num-examples is -3"),
+        (METRICS, MetricRecord({EXAMPLES: 2**53}), "num-examples is 9.0072e+15, and only"),
         (METRICS, MetricRecord({"train_loss": 0.5}), "cannot be read (KeyError: 'num-examples')"),
         (METRICS, None, "cannot be read (KeyError: 'metrics')"),
         (ARRAYS, RUBBISH, "cannot be read (ValueError"),
@@ -142,3 +149,28 @@ def test_bytes_and_failures_are_counted() -> None:
     assert took.bytes_up == wire_bytes([good.content])
     assert took.answers == 1
     assert events == [("site-failed", "b failed: no data", "b")]
+
+
+class Hiding:
+    """The server's half of a transform that masks values."""
+
+    hides_values = True
+
+    def decode(self, update: Update) -> Update:
+        return update
+
+    before_sum = decode
+
+    def after_sum(self, totals: dict[str, Total], _: Any) -> dict[str, Total]:
+        return totals
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_hides_values_hides_no_infinity(value: float) -> None:
+    events: list[tuple[Any, ...]] = []
+    took = Collector(Base(0, SENT, STATISTICS), lambda *e: events.append(e), None, Hiding())
+    took.take("odd", reply({**SENT, "w": np.array([value, 0, 0])}))
+    took.take("text", reply({**SENT, "w": np.array(["a", "b", "c"])}))
+    took.take("good", reply(SENT))
+    assert [update.site for update in took.updates] == ["good"]
+    assert [(event[0], event[2]) for event in events] == [("refused", "odd"), ("refused", "text")]

@@ -98,6 +98,36 @@ def test_small_deviation_on_a_large_offset_survives() -> None:
     np.testing.assert_allclose(scaler.scale[0, 0], values.std(), rtol=1e-6)
 
 
+@given(
+    st.lists(st.integers(0, 10_000), min_size=1, max_size=4),
+    st.sampled_from([0.0, -1e3, 5e6, 1e9]),
+    st.integers(1, 3),
+)
+def test_an_offset_moves_the_mean_and_nothing_else(
+    seeds: list[int], offset: float, conditions: int
+) -> None:
+    """Readings that vary by 1 around a billion are scaled like the same around 0."""
+    draws = [np.random.default_rng(seed) for seed in seeds]
+    parts = [draw.normal(draw.uniform(-2, 2), 1.0, (40, 2)) for draw in draws]
+    where = [draw.integers(0, conditions, 40) for draw in draws]
+    plain, moved = (
+        functools.reduce(
+            operator.add,
+            (Moments.of(p + c, k, conditions) for p, k in zip(parts, where, strict=True)),
+        ).scaler()
+        for c in (0.0, offset)
+    )
+    np.testing.assert_allclose(moved.scale, plain.scale, rtol=1e-5)
+    np.testing.assert_allclose(moved.mean - offset, plain.mean, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.1, 518.67, 1e9])
+def test_a_constant_stays_one_over_sites_and_conditions(value: float) -> None:
+    part = Moments.of(np.full((7, 1), value), np.arange(7) % 3, 3)
+    scaler = functools.reduce(operator.add, [part] * 50).scaler()
+    assert not scaler.scale.any()
+
+
 def test_site_without_training_rows_adds_nothing() -> None:
     rows = site(1)
     silent = replace(rows, split=np.full(len(rows), Split.TEST, dtype=np.int8))

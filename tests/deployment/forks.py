@@ -25,12 +25,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("flwr-clientapp", "flwr-serverapp", "flower-superexec")
 STUB = r"""#!{python} -IS
-import json, os, socket, sys
-template = socket.socket(socket.AF_UNIX)
+import json, os, select, socket, sys
+parent, template = os.getppid(), socket.socket(socket.AF_UNIX)
 template.connect({address!r})
 told = json.dumps([sys.argv, os.getcwd(), dict(os.environ)]) + "\n"
 socket.send_fds(template, [told.encode()], [1, 2])
-sys.exit(ord(template.recv(1) or b"\x01"))
+while os.getppid() == parent and not select.select([template], [], [], 1)[0]:
+    pass  # Flower's helpers end with who started them, too
+sys.exit(ord(template.recv(1, socket.MSG_DONTWAIT) or b"\x01"))
 """
 
 

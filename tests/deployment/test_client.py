@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from flwr.app import Context, Message, RecordDict
 from omegaconf import OmegaConf
@@ -24,13 +25,14 @@ from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.runs.experiment import build
 from fedpdm.wire.flower import become_server, pack_state, unpack_state
 from fedpdm.wire.records import ARRAYS, CONFIG, arrays_in, config_record, to_record
+from tests.data.sources.own_files import Tables, two_sites
 from tests.mylab import write
 
 
-def ask(node_config: dict[str, Any], config: str, kind: str, **content: Any) -> Message:
+def ask(node_config: dict[str, Any], settings: str, kind: str, **content: Any) -> Message:
     become_server()
     site = content.pop("site", "")
-    envelope = Envelope(config, site).record()
+    envelope = Envelope(settings, site).record()
     message = Message(RecordDict({ENVELOPE: envelope, **content}), 5, kind)
     return DeployedSiteApp()(message, Context(1, 5, node_config, RecordDict(), {}))
 
@@ -61,7 +63,6 @@ def test_a_site_describes_and_tests_itself_and_sends_numbers_only() -> None:
         ({"partition-id": 2}, "", "set num-supernodes to 2"),
         ({"sit": "pune"}, "", "sit=… means nothing"),
         ({"site": "pune"}, "detroit", "this supernode is pune, not detroit"),
-        ({"site": "pune", "config": "/no/where.yaml"}, "", "/no/where.yaml is not a file"),
     ],
 )
 def test_a_site_says_what_is_wrong_with_its_start(
@@ -87,7 +88,7 @@ def test_a_supernode_runs_no_code_that_a_message_names(
 
 
 def test_a_supernode_imports_what_it_names_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(write(tmp_path))
     start = {"site": "pune", "imports": "mylab.strategies"}
@@ -99,7 +100,60 @@ def test_a_supernode_imports_what_it_names_itself(
     missing = ask({**start, "imports": "nobody"}, text, DESCRIBE_QUERY)
     assert missing.has_error() and "mylab.strategies" in missing.error.reason
     gone = ask({**start, "imports": "mylab.strategies,nobody"}, text, DESCRIBE_QUERY)
-    assert gone.has_error() and "no module 'nobody'" in gone.error.reason
+    assert gone.has_error() and "no module 'nobody'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("machine,day,heat,fails\nSECRET,1,SECRET,0\n", "SECRET"),
+        ("machine,day,wrong,fails\nSECRET,1,2,0\n", "heat"),
+        (None, "lyon.csv"),
+    ],
+)
+def test_what_is_in_a_sites_files_and_where_they_lie_stays_there(
+    content: str | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "me.yaml").write_text(
+        "lyon: {path: lyon.csv, machine: machine, time: day, features: {heat: heat}, label: fails}"
+    )
+    if content is not None:
+        (tmp_path / "lyon.csv").write_text(content)
+    text = OmegaConf.to_yaml(composed(["data=files", "site=[lyon]", "data.window=8"]))
+    start = {"site": "lyon", "data": str(tmp_path), "config": str(tmp_path / "me.yaml")}
+    reply = ask(start, text, DESCRIBE_QUERY)
+    assert reply.has_error()
+    kind, number, *rest = reply.error.reason.split()
+    assert (kind, " ".join(rest)) == ("DataError", "see the log of this site's supernode")
+    log = capsys.readouterr().err
+    assert f"error {number[:-1]}: DataError: " in log and words in log
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "",
+        "[" * 10_000,
+        "seed: 1",
+        "- a",
+        "x" * 3_000_000,
+        "data: {_target_: os.system}",
+        "a: &a [*a]",
+    ],
+)
+@pytest.mark.parametrize("kind", [DESCRIBE_QUERY, "train"])
+def test_a_hostile_server_gets_one_short_refusal(config: str, kind: str) -> None:
+    reply = ask({"site": "pune"}, config, kind)
+    assert reply.has_error() and len(reply.error.reason) < 300
+
+
+def test_arrays_that_are_not_the_models_are_refused_by_the_site() -> None:
+    text = OmegaConf.to_yaml(composed(FLEET))
+    wrong = to_record({"huge": np.zeros((3000, 3000), np.float32)})
+    for kind in (TEST_QUERY, "train"):
+        told = config_record(server_round=1, attempt=0)
+        reply = ask({"site": "pune"}, text, kind, **{ARRAYS: wrong, CONFIG: told})
+        assert reply.has_error() and len(reply.error.reason) < 300
 
 
 def test_headquarters_needs_no_yaml_of_sites_with_files() -> None:
@@ -117,6 +171,21 @@ def test_a_site_has_its_own_folder_columns_and_device(tmp_path: Path) -> None:
     cfg = site_config(text, Whereabouts.of(start))
     assert (cfg.data.path, cfg.device, cfg.sites.lyon.path) == (str(tmp_path), "cuda:1", "l.csv")
     assert list(cfg.sites) == ["gdansk", "lyon"]
+
+
+def test_what_looks_odd_in_readings_stays_in_the_sites_own_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sentinel(name: str, rows: pd.DataFrame, log: pd.DataFrame) -> Tables:
+        rows.loc[::20, "T1"] = -9999
+        return rows, log
+
+    two_sites(tmp_path, sentinel)
+    text = OmegaConf.to_yaml(composed(["data=files", "site=[gdansk,lyon]", "model=mlp"]))
+    reply = ask({"site": "lyon", "data": str(tmp_path)}, text, DESCRIBE_QUERY)
+    assert reply.has_content()
+    assert "missing: [-9999]" in capsys.readouterr().out
+    assert "9999" not in str(reply.content)
 
 
 @pytest.mark.parametrize("content", ["porto: {path: x.csv}\n", "lyon: [\n", "- lyon\n"])

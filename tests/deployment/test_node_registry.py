@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flwr.app import Error, Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
 
 from fedpdm.deployment.envelope import Description, Envelope
 from fedpdm.deployment.grid import DeployedGrid
@@ -28,12 +29,14 @@ class FakeNodes:
     def __init__(self, nodes: dict[int, Description | str | None]) -> None:
         become_server()
         self.nodes = nodes
+        self.names: dict[int, str] = {}
+        """Under which their keys were registered."""
         self.replies: dict[str, Message] = {}
         self.letters: list[Envelope] = []
         self.sent = 0
 
-    def get_node_ids(self) -> Iterable[int]:
-        return list(self.nodes)
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return [NodeInfo(node_id=node, name=self.names.get(node, "")) for node in self.nodes]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids = []
@@ -79,6 +82,22 @@ def test_of_two_nodes_with_one_name_the_first_stays_until_it_is_silent() -> None
     fake.nodes[3] = None  # dead, but Flower has not noticed
     registry.grid.send_and_receive([Message(RecordDict(), 3, "train")], timeout=0.01)
     assert registry.connected() == {"lyon": 1}
+
+
+@pytest.mark.parametrize("name", ["porto", "paris", ""])
+def test_a_site_that_is_silent_is_replaced_by_no_other_key(name: str) -> None:
+    registry, fake, events = receive({3: None}, ("lyon", "porto"))
+    fake.names[3] = "lyon"
+    registry._look()  # sees that lyon has a key
+    del fake.nodes[3]
+    fake.nodes[5], fake.names[5] = said("lyon"), name
+    registry._look()
+    assert registry._look() == {}
+    assert [(e["kind"], e["site"]) for e in events] == [("plant-refused", "lyon")]
+    assert "--name lyon" in events[0]["message"]
+    fake.nodes[9], fake.names[9] = said("lyon"), "lyon"
+    registry._look()
+    assert registry.connected() == {"lyon": 9}
 
 
 def test_a_site_that_restarts_as_another_node_is_found_again() -> None:
@@ -131,6 +150,15 @@ def test_sites_that_disagree_are_named() -> None:
     registry.wait(2, 0.0)
     with pytest.raises(ConfigError, match="porto and lyon disagree on the features: porto has lo"):
         registry.agreed()
+
+
+def test_sites_that_state_different_units_are_refused() -> None:
+    """No site reads another's yaml here, so nothing was converted."""
+    degrees = said("lyon", units={"heat": "degC"})
+    assert degrees.differs(said("porto")) is None
+    assert degrees.differs(said("porto", units={"heat": "degC", "load": "kW"})) is None
+    other = Description.of(said("porto", units={"heat": "degF"}).content())
+    assert "unit of heat: lyon has degC, porto has degF" in str(degrees.differs(other))
 
 
 def test_a_late_site_that_disagrees_is_refused_and_the_run_goes_on() -> None:

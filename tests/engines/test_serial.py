@@ -113,5 +113,18 @@ def test_the_engine_imports_neither_ray_nor_the_flower_cli(tmp_path: Path) -> No
     assert found.stdout.strip() == "[]"
 
 
+def test_a_worker_needs_neither_hydra_nor_pandas() -> None:
+    """Each worker process pays for what the client imports: 70 MB and a second, once."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, fedpdm.client.app, fedpdm.federation, fedpdm.engines.stacked.trainer\n"
+        "print(sorted({'hydra', 'omegaconf', 'pandas', 'pyarrow', 'ray'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def test_it_keeps_the_contract_of_engines() -> None:
     check_engine(SerialGrid)

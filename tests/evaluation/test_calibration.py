@@ -47,22 +47,54 @@ def test_calibrated_scores_are_better_calibrated_on_other_data(method: str) -> N
     np.testing.assert_array_equal(again(scores[:, None])[:, 0], scale(scores))  # as predict asks
 
 
-@settings(max_examples=30)
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.floats(0.05, 20))
-def test_a_temperature_keeps_the_order(scores: list[float], temperature: float) -> None:
-    said = np.sort(np.array(scores))
-    found = Temperature(temperature)(said)
-    assert ((found >= 0) & (found <= 1)).all() and (np.diff(found) >= 0).all()
-    assert Temperature(temperature)(np.array([0.5]))[0] == pytest.approx(0.5)
+WRITTEN = st.lists(
+    st.one_of(
+        st.floats(0, 1, width=32),
+        st.floats(0, 2**-10, width=32),
+        st.sampled_from([0.0, 1.0, 0.25, 0.5]),
+        st.floats(-40, 34, width=32).map(lambda odds: round(odds, 3)).map(  # a sure network
+            lambda odds: float(1 / (1 + np.exp(-odds)))
+        ),
+    ),
+    min_size=2, max_size=40,
+)  # fmt: skip
+"""Scores of 32 bits, with ties and both ends among them."""
 
 
-def test_a_temperature_leaves_average_precision_alone() -> None:
-    target, scores = overconfident()
-    scale = Temperature(2.7)
+@settings(max_examples=100)
+@given(WRITTEN, st.sampled_from(["isotonic", 0.05, 0.7, 20.0]), st.data())
+def test_a_calibration_keeps_the_order_and_average_precision(
+    said: list[float], method: str | float, data: st.DataObject
+) -> None:
+    scores = np.array(said)
+    every = st.lists(st.integers(0, 1), min_size=len(said), max_size=len(said))
+    target = np.array(data.draw(every))
+    seen = data.draw(st.integers(1, len(said)))  # other windows lie outside of what was fitted
+    scale = fit(method, target[:seen], scores[:seen]) if isinstance(method, str) else None
+    scale = scale or Temperature(method if isinstance(method, float) else 1.0)
+    found = scale(scores)
+    assert ((found >= 0) & (found <= 1)).all()
+    first, second = np.unique(scores, return_inverse=True), np.unique(found, return_inverse=True)
+    np.testing.assert_array_equal(second[1], first[1])  # the same ranks, and the same ties
     for name in ("average_precision", "roc_auc"):
-        assert classification(target, scale(scores))[name] == pytest.approx(
-            classification(target, scores)[name], abs=1e-12
-        )
+        before, after = classification(target, scores)[name], classification(target, found)[name]
+        assert after == before
+
+
+def test_a_temperature_leaves_even_odds_alone() -> None:
+    assert Temperature(7.0)(np.array([0.5]))[0] == pytest.approx(0.5, abs=1e-4)
+
+
+def test_isotonic_costs_no_brier_score_beside_the_regression_itself() -> None:
+    target, scores = overconfident()
+    scale = fit("isotonic", target, scores)
+    assert scale is not None
+    plain, found = scale.risks(scores), scale(scores)
+    before, after = classification(target, plain), classification(target, found)
+    for name in ("brier", "ece"):
+        old, new = before[name], after[name]
+        assert old is not None and new is not None and abs(new - old) < 2e-5
+    assert len(np.unique(found)) == len(np.unique(scores)) > len(np.unique(plain))
 
 
 @pytest.mark.parametrize("method", ["temperature", "isotonic"])
@@ -75,6 +107,11 @@ def test_nested_horizons_stay_nested(method: str) -> None:
     assert scale(scores[:0]).shape == (0, 3)
     found = scale(scores)
     assert found.shape == scores.shape and (np.diff(found, axis=1) >= 0).all()
+    for h in range(3):
+        before, after = (classification(target[:, h], s[:, h]) for s in (scores, found))
+        assert after["average_precision"] == before["average_precision"]
+        old, new = before["brier"], after["brier"]
+        assert old is not None and new is not None and (method != "isotonic" or new < old)
 
 
 @pytest.mark.parametrize("method", ["temperature", "isotonic"])
@@ -91,7 +128,7 @@ def test_isotonic_is_the_pool_of_adjacent_violators() -> None:
     scores, target = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0, 1, 0, 1])
     scale = fit("isotonic", target, scores)
     assert scale is not None
-    np.testing.assert_allclose(scale(scores), [0.0, 0.5, 0.5, 1.0])
+    np.testing.assert_allclose(scale(scores), [0.0, 0.5, 0.5, 1.0], atol=1e-4)
 
 
 def test_with_nothing_to_learn_there_is_no_calibration() -> None:

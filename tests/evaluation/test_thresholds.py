@@ -1,4 +1,4 @@
-"""Thresholds against brute force: the best F1, the least cost, a budget that is kept."""
+"""Thresholds against brute force: the best F1, a budget that is kept."""
 
 from __future__ import annotations
 
@@ -9,24 +9,9 @@ from hypothesis import strategies as st
 
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.settings import Costs, Policy
-from fedpdm.evaluation.thresholds import Candidates, choose, least_cost
+from fedpdm.evaluation.thresholds import choose
 from fedpdm.tasks.metrics import at_threshold
 from tests.tasks.test_metrics import Labelled, labelled_scores
-
-COSTS = Costs(missed=7, false_alarm=2, inspection=1)
-
-
-def expected_cost(target: np.ndarray, scores: np.ndarray, level: float, costs: Costs) -> float:
-    alarm, fails = scores >= level, target == 1
-    return float(
-        costs.missed * (fails & ~alarm).sum()
-        + costs.false_alarm * (~fails & alarm).sum()
-        + costs.inspection * alarm.sum()
-    )
-
-
-def levels(scores: np.ndarray) -> list[float]:
-    return [*sorted(set(scores)), 2.0]
 
 
 @settings(max_examples=100)
@@ -40,19 +25,6 @@ def test_the_default_has_the_greatest_f1_of_all(case: Labelled) -> None:
     assert threshold is not None
     best = max(at_threshold(target, scores, level)["f1"] for level in set(scores))  # type: ignore[type-var]
     assert at_threshold(target, scores, threshold)["f1"] == pytest.approx(best)
-
-
-@settings(max_examples=100)
-@given(labelled_scores(2))
-def test_cost_is_the_least_of_all_and_silence_is_allowed(case: Labelled) -> None:
-    target, scores = case
-    threshold = choose(Policy("cost", costs=COSTS), target, scores)
-    if not 0 < target.sum() < len(target):
-        assert threshold is None
-        return
-    assert threshold is not None
-    least = min(expected_cost(target, scores, level, COSTS) for level in levels(scores))
-    assert expected_cost(target, scores, threshold, COSTS) == pytest.approx(least)
 
 
 @settings(max_examples=100)
@@ -74,7 +46,7 @@ def test_the_budget_is_kept_and_used_up(case: Labelled, budget: float) -> None:
 @given(
     labelled_scores(2),
     st.data(),
-    st.sampled_from([Policy(), Policy("cost", costs=COSTS), Policy("false_alarms", budget=0.3)]),
+    st.sampled_from([Policy(), Policy("false_alarms", budget=0.3)]),
 )
 def test_a_weight_is_a_number_of_windows(case: Labelled, data: st.DataObject, how: Policy) -> None:
     target, scores = case
@@ -83,26 +55,6 @@ def test_a_weight_is_a_number_of_windows(case: Labelled, data: st.DataObject, ho
     weighed = choose(how, target, scores, np.array(counts, dtype=float))
     assert weighed == repeated
     assert choose(how, target, scores, np.ones(len(target))) == choose(how, target, scores)
-
-
-def test_where_missing_a_failure_is_free_there_is_silence() -> None:
-    target, scores = np.array([0, 1, 1]), np.array([0.1, 0.9, 1.0])
-    threshold = choose(Policy("cost", costs=Costs(0, 1, 1)), target, scores)
-    assert threshold is not None and threshold > 1.0
-    always = choose(Policy("cost", costs=Costs(100, 0, 0)), target, scores)
-    assert always == 0.9  # the highest of those that miss nothing
-
-
-def test_sites_of_other_costs_share_the_threshold_that_costs_least_together() -> None:
-    target, scores = np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.6, 0.9])
-    known = Candidates.of(target, scores, None)
-    careful, careless = Costs(missed=100, false_alarm=1), Costs(missed=0.5, false_alarm=3)
-    assert least_cost([(known, careful)]) == 0.2
-    assert least_cost([(known, careless)]) == 0.9
-    assert least_cost([(known, careful), (known, careless)]) == 0.2
-    own = Policy("cost", costs=careful, own_costs={"pune": careless})
-    assert choose(own, target, scores, site="pune") == 0.9
-    assert choose(own, target, scores, site="detroit") == 0.2
 
 
 def test_what_cannot_be_is_refused_by_name() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedpdm.report import record as report_record
-from fedpdm.report.alarms import how_chosen, silence
+from fedpdm.report.alarms import dearer, how_chosen, silence
 from fedpdm.report.gain_table import gain_table
 from fedpdm.report.report import render
 from fedpdm.report.summary_text import certainty
@@ -213,7 +213,7 @@ def test_the_aim_of_the_threshold_is_explained() -> None:
     }  # fmt: skip
     assert "greatest F1" in said["f1"]
     assert "at most 5.0\u00a0% of the healthy windows" in said["false_alarms"]
-    assert "a miss costs 50, a false alarm 1, and every alarm 0" in said["cost"]
+    assert "a missed failure costs 50, a false alarm episode 1" in said["cost"]
     assert all("8.0\u00a0% raise a false alarm" in text for text in said.values())
     own = {"a": price, "b": price | {"missed": 99.0}}
     assert "each site by its own costs" in " ".join(
@@ -254,13 +254,10 @@ def test_a_silent_site_without_failures_is_not_blamed_and_many_are_counted() -> 
     assert silence(run["summary"], "windows") is None
 
 
-def test_costs_are_those_of_the_counts_at_each_sites_prices(pages: dict[str, str]) -> None:
-    assert "What the alarms cost" not in pages["failure"]
-    run = silent_site(detailed_failure(2), "houston")
+def priced_run(**whole: float) -> Json:
+    """Return a run of two sites with costs, and ``whole`` what alarms cost over both."""
+    run = detailed_failure(2)
     tested = run["summary"]["test"]
-    tested["per_site"]["detroit"] |= {
-        "hits": 5.0, "missed": 2.0, "false_alarms": 90.0, "quiet": 903.0,
-    }  # fmt: skip
     tested["thresholds"] |= {
         "aim": "cost",
         "costs": {
@@ -268,33 +265,48 @@ def test_costs_are_those_of_the_counts_at_each_sites_prices(pages: dict[str, str
             "houston": {"missed": 99.0, "false_alarm": 0.0, "inspection": 2.0},
         },
     }
-    run["summary"]["test"]["per_site"]["houston"]["quiet"] = 816.0
-    alarms = section(render(**run), "alarms")
+    tested["costs"] = {
+        "risk": "7", "counted": "episodes", "period": "machine-month of 30 days",
+        "validation": {"level": 3.0, "never": 9.0, "always": 8.0}, "global": whole,
+        "per_site": {"detroit": whole | {"never": 0.25}, "houston": whole | {"always": 0.75}},
+    }  # fmt: skip
+    return run
+
+
+def test_what_would_cost_less_is_said_beside_the_level_and_among_the_findings() -> None:
+    assert "costs" not in detailed_failure(2)["summary"]["test"]
+    run = priced_run(level=5.5, never=30.0, always=4.0, alone=7.0, hgb=3.25, rules=3.5, pooled=1.0)
+    page = render(**run)
+    alarms = section(page, "alarms")
     shown = cells(alarms)
-    head = next(index for index, row in enumerate(shown) if "A miss" in row)
-    rows = {row[0]: row[1:] for row in shown[head + 1 : head + 4]}
-    # 2 misses, 90 false alarms, 95 inspections; 7 misses; 993 false alarms, 1,000 inspections.
-    assert rows["detroit"] == ["10", "1", "0.50", "158", "70", "1 493"]
-    assert rows["houston"] == ["99", "0", "2.00", "18 216", "18 216", "2 000"]
-    assert rows["All sites"] == ["", "", "", "18 374", "18 286", "3 493"]
-    said = words(alarms)
-    assert (
-        "Over all sites it would have been cheaper to raise an alarm every time: "
-        "3 493 instead of 18 374." in said
+    head = next(row for row in shown if "A miss" in row)
+    assert head[4:] == ["At the alarm level", "Never an alarm", "Always an alarm", "Alone", "Trees"]
+    rows = {row[0]: row[1:] for row in shown[shown.index(head) + 1 :][:3]}
+    assert rows["detroit"] == ["10", "1", "0.50", "5.50", "0.25", "4.00", "7.00", "3.25"]
+    assert rows["All sites"] == ["", "", "", "5.50", "30.00", "4.00", "7.00", "3.25"]
+    said = (
+        "On test data alarms at the chosen level cost 5.50 per machine-month of 30 days. "
+        "Cheaper would be: boosted trees (3.25) and an alarm all the time (4.00)."
     )
-    assert "At detroit it would have been cheaper never to raise an alarm." in said
-    assert "At houston it would have been cheaper to raise an alarm every time." in said
+    assert said in words(alarms) and said in words(section(page, "gain"))
+    assert "At detroit it would have been cheaper never to raise an alarm." in words(alarms)
+    assert "At houston it would have been cheaper to be in alarm all the time." in words(alarms)
+
+
+def test_that_never_or_always_was_chosen_is_said_beside_the_level() -> None:
+    run = priced_run(level=4.0, never=30.0, always=4.0)
+    assert "No level is sure" not in words(section(render(**run), "alarms"))
+    run["summary"]["test"]["costs"]["validation"]["level"] = 8.0
+    said = words(section(render(**run), "alarms"))
+    assert "No level is sure to cost less than to be in alarm all the time" in said
 
 
 def test_a_level_that_pays_is_not_held_against_doing_without_it() -> None:
-    run = detailed_failure(2)
-    tested = run["summary"]["test"]
-    price = {"missed": 0.25, "false_alarm": 0.1, "inspection": 0.0}
-    tested["thresholds"] |= {"aim": "cost", "costs": {n: price for n in tested["per_site"]}}
-    alarms = section(render(**run), "alarms")
-    assert "What the alarms cost" in alarms
-    assert "would have been cheaper" not in alarms
-    assert "a miss costs 0.25, a false alarm 0.10, and every alarm 0" in words(alarms)
+    run = priced_run(level=2.0, never=30.0, always=4.0, alone=2.0)
+    run["summary"]["test"]["costs"]["per_site"] = {}
+    assert dearer(run["summary"]) is None
+    assert "What the alarms cost" in section(render(**run), "alarms")
+    assert dearer(failure_run(2)["summary"]) is None
 
 
 def test_the_parts_of_the_time_add_up_to_the_total() -> None:

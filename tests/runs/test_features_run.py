@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from fedpdm.config.compose import compose
 from fedpdm.data.features import WindowFeatures
 from fedpdm.data.rows import Split
-from fedpdm.data.sources.mapping import Dialect, SiteMapping
+from fedpdm.data.sources.dialect import Dialect
+from fedpdm.data.sources.mapping import SiteMapping
 from fedpdm.errors import ConfigError, ModelError
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory
@@ -70,7 +71,7 @@ def test_new_rows_are_seen_as_in_training(mode: str) -> None:
     expected = built.task.scores(outputs(model.module, torch.from_numpy(test.x)))
     predictor = Predictor(
         run=Path("run"), round=1, model=model, task=built.task,
-        mapping=SiteMapping("", "", "machine", "time", {f: f for f in "abc"}, dialect=Dialect()),
+        mapping=SiteMapping("", (), "machine", "time", {f: f for f in "abc"}, dialect=Dialect()),
         scaler=scaler, window=8, conditions=1, time_unit="hours", threshold=None,
         features=built.features,
     )  # fmt: skip

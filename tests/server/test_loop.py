@@ -13,8 +13,11 @@ from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedpdm.config.compose import compose
+from fedpdm.config.values import make
 from fedpdm.engines import serial
-from fedpdm.errors import SiteError, TrainingStopped
+from fedpdm.errors import ConfigError, SiteError, TrainingStopped
+from fedpdm.history import History
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.round_metrics import over_sites, weighted
 from fedpdm.server.selection import seeded_sample
@@ -279,6 +282,32 @@ def test_a_run_without_any_usable_update_stops(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingStopped, match="no usable update in 3 rounds in a row"):
         federate(tmp_path, rounds=9, mods=[broken])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "option"),
+    [
+        ("fedadam", "beta_1=1.0"),  # it divides by 1 - beta_1 in the first round
+        ("fedadam", "eta=.nan"),
+        ("fedadam", "tau=.nan"),
+        ("fedyogi", "beta_2=.nan"),
+        ("fedavgm", "server_learning_rate=.nan"),
+        ("qfedavg", "q=.nan"),
+        ("fedavgm", "server_learning_rate=1.0e+300"),  # finite, but not in the model's own type
+    ],
+)
+def test_no_option_of_a_strategy_makes_a_round_that_is_not_finite(
+    strategy: str, option: str, tmp_path: Path
+) -> None:
+    name, _, value = option.partition("=")
+    made = make(compose([f"strategy={strategy}"]).strategy, "strategy")
+    setattr(made, name, float(value.replace(".nan", "nan")))
+    with pytest.raises(ConfigError, match=f"{name}=") as error:
+        federate(tmp_path, made, rounds=2)
+    assert type(made).__name__ in str(error.value)
+    with History.open(tmp_path) as history:
+        assert [record.round for record in history.rounds()] == [0]
+        assert all(np.isfinite(array).all() for array in history.weights().values())
 
 
 def test_a_site_that_is_too_slow_is_left_out_by_name(

@@ -11,9 +11,10 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
+from fedpdm.aggregation.sums import Sums
 from fedpdm.errors import ConfigError
 from fedpdm.strategies import registry
-from fedpdm.strategies.base import ClientHalf, ServerHalf, client_half
+from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
 from fedpdm.testing import check_strategy
 from fedpdm.training.loop import GradientTerm, Memory
 from fedpdm.wire.records import Arrays, from_record, to_record
@@ -137,3 +138,48 @@ def test_one_that_needs_more_sites_says_so_and_passes() -> None:
 
     check_strategy(Two)
     assert issubclass(ConfigError, Exception)
+
+
+@pytest.mark.parametrize("lost", ["memory", "records"])
+def test_what_a_client_half_returns_under_a_name_of_no_use_is_refused(
+    lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
+
+    @client_half("misspells")
+    class Misspells(ClientHalf):
+        groups, replies = ("drift",), ("drifts",)
+
+        def finish(self, work: Work) -> Outcome:
+            return Outcome(**{lost: {"drfit": work.trained}})
+
+    class Server(ServerHalf):
+        client = Misspells
+
+        def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
+            return sums.mean
+
+    with pytest.raises(AssertionError, match="drfit"):
+        check_strategy(Server, engines=())
+
+
+def test_a_server_half_without_a_client_or_with_tensors_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
+
+    class NoHalf(ServerHalf):
+        def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
+            return sums.mean
+
+    with pytest.raises(ConfigError, match="NoHalf names no client half"):
+        NoHalf()
+
+    class Omits(NoHalf):
+        client = client_half("omits")(type("Plain", (ClientHalf,), {}))
+
+        def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
+            return {}
+
+    with pytest.raises(AssertionError, match="every tensor"):
+        check_strategy(Omits, engines=())

@@ -332,6 +332,9 @@ def require_training_sums(site: str, rows: Rows, sums: Moments) -> None:
     size = np.sqrt(count * squares)  # a sum may cancel to nothing, this does not
     off = (counted != count) | (np.abs(summed - total) > 1e-9 * size)
     off |= np.abs(squared - squares) > 1e-9 * squares
+    spread = np.nansum((training - total / np.maximum(count, 1)) ** 2, axis=0)
+    beside = np.abs(sums.pooled().spread[0, :features] - spread)  # seen at a large offset, too
+    off |= beside > 1e-6 * spread + 1e-24 * squares
     if off.any():
         k = int(np.argmax(off))
         seen, own = max(counted[k], 1), max(count[k], 1)

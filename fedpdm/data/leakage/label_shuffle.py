@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpdm.data.rows import Floats, Ints, Split
-from fedpdm.data.sources.checksums import require_choice
+from fedpdm.data.sources.base import require_choice
 from fedpdm.data.windows import Windows
 from fedpdm.seeding import numpy_generator
 

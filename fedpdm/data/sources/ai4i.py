@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 from fedpdm.data.partition import Partition, PartitionedSource
 from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split, Strings
 from fedpdm.data.sources import checksums as checks
+from fedpdm.data.sources.base import require_choice
 from fedpdm.data.sources.checksums import find
-from fedpdm.data.sources.mapping import Dialect
-from fedpdm.data.sources.tables import Table, one_line, require_columns
+from fedpdm.data.sources.dialect import Dialect
+from fedpdm.data.sources.readers import one_line
+from fedpdm.data.sources.tables import Table, require_columns
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.seeding import numpy_generator
 
@@ -103,8 +105,8 @@ class Ai4iSource(PartitionedSource):
         Raises:
             ConfigError: an option that has no meaning for this data.
         """
-        checks.require_choice("data.features", features, FEATURES)
-        checks.require_choice("data.split", split, ("forward", "stratified"))
+        require_choice("data.features", features, FEATURES)
+        require_choice("data.split", split, ("forward", "stratified"))
         if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < FOLDS:
             raise ConfigError(f"data.fold={fold} must be a whole number from 0 to {FOLDS - 1}")
         if split == "forward" and fold:

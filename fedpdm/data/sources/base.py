@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,8 @@ class Source(ABC):
     """Rows in a model input, or None for tabular data."""
     stride: int
     """Rows between the ends of two training windows."""
+    max_gap: float | None = None
+    """The longest time between two rows of a window, where the user says so."""
     evaluation_stride: int = 1
     """The same for validation, test and held-out windows."""
     conditions: int = 1
@@ -89,6 +92,8 @@ class Source(ABC):
     split at all of them, or cut in time with its labels apart."""
     local_machines: bool = False
     """Whether machine ids are a site's own, so that two sites may use the same ones."""
+    units: Mapping[str, str] = MappingProxyType({})
+    """Unit of a feature, where the user states one: sites that state one must state the same."""
     warnings: Sequence[str] = ()
     """What a person should know about the data read so far."""
 
@@ -127,3 +132,18 @@ def expand_replicas(sites: dict[str, Any], replicas: int) -> dict[str, Any]:
         for name, settings in sites.items()
         for number in range(1, replicas + 1)
     }
+
+
+def require_choice(key: str, value: object, choices: Iterable[str], null: bool = False) -> None:
+    """Raise ConfigError unless an option's value is one of ``choices``.
+
+    Args:
+        key: the option.
+        value: what it was set to.
+        choices: what it may be.
+        null: whether the message names null as a further choice.
+    """
+    known = list(choices)
+    if value not in known:
+        *most, last = [*known, "null"] if null else known
+        raise ConfigError(f"{key}={value} is unknown; choose {', '.join(most)} or {last}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,21 +146,6 @@ def require_positive(key: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{key}={value} must be a whole number of at least 1")
     return value
-
-
-def require_choice(key: str, value: object, choices: Iterable[str], null: bool = False) -> None:
-    """Raise ConfigError unless an option's value is one of ``choices``.
-
-    Args:
-        key: the option.
-        value: what it was set to.
-        choices: what it may be.
-        null: whether the message names null as a further choice.
-    """
-    known = list(choices)
-    if value not in known:
-        *most, last = [*known, "null"] if null else known
-        raise ConfigError(f"{key}={value} is unknown; choose {', '.join(most)} or {last}")
 
 
 def require_fraction(key: str, value: float) -> float:

@@ -19,9 +19,9 @@ import pandas as pd
 from fedpdm.data.partition import Partition, PartitionedSource
 from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
 from fedpdm.data.sources import checksums as checks
-from fedpdm.data.sources.base import OperatingConditions
+from fedpdm.data.sources.base import OperatingConditions, require_choice
 from fedpdm.data.sources.checksums import find
-from fedpdm.data.sources.mapping import Dialect
+from fedpdm.data.sources.dialect import Dialect
 from fedpdm.data.sources.tables import Table
 from fedpdm.errors import ConfigError, DataError
 
@@ -97,8 +97,8 @@ class CmapssSource(PartitionedSource):
             ConfigError: an option out of its range.
         """
         self.subsets = subset_names(subset)
-        checks.require_choice("data.features", features, FEATURES)
-        checks.require_choice("data.pad", pad, ("short", "all"))
+        require_choice("data.features", features, FEATURES)
+        require_choice("data.pad", pad, ("short", "all"))
         self.window = checks.require_positive("data.window", window)
         self.stride = checks.require_positive("data.stride", stride)
         self.pad_training = pad == "all"
@@ -137,7 +137,7 @@ def subset_names(subset: str | Sequence[str]) -> tuple[str, ...]:
     """
     chosen = [subset] if isinstance(subset, str) else [str(name) for name in subset]
     for name in chosen:
-        checks.require_choice("data.subset", name, CONDITIONS)
+        require_choice("data.subset", name, CONDITIONS)
     if not chosen or len(set(chosen)) < len(chosen):
         raise ConfigError(
             f"data.subset={subset} must name each subset once; choose one or several of "

@@ -1,4 +1,4 @@
-"""A site's own files: one CSV or Parquet of sensor rows, and a log of failures or a label.
+"""A site's own files: CSV or Parquet with sensor rows, and logs of failures or a label.
 
 What the columns mean stands in the site's yaml (``fedpdm.data.sources.mapping``; see
 docs/bring-your-own-data.md). Every file is checked when its site is first needed, and
@@ -8,6 +8,7 @@ refused with the file, the column, the line and the way out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import numpy as np
 import pandas as pd
 
 from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.rows import Events, Floats, Ints, Rows, Strings, rows_with_lives
+from fedpdm.data.rows import Floats, Ints, Rows, rows_with_lives
+from fedpdm.data.sources.agreement import agreed, unit_of
 from fedpdm.data.sources.base import Source
 from fedpdm.data.sources.checksums import require_fraction, require_positive
-from fedpdm.data.sources.mapping import SiteMapping, agreed_features, closest, site_mapping
-from fedpdm.data.sources.tables import Table, read_table
+from fedpdm.data.sources.events import read_events
+from fedpdm.data.sources.mapping import SiteMapping, site_mapping
+from fedpdm.data.sources.readings import columns_of, read_site, values_of
+from fedpdm.data.sources.tables import Table
 from fedpdm.data.splits import cuts as splits
+from fedpdm.data.windows import longest_step, segment_starts
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.seeding import numpy_generator
 
@@ -39,6 +44,8 @@ class FilesSource(Source):
         window: rows in a model input; None gives the model single rows.
         stride: rows between the ends of two training windows.
         max_missing: share of empty readings above which a feature is refused.
+        max_gap: the longest time between two rows that a window spans, in ``time_unit``; None:
+            what ``fedpdm.data.windows.longest_step`` makes of the site's rows.
         heldout_fraction: share of a site's machines that is only tested on.
         partition: only the natural one: every site owns its file.
 
@@ -61,6 +68,7 @@ class FilesSource(Source):
         max_missing: float = 0.5,
         heldout_fraction: float = 0.2,
         partition: Partition | None = None,
+        max_gap: float | None = None,
     ) -> None:
         if partition is not None and not isinstance(partition, Natural):
             raise ConfigError(
@@ -74,6 +82,9 @@ class FilesSource(Source):
             )
         if not 0 <= max_missing <= 1:
             raise ConfigError(f"data.max_missing={max_missing} must lie between 0 and 1")
+        if max_gap is not None and not 0 < max_gap < float("inf"):
+            raise ConfigError(f"data.max_gap={max_gap} must be above 0, in data.time_unit, or null")
+        self.max_gap = max_gap
         self.window = None if window is None else require_positive("data.window", window)
         self.stride = require_positive("data.stride", stride)
         self.max_missing = max_missing
@@ -81,10 +92,12 @@ class FilesSource(Source):
         self.seed, self.reach = seed, reach
         self.folder = None if path is None else Path(path).expanduser()
         self.time_unit = str(time_unit)
-        self.mappings = {
-            name: site_mapping(name, settings or {}) for name, settings in sites.items()
-        }
-        self.features, found = agreed_features(list(self.mappings.values()))
+        mappings, found = agreed([site_mapping(str(n), given or {}) for n, given in sites.items()])
+        self.mappings = {mapping.site: mapping for mapping in mappings}
+        self.features = mappings[0].inputs
+        self.categorical = tuple(f for f in self.features if f not in _quantities(mappings[0]))
+        units = {name: unit_of(mappings[0], name) for name in mappings[0].columns}
+        self.units = {name: unit for name, unit in units.items() if unit is not None}
         self.warnings: list[str] = found
         self._failed: dict[str, bool] = {}
         """For each site read so far: whether it saw a failure."""
@@ -97,9 +110,9 @@ class FilesSource(Source):
         mapping = self.mappings[site]
         table = self._read(mapping)
         machine = table.names(mapping.machine)
-        time, dates = table.times(mapping.time, self.time_unit)
+        time, _ = table.times(mapping.time, self.time_unit, machine)
         label = None if mapping.label is None else _labels(table, mapping.label)
-        values = np.stack([self._readings(table, mapping, f) for f in self.features], axis=1)
+        values = self._readings(table, mapping)
         if len(table) < LEAST_ROWS:
             raise DataError(
                 f"{table.where} has {len(table)} rows; a site needs at least {LEAST_ROWS} to be "
@@ -109,11 +122,19 @@ class FilesSource(Source):
         back = int((pd.Series(time).groupby(machine).diff() < 0).sum())
         if back:
             self._warn(f"{table.where}: {back} rows were out of time order and have been sorted")
+        said = read_events(mapping, table, machine, self.time_unit, self._place)
+        still = said.standing(machine[order], time[order])
+        if still.any():
+            self._warn(
+                f"{table.where}: {int(still.sum())} rows between an event and the end of its "
+                "repair are left out"
+            )
+        order = order[~still]
         machine, time, values = machine[order], time[order], values[order]
         label = None if label is None else label[order]
-        events = self._events(mapping, table.where, machine, dates)
-        rows = rows_with_lives(self.features, machine, time, values, events, label=label)
-        self._require_window(table.where, machine, rows.life)
+        rows = rows_with_lives(self.features, machine, time, values, said.events, label=label)
+        rows = replace(rows, max_gap=self.max_gap or longest_step(machine, time, self.window))
+        self._require_window(table.where, rows)
         self._note_failures(mapping, rows)
         return splits.by_time(
             rows,
@@ -129,106 +150,48 @@ class FilesSource(Source):
         return place if self.folder is None else self.folder / place
 
     def _read(self, mapping: SiteMapping) -> Table:
-        """Read the columns of a site's sensor file that its yaml maps."""
-        site = mapping.site
-        columns = {mapping.machine: "the machine", mapping.time: "the time"}
-        columns |= {column: f"feature '{name}'" for name, column in mapping.columns.items()}
-        if mapping.label is not None:
-            columns[mapping.label] = "the label"
-        place = self._place(mapping.path)
-        return read_table(
-            place,
-            columns,
-            where=f"{site}: {place}",
+        """Read the columns of a site's sensor files that its yaml maps."""
+        site, paths = mapping.site, [self._place(path) for path in mapping.paths]
+        return read_site(
+            mapping,
+            paths,
+            columns_of(mapping),
+            where=f"{site}: {', '.join(map(str, paths))}",
             hint=f"mend the file, or map another column in sites.{site} (site/{site}.yaml)",
-            dialect=mapping.dialect,
-            text=mapping.text,
+            machines=None if mapping.machines is None else self._place(mapping.machines[0]),
         )
 
-    def _readings(self, table: Table, mapping: SiteMapping, feature: str) -> Floats:
-        """Return a feature as (R,) numbers; refuse one with too many empty cells."""
-        column = mapping.columns[feature]
-        values = table.numbers(column)
-        share = float(np.isnan(values).mean())
-        if share == 1.0:
-            raise DataError(
-                f"{table.where}: column '{column}' (feature '{feature}') is empty in every row; "
-                "map another column, or take the feature out of every site's yaml"
-            )
-        if share > self.max_missing:
-            raise DataError(
-                f"{table.where}: column '{column}' (feature '{feature}') is empty in {share:.0%} "
-                f"of the rows, more than data.max_missing={self.max_missing:g}; take the feature "
-                "out of every site's yaml, or raise data.max_missing"
-            )
+    def _readings(self, table: Table, mapping: SiteMapping) -> Floats:
+        """Return (R, F) readings; refuse a feature with too many empty cells."""
+        values = values_of(table, mapping)
+        shares = dict(zip(mapping.inputs, np.isnan(values).mean(axis=0).tolist(), strict=True))
+        for name, column in mapping.columns.items():
+            share = shares[mapping.inputs_of(name)[0]]
+            if share == 1.0:
+                raise DataError(
+                    f"{table.where}: column '{column}' (feature '{name}') is empty in every row; "
+                    "map another column, or take the feature out of every site's yaml"
+                )
+            if share > self.max_missing:
+                raise DataError(
+                    f"{table.where}: column '{column}' (feature '{name}') is empty in {share:.0%} "
+                    f"of the rows, more than data.max_missing={self.max_missing:g}; take the "
+                    "feature out of every site's yaml, or raise data.max_missing"
+                )
         return values
 
-    def _events(self, mapping: SiteMapping, data: str, machine: Strings, dates: bool) -> Events:
-        """Read a site's failure log; a site with a label has no events.
-
-        Args:
-            mapping: the site's yaml.
-            data: site and file of the sensor rows, for messages.
-            machine: (R,) machine ids of the sensor rows: the log must name no others.
-            dates: whether the times of the sensor rows are dates: the log's must be, too.
-        """
-        log = mapping.failures
-        if log is None:
-            return Events(np.zeros(0, np.str_), np.zeros(0), np.zeros(0, dtype=bool))
-        place, key = self._place(log.path), f"sites.{mapping.site}.failures"
-        where = f"{mapping.site}: {place}"
-        kind = log.kind or "kind"
-        columns = {log.machine: "the machine", log.time: "the time"}
-        if log.kind is not None:
-            columns[kind] = "the kind of event"
-        table = read_table(
-            place, columns, where=where, hint=f"mend the file, or map the column in {key}",
-            dialect=log.dialect, optional=("kind",) if log.kind is None else (),
-            text=(log.machine, kind, *((log.time,) * log.dialect.times_are_text)),
-        )  # fmt: skip
-        names = table.names(log.machine)
-        time, log_dates = table.times(log.time, self.time_unit)
-        if log_dates != dates:
-            spelled = ("numbers", "dates")
-            raise DataError(
-                f"{where}: column '{log.time}' holds {spelled[log_dates]}, but the times in {data} "
-                f"are {spelled[dates]}; write both in the same way"
-            )
-        counts = np.ones(len(table), dtype=bool)
-        failure = np.ones(len(table), dtype=bool)
-        if kind in table:
-            kinds = np.char.lower(table.names(kind))
-            known = (*log.failure_kinds, *log.repair_kinds, *log.ignored_kinds)
-            table.refuse(
-                kind, ~np.isin(kinds, known), "holds {value}, which is no known kind of event,",
-                f"list it in {key}.failure_kinds, repair_kinds or ignored_kinds "
-                f"(known: {', '.join(known)})",
-            )  # fmt: skip
-            failure = np.isin(kinds, log.failure_kinds)
-            counts = ~np.isin(kinds, log.ignored_kinds)
-        stranger = ~np.isin(names, machine)
-        if stranger.any() and not log.ignore_unknown:
-            there = np.unique(machine)
-            missing = np.unique(names[stranger])
-            raise DataError(
-                f"{where}: the log names {len(missing)} machine(s) that {data} has no rows of: "
-                f"{', '.join(missing[:5])} (first at {table.place(int(np.argmax(stranger)))}); the "
-                f"data has {', '.join(there[:5])}{', …' if len(there) > 5 else ''}."
-                f"{closest(str(missing[0]), there.tolist())} Mend the ids, or set "
-                f"{key}.unknown_machines: ignore"
-            )
-        return Events(names[counts], time[counts], failure[counts])
-
-    def _require_window(self, where: str, machine: Strings, life: Ints) -> None:
-        """Refuse a window that is longer than every life of every machine."""
+    def _require_window(self, where: str, rows: Rows) -> None:
+        """Refuse a window that is longer than every stretch of rows of every machine."""
         if self.window is None:
             return
-        lengths = pd.DataFrame({"machine": machine, "life": life}).value_counts()
-        if lengths.iloc[0] < self.window:
+        first, counts = np.unique(segment_starts(rows), return_counts=True)
+        longest = int(counts.max())
+        if longest < self.window:
             raise DataError(
                 f"{where}: data.window={self.window} is longer than every machine's life; the "
-                f"longest has {lengths.iloc[0]} rows (machine '{lengths.index[0][0]}'); lower "
-                "data.window or bring a longer record"
+                f"longest has {longest} rows (machine '{rows.machine[first[counts.argmax()]]}') "
+                f"without a gap of more than {rows.max_gap:g} {self.time_unit}; lower data.window, "
+                "raise data.max_gap or bring a longer record"
             )
 
     def _note_failures(self, mapping: SiteMapping, rows: Rows) -> None:
@@ -236,9 +199,9 @@ class FilesSource(Source):
         if rows.label is not None:
             seen, source = bool(rows.label.any()), f"column '{mapping.label}' holds no 1"
         else:
-            log = mapping.failures.path if mapping.failures else ""
+            logs = ", ".join(path for log in mapping.logs for path in log.paths)
             seen = not bool(np.isnan(rows.time_to_failure).all())
-            source = f"no failure in {log} ends a life that {mapping.path} shows"
+            source = f"no failure in {logs} ends a life that {', '.join(mapping.paths)} shows"
         self._failed[mapping.site] = seen
         if not seen:
             self._warn(f"{mapping.site}: {source}; this site has healthy rows only")
@@ -252,6 +215,10 @@ class FilesSource(Source):
     def _warn(self, message: str) -> None:
         if message not in self.warnings:  # a site may be read again
             self.warnings.append(message)
+
+
+def _quantities(mapping: SiteMapping) -> set[str]:
+    return {name for name in mapping.columns if name not in mapping.values}
 
 
 def _labels(table: Table, column: str) -> Ints:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fedpdm.data.sources.dialect import DIALECT_KEYS, Dialect, dialect_of
+from fedpdm.data.sources.keys import cell_of, known_keys, listed, name_of
 from fedpdm.errors import ConfigError
 
-UNIX = {"unix": 1.0, "unix_ms": 1e-3}  # time formats that are numbers: seconds in one
 KINDS: dict[str, tuple[str, ...]] = {
     "failure_kinds": ("failure", "breakdown"),
     "repair_kinds": ("repair", "maintenance", "replacement"),
@@ -17,90 +17,102 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """What a log's kinds of events mean unless the site's yaml says otherwise."""
 SITE_KEYS = (
-    "path", "machine", "time", "time_format", "features", "failures", "label",
-    "sep", "decimal", "encoding", "costs", "title", "industry", "description",
+    "path", "machine", "time", "features", "failures", "maintenance", "label", "where", "machines",
+    "variable", "value", *DIALECT_KEYS, "costs", "title", "industry", "description",
 )  # fmt: skip
 LOG_KEYS = (
-    "path", "machine", "time", "time_format", "kind", "failure_kinds", "repair_kinds",
-    "ignored_kinds", "unknown_machines", "sep", "decimal", "encoding",
+    "path", "machine", "time", "end", "kind", *KINDS, "unknown_machines", "where", *DIALECT_KEYS,
 )  # fmt: skip
 GENERATED = {"machines", "size", "life_days", "archetype"}
 """Keys by which a site is known that is generated."""
-_FEATURE_KEYS = ("column", "unit")
+_FEATURE_KEYS = ("column", "unit", "into", "values")
 
 
 @dataclass(frozen=True)
-class Dialect:
-    """How a text file is written. ``sep`` None means a comma (a tab in a .tsv)."""
-
-    sep: str | None = None
-    decimal: str = "."
-    encoding: str = "utf-8-sig"
-    time_format: str | None = None
-    """``strftime`` codes of the times, ``unix`` or ``unix_ms``; None: ISO 8601 or numbers."""
-
-    @property
-    def times_are_text(self) -> bool:
-        """Whether times must be read as text: 01022024 is a date, not a number."""
-        return self.time_format is not None and self.time_format not in UNIX
-
-
-@dataclass(frozen=True)
-class FailureLog:
+class EventLog:
     """Where a site writes down what happened to its machines.
 
     Attributes:
-        path: CSV or Parquet file, one event a row.
-        kind: column that tells failures from repairs; None: every event is a failure,
-            unless the file has a column named ``kind``.
+        key: of the site's yaml, for messages.
+        paths: CSV or Parquet files, one event a row.
+        machine: column; "" where the site has one machine.
+        end: column with the time at which the machine ran again; None: there is none.
+        kind: column that tells failures from repairs; None: every event is a failure (in the
+            log of maintenance: none is), unless the file has a column named ``kind``.
+        failure: whether events are failures where there is no kind.
         failure_kinds: values of ``kind`` (lower case) that are failures.
         repair_kinds: values that end a life without a failure.
         ignored_kinds: values that end nothing.
         ignore_unknown: whether events of machines without data are passed over.
+        where: column to the values of the rows that count.
+        shared: the same of the sensor rows, which counts where the log has these columns.
     """
 
-    path: str
+    key: str
+    paths: tuple[str, ...]
     machine: str
     time: str
+    end: str | None
     dialect: Dialect
     kind: str | None
+    failure: bool
     failure_kinds: tuple[str, ...]
     repair_kinds: tuple[str, ...]
     ignored_kinds: tuple[str, ...]
     ignore_unknown: bool
+    where: dict[str, tuple[str, ...]]
+    shared: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class SiteMapping:
-    """The roles of the columns of one site's file.
+    """The roles of the columns of one site's files.
 
     Attributes:
+        paths: the files with sensor rows.
+        machine: column that tells machines apart; "" where each file is one machine.
         columns: canonical feature name to column name, in the yaml's order.
         units: canonical feature name to unit, where the yaml gives one.
+        values: canonical feature name to its categories, each with the cell that means it.
+        target_units: the unit that a feature is converted into, where it is another.
+        logs: of failures and maintenance.
+        where: column to the values of the rows that are this site's.
+        machines: a table with a row per machine, and its column of ids; None: there is none.
+        long: columns with the name and the reading of a sensor, if a row holds one reading;
+            ``columns`` are such names then.
     """
 
     site: str
-    path: str
+    paths: tuple[str, ...]
     machine: str
     time: str
     columns: dict[str, str]
     units: dict[str, str] = field(default_factory=dict)
-    failures: FailureLog | None = None
+    values: dict[str, dict[str, str]] = field(default_factory=dict)
+    target_units: dict[str, str] = field(default_factory=dict)
+    logs: tuple[EventLog, ...] = ()
     label: str | None = None
-    dialect: Dialect = Dialect()
+    where: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    machines: tuple[str, str] | None = None
+    long: tuple[str, str] | None = None
+    dialect: Dialect = field(default_factory=Dialect)
 
     @property
     def text(self) -> tuple[str, ...]:
         """Columns that stay text even if they look like numbers."""
-        return (self.machine, self.time) if self.dialect.times_are_text else (self.machine,)
+        times = (self.time,) if self.dialect.times_are_text else ()
+        kinds = (self.columns[name] for name in self.values)
+        return (self.machine, *times, *kinds, *self.where)
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the features as a model sees them."""
+        return tuple(name for feature in self.columns for name in self.inputs_of(feature))
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the name most like ``name``, or nothing."""
-    names = list(known)
-    lower = {other.strip().lower(): other for other in reversed(names)}
-    match = difflib.get_close_matches(name.strip().lower(), list(lower), n=1, cutoff=0.6)
-    return f" Did you mean '{lower[match[0]]}'?" if match else ""
+    def inputs_of(self, feature: str) -> tuple[str, ...]:
+        """Return what a model sees of a feature: one number, or one for each of many categories."""
+        kinds = self.values.get(feature, {})
+        return tuple(f"{feature}_{kind}" for kind in kinds) if len(kinds) > 2 else (feature,)
 
 
 def site_mapping(site: str, settings: Mapping[str, Any]) -> SiteMapping:
@@ -117,115 +129,103 @@ def site_mapping(site: str, settings: Mapping[str, Any]) -> SiteMapping:
         )
     if settings.get("path") is None:
         raise ConfigError(
-            f"{where}.path is missing: data=files reads one CSV or Parquet file per site; write "
+            f"{where}.path is missing: data=files reads CSV or Parquet files of each site; write "
             f"conf/site/{site}.yaml after the pattern of conf/site/example_plant.yaml"
         )
-    _known_keys(where, settings, SITE_KEYS)
-    machine, time = _text(where, settings, "machine"), _text(where, settings, "time")
-    columns, units = _features(where, settings.get("features"))
-    failures, label = settings.get("failures"), settings.get("label")
-    if (failures is None) == (label is None):
+    known_keys(where, settings, SITE_KEYS)
+    dialect = dialect_of(where, settings, Dialect())
+    columns, units, into, values = _features(where, settings.get("features"))
+    chosen = _where(where, settings.get("where"))
+    mapping = SiteMapping(
+        site=site,
+        paths=_paths(where, settings),
+        machine="" if settings.get("machine") is None else name_of(where, settings, "machine"),
+        time=name_of(where, settings, "time"),
+        columns=columns,
+        units=units,
+        target_units=into,
+        values=values,
+        label=None if settings.get("label") is None else name_of(where, settings, "label"),
+        where=chosen,
+        long=_long(where, settings),
+        dialect=dialect,
+    )
+    machines = settings.get("machines")
+    if machines is not None:
+        mapping = replace(mapping, machines=_machines(where, machines, mapping.machine))
+    logs = [
+        _log(f"{where}.{key}", own, mapping, failure=key == "failures")
+        for key in ("failures", "maintenance")
+        for own in listed(settings.get(key))
+    ]
+    if (settings.get("failures") is None) == (mapping.label is None):
         raise ConfigError(
-            f"{where} needs {'one of' if failures is None else 'only one of'} 'failures' (a log of "
+            f"{where} needs {'only one' if mapping.label else 'one'} of 'failures' (a log of "
             "failure events) and 'label' (a column with 0 and 1)"
         )
-    roles = {"machine": machine, "time": time}
-    if label is not None:
-        roles["label"] = _text(where, settings, "label")
-    feature_of = {column: name for name, column in columns.items()}
+    if mapping.label is not None and logs:
+        raise ConfigError(f"{where}: with 'label' there is no log of 'maintenance'; remove one")
+    _require_own_columns(where, mapping)
+    return replace(mapping, logs=tuple(logs))
+
+
+def _require_own_columns(where: str, mapping: SiteMapping) -> None:
+    """Refuse a feature whose column has another role, or whose name is that of a category."""
+    feature_of = {column: name for name, column in mapping.columns.items()}
+    roles = {"machine": mapping.machine, "time": mapping.time, "label": mapping.label}
     for role, column in roles.items():
         if column in feature_of:
             raise ConfigError(
                 f"{where}: column '{column}' is both {role} and feature '{feature_of[column]}'; "
                 "a feature needs a column of its own"
             )
-    dialect = _dialect(where, settings, Dialect())
-    return SiteMapping(
-        site=site,
-        path=_text(where, settings, "path"),
-        machine=machine,
-        time=time,
-        columns=columns,
-        units=units,
-        failures=None if failures is None else _log(where, failures, machine, time, dialect),
-        label=roles.get("label"),
-        dialect=dialect,
-    )
+    names = mapping.inputs
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where}.features: two features are called '{name}'; rename one")
 
 
-def agreed_features(mappings: list[SiteMapping]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the feature names that all sites share, in the first site's order, and warnings.
-
-    Raises:
-        ConfigError: a site lacks a feature or gives another unit; the message names both.
-    """
-    first, warnings = mappings[0], []
-    for other in mappings[1:]:
-        for one, two in ((first, other), (other, first)):
-            for name in one.columns:
-                if name not in two.columns:
-                    raise ConfigError(
-                        f"feature '{name}' of {one.site} is not in sites.{two.site}.features "
-                        f"({', '.join(two.columns)}): all sites of a federation need the same "
-                        f"features; map it there or take it out of {one.site}."
-                        + closest(name, two.columns)
-                    )
-        for name in first.columns:
-            unit, theirs = first.units.get(name), other.units.get(name)
-            if unit is not None and theirs is not None and unit != theirs:
-                raise ConfigError(
-                    f"feature '{name}' is in {unit} at {first.site} and in {theirs} at "
-                    f"{other.site}: units are not converted; bring both files to one unit"
-                )
-            if (unit is None) != (theirs is None):
-                silent = first.site if unit is None else other.site
-                warnings.append(
-                    f"{silent}: feature '{name}' has no unit, so it cannot be checked against "
-                    f"{unit or theirs} at {other.site if unit is None else first.site}"
-                )
-    return tuple(first.columns), warnings
+def _paths(where: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the file names of a block."""
+    paths = listed(settings.get("path")) or [None]
+    return tuple(name_of(where, {"path": path}, "path") for path in paths)
 
 
-def _features(where: str, given: Any) -> tuple[dict[str, str], dict[str, str]]:
-    """Return column and unit by feature name, from a list of columns or a mapping."""
-    pairs: list[tuple[Any, Any]] = list(given.items()) if isinstance(given, Mapping) else []
-    if isinstance(given, (list, tuple)):
-        pairs = [(str(column), str(column)) for column in given]
-    if not pairs:
-        raise ConfigError(
-            f"{where}.features must list the sensor columns, as [temperature, vibration] or as "
-            "temperature: {column: T1, unit: degC}"
-        )
-    columns: dict[str, str] = {}
-    units: dict[str, str] = {}
-    for key, value in pairs:
-        name = str(key)
-        if isinstance(value, Mapping):
-            _known_keys(f"{where}.features.{name}", value, _FEATURE_KEYS)
-            column = _text(f"{where}.features.{name}", value, "column")
-            if value.get("unit") is not None:
-                units[name] = str(value["unit"])
-        elif isinstance(value, (str, int)) and not isinstance(value, bool):
-            column = str(value)
-        else:
-            raise ConfigError(
-                f"{where}.features.{name}={value!r} must be a column name or "
-                "{column: NAME, unit: UNIT}"
-            )
-        if column in columns.values():
-            raise ConfigError(f"{where}.features: two features are column '{column}'")
-        columns[name] = column
-    return columns, units
+def _where(where: str, given: Any) -> dict[str, tuple[str, ...]]:
+    """Return the values that rows must have, by column."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(listed(value) for value in given.values()):
+        raise ConfigError(f"{where}.where={given!r} must name columns and values, as {{plant: A}}")
+    return {str(column): tuple(map(cell_of, listed(value))) for column, value in given.items()}
 
 
-def _log(where: str, given: Any, machine: str, time: str, dialect: Dialect) -> FailureLog:
-    """Return the checked failure log; what it leaves open is as in the sensor file."""
-    where = f"{where}.failures"
+def _long(where: str, settings: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the columns of a table that has one reading a row."""
+    if settings.get("variable") is None and settings.get("value") is None:
+        return None
+    return name_of(where, settings, "variable"), name_of(where, settings, "value")
+
+
+def _machines(where: str, given: Any, machine: str) -> tuple[str, str]:
+    """Return file and id column of the table of machines."""
+    settings = given if isinstance(given, Mapping) else {"path": given}
+    known_keys(f"{where}.machines", settings, ("path", "machine"))
+    if not machine:
+        raise ConfigError(f"{where}.machines needs 'machine', the column that tells them apart")
+    settings = {"machine": machine} | dict(settings)
+    return tuple(name_of(f"{where}.machines", settings, key) for key in ("path", "machine"))  # type: ignore[return-value]
+
+
+def _log(where: str, given: Any, mapping: SiteMapping, failure: bool) -> EventLog:
+    """Return the checked log; what it leaves open is as in the sensor file."""
     settings = {"path": given} if isinstance(given, str) else given
     if not isinstance(settings, Mapping):
-        raise ConfigError(f"{where} must be a file name or a block with path, machine, time, kind")
-    _known_keys(where, settings, LOG_KEYS)
-    settings = {"machine": machine, "time": time} | dict(settings)
+        raise ConfigError(
+            f"{where} must be a file name or a block with path, machine, time, kind, or a list"
+        )
+    known_keys(where, settings, LOG_KEYS)
+    settings = {"machine": mapping.machine, "time": mapping.time} | dict(settings)
     choice = settings.get("unknown_machines", "error")
     if choice not in ("error", "ignore"):
         raise ConfigError(f"{where}.unknown_machines={choice} must be error or ignore")
@@ -239,13 +239,19 @@ def _log(where: str, given: Any, machine: str, time: str, dialect: Dialect) -> F
         key: written.get(key, tuple(kind for kind in usual if kind not in claimed))
         for key, usual in KINDS.items()
     }
-    return FailureLog(
-        path=_text(where, settings, "path"),
-        machine=_text(where, settings, "machine"),
-        time=_text(where, settings, "time"),
-        dialect=_dialect(where, settings, dialect),
-        kind=None if settings.get("kind") is None else _text(where, settings, "kind"),
+    return EventLog(
+        key=where,
+        paths=_paths(where, settings),
+        machine=name_of(where, settings, "machine") if settings["machine"] else "",
+        time=name_of(where, settings, "time"),
+        end=None if settings.get("end") is None else name_of(where, settings, "end"),
+        # What stands above the header is a matter of each file.
+        dialect=dialect_of(where, {"skip_rows": 0} | dict(settings), mapping.dialect),
+        kind=None if settings.get("kind") is None else name_of(where, settings, "kind"),
+        failure=failure,
         ignore_unknown=choice == "ignore",
+        where=_where(where, settings.get("where")),
+        shared=mapping.where,
         **kinds,
     )
 
@@ -259,55 +265,58 @@ def _kinds(where: str, key: str, given: Any) -> tuple[str, ...]:
     return tuple(str(kind).strip().lower() for kind in given)
 
 
-def _dialect(where: str, settings: Mapping[str, Any], default: Dialect) -> Dialect:
-    """Return how a file is written; ``default`` says what ``settings`` leave open."""
-    decimal = str(settings.get("decimal", default.decimal))
-    if decimal not in (".", ","):
-        raise ConfigError(f"{where}.decimal={decimal!r} must be '.' or ','")
-    sep = settings.get("sep", default.sep)
-    if sep is not None and (not isinstance(sep, str) or len(sep) != 1):
-        raise ConfigError(f"{where}.sep={sep!r} must be one character, for example ';' or \"\\t\"")
-    if decimal == "," and sep in (None, ","):
+def _features(
+    where: str, given: Any
+) -> tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, dict[str, str]]]:
+    """Return column, unit, the unit to convert into, and categories by feature name."""
+    pairs: list[tuple[Any, Any]] = list(given.items()) if isinstance(given, Mapping) else []
+    if isinstance(given, (list, tuple)):
+        pairs = [(str(column), str(column)) for column in given]
+    if not pairs:
         raise ConfigError(
-            f"{where}: decimal ',' needs another separator than a comma; set sep: ';'"
+            f"{where}.features must list the sensor columns, as [temperature, vibration] or as "
+            "temperature: {column: T1, unit: degC}"
         )
-    encoding = str(settings.get("encoding", default.encoding))
-    try:
-        "".encode(encoding)
-    except LookupError:
-        raise ConfigError(
-            f"{where}.encoding={encoding} is not known; try utf-8 or cp1252"
-        ) from None
-    time_format = settings.get("time_format", default.time_format)
-    if time_format is not None and not isinstance(time_format, str):
-        raise ConfigError(f"{where}.time_format={time_format!r} must be text, as '%d.%m.%Y %H:%M'")
-    return Dialect(sep, decimal, encoding, time_format)
-
-
-def _text(where: str, settings: Mapping[str, Any], key: str) -> str:
-    """Return a setting that must be a name."""
-    value = settings.get(key)
-    if value is None or isinstance(value, (bool, Mapping, list, tuple)) or str(value) == "":
-        problem = " is missing" if value is None else f"={value!r} is not a name"
-        raise ConfigError(f"{where}.{key}{problem}: {_MEANING.get(key, 'a name is needed')}")
-    return str(value)
-
-
-_MEANING = {
-    "path": "name a CSV or Parquet file",
-    "machine": "name the column that tells machines apart",
-    "time": "name the column with the time of each row",
-    "column": "name the column of this feature",
-    "label": "name the column with 0 and 1",
-    "kind": "name the column that tells failures from repairs",
-}
-
-
-def _known_keys(where: str, settings: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Refuse a key that means nothing here, with the one that may have been meant."""
-    for key in settings:
-        if str(key) not in known:
+    columns: dict[str, str] = {}
+    units: dict[str, str] = {}
+    into: dict[str, str] = {}
+    values: dict[str, dict[str, str]] = {}
+    for key, value in pairs:
+        name, own = str(key), f"{where}.features.{key}"
+        if isinstance(value, Mapping):
+            known_keys(own, value, _FEATURE_KEYS)
+            column = name_of(own, value, "column")
+            if value.get("unit") is not None:
+                units[name] = str(value["unit"])
+            if value.get("into") is not None:
+                into[name] = name_of(own, value, "into")
+                name_of(own, value, "unit")
+            if value.get("values") is not None:
+                values[name] = _categories(own, value["values"])
+        elif isinstance(value, (str, int)) and not isinstance(value, bool):
+            column = str(value)
+        else:
             raise ConfigError(
-                f"{where} has an unknown key '{key}'; data=files knows {', '.join(known)}."
-                + closest(str(key), known)
+                f"{own}={value!r} must be a column name or {{column: NAME, unit: UNIT}}"
             )
+        if column in columns.values():
+            raise ConfigError(f"{where}.features: two features are column '{column}'")
+        columns[name] = column
+    return columns, units, into, values
+
+
+def _categories(where: str, given: Any) -> dict[str, str]:
+    """Return the cell that means each category, from a list of cells or a mapping."""
+    pairs = given if isinstance(given, Mapping) else {cell: cell for cell in listed(given)}
+    if any(isinstance(word, bool) for word in (*pairs, *pairs.values())):
+        raise ConfigError(
+            f"{where}.values={given!r}: put words that YAML takes for true or false in quotes, as "
+            "['off', 'on'], or leave them out: on/off columns are read as 0 and 1"
+        )
+    values = {cell_of(name): cell_of(cell) for name, cell in pairs.items()}
+    if len(values) < 2 or len(set(values.values())) < len(values):
+        raise ConfigError(
+            f"{where}.values={given!r} must list two or more categories, as [idle, run, fault], "
+            "or as {run: marche, stop: arret} where this site spells them otherwise"
+        )
+    return values

@@ -52,7 +52,7 @@ class RayDispatch:
         timeout: float | None,
     ) -> None:
         self._sender, self._crew, self._ray = sender, processes, processes.ray
-        self._messages, self._workers = messages, workers
+        self._messages, self._workers = messages, list(workers)
         self._ahead, self._lent = ahead, 0
         self._deadline = None if timeout is None else time.monotonic() + timeout
         count = len(self._crew.seats)
@@ -73,8 +73,8 @@ class RayDispatch:
     def fetch(self, position: int) -> Result | Error | None:
         """Return what came of the site whose turn it is; None if it was not done in time."""
         self._send(position)
-        worker = self._workers[position]
         while position not in self._done:
+            worker = self._workers[position]  # another one, once its first is lost
             if not self._flights[worker] or not self._landed(position, self._flights[worker][0]):
                 return None
             self._take(worker)
@@ -168,12 +168,14 @@ class RayDispatch:
             self._done |= dict(zip(flight.positions, results, strict=True))
 
     def _repeat(self, worker: int, error: BaseException) -> None:
-        """Replace a dead worker and take its sites back; the first of them are under suspicion."""
+        """Replace a dead worker and take its sites back; the first of them are under suspicion.
+
+        If there is no room for another worker, those that are left get its sites.
+        """
         seat, flights = self._crew.seats[worker], self._flights[worker]
         flight = flights.popleft()
-        if flight.generation == seat.generation:
-            self._crew.replace(seat)
-            self._crew.greet(seat)  # says so if there is no room for another
+        if flight.generation == seat.generation and not seat.lost:
+            self._crew.refill(seat)
         for position in flight.positions:
             self._deaths[position] = self._deaths.get(position, 0) + 1
         back = [position for each in flights for position in each.positions]
@@ -189,3 +191,16 @@ class RayDispatch:
                 f"the worker of {site} died {DEATHS} times while it worked: {cause(error)}",
             )
         self._waiting[worker].extendleft(reversed(again + back))
+        if seat.lost:
+            self._share(worker)
+
+    def _share(self, worker: int) -> None:
+        """Give a lost worker's sites to the others, in turn; each works in site order."""
+        left = [n for n, seat in enumerate(self._crew.seats) if not seat.lost]
+        for turn, position in enumerate(self._waiting[worker]):
+            other = left[turn % len(left)]
+            self._workers[position] = other
+            self._waiting[other].append(position)
+        self._waiting[worker].clear()
+        for other in left:
+            self._waiting[other] = deque(sorted(self._waiting[other]))

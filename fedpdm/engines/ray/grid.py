@@ -118,15 +118,17 @@ class RayGrid(LocalGrid):
 
     def _assign(self, messages: Sequence[Message]) -> list[int]:
         """Return each site's worker: one that knows it, unless others would have to wait."""
-        load = [0] * len(self.processes.seats)
+        seats = self.processes.seats
+        load = {n: 0 for n, seat in enumerate(seats) if not seat.lost}
         chosen = []
         for message in messages:
             node = message.metadata.dst_node_id
-            knows = self._known.setdefault(node, {(node - 1) % len(load)})
-            worker = min(sorted(knows), key=load.__getitem__)
-            if load[worker] - min(load) >= SLACK:
-                worker = load.index(min(load))
-                knows.add(worker)
+            knows = self._known.setdefault(node, {(node - 1) % len(seats)})
+            least = min(load, key=load.__getitem__)
+            worker = min(sorted(knows & load.keys()) or [least], key=load.__getitem__)
+            if load[worker] - load[least] >= SLACK:
+                worker = least
+            knows.add(worker)
             load[worker] += 1
             chosen.append(worker)
         return chosen

@@ -23,7 +23,7 @@ from flwr.clientapp import ClientApp
 
 from fedpdm.config.imports import imported
 from fedpdm.engines.hardware import cores
-from fedpdm.errors import ConfigError
+from fedpdm.errors import ConfigError, SiteError
 
 START_SECONDS = 120.0
 """So long may workers take to start, imports included."""
@@ -48,12 +48,13 @@ QUIET = {
 
 @dataclass
 class Seat:
-    """One worker's place. ``generation`` counts who has sat there."""
+    """One worker's place. ``generation`` counts who has sat there; ``lost``, that nobody can."""
 
     actor: Any = None
     hello: Any = None
     pid: int | None = None
     generation: int = 0
+    lost: bool = False
     late: list[Any] = field(default_factory=list)
 
 
@@ -194,10 +195,10 @@ class Workers:
                     seat.late, num_returns=len(seat.late), timeout=GRACE_SECONDS, fetch_local=False
                 )[1]
             ):
-                self.replace(seat)
+                self.refill(seat)
             seat.late = []
         for seat in self.seats:
-            if seat.pid is None:
+            if seat.pid is None and not seat.lost:
                 self.greet(seat)
 
     def _end_on_sigterm(self) -> None:
@@ -228,10 +229,30 @@ class Workers:
                 "cluster needs the same fedpdm and what it depends on"
             ) from error
 
-    def replace(self, seat: Seat) -> None:
-        """Put a new process in the place of one that is dead or stuck."""
+    def refill(self, seat: Seat) -> bool:
+        """Put a new process in the place of one that is dead or stuck.
+
+        Returns:
+            Whether there is room for it: not if its machine has left the cluster. The others go on.
+
+        Raises:
+            ConfigError: the new process cannot start.
+            SiteError: no worker is left.
+        """
         self.ray.kill(seat.actor)
-        self._fill(seat)
+        there = self.ray.cluster_resources()
+        count = sum(not each.lost for each in self.seats)
+        if there.get("CPU", 0) >= count and there.get("GPU", 0) >= count * self._gpus:
+            self._fill(seat)
+            self.greet(seat)
+            return True
+        if count == 1:
+            raise SiteError(
+                "engine=ray: the machines of all workers have left the cluster; when others are "
+                "there, continue with resume=…, with engine.workers=… if they are fewer"
+            )
+        seat.lost, seat.late = True, []
+        return False
 
     def close(self) -> None:
         """End every process that was started. May be called again."""

@@ -459,7 +459,7 @@ def test_every_run_looks(monkeypatch: pytest.MonkeyPatch) -> None:
             rows = self.rows(name)
             return moments(replace(rows, split=np.zeros(len(rows), dtype=np.int8)), 1)
 
-    monkeypatch.setattr("fedpdm.runs.experiment.Federation", ScalesOnEverything)
+    monkeypatch.setattr("fedpdm.runs.sources.Federation", ScalesOnEverything)
     with pytest.raises(LeakError, match="the scaler counts"):
         refused(TinySource(SITES), monkeypatch)
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +346,59 @@ def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
     crashed.grid.close()
     assert not flag.exists() and sorted(before) == [1, 2]
     assert outcome(crashed) == outcome(expected)
+
+
+def test_workers_without_room_for_another_take_over_its_sites(tmp_path: Path) -> None:
+    """As when a machine has left the cluster."""
+    flag = tmp_path / "kill"
+
+    def killer(message: Message, context: Context, call: Any) -> Message:
+        config = message.content.config_records["config"]
+        if (context.node_config["site"], config["server-round"]) == ("p3", 2) and flag.exists():
+            flag.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(message, context)  # type: ignore[no-any-return]
+
+    def less(app: SiteApp, sites: Sequence[str]) -> RayGrid:
+        grid = RayGrid(app, sites, workers=3)
+        grid.processes.ready()
+        grid.processes.ray = SmallRay(grid.processes.ray)
+        return grid
+
+    run = functools.partial(federate, sites=RAGGED, model="mlp", mods=[killer], rounds=3)
+    expected = run(tmp_path / "serial")
+    flag.touch()
+    shrunk = run(tmp_path / "ray", engine=less)
+    lost = [seat.lost for seat in shrunk.grid.processes.seats]  # type: ignore[attr-defined]
+    shrunk.grid.close()
+    assert not flag.exists() and sorted(lost) == [False, False, True]
+    assert outcome(shrunk) == outcome(expected)
+    assert not shrunk.screen.events
+
+
+class SmallRay:
+    """Ray on a cluster with two processors left."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ray, name)
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+
+@pytest.mark.long
+def test_a_machine_that_leaves_the_cluster_changes_no_bit(tmp_path: Path) -> None:
+    """Two nodes on this machine, in a program of their own; one is killed in round 2."""
+    program = Path(__file__).with_name("two_nodes.py")
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
+        timeout=400, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "same bits, 1 of 2 workers left" in done.stdout
 
 
 def test_a_worker_that_dies_between_rounds_is_replaced(grid: RayGrid, ask: Any) -> None:

@@ -1,0 +1,284 @@
+"""How a stranger's file is written and what its columns seem to be."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedpdm.data.quality.sensors import DISTINCT, sentinels
+from fedpdm.data.rows import Floats
+from fedpdm.data.sources.dialect import MISSING, Dialect
+from fedpdm.data.sources.readers import Part, header, parts_of, refusals, rows
+from fedpdm.data.sources.times import are_written_dates, carry_offset, unix_scale
+from fedpdm.errors import DataError
+
+SAMPLE = 1 << 24  # bytes by which encoding and separator are told
+LINES = 200_000  # rows that are looked at
+NAMED = {
+    "time": r"time|date|stamp|zeit|fecha|heure|cycle|hour|^ts$",
+    "machine": r"machine|asset|unit|device|equip|turbine|pump|engine|serial|maschine|(^|_)id$",
+    "label": r"fail|fault|label|anomal|target|broken|defect|alarm|breakdown",
+    "end": r"end|until|finish|resol|repaired",
+}
+"""What columns of a role are often called."""
+DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
+         "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%b-%Y", "%d %b %Y", "%Y%m%d")  # fmt: skip
+CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p", "T%H:%M:%S")
+
+
+@dataclass
+class Guess:
+    """What a file seems to be.
+
+    Attributes:
+        path: as the user named it.
+        keys: of the yaml that say how it is written.
+        frame: its cells as text; none is empty but by ``""``.
+        numbers: columns that hold numbers, as (R,) with NaN where none stands.
+        time: its column.
+        machine: its column; None: there is one machine a file.
+        end: column with a second time, in a log.
+        doubts: by key of the yaml, what the user should make sure of.
+    """
+
+    path: str
+    keys: dict[str, Any]
+    frame: pd.DataFrame
+    numbers: dict[str, Floats] = field(default_factory=dict)
+    time: str = ""
+    machine: str | None = None
+    end: str | None = None
+    doubts: dict[str, str] = field(default_factory=dict)
+
+    def called(self, column: str, role: str) -> bool:
+        """Return whether a column is called as those of a role often are."""
+        return re.search(NAMED[role], column, re.IGNORECASE) is not None
+
+    @property
+    def zoned(self) -> bool:
+        """Whether its times state their zone."""
+        written = self.keys.get("time_format") is None and self.time not in self.numbers
+        return written and bool(carry_offset(self.frame[self.time]).all())
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it holds events: nothing in it is measured."""
+        sensors = [n for n in self.numbers if n not in (self.time, self.machine, self.end)]
+        return not any(_distinct(self.numbers[name]) >= DISTINCT for name in sensors)
+
+
+def guess(path: str) -> Guess:
+    """Return what a file, a pattern of files, or a table in an archive seems to be.
+
+    Raises:
+        DataError: it cannot be read, or has no header or no column of times.
+    """
+    part = parts_of([Path(path)], path)[0]
+    with refusals(part.name):
+        keys = {} if part.parquet else _written(part)
+    dialect = Dialect(
+        sep=keys.get("sep"), encoding=keys.get("encoding", "utf-8-sig"),
+        skip_rows=keys.get("skip_rows", 0),
+    )  # fmt: skip
+    with refusals(part.name, dialect):
+        found = header(part, dialect)
+        names = [name.strip() for name in found]
+        if len(set(names)) < len(names) or pd.to_numeric(pd.Series(names), "coerce").notna().all():
+            raise DataError(
+                f"{path}: the first line must name the columns, each once; add a header"
+            )
+        frame = rows(part, found, names, set(names), dialect).head(LINES)
+    text = frame.astype(object).where(frame.notna(), "").astype(str)
+    made = Guess(path, keys, text.apply(lambda column: column.str.strip()).reset_index(drop=True))
+    if len(made.frame) == 0:
+        raise DataError(f"{path} has a header but no rows; bring a file with data")
+    _read_numbers(made)
+    _find_time(made)
+    _find_machine(made)
+    _find_missing(made)
+    return made
+
+
+def _written(part: Part) -> dict[str, Any]:
+    """Return encoding, separator and lines above the header of a text file."""
+    import charset_normalizer
+
+    with part.open() as file:
+        if isinstance(file, Path):
+            opened = gzip.open(file) if file.name.endswith(".gz") else file.open("rb")
+            with opened as stream:
+                raw = stream.read(SAMPLE)
+        else:
+            raw = file.read(SAMPLE)
+    keys: dict[str, Any] = {}
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeError:
+        best = charset_normalizer.from_bytes(raw[: 1 << 18]).best()
+        keys["encoding"] = "cp1252" if best is None else best.encoding.replace("_", "-")
+        text = raw.decode(keys["encoding"], errors="replace")
+    lines = text.splitlines()[:500]
+    widths = {sep: [len(cells) for cells in csv.reader(lines, delimiter=sep)] for sep in ",;\t|"}
+    usual = {sep: Counter(w for w in widths[sep] if w).most_common(1) for sep in widths}
+    sep = max(usual, key=lambda s: (usual[s][0][0] > 1, usual[s][0][1], usual[s][0][0])
+              if usual[s] else (False, 0, 0))  # fmt: skip
+    if sep != ("\t" if ".tsv" in part.name.lower() else ","):
+        keys["sep"] = sep
+    if usual[sep] and (above := widths[sep].index(usual[sep][0][0])):
+        keys["skip_rows"] = above
+    return keys
+
+
+def _read_numbers(made: Guess) -> None:
+    """Find the columns of numbers, the decimal mark, and the words that hold no reading."""
+    cells = pd.Series(pd.unique(made.frame.to_numpy().ravel()))
+    fits = {
+        name: int(cells.str.fullmatch(pattern).sum())
+        for name, pattern in {
+            "point": r"[-+]?\d*\.\d+", "comma": r"[-+]?\d*,\d+", "three": r"[-+]?\d{1,3}(,\d{3})+",
+            "both": r"[-+]?\d{1,3}(,\d{3})+\.\d+", "german": r"[-+]?\d{1,3}(\.\d{3})+,\d+",
+        }.items()
+    }  # fmt: skip
+    if fits["german"] or (fits["comma"] > fits["three"] and fits["comma"] > fits["point"]):
+        made.keys["decimal"] = ","
+        if fits["german"]:
+            made.keys["thousands"] = "."
+    elif fits["both"] or fits["three"]:
+        made.keys["thousands"] = ","
+        if not fits["both"]:
+            made.doubts["thousands"] = "or are these decimal commas? then decimal: ','"
+    words: Counter[str] = Counter()
+    for name in made.frame:
+        text = made.frame[name]
+        for old, new in ((made.keys.get("thousands"), ""), (made.keys.get("decimal"), ".")):
+            text = text.str.replace(old, new, regex=False) if old else text
+        values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64)
+        values = np.where(np.isinf(values), np.nan, values)
+        there = ~text.isin(MISSING).to_numpy()
+        strange = made.frame[name][there & np.isnan(values)]
+        if there.any() and len(strange) <= 0.2 * there.sum() and strange.nunique() <= 3:
+            made.numbers[str(name)] = values
+            words.update(strange.tolist())
+    if words:
+        made.keys["missing"] = list(words)
+        made.doubts["missing"] = "are these cells without a reading?"
+
+
+def _find_time(made: Guess) -> None:
+    """Find the column of times and its format; in a log, the column of a second time."""
+    found: list[tuple[int, int, str, str | None]] = []
+    for place, column in enumerate(map(str, made.frame)):
+        named = made.called(column, "time")
+        if column in made.numbers:
+            values = made.numbers[column]
+            values = values[~np.isnan(values)]
+            scale = unix_scale(values, "days")
+            if scale is not None:
+                found.append((1, place, column, scale[1]))
+            elif are_written_dates(values):
+                found.append((1, place, column, "%Y%m%d"))
+            elif named and len(values) == len(made.frame):
+                found.append((3, place, column, None))
+            continue
+        cells = made.frame[column]
+        formats = _formats(cells[~cells.isin(MISSING)])
+        if formats:
+            found.append((0 if named else 2, place, column, formats[0]))
+            if len(formats) > 1:
+                made.doubts[f"time {column}"] = f"or {formats[1]}? both can be read"
+    if not found:
+        raise DataError(
+            f"{made.path}: no column holds times that can be read; found: "
+            f"{', '.join(map(str, made.frame))}; write the yaml yourself, with time_format"
+        )
+    dates = [one for one in sorted(found) if one[0] < 3]
+    _, _, made.time, written = (dates or sorted(found))[0]
+    if written is not None:
+        made.keys["time_format"] = written
+    if not dates:
+        made.doubts["time"] = "numbers: in which unit? set data.time_unit"
+    if (doubt := made.doubts.pop(f"time {made.time}", None)) is not None:
+        made.doubts["time_format"] = doubt
+    ends = [one[2] for one in dates if one[2] != made.time and one[3] == written]
+    made.end = next((name for name in ends if made.called(name, "end")), None)
+
+
+def _formats(cells: pd.Series[Any]) -> list[str | None]:
+    """Return the time formats that all cells fit, the likeliest first."""
+    sample = pd.Series(pd.unique(cells))
+    if len(sample) == 0:
+        return []
+    if pd.to_datetime(sample, format="ISO8601", utc=True, errors="coerce").notna().all():
+        return [None]
+    spans: dict[str | None, float] = {}
+    for date, clock in product(DATES, CLOCKS):
+        try:
+            datetime.strptime(sample.iloc[0], date + clock)
+        except ValueError:
+            continue
+        times = pd.to_datetime(sample, format=date + clock, errors="coerce")
+        if times.notna().all():  # read with day and month exchanged, a record spreads out
+            steps = np.abs(np.diff(times.to_numpy("datetime64[s]").astype(np.int64)))
+            spans[date + clock] = float(steps.sum())
+    return sorted(spans, key=lambda written: spans[written])
+
+
+def _find_machine(made: Guess) -> None:
+    """Find the column that tells machines apart."""
+    frame = made.frame
+    whole = {n: bool((v[~np.isnan(v)] % 1 == 0).all()) for n, v in made.numbers.items()}
+    names = [n for n in map(str, frame) if n not in (made.time, made.end) and whole.get(n, True)]
+    apart = [
+        n for n in names if not frame.duplicated([n, made.time]).any() and (frame[n] != "").all()
+    ]
+    several = [n for n in apart if 1 <= frame[n].nunique() <= max(len(frame) / 2, 1)]
+    called = [n for n in several if made.called(n, "machine")]
+    if called:
+        made.machine = called[0]
+        made.doubts |= {"machine": f"or {called[1]}?"} if called[1:] else {}
+        return
+    if not frame.duplicated([made.time]).any():
+        loose = [n for n in names if made.called(n, "machine") and frame[n].nunique() < len(frame)]
+        made.machine = loose[0] if loose else None
+        return
+    texts = [n for n in several if n not in made.numbers] or several
+    fallback = [n for n in names if made.called(n, "machine")]  # a log may repeat a time
+    if texts or fallback:
+        made.machine = (texts or fallback)[0]
+        made.doubts["machine"] = "a guess: it tells rows of one time apart"
+
+
+def _find_missing(made: Guess) -> None:
+    """Find numbers that stand for no reading."""
+    machine = np.zeros(len(made.frame), dtype=np.str_)
+    if made.machine is not None:
+        machine = made.frame[made.machine].to_numpy(dtype=np.str_)
+    order = np.argsort(machine, kind="stable")
+    strange: list[float] = []
+    for name, values in made.numbers.items():
+        if name not in (made.time, made.machine, made.end):
+            strange += sentinels(values[order], machine[order])
+    if strange:
+        numbers = [int(v) if v == int(v) else v for v in dict.fromkeys(strange)]
+        made.keys["missing"] = [*made.keys.get("missing", []), *numbers]
+        made.doubts["missing"] = "are these cells without a reading?"
+
+
+def _distinct(values: Floats) -> int:
+    return len(np.unique(values[~np.isnan(values)]))
+
+
+def columns_without(made: Guess, roles: Sequence[str | None]) -> list[str]:
+    """Return the columns that have none of these roles."""
+    return [name for name in map(str, made.frame) if name not in roles]
