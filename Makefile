@@ -24,7 +24,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help simulate test check bench evidence clean
+.PHONY: help simulate test test-all check bench evidence clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' \
@@ -35,6 +35,9 @@ simulate: $(VENV)/.run-stamp ## run a federation: make simulate ARGS="site=houst
 
 test: $(VENV)/.dev-stamp ## run all tests; some of them: make test ARGS="-k history"
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+test-all: $(VENV)/.dev-stamp ## run the long sweeps, too
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "" $(ARGS)
 
 check: $(VENV)/.dev-stamp ## formatting, lint, strict types, examples in the docs
 	$(BIN)/python -m ruff format --check .

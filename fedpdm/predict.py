@@ -22,7 +22,7 @@ from fedpdm.data.features import WindowFeatures
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.sources.base import OperatingConditions
 from fedpdm.data.sources.mapping import SiteMapping, closest, site_mapping
-from fedpdm.errors import ConfigError, FedPdmError, HistoryError
+from fedpdm.errors import ConfigError, FedPdmError, HistoryError, run_command
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.models import ModelFactory, ModelWrapper
@@ -377,4 +377,4 @@ def _refuse_overrides(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

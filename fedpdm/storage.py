@@ -145,11 +145,14 @@ def read_json(path: Path) -> Any:
         HistoryError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise HistoryError(f"{path} is missing: {path.parent} is not a fedpdm run") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HistoryError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise HistoryError(f"{path} holds no block of settings: it is not what a run wrote")
+    return content
 
 
 def cleaned(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import secrets
@@ -12,12 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fedpdm.config.kinds import short
 from fedpdm.config.schema import (
     arguments_of,
     check_keys,
@@ -26,7 +32,7 @@ from fedpdm.config.schema import (
     needs_block,
     suggestion,
 )
-from fedpdm.config.values import OF_ANY_SITE
+from fedpdm.config.values import OF_ANY_SITE, quoted
 from fedpdm.errors import ConfigError
 
 VERSION_BASE = "1.3"
@@ -62,20 +68,22 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a site is named twice.
     """
-    given, _ = get_args_parser().parse_known_intermixed_args(arguments)
-    result = [argument for argument in arguments if argument not in given.overrides]
-    for argument in given.overrides:
-        if argument == "site=":
-            raise ConfigError("site= names no site; write site=detroit,houston, or site=[]")
+    given = command_line(arguments)
+    result = [argument for argument in arguments if argument not in given]
+    for argument in given:
+        if argument in ("site=", "site=null"):
+            raise ConfigError(f"{argument} names no site; write site=detroit,houston, or site=[]")
         if ANY_SITE.match(argument):
             argument = f"++{argument}"
-        match = re.fullmatch(r"site=([\w.,-]+)", argument)
-        if match:
+        if match := re.fullmatch(r"site=([^\[\]{}()'\"]+)", argument):
             if "" in match[1].split(","):
                 raise ConfigError(f"{argument}: a site's name is missing beside a comma")
             argument = f"site=[{match[1]}]"
+        if argument.startswith("site=") and "null" not in argument:
+            argument = NAME_LIKE_NUMBER.sub(r'\1"\2"', argument)
+        argument = readable(argument)
         for group in re.findall(r"\[([^\]]*)\]", argument) if argument.startswith("site=") else ():
-            names = [name.strip() for name in group.split(",") if name.strip()]
+            names = named(group)
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ConfigError(
                     f"site: {', '.join(twice)} is named twice; a site takes part once "
@@ -87,6 +95,81 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
                 argument = f"+{argument}"
         result.append(argument)
     return result
+
+
+NAME_LIKE_NUMBER = re.compile(r"([\[,]\s*)([\d.]+|true|false)(?=\s*[,\]])", re.IGNORECASE)
+"""Names in a list that Hydra would take for something else than text."""
+
+
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """Return the overrides among arguments: flags may stand before, between and after them.
+
+    Raises:
+        ConfigError: there is no such flag, or it lacks its value.
+    """
+    parser = get_args_parser()
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            given, unknown = parser.parse_known_intermixed_args(arguments)
+    except SystemExit as error:
+        lines = said.getvalue().strip().splitlines()
+        raise ConfigError(
+            f"{(lines or ['options'])[-1].partition('error: ')[2]}; see --help"
+        ) from error
+    if unknown:
+        raise ConfigError(f"there is no option {unknown[0]}; see --help")
+    return list(given.overrides)
+
+
+def readable(argument: str) -> str:
+    """Return an override as Hydra's grammar reads it: words beyond ASCII are put into quotes.
+
+    Raises:
+        ConfigError: it cannot be read, or chooses an option by something that is no name.
+    """
+    key, sign, value = argument.partition("=")
+    words = re.sub(r"[^\s,\[\]{}:'\"=()]*[^\x00-\x7f][^\s,\[\]{}:'\"=()]*", r'"\g<0>"', value)
+    for text in (argument, f"{key}{sign}{words}"):
+        override = _parsed(text)
+        if override is not None:
+            break
+    else:
+        # A path with blanks and letters beyond ASCII; nothing that has quotes or lists of its own.
+        plain_text = sign and not set(value) & set("[]{}'\"")
+        text = quoted(key, value) if plain_text else argument
+        override = _parsed(text)
+    if override is None:
+        why = "its key has other letters than ASCII ones; write it in a yaml" if (
+            not key.isascii()) else "put its value in quotes"  # fmt: skip
+        raise ConfigError(f"{short(argument)} cannot be read: {why}")
+    chosen = override.key_or_group
+    if (
+        chosen in groups()
+        and sign
+        and not override.is_delete()
+        and not override.is_sweep_override()
+    ):
+        names = override.value()
+        for name in names if isinstance(names, list) else [names]:
+            if not isinstance(name, str | QuotedString | dict):
+                raise ConfigError(
+                    f"{chosen}={short(value)}: an option is chosen by its name; "
+                    f"{suggestion(str(name), options(chosen))}"
+                )
+    return text
+
+
+def _parsed(argument: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except Exception:  # its lexer raises errors of its own, and of the library below it
+        return None
+
+
+def named(listed: str) -> list[str]:
+    """Return the names in a list of names, without the quotes that some need."""
+    return [name.strip(" '\"") for name in listed.split(",") if name.strip(" '\"")]
 
 
 def options(group: str, arguments: Sequence[str] = ()) -> list[str]:
@@ -221,14 +304,25 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: names the key or the site, and the way out.
     """
+    name_sites(cfg, chosen_sites(overrides))
     for name in chosen_sites(overrides):  # first: such a yaml's keys end up in strange places
-        if name not in cfg.sites:
+        if OmegaConf.is_dict(cfg.sites) and name not in cfg.sites:
             raise ConfigError(
                 f"site={name}: {name}.yaml defines no site {name}; its very first line must be "
                 f"'# @package sites', and below it one block '{name}:'"
             )
     check_keys(cfg)
     check_types(cfg, overrides)
+
+
+def name_sites(cfg: DictConfig, names: Sequence[str]) -> None:
+    """Turn keys of ``sites`` into text: yaml reads a site ``no`` as false, ``1000`` as a number."""
+    if not OmegaConf.is_dict(cfg.sites) or all(isinstance(key, str) for key in cfg.sites):
+        return
+    texts = {yaml.safe_load(name): name for name in names}
+    sites = OmegaConf.to_container(cfg.sites, resolve=False)
+    with open_dict(cfg):
+        cfg.sites = {texts.get(key, str(key)): value for key, value in sites.items()}  # type: ignore[union-attr]
 
 
 def check_own_sites(cfg: DictConfig, overrides: Sequence[str], folders: Sequence[str]) -> None:
@@ -293,8 +387,8 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
 def chosen_sites(overrides: Sequence[str]) -> list[str]:
     """Return the sites that ``site=[…]`` names in overrides; said twice, the last one counts."""
     for override in reversed(overrides):
-        if match := re.fullmatch(r"site=\[([\w.,\s-]*)\]", override):
-            return [name.strip() for name in match[1].split(",") if name.strip()]
+        if match := re.fullmatch(r"site=\[([^\[\]]*)\]", override):
+            return named(match[1])
     return []
 
 
@@ -321,15 +415,12 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
 
     Errors of other kinds are returned as they are.
     """
-    import yaml
     from antlr4.error.Errors import ParseCancellationException
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, yaml.YAMLError):
         return ConfigError(f"a yaml file cannot be read: {' '.join(str(error).split())}")
-    if isinstance(error, ValueError) and "Config group override" in str(error):
-        return ConfigError(f"an option is chosen by its name, see --help ({error})")
     known = (HydraException, OmegaConfBaseException, ParseCancellationException)
     chain = [error]
     while chain[-1].__cause__ is not None and isinstance(chain[-1].__cause__, Exception):

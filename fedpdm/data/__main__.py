@@ -18,7 +18,7 @@ from typing import Any
 
 from fedpdm.data.sources.checksums import KNOWN, KnownFile, data_folder, sha256_of
 from fedpdm.data.sources.fetch import URLS, fetch
-from fedpdm.errors import FedPdmError
+from fedpdm.errors import FedPdmError, run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -162,4 +162,4 @@ def verdict(path: Path, known: KnownFile) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

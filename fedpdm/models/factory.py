@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedpdm.config.kinds import check_arguments
 from fedpdm.errors import ModelError
 from fedpdm.models import registry
 from fedpdm.models.registry import ModelType
@@ -62,6 +63,7 @@ class ModelFactory:
                     f"model={model_type} has no setting {', '.join(unknown)}: "
                     f"it has {', '.join(known) or 'none'}"
                 )
+        check_arguments(cls, settings, "model.config")
         try:
             module = cls(**settings)
         except (TypeError, ValueError, RuntimeError) as error:
