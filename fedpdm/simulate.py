@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_jobs(arguments: Sequence[str]) -> None:
     """Run one config, or with ``-m`` one per combination, and compare those."""
-    from fedpdm.config.compose import config_dirs, run_hydra
+    from fedpdm.config.command_line import config_dirs
+    from fedpdm.config.compose import run_hydra
     from fedpdm.sweep import Sweep, remove_if_empty
 
     sweep, stood = Sweep(simulate), RUNS.exists()
@@ -163,7 +164,7 @@ def mended(error: Exception) -> Exception:
 
 def help_text(arguments: Sequence[str] = ()) -> str:
     """Return the help of ``python -m fedpdm.simulate``, with every option that exists."""
-    from fedpdm.config.compose import groups, options
+    from fedpdm.config.command_line import groups, options
 
     ordered = sorted(groups(), key=lambda g: HELP_ORDER.index(g) if g in HELP_ORDER else 99)
     listed = "\n".join(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from fedpdm.config.compose import groups, options
+from fedpdm.config.command_line import groups, options
 from fedpdm.config.schema import conf_dir
 from fedpdm.simulate import main
 from tests.test_surface import ROOT

@@ -51,7 +51,6 @@ from fedpdm.transforms.base import Chain
 from fedpdm.wire.flower import quiet
 from fedpdm.wire.records import Arrays
 
-SHAPE = ("input_dim", "num_classes", "sequence_length")
 MANY_ROWS = 300_000
 """Rows of a site that take over a second to make."""
 LOOK_AT = 50
@@ -183,9 +182,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
 
     check_engine(plain(cfg.engine), device)
     check_duration(federation.source, sampled, rounds, settings.local_epochs)
-    check_model(
-        model["model_type"], {k: v for k, v in model.items() if k in SHAPE} | model["config"]
-    )
+    check_model(build_model)
     try_to_build(build_model, federation)
     policy = build_policy(cfg, build_model)
     experiment = Experiment(

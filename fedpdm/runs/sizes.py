@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -11,7 +11,6 @@ from fedpdm.data.sources.base import Source
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.wording import duration
 from fedpdm.models import ModelWrapper
-from fedpdm.models.factory import ModelFactory
 
 ROW_BYTES = 450
 """Of a generated row, at its most, while its site is made (2.5 million rows: 1.1 GB)."""
@@ -70,7 +69,7 @@ def check_data(source: Source, names: Sequence[str]) -> None:
         )
 
 
-def check_model(model_type: str, settings: dict[str, object]) -> None:
+def check_model(build_model: Callable[[], ModelWrapper]) -> None:
     """Refuse a model whose weights do not fit in memory; none of them is made for it.
 
     Raises:
@@ -78,13 +77,12 @@ def check_model(model_type: str, settings: dict[str, object]) -> None:
     """
     try:
         with torch.device("meta"):
-            built: ModelWrapper = ModelFactory.create_model(model_type, **settings)  # type: ignore[arg-type]
-            count = sum(weight.numel() for weight in built.module.parameters())
+            count = sum(weight.numel() for weight in build_model().module.parameters())
     except Exception:  # it cannot be built without memory: its own building says what is wrong
         return
     require_memory(
         4 * COPIES * count,
-        f"model={model_type}: {COPIES} copies of its {count:,} parameters",
+        f"{COPIES} copies of the model's {count:,} parameters",
         "lower the sizes in model.config",
     )
 
