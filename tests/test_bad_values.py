@@ -15,7 +15,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedpdm.config.command_line import groups, options
+from fedpdm.config.compose import compose
 from fedpdm.config.schema import conf_dir
+from fedpdm.config.values import resolved, rooted
 from fedpdm.simulate import main
 from tests.test_surface import ROOT
 
@@ -137,3 +139,67 @@ def test_so_it_is_as_a_command(case: list[str], tmp_path: Path) -> None:
         text=True, timeout=100, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     judge(case, done.returncode, done.stderr, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["strategy=fedadam", "strategy.beta_1=1"], ["strategy.beta_1=1", "below 1"]),
+        (["strategy=fedadam", "strategy.eta=nan"], ["strategy.eta=nan"]),
+        (["strategy=fedyogi", "strategy.tau=0"], ["strategy.tau=0", "above 0"]),
+        (["strategy=fedyogi", "strategy.tau=null"], ["strategy.tau=None"]),
+        (["strategy=fedavgm", "strategy.server_learning_rate=nan"], ["server_learning_rate=nan"]),
+        (["strategy=qfedavg", "strategy.q=nan"], ["strategy.q=nan"]),
+        (["model.config.dropout_rate=nan"], ["model.config.dropout_rate=nan"]),
+        (["model=cnn", "model.config.conv_filters=[0]"], ["conv_filters", "at least 1"]),
+        (["model.config.fc_hidden=0"], ["fc_hidden", "at least 1"]),
+        (["history=null"], ["history is a block"]),
+        (["site=null"], ["site=null"]),
+        (["rounds=1000000000000"], ["years", "rounds"]),
+        (["data.days=10000000"], ["GiB", "data.days"]),
+        (["sites.detroit.machines=100000"], ["GiB", "machines"]),
+        (["replicas=1000000"], ["replicas", "at the very least"]),
+        (["model=mlp", "model.config.hidden=[1000000000]"], ["GiB", "model.config"]),
+        (["split=/dev/zero"], ["/dev/zero", "no file"]),
+        (["site=münchen"], ["site=münchen does not exist"]),
+    ],
+    ids=lambda value: " ".join(value).encode("ascii", "replace").decode()[:50],
+)
+def test_what_was_found(
+    arguments: list[str], says: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    code = main(arguments)
+    said = capsys.readouterr().err
+    judge(["", *arguments], code, said, tmp_path)
+    assert code == 2
+    assert all(word in said for word in says), said
+
+
+@pytest.mark.parametrize("name", ["no", "on", "1000", "münchen"])
+def test_a_site_may_have_a_name_that_yaml_takes_for_something_else(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / f"{name}.yaml").write_text(f"# @package sites\n{name}: {{machines: 6}}\n")
+    cfg = compose([f"site=detroit,{name}"], tmp_path)
+    assert list(cfg.sites) == ["detroit", name]
+
+
+def test_paths_of_a_run_do_not_depend_on_where_it_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = rooted(resolved(compose(["data.path=mine/ü", "split=runs/x"])))
+    assert (cfg.data.path, cfg.split) == (str(tmp_path / "mine/ü"), str(tmp_path / "runs/x"))
+    assert rooted(resolved(compose([]))).data.path is None
+
+
+def test_a_reader_that_stops_ends_a_command_quietly() -> None:
+    words = f"{sys.executable} -m fedpdm simulate --help; echo $? >&2"
+    done = subprocess.run(
+        ["bash", "-c", f"({words}) | true"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
