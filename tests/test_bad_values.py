@@ -99,7 +99,8 @@ def judge(case: list[str], code: int, said: str, folder: Path) -> None:
     key, choice = case[-1].split("=")[0].lstrip("+"), case[-2]
     assert said.startswith("error: ") and said.count("\n") == 1, said
     assert "Traceback" not in said and len(said) < 1000
-    shown = {key, key.split(".")[-1], key.split(".")[0] + "=", choice}
+    block, _, last = key.rpartition(".")
+    shown = {key, last, f"{key.split('.')[0]}=", choice or key, block or key}
     assert any(word in said for word in shown), said
     assert not [file for file in folder.rglob("*") if file.is_file()], "nothing half-written"
 
