@@ -7,6 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from fedpdm.errors import run_command
+
 COMMANDS = {
     "simulate": ("fedpdm.simulate", "train a federation of sites, and compare it honestly"),
     "compare": ("fedpdm.compare", "say which setting is better over seeds, and how surely"),
@@ -68,5 +70,10 @@ def unknown(command: str) -> str:
     return f"there is no command {command!r}; {hint}there are {', '.join(COMMANDS)}"
 
 
+def script() -> int:
+    """Run the command that pip installs."""
+    return run_command(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script())

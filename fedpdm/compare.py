@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpdm.errors import FedPdmError, HistoryError
+from fedpdm.errors import FedPdmError, HistoryError, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,4 +130,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

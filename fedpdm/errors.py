@@ -16,6 +16,10 @@ Messages are written for the person at the keyboard: what is wrong, where
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+
 
 class FedPdmError(Exception):
     """Base of all errors that fedpdm raises on purpose."""
@@ -55,3 +59,14 @@ class SiteError(FedPdmError):
 
 class TrainingStopped(SiteError):
     """The run gave up by itself."""
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """Run a command and return its exit code; who reads no further (``| head``) ends it quietly."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        return 141
+    return code

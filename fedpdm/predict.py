@@ -19,7 +19,7 @@ import torch
 
 from fedpdm.config.imports import import_all, lookup, names_of
 from fedpdm.data.features import WindowFeatures
-from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError
+from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError, run_command
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.history.schemas import Card
@@ -324,4 +324,4 @@ def _refuse_overrides(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

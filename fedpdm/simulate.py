@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fedpdm.config.values import Config
     from fedpdm.sweep import Sweep
 
-from fedpdm.errors import ConfigError, FedPdmError
+from fedpdm.errors import ConfigError, FedPdmError, run_command
 
 RUNS = Path("runs")
 """The folder of run folders, unless another is chosen (``hydra.run.dir``)."""
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from fedpdm.config.compose import translate
 
+    if {"-sc", "--shell-completion"} & {word.partition("=")[0] for word in arguments}:
+        return completion(arguments)
     if "--help" in arguments or "-h" in arguments:
         print(help_text(arguments))
         return 0
@@ -50,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_jobs(arguments: Sequence[str]) -> None:
     """Run one config, or with ``-m`` one per combination, and compare those."""
-    from fedpdm.config.compose import config_dirs, run_hydra
+    from fedpdm.config.command_line import config_dirs
+    from fedpdm.config.compose import run_hydra
     from fedpdm.sweep import Sweep, remove_if_empty
 
     sweep, stood = Sweep(simulate), RUNS.exists()
@@ -75,7 +78,7 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
         folders: the user's own options (``--config-dir``).
     """
     from fedpdm.config.compose import check, check_own_sites
-    from fedpdm.config.values import resolved
+    from fedpdm.config.values import resolved, rooted
     from fedpdm.sweep import remove_if_empty
 
     if job.sweep is not None:
@@ -84,7 +87,7 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
     try:
         check(cfg, job.overrides)
         check_own_sites(cfg, job.overrides, folders)
-        cfg = resolved(cfg)
+        cfg = rooted(resolved(cfg))
         if job.sweep is None:
             summary: dict[str, Any] | None = simulate(cfg, job.folder)
         else:
@@ -120,6 +123,18 @@ def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, A
     return summary
 
 
+def completion(arguments: Sequence[str]) -> int:
+    """Print Hydra's script for a shell, or what may follow a command line; never an error."""
+    from fedpdm.config.compose import run_hydra
+
+    if any(word.startswith("query=") for word in arguments) and "COMP_LINE" not in os.environ:
+        print("error: a shell asks this; install it with --shell-completion install=bash",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    run_hydra(lambda cfg, job: None, arguments)
+    return 0
+
+
 def resume(arguments: Sequence[str]) -> dict[str, Any]:
     """Continue the run of ``resume=FOLDER`` with the config that is stored there."""
     from fedpdm.runs.folder import stored_run
@@ -130,6 +145,9 @@ def resume(arguments: Sequence[str]) -> dict[str, Any]:
 
 def mended(error: Exception) -> Exception:
     """Return a sentence about the disk for an error of the operating system."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return ConfigError("memory ran out: take fewer or smaller sites (replicas, data.days, "
+                           "sites.NAME.machines), a smaller model, or raise ulimit -v")  # fmt: skip
     if not isinstance(error, OSError) or error.errno is None:
         return error
     where = error.filename or "the run folder"
@@ -146,7 +164,7 @@ def mended(error: Exception) -> Exception:
 
 def help_text(arguments: Sequence[str] = ()) -> str:
     """Return the help of ``python -m fedpdm.simulate``, with every option that exists."""
-    from fedpdm.config.compose import groups, options
+    from fedpdm.config.command_line import groups, options
 
     ordered = sorted(groups(), key=lambda g: HELP_ORDER.index(g) if g in HELP_ORDER else 99)
     listed = "\n".join(
@@ -200,4 +218,4 @@ After it:   python -m fedpdm.history list RUN · show RUN ROUND · rollback RUN 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

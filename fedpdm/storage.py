@@ -163,7 +163,10 @@ def read_json(path: Path) -> Any:
     """
     if not path.exists():
         raise HistoryError(f"{path} is missing: {path.parent} is not a fedpdm run")
-    return parse_json(read_bytes(path), path)
+    content = parse_json(read_bytes(path), path)
+    if not isinstance(content, dict):
+        raise HistoryError(f"{path} holds no block of settings: it is not what a run wrote")
+    return content
 
 
 def _no_number(name: str) -> float:

@@ -20,7 +20,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fedpdm.__main__ import COMMANDS
-from fedpdm.config.compose import compose, rewrite
+from fedpdm.config.command_line import rewrite
+from fedpdm.config.compose import compose
 from fedpdm.simulate import help_text
 
 ROOT = Path(__file__).parents[1]

@@ -84,7 +84,7 @@ def test_metadata_names_licence_and_console_script(site_packages: Path) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert "Apache License" in (info / "licenses" / "LICENSE").read_text("utf-8")
-    assert "fedpdm = fedpdm.__main__:main" in (info / "entry_points.txt").read_text("utf-8")
+    assert "fedpdm = fedpdm.__main__:script" in (info / "entry_points.txt").read_text("utf-8")
 
 
 def in_wheel(site_packages: Path, folder: Path, *arguments: str) -> str:

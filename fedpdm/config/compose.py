@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
-from hydra._internal.utils import get_args_parser
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fedpdm.config.command_line import ANY_SITE, chosen_sites, config_dirs, groups, options, rewrite
 from fedpdm.config.schema import (
     arguments_of,
     check_keys,
@@ -32,10 +33,6 @@ from fedpdm.errors import ConfigError
 VERSION_BASE = "1.3"
 
 
-ANY_SITE = re.compile(rf"sites\.([^.=]+)\.(?:{'|'.join(OF_ANY_SITE)})(?:\.[^=]*)?=")
-"""An override of what a site of any data set may have."""
-
-
 def run_name() -> str:
     """Return a fresh ``<time>-<random>``: eight runs of one second get eight folders."""
     return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(3)}"
@@ -44,71 +41,6 @@ def run_name() -> str:
 def register() -> None:
     """Make the resolvers known that ``conf/config.yaml`` uses."""
     OmegaConf.register_new_resolver("fedpdm_run", run_name, use_cache=True, replace=True)
-
-
-def rewrite(arguments: Sequence[str]) -> list[str]:
-    """Return arguments as Hydra takes them: flags first, then overrides.
-
-    ``site=a,b`` is one federation of two sites: Hydra would refuse it as ambiguous, or make two
-    runs of it with ``-m``. Lists are left alone: ``-m 'site=[a,b],[c]'`` compares two
-    federations. Names must differ.
-
-    What a site of any data set may have stands in no yaml of ours, so Hydra would want a ``+``
-    before ``sites.houston.costs.missed=500``; here it is put there.
-
-    A whole block, ``strategy={_target_: …}``, takes the place of the chosen option: Hydra would
-    mix the two.
-
-    Raises:
-        ConfigError: a site is named twice.
-    """
-    given, _ = get_args_parser().parse_known_intermixed_args(arguments)
-    result = [argument for argument in arguments if argument not in given.overrides]
-    for argument in given.overrides:
-        if argument == "site=":
-            raise ConfigError("site= names no site; write site=detroit,houston, or site=[]")
-        if ANY_SITE.match(argument):
-            argument = f"++{argument}"
-        match = re.fullmatch(r"site=([\w.,-]+)", argument)
-        if match:
-            if "" in match[1].split(","):
-                raise ConfigError(f"{argument}: a site's name is missing beside a comma")
-            argument = f"site=[{match[1]}]"
-        for group in re.findall(r"\[([^\]]*)\]", argument) if argument.startswith("site=") else ():
-            names = [name.strip() for name in group.split(",") if name.strip()]
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ConfigError(
-                    f"site: {', '.join(twice)} is named twice; a site takes part once "
-                    "(replicas=2 makes two of a kind)"
-                )
-        if match := re.match(r"(\w+)=\{.*\b_target_:", argument):
-            if match[1] in groups():
-                result.append(f"~{match[1]}")
-                argument = f"+{argument}"
-        result.append(argument)
-    return result
-
-
-def options(group: str, arguments: Sequence[str] = ()) -> list[str]:
-    """Return the names of a config group's options, of the user's ``--config-dir`` too."""
-    folders = [conf_dir(), *(Path(d) for d in config_dirs(arguments))]
-    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
-
-
-def groups() -> list[str]:
-    """Return the names of all config groups."""
-    return sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
-
-
-def config_dirs(arguments: Sequence[str]) -> list[str]:
-    """Return the folders given with ``--config-dir`` (``-cd``)."""
-    found = []
-    for position, argument in enumerate(arguments):
-        if argument.startswith("--config-dir="):
-            found.append(argument.split("=", 1)[1])
-        elif argument in ("--config-dir", "-cd") and position + 1 < len(arguments):
-            found.append(arguments[position + 1])
-    return found
 
 
 def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
@@ -221,14 +153,25 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: names the key or the site, and the way out.
     """
+    name_sites(cfg, chosen_sites(overrides))
     for name in chosen_sites(overrides):  # first: such a yaml's keys end up in strange places
-        if name not in cfg.sites:
+        if OmegaConf.is_dict(cfg.sites) and name not in cfg.sites:
             raise ConfigError(
                 f"site={name}: {name}.yaml defines no site {name}; its very first line must be "
                 f"'# @package sites', and below it one block '{name}:'"
             )
     check_keys(cfg)
     check_types(cfg, overrides)
+
+
+def name_sites(cfg: DictConfig, names: Sequence[str]) -> None:
+    """Turn keys of ``sites`` into text: yaml reads a site ``no`` as false, ``1000`` as a number."""
+    if not OmegaConf.is_dict(cfg.sites) or all(isinstance(key, str) for key in cfg.sites):
+        return
+    texts = {yaml.safe_load(name): name for name in names}
+    sites = OmegaConf.to_container(cfg.sites, resolve=False)
+    with open_dict(cfg):
+        cfg.sites = {texts.get(key, str(key)): value for key, value in sites.items()}  # type: ignore[union-attr]
 
 
 def check_own_sites(cfg: DictConfig, overrides: Sequence[str], folders: Sequence[str]) -> None:
@@ -290,14 +233,6 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
             raise ConfigError(f"{key}={new} must be true or false (default {str(old).lower()})")
 
 
-def chosen_sites(overrides: Sequence[str]) -> list[str]:
-    """Return the sites that ``site=[…]`` names in overrides; said twice, the last one counts."""
-    for override in reversed(overrides):
-        if match := re.fullmatch(r"site=\[([\w.,\s-]*)\]", override):
-            return [name.strip() for name in match[1].split(",") if name.strip()]
-    return []
-
-
 def _choices(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that choose an option of a group, or say where options lie."""
     choosing = {*groups(), "hydra.searchpath"}
@@ -321,15 +256,12 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
 
     Errors of other kinds are returned as they are.
     """
-    import yaml
     from antlr4.error.Errors import ParseCancellationException
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, yaml.YAMLError):
         return ConfigError(f"a yaml file cannot be read: {' '.join(str(error).split())}")
-    if isinstance(error, ValueError) and "Config group override" in str(error):
-        return ConfigError(f"an option is chosen by its name, see --help ({error})")
     known = (HydraException, OmegaConfBaseException, ParseCancellationException)
     chain = [error]
     while chain[-1].__cause__ is not None and isinstance(chain[-1].__cause__, Exception):

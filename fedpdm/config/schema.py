@@ -12,10 +12,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.config.kinds import check_arguments, check_plain, short
 from fedpdm.errors import ConfigError
 
 OFF = {"baselines": "baselines.controls=[] or baselines.max_plants=0 for a run without any"}
 """Blocks that people switch off: how it is done."""
+NULL_BLOCKS = {"faults", "transforms", "features", "model.config", "baselines.minirocket",
+               "baselines.training", "baselines.alone.training", "evaluate", "monitor"}  # fmt: skip
+"""Blocks whose null says: nothing of it, or all of it as usual."""
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 """Keys of a ``_target_`` block that are no arguments."""
 
@@ -58,7 +62,9 @@ def check_keys(cfg: DictConfig) -> None:
     known["baselines"]["training"] = known["baselines"]["alone"]["training"] = training
     named = {group for group in groups if not group.startswith("override ")}
     known |= {name: {} for name in named - {"site", "experiment", "debug", "model"}}
-    _check_block("", OmegaConf.to_container(cfg, resolve=False), known)
+    given: Any = OmegaConf.to_container(cfg, resolve=False)
+    check_plain(given)
+    _check_block("", given, known)
 
 
 def _check_block(place: str, block: Any, known: Mapping[str, Any]) -> None:
@@ -66,7 +72,7 @@ def _check_block(place: str, block: Any, known: Mapping[str, Any]) -> None:
         if key not in known:
             hint = suggestion(str(key), sorted(known))
             raise ConfigError(f"there is no option {place}{key}; {hint}")
-        if not isinstance(known[key], dict) or (value is None and key not in OFF):
+        if not isinstance(known[key], dict) or (value is None and place + key in NULL_BLOCKS):
             continue
         if not isinstance(value, dict):
             hint = f"; did you mean site={value}?" if key == "sites" else ""
@@ -97,17 +103,19 @@ def located(path: str, what: str) -> Any:
     Raises:
         ConfigError: the module or the name in it does not exist, or the module fails.
     """
+    what = f"{what}: _target_={short(path)}"
+    module, _, name = path.rpartition(".")
+    if not module:
+        raise ConfigError(f"{what} must be a dotted path: package.module.Class")
     try:
         return pkgutil.resolve_name(path)
     except Exception:  # said below in one sentence
-        module, _, name = path.rpartition(".")
-    if not module:
-        raise ConfigError(f"{what}: {path!r} must be a dotted path: package.module.Class")
+        pass
     try:
         home = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"{what}: there is no module {error.name!r}, which {path} needs; install its "
+            f"{what}: there is no module {error.name!r}, which it needs; install its "
             "package, or set PYTHONPATH to its folder"
         ) from None
     except Exception as error:
@@ -164,6 +172,7 @@ def refuse_unknown(node: Any, what: str, given: Collection[str] = ()) -> None:
                 raise ConfigError(
                     f"{what}.{unknown[0]} is no argument of {target.__name__}; {hint}"
                 )
+            check_arguments(target, node, what)
     inside = node if isinstance(node, Mapping) else {}
     if isinstance(node, list):
         inside = dict(enumerate(node))

@@ -70,6 +70,22 @@ def resolved(cfg: Config) -> Config:
     return OmegaConf.create(plain(cfg))  # type: ignore[no-any-return]
 
 
+def rooted(cfg: Config) -> Config:
+    """Return a resolved config whose paths do not depend on the folder that it is read in."""
+    for key in ("data.path", "split"):
+        path = select(cfg, key)
+        if path is None and key == "data.path" and needs_folder(cfg):
+            path = "."  # where relative paths of the sites start
+        if isinstance(path, str) and path:
+            OmegaConf.update(cfg, key, str(Path(path).expanduser().absolute()))
+    return cfg
+
+
+def needs_folder(cfg: Config) -> bool:
+    """Return whether sites bring files of their own, whose paths may be relative."""
+    return str(select(cfg, "data._target_")).endswith(".FilesSource")
+
+
 def select(cfg: Config, key: str) -> Any:
     """Return what stands under a dotted key, or None."""
     return OmegaConf.select(cfg, key)

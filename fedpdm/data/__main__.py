@@ -21,7 +21,7 @@ from typing import Any
 
 from fedpdm.data.sources.checksums import KNOWN, KnownFile, data_folder, sha256_of
 from fedpdm.data.sources.fetch import URLS, fetch
-from fedpdm.errors import FedPdmError
+from fedpdm.errors import FedPdmError, run_command
 
 OWN_DATA = re.compile(r"[^-].*=|--config-dir|-cd|--page")
 """Words of ``check`` that tell it to look at the data of a config."""
@@ -185,4 +185,4 @@ def verdict(path: Path, known: KnownFile) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -20,7 +20,8 @@ from flwr.serverapp import Grid
 
 from fedpdm import __version__
 from fedpdm.baselines.registry import BASELINES
-from fedpdm.config.compose import chosen_sites, compose, options, rewrite, run_name
+from fedpdm.config.command_line import chosen_sites, options, rewrite
+from fedpdm.config.compose import compose, run_name
 from fedpdm.config.imports import import_all, names_of
 from fedpdm.config.values import Config, make, positive, resolved, select, whole, yaml_of
 from fedpdm.data.normalise import Scaler

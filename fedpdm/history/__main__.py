@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedpdm.errors import ConfigError, FedPdmError, HistoryError
+from fedpdm.errors import ConfigError, FedPdmError, HistoryError, run_command
 from fedpdm.history.lock import RunLock
 from fedpdm.history.record import RoundRecord
 from fedpdm.history.rounds import History
@@ -266,4 +266,4 @@ def _print_events(console: Console, events: Iterable[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

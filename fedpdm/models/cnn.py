@@ -16,6 +16,7 @@ from fedpdm.models.layers import (
     connect,
     convolve,
     dropout,
+    require_sizes,
 )
 from fedpdm.models.registry import register
 
@@ -54,6 +55,7 @@ class OptimizedCNNModel(nn.Module):
         dropout_rate: float = 0.3,
     ) -> None:
         super().__init__()
+        require_sizes(conv_filters=conv_filters, fc_hidden=fc_hidden)
         tabular = sequence_length is None
         channels, length = (
             (1, input_dim) if sequence_length is None else (input_dim, sequence_length)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedpdm.errors import ModelError
+from fedpdm.config.kinds import check_arguments
+from fedpdm.errors import ConfigError, ModelError
 from fedpdm.models import registry
 from fedpdm.models.registry import ModelType
 from fedpdm.models.wrapper import ModelWrapper
@@ -62,6 +63,10 @@ class ModelFactory:
                     f"model={model_type} has no setting {', '.join(unknown)}: "
                     f"it has {', '.join(known) or 'none'}"
                 )
+        try:
+            check_arguments(cls, settings, "model.config")
+        except ConfigError as error:
+            raise ModelError(str(error)) from None
         try:
             module = cls(**settings)
         except (TypeError, ValueError, RuntimeError) as error:

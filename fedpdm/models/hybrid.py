@@ -7,7 +7,14 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fedpdm.models.layers import add_conv_blocks, check_windows, convolve, dropout, require_windows
+from fedpdm.models.layers import (
+    add_conv_blocks,
+    check_windows,
+    convolve,
+    dropout,
+    require_sizes,
+    require_windows,
+)
 from fedpdm.models.registry import register
 
 
@@ -43,6 +50,7 @@ class OptimizedHybridModel(nn.Module):
         dropout_rate: float = 0.4,
     ) -> None:
         super().__init__()
+        require_sizes(conv_filters=conv_filters, lstm_hidden=lstm_hidden, fc_hidden=fc_hidden)
         self.minimum = 2 ** len(conv_filters)
         require_windows("hybrid", sequence_length, self.minimum)
         self.input_dim, self.conv_blocks = input_dim, len(conv_filters)

@@ -16,8 +16,26 @@ from fedpdm.errors import ModelError
 
 
 def dropout(rate: float) -> nn.Module:
-    """Return dropout at ``rate``; at 0 the identity, which draws no random numbers."""
+    """Return dropout at ``rate``; at 0 the identity, which draws no random numbers.
+
+    Raises:
+        ModelError: the rate is not at least 0 and below 1.
+    """
+    if not 0 <= rate < 1:
+        raise ModelError(f"model.config.dropout_rate={rate} must be at least 0 and below 1")
     return nn.Identity() if rate == 0 else nn.Dropout(rate)
+
+
+def require_sizes(**sizes: int | Sequence[int]) -> None:
+    """Refuse layers without a unit.
+
+    Raises:
+        ModelError: a size, or one of a list, is below 1; names ``model.config.NAME``.
+    """
+    for name, given in sizes.items():
+        for size in given if isinstance(given, Sequence) else [given]:
+            if size < 1:
+                raise ModelError(f"model.config.{name}={given}: a size must be at least 1")
 
 
 def add_conv_blocks(model: nn.Module, channels: int, filters: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedpdm.models.layers import check_windows, dropout, require_windows
+from fedpdm.models.layers import check_windows, dropout, require_sizes, require_windows
 from fedpdm.models.registry import register
 
 
@@ -41,6 +41,7 @@ class OptimizedLSTMModel(nn.Module):
         dropout_rate: float = 0.2,
     ) -> None:
         super().__init__()
+        require_sizes(hidden_size=hidden_size, num_layers=num_layers, fc_hidden=fc_hidden)
         require_windows("lstm", sequence_length)
         self.input_dim, self.bidirectional = input_dim, bidirectional
         self.lstm = nn.LSTM(

@@ -7,7 +7,14 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fedpdm.models.layers import add_linear_blocks, check_rows, check_windows, connect, dropout
+from fedpdm.models.layers import (
+    add_linear_blocks,
+    check_rows,
+    check_windows,
+    connect,
+    dropout,
+    require_sizes,
+)
 from fedpdm.models.registry import register
 
 
@@ -41,6 +48,7 @@ class MLP(nn.Module):
         dropout_rate: float = 0.0,
     ) -> None:
         super().__init__()
+        require_sizes(hidden=hidden)
         self.input_dim, self.sequence_length, self.blocks = input_dim, sequence_length, len(hidden)
         width = input_dim * (1 if sequence_length is None else sequence_length)
         add_linear_blocks(self, width, hidden)

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fedpdm.errors import ModelError
-from fedpdm.models.layers import add_linear_blocks, check_windows, connect, dropout, require_windows
+from fedpdm.models.layers import (
+    add_linear_blocks,
+    check_windows,
+    connect,
+    dropout,
+    require_sizes,
+    require_windows,
+)
 from fedpdm.models.registry import register
 
 
@@ -46,6 +53,7 @@ class TrendModel(nn.Module):
         dropout_rate: float = 0.2,
     ) -> None:
         super().__init__()
+        require_sizes(hidden=hidden)
         length = require_windows("trend", sequence_length)
         if not shares or not all(0 < share <= 1 for share in shares):
             raise ModelError(

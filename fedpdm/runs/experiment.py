@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -14,6 +15,7 @@ from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
 from fedpdm.baselines.registry import BASELINES, wanted
 from fedpdm.client.faults import Fault, parse_faults
 from fedpdm.config.imports import import_all, names_of
+from fedpdm.config.kinds import check_arguments
 from fedpdm.config.schema import check_keys
 from fedpdm.config.values import Config, block, make, plain, positive, select, share, whole
 from fedpdm.data.leakage import checks as guards
@@ -33,6 +35,7 @@ from fedpdm.runs.local_training import (
     build_schedule,
     build_settings,
 )
+from fedpdm.runs.sizes import check_data, check_duration, check_model
 from fedpdm.runs.sources import build_federation, build_source
 from fedpdm.runs.transforms import build_mods, build_server, build_transforms, check_sent
 from fedpdm.seeding import torch_seeded
@@ -41,6 +44,7 @@ from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import sample_size, seeded_sample, take_over_sampling
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.strategies.layers import check_training
+from fedpdm.strategies.registry import check_flower
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
@@ -48,6 +52,8 @@ from fedpdm.transforms.base import Chain
 from fedpdm.wire.flower import quiet
 from fedpdm.wire.records import Arrays
 
+MANY_ROWS = 300_000
+"""Rows of a site that take over a second to make."""
 LOOK_AT = 50
 """At most so many sites are read before the run starts, to find mistakes early."""
 
@@ -151,10 +157,12 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
     task = cast(Task, make(cfg.task, "task"))
     seed = whole(cfg, "seed", 0)
     federation = build_federation(cfg, task, source or build_source(cfg, task, seed), seed)
+    check_data(federation.source, federation.sites[:LOOK_AT])
     device = build_device(str(cfg.device))
     rounds = whole(cfg, "rounds", 1)
     settings = build_settings(cfg, rounds)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
+    check_flower(type(strategy), plain(cfg.strategy))
     check_training(strategy, settings)
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
     copy = cast(Strategy, make(cfg.strategy, "strategy"))
@@ -174,6 +182,8 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
             return create_model(model)
 
     check_engine(plain(cfg.engine), device)
+    check_duration(federation.source, sampled, rounds, settings.local_epochs)
+    check_model(build_model)
     try_to_build(build_model, federation)
     policy = build_policy(cfg, build_model)
     experiment = Experiment(
@@ -211,17 +221,31 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
     return experiment
 
 
-def look_at_data(experiment: Experiment) -> list[str]:
+def look_at_data(
+    experiment: Experiment, say: Callable[[str], None] = lambda text: None
+) -> list[str]:
     """Read the first sites and refuse what cannot train or be tested; return warnings.
 
     Held-out machines do not matter here: a run draws its conclusions from the test windows of
     machines that were trained on.
+
+    Args:
+        experiment: what is to be run.
+        say: told of the reading where it takes over two seconds.
 
     Raises:
         DataError: a site cannot train, or no site has a test window.
     """
     federation = experiment.federation
     names = experiment.looked_at
+    said = time.monotonic()
+    for number, name in enumerate(names):
+        rows = federation.source.expected_rows(name) or 0
+        if rows > MANY_ROWS or time.monotonic() - said > 2:
+            said = time.monotonic()
+            of = f", {rows:,} rows" if rows else ""
+            say(f"reading site {name} ({number + 1} of {len(names)}{of})")
+        federation.rows(name)
     found = guards.check(federation.source, names, federation.rows, federation.task.reach)
     for name in names:
         guards.require_training_sums(name, federation.rows(name), federation.moments(name))
@@ -300,6 +324,7 @@ def build_monitor(cfg: Config) -> MonitorSettings:
     for name in ("loss_factor", "norm_factor"):
         positive(cfg, f"monitor.{name}")
     whole(cfg, "monitor.max_rollbacks", 0)
+    check_arguments(MonitorSettings, monitor, "monitor")
     return MonitorSettings(**monitor)
 
 

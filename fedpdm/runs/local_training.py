@@ -8,6 +8,7 @@ from typing import cast
 import torch
 
 from fedpdm.baselines.inputs import BaselineSchedule
+from fedpdm.config.kinds import check_arguments
 from fedpdm.config.values import Config, block, make, plain, positive, select, whole
 from fedpdm.errors import ConfigError
 from fedpdm.models import ModelWrapper
@@ -40,10 +41,8 @@ def build_settings(cfg: Config, rounds: int, *instead: str) -> TrainingSettings:
         whole(cfg, f"{names[name]}.{name}", 1)
     for name in ("learning_rate", "gamma"):
         positive(cfg, f"{names[name]}.{name}")
-    for name in ("weight_decay", "clip_norm"):
-        value = training.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise ConfigError(f"{names[name]}.{name}={value} must be a number")
+    for name, value in training.items():
+        check_arguments(TrainingSettings, {name: value}, names[name])
     epochs = rounds * training["local_epochs"]
     return TrainingSettings(**training, epochs=epochs)
 

@@ -26,6 +26,7 @@ from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.history.lock import RunLock
 from fedpdm.history.sealed import SealedFiles
+from fedpdm.report.console import console_for
 from fedpdm.runs.assembly import (
     baseline_inputs,
     client_app,
@@ -161,7 +162,7 @@ class Run:
     def _look(self) -> tuple[list[str], list[dict[str, Any]]]:
         """Look at the sites' data: what a person should know of it, and its shapes."""
         experiment, federation = self.experiment, self.experiment.federation
-        warnings = look_at_data(experiment)
+        warnings = look_at_data(experiment, console_for(self.console).print)
         self.split = split_file(federation.source, experiment.looked_at, federation.rows)
         return warnings, [
             federation.shape(federation.site(name, federation.moments(name).scaler()))

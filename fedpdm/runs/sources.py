@@ -19,6 +19,9 @@ from fedpdm.federation import Federation
 from fedpdm.history.sealed import read_sealed
 from fedpdm.tasks import Task
 
+MOST_SITES = 200_000
+"""Sites of a run. The default fleet's take 0.08 s each to generate, in every round."""
+
 
 def build_source(cfg: Config, task: Task, seed: int) -> Source:
     """Make the data set of a config, with its sites."""
@@ -28,6 +31,11 @@ def build_source(cfg: Config, task: Task, seed: int) -> Source:
     replicas = whole(cfg, "replicas", 1)
     if replicas > 1 and not sites:
         raise ConfigError(f"replicas={replicas} multiplies named sites; name some with site=…")
+    if replicas * len(sites) > MOST_SITES:
+        raise ConfigError(
+            f"replicas={replicas} makes {replicas * len(sites):,} sites, and generating the data "
+            f"of over {MOST_SITES:,} takes days at the very least; lower it"
+        )
     reach = {"reach": task.reach} if "purge" in cfg.partition else {}
     partition = make(cfg.partition, "partition", **reach)
     source = cast(

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from fedpdm.aggregation.screening import mismatch, not_finite
 from fedpdm.aggregation.sums import Accumulation, MeanByExamples, is_weighted_mean
 from fedpdm.aggregation.update import Base, Update
-from fedpdm.config.compose import options
+from fedpdm.config.command_line import options
 from fedpdm.testing.federated import named
 from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, METRICS, Arrays, metric_record
 

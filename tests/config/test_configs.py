@@ -8,7 +8,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fedpdm.config.compose import compose, groups, options, rewrite
+from fedpdm.config.command_line import groups, options, rewrite
+from fedpdm.config.compose import compose
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.settings import Costs
 from fedpdm.runs.experiment import build

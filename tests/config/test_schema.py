@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from flwr.serverapp.strategy import FedAvg
 
-from fedpdm.config.compose import compose, rewrite
+from fedpdm.config.command_line import rewrite
+from fedpdm.config.compose import compose
 from fedpdm.config.schema import arguments_of, located
 from fedpdm.errors import ConfigError
 from fedpdm.runs.experiment import build

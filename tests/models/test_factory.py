@@ -75,10 +75,10 @@ def test_an_unknown_model_is_refused_with_the_list(name):
     ("config", "message"),
     [
         ({"hidden_sizes": 3}, "no setting hidden_sizes: it has sequence_length, hidden_size"),
-        ({"hidden_size": -1}, "cannot be built with"),
-        ({"hidden_size": "wide"}, "cannot be built with"),
-        ({"dropout_rate": 1.5}, "cannot be built with"),
-        ({"dropout_rate": -0.5}, "cannot be built with"),
+        ({"hidden_size": -1}, "hidden_size=-1"),
+        ({"hidden_size": "wide"}, "hidden_size=wide"),
+        ({"dropout_rate": 1.5}, "dropout_rate"),
+        ({"dropout_rate": -0.5}, "dropout_rate"),
     ],
 )
 def test_wrong_settings_are_refused(config, message):

@@ -11,7 +11,8 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedpdm.config.compose import compose, options
+from fedpdm.config.command_line import options
+from fedpdm.config.compose import compose
 from fedpdm.errors import ConfigError
 from fedpdm.strategies.checkpoint import capture, restore
 from fedpdm.strategies.fedprox import proximal_term

@@ -119,8 +119,10 @@ class FleetSource(Source):
         of_all: dict[str, Any] = {}
         if scenarios is not None:
             of_all["scenarios"] = weights("data.scenarios", scenarios, SCENARIOS, "scenario")
+        made: dict[int, Any] = {}  # replicas share their settings: a million are read once
         self.profiles = {
-            name: replace(site_settings(name, settings), **of_all)
+            name: made.get(id(settings))
+            or made.setdefault(id(settings), replace(site_settings(name, settings), **of_all))
             for name, settings in sites.items()
         }
         self.folder = None if path is None else FleetFolder(path)
@@ -153,6 +155,10 @@ class FleetSource(Source):
             return self.labelled(site, *self.folder.readings(site))
         made = self.record(site)
         return self.labelled(site, made.machine, made.time, made.values, made.log)
+
+    def expected_rows(self, site: str) -> int:
+        machines = self.profiles[site].machines
+        return self.steps * (30 if machines is None else machines)  # unasked: of a middling size
 
     def latent(self, site: str) -> Latent:
         """Return the latent truth behind each row of ``rows(site)``, in the same order."""

@@ -112,6 +112,10 @@ class Source(ABC):
             DataError: the site's data cannot be used; the message names site and file.
         """
 
+    def expected_rows(self, site: str) -> int | None:
+        """Return about how many rows a site will have, or None if only reading it tells."""
+        return None
+
     def rules(self, rows: Rows) -> Bools | None:
         """Return (R,) what known physical rules alone would predict, or None without rules.
 

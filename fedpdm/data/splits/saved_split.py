@@ -124,6 +124,10 @@ def read_split_file(path: str | Path) -> dict[str, list[Part]]:
     """
     place = Path(path).expanduser()
     place = place / NAME if place.is_dir() else place
+    if place.exists() and not place.is_file():  # a device never ends
+        raise DataError(
+            f"split={path}: {place} is no file; give the {NAME} of a run, or its folder"
+        )
     try:
         content = read_bytes(place)
         if content[:2] == b"\x1f\x8b":

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fedpdm.config.compose import compose, options
+from fedpdm.config.command_line import options
+from fedpdm.config.compose import compose
 from fedpdm.data.fleet.assets import MODES
 from fedpdm.data.fleet.settings import SCENARIOS
 from fedpdm.data.fleet.source import FleetSource
