@@ -75,7 +75,8 @@ def checked(words: Sequence[str], folders: Sequence[str], page: Path) -> int:
         folders: the user's own options.
         page: where the page goes.
     """
-    from fedpdm.config.compose import check_own_sites, compose, rewrite
+    from fedpdm.config.command_line import rewrite
+    from fedpdm.config.compose import check_own_sites, compose
     from fedpdm.config.imports import import_all, names_of
     from fedpdm.config.values import make, resolved, select, whole
     from fedpdm.report.page import render_page
