@@ -99,7 +99,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["partition=dirichlet", "partition.alpha=0"], ["partition.alpha=0"]),
         (["partition=life"], ["partition=life", "is not known"]),
         (["partition=condition"], ["partition=condition", "one only; use another partition"]),
-        (["split=nowhere"], ["split=nowhere", "cannot be read"]),
+        (["split=nowhere"], ["split=", "nowhere", "cannot be read"]),
         (["history.keep=0"], ["history.keep"]),
         (["round_timeout=-1"], ["round_timeout"]),
         (["model=cnn", "data.window=4"], ["window", "cnn"]),

@@ -61,11 +61,13 @@ def check_data(source: Source, names: Sequence[str]) -> None:
         if rows is None:
             return
         step = min(source.stride, source.evaluation_stride)
-        windows = rows / step * (source.window or 1) * len(source.features) * 4
+        length = source.window or 1
+        # A window longer than the record makes none; its own check says so.
+        windows = rows / step * length * len(source.features) * 4 if length < rows else 0
         require_memory(
             rows * ROW_BYTES + windows,
             f"site {name}: its {rows:,} rows (data.days x machines) and their windows",
-            f"lower data.days or sites.{name}.machines, or raise data.step_hours or data.stride",
+            f"lower data.days, sites.{name}.machines or data.window",
         )
 
 
