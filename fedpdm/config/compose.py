@@ -116,6 +116,8 @@ def run_hydra(task: Callable[[DictConfig, Job], object], arguments: Sequence[str
     register()
     rewritten = rewrite(arguments)
     searched(arguments)
+    if len(folders := config_dirs(arguments)) > 1:  # Hydra would look into the last one only
+        raise ConfigError(f"--config-dir is given twice ({', '.join(folders)}): name one folder")
     failures: list[Exception] = []
 
     def guarded(cfg: DictConfig) -> object:
@@ -286,6 +288,16 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
         )
     if match := re.search(r"Error merging override (\w+)=", text):
         return ConfigError(needs_block(match[1]))
+    if match := re.search(r"Interpolation key '([^']+)' not found", text):
+        return ConfigError(
+            f"{match[1]} is missing: it has no default where the yaml of "
+            f"{match[1].partition('.')[0]} lacks it; write it there, or on the command line"
+        )
+    if "Ambiguous value for argument" in text:
+        return ConfigError(
+            f"{text.split(chr(39))[1]} names several values: add -m to run each, or write [A,B] "
+            "for a list"
+        )
     lines = [line for line in text.splitlines() if line.strip()]
     return ConfigError(f"the command line cannot be read: {lines[0]}" if lines else "bad options")
 
@@ -308,4 +320,6 @@ def _siblings(key: str, arguments: Sequence[str]) -> str:
     names = sorted(str(name) for name in node) if OmegaConf.is_config(node) else []
     if re.fullmatch(r"sites\.[^.]+", parent) and names:
         names = sorted({*names, *OF_ANY_SITE})
+    if last in names:
+        return f"a block that is given whole holds all its values: write them in {key}={{…}}"
     return suggestion(last, names) if names else "see --help"

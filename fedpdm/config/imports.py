@@ -152,6 +152,24 @@ def lookup(block: str, target: str, imports: Sequence[str], nested: bool = False
     return found if (foreign and nested) or any(map(partial(_is, found), bases)) else None
 
 
+def check_kind(block: str, found: Any) -> None:
+    """Refuse a class of another kind than a block's; what a function makes is not known here.
+
+    Args:
+        block: its key in the config, for example ``task`` or ``transforms.clip``.
+        found: what its ``_target_`` names.
+
+    Raises:
+        ConfigError: names both.
+    """
+    outer, _, name = block.partition(".")
+    bases = KINDS.get(outer if outer == "transforms" or not name else "", ())
+    chooses = outer == "engine" and hasattr(found, "choose")
+    if isinstance(found, type) and bases and not chooses and not any(_is(found, b) for b in bases):
+        kinds = " or ".join(base.replace(":", ".") for base in bases)
+        raise ConfigError(f"{block}: {found.__module__}.{found.__qualname__} is no {kinds}")
+
+
 def _is(found: type, base: str) -> bool:
     """Return whether a class is one, or has all methods where the kind is a protocol."""
     kind: Any = pkgutil.resolve_name(base)

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fedpdm.config.imports import check_kind
 from fedpdm.config.kinds import check_arguments, check_plain, short
 from fedpdm.errors import ConfigError
 
@@ -165,6 +166,7 @@ def refuse_unknown(node: Any, what: str, given: Collection[str] = ()) -> None:
     if isinstance(node, Mapping):
         if node.get("_target_") is not None:
             target = located(str(node["_target_"]), what)
+            check_kind(what, target)
             names, anything = arguments_of(target)
             unknown = sorted({str(key) for key in node} - names - HYDRA_KEYS)
             if unknown and not anything:

@@ -45,8 +45,8 @@ NO_ARGUMENT = [
         "strategy.server_learning_rat", "server_learning_rate",
     ),
     (
-        "transforms: {mine: {_target_: fedpdm.transforms.base.Chain, sed: 1}}",
-        "transforms.mine.sed", "seed",
+        "transforms: {mine: {_target_: tests.toys.clip_and_noise.ClipAndNoise, bond: 1}}",
+        "transforms.mine.bond", "bound",
     ),
 ]  # fmt: skip
 
@@ -149,3 +149,38 @@ def test_a_block_takes_the_place_of_the_chosen_option() -> None:
     assert type(outer).__name__ == kind.rpartition(".")[2]
     assert vars(held)["eta"] == 0.3 and "fraction_train" not in cfg.strategy
     assert compose(["engine={workers: 3}"]).engine == {**compose([]).engine, "workers": 3}
+
+
+@pytest.mark.parametrize(
+    "block", ["task", "strategy", "partition", "objective", "travels", "tracker", "engine",
+              "transforms.mine", "server"],
+)  # fmt: skip
+def test_a_class_of_another_kind_is_refused_before_there_is_a_folder(
+    block: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = "{_target_: fractions.Fraction}"
+    word = block.replace("transforms.mine", "+transforms.mine")
+    assert main([f"{word}={other}", f"hydra.run.dir={tmp_path}/run"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"error: {block}") and "fractions.Fraction is no " in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["strategy=fedavg,fedprox"], "-m"),
+        (["--config-dir=a", "--config-dir=b"], "twice"),
+        (["data.days=3", "data={_target_: fedpdm.data.fleet.source.FleetSource}"], "whole"),
+    ],
+)
+def test_other_slips_name_the_way_out(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        Path(name).mkdir()
+    assert main(words) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
