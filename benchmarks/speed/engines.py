@@ -82,7 +82,7 @@ class BenchFederation(Federation):
 
     def moments(self, name: str) -> Moments:
         shape = (1, len(self.source.features))
-        return Moments(np.ones(shape), np.zeros(shape), np.ones(shape))
+        return Moments(np.ones(shape), np.zeros(shape), np.ones(shape), np.ones(shape))
 
     def _draw(self, name: str) -> Site:
         x, y = cached_site_data(self._model, int(name.removeprefix("plant-")))

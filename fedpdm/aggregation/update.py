@@ -119,10 +119,17 @@ class Update:
         return {n: a - origin[n] if n in origin else a for n, a in self.records[record].items()}
 
     def with_delta(self, delta: Arrays, record: str = ARRAYS) -> Update:
-        """Return the update with other differences from what was sent, in the types of that."""
-        origin = self.origin(record)
+        """Return the update with other differences from what was sent, in the types of that.
+
+        A strategy's own records, which are not sent, have the types of the parameters.
+        """
+        origin, like = self.origin(record), self.base.arrays
         new = {
-            n: (origin[n] + d).astype(origin[n].dtype) if n in origin else d
+            n: (origin[n] + d).astype(origin[n].dtype)
+            if n in origin
+            else d.astype(like[n].dtype, copy=False)
+            if n in like
+            else d
             for n, d in delta.items()
         }
         return replace(self, records={**self.records, record: new})

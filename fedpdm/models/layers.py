@@ -26,14 +26,22 @@ def dropout(rate: float) -> nn.Module:
     return nn.Identity() if rate == 0 else nn.Dropout(rate)
 
 
+MOST_LAYERS = 100
+"""A million layers would take hours to be made, weights or not."""
+
+
 def require_sizes(**sizes: int | Sequence[int]) -> None:
-    """Refuse layers without a unit.
+    """Refuse layers without a unit, and too many of them.
 
     Raises:
-        ModelError: a size, or one of a list, is below 1; names ``model.config.NAME``.
+        ModelError: a size, or one of a list, is below 1, or there are more than ``MOST_LAYERS``;
+            names ``model.config.NAME``.
     """
     for name, given in sizes.items():
-        for size in given if isinstance(given, Sequence) else [given]:
+        units = given if isinstance(given, Sequence) else [given]
+        if len(units) > MOST_LAYERS or (name == "num_layers" and max(units) > MOST_LAYERS):
+            raise ModelError(f"model.config.{name}: at most {MOST_LAYERS} layers are made")
+        for size in units:
             if size < 1:
                 raise ModelError(f"model.config.{name}={given}: a size must be at least 1")
 

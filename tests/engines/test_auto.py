@@ -13,6 +13,7 @@ from fedpdm.config.schema import conf_dir
 from fedpdm.config.values import plain
 from fedpdm.engines.auto import Auto, Workload, read, settle_engine
 from fedpdm.errors import ConfigError, HistoryError
+from fedpdm.history import History
 from fedpdm.models import ModelFactory
 from fedpdm.runs.experiment import build
 from fedpdm.simulate import resume, simulate
@@ -136,16 +137,6 @@ def test_a_refused_engine_leaves_no_run_folder(given: list[str], tmp_path: Path)
         build(compose(given))
 
 
-def test_a_run_from_before_engines_were_kept_can_be_resumed(tmp_path: Path) -> None:
-    few = ["model=mlp", "data.days=120", "debug=quick", "rounds=1", "baselines.max_plants=0"]
-    folder = tmp_path / "run"
-    simulate(compose(["site=detroit,houston", "engine=serial", *few]), folder)
-    manifest = read_json(folder / "manifest.json")
-    del manifest["engine"]
-    write_json(folder / "manifest.json", manifest)
-    assert resume([f"resume={folder}", "rounds=2"])["engine"] == "serial"
-
-
 def test_a_deployed_run_is_not_resumed_as_a_simulation(tmp_path: Path) -> None:
     few = ["model=mlp", "data.days=120", "debug=quick", "rounds=1", "baselines.max_plants=0"]
     folder = tmp_path / "run"
@@ -153,5 +144,7 @@ def test_a_deployed_run_is_not_resumed_as_a_simulation(tmp_path: Path) -> None:
     manifest = read_json(folder / "manifest.json")
     manifest["engine"] = {"name": "flower", "settings": {}, "reason": None}
     write_json(folder / "manifest.json", manifest)
+    with History.open(folder) as history:
+        history.sealed.seal("manifest.json")
     with pytest.raises(HistoryError, match="flwr run"):
         resume([f"resume={folder}", "rounds=2"])
