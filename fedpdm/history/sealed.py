@@ -2,7 +2,7 @@
 
 A file is unsealed before it is written and sealed when it is whole, each in one transaction. A
 crash between the two leaves it unsealed: nobody takes it for a result, and a resume writes it
-anew. Runs from before there were such checksums have none, and their files are read unchecked.
+again. Runs from before there were such checksums have none, and their files are read unchecked.
 """
 
 from __future__ import annotations
