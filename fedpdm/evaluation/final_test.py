@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedpdm.data.rows import Split
+from fedpdm.data.rows import Floats, Split
 from fedpdm.evaluation import calibration
 from fedpdm.evaluation import test_details as findings
 from fedpdm.evaluation.censoring import censoring_of, presence
@@ -92,14 +92,7 @@ def run_final_test(
     # Without a cut every window counts alike.
     weigh = presence if source.test_truncated else lambda own: np.ones(len(own))
     weights = {name: weigh(own[Split.VALIDATION]) for name, own in censoring.items()}
-    scale = None
-    if task.risks and any(len(site.validation) for site in sites):
-        scale = calibration.fit(
-            protocol.calibration,
-            np.concatenate([site.validation.y for site in sites]),
-            np.concatenate([raw[site.name][Split.VALIDATION] for site in sites]),
-            np.concatenate([weights[site.name] for site in sites]),
-        )
+    scale = _fitted(protocol, raw, sites, weights) if task.risks else None
     predictions = raw if scale is None else _calibrated(raw, scale)
     accounts = None
     if protocol.policy.aim == "cost" and task.risks:
@@ -143,6 +136,23 @@ def run_final_test(
         named["heldout"] = None
     return FinalTest(
         tuple(sites), predictions, levels.common.get(nearest), named, card, levels, accounts
+    )
+
+
+def _fitted(
+    protocol: Protocol,
+    raw: Predictions,
+    sites: Sequence[Site],
+    weights: Mapping[str, Floats],
+) -> calibration.Calibration | None:
+    """Return the calibration of the pooled validation windows; None where there are none."""
+    if not any(len(site.validation) for site in sites):
+        return None
+    return calibration.fit(
+        protocol.calibration,
+        np.concatenate([site.validation.y for site in sites]),
+        np.concatenate([raw[site.name][Split.VALIDATION] for site in sites]),
+        np.concatenate([weights[site.name] for site in sites]),
     )
 
 

@@ -210,7 +210,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
 }  # fmt: skip
 REWRITTEN = ("a card", "a link for the card", "a schema", "a threshold", "a window", "a huge",
              "a scaler", "a negative", "a model", "imports of", "a summary", "a score")  # fmt: skip
-"""What a resume writes anew, so that it need not look."""
+"""Files that a resume writes again, so it need not check them."""
 
 
 def commands(place: Path) -> dict[str, Callable[[], int]]:

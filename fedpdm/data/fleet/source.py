@@ -21,6 +21,7 @@ from fedpdm.data.fleet.settings import (
     HETEROGENEITY,
     SCENARIOS,
     Dials,
+    SiteProfile,
     SiteSpec,
     dials,
     number,
@@ -116,15 +117,7 @@ class FleetSource(Source):
             concept_drift=concept_drift, sensor_drift=sensor_drift, dropout=dropout,
         )  # fmt: skip
         self.seed, self.reach, self.days = seed, reach, float(days)
-        of_all: dict[str, Any] = {}
-        if scenarios is not None:
-            of_all["scenarios"] = weights("data.scenarios", scenarios, SCENARIOS, "scenario")
-        made: dict[int, Any] = {}  # replicas share their settings: a million are read once
-        self.profiles = {
-            name: made.get(id(settings))
-            or made.setdefault(id(settings), replace(site_settings(name, settings), **of_all))
-            for name, settings in sites.items()
-        }
+        self.profiles = _profiles(sites, scenarios)
         self.folder = None if path is None else FleetFolder(path)
         if self.folder is not None:
             self.folder.require(self.settings, self.site_settings)
@@ -194,3 +187,18 @@ class FleetSource(Source):
         rows = rows_with_lives(self.features, machine, time, values, log, digits=None)
         generator = numpy_generator(self.seed, "heldout", site)
         return by_time(rows, reach=self.reach, generator=generator, site=site)
+
+
+def _profiles(
+    sites: Mapping[str, Mapping[str, Any] | None], scenarios: Mapping[str, Any] | None
+) -> dict[str, SiteProfile]:
+    """Return the sites' profiles by name, with the scenarios of all sites where those are given."""
+    of_all: dict[str, Any] = {}
+    if scenarios is not None:
+        of_all["scenarios"] = weights("data.scenarios", scenarios, SCENARIOS, "scenario")
+    made: dict[int, SiteProfile] = {}  # replicas share their settings: a million are read once
+    return {
+        name: made.get(id(settings))
+        or made.setdefault(id(settings), replace(site_settings(name, settings), **of_all))
+        for name, settings in sites.items()
+    }

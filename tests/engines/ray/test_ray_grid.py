@@ -328,8 +328,8 @@ def test_workers_are_only_so_far_ahead_of_the_reader(
 # Accidents -----------------------------------------------------------------------------------
 
 
-def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
-    flag = tmp_path / "kill"
+def killer_of(flag: Path) -> Callable[[Message, Context, Any], Message]:
+    """Return a mod that kills the worker of p3 in round 2, once: while ``flag`` exists."""
 
     def killer(message: Message, context: Context, call: Any) -> Message:
         config = message.content.config_records["config"]
@@ -338,7 +338,13 @@ def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return call(message, context)  # type: ignore[no-any-return]
 
-    run = functools.partial(federate, sites=RAGGED, model="mlp", mods=[killer])
+    return killer
+
+
+def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
+    flag = tmp_path / "kill"
+
+    run = functools.partial(federate, sites=RAGGED, model="mlp", mods=[killer_of(flag)])
     expected = run(tmp_path / "serial")
     flag.touch()
     crashed = run(tmp_path / "ray", engine=functools.partial(RayGrid, workers=2))
@@ -352,20 +358,13 @@ def test_workers_without_room_for_another_take_over_its_sites(tmp_path: Path) ->
     """As when a machine has left the cluster."""
     flag = tmp_path / "kill"
 
-    def killer(message: Message, context: Context, call: Any) -> Message:
-        config = message.content.config_records["config"]
-        if (context.node_config["site"], config["server-round"]) == ("p3", 2) and flag.exists():
-            flag.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(message, context)  # type: ignore[no-any-return]
-
     def less(app: SiteApp, sites: Sequence[str]) -> RayGrid:
         grid = RayGrid(app, sites, workers=3)
         grid.processes.ready()
         grid.processes.ray = SmallRay(grid.processes.ray)
         return grid
 
-    run = functools.partial(federate, sites=RAGGED, model="mlp", mods=[killer], rounds=3)
+    run = functools.partial(federate, sites=RAGGED, model="mlp", mods=[killer_of(flag)], rounds=3)
     expected = run(tmp_path / "serial")
     flag.touch()
     shrunk = run(tmp_path / "ray", engine=less)
