@@ -5,7 +5,8 @@
     objective.memory      what the local objective keeps (``training.objective``)
 
 One ArrayRecord each, beside whatever else is in the state. Engines on this machine keep it in
-the history; a supernode keeps its own. A round that does not count is taken back.
+the history; a supernode keeps its own (``deployment.site_memory``). A round that does not count is
+taken back.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, RecordDict
 from torch import nn
 
 from fedpdm.models import ModelWrapper
@@ -27,9 +28,6 @@ LOCAL = "local.tensors"
 OBJECTIVE = "objective.memory"
 KEPT = (STRATEGY, LOCAL, OBJECTIVE)
 """How the names of records begin that are taken back with a round."""
-
-UNDO = "undo-"
-UNDO_ROUND = "undo-round"
 
 
 def recall(state: RecordDict, key: str, groups: Sequence[str], like: Arrays) -> dict[str, Arrays]:
@@ -74,34 +72,6 @@ def undo_round(
         forget(state, before.get(site))
         if not len(state) and site not in before:
             del states[site]
-
-
-# Sites whose state nobody else can take back ---------------------------------------------
-
-
-def rewind(state: RecordDict, server_round: int) -> RecordDict:
-    """Take back the last round if it is to be repeated; return what is remembered now.
-
-    The monitor at the server takes back rounds; a supernode learns of it only when it is
-    asked for the same round again.
-    """
-    if UNDO_ROUND in state and server_round <= cast(
-        int, cast(ConfigRecord, state[UNDO_ROUND])["round"]
-    ):
-        undone = {n.removeprefix("undo-"): r for n, r in state.items() if n.startswith(UNDO)}
-        forget(state, RecordDict(undone))
-    return RecordDict({n: record for n, record in state.items() if n.startswith(KEPT)})
-
-
-def mark(state: RecordDict, server_round: int, before: RecordDict) -> None:
-    """Keep what was remembered before a round, as long as that may be repeated."""
-    for name in [name for name in state if name.startswith(UNDO)]:
-        del state[name]
-    if not any(name.startswith(KEPT) for name in state):
-        return
-    for name, record in before.items():
-        state[f"undo-{name}"] = record
-    state[UNDO_ROUND] = ConfigRecord({"round": server_round})
 
 
 class PersonalModels:

@@ -24,7 +24,7 @@ from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedpdm import __version__
-from fedpdm.client.state import PersonalModels, mark, rewind
+from fedpdm.client.state import PersonalModels
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
 from fedpdm.config.values import Config, plain, read_config, select, stored_config
 from fedpdm.data.leakage import checks as guards
@@ -38,13 +38,14 @@ from fedpdm.deployment.envelope import (
     Envelope,
     result_content,
 )
+from fedpdm.deployment.site_memory import SiteMemory, remembers
 from fedpdm.deployment.test_details import of_site
 from fedpdm.engines.local_grid import CLIENT_APP_RAISED, REFUSED, refusal
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.runs.assembly import client_app, one_thread
 from fedpdm.runs.experiment import Experiment, build, nearest
-from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, config_in, scaler_in
+from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, scaler_in
 
 
 @dataclass(frozen=True)
@@ -215,20 +216,21 @@ class DeployedSiteApp(ClientApp):
         kind = message.metadata.message_type
         if kind == DESCRIBE_QUERY:
             return Message(describe(experiment, site).content(), reply_to=message)
+        working = kind in (MessageType.TRAIN, MessageType.EVALUATE, TEST_QUERY)
+        memory = SiteMemory(site, envelope) if working and remembers(experiment) else None
+        state = context.state
+        if memory is not None:
+            state = remembered(memory, envelope.best if kind == TEST_QUERY else envelope.base)
         if kind == TEST_QUERY:
-            found = try_out(experiment, site, message, context.state)
+            found = try_out(experiment, site, message, state)
             return Message(result_content(found), reply_to=message)
         inner = Context(context.run_id, context.node_id, {**context.node_config, "site": site},
-                        context.state, context.run_config)  # fmt: skip
-        if kind == MessageType.TRAIN:
-            number = int(config_in(message.content)["server-round"])
-            before = rewind(inner.state, number)
-            reply = app(message, inner)
-            if not reply.has_error():
-                mark(inner.state, number, before)
-        else:
-            reply = app(message, inner)
-        context.state = inner.state
+                        state, context.run_config)  # fmt: skip
+        reply = app(message, inner)
+        if memory is None:
+            context.state = inner.state
+        elif kind == MessageType.TRAIN and not reply.has_error():
+            memory.write(envelope, inner.state)
         return reply
 
     def _name(self, where: Whereabouts, experiment: Experiment) -> str:
@@ -247,6 +249,22 @@ class DeployedSiteApp(ClientApp):
                 f"{len(sites)} sites ({', '.join(sites[:20])}); set num-supernodes to {len(sites)}"
             )
         return sites[where.partition]
+
+
+def remembered(memory: SiteMemory, version: str) -> RecordDict:
+    """Return what a site kept after a version.
+
+    Raises:
+        Refused: it is not here; to begin again with nothing would give other weights.
+    """
+    state = memory.read(version)
+    if state is None:
+        raise Refused(
+            f"{memory.site} has not got what it kept after round {int(version.split('-')[0])} of "
+            "this run; its operator can bring back the folder fedpdm in the FLWR_HOME of its "
+            "supernode, or a new run can be started"
+        )
+    return state
 
 
 def kept_here(error: Exception, message: Message) -> Message:

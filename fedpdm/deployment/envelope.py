@@ -1,6 +1,6 @@
 """What travels between the server and sites beside ``fedpdm.wire.records``.
 
-    every message  down  letter{config, site?}             the composed config, whom it is for
+    every message  down  letter{config, site?, …}          the composed config, whom it is for
     query.describe up    description{site, features, …}    counts and names, never rows
     query.test     down  arrays  buffers?  scaler?
                    up    tested{validation, test, heldout} metrics, as JSON
@@ -36,13 +36,26 @@ ANOTHER_SITE = 990
 
 @dataclass(frozen=True)
 class Envelope:
-    """What stands in every message: the run's config as yaml, and whom it is for."""
+    """What stands in every message: the run's config, whom it is for, and where the run stands.
+
+    Attributes:
+        config: the composed config as yaml.
+        site: the name of the site that is asked.
+        run: hexadecimal digits that no other run has; none before its first commit.
+        base: the version that an update of this site last went into; none if there is no such.
+        version: the one that is being made.
+        best: the same as ``base``, as of the best round so far: the one that is tested.
+    """
 
     config: str
     site: str = ""
+    run: str = ""
+    base: str = ""
+    version: str = ""
+    best: str = ""
 
     def record(self) -> ConfigRecord:
-        return ConfigRecord({"config": self.config, "site": self.site})
+        return ConfigRecord(dict(vars(self)))
 
     @classmethod
     def of(cls, content: RecordDict) -> Envelope:
@@ -56,7 +69,7 @@ class Envelope:
         config = str(record["config"])
         if len(config) > MOST_TEXT:
             raise ConfigError(f"the run's config has {len(config)} characters; that is none")
-        return cls(config, str(record["site"]))
+        return cls(config, *(str(record[f.name]) for f in fields(cls)[1:]))
 
 
 @checked(frozen=True, config=ConfigDict(extra="ignore"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -36,6 +36,7 @@ class DeployedGrid(GridView):
         names: site by node, as far as known; tells a site which site a message is for.
         silent: nodes that did not answer the last message they were sent, and how many in a row.
         strangers: nodes that answered that they are not who they were thought to be.
+        where: tells where the run stands for each site (``Envelope``), for what it remembers.
     """
 
     def __init__(self, grid: Grid, config: str) -> None:
@@ -44,6 +45,7 @@ class DeployedGrid(GridView):
         self.names: dict[int, str] = {}
         self.silent: dict[int, int] = {}
         self.strangers: set[int] = set()
+        self.where: Callable[[], Mapping[str, Mapping[str, str]]] = dict
         self._under_way: dict[str, Message] = {}
 
     def send_and_receive(
@@ -85,7 +87,8 @@ class DeployedGrid(GridView):
     def leave(self, messages: Iterable[Message], timeout: float | None) -> dict[str, Message]:
         """Leave messages at the SuperLink; return the given ones by the ids they got."""
         asked = list(messages)
-        outgoing = [self._addressed(message, timeout) for message in asked]
+        where = self.where()
+        outgoing = [self._addressed(message, timeout, where) for message in asked]
         ids = list(self._grid.push_messages(outgoing)) if outgoing else []
         return {i: message for i, message in zip(ids, asked, strict=False) if i}
 
@@ -104,9 +107,12 @@ class DeployedGrid(GridView):
                 found.append(Message(reply.content, reply_to=message))
         return found
 
-    def _addressed(self, message: Message, timeout: float | None) -> Message:
+    def _addressed(
+        self, message: Message, timeout: float | None, where: Mapping[str, Mapping[str, str]]
+    ) -> Message:
         node = message.metadata.dst_node_id
-        envelope = Envelope(self._config, self.names.get(node, ""))
+        site = self.names.get(node, "")
+        envelope = Envelope(self._config, site, **where.get(site, {}))
         content = RecordDict({**dict(message.content.items()), ENVELOPE: envelope.record()})
         ttl = message.metadata.ttl
         if timeout is not None:

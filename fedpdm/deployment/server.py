@@ -9,9 +9,11 @@ Run config (``flwr run . --run-config '…'``):
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +46,6 @@ from fedpdm.runs.run import Run
 from fedpdm.runs.sources import build_source
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.storage import parse_tensors
-from fedpdm.strategies.base import ServerHalf
-from fedpdm.strategies.layers import layers
 from fedpdm.tasks import Task
 from fedpdm.wire.records import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, to_record
 
@@ -160,21 +160,6 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
     return summary
 
 
-def remembering(experiment: Experiment) -> str | None:
-    """Return what keeps something at the sites from round to round, or None.
-
-    Supernodes keep it for one submitted run, and the server has no copy.
-    """
-    for layer in layers(experiment.strategy):
-        if isinstance(layer, ServerHalf) and layer.client.groups:
-            return f"strategy {type(layer).__name__}"
-    if experiment.personal:
-        return "tensors of the model or of training.objective"
-    if experiment.transforms.transforms:  # each may, and only its own code knows
-        return f"transforms.{experiment.transforms.transforms[0].name}"
-    return None
-
-
 class DeployedRun(Run):
     """A run whose sites are elsewhere: they describe, train, evaluate and test themselves."""
 
@@ -222,19 +207,26 @@ class DeployedRun(Run):
         return super()._train(history, display)
 
     def _rounds(self, loop: RoundLoop) -> None:
-        head = loop.history.head()
-        if head is not None and head.round and (whose := remembering(self.experiment)):
-            raise ConfigError(
-                f"this run cannot be resumed after round {head.round}: its sites remember what "
-                f"{whose} left there, and to Flower a resumed run is a new one, in which they have "
-                "forgotten it. Start a new run; one whose sites remember nothing can be resumed"
-            )
+        self.grid.where = partial(self._where, loop)
         loop.scaler = self._stored_scaler()
         loop.make_roster = lambda grid: self.registry
         if loop.federated_scaling:
             loop.on_scaler = self._keep_first(loop.on_scaler)
         # ServerApps take any Context; this one's state is not kept by Flower.
         make_server_app(loop)(self.grid, Context(0, 0, {}, RecordDict(), {}))
+
+    def _where(self, loop: RoundLoop) -> dict[str, dict[str, str]]:
+        """Return where the run stands for each site, as an ``Envelope`` says it."""
+        if loop.history.head() is None:
+            return {}
+        begun = loop.history.row(0)
+        first = f"{loop.history.record(begun).started} {begun.weights_sha256}"
+        run, best = hashlib.sha256(first.encode()).hexdigest()[:32], loop.counted_by_best()
+        return {
+            site: {"run": run, "base": loop.counted.get(site, ""), "version": loop.version,
+                   "best": best.get(site, "")}
+            for site in self.registry.sites
+        }  # fmt: skip
 
     def _stored_scaler(self) -> Scaler | None:
         """Return the scaler of a run that is continued: a site may be missing today."""

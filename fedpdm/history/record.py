@@ -40,6 +40,11 @@ class RoundRecord:
     started: str
     undone: bool = False
 
+    @property
+    def version(self) -> str:
+        """A name that no other round has, in this run or in a copy of its folder."""
+        return version_name(self.round, self.started)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON can hold it; NaN and infinity become None."""
         content: dict[str, Any] = cleaned(dict(vars(self)))
@@ -52,6 +57,16 @@ class RoundRecord:
         values["sampled"] = tuple(values["sampled"])
         values["events"] = tuple(values["events"])
         return cls(**values)
+
+
+def version_name(round: int, started: str) -> str:
+    """Return a version's name, for example ``000004-202611280930151230000``; names sort by round.
+
+    Args:
+        round: its number.
+        started: ISO time.
+    """
+    return f"{round:06d}-{''.join(c for c in started if c.isdigit())}"
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,19 @@ from fedpdm.engines.hardware import settled
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.history import History, RoundRecord
+from fedpdm.history.record import version_name
 from fedpdm.server.base import MAIN, Result, Round, Server, Services
 from fedpdm.server.dispatch import Clock, Dispatcher, LocalRoster, Roster
 from fedpdm.server.finite import refuse_non_finite
 from fedpdm.server.monitor import MonitorSettings
-from fedpdm.server.round_metrics import best_round, describe, evaluate, judged, outliers
+from fedpdm.server.round_metrics import (
+    best_round,
+    describe,
+    evaluate,
+    judged,
+    last_counted,
+    outliers,
+)
 from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.server.synchronous import Synchronous
@@ -77,6 +85,8 @@ class RoundLoop:
         transforms: what updates go through on their way; the sites have the same.
         server: how rounds come about.
         clock: what time it is.
+        version: the name of the version that is being made.
+        counted: by site, the last version that an update of it went into.
     """
 
     strategy: Strategy
@@ -97,6 +107,8 @@ class RoundLoop:
     transforms: Chain = field(default_factory=Chain)
     server: Server = field(default_factory=Synchronous)
     clock: Clock = field(default_factory=Clock)
+    version: str = field(init=False, default="")
+    counted: dict[str, str] = field(init=False, default_factory=dict)
     _dispatcher: Dispatcher = field(init=False)
     _calls: StrategyCalls = field(init=False)
     _panel: Sequence[str] = field(init=False, default=())
@@ -161,7 +173,8 @@ class RoundLoop:
     # One round ------------------------------------------------------------------------
 
     def _round(self, number: int) -> None:
-        started, begun = self.clock.date(), self.clock.seconds()
+        started = self.clock.date().isoformat(timespec="milliseconds")
+        begun, self.version = self.clock.seconds(), version_name(number, started)
         events: list[Event] = []
         round = self._begin(number, events)
         states = self._states()
@@ -169,9 +182,10 @@ class RoundLoop:
         result = self._train(round, events)
         models = {**result.arrays, **result.buffers, **result.models}
         refuse_non_finite(number, self.strategy, self._state(), models)
-        # The server's half knows nothing of them, and the two must agree. Supernodes keep their
-        # states to themselves; there such a site is ahead by one round.
+        # The server's half knows nothing of those that do not count, and the two must agree.
+        # Supernodes keep their states themselves, and are told from which to go on.
         accepted = {update.site for update in result.updates}
+        self.counted |= dict.fromkeys(accepted, self.version)
         undo_round(states, before, {*round.sampled} - accepted)
         validation, down, up = self._evaluate(round, result)
         metrics, sites = describe(
@@ -194,7 +208,7 @@ class RoundLoop:
             bytes_down=round.bytes_down + down,
             seconds=self.clock.seconds() - begun,
             events=tuple(events),
-            started=started.isoformat(timespec="milliseconds"),
+            started=started,
         )
         if fault is not None and self.monitor.rollback:
             self._roll_back(record, result, fault)
@@ -247,6 +261,11 @@ class RoundLoop:
             measured, down, up = measured | found, down + sent, up + heard
         return measured, down, up
 
+    def counted_by_best(self) -> dict[str, str]:
+        """Return ``counted`` as of the best round so far: the one that is tested at the end."""
+        best = best_round(self._finished, self.task) or self._head.round
+        return last_counted(record for record in self._finished if record.round <= best)
+
     @property
     def _head(self) -> RoundRecord:
         """The last committed round."""
@@ -293,6 +312,7 @@ class RoundLoop:
     def _return_to_head(self) -> None:
         """Take everything from the last committed round: after a start, a crash, a rollback."""
         self._finished = self.history.rounds()
+        self.counted = last_counted(self._finished)
         self._model = self._split(self._head.round, self.history.weights())
         self._models = self.history.models()
         state = self.history.strategy_state() or {}

@@ -171,6 +171,16 @@ def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:
     return chosen[0] if chosen else None
 
 
+def last_counted(records: Iterable[RoundRecord]) -> dict[str, str]:
+    """Return, by site, the last version that an update of it went into."""
+    return {
+        site: record.version
+        for record in records
+        for site, said in record.sites.items()
+        if "examples" in said
+    }
+
+
 def over_sites(name: str, values: Sequence[tuple[float, float]]) -> float | None:
     """Return one number for all sites from (value, examples) of each.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -23,6 +24,7 @@ from flwr.common.serde import (
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.supercore.utils import get_flwr_home
 
 from fedpdm.errors import HistoryError
 
@@ -150,6 +152,11 @@ def unpack_state(data: bytes) -> RecordDict:
         return recorddict_from_proto(ProtoRecordDict.FromString(data))
     except Exception as error:
         raise HistoryError(f"a stored client state is damaged: {error}") from error
+
+
+def flower_home() -> Path:
+    """Return the folder that Flower keeps its own files in: ``FLWR_HOME``, or ``~/.flwr``."""
+    return get_flwr_home().expanduser()
 
 
 def quiet() -> None:

@@ -23,7 +23,7 @@ from fedpdm.deployment.envelope import (
 from fedpdm.deployment.server import Order, composed, sites_of
 from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.runs.experiment import build
-from fedpdm.wire.flower import become_server, pack_state, unpack_state
+from fedpdm.wire.flower import become_server
 from fedpdm.wire.records import ARRAYS, CONFIG, arrays_in, config_record, to_record
 from tests.data.sources.own_files import Tables, two_sites
 from tests.mylab import write
@@ -207,27 +207,84 @@ def test_what_flwr_run_asks_for(tmp_path: Path) -> None:
         Order.of({"resume": str(tmp_path), "run-folder": "elsewhere"})
 
 
-def test_a_round_that_is_repeated_starts_from_what_was_remembered_before_it() -> None:
-    cfg = composed([*FLEET, "strategy=scaffold", "training.local_epochs=1"])
-    text, initial, supernode = OmegaConf.to_yaml(cfg), build(cfg).initial, DeployedSiteApp()
-    context = Context(1, 5, {"site": "pune"}, RecordDict(), {})
+RUN, FIRST, SECOND = "0" * 32, "000001-1", "000002-2"
 
-    def train(server_round: int) -> dict[str, bytes]:
+
+class Supernode:
+    """A site that trains with SCAFFOLD, in a process of its own for each message."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FLWR_HOME", str(home))
+        self.files = home / "fedpdm"
+        cfg = composed([*FLEET, "strategy=scaffold", "training.local_epochs=1"])
+        self.text, self.initial = OmegaConf.to_yaml(cfg), build(cfg).initial
+
+    def train(self, version: str, base: str = "", best: str = "", run: str = RUN) -> Any:
+        """Return what the site sends of its control, or the reason why it sends none."""
         become_server()
-        told = config_record(server_round=server_round, attempt=0, scaffold=True)
-        zeros = {name: np.zeros_like(array) for name, array in initial.items()}
+        told = config_record(server_round=int(version[:6]), attempt=0, scaffold=True)
+        zeros = {name: np.zeros_like(array) for name, array in self.initial.items()}
         content = RecordDict({
-            ENVELOPE: Envelope(text, "pune").record(), ARRAYS: to_record(initial),
-            "control": to_record(zeros), CONFIG: told,
+            ENVELOPE: Envelope(self.text, "pune", run, base, version, best).record(),
+            ARRAYS: to_record(self.initial), "control": to_record(zeros), CONFIG: told,
         })  # fmt: skip
-        reply = supernode(Message(content, 5, "train"), context)
-        assert not reply.has_error(), reply.error
-        # As Flower keeps it between two messages.
-        context.state = unpack_state(pack_state(context.state))
+        context = Context(1, 5, {"site": "pune"}, RecordDict(), {})
+        reply = DeployedSiteApp()(Message(content, 5, "train"), context)
+        assert not len(context.state), "what a site remembers is not Flower's to keep"
+        if reply.has_error():
+            return reply.error.reason
         return {n: a.tobytes() for n, a in arrays_in(reply.content, "control").items()}
 
-    first = train(1)
-    assert train(1) == first, "it was new before round 1"
-    second = train(2)
-    assert second != first and train(2) == second == train(2)
-    assert train(3) != second, "round 3 starts from what round 2 left"
+
+def test_a_round_starts_from_what_was_kept_after_the_version_that_the_server_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Supernode(tmp_path, monkeypatch)
+    first = site.train(FIRST)
+    assert site.train(FIRST) == first, "it was new before round 1"
+    second = site.train(SECOND, FIRST)
+    assert second != first
+    assert site.train("000002-3", FIRST) == second, "again, after a rollback or a crash"
+    assert site.train("000003-4", SECOND, FIRST) != second, "round 3 starts from what round 2 left"
+    site.train("000004-5", "000003-4", best=FIRST)
+    site.train("000005-6", "000004-5", best=FIRST)
+    kept = [path.stem for path in sorted(next(site.files.iterdir()).iterdir())]
+    assert kept == [FIRST, "000004-5", "000005-6"], "the best, the base, and the new one"
+
+
+@pytest.mark.parametrize("how", ["gone", "flipped", "another round's", "another run's", "a link"])
+def test_a_memory_that_is_not_the_rounds_is_refused_and_never_taken_for_none(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = Supernode(tmp_path, monkeypatch)
+    site.train(FIRST)
+    site.train(SECOND, FIRST)
+    one, two = sorted(next(site.files.iterdir()).iterdir())
+    content = bytearray(two.read_bytes())
+    two.unlink()
+    if how == "flipped":
+        content[len(content) // 2] ^= 1
+        two.write_bytes(content)
+    elif how == "another round's":
+        one.rename(two)
+    elif how == "another run's":
+        site.train(FIRST, run="1" * 32)
+        site.train(SECOND, FIRST, run="1" * 32)
+        other = next(p for p in site.files.iterdir() if p.name.startswith("1"))
+        (other / two.name).rename(two)
+    elif how == "a link":
+        two.symlink_to(one)
+    reason = site.train("000003-4", SECOND)
+    assert "pune has not got what it kept after round 2" in reason
+    assert str(tmp_path) not in reason
+    assert f"{two}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("run", ["", "../../canary", "0" * 31])
+def test_a_server_names_no_folder_of_a_site(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Supernode(tmp_path / "home", monkeypatch)
+    assert "ConfigError" in site.train(FIRST, run=run)
+    assert "ConfigError" in site.train(FIRST, "../../canary")
+    assert not list(tmp_path.rglob("*"))

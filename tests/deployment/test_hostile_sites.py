@@ -7,6 +7,7 @@ own code in this process.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 
+from fedpdm.config.compose import compose
 from fedpdm.deployment import grid as deployed
 from fedpdm.deployment.client import DeployedSiteApp
 from fedpdm.deployment.envelope import DESCRIPTION, TEST_QUERY, TESTED
@@ -23,6 +25,7 @@ from fedpdm.deployment.server import serve
 from fedpdm.engines.local_grid import set_message_id
 from fedpdm.errors import ConfigError
 from fedpdm.history import History
+from fedpdm.simulate import simulate
 from fedpdm.storage import read_json
 from fedpdm.testing.federated import same
 from fedpdm.wire.flower import become_server
@@ -199,24 +202,65 @@ def test_what_a_site_says_of_itself_is_checked(said: Any, tmp_path: Path) -> Non
     assert events and all("cannot be read" in event["message"] for event in events)
 
 
-@pytest.mark.parametrize("strategy", ["scaffold", "fedavg"])
-def test_a_resumed_run_has_the_bits_of_one_that_was_not_or_says_why_it_cannot(
-    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+WORDS = f"{TINY} strategy=scaffold travels=body"
+
+
+def go(**asked: str) -> None:
+    """Run with supernodes that have just been started: only their files remember."""
+    nodes = Nodes(lambda message, reply: reply)
+    serve(nodes, Context(1, 0, {}, RecordDict(), asked))  # type: ignore[arg-type]
+
+
+def test_a_site_whose_update_was_refused_forgets_the_round_as_in_a_simulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deployed, "POLL_SECONDS", 0.05)
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+    words = f"{WORDS} faults.nan=pune@1"
+    go(**{"overrides": words, "run-folder": f"{tmp_path}/deployed"})
+    simulate(compose([*words.split(), "engine=serial", "baselines.max_plants=0"]), tmp_path / "one")
+    with History.open(tmp_path / "deployed") as run, History.open(tmp_path / "one") as serial:
+        assert "examples" not in run.rounds()[1].sites["pune"]
+        assert same(run.weights(2), serial.weights(2))
 
-    def go(**asked: str) -> None:
-        nodes = Nodes(lambda message, reply: reply)  # supernodes that remember nothing
-        serve(nodes, Context(1, 0, {}, RecordDict(), asked))  # type: ignore[arg-type]
 
-    words = f"{TINY} strategy={strategy}"
-    go(**{"overrides": words, "run-folder": f"{tmp_path}/whole"})
-    go(**{"overrides": f"{words} rounds=1", "run-folder": f"{tmp_path}/half"})
-    again = {"resume": f"{tmp_path}/half", "overrides": "rounds=2"}
-    if strategy == "scaffold":
-        with pytest.raises(ConfigError, match="Scaffold"):
-            go(**again)
-        return
-    go(**again)
-    with History.open(tmp_path / "whole") as whole, History.open(tmp_path / "half") as half:
-        assert same(whole.weights(2), half.weights(2))
+@pytest.fixture
+def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of two rounds, and a copy that was stopped in its second."""
+    monkeypatch.setattr(deployed, "POLL_SECONDS", 0.05)
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+    go(**{"overrides": f"{WORDS} rounds=1", "run-folder": f"{tmp_path}/half"})
+    shutil.copytree(tmp_path / "half", tmp_path / "copy")
+    go(resume=f"{tmp_path}/copy", overrides="rounds=2")
+    return tmp_path / "half"
+
+
+def kept_by(site: str, tmp_path: Path) -> list[Path]:
+    return sorted(next((tmp_path / "flower" / "fedpdm").glob(f"*-{site}")).iterdir())
+
+
+def test_a_resumed_run_has_the_bits_of_one_that_was_not(half: Path, tmp_path: Path) -> None:
+    go(**{"overrides": WORDS, "run-folder": f"{tmp_path}/whole"})
+    go(resume=str(half), overrides="rounds=2")
+    with History.open(tmp_path / "whole") as whole, History.open(half) as resumed:
+        assert same(whole.weights(2), resumed.weights(2))
+    one, two = (read_json(tmp_path / f / "summary.json")["test"] for f in ("whole", "half"))
+    assert one == two
+
+
+def test_a_site_that_lost_its_memory_is_left_out_and_named(half: Path, tmp_path: Path) -> None:
+    kept_by("pune", tmp_path)[0].unlink()
+    go(resume=str(half), overrides="rounds=2")
+    with History.open(half) as history:
+        last = history.rounds()[-1]
+    assert {s for s, said in last.sites.items() if "examples" in said} == {"detroit", "houston"}
+    told = [e for e in last.events if e["kind"] == "site-failed" and e["site"] == "pune"]
+    assert told and "after round 1" in told[0]["message"]
+
+
+def test_a_copy_of_a_run_does_not_go_on_with_what_the_other_left(
+    half: Path, tmp_path: Path
+) -> None:
+    go(resume=str(half), overrides="rounds=3")  # now the copy's round 2 is forgotten
+    with pytest.raises(ConfigError, match="after round 2"):
+        go(resume=f"{tmp_path}/copy", overrides="rounds=3")
