@@ -81,8 +81,9 @@ class Index:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self._records: dict[int, RoundRecord] = {}
-        if self.path.is_symlink():
-            raise HistoryError(f"{self.path} is a link; put the file in its place")
+        for path in sorted(folder.glob(f"{FILE}*")):  # SQLite's journals, too
+            if path.is_symlink():
+                raise HistoryError(f"{path} is a link; put the file in its place")
         if not self.path.is_file():
             raise HistoryError(
                 f"{folder} is not the folder of a run, or the run has not begun its first round: "

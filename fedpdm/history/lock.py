@@ -31,8 +31,13 @@ class RunLock:
         """Take the lock.
 
         Raises:
-            HistoryError: another run holds it, or the folder cannot be written.
+            HistoryError: another run holds it, or the folder cannot be written, or has links in
+                it, through which files elsewhere would be.
         """
+        for place, folders, files in os.walk(self._folder):
+            for name in (*folders, *files):
+                if os.path.islink(found := os.path.join(place, name)):
+                    raise HistoryError(f"{found} is a link; put what it leads to in its place")
         path = self._folder / "lock"
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ WORKERS = "engine.workers"
 RESUMABLE = {"rounds", WORKERS}
 """What may be changed by ``resume=``: a longer run, and on how many processes, which changes no
 result. All else is in the folder."""
+OUTSIDE = ("tracker.uri", "tracker.folder", "engine.address")
+"""Addresses outside the run folder: whoever resumes says them again."""
 
 
 def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
@@ -40,7 +43,8 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
 
     Raises:
         HistoryError: there is no run in the folder.
-        ConfigError: something is to be changed that cannot be, or ``imports=`` is missing.
+        ConfigError: something is to be changed that cannot be, or ``imports=`` or one of
+            ``OUTSIDE`` is missing.
     """
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     folder, imports = Path(given.pop("resume")), names_of(given.pop("imports", None))
@@ -60,10 +64,12 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
         )
     import_all(imports)
     _refuse_foreign(plain(cfg), imports, folder)
-    _refuse_foreign(
-        {"engine": (_manifest(folder).get("engine") or {}).get("settings")}, imports, folder
-    )
+    begun_with = {"engine": (_manifest(folder).get("engine") or {}).get("settings")}
+    _refuse_foreign(begun_with, imports, folder)
+    said = _outside(plain(cfg), given, folder) | _outside(begun_with, given, folder)
     for key, value in given.items():
+        if key in said:
+            continue
         if key not in RESUMABLE:
             raise ConfigError(
                 f"resume={folder} continues with the config stored there; {key}={value} cannot be "
@@ -84,6 +90,28 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
 def _refuse_foreign(config: Mapping[str, Any], imports: Sequence[str], folder: Path) -> None:
     way_out = f"resume with resume={str(folder).replace('{', '{{').replace('}', '}}')}"
     refuse_foreign(config, imports, f"{way_out} imports=[{{}}]")
+
+
+def _outside(config: Mapping[str, Any], given: Mapping[str, str], folder: Path) -> set[str]:
+    """Return the keys by which a config reaches outside its folder; all were given again.
+
+    Raises:
+        ConfigError: one was not, or with another value.
+    """
+    found = set()
+    for key in OUTSIDE:
+        block, name = key.split(".")
+        settings = config.get(block)
+        address = settings.get(name) if isinstance(settings, Mapping) else None
+        if address is None:
+            continue
+        if given.get(key) != str(address):
+            raise ConfigError(
+                f"resume={folder}: this run reaches outside its folder; if you know and trust this "
+                f"address, add {shlex.quote(f'{key}={address}')}"
+            )
+        found.add(key)
+    return found
 
 
 def _checked(folder: Path, name: str) -> bytes:

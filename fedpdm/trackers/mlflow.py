@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from fedpdm.errors import ConfigError
 from fedpdm.storage import flatten
@@ -83,10 +84,26 @@ class MLflow:
     def end(self, scalars: Mapping[str, float], summary: Record) -> None:
         self.round(int(summary["best_round"]), scalars, time.time())
         if self._artifacts:
+            self._refuse_elsewhere()
             for name in ("summary.json", "metrics.csv", "report.html"):
                 if (self._folder / name).exists():
                     self._client.log_artifact(self._run, str(self._folder / name))
         self._client.set_terminated(self._run)
+
+    def _refuse_elsewhere(self) -> None:
+        """Refuse to upload to where the run folder's own data base says, if that is elsewhere.
+
+        Raises:
+            ConfigError: names the place.
+        """
+        place = str(self._client.get_run(self._run).info.artifact_uri)
+        scheme, host, path, *rest = urlsplit(place)
+        inside = Path(unquote(path)).resolve().is_relative_to(self._folder)
+        if not self._uri and not (inside and scheme == "file" and not any([host, *rest])):
+            raise ConfigError(
+                f"{self._folder / 'mlflow.db'} would have the report copied to {place}, outside "
+                "the run folder; remove mlflow.db and tracker.json to begin it again"
+            )
 
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment)

@@ -21,6 +21,7 @@ import httpx
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 SUPERNODE = Path(__file__).with_name("supernode.py")
+HOSTILE_SUPERNODE = Path(__file__).with_name("hostile_supernode.py")
 
 
 def block(readme: str, title: str) -> str:
@@ -54,6 +55,7 @@ class Machine:
         folder: where it starts.
         path: folders of modules.
         programs: those of a ``forks.Template``, in which Flower finds its helpers first.
+        variables: further environment variables.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class Machine:
     pids: list[int] = field(default_factory=list)
     path: list[Path] = field(default_factory=lambda: [ROOT])
     programs: Path | None = None
+    variables: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +83,7 @@ class Machine:
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.4",
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1",
+            **self.variables,
         }
 
     def start(self, *command: str) -> None:
@@ -188,11 +192,15 @@ class SiteProcess(Machine):
         site: its name in the run.
         server: to which it connects.
         also: what else its ``--node-config`` says.
+        program: that is started in place of ``flower-supernode``.
     """
 
-    def __init__(self, folder: Path, site: str, server: ServerProcess, also: str = "") -> None:
+    def __init__(
+        self, folder: Path, site: str, server: ServerProcess, also: str = "",
+        program: Path = SUPERNODE,
+    ) -> None:  # fmt: skip
         super().__init__(folder, path=server.path, programs=server.programs)
-        self.site, self.server, self.also = site, server, also
+        self.site, self.server, self.also, self.program = site, server, also, program
         self.port = free_port()
         if server.tls:
             done = subprocess.run(["bash", "-ec", block("clients/README.md", "key")], cwd=folder,
@@ -211,7 +219,7 @@ class SiteProcess(Machine):
                   "--auth-supernode-private-key", "plant_key"]  # fmt: skip
         plain = insecure or not hq.tls
         who = f'site="{self.site}" data="{self.folder}" {self.also}'
-        self.start("python", str(SUPERNODE), *(["--insecure"] if plain else secure),
+        self.start("python", str(self.program), *(["--insecure"] if plain else secure),
                    "--superlink", f"127.0.0.1:{hq.port}", "--port", str(self.port),
                    "--node-config", who)  # fmt: skip
 

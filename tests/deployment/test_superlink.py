@@ -21,7 +21,13 @@ from fedpdm.storage import read_json
 from fedpdm.testing.federated import same
 from tests import mylab
 from tests.deployment.forks import ROOT, Template
-from tests.deployment.processes import Machine, ServerProcess, SiteProcess, until
+from tests.deployment.processes import (
+    HOSTILE_SUPERNODE,
+    Machine,
+    ServerProcess,
+    SiteProcess,
+    until,
+)
 
 SITES = ("gdansk", "lyon", "porto")
 HOSTILE = "riga"
@@ -37,6 +43,8 @@ transforms: {codec: {_target_: mylab.codec.HalfCodec}}
 """
 """A strategy and a transform that remember something at a site, and tensors that stay there."""
 NOISE = """# @package _global_
+imports: [mylab.strategies]
+travels: no_norm
 client_mods:
   - {_target_: flwr.clientapp.mod.LocalDpMod, clipping_norm: 1.0, sensitivity: 0.001,
      epsilon: 1.0, delta: 0.1}
@@ -100,12 +108,13 @@ class Scene:
             machine.stop()
         self.template.close()
 
-    def serial(self, *overrides: str) -> Path:
+    def serial(self, *overrides: str, sites: tuple[str, ...] = SITES) -> Path:
         """Run the same experiment in this process, with all sites' folders at hand."""
         cfg = compose(["site=[]", *TINY.split(), "engine=serial", "baselines.max_plants=0",
                        *overrides], config_dir=self.lab / "conf")  # fmt: skip
         with open_dict(cfg):
-            for site, supernode in self.supernodes.items():
+            for site in sites:
+                supernode = self.supernodes[site]
                 own = OmegaConf.load(supernode.folder / "site" / f"{site}.yaml")[site]
                 own.path = str(supernode.folder / own.path)
                 cfg.sites[site] = own
@@ -201,69 +210,101 @@ def test_with_tls_and_keys_the_result_is_that_of_one_process(
     assert not ours["events"], json.dumps(ours["events"])
 
 
-def test_headquarters_is_killed_and_resumes_then_a_site_is_killed_and_comes_back(
-    scene: Scene,
+def test_server_and_site_are_killed_and_the_run_is_resumed_to_its_end(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A run whose sites remember something: the bits of one that was never stopped."""
     hq, folder, lyon = scene.server, scene.folder / "interrupted", scene.supernodes["lyon"]
-    chosen = ("experiment=noise", "scaling=plant", "evaluate.fraction=0.34")
+    monkeypatch.syspath_prepend(scene.lab)
+    chosen = ("strategy=pulled", "experiment=noise", "scaling=plant", "evaluate.fraction=0.34")
     run = hq.run(overrides=f"--config-dir={scene.lab}/conf {TINY} site=[{','.join(SITES)}] "
-                 f"rounds=200 round_timeout=300 {' '.join(chosen)}",
+                 f"rounds=4 round_timeout=300 {' '.join(chosen)}",
                  run_folder=str(folder))  # fmt: skip
     until("round 1", lambda: committed(folder, 1), LONG)
     hq.stop()
-    reached = max(n for n in range(200) if committed(folder, n))
-    assert not (folder / "summary.json").exists()
+    lyon.stop()
+    reached = max(n for n in range(5) if committed(folder, n))
+    assert reached < 4 and not (folder / "summary.json").exists()
     hq.open()
-    run = hq.run(resume=str(folder))
-    until("a round after that", lambda: committed(folder, reached + 1), LONG)
+    lyon.come_back(LONG)
+    run = hq.run(resume=str(folder), overrides="imports=[mylab.strategies]")
+    expected = scene.serial("rounds=4", *chosen)
+
+    assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
+
+    assert f"continuing after round {reached}" in hq.shown(run)
+    assert equal(folder, expected, 4) and trained(folder) == [set(SITES)] * 4
+    tested, alike = (read_json(f / "summary.json")["test"] for f in (folder, expected))
+    assert tested["per_site"] == alike["per_site"]
+
+
+def test_a_site_is_killed_in_a_run_and_comes_back(scene: Scene) -> None:
+    """Goes on with the run of the test before."""
+    hq, folder, lyon = scene.server, scene.folder / "interrupted", scene.supernodes["lyon"]
+    run = hq.run(resume=str(folder), overrides="imports=[mylab.strategies] rounds=200")
+    until("a round after that", lambda: committed(folder, 5), LONG)
     lyon.stop()
     until("a round without lyon", lambda: trained(folder)[-1] == {"gdansk", "porto"}, LONG)
     lyon.come_back(LONG)
     until("a round with lyon", lambda: trained(folder)[-1] == set(SITES), LONG)
     hq.flwr("stop", run, "here")
     last = len(trained(folder)) + 1
-    run = hq.run(resume=str(folder), overrides=f"rounds={last}")
+    run = hq.run(resume=str(folder), overrides=f"imports=[mylab.strategies] rounds={last}")
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
 
-    assert "continuing after round" in hq.shown(run)
-    assert equal(folder, scene.serial(f"rounds={reached + 1}", *chosen), reached + 1)
     assert len(trained(folder)) == last and trained(folder)[-1] == set(SITES)
     with History.open(folder) as history:
         records, events = history.rounds(), history.events()
     lost = [e for record in records for e in record.events if e["site"] == "lyon"]
     assert lost and lost[0]["kind"] == "site-failed"
+    assert not [e for e in lost if "has not got" in e["message"]]
     assert any(e["kind"] == "connected" and e["site"] == "lyon" for e in events)
 
 
-@pytest.mark.long
-def test_a_hostile_site_is_named_and_every_round_completes(scene: Scene) -> None:
-    """It sends float64, megabytes, an old update, nothing in time and text for a threshold; a
-    second one has a valid key of its own and says that it is lyon."""
-    hq, folder = scene.server, scene.folder / "hostile run"
-    hostile = SiteProcess(scene.folder / HOSTILE, HOSTILE, hq, 'imports="hostile"')
-    impostor = SiteProcess(scene.folder / "impostor", "lyon", hq)
+SHORT = {"duplicate": "refused", "forged": "refused"}
+ALL = {"float64": "refused", "giant": "refused", "replay": "timeout", "slow": "timeout",
+       "huge": "refused", **SHORT}  # fmt: skip
+
+
+@pytest.mark.parametrize("kinds", [SHORT, pytest.param(ALL, marks=pytest.mark.long)], ids=len)
+def test_a_hostile_site_is_named_and_changes_nothing(scene: Scene, kinds: dict[str, str]) -> None:
+    """It sends one kind of rubbish in each round, and text for a threshold; a second one has a
+    valid key of its own and says that it is lyon."""
+    hq, folder = scene.server, scene.folder / f"hostile run {len(kinds)}"
+    hostile = SiteProcess(scene.folder / f"{HOSTILE} {len(kinds)}", HOSTILE, hq,
+                          'imports="hostile"', HOSTILE_SUPERNODE)  # fmt: skip
+    impostor = SiteProcess(scene.folder / f"impostor {len(kinds)}", "lyon", hq)
     scene.others += [hostile, impostor]
     bring_data(hostile.folder, HOSTILE)
-    shutil.copytree(scene.supernodes["lyon"].folder / "site", impostor.folder / "site")
-    shutil.copy(scene.supernodes["lyon"].folder / "lyon.csv", impostor.folder)
+    lyon = scene.supernodes["lyon"].folder
+    shutil.copytree(lyon / "site", impostor.folder / "site")
+    shutil.copy(lyon / "lyon.csv", impostor.folder)
+    nodes = hq.flwr("supernode", "list", "here")["nodes"]
+    others = " ".join(str(node["node-id"]) for node in nodes if node["status"] == "online")
+    hostile.variables = {"HOSTILE": ",".join(kinds), "HOSTILE_OTHERS": others}
     hostile.register()
     impostor.register("impostor")
     hostile.connect()
     impostor.connect()
-    run = hq.run(overrides=f"{TINY} site=[gdansk,lyon,{HOSTILE}] rounds=4 round_timeout=40",
-                 run_folder=str(folder))  # fmt: skip
+    chosen = ("scaling=plant", f"rounds={len(kinds)}")
+    run = hq.run(overrides=f"{TINY} site=[gdansk,lyon,{HOSTILE}] round_timeout=40 "
+                 f"{' '.join(chosen)}", run_folder=str(folder))  # fmt: skip
+    expected = scene.serial(*chosen, sites=("gdansk", "lyon"))
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
     hostile.stop()
     impostor.stop()
 
-    for each in weights(folder, 4):
+    assert hostile.said().count("again as ") == 1 + len(others.split()), hostile.said()
+    assert equal(folder, expected, len(kinds)), "as if it had not been there"
+    for each in weights(folder, len(kinds)):
         assert all(np.isfinite(array).all() for array in each.values())
-    assert trained(folder) == [{"gdansk", "lyon"}] * 4
+    assert trained(folder) == [{"gdansk", "lyon"}] * len(kinds)
     events = read_json(folder / "summary.json")["events"]
     said = [(e["kind"], e.get("round"), e["site"]) for e in events]
-    assert ("refused", 1, HOSTILE) in said and ("refused", 2, HOSTILE) in said
+    for number, kind in enumerate(kinds.values(), start=1):
+        assert (kind, number, HOSTILE) in said, said
     assert any(kind == "plant-refused" and site == "lyon" for kind, _, site in said)
     assert {site for kind, _, site in said if kind != "plant-refused"} == {HOSTILE}, said
     tested = read_json(folder / "summary.json")["test"]["per_site"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 import sqlite3
 import sys
@@ -33,6 +34,9 @@ TOUCH = {"_target_": "torch.utils.collect_env.run", "command": f"touch {CANARY}"
 SYSTEM = {"_target_": "os.system", "command": f"touch {CANARY}"}
 WALK = {"_target_": "torch.nn.modules.module.torch.utils.collect_env.run", "command": "touch x"}
 OURS = {"_target_": "fedpdm.storage.os.mkdir", "path": CANARY}
+MLFLOW = {"_target_": "fedpdm.trackers.mlflow.MLflow", "uri": "http://127.0.0.1:9/$(touch x)"}
+TENSORBOARD = {"_target_": "fedpdm.trackers.tensorboard.TensorBoard"}
+RAY = {"_target_": "fedpdm.engines.ray.grid.RayGrid", "workers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +207,18 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "a link for the config": link("config.yaml", "/dev/zero"),
     "a link for the history": link("history.sqlite", "/dev/zero"),
     "a link for the split": link("split.csv.gz", "/dev/zero"),
+    "a link for the lock": link("lock", f"../{CANARY}"),
+    "a link for a journal": link("history.sqlite-journal", f"../{CANARY}"),
+    "a link for what is being written": link("config.yaml.tmp", f"../{CANARY}"),
+    "a link deep inside": link("rounds/undone", ".."),
+    "a tracker elsewhere": in_config(lambda c: c.update(tracker=MLFLOW)),
+    "a tracker's files elsewhere": in_config(
+        lambda c: c.update(tracker={**TENSORBOARD, "folder": f"{CANARY}s"})
+    ),
+    "a cluster elsewhere": in_config(lambda c: c.update(engine={**RAY, "address": "10.0.0.1:9"})),
+    "a cluster in the manifest": in_json(
+        "manifest.json", lambda m: m["engine"].update(settings={**RAY, "address": "10.0.0.1:9"})
+    ),
     "a summary of nothing": as_text("summary.json", '{"test": 5}'),
     "a score of 7": in_json(
         "summary.json", lambda s: s["test"]["global"].update(average_precision=7)
@@ -250,6 +266,33 @@ def test_a_hostile_folder_is_refused_in_one_sentence(
         assert made <= {"scores.csv"}, made
     assert "compare" in refused  # one run has nothing to be compared with
     assert len(refused) > 1 or "summary.json" in told_all
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "spoil"),
+    [
+        ("tracker.uri", MLFLOW["uri"], in_config(lambda c: c.update(tracker=MLFLOW))),
+        ("tracker.folder", "logs", in_config(
+            lambda c: c.update(tracker={**TENSORBOARD, "folder": "logs"})
+        )),
+        ("engine.address", "nowhere", in_config(
+            lambda c: c.update(engine={**RAY, "address": "nowhere"})
+        )),
+    ],
+)  # fmt: skip
+def test_what_reaches_outside_the_folder_is_said_again(
+    place: Path, key: str, value: str, spoil: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, told = f"resume={place / 'run'}", f"{key}={value}"
+    assert simulate.main([run, told]) == 2
+    assert f"{told} cannot be changed" in capsys.readouterr().err
+    spoil(place / "run")
+    for words in ([], [f"{key}=another"]):
+        assert simulate.main([run, *words]) == 2
+        assert f"add {shlex.quote(told)}" in capsys.readouterr().err
+    # What the sentence says to type is taken, as a shell would hand it over.
+    simulate.main([run, *shlex.split(shlex.quote(told)), "rounds=3"])
+    assert "reaches outside" not in capsys.readouterr().err
 
 
 def test_a_resume_misses_its_split(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,15 @@
 """A site's own code that sends what no site should: one kind of it in each round.
 
+The environment variable HOSTILE has the kinds, with commas between. What only a supernode can do
+(``tests/deployment/hostile_supernode.py``) is done with a reply of float64, but "replay" with an
+honest one, which is never sent.
+
 Imported while the site's app is being built, once per message, so it changes what comes next.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -26,14 +31,15 @@ def hostile_app(experiment: Any) -> Any:
             return reply
         number = int(config_in(message.content)["server-round"])
         arrays = arrays_in(reply.content, ARRAYS)
-        if number == 1:
-            arrays = {name: array.astype(np.float64) + 1e300 for name, array in arrays.items()}
-        elif number == 2:
+        kind = os.environ["HOSTILE"].split(",")[number - 1]
+        if kind == "giant":
             arrays = {name: np.zeros(2_000_000, np.float32) for name in arrays}
-        elif number == 3:
+        elif kind == "slow":
             time.sleep(60)
-        else:
+        elif kind == "huge":
             arrays = {name: np.full_like(array, 3e38) for name, array in arrays.items()}
+        elif kind != "replay":
+            arrays = {name: array.astype(np.float64) + 1e300 for name, array in arrays.items()}
         reply.content[ARRAYS] = to_record(arrays)
         return reply
 

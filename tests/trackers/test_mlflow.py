@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ def only_run(uri: str) -> tuple[Any, Any]:
     experiment = client.get_experiment_by_name("fedpdm")
     (run,) = client.search_runs([experiment.experiment_id])
     return client, run
+
+
+def test_a_strangers_data_base_sends_no_report_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    assert main([*SMALL, "rounds=1", "tracker=mlflow", f"hydra.run.dir={folder}"]) == 0
+    with sqlite3.connect(folder / "mlflow.db") as base:
+        base.execute("UPDATE runs SET artifact_uri = ?", [f"{folder.as_uri()}/../elsewhere"])
+    base.close()
+    assert main([f"resume={folder}", "rounds=2"]) == 0
+    assert "outside the run folder" in " ".join(capsys.readouterr().out.split())
+    assert not elsewhere.exists()
 
 
 def test_rounds_settings_and_results_are_read_back_and_a_resume_goes_on(tmp_path: Path) -> None:
