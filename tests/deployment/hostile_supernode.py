@@ -3,16 +3,18 @@
 The kinds are in the environment variable HOSTILE; ``tests/toys/hostile.py`` has those of the app.
 
     replay      the reply of the site's first round instead of the round's own
-    duplicate   the reply twice, and a third time as a message of its own
+    duplicate   the reply again when it has arrived, and a third time as a message of its own
     forged      the reply in the name of every other node, too
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.supernode.cli import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
@@ -22,7 +24,8 @@ KINDS = os.environ["HOSTILE"].split(",")
 OTHERS = os.environ.get("HOSTILE_OTHERS", "").split()
 first: list[PushMessagesRequest] = []
 answered: list[str] = []
-honest = FleetHttpClient.PushMessages
+later: list[Callable[[], Any]] = []
+honest, honest_pull = FleetHttpClient.PushMessages, FleetHttpClient.PullMessages
 
 
 def push(self: FleetHttpClient, request: PushMessagesRequest, *rest: Any) -> Any:
@@ -37,12 +40,19 @@ def push(self: FleetHttpClient, request: PushMessagesRequest, *rest: Any) -> Any
         return honest(self, first[0], *rest)
     response = honest(self, request, *rest)
     if kind == "duplicate":
-        honest(self, request, *rest)
-        again(self, request, "f" * 64, metadata.src_node_id)
+        later.append(partial(honest, self, request))
+        later.append(partial(again, self, request, "f" * 64, metadata.src_node_id))
     if kind == "forged":
         for place, node in enumerate(OTHERS):
             again(self, request, f"{place:064x}", int(node))
     return response
+
+
+def pull(self: FleetHttpClient, request: PullMessagesRequest) -> Any:
+    """Look for messages; by then the last reply has arrived."""
+    while later:
+        later.pop(0)()
+    return honest_pull(self, request)
 
 
 def again(client: FleetHttpClient, request: PushMessagesRequest, number: str, node: int) -> None:
@@ -61,4 +71,5 @@ def again(client: FleetHttpClient, request: PushMessagesRequest, number: str, no
 if __name__ == "__main__":
     assert supernode.LOOK_SECONDS
     FleetHttpClient.PushMessages = push  # type: ignore[method-assign]
+    FleetHttpClient.PullMessages = pull  # type: ignore[method-assign]
     flower_supernode()
