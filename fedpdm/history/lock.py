@@ -11,6 +11,23 @@ from fedpdm.errors import HistoryError
 
 _held: set[RunLock] = set()
 
+FOLDERS = ("rounds", "clients", "baselines", "tensorboard", "mlflow")
+"""Those that a run makes in its folder; others that lie there are not its own."""
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a run folder with links, through which a run would write files elsewhere.
+
+    Raises:
+        HistoryError: names the first one.
+    """
+    for place, folders, files in os.walk(folder):
+        if place == str(folder):
+            folders[:] = [name for name in folders if name in FOLDERS]
+        for name in (*folders, *files):
+            if os.path.islink(found := os.path.join(place, name)):
+                raise HistoryError(f"{found} is a link; put what it leads to in its place")
+
 
 class RunLock:
     """Holds ``folder/lock`` while the block runs.
@@ -34,10 +51,7 @@ class RunLock:
             HistoryError: another run holds it, or the folder cannot be written, or has links in
                 it, through which files elsewhere would be.
         """
-        for place, folders, files in os.walk(self._folder):
-            for name in (*folders, *files):
-                if os.path.islink(found := os.path.join(place, name)):
-                    raise HistoryError(f"{found} is a link; put what it leads to in its place")
+        refuse_links(self._folder)
         path = self._folder / "lock"
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -295,6 +295,11 @@ def test_what_reaches_outside_the_folder_is_said_again(
     assert "reaches outside" not in capsys.readouterr().err
 
 
+def test_a_folder_that_is_not_the_runs_own_may_be_a_link(place: Path) -> None:
+    (place / "run" / "data").symlink_to(place)
+    assert simulate.main([f"resume={place / 'run'}", "rounds=3"]) == 0
+
+
 def test_a_resume_misses_its_split(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     split = place / "run" / "split.csv.gz"
     for spoil in (lambda: split.write_bytes(split.read_bytes()[:-9]), split.unlink):
