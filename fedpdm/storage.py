@@ -111,6 +111,12 @@ def read_bytes(path: Path, sha256: str | None = None) -> bytes:
     return content
 
 
+def sha256_of(path: Path) -> str:
+    """Return the hex sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_tensors(path: Path, sha256: str | None = None) -> Arrays:
     """Return the tensors in ``path`` by name in alphabetical order, in memory of their own.
 

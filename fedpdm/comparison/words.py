@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedpdm.comparison.comparison import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
 from fedpdm.comparison.result import Comparison, Family, Pair, pairs_needed
 from fedpdm.comparison.scores import VIEWS, Spread
+from fedpdm.comparison.statistics import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
 from fedpdm.evaluation.wording import MISSING, counted, duration, listing, number
 
 FEW = 6

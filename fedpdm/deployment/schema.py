@@ -121,7 +121,7 @@ class Card(Part):
 
 
 class Details(Part):
-    """A site's own findings beside its metrics (``deployment.test_details``)."""
+    """A site's own findings besides its metrics (``deployment.site_results``)."""
 
     thresholds: Thresholds | None = None
     calibration: Calibration | None = None

@@ -17,7 +17,7 @@ from torch import nn
 
 from fedpdm.data.rows import Floats, Split
 from fedpdm.evaluation import calibration
-from fedpdm.evaluation import test_details as findings
+from fedpdm.evaluation import summary_sections as sections
 from fedpdm.evaluation.censoring import censoring_of, presence
 from fedpdm.evaluation.costs import Accounts, cost_table
 from fedpdm.evaluation.scoring import (
@@ -110,18 +110,18 @@ def run_final_test(
         test["full_windows"] = full
     told = (predictions, sites, task)
     test["thresholds"] = described(protocol.policy, levels, *told, weights, source.test_truncated)
-    test["spread"] = findings.spread(test["per_site"], task)
-    test["calibration"] = findings.calibrated(raw, *told, scale, protocol)
-    test["reliability"] = findings.reliability(*told)
+    test["spread"] = sections.spread(test["per_site"], task)
+    test["calibration"] = sections.calibrated(raw, *told, scale, protocol)
+    test["reliability"] = sections.reliability(*told)
     shuffle = federation.shuffle
     for split in (Split.TEST, Split.HELDOUT):
         parts[split]["alarms"] = {"reason": "labels are shuffled: nothing follows an alarm"}
         if shuffle is None:
-            parts[split]["alarms"] = findings.alarms(
+            parts[split]["alarms"] = sections.alarms(
                 *told, censoring, split, levels, protocol, source.time_unit
             )
-    test["shuffled"] = None if shuffle is None else findings.shuffled(*told, shuffle)
-    interval, test["intervals"] = findings.intervals(
+    test["shuffled"] = None if shuffle is None else sections.shuffled(*told, shuffle)
+    interval, test["intervals"] = sections.intervals(
         *told, protocol.interval, source.shares_machines
     )
     nearest = task.risks[0].key if task.risks else ""

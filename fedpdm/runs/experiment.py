@@ -37,14 +37,14 @@ from fedpdm.runs.local_training import (
 )
 from fedpdm.runs.sizes import check_data, check_duration, check_model
 from fedpdm.runs.sources import build_federation, build_source
-from fedpdm.runs.transforms import build_mods, build_server, build_transforms, check_sent
+from fedpdm.runs.update_pipeline import build_mods, build_server, build_transforms, check_sent
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.base import Server
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import sample_size, seeded_sample, take_over_sampling
 from fedpdm.server.synchronous import Synchronous
-from fedpdm.strategies.layers import check_training
-from fedpdm.strategies.registry import check_flower
+from fedpdm.strategies.ranges import check_flower
+from fedpdm.strategies.wrappers import check_training
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised

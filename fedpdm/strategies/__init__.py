@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from fedpdm.strategies.registry import gradient_terms, local_term
+from fedpdm.strategies.local_terms import gradient_terms, local_term
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

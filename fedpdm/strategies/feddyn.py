@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fedpdm.aggregation.sums import Sums
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
-from fedpdm.strategies.registry import check_range
+from fedpdm.strategies.ranges import check_range
 from fedpdm.training.loop import GradientTerm, Memory
 from fedpdm.wire.records import Arrays
 

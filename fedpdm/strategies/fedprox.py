@@ -14,7 +14,8 @@ import torch
 from flwr.serverapp.strategy import FedProx as FlowerFedProx
 from torch import Tensor
 
-from fedpdm.strategies.registry import check_range, local_term
+from fedpdm.strategies.local_terms import local_term
+from fedpdm.strategies.ranges import check_range
 from fedpdm.training.loop import GradientTerm
 
 __all__ = ["FedProx", "proximal_term"]

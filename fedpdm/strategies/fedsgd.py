@@ -21,7 +21,7 @@ import numpy as np
 
 from fedpdm.aggregation.sums import Sums
 from fedpdm.strategies.base import ClientHalf, ServerHalf, client_half
-from fedpdm.strategies.registry import check_range
+from fedpdm.strategies.ranges import check_range
 from fedpdm.wire.records import Arrays
 
 __all__ = ["FedSGD", "FedSGDClient"]

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import QFedAvg as FlowerQFedAvg
 
-from fedpdm.strategies.registry import check_range
+from fedpdm.strategies.ranges import check_range
 
 
 class QFedAvg(FlowerQFedAvg):

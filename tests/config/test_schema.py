@@ -14,8 +14,8 @@ from fedpdm.errors import ConfigError
 from fedpdm.runs.experiment import build
 from fedpdm.runs.folder import stored_run
 from fedpdm.simulate import main
-from fedpdm.strategies.layers import layers
 from fedpdm.strategies.scaffold import Scaffold
+from fedpdm.strategies.wrappers import unwrap
 
 UNREAD = [
     ("roundz: 3", "roundz", "rounds"),
@@ -145,7 +145,7 @@ def test_a_block_takes_the_place_of_the_chosen_option() -> None:
     kind = "flwr.serverapp.strategy.DifferentialPrivacyServerSideFixedClipping"
     rest = "noise_multiplier: 0.1, clipping_norm: 1.0, num_sampled_clients: 2"
     cfg = compose(["strategy=fedprox", f"strategy={{_target_: {kind}, {inner}, {rest}}}"])
-    outer, held = layers(build(cfg).strategy)
+    outer, held = unwrap(build(cfg).strategy)
     assert type(outer).__name__ == kind.rpartition(".")[2]
     assert vars(held)["eta"] == 0.3 and "fraction_train" not in cfg.strategy
     assert compose(["engine={workers: 3}"]).engine == {**compose([]).engine, "workers": 3}

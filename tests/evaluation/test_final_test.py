@@ -18,7 +18,7 @@ from fedpdm.evaluation.confidence import certainty
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
 from fedpdm.evaluation.scoring import machine_numbers
 from fedpdm.evaluation.settings import Policy, Protocol
-from fedpdm.evaluation.test_details import average_precisions, shuffled
+from fedpdm.evaluation.summary_sections import average_precisions, shuffled
 from fedpdm.federation import Federation, Site
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
 from fedpdm.testing.tiny import TinySource

@@ -16,7 +16,7 @@ from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError
-from fedpdm.runs.transforms import build_transforms
+from fedpdm.runs.update_pipeline import build_transforms
 from fedpdm.strategies.scaffold import CONTROL
 from fedpdm.testing.federated import Federated, distance, federate, named, same
 from fedpdm.transforms.base import Chain, Stage, Transform

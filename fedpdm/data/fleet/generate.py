@@ -31,8 +31,8 @@ from fedpdm.data.fleet.record import Record
 from fedpdm.data.fleet.settings import SCENARIOS
 from fedpdm.data.fleet.source import FleetSource
 from fedpdm.data.rows import Ints, Rows, within_horizon
-from fedpdm.data.sources.checksums import sha256_of
 from fedpdm.errors import ConfigError, DataError, FedPdmError
+from fedpdm.storage import sha256_of
 
 HORIZON = 7.0
 """Days before a failure that count as positive in the summary and the gates."""

@@ -15,7 +15,7 @@ from fedpdm.data.partition.base import (
     site_names,
 )
 from fedpdm.data.rows import Ints, Rows, Split
-from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.sources.base import require_positive
 from fedpdm.errors import ConfigError
 
 

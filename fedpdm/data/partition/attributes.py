@@ -13,7 +13,7 @@ from fedpdm.data.partition.base import (
     site_names,
 )
 from fedpdm.data.rows import Bools, Ints, Rows, Split, Strings
-from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.sources.base import require_positive
 from fedpdm.data.splits.cuts import undecided
 from fedpdm.errors import ConfigError
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from fedpdm.data.rows import Bools, Ints, Rows, Split, Strings
-from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.sources.base import require_positive
 from fedpdm.errors import ConfigError
 
 DEFAULT_SITES = 10  # as FedCMAPSS task A

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedpdm.data.partition.base import Machines, WholeMachines
 from fedpdm.data.rows import Floats, Ints, Split
-from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.sources.base import require_positive
 from fedpdm.errors import ConfigError
 
 DRAWS = 200

@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from fedpdm.data.sources.checksums import KNOWN, KnownFile, sha256_of
+from fedpdm.data.sources.published import KNOWN, KnownFile
 from fedpdm.errors import ConfigError, DataError
+from fedpdm.storage import sha256_of
 
 URLS = {
     "ai4i": "https://archive.ics.uci.edu/static/public/601/"

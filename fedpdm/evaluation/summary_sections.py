@@ -1,4 +1,4 @@
-"""What the summary says of a test beside its metrics: plain values, small (docs/summary.md)."""
+"""Sections of summary.json about the test, besides its metrics (docs/summary.md)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedpdm.deployment.envelope import TESTED, result_content, result_in, why
-from fedpdm.deployment.test_details import cards, gathered, of_site
+from fedpdm.deployment.site_results import cards, gathered, of_site
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.evaluation.settings import Policy, Protocol
 from fedpdm.tasks import Task
