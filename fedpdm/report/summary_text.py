@@ -7,8 +7,8 @@ from typing import Any
 
 from fedpdm.baselines.registry import predictors
 from fedpdm.evaluation.wording import MISSING, counted, listing, metric, number
-from fedpdm.report.alarms import dearer, silence
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
+from fedpdm.report.sections.alarms import dearer, silence
 
 Record = Mapping[str, Any]
 

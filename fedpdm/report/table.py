@@ -12,9 +12,9 @@ from rich.text import Text
 
 from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
-from fedpdm.report.alarms import dearer, silence
 from fedpdm.report.console import STYLE, console_for, grid_of, room_for_names, say
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
+from fedpdm.report.sections.alarms import dearer, silence
 from fedpdm.report.summary_text import certainty, headline
 
 LISTED = 20

@@ -15,7 +15,7 @@ from fedpdm.evaluation.censoring import Censoring, presence
 from fedpdm.evaluation.costs import Priced, candidates, cost_table, least_cost, priced, rows_alone
 from fedpdm.evaluation.final_test import alarm_costs
 from fedpdm.evaluation.settings import Costs, Policy, Protocol
-from fedpdm.report.alarms import dearer
+from fedpdm.report.sections.alarms import dearer
 from fedpdm.tasks import Failure
 from tests.evaluation.test_alarms import WATCH, at, censoring
 from tests.evaluation.test_final_test import federation, sites_of, tried

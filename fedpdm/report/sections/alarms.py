@@ -1,4 +1,4 @@
-"""The report on alarms: what they catch, miss and cost, and how early they come."""
+"""Section on alarms: what they catch, miss and cost, and how early they come."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fedpdm.baselines.registry import predictors
 from fedpdm.evaluation.wording import MISSING, listing, number, percent
 from fedpdm.report.curves import alarm_plots
 from fedpdm.report.gain_table import part_of
-from fedpdm.report.quality import task_of
 from fedpdm.report.sections import Page, register_section
+from fedpdm.report.sections.quality import task_of
 
 Record = Mapping[str, Any]
 
