@@ -43,7 +43,7 @@ class BaselineWorkers:
         self._inputs = inputs
         self._folder = folder / "baselines"
         self.left_out = left_out(inputs)
-        """Controls that cannot be had here, and why."""
+        """Baselines that cannot be had here, and why."""
         todo = pieces(inputs)
         count = max(1, min(processes, len(todo)))
         self._shares: list[list[Piece]] = [[] for _ in range(count)]

@@ -26,7 +26,7 @@ recommend_model_for_usecase = ModelFactory.recommend
 
 MODEL_PERFORMANCE_GUIDE: dict[str, dict[str, Any]] = {
     "mlp": {
-        "best_for": ["tabular data", "a control for the others", "thousands of sites"],
+        "best_for": ["tabular data", "a baseline for the others", "thousands of sites"],
         "takes": "(B, F), or (B, T, F) flattened",
         "minimum_features": 1,
         "minimum_steps": 1,

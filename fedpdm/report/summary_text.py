@@ -208,7 +208,7 @@ def findings(summary: Record, table: GainTable) -> list[str]:
 
 
 def left_out(summary: Record) -> list[str]:
-    """Return why controls are missing, one sentence each."""
+    """Return why baselines are missing, one sentence each."""
     reasons = summary.get("baselines_left_out") or {}
     known = predictors(reasons)
     return [f"{known[n].name or known[n].heading}: {reason}." for n, reason in reasons.items()]

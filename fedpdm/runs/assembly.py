@@ -85,7 +85,7 @@ def baseline_inputs(experiment: Experiment) -> BaselineInputs:
         scaler=shared_scaler(experiment),
         pool=tuple(experiment.pooled),
         device=experiment.device,
-        controls=experiment.controls,
+        baselines=experiment.baselines,
         rocket=experiment.rocket,
         objective=experiment.objective,
     )

@@ -79,7 +79,7 @@ class Experiment:
     baseline_processes: int
     pooled_schedule: BaselineSchedule
     alone_schedule: BaselineSchedule
-    controls: tuple[str, ...]
+    baselines: tuple[str, ...]
     rocket: RocketSettings
     round_timeout: float | None
     keep: int | None
@@ -204,7 +204,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         baseline_processes=whole(cfg, "baselines.processes", 0),
         pooled_schedule=build_schedule(cfg, "baselines"),
         alone_schedule=build_schedule(cfg, "baselines", "baselines.alone"),
-        controls=build_controls(cfg),
+        baselines=build_baselines(cfg),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
         keep=None if select(cfg, "history.keep") == "all" else whole(cfg, "history.keep", 1),
@@ -296,8 +296,8 @@ def build_protocol(cfg: Config) -> Protocol:
     return Protocol.of(block(cfg, "evaluate"), named)
 
 
-def build_controls(cfg: Config) -> tuple[str, ...]:
-    """Return the names of the controls that are wanted; null: all there are."""
+def build_baselines(cfg: Config) -> tuple[str, ...]:
+    """Return the names of the baselines that are wanted; null: all there are."""
     names = plain(select(cfg, "baselines.controls"))
     if names is None:
         return tuple(BASELINES)
@@ -309,7 +309,7 @@ def build_controls(cfg: Config) -> tuple[str, ...]:
 
 
 def build_rocket(cfg: Config) -> RocketSettings:
-    """Make the settings of the MiniRocket control."""
+    """Make the settings of the MiniRocket baseline."""
     if select(cfg, "baselines.minirocket") is None:
         return RocketSettings()
     return RocketSettings(

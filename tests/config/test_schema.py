@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import FedAvg
 from fedpdm.config.command_line import rewrite
 from fedpdm.config.compose import compose
 from fedpdm.config.schema import arguments_of, located
+from fedpdm.config.values import make
 from fedpdm.errors import ConfigError
 from fedpdm.runs.experiment import build
 from fedpdm.runs.folder import stored_run
@@ -164,6 +165,12 @@ def test_a_class_of_another_kind_is_refused_before_there_is_a_folder(
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"error: {block}") and "fractions.Fraction is no " in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("block", ["strategy", "transforms.mine", "objective"])
+def test_what_a_function_makes_of_another_kind_is_refused(block: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{block}: uuid.UUID is no "):
+        make({"_target_": "uuid.uuid4"}, block)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ class Source(ABC):
     def rules(self, rows: Rows) -> Bools | None:
         """Return (R,) what known physical rules alone would predict, or None without rules.
 
-        A control without learning, printed beside the baselines.
+        A baseline without learning.
         """
         return None
 
