@@ -1,4 +1,4 @@
-"""``python -m fedpdm.data check data=files …``: read everything, train nothing, say what was seen.
+"""``python -m fedpdm.data check data=files …``: read all data, train nothing, report findings.
 
 python -m fedpdm.data check --config-dir plants data=files data.path=plants site=gdansk,lyon
 """

@@ -1,4 +1,4 @@
-"""Every error that fedpdm raises on purpose.
+"""All errors that fedpdm raises on purpose.
 
     FedPdmError                exit code
     ├── UserError                  2      the person who typed the command can mend it

@@ -1,7 +1,7 @@
-"""Named NumPy arrays on disk: safetensors files, written whole or not at all.
+"""Atomic file writes, named tensors on disk (safetensors), and trees of values with arrays.
 
-Also trees of plain values with arrays in them (a strategy's memory), split into a JSON
-text and named arrays, so that nothing that is read back can run code.
+A tree of plain values with arrays in it (a strategy's memory) is split into a JSON text and
+named arrays, so that nothing that is read back can run code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Takes the replies of a round: decodes each, screens it, and adds it to the others."""
+"""Collects the replies of a round: decodes each, screens it, and adds it to the sum."""
 
 from __future__ import annotations
 

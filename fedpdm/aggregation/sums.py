@@ -1,6 +1,6 @@
-"""What the server computes with received arrays. Nothing here changes its input.
+"""Weighted sums and means of received arrays. Nothing here changes its input.
 
-Updates are added up as they come, so that none is kept; a strategy that needs all of them gets
+Updates are added up as they arrive, and none is kept; a strategy that needs all of them gets
 their messages.
 """
 

@@ -1,4 +1,4 @@
-"""What baselines get: the sites' data, the model, the schedules; and windows in figures."""
+"""What every baseline gets: the sites' data, the model, the schedules; and windows as features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every baseline by its name, and their work in pieces that several processes can share.
+"""The registry of baselines, and their work in pieces that several processes can share.
 
 A new baseline is one function under ``@register_baseline``, here or in any module that is
 imported: table, plots, report and summary take everything else from its registration.

@@ -1,4 +1,4 @@
-"""Baselines in processes of their own, beside the federation.
+"""Runs baselines in processes of their own, while the federation trains.
 
 They share nothing with it but the data, so they may run while it trains. Children are
 forked, which costs no second import of torch; they write their scores to the run folder,

@@ -1,4 +1,4 @@
-"""Client mods, Flower's own among them, around a site's training.
+"""Client mods, Flower's own among them, that wrap a site's training.
 
 Flower's mods for clipping and noise refuse messages with more than one array record, and
 draw from the global generators. Here a mod is shown the parameters, the config and the metrics

@@ -1,4 +1,4 @@
-"""The client halves of strategies at work in a site: what they hear, remember and send."""
+"""Runs the client halves of strategies at a site: what they receive, remember and send."""
 
 from __future__ import annotations
 

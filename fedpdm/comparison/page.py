@@ -1,4 +1,4 @@
-"""The page of a comparison: one self-contained HTML file that needs no explanation."""
+"""The HTML page of a comparison: one self-contained file."""
 
 from __future__ import annotations
 

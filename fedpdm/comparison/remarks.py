@@ -1,4 +1,4 @@
-"""What a reader must know of the runs of a comparison: other code, splits, seeds, test data."""
+"""Warnings about compared runs: different code, splits, seeds or test data."""
 
 from __future__ import annotations
 

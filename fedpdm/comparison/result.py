@@ -1,4 +1,4 @@
-"""What a comparison found: per setting, per pair and per site. Numbers only, no layout."""
+"""The results of a comparison: per setting, per pair and per site. Numbers only, no layout."""
 
 from __future__ import annotations
 

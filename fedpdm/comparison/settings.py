@@ -1,4 +1,4 @@
-"""Runs gathered into settings: how they are named, compared, and against which one judged."""
+"""Groups runs into settings: their names, what is compared, and the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison in sentences and tables: what it says, and what its words mean."""
+"""A comparison in sentences and tables, and a glossary of its terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own modules, imported in every process that has a part in a run.
+"""Imports a user's own modules in every process of a run, and limits what a config may name.
 
     imports=[mylab]     in a config: commands, sweeps, Python, workers of engine=ray, flwr run
     --imports mylab     of ``predict``; ``imports="mylab"`` of a supernode's ``--node-config``

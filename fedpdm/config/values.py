@@ -1,4 +1,4 @@
-"""Values of a composed config, checked one by one, and the objects that its nodes describe."""
+"""Reads values of a composed config, each checked, and instantiates ``_target_`` nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site does under ``flower-supernode``: its own file, from its own folder.
+"""A site under ``flower-supernode``: its own file, from its own folder.
 
 Which site it is and where its data lies it reads from the supernode's ``--node-config``:
 

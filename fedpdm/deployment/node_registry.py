@@ -1,4 +1,4 @@
-"""Who is who: which Flower node is which site, asked of the nodes themselves.
+"""Which Flower node is which site: the nodes are asked, and keys checked.
 
 A node is asked once, when it first appears. A supernode that restarts may come back as
 another node, so the list is looked through before every round.

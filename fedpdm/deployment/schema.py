@@ -1,4 +1,4 @@
-"""What a site may say in JSON: numbers in their ranges, short words, nothing else.
+"""The schema of a site's JSON: numbers in their ranges, short words, nothing else.
 
 A reply comes from another machine. What does not fit is refused before it touches the run.
 What fits is kept as it came.

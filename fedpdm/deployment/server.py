@@ -1,4 +1,4 @@
-"""What the server does under ``flower-superlink``: the run, without a site's data.
+"""The server under ``flower-superlink``: a run without any site data.
 
 Run config (``flwr run . --run-config '…'``):
 

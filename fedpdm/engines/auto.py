@@ -1,4 +1,4 @@
-"""Which engine a run gets: the one that was asked for, or with engine=auto the one that fits.
+"""Chooses the engine of a run: the one asked for, or with ``engine=auto`` the one that fits.
 
 The rule of ``auto`` looks at the model, the device, the cores and the amount of work, never at
 a clock, so that the same command makes the same choice on the same machine. Serial and ray give

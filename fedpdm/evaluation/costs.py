@@ -1,4 +1,4 @@
-"""What alarms cost as a maintenance crew counts: missed failures, false episodes, inspections.
+"""Costs of alarms as a maintenance crew counts: missed failures, false alarms, inspections.
 
 A failure is missed if no sustained alarm came before it in time, however many windows it has;
 an episode of alarms is paid once (``fedpdm.evaluation.alarms``). A row without time is an episode

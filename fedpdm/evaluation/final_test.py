@@ -1,4 +1,4 @@
-"""The test of a round's weights: once, on windows that chose nothing.
+"""The final test of a round's weights: once, on windows that chose nothing.
 
 A simulation tries them on all sites at once, a deployed site on itself alone; the order
 is the same: scores, calibration and thresholds from validation data, then the numbers of

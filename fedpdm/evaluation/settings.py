@@ -1,4 +1,4 @@
-"""What a run is asked to say of its test: the block ``evaluate`` of the config."""
+"""The settings of the final test: the block ``evaluate`` of the config."""
 
 from __future__ import annotations
 

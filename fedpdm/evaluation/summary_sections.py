@@ -218,7 +218,7 @@ def shuffled(
     shuffled again many times for the same scores: an exact permutation test, also over pooled
     windows, as labels stay in their sites. Of ``rotated`` labels it is exact up to copies where
     no machine is in training and test both. Where machines are cut in time, their turned labels
-    hang together across the cut, and the test is nearly exact: of 60 made-up fleets without a
+    are correlated across the cut, and the test is nearly exact: of 60 generated fleets without a
     leak 1 to 3 scored above, where 0.3 were meant to. So look at another seed before believing a
     value just outside.
 

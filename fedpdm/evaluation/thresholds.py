@@ -1,4 +1,4 @@
-"""Alarm thresholds, chosen on validation data: for F1, for cost (``costs.py``), for a budget.
+"""Chooses alarm thresholds on validation data: by F1, by cost (``costs.py``) or by a budget.
 
 A weight says how much a validation window counts, for example how likely it would be seen
 had its machine been cut like those of the test (``fedpdm.evaluation.censoring.presence``).

@@ -1,4 +1,4 @@
-"""``python -m fedpdm.history``: look at a run's rounds, return to one, take one out."""
+"""``python -m fedpdm.history``: list a run's rounds, roll back to one, export one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's rounds on disk: a round is committed whole or not at all, and can be returned to.
+"""The history of a run: a round is committed whole or not at all, and can be rolled back to.
 
     run folder
     ├── history.sqlite                     which rounds there are, their metrics and checksums

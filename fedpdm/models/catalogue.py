@@ -1,4 +1,4 @@
-"""The source's ready-made choices: what models cost, training settings, models for factories.
+"""Ready-made choices of the source system: what models cost, training settings, use cases.
 
 No accuracy stands here. The source system's 92-94 % lie below the 96.6 % of a rule that
 never announces a failure, so they recommend nothing; compare on your own validation data.

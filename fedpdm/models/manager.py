@@ -1,4 +1,4 @@
-"""Several models side by side, each with its history of states on disk.
+"""The model manager: several models side by side, each with its saved states on disk.
 
     folder/
       automotive_detroit_cnn/

@@ -1,4 +1,4 @@
-"""The plain baseline: two fully connected layers."""
+"""The plain baseline: fully connected layers."""
 
 from __future__ import annotations
 

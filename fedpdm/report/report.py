@@ -1,8 +1,8 @@
-"""The report of a run: one self-contained HTML file for the people who run the sites.
+"""The report of a run: one self-contained HTML file for the people who operate the sites.
 
 It answers first whether federation helps each site, by how much, and whether that is sure;
-then come the baselines, alarms, calibration, rounds, communication, data and origin. What a
-run has no numbers for is said in a sentence.
+then come the baselines, alarms, calibration, rounds, communication, data and origin. A sentence
+says what a run has no numbers for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run says in sentences, flattering or not, and what its words mean."""
+"""The findings of a run in sentences, good and bad, and what the terms mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last thing on the screen: who gains, who loses, and where the results are."""
+"""The table on the terminal after a run: who gains, who loses, and where the results are."""
 
 from __future__ import annotations
 

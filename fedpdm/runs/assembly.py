@@ -1,4 +1,4 @@
-"""The parts of a run: its sites' Flower app, its rounds, its baselines and its engine."""
+"""Builds the parts of a run: the sites' Flower app, rounds, baselines and engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a composed config to the objects of a run. The config goes no further than here."""
+"""From a composed config to the objects of a run, which do not read the config."""
 
 from __future__ import annotations
 

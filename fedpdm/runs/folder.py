@@ -1,4 +1,4 @@
-"""A run's folder: begun, checked before it is continued, and described for who scores with it."""
+"""A run's folder: created, checked before a resume, and described for ``predict``."""
 
 from __future__ import annotations
 

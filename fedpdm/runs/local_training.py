@@ -1,4 +1,4 @@
-"""From a config to what a site does in a round: its settings, its objective, what it sends."""
+"""From a config to a site's work in a round: training settings, objective, policy, device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished run leaves for people and programs: summary.json, metrics.csv, report.html."""
+"""Writes the results of a finished run: summary.json, metrics.csv, report.html."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a config to the way of an update: client mods, transforms and the server."""
+"""From a config to what handles an update: client mods, transforms and the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is committed is finite, whatever strategy computed it."""
+"""Refuses a round whose weights or state are not finite, whatever strategy computed it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sites take part in a round: a seeded draw, made here and not by Flower."""
+"""Selects the sites of a round: a seeded draw, made here and not by Flower."""
 
 from __future__ import annotations
 

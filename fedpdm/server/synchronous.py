@@ -1,4 +1,4 @@
-"""Synchronous rounds: a sample of sites trains one version, and all answers make the next."""
+"""Synchronous rounds: a sample of sites trains one version, and all replies make the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Flower does not ship of a strategy: local terms, and limits it does not check.
+"""Strategies that Flower does not ship, and range checks for those that it does.
 
 A strategy is one file here (or anywhere importable) and one yaml in ``conf/strategy``
 with ``_target_``. Where it changes local training, the server half names a value in the

@@ -1,4 +1,4 @@
-"""Strategies of two halves: what the server does, and what a site does and remembers.
+"""Base classes of strategies with two halves: one on the server, one at the sites.
 
 A strategy is one file with both, found by each other through a key of the train config:
 

@@ -1,4 +1,4 @@
-"""FedProx: local training stays near the model it received.
+"""FedProx: a proximal term keeps local training near the received model.
 
 Li et al. 2020, Federated Optimization in Heterogeneous Networks (MLSys), eq. 2. The
 local objective is F_k(w) + (mu/2)·‖w − w_t‖², whose gradient adds mu·(w − w_t). The

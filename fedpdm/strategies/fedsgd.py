@@ -1,4 +1,4 @@
-"""FedSGD with Adam at the server: the gradient of all sites' rows together, step by step.
+"""FedSGD with Adam at the server: one step per round along the gradient of all sites' rows.
 
 McMahan et al. 2017, Communication-Efficient Learning of Deep Networks from Decentralized
 Data (AISTATS), FedSGD: every site makes one plain step over all its rows, so the mean of

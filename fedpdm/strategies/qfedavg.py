@@ -1,4 +1,4 @@
-"""q-FedAvg with the loss its paper asks for.
+"""q-FedAvg, weighted by the loss of the received model as in the paper.
 
 Li et al. 2020, Fair Resource Allocation in Federated Learning (ICLR), algorithm 2: a
 site's weight is F_k(w_t)^q, the loss of the model it *received*. Flower's class leaves

@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates take the sites' drift out of their local steps.
+"""SCAFFOLD: control variates correct the drift of the sites' local steps.
 
 Karimireddy et al. 2020, SCAFFOLD: Stochastic Controlled Averaging for Federated Learning
 (ICML), algorithm 1 with option II. Site k steps along g_k − c_k + c and then sets

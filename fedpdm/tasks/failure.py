@@ -1,4 +1,4 @@
-"""A failure within one horizon."""
+"""The task ``failure``: a failure within one horizon."""
 
 from __future__ import annotations
 

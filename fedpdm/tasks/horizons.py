@@ -1,4 +1,4 @@
-"""Failures within several horizons, with nested probabilities."""
+"""The task ``horizons``: failures within several horizons, with nested probabilities."""
 
 from __future__ import annotations
 

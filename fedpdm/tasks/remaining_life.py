@@ -1,4 +1,4 @@
-"""Remaining life, up to a cap."""
+"""The task ``rul``: remaining life, up to a cap."""
 
 from __future__ import annotations
 

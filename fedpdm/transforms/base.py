@@ -1,4 +1,4 @@
-"""What may happen to an update on its way from a site to the sum.
+"""The interface of a transform: what may happen to an update between site and sum.
 
     class Clip(Transform):                        # in a package of your own
         stage = Stage.CLIP

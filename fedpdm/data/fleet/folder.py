@@ -1,4 +1,4 @@
-"""A generated fleet as a folder of files: its tables, written and read back.
+"""Writes a generated fleet to a folder of files, and reads it back.
 
     FOLDER/summary.json             settings, counts, gates, sha256 of every file
     FOLDER/plants/detroit.parquet   machine, time (days), one column per sensor

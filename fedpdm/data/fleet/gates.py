@@ -1,4 +1,4 @@
-"""Gates that generated data must pass before anybody trains on it.
+"""Quality gates that generated data must pass before a model trains on it.
 
 Each compares a number with a bound that was chosen before any data was looked at:
 
@@ -14,7 +14,7 @@ Each compares a number with a bound that was chosen before any data was looked a
     prevalence        deviation from the wanted share, relative                      <= 0.25
 
 A failure leaves a trace if one of its machine's last rows stands out, along the signature of
-what failed, from all rows of 95 % of equally long stretches of sound machines of its kind.
+what failed, from all rows of 95 % of equally long stretches of healthy machines of its kind.
 What load and hall temperature explain is taken off first. The truth is used to know where to
 look and for what: the gate asks whether there is something to find, not whether it is easy.
 

@@ -1,4 +1,4 @@
-"""Generated machines per site: the default data set, no download.
+"""The default data source: a generated fleet of machines per site, no download.
 
 Telemetry of rotating machines (pumps, spindles, fans) with latent wear per failure mode,
 failures, repairs, load cycles, weather, drifting instruments and missing readings. Sites

@@ -1,4 +1,4 @@
-"""Labels given to the wrong windows on purpose: a pipeline without a leak then knows nothing.
+"""Shuffled labels as a leakage test: without a leak, a model must then score like chance.
 
 What a model learns then can only be chance, and its average precision at each site lies at
 that site's prevalence, up to the chance of few windows (``fedpdm.evaluation.summary_sections`` says

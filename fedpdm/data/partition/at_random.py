@@ -1,4 +1,4 @@
-"""Sites that differ by chance only."""
+"""Partitions by chance alone: sites differ in nothing else."""
 
 from __future__ import annotations
 

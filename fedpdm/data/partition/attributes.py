@@ -1,4 +1,4 @@
-"""Sites that differ in what machines and rows are: life, season, kind, operating condition."""
+"""Partitions by an attribute of machines or rows: life, season, kind, operating condition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sites that differ in labels or in amount: the usual controlled heterogeneity."""
+"""Partitions with skewed labels or amounts of data: the usual controlled heterogeneity."""
 
 from __future__ import annotations
 

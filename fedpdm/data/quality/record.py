@@ -1,4 +1,4 @@
-"""What was understood of a site's record, and what of it a model will not see."""
+"""What was understood of a site's data, and which of it a model will not see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What looks odd in the readings of one site: sentinels, stuck, constant and dropped sensors."""
+"""Odd readings at one site: sentinels, and stuck, constant or dropped sensors."""
 
 from __future__ import annotations
 

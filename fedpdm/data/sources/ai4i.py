@@ -2,7 +2,7 @@
 
 Matzka, "Explainable Artificial Intelligence for Predictive Maintenance Applications",
 AI4I 2020; UCI 601, CC BY 4.0. Synthetic. Rows have no time stamps and belong to no
-trajectory, and the label hangs on the row alone, so nothing can be said about horizons
+trajectory, and the label depends on the row alone, so nothing can be said about horizons
 or remaining life: only task=failure makes sense. Failures cluster along the file (154 of
 339 in rows 4000–5999), so the cut by row number is a real shift between training and test.
 Five stratified folds are the easier alternative that most papers use.

@@ -1,4 +1,4 @@
-"""The interface of a data set. One file under ``fedpdm/data/`` and one yaml each."""
+"""The interface of a data source. Each has one file here and one yaml in ``conf/data``."""
 
 from __future__ import annotations
 

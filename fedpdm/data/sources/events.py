@@ -1,4 +1,4 @@
-"""A site's logs of failures and maintenance, as events of its machines."""
+"""Reads a site's logs of failures and maintenance as events of its machines."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _machines(log: EventLog, table: Table, machine: Strings) -> Strings:
 
 
 def _require_same_times(log: EventLog, table: Table, mapping: SiteMapping, rows: Table) -> None:
-    """Refuse a log whose times could be shifted against the rows' without anybody noticing."""
+    """Refuse a log whose times could be shifted against the rows' unnoticed."""
     own, others = table.zoned(log.time), rows.zoned(mapping.time)
     if (own is None) != (others is None):
         spelled = {True: "numbers", False: "dates"}

@@ -1,4 +1,4 @@
-"""Download of the public data sets: resumed where it broke off, checked, placed whole.
+"""Downloads the public data sets: resumed where it broke off, checked, and placed whole.
 
 Only files whose sha256 is known are taken out of an archive, and they are written under
 names of our own, so an archive can put nothing anywhere else.

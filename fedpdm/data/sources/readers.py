@@ -1,4 +1,4 @@
-"""Opening a site's files: one or several, by a pattern, in an archive; CSV or Parquet."""
+"""Opens a site's files: one or several, by a pattern, in an archive; CSV or Parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a site's files to its readings, as its yaml says: rows picked, sensors side by side."""
+"""From a site's files to its readings, as its yaml says: rows selected, one column per sensor."""
 
 from __future__ import annotations
 

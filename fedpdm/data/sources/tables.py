@@ -1,4 +1,4 @@
-"""A site's table: columns as numbers, times and names, each cell with its place in a file."""
+"""A site's table: columns as numbers, times and names; each cell knows its line in the file."""
 
 from __future__ import annotations
 

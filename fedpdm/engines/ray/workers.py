@@ -1,4 +1,4 @@
-"""The worker processes of the ray engine: started, replaced when they die, and ended.
+"""The pool of the ray engine's workers: started, replaced when they die, and ended.
 
 ``ray`` is imported here alone, and only when workers are started.
 """
