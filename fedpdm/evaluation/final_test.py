@@ -20,6 +20,7 @@ from fedpdm.evaluation import calibration
 from fedpdm.evaluation import summary_sections as sections
 from fedpdm.evaluation.censoring import censoring_of, presence
 from fedpdm.evaluation.costs import Accounts, cost_table
+from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.evaluation.scoring import (
     SPLITS,
     Predictions,
@@ -27,7 +28,6 @@ from fedpdm.evaluation.scoring import (
     score,
     without_padding,
 )
-from fedpdm.evaluation.settings import Protocol
 from fedpdm.evaluation.thresholds import (
     SiteThresholds,
     add_alarms,
@@ -66,7 +66,7 @@ def run_final_test(
     sites: Sequence[Site],
     federation: Federation,
     device: torch.device,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
 ) -> FinalTest:
     """Test weights on sites.
 
@@ -140,7 +140,7 @@ def run_final_test(
 
 
 def _fitted(
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     raw: Predictions,
     sites: Sequence[Site],
     weights: Mapping[str, Floats],

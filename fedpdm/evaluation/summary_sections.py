@@ -15,8 +15,8 @@ from fedpdm.evaluation import conformal
 from fedpdm.evaluation.alarms import alarm_curve, count_alarms
 from fedpdm.evaluation.calibration import Calibration
 from fedpdm.evaluation.censoring import Censoring, joined
+from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.evaluation.scoring import Predictions, machine_numbers
-from fedpdm.evaluation.settings import Protocol
 from fedpdm.evaluation.thresholds import SiteThresholds
 from fedpdm.federation import Site
 from fedpdm.tasks import Metrics, Risk, Task
@@ -73,7 +73,7 @@ def calibrated(
     sites: Sequence[Site],
     task: Task,
     scale: Calibration | None,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
 ) -> dict[str, Any] | None:
     """Return how well risks mean what they say on test windows, before and after."""
     if not task.risks:
@@ -105,7 +105,7 @@ def alarms(
     censoring: CensoringBySite,
     split: Split,
     levels: SiteThresholds,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     time_unit: str,
 ) -> dict[str, Any] | None:
     """Return episodes, lead times and event recall of the nearest risk, and of others in brief.

@@ -24,7 +24,7 @@ from fedpdm.data.quality.sites import notes
 from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.engines.auto import check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError
-from fedpdm.evaluation.settings import Protocol
+from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.models.policy import ParameterPolicy, Parts
@@ -85,7 +85,7 @@ class Experiment:
     keep: int | None
     engine: Mapping[str, Any]
     model: dict[str, Any]
-    protocol: Protocol
+    protocol: EvaluationProtocol
     policy: ParameterPolicy
     objective: Objective
     transforms: Chain = field(default_factory=Chain)
@@ -290,10 +290,10 @@ def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation
         ) from None
 
 
-def build_protocol(cfg: Config) -> Protocol:
+def build_protocol(cfg: Config) -> EvaluationProtocol:
     """Make what a test is asked to say."""
     named = expand_replicas(block(cfg, "sites"), whole(cfg, "replicas", 1))
-    return Protocol.of(block(cfg, "evaluate"), named)
+    return EvaluationProtocol.of(block(cfg, "evaluate"), named)
 
 
 def build_baselines(cfg: Config) -> tuple[str, ...]:
