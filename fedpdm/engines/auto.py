@@ -151,7 +151,7 @@ def check_engine(settings: Mapping[str, Any], device: torch.device) -> None:
     refuse_unknown(settings, "engine")
     given = {key: value for key, value in settings.items() if key != "_target_"}
     check = getattr(class_of(settings, "engine"), "check", None)
-    if check is not None:  # an engine of somebody's own need not have it
+    if check is not None:  # a user's own engine need not have it
         check(device, **given)
 
 

@@ -191,7 +191,7 @@ class History:
         return self._files.path(row, row.weights)
 
     def flaws(self, row: Row) -> list[str]:
-        """Return what is wrong with a round's files, each named; empty if all are sound."""
+        """Return what is wrong with a round's files, each named; empty if all are intact."""
         return self._files.flaws(row, set())
 
     # Writing --------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class SealedFiles:
         return read_bytes(self.folder / name, sums[name])
 
     def flaws(self) -> list[str]:
-        """Return what is wrong with the sealed files, each named; empty if all are sound."""
+        """Return what is wrong with the sealed files, each named; empty if all are intact."""
         found = []
         for name in self._index.files():
             try:

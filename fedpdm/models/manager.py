@@ -178,7 +178,7 @@ class ModelManager:
         _write_index(place / INDEX, changed)
         self._entries[model_id] = changed
         for old in replaced:
-            with contextlib.suppress(OSError):  # it is listed no more, and harms nobody
+            with contextlib.suppress(OSError):  # it is not listed any more and does no harm
                 (place / old.file).unlink()
         return state
 

@@ -73,7 +73,7 @@ def check_mods(strategy: Strategy, mods: Sequence[Mod]) -> None:
     """
     held = list(unwrap(strategy))
     there = [getattr(each, "func", each) for each in mods]  # of functools.partial
-    # A strategy of somebody's own may send what a mod reads.
+    # A user's own strategy may send what a mod reads.
     known = all(is_ours(type(layer)) for layer in held)
     for kind, mod in MODS_NEEDED.items():
         name, needed = getattr(mod, "__name__", mod), any(isinstance(each, kind) for each in held)

@@ -286,4 +286,4 @@ def _refuse_line(path: Path, columns: Sequence[str], cells: list[list[str]]) -> 
     table = Table(frame, str(path), AGAIN, lines=True, dialect=Dialect())
     for column in columns:
         finite(table, column)
-    raise AssertionError("every line is sound")
+    raise AssertionError("every line is valid")

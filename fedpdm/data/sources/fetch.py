@@ -187,7 +187,7 @@ def take_out(part: Path, into: Path, files: tuple[KnownFile, ...], url: str) -> 
     except DAMAGED as error:
         forget(part)
         raise DataError(
-            f"{url} is not a sound zip archive ({error}); nothing was placed. Run the command "
+            f"{url} is not a valid zip archive ({error}); nothing was placed. Run the command "
             "again, or give another --url"
         ) from None
     if wanted:

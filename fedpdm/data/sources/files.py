@@ -156,7 +156,7 @@ class FilesSource(Source):
             paths,
             columns_of(mapping),
             where=f"{site}: {', '.join(map(str, paths))}",
-            hint=f"mend the file, or map another column in sites.{site} (site/{site}.yaml)",
+            hint=f"correct the file, or map another column in sites.{site} (site/{site}.yaml)",
             machines=None if mapping.machines is None else self._place(mapping.machines[0]),
         )
 
