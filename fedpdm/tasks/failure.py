@@ -44,6 +44,10 @@ class Failure(Task):
     def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
         return functional.cross_entropy(output, target, reduction="none")
 
+    def log_likelihoods(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        each = functional.log_softmax(output, dim=1)
+        return each.gather(1, target[:, None]), each.mean(dim=1, keepdim=True)
+
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         return np.asarray(torch.softmax(output.double(), dim=1)[:, 1].cpu().numpy())
 

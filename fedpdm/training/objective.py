@@ -56,6 +56,10 @@ class Objective:
     stacks: ClassVar[bool] = False
     row_losses: LossFunction | None = None
 
+    def for_task(self, task: Task) -> Objective:
+        """Return the objective for a run's task; asked once, before anything else."""
+        return self
+
     def begin(self, model: nn.Module, context: LocalContext) -> None:
         """Get ready for a site's local training in a round."""
 
