@@ -1,4 +1,4 @@
-"""What a site does under ``flower-supernode``: its own file, from its own folder.
+"""A site under ``flower-supernode``: its own file, from its own folder.
 
 Which site it is and where its data lies it reads from the supernode's ``--node-config``:
 
@@ -39,7 +39,7 @@ from fedpdm.deployment.envelope import (
     result_content,
 )
 from fedpdm.deployment.site_memory import SiteMemory, remembers
-from fedpdm.deployment.test_details import of_site
+from fedpdm.deployment.site_results import of_site
 from fedpdm.engines.local_grid import CLIENT_APP_RAISED, REFUSED, refusal
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.final_test import run_final_test

@@ -1,4 +1,4 @@
-"""What the server does under ``flower-superlink``: the run, without a site's data.
+"""The server under ``flower-superlink``: a run without any site data.
 
 Run config (``flwr run . --run-config '…'``):
 
@@ -32,7 +32,7 @@ from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in, why
 from fedpdm.deployment.grid import DeployedGrid
 from fedpdm.deployment.node_registry import NodeRegistry
-from fedpdm.deployment.test_details import cards, gathered
+from fedpdm.deployment.site_results import cards, gathered
 from fedpdm.engines.auto import Engine
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.evaluation.scoring import mean_metrics
