@@ -8,6 +8,7 @@ No label and no failure log is needed.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from fedpdm.history import History
 
 SHOWN = 40  # machines in the printed table
+MOST_KEPT = 20_000_000
+"""Values of a model that belong to a site; a card can name any number."""
 ODD = (ArithmeticError, TypeError, ValueError)
 """What odd values of a model card may raise, beside what is looked for."""
 OPTIONS = ("site", "round", "out", "threshold", "imports")
@@ -141,10 +144,15 @@ def _model(
             sequence_length=card["sequence_length"], **card["config"],
         )  # fmt: skip
 
-    if not personal and not card.get("imports"):
+    if not card.get("imports"):
         with torch.device("meta"):  # takes no memory, whatever sizes the card names
             shapes = {n: tuple(t.shape) for n, t in build().module.state_dict().items()}
-        if shapes != {name: array.shape for name, array in weights.items()}:
+        own = set(personal["tensors"] if personal else ())
+        kept = sum(math.prod(shape) for name, shape in shapes.items() if name in own)
+        if kept > MOST_KEPT:
+            raise ModelError(f"{folder}: {kept:,} values of its model belong to each site")
+        shared = {name: shape for name, shape in shapes.items() if name not in own}
+        if shared != {n: array.shape for n, array in weights.items() if n not in own}:
             raise ModelError(
                 f"{folder}: the weights of round {chosen} have another shape than its model"
             )

@@ -179,6 +179,11 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text[:20])
+
+
 def parse_json(content: bytes, where: Path) -> Any:
     """Return what JSON text says.
 
@@ -190,7 +195,7 @@ def parse_json(content: bytes, where: Path) -> Any:
         HistoryError: it is no JSON, or deeper than ``DEEPEST``.
     """
     try:
-        value = json.loads(content, parse_constant=_no_number)
+        value = json.loads(content, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise HistoryError(f"{where} cannot be read: {error}") from error
     level = [value]
@@ -315,5 +320,5 @@ def restore_tree(skeleton: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
 
     try:
         return decode(json.loads(skeleton))
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
         raise HistoryError(f"a stored state is damaged: {error}") from error

@@ -175,11 +175,14 @@ def read_curve(path: Path, metric: str) -> tuple[tuple[float, float], ...]:
     if not path.is_file():
         return ()
     points, sent = [], 0.0
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            # KeyError, ValueError: a round without a validation score
-            with contextlib.suppress(KeyError, ValueError):
-                if not row.get("site"):
-                    sent += (float(row["bytes_up"]) + float(row["bytes_down"])) / 1e6
-                    points.append((sent, float(row[metric])))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                # KeyError, ValueError, TypeError: a round without a validation score
+                with contextlib.suppress(KeyError, ValueError, TypeError):
+                    if not row.get("site"):
+                        sent += (float(row["bytes_up"]) + float(row["bytes_down"])) / 1e6
+                        points.append((sent, float(row[metric])))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise HistoryError(f"{path} is damaged: {error}") from None
     return tuple(points)

@@ -28,8 +28,8 @@ def read_config(text: str | Path) -> Any:
     return OmegaConf.load(text) if isinstance(text, Path) else OmegaConf.create(text)
 
 
-LARGEST, DEEPEST = 1 << 24, 64
-"""Characters and levels of a yaml text that others wrote."""
+LARGEST, DEEPEST, MOST = 1 << 24, 64, 100_000
+"""Characters, levels and values of a yaml text that others wrote."""
 
 
 def stored_config(text: str | bytes, where: object) -> Any:
@@ -42,7 +42,7 @@ def stored_config(text: str | bytes, where: object) -> Any:
     Raises:
         HistoryError: it is no yaml, too large or too deep, or holds an alias or a reference.
     """
-    depth = 0
+    depth = values = 0
     try:
         text = text if isinstance(text, str) else text.decode()
         if len(text) > LARGEST or "${" in text:
@@ -50,8 +50,11 @@ def stored_config(text: str | bytes, where: object) -> Any:
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
-                raise ValueError(f"it has an alias, or is nested more than {DEEPEST} times")
+            values += isinstance(event, yaml.NodeEvent)
+            if depth > DEEPEST or values > 2 * MOST or isinstance(event, yaml.AliasEvent):
+                raise ValueError(
+                    f"it has an alias, more than {MOST:,} values, or more than {DEEPEST} levels"
+                )
         cfg = OmegaConf.create(text)
         if not isinstance(cfg, DictConfig):
             raise ValueError("it holds no settings")
@@ -140,11 +143,13 @@ def block(cfg: Config, key: str) -> dict[str, Any]:
     return plain(select(cfg, key)) or {}
 
 
-def whole(cfg: Config, key: str, least: int) -> int:
-    """Return a whole number of the config, at least ``least``."""
+def whole(cfg: Config, key: str, least: int, most: int | None = None) -> int:
+    """Return a whole number of the config, at least ``least`` and at most ``most``."""
     value = select(cfg, key)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{key}={value} must be a whole number of at least {least}")
+    if most is not None and value > most:
+        raise ConfigError(f"{key}={value} must be at most {most:,}")
     return value
 
 

@@ -21,7 +21,7 @@ from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.runs.experiment import Experiment
 from fedpdm.storage import read_bytes, write_bytes
 from fedpdm.strategies.base import ServerHalf
-from fedpdm.strategies.layers import layers
+from fedpdm.strategies.wrappers import unwrap
 from fedpdm.wire.flower import flower_home, pack_state, unpack_state
 
 SUFFIX = ".bin"
@@ -33,7 +33,7 @@ def remembers(experiment: Experiment) -> bool:
 
     Only their own code knows that of transforms and of mods.
     """
-    halves = [layer for layer in layers(experiment.strategy) if isinstance(layer, ServerHalf)]
+    halves = [layer for layer in unwrap(experiment.strategy) if isinstance(layer, ServerHalf)]
     return bool(
         any(half.client.groups for half in halves)
         or experiment.personal

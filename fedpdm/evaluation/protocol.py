@@ -99,7 +99,7 @@ class EvaluationProtocol:
     def __post_init__(self) -> None:
         _choose("calibration", self.calibration, METHODS)
         _share("interval", self.interval)
-        _whole("bootstrap", self.bootstrap, 0)
+        _whole("bootstrap", self.bootstrap, 0, most=100_000)
         _whole("sustained", self.sustained, 1)
         if self.cooldown is not None:
             must = "a time of at least 0 in the data's unit, or null for the horizon"
@@ -143,9 +143,9 @@ def _share(key: str, value: object) -> None:
     _check(f"evaluate.{key}", value, lambda v: 0 < v < 1, "a number above 0 and below 1")
 
 
-def _whole(key: str, value: object, least: int) -> None:
-    must = f"a whole number of at least {least}"
-    _check(f"evaluate.{key}", value, lambda v: isinstance(v, int) and v >= least, must)
+def _whole(key: str, value: object, least: int, most: int = 2**31) -> None:
+    must = f"a whole number of at least {least} and at most {most:,}"
+    _check(f"evaluate.{key}", value, lambda v: isinstance(v, int) and least <= v <= most, must)
 
 
 def _check(key: str, value: Any, fits: Callable[[Any], bool], must: str) -> None:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fedpdm.errors import HistoryError
@@ -117,7 +118,11 @@ class History:
         """
         row = self._stored(round, attempt)
         with self._advised(row):
-            return read_tensors(self.path(row), row.weights_sha256)
+            found = read_tensors(self.path(row), row.weights_sha256)
+            for name, array in found.items():
+                if row.live and array.dtype.kind in "fc" and not np.isfinite(array).all():
+                    raise HistoryError(f"{self.path(row)}: {name} has NaN or infinite values")
+            return found
 
     def strategy_state(self, round: int | None = None, attempt: int | None = None) -> Any:
         """Return the strategy's state after a round, as it was given to ``commit``, or None."""

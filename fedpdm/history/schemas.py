@@ -13,6 +13,7 @@ from fedpdm.storage import parse_json
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Name = Annotated[str, Field(max_length=200)]
 Names = Annotated[list[Name], Field(max_length=65_536)]
 LARGEST_SETTING = 1_000_000
@@ -46,6 +47,11 @@ class _File(BaseModel):
         return dict(value)
 
 
+class _Split(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+    content_sha256: Name | None = None
+
+
 class Manifest(_File):
     """``manifest.json``: what the run was begun with."""
 
@@ -53,6 +59,7 @@ class Manifest(_File):
         model_config = ConfigDict(extra="allow", strict=True)
         sha256: Name | None = None
         sites: dict[str, Name] = {}
+        split: _Split | None = None
 
     class Engine(BaseModel):
         model_config = ConfigDict(extra="allow", strict=True)
@@ -92,10 +99,27 @@ class Summary(_File):
         per_site: dict[str, Scores | None] = {}
         baselines: dict[str, dict[str, Any] | None] = {}
 
+    class Bytes(BaseModel):
+        model_config = ConfigDict(extra="allow", strict=True)
+        up: Count | None = None
+        down: Count | None = None
+
+    class Data(BaseModel):
+        model_config = ConfigDict(extra="allow", strict=True)
+        name: Name | None = None
+        sha256: Name | None = None
+        time_unit: Name | None = None
+
     seed: int
     rounds: Count
     best_round: Count | None = None
+    task: Name | None = None
     test: Tested
+    bytes: Bytes | None = None
+    seconds: dict[str, Seconds | None] | None = None
+    processor_seconds: dict[str, Seconds | None] | None = None
+    data: Data | None = None
+    versions: dict[str, Name] | None = None
 
 
 class _Calibration(BaseModel):
@@ -134,6 +158,7 @@ class Card(_File):
         model_config = ConfigDict(extra="allow", strict=True)
         name: Name
         time_unit: Name
+        max_gap: Annotated[float, Field(gt=0)] | None = None
 
     class Personal(BaseModel):
         model_config = ConfigDict(strict=True)

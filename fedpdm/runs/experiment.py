@@ -313,8 +313,8 @@ def build_rocket(cfg: Config) -> RocketSettings:
     if select(cfg, "baselines.minirocket") is None:
         return RocketSettings()
     return RocketSettings(
-        features=whole(cfg, "baselines.minirocket.features", 84),
-        windows=whole(cfg, "baselines.minirocket.windows", 2),
+        features=whole(cfg, "baselines.minirocket.features", 84, 1_000_000),
+        windows=whole(cfg, "baselines.minirocket.windows", 2, 10_000_000),
     )
 
 

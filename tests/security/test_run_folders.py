@@ -7,6 +7,7 @@ import json
 import shlex
 import shutil
 import sqlite3
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -145,6 +146,60 @@ def reseal(run: Path) -> None:
     connection.close()
 
 
+def in_records(change: Callable[[Any], object]) -> Callable[[Path], None]:
+    """Change what is remembered of each round: its record, or the text that ``change`` returns."""
+
+    def spoil(run: Path) -> None:
+        with sqlite3.connect(run / "history.sqlite") as connection:
+            for number, text in list(connection.execute("SELECT id, record FROM round")):
+                record = json.loads(text)
+                new = change(record)
+                new = new if isinstance(new, str | bytes) else json.dumps(record)
+                connection.execute("UPDATE round SET record = ? WHERE id = ?", (new, number))
+        reseal(run)
+
+    return spoil
+
+
+def event(content: str) -> Callable[[Path], None]:
+    return in_history(
+        "INSERT INTO event (content, digest) VALUES (?, ?)",
+        *map(brace_free, (content, digest(content))),
+    )
+
+
+def brace_free(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def journal(run: Path) -> None:
+    """Leave a journal that belongs to several databases: SQLite would delete what it names."""
+    sector = bytes.fromhex("d9d505f920a163d7") + struct.pack(">IIIII", 0, 7, 1, 512, 4096)
+    name = str(run.parent / CANARY).encode()
+    end = struct.pack(">I", 1) + name + struct.pack(">II", len(name), sum(name))
+    (run / "history.sqlite-journal").write_bytes(
+        sector.ljust(512, b"\0") + end + bytes.fromhex("d9d505f920a163d7")
+    )
+
+
+def forged_weights(run: Path) -> None:
+    with sqlite3.connect(run / "history.sqlite") as connection:
+        for number, name in list(connection.execute("SELECT id, weights FROM round WHERE stored")):
+            arrays = read_tensors(run / name)
+            next(iter(arrays.values())).fill(np.nan)
+            sha256 = write_tensors(run / name, arrays)
+            connection.execute("UPDATE round SET weights_sha256 = ? WHERE id = ?", (sha256, number))
+    reseal(run)
+
+
+def write_ahead(run: Path) -> None:
+    with sqlite3.connect(run / "history.sqlite") as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+
+
+PERSONAL = {"tensors": ["fc1.weight", "fc2.weight"], "seed": 1, "sites": ["detroit"],
+            "objective": None}  # fmt: skip
 LINES = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 0}]" for i in range(30))
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -219,13 +274,50 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "a cluster in the manifest": in_json(
         "manifest.json", lambda m: m["engine"].update(settings={**RAY, "address": "10.0.0.1:9"})
     ),
+    "a journal that deletes": journal,
+    "a log written ahead": write_ahead,
+    "a sealed file outside": in_history(
+        "INSERT INTO setting VALUES (?, 'x')", "file:../canary"
+    ),
+    "an attempt that is text": in_history(
+        "UPDATE setting SET value = ? WHERE name = 'attempt'", "x"
+    ),
+    "a retry that is text": in_history("UPDATE setting SET value = ? WHERE name = 'retry'", "x"),
+    "a deep record": in_records(lambda record: DEEP),
+    "an empty record": in_records(lambda record: "{}"),
+    "a record that is a list": in_records(lambda record: "[1]"),
+    "a record of bytes": in_records(lambda record: b"\xff"),
+    "a record of a long number": in_records(lambda record: "9" * 5000),
+    "a record of text": in_records(lambda record: record.update(bytes_up="x")),
+    "a deep event": event(DEEP),
+    "an event that is a list": event("[1,2]"),
+    "a deep state": in_history("UPDATE round SET skeleton = ?", DEEP),
+    "weights of NaN": forged_weights,
+    "a bootstrap without an end": in_config(lambda c: c["evaluate"].update(bootstrap=10**9)),
+    "a rocket without an end": in_config(
+        lambda c: c["baselines"]["minirocket"].update(features=10**9)
+    ),
+    "a model of its site's own": in_json(
+        "model.json",
+        lambda c: (c["config"].update(hidden=[60_000, 60_000]), c.update(personal=PERSONAL)),
+    ),
+    "a gap of text": in_json("model.json", lambda c: c["data"].update(max_gap="<script>")),
+    "metrics of bytes": as_text("metrics.csv", b"round,site\n\xff\xfe,1\n"),
+    "metrics of one cell": as_text("metrics.csv", "round,site\n" + "x" * 200_000),
+    "a time without an end": as_text(
+        "summary.json", '{"seed": 1, "rounds": 2, "test": {}, "processor_seconds": {"x": 1e999}}'
+    ),
+    "a split of lists": in_json(
+        "manifest.json", lambda m: m["data"].update(split={"content_sha256": ["x"]})
+    ),
     "a summary of nothing": as_text("summary.json", '{"test": 5}'),
     "a score of 7": in_json(
         "summary.json", lambda s: s["test"]["global"].update(average_precision=7)
     ),
 }  # fmt: skip
 REWRITTEN = ("a card", "a link for the card", "a schema", "a threshold", "a window", "a huge",
-             "a scaler", "a negative", "a model", "imports of", "a summary", "a score")  # fmt: skip
+             "a scaler", "a negative", "a model", "imports of", "a summary", "a score", "a gap",
+             "metrics", "a time")  # fmt: skip
 """Files that a resume writes again, so it need not check them."""
 
 
@@ -265,7 +357,7 @@ def test_a_hostile_folder_is_refused_in_one_sentence(
         made = {path.name for path in place.iterdir()} - {path.name for path in outside}
         assert made <= {"scores.csv"}, made
     assert "compare" in refused  # one run has nothing to be compared with
-    assert len(refused) > 1 or "summary.json" in told_all
+    assert len(refused) > 1 or "summary.json" in told_all or "metrics.csv" in told_all
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -179,9 +180,8 @@ def _require_own_columns(where: str, mapping: SiteMapping) -> None:
                 f"{where}: column '{column}' is both {role} and feature '{feature_of[column]}'; "
                 "a feature needs a column of its own"
             )
-    names = mapping.inputs
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(mapping.inputs).items():
+        if count > 1:
             raise ConfigError(f"{where}.features: two features are called '{name}'; rename one")
 
 
@@ -230,9 +230,9 @@ def _log(where: str, given: Any, mapping: SiteMapping, failure: bool) -> EventLo
     if choice not in ("error", "ignore"):
         raise ConfigError(f"{where}.unknown_machines={choice} must be error or ignore")
     written = {key: _kinds(where, key, settings[key]) for key in KINDS if key in settings}
-    claimed = [kind for kinds in written.values() for kind in kinds]
-    for kind in claimed:
-        if claimed.count(kind) > 1:
+    claimed = Counter(kind for kinds in written.values() for kind in kinds)
+    for kind, count in claimed.items():
+        if count > 1:
             raise ConfigError(f"{where}: kind '{kind}' is listed twice; it can mean one thing only")
     # A list that the user wrote wins over the defaults of the others.
     kinds = {
