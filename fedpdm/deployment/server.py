@@ -10,7 +10,7 @@ Run config (``flwr run . --run-config '…'``):
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,7 @@ class DeployedRun(Run):
         self.grid = grid
         self.registry = registry
 
-    def _look(self) -> tuple[list[str], list[dict[str, Any]]]:
+    def _look(self, say: Callable[[str], None]) -> tuple[list[str], list[dict[str, Any]]]:
         described = self.registry.described
         shapes = [described[site].shape for site in self.registry.sites if site in described]
         positives = [(shape.get("prevalence") or {}).get("train") for shape in shapes]
