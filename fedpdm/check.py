@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -75,11 +75,14 @@ def checked(words: Sequence[str], folders: Sequence[str], page: Path) -> int:
         folders: the user's own options.
         page: where the page goes.
     """
+    from rich.console import Console
+
     from fedpdm.config.command_line import rewrite
     from fedpdm.config.compose import check_own_sites, compose
     from fedpdm.config.imports import import_all, names_of
     from fedpdm.config.values import make, resolved, select, whole
     from fedpdm.report.page import render_page
+    from fedpdm.runs.progress import Working
     from fedpdm.runs.sources import build_federation, build_source
     from fedpdm.storage import write_bytes
 
@@ -89,7 +92,8 @@ def checked(words: Sequence[str], folders: Sequence[str], page: Path) -> int:
     import_all(names_of(select(cfg, "imports")))
     task, seed = cast("Task", make(cfg.task, "task")), whole(cfg, "seed", 0)
     federation = build_federation(cfg, task, build_source(cfg, task, seed), seed)
-    sites, between = look_at_all(federation)
+    with Working("reading the data", Console(stderr=True)) as working:
+        sites, between = look_at_all(federation, working.says)
     for line in said(sites, between):
         print(line)
     html = render_page("data_check.html.j2", sites=sites, between=between)
@@ -98,10 +102,16 @@ def checked(words: Sequence[str], folders: Sequence[str], page: Path) -> int:
     return 2 if any(site.refused for site in sites) or between.refused else 0
 
 
-def look_at_all(federation: Federation) -> tuple[list[Looked], Looked]:
+def look_at_all(
+    federation: Federation, say: Callable[[str], None] = lambda text: None
+) -> tuple[list[Looked], Looked]:
     """Return what there is to say of each site, and of all of them together.
 
     A site that cannot be read does not keep the others from being looked at.
+
+    Args:
+        federation: the sites.
+        say: told what is done now.
     """
     from fedpdm.data.leakage import checks
     from fedpdm.data.quality.sensors import place_of
@@ -112,13 +122,14 @@ def look_at_all(federation: Federation) -> tuple[list[Looked], Looked]:
     built: list[Site] = []
     ranges: dict[str, Ranges] = {}
     for name in source.sites:
-        print(f"reading {name} …", file=sys.stderr, flush=True)
+        say(f"reading {name}")
         one = Looked(name)
         looked.append(one)
         try:
             built.append(_look(federation, one, ranges))
         except DataError as error:
             one.refused = str(error)
+    say("comparing the sites")
     names = [site.name for site in built]
     between.odd = [f.text for f in apart({n: place_of(source, n) for n in names}, ranges)]
     try:

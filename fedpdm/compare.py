@@ -69,17 +69,20 @@ def compare_folders(
     from fedpdm.comparison.runs import find_runs
     from fedpdm.comparison.settings import settings_of
     from fedpdm.report.console import console_for
+    from fedpdm.runs.progress import Working
 
-    runs, left_out = find_runs(paths)
-    if not runs:
-        raise HistoryError("no run is finished: " + "; ".join(left_out))
-    settings, remarks = settings_of(runs)
-    comparison = compare(
-        settings, against=against, view=view, metric_name=metric, remarks=remarks, left_out=left_out
-    )
-    folder = out or default_folder(paths)
-    replaced = (folder / "comparison.html").exists()
-    page = write_comparison(comparison, folder)
+    with Working("comparing the runs", console):
+        runs, left_out = find_runs(paths)
+        if not runs:
+            raise HistoryError("no run is finished: " + "; ".join(left_out))
+        settings, remarks = settings_of(runs)
+        comparison = compare(
+            settings, against=against, view=view, metric_name=metric, remarks=remarks,
+            left_out=left_out,
+        )  # fmt: skip
+        folder = out or default_folder(paths)
+        replaced = (folder / "comparison.html").exists()
+        page = write_comparison(comparison, folder)
     print_comparison(comparison, page, console)
     if replaced:
         console_for(console).print("It takes the place of an earlier comparison in this folder.")

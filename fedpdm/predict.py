@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from rich.console import Console
 
 from fedpdm.config.imports import import_all, lookup, names_of
 from fedpdm.data.features import WindowFeatures
@@ -28,6 +29,7 @@ from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.runs.inputs import mapping_of, operating_of, scaler_of
 from fedpdm.runs.predictor import Predictor, personal_model
+from fedpdm.runs.progress import Working
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.round_metrics import best_round
 from fedpdm.storage import write_bytes
@@ -301,12 +303,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _refuse_overrides(words)
         given = parser.parse_args(words)
-        predictor = load_predictor(
-            given.run, site=given.site, round=given.round, threshold=given.threshold,
-            imports=names_of(given.imports),
-        )  # fmt: skip
-        table = predictor.read(given.file)
-        scored = predictor.score(table)
+        with Working("scoring the rows", Console(stderr=True)):
+            predictor = load_predictor(
+                given.run, site=given.site, round=given.round, threshold=given.threshold,
+                imports=names_of(given.imports),
+            )  # fmt: skip
+            table = predictor.read(given.file)
+            scored = predictor.score(table)
         out = given.out or Path(f"{given.file.name.partition('.')[0]}-scores.csv")
         if out.exists() and given.file.exists() and out.samefile(given.file):
             raise ConfigError(f"--out {out} is the file with the data; choose another name")

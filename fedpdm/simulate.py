@@ -111,13 +111,16 @@ def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, A
         UserError: some option, file, site or folder cannot work.
         SiteError: sites failed, or the run gave up.
     """
-    from fedpdm.report.table import print_summary
-    from fedpdm.runs.assembly import one_thread
-    from fedpdm.runs.experiment import build
-    from fedpdm.runs.run import Run
+    from fedpdm.runs.progress import Working
 
-    one_thread()
-    experiment = build(cfg)
+    with Working("starting"):  # torch and Flower are imported here
+        from fedpdm.report.table import print_summary
+        from fedpdm.runs.assembly import one_thread
+        from fedpdm.runs.experiment import build
+        from fedpdm.runs.run import Run
+
+        one_thread()
+        experiment = build(cfg)
     summary = Run(experiment, cfg, folder).execute(resume=resumed)
     print_summary(summary, folder)
     return summary

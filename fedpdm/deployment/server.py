@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -175,7 +175,7 @@ class DeployedRun(Run):
         self.grid = grid
         self.registry = registry
 
-    def _look(self) -> tuple[list[str], list[dict[str, Any]]]:
+    def _look(self, say: Callable[[str], None]) -> tuple[list[str], list[dict[str, Any]]]:
         described = self.registry.described
         shapes = [described[site].shape for site in self.registry.sites if site in described]
         positives = [(shape.get("prevalence") or {}).get("train") for shape in shapes]

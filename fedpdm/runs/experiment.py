@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -52,8 +51,6 @@ from fedpdm.transforms.base import Chain
 from fedpdm.wire.flower import quiet
 from fedpdm.wire.records import Arrays
 
-MANY_ROWS = 300_000
-"""Rows of a site that take over a second to make."""
 LOOK_AT = 50
 """At most so many sites are read before the run starts, to find mistakes early."""
 
@@ -231,21 +228,19 @@ def look_at_data(
 
     Args:
         experiment: what is to be run.
-        say: told of the reading where it takes over two seconds.
+        say: told what is done now.
 
     Raises:
         DataError: a site cannot train, or no site has a test window.
     """
     federation = experiment.federation
     names = experiment.looked_at
-    said = time.monotonic()
     for number, name in enumerate(names):
-        rows = federation.source.expected_rows(name) or 0
-        if rows > MANY_ROWS or time.monotonic() - said > 2:
-            said = time.monotonic()
-            of = f", {rows:,} rows" if rows else ""
-            say(f"reading site {name} ({number + 1} of {len(names)}{of})")
+        rows = federation.source.expected_rows(name)
+        of = f", {rows:,} rows" if rows else ""
+        say(f"reading site {name} ({number + 1} of {len(names)}{of})")
         federation.rows(name)
+    say("checking the data")
     found = guards.check(federation.source, names, federation.rows, federation.task.reach)
     for name in names:
         guards.require_training_sums(name, federation.rows(name), federation.moments(name))

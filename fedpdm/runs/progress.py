@@ -1,7 +1,8 @@
-"""Progress of a run: a bar on a terminal, a few plain lines elsewhere."""
+"""Progress on the screen: a bar or a spinner on a terminal, a few plain lines elsewhere."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -18,10 +19,76 @@ from rich.progress import (
     TextColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.status import Status
 from rich.text import Text
 
 from fedpdm.evaluation.wording import EVENTS, duration, metric, number
 from fedpdm.report.console import console_for, readable
+
+PATIENCE = 1.0
+"""Seconds after which a terminal shows that work goes on, and between two updates."""
+PAUSE = 10.0
+"""Seconds without a line after which one is printed where there is no terminal."""
+
+
+class _Beat:
+    """Calls a function again and again in a thread of its own, until it is stopped."""
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        self._beat, self._over = beat, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.wait(PATIENCE):
+            self._beat()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+class Working:
+    """Says that one long piece of work goes on; a context manager.
+
+    On a terminal: a spinner after a second, gone at the end. Elsewhere: a line for every ten
+    seconds. What takes less shows nothing.
+
+    Args:
+        doing: what is done, as "reading the data".
+        console: where to print; standard output if None.
+    """
+
+    def __init__(self, doing: str, console: Console | None = None) -> None:
+        self.doing = doing
+        self.console = console_for(console)
+        self._status: Status | None = None
+
+    def __enter__(self) -> Working:
+        self._begun = self._said = time.monotonic()
+        self._beating = _Beat(self._beat)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._beating.stop()
+        if self._status is not None:
+            self._status.stop()
+
+    def says(self, doing: str) -> None:
+        """Go on to another part of the work."""
+        self.doing = doing
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        text = readable(f"{self.doing}: {duration(now - self._begun)} so far", self.console)
+        if self.console.is_terminal:
+            if self._status is None:
+                self._status = self.console.status("")
+                self._status.start()
+            self._status.update(Text(text))
+        elif now - self._said >= PAUSE:
+            self._said = now
+            self.console.print(Text(text), soft_wrap=True)
 
 
 class TimeLeft(ProgressColumn):
@@ -30,10 +97,9 @@ class TimeLeft(ProgressColumn):
     # Rich's own column forgets rounds older than 30 s, and a resumed run's first jump
     # would count as speed.
     def render(self, task: Task) -> Text:
-        left = task.fields["seconds_left"]
+        left, passed = task.fields["seconds_left"], time.monotonic() - task.fields["seen"]
         if left is None:
-            return Text("")
-        passed = time.monotonic() - task.fields["seen"]
+            return Text(f"{duration(passed)} so far", style="dim")
         return Text(f"{duration(max(left - passed, 0.0))} left", style="dim")
 
 
@@ -41,8 +107,8 @@ class Progress:
     """Progress of the round loop; a context manager.
 
     On a terminal: a bar with round, loss, validation metric and time left. Elsewhere: a
-    plain line about every tenth of the rounds, always the first and the last, and one for
-    each event.
+    plain line about every tenth of the rounds, always the first and the last, and after ten
+    seconds without one; and one for each event.
 
     Args:
         total_rounds: rounds of the whole run.
@@ -68,11 +134,14 @@ class Progress:
         self._finished = 0
         self._done = done
         self._unsaid: str | None = None
+        self._said = 0.0
+        self._next = done + 1
+        self._beating: _Beat | None = None
         self._bar: RichProgress | None = None
         self._task = TaskID(0)
 
     def __enter__(self) -> Progress:
-        self._started = time.monotonic()
+        self._started = self._said = self._round_begun = time.monotonic()
         if self.console.is_terminal:
             self._bar = RichProgress(
                 SpinnerColumn(finished_text=" "),
@@ -85,9 +154,12 @@ class Progress:
                 expand=True,
             )
             self._task = self._bar.add_task(
-                "", total=self.total, completed=self._done, figures="", seconds_left=None, seen=0.0
-            )
+                "", total=self.total, completed=self._done, figures="",
+                seconds_left=None, seen=self._started,
+            )  # fmt: skip
             self._bar.start()
+        else:
+            self._beating = _Beat(self._beat)
         return self
 
     def __exit__(
@@ -96,6 +168,8 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._beating is not None:
+            self._beating.stop()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -123,6 +197,7 @@ class Progress:
             self.say(event_line(event))
         if self.on_round is not None:
             self.on_round(round_num)
+        self._next, self._round_begun = round_num + 1, time.monotonic()
         if loss is None and metric is None:
             return  # taken back, or nobody could be evaluated: there are no figures to show
         self._finished += 1
@@ -146,7 +221,8 @@ class Progress:
         if round_num < self.total:
             line += f"  {duration(left)} left"
         first, last = self._finished == 1, round_num >= self.total
-        if first or last or round_num % self._every == 0:
+        late = time.monotonic() - self._said >= PAUSE
+        if first or last or late or round_num % self._every == 0:
             self.say(line)
             self._unsaid = None
         else:
@@ -154,8 +230,15 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
+        self._said = time.monotonic()
         # As Text: a bracket in a message is not markup. Long lines are left whole.
         self.console.print(Text(readable(text, self.console)), soft_wrap=True)
+
+    def _beat(self) -> None:
+        """Say that a long round goes on, where nothing was said for a while."""
+        now = time.monotonic()
+        if now - self._said >= PAUSE and self._next <= self.total:
+            self.say(f"round {self._next}/{self.total}: {duration(now - self._round_begun)} so far")
 
 
 def event_line(event: Mapping[str, Any]) -> str:

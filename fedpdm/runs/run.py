@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.history.lock import RunLock
 from fedpdm.history.sealed import SealedFiles
-from fedpdm.report.console import console_for
 from fedpdm.runs.assembly import (
     baseline_inputs,
     client_app,
@@ -49,7 +48,7 @@ from fedpdm.runs.folder import (
     write_scalers,
 )
 from fedpdm.runs.local_training import rate_warning
-from fedpdm.runs.progress import Progress
+from fedpdm.runs.progress import Progress, Working
 from fedpdm.runs.results import (
     RESULTS,
     add_baselines,
@@ -104,12 +103,13 @@ class Run:
         begun = time.perf_counter()
         experiment = self.experiment
         tracker = build_tracker(self.cfg)
-        with self._timed("setup"):
-            warnings, shapes = self._look()
+        with self._timed("setup"), self._working("reading the data") as working:
+            warnings, shapes = self._look(working.says)
         warnings += rate_warning(experiment.settings, experiment.rounds)
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:
-            manifest = self._open_folder(resume, shapes)
+            with self._working("preparing the run"):
+                manifest = self._open_folder(resume, shapes)
             self.engine = manifest.get("engine") or engine_of(experiment.engine)  # an old one
             history = stack.enter_context(opened_history(self.folder, experiment.keep))
             self.sealed = history.sealed
@@ -137,32 +137,36 @@ class Run:
                     display.say(f"note: {warning}")
                 with self._timed("training"):
                     scaler = self._train(history, display)
-                with self._timed("evaluation"):
-                    summary = self._summary(history, scaler)
-                baselines: dict[str, Predictions] = {}
-                if beside is not None:
-                    with self._timed("baselines"):
-                        baselines = gather(beside.scores())
-                        lost = diverged(baselines)
-                        baselines = {k: v for k, v in baselines.items() if k not in lost}
-                        summary["baselines_left_out"] = beside.left_out | lost
-                        sites = self._sites(experiment.compared, scaler)
-                        add_baselines(summary, baselines, sites, experiment.task)
-                if self._trial is not None:  # nobody may pool the windows of sites elsewhere
-                    with self._timed("evaluation"):
-                        add_confidence(summary, self._trial, baselines, experiment)
-                        summary["test"]["costs"] = alarm_costs(self._trial, baselines)
-            self._conclude(summary, history, manifest, shapes, begun)
+            with self._timed("evaluation"), self._working("testing the chosen round"):
+                summary = self._summary(history, scaler)
+            baselines: dict[str, Predictions] = {}
+            if beside is not None:
+                with self._timed("baselines"), self._working("waiting for the baselines"):
+                    baselines = gather(beside.scores())
+                    lost = diverged(baselines)
+                    baselines = {k: v for k, v in baselines.items() if k not in lost}
+                    summary["baselines_left_out"] = beside.left_out | lost
+                    sites = self._sites(experiment.compared, scaler)
+                    add_baselines(summary, baselines, sites, experiment.task)
+            if self._trial is not None:  # nobody may pool the windows of sites elsewhere
+                with self._timed("evaluation"), self._working("computing intervals and costs"):
+                    add_confidence(summary, self._trial, baselines, experiment)
+                    summary["test"]["costs"] = alarm_costs(self._trial, baselines)
+            with self._working("writing the report"):
+                self._conclude(summary, history, manifest, shapes, begun)
             if guard is not None:
                 guard.end(summary)
         return summary
 
     # Before -----------------------------------------------------------------------------
 
-    def _look(self) -> tuple[list[str], list[dict[str, Any]]]:
+    def _working(self, doing: str) -> Working:
+        return Working(doing, self.console)
+
+    def _look(self, say: Callable[[str], None]) -> tuple[list[str], list[dict[str, Any]]]:
         """Look at the sites' data: what a person should know of it, and its shapes."""
         experiment, federation = self.experiment, self.experiment.federation
-        warnings = look_at_data(experiment, console_for(self.console).print)
+        warnings = look_at_data(experiment, say)
         self.split = split_file(federation.source, experiment.looked_at, federation.rows)
         return warnings, [
             federation.shape(federation.site(name, federation.moments(name).scaler()))

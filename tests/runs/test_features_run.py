@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +124,22 @@ def test_resampling_reaches_training_and_only_training(tmp_path: Path) -> None:
         assert (len(after) > len(before)) is (split == Split.TRAIN)
     with pytest.raises(ConfigError, match="resample=magic is unknown; choose smote, oversample"):
         build(compose(["training.resample=magic"]))
+
+
+def test_scales_of_real_features_are_those_of_the_pooled_windows(data_folder: Path) -> None:
+    """A ratio near 1 varies by 7e-6: the variance from sums was wrong there by 1e-5 of itself."""
+    federation = build(compose(["data=cmapss", "features=both"])).federation
+    sums = functools.reduce(operator.add, [federation.moments(s) for s in federation.sites])
+    rows = [federation.rows(site) for site in federation.sites]
+    readings = np.concatenate([r.values[r.split == Split.TRAIN] for r in rows])
+    features = np.concatenate([federation._features(s)[Split.TRAIN] for s in federation.sites])
+    right = np.concatenate(
+        [part.astype(np.longdouble).std(axis=0) for part in (readings, features)]
+    )
+    scale = sums.scaler().scale[0]
+    assert len(scale) == 406
+    np.testing.assert_allclose(scale, right.astype(np.float64), rtol=4e-6, atol=1e-13)
+    ratios = [14 + 28 * k + 14 for k in range(14)]
+    tiny = [k for k in ratios if 0 < right[k] < 1e-5]
+    assert len(tiny) == 2
+    np.testing.assert_allclose(scale[tiny], right[tiny].astype(np.float64), rtol=1e-10)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from fedpdm.runs.progress import Progress, event_line
+from fedpdm.runs import progress as progress_module
+from fedpdm.runs.progress import Progress, Working, event_line
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -166,3 +169,48 @@ def test_a_console_without_unicode_can_show_events() -> None:
         progress.round(1, 0.1, None)
     file.flush()
     assert raw.getvalue().decode("ascii").startswith("loss 3.4 - too high - back to ?round 6?\n")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_work_that_takes_long_says_so_and_short_work_says_nothing(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=terminal)
+    with Working("reading the data", console):
+        pass
+    assert text_of(console) == ""
+    monkeypatch.setattr(progress_module, "PATIENCE", 0.01)
+    monkeypatch.setattr(progress_module, "PAUSE", 0.05)
+    with pytest.raises(RuntimeError), Working("reading the data", console) as working:
+        until(lambda: "reading the data: " in text_of(console))
+        working.says("reading [houston]")
+        until(lambda: "reading [houston]: " in text_of(console))
+        raise RuntimeError  # the spinner ends with the work, however it ends
+    text = text_of(console)
+    assert ("\x1b" in text) is terminal
+    time.sleep(0.1)
+    assert text_of(console) == text
+
+
+def test_a_long_round_says_so_elsewhere_and_rounds_that_add_up_to_long_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress_module, "PATIENCE", 0.01)
+    monkeypatch.setattr(progress_module, "PAUSE", 0.05)
+    console = plain()
+    with Progress(100, "rmse", console, done=4) as progress:
+        until(lambda: "round 5/100: " in text_of(console))
+        progress.round(5, 0.1, 1.0)
+        until(lambda: "round 6/100: " in text_of(console))
+        monkeypatch.setattr(progress_module, "PATIENCE", 60.0)
+        monkeypatch.setattr(progress_module, "PAUSE", -1.0)
+        progress.round(7, 0.1, 1.0)
+    assert re.search(r"^round +7/100  loss", text_of(console), re.MULTILINE)
+
+
+def until(seen: Callable[[], bool]) -> None:
+    """Wait for something that another thread shows."""
+    begun = time.monotonic()
+    while not seen():
+        assert time.monotonic() - begun < 20
+        time.sleep(0.01)

@@ -33,7 +33,8 @@ NAMED = {
 }
 """What columns of a role are often called."""
 DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
-         "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%b-%Y", "%d %b %Y", "%Y%m%d")  # fmt: skip
+         "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%b-%Y", "%d %b %Y",
+         "%d-%b-%y", "%Y%m%d")  # fmt: skip
 CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p", "T%H:%M:%S")
 
 
@@ -94,7 +95,8 @@ def guess(path: str) -> Guess:
     with refusals(part.name, dialect):
         found = header(part, dialect)
         names = [name.strip() for name in found]
-        if len(set(names)) < len(names) or pd.to_numeric(pd.Series(names), "coerce").notna().all():
+        cells = names[0].split() if len(names) == 1 else names  # blanks between numbers, too
+        if len(set(names)) < len(names) or pd.to_numeric(pd.Series(cells), "coerce").notna().all():
             raise DataError(
                 f"{path}: the first line must name the columns, each once; add a header"
             )
@@ -204,7 +206,8 @@ def _find_time(made: Guess) -> None:
     if not found:
         raise DataError(
             f"{made.path}: no column holds times that can be read; found: "
-            f"{', '.join(map(str, made.frame))}; write the yaml yourself, with time_format"
+            f"{', '.join(map(str, made.frame))}; if one does, write the yaml yourself, with its "
+            "time_format; without times there is nothing to predict ahead"
         )
     dates = [one for one in sorted(found) if one[0] < 3]
     _, _, made.time, written = (dates or sorted(found))[0]

@@ -40,7 +40,8 @@ def understood(source: Any, rows: Rows, horizon: float, shape: Mapping[str, Any]
     place = place_of(source, shape["site"])
     lines = [("files", place.files)] if place.files else []
     machines = machine_slices(rows.machine)
-    lines.append(("rows", f"{len(rows):,} of {len(machines):,} machines, {_span(source, rows)}"))
+    of = "each by itself" if len(machines) == len(rows) else f"of {len(machines):,} machines"
+    lines.append(("rows", f"{len(rows):,} {of}, {_span(source, rows)}"))
     lines += _steps(source, rows)
     units = getattr(source, "units", {})
     for number, name in enumerate(rows.features):
@@ -48,7 +49,9 @@ def understood(source: Any, rows: Rows, horizon: float, shape: Mapping[str, Any]
         clean = without(values, sentinels(values, rows.machine))
         low, high = np.nanquantile(clean, (0.01, 0.99))
         unit = f" {units[name]}" if name in units else ""
-        text = f"{place.column(name)}, mostly {low:.4g} to {high:.4g}{unit}"
+        column = f"{place.column(name)}, " if place.files else ""  # else the name is all there is
+        extent = f"mostly {low:.4g} to {high:.4g}" if low < high else f"mostly {low:.4g}"
+        text = f"{column}{extent}{unit}"
         empty = np.isnan(values).mean()
         lines.append((name, text + (f", {empty:.1%} empty" if empty else "")))
     lines.append(("failures", _failures(rows, horizon)))

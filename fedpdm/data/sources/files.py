@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from fedpdm.data.partition import Natural, Partition
-from fedpdm.data.rows import Floats, Ints, Rows, rows_with_lives
+from fedpdm.data.rows import Floats, Ints, Rows, Strings, rows_with_lives
 from fedpdm.data.sources.agreement import agreed, unit_of
 from fedpdm.data.sources.base import Source, require_fraction, require_positive
 from fedpdm.data.sources.events import read_events
@@ -117,6 +117,7 @@ class FilesSource(Source):
                 f"{table.where} has {len(table)} rows; a site needs at least {LEAST_ROWS} to be "
                 "cut into training, validation and test; bring a longer record"
             )
+        self._note_spellings(table.where, machine)
         order = table.in_order(machine, time, mapping.time)
         back = int((pd.Series(time).groupby(machine).diff() < 0).sum())
         if back:
@@ -193,13 +194,27 @@ class FilesSource(Source):
                 "raise data.max_gap or bring a longer record"
             )
 
+    def _note_spellings(self, where: str, machine: Strings) -> None:
+        """Warn of ids that differ in case alone: half of such a machine's rows know no failure."""
+        known: dict[str, str] = {}
+        for name in np.unique(machine).tolist():
+            other = known.setdefault(name.casefold(), name)
+            if other != name:
+                self._warn(
+                    f"{where}: '{other}' and '{name}' are taken for two machines; if they are "
+                    "one, write its id in the same way"
+                )
+                return
+
     def _note_failures(self, mapping: SiteMapping, rows: Rows) -> None:
         """Warn of a site without failures; refuse sites that all have none."""
         if rows.label is not None:
             seen, source = bool(rows.label.any()), f"column '{mapping.label}' holds no 1"
         else:
             logs = ", ".join(path for log in mapping.logs for path in log.paths)
-            seen = not bool(np.isnan(rows.time_to_failure).all())
+            # A failure years after a machine's last row is none that the rows lead to.
+            near = max(self.reach, float(np.ptp(rows.time)))
+            seen = bool((rows.time_to_failure <= near).any())
             source = f"no failure in {logs} ends a life that {', '.join(mapping.paths)} shows"
         self._failed[mapping.site] = seen
         if not seen:

@@ -297,6 +297,31 @@ def test_a_site_whose_log_is_empty_has_healthy_rows_only(tmp_path: Path) -> None
     assert any("lyon" in w and "healthy rows only" in w for w in source.warnings)
 
 
+def test_failures_long_after_the_rows_are_none_that_the_rows_show(tmp_path: Path) -> None:
+    def later(name: str, rows: pd.DataFrame, log: pd.DataFrame) -> Tables:
+        return rows, log.assign(timestamp=log["timestamp"] + pd.Timedelta(days=3650))
+
+    assert "no failure at any site" in refused(two_sites(tmp_path, later))
+
+
+def test_an_event_that_stands_twice_counts_once(tmp_path: Path, expected: dict[str, Rows]) -> None:
+    found = read(two_sites(tmp_path, lambda name, rows, log: (rows, pd.concat([log, log]))))
+    for mine, right in zip(found.values(), expected.values(), strict=True):
+        np.testing.assert_array_equal(mine.time_to_failure, right.time_to_failure)
+        assert len(np.unique(mine.life)) == len(np.unique(right.life))
+
+
+def test_ids_that_differ_in_case_alone_are_said(tmp_path: Path) -> None:
+    def mixed(name: str, rows: pd.DataFrame, log: pd.DataFrame) -> Tables:
+        odd = np.arange(len(rows)) % 2 == 1
+        return rows.assign(asset=np.where(odd, rows["asset"].str.lower(), rows["asset"])), log
+
+    folder = two_sites(tmp_path, mixed)
+    source = FilesSource(settings_in(folder), path=str(folder), reach=7.0)
+    source.rows("lyon")
+    assert any("'12M0' and '12m0'" in said for said in source.warnings)
+
+
 def test_sites_may_be_called_by_numbers(tmp_path: Path) -> None:
     assert list(read(two_sites(tmp_path, names=("1000", "2000")))) == ["1000", "2000"]
     settings = {int(name): own for name, own in settings_in(tmp_path).items()}
@@ -550,8 +575,19 @@ def test_rewritten_values_score_the_same(tmp_path: Path) -> None:
         "sentinel": precision(two_sites(tmp_path / "sentinel", sentinel, missing=[-9999])),
         "fahrenheit": precision(two_sites(tmp_path / "f", fahrenheit, features=temperature)),
     }
+    print(" ".join(f"{case}={score:.4f}" for case, score in scores.items()))  # shown by -rP
     assert scores["plain"] > 0.8
     assert max(scores.values()) - min(scores.values()) < 0.02, scores
+
+
+def test_the_page_on_own_data_has_the_strangers_yamls(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "bring-your-own-data.md"
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    shown = [yaml.safe_load(block) for block in blocks]
+    for stranger in (own_files.valve_rig, own_files.machine_tables, own_files.wind_farm):
+        stranger(tmp_path / stranger.__name__)
+        name, settings = next(iter(settings_in(tmp_path / stranger.__name__).items()))
+        assert {name: settings} in shown
 
 
 @pytest.mark.parametrize("stranger", ["valve_rig", "machine_tables", "wind_farm"])
