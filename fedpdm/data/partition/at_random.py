@@ -61,7 +61,7 @@ class Paired(Partition):
     def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> Division:
-        names, machines = site_names(self.sites, names), Machines(rows)
+        names, machines = site_names(self.sites, names, len(rows)), Machines(rows)
         require_enough("paired", names, machines)
         if self.column not in rows.groups:
             raise ConfigError(

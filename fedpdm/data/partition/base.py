@@ -134,7 +134,7 @@ class WholeMachines(Partition):
     def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> Division:
-        names, machines = site_names(self.sites, names), Machines(rows)
+        names, machines = site_names(self.sites, names, len(rows)), Machines(rows)
         require_enough(self.name, names, machines)
         owner = self.shares(machines, len(names), generator)
         owner = owner if self.ordered else by_name(names)[owner]
@@ -150,8 +150,21 @@ def owned(owner: Ints, names: tuple[str, ...]) -> dict[str, Ints]:
     return {name: np.flatnonzero(owner == k) for k, name in enumerate(names)}
 
 
-def site_names(sites: int | None, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the named sites, or ``sites`` numbered ones; refuse a contradiction."""
+def site_names(sites: int | None, names: tuple[str, ...], rows: int) -> tuple[str, ...]:
+    """Return the named sites, or ``sites`` numbered ones.
+
+    Args:
+        sites: ``partition.sites``; None: those that are named, or 10.
+        names: the sites that ``site=`` names.
+        rows: of the whole data set.
+
+    Raises:
+        ConfigError: the two contradict each other, or there are more sites than rows.
+    """
+    if sites is not None and sites > rows:
+        raise ConfigError(
+            f"partition.sites={sites} is more than the data has rows ({rows:,}); lower it"
+        )
     if names and sites is not None and sites != len(names):
         raise ConfigError(
             f"partition.sites={sites} contradicts site=, which names {len(names)} sites "
