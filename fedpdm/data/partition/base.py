@@ -134,8 +134,9 @@ class WholeMachines(Partition):
     def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> Division:
-        names, machines = site_names(self.sites, names, len(rows)), Machines(rows)
-        require_enough(self.name, names, machines)
+        machines = Machines(rows)
+        require_enough(self.name, len(names) or self.sites or DEFAULT_SITES, machines)
+        names = site_names(self.sites, names, len(rows))
         owner = self.shares(machines, len(names), generator)
         owner = owner if self.ordered else by_name(names)[owner]
         return Division(owned(owner[machines.index], names))
@@ -163,7 +164,7 @@ def site_names(sites: int | None, names: tuple[str, ...], rows: int) -> tuple[st
     """
     if sites is not None and sites > rows:
         raise ConfigError(
-            f"partition.sites={sites} is more than the data has rows ({rows:,}); lower it"
+            f"partition.sites={sites}: the data has {rows:,} rows only; lower partition.sites"
         )
     if names and sites is not None and sites != len(names):
         raise ConfigError(
@@ -177,11 +178,11 @@ def site_names(sites: int | None, names: tuple[str, ...], rows: int) -> tuple[st
     return tuple(f"plant-{number:0{width}d}" for number in range(1, count + 1))
 
 
-def require_enough(partition: str, names: tuple[str, ...], machines: Machines) -> None:
+def require_enough(partition: str, sites: int, machines: Machines) -> None:
     """Raise ConfigError where there are more sites than machines to train on."""
-    if len(names) > machines.trained_on:
+    if sites > machines.trained_on:
         raise ConfigError(
-            f"partition={partition} cannot give {len(names)} sites a {machines.word} each to "
+            f"partition={partition} cannot give {sites} sites a {machines.word} each to "
             f"train on: the data has {machines.trained_on}; lower partition.sites"
         )
 
