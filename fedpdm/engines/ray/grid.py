@@ -36,7 +36,7 @@ class RayGrid(LocalGrid):
     Args:
         client_app: answers messages; must be picklable (cloudpickle).
         sites: sites, in site order.
-        workers: processes, at most one per site; None is one per physical core.
+        workers: processes; None is one per physical core, at most one per site.
         num_gpus_per_worker: share of a GPU, 0 to 1; a worker cannot use more of its memory.
         address: HOST:PORT of an existing Ray cluster, or "auto"; None starts a private Ray.
         ahead: how many replies may wait for the reader; None is 16 per worker.

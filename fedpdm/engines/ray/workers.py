@@ -66,7 +66,7 @@ class Workers:
     Args:
         app: goes to every worker, once.
         sites: how many sites there are.
-        workers: how many processes, at most one per site; None is one per core.
+        workers: how many processes; None is one per core, at most one per site.
         gpus: share of a GPU that each worker gets, 0 to 1.
         address: HOST:PORT of an existing cluster, or "auto"; None starts a private Ray.
 
@@ -118,7 +118,7 @@ class Workers:
         self.ray: Any = ray
         self._private = self._joined = False
         quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-        count = min(self._wanted or cores(), self._sites)
+        count = self._wanted or min(cores(), self._sites)
         if ray.is_initialized():
             pass  # somebody in this process has a Ray already; it is not ours to end
         elif self._address is None:
