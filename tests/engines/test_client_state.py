@@ -17,7 +17,7 @@ from fedpdm.engines.serial import SerialGrid
 from fedpdm.engines.stacked.grid import BatchedGrid, obstacle
 from fedpdm.server import loop as server
 from fedpdm.server.monitor import MonitorSettings
-from fedpdm.strategies import registry as terms
+from fedpdm.strategies import local_terms as terms
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
 from fedpdm.testing.federated import Federated, distance, federate, same
 from fedpdm.training.loop import GradientTerm, Memory

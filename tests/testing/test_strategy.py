@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedpdm.aggregation.sums import Sums
 from fedpdm.errors import ConfigError
-from fedpdm.strategies import registry
+from fedpdm.strategies import local_terms
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
 from fedpdm.testing import check_strategy
 from fedpdm.training.loop import GradientTerm, Memory
@@ -106,7 +106,7 @@ def test_drift_may_be_declared() -> None:
 def test_a_client_half_that_serves_sites_from_one_memory_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
+    monkeypatch.setattr(local_terms, "_MAKERS", dict(local_terms._MAKERS))
     calls = []
 
     @client_half("counts-calls")
@@ -144,7 +144,7 @@ def test_one_that_needs_more_sites_says_so_and_passes() -> None:
 def test_what_a_client_half_returns_under_a_name_of_no_use_is_refused(
     lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
+    monkeypatch.setattr(local_terms, "_MAKERS", dict(local_terms._MAKERS))
 
     @client_half("misspells")
     class Misspells(ClientHalf):
@@ -166,7 +166,7 @@ def test_what_a_client_half_returns_under_a_name_of_no_use_is_refused(
 def test_a_server_half_without_a_client_or_with_tensors_missing_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
+    monkeypatch.setattr(local_terms, "_MAKERS", dict(local_terms._MAKERS))
 
     class NoHalf(ServerHalf):
         def combine(self, server_round: int, sent: Arrays, sums: Sums) -> Arrays:
