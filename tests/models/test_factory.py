@@ -66,7 +66,7 @@ def test_every_setting_changes_the_model(name):
 @pytest.mark.parametrize("name", ["rnn", "", "CNN"])
 def test_an_unknown_model_is_refused_with_the_list(name):
     with pytest.raises(
-.*cnn, .*hybrid, .*lstm, .*mlp, .*trend"
+        ModelError, match=f"model={name} does not exist: .*cnn, .*hybrid, .*lstm, .*mlp, .*trend"
     ):
         ModelFactory.create_model(name, 10, 2)
 
