@@ -209,7 +209,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         model=model,
         protocol=build_protocol(cfg),
         policy=policy,
-        objective=build_objective(cfg, task),
+        objective=build_objective(cfg, task, federation.input_length),
         transforms=build_transforms(cfg, seed, strategy),
         server=build_server(cfg),
     )

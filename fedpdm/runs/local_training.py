@@ -14,6 +14,7 @@ from fedpdm.errors import ConfigError
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import POLICIES, Named, ParameterPolicy
 from fedpdm.tasks import Task
+from fedpdm.training.augmentations import Augmentations, Augmented
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
 
@@ -31,7 +32,8 @@ def build_settings(cfg: Config, rounds: int, *instead: str) -> TrainingSettings:
         ConfigError: a value is of the wrong kind or unknown; names its key.
     """
     training = block(cfg, "training")
-    training.pop("resample", None)  # of the data, not of the loop
+    for other_part in ("resample", "augment"):  # of the data and of the objective
+        training.pop(other_part, None)
     names = dict.fromkeys(training, "training")
     for place in instead:
         other = block(cfg, place)
@@ -90,11 +92,27 @@ def build_policy(cfg: Config, build_model: Callable[[], ModelWrapper]) -> Parame
     return policy
 
 
-def build_objective(cfg: Config, task: Task) -> Objective:
-    """Make what sites minimise: what ``objective`` names, or the task's own loss."""
-    if select(cfg, "objective._target_") is None:
-        return Supervised.of(task)
-    return cast(Objective, make(cfg.objective, "objective")).for_task(task)
+def build_objective(cfg: Config, task: Task, length: int | None) -> Objective:
+    """Make what sites minimise: what ``objective`` names, or the task's own loss.
+
+    Args:
+        cfg: a composed config.
+        task: the run's.
+        length: time steps of a model's input; None for rows.
+
+    Raises:
+        ConfigError: an objective or augmentation that cannot work with this task or data.
+    """
+    objective: Objective = Supervised.of(task)
+    if select(cfg, "objective._target_") is not None:
+        objective = cast(Objective, make(cfg.objective, "objective")).for_task(task)
+    given = block(cfg, "training.augment")
+    check_arguments(Augmentations, given, "training.augment")
+    augmentations = Augmentations.of(given)
+    if augmentations is None:
+        return objective
+    augmentations.check(length)
+    return Augmented(objective, augmentations)
 
 
 def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:

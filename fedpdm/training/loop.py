@@ -6,6 +6,7 @@ differ in nothing but data and initial weights.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class TrainingSettings:
         gamma: what the rate is multiplied by at each.
         schedule: how the rate falls, a name in ``SCHEDULES``.
         epochs: of the whole run; ``cosine`` needs it.
+        amp: compute the loss in mixed precision (bfloat16); weights and steps stay float32.
 
     Raises:
         ConfigError: a value is out of its range or unknown.
@@ -82,6 +84,7 @@ class TrainingSettings:
     gamma: float = 0.5
     schedule: str = "step"
     epochs: int | None = None
+    amp: bool = False
 
     def __post_init__(self) -> None:
         for name in ("local_epochs", "batch_size", "step_size"):
@@ -208,7 +211,8 @@ def fit(
             for index in batches(len(x), settings.batch_size, generator):
                 for parameter in parameters:
                     parameter.grad = None
-                loss = objective.backward(module, x[index], y[index], context)
+                with autocast(x.device) if settings.amp else contextlib.nullcontext():
+                    loss = objective.backward(module, x[index], y[index], context)
                 for term in terms:
                     term(termed, reference)
                 if settings.clip_norm is not None:
@@ -219,6 +223,11 @@ def fit(
                 after_epoch(epoch + 1)
         objective.end(module, context)
     return float(total) / max(len(x), 1)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Return the context of mixed precision: bfloat16, which needs no scaling of the loss."""
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def tensors(

@@ -37,6 +37,8 @@ class Rule(ABC):
 class Adam(Rule):
     """Adam (Kingma & Ba 2015) with L2 decay, fused: a sixth faster on a CPU at these sizes."""
 
+    decoupled = False
+
     def __init__(self, parameters: Sequence[Tensor], weight_decay: float) -> None:
         super().__init__(parameters, weight_decay)
         self._means = [torch.zeros_like(p) for p in self._parameters]
@@ -66,7 +68,14 @@ class Adam(Rule):
                 weight_decay=self._decay,
                 eps=1e-8,
                 maximize=False,
+                decoupled_weight_decay=self.decoupled,
             )
+
+
+class AdamW(Adam):
+    """Adam with decoupled decay (Loshchilov & Hutter 2019): weights shrink by rate times decay."""
+
+    decoupled = True
 
 
 class SGD(Rule):
@@ -90,4 +99,4 @@ class SGD(Rule):
             )
 
 
-OPTIMIZERS: dict[str, type[Rule]] = {"adam": Adam, "sgd": SGD}
+OPTIMIZERS: dict[str, type[Rule]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}

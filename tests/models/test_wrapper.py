@@ -14,7 +14,8 @@ from torch import nn
 from fedpdm.errors import ModelError
 from fedpdm.models import ModelFactory, ModelWrapper
 
-SHAPES = [("mlp", None), ("cnn", None), ("cnn", 12), ("lstm", 12), ("hybrid", 12), ("trend", 12)]
+SHAPES = [("mlp", None), ("cnn", None), ("cnn", 12), ("lstm", 12), ("hybrid", 12), ("trend", 12),
+          ("enhanced_lstm", 12)]  # fmt: skip
 
 
 def build(name: str = "cnn", length: int | None = None) -> ModelWrapper:

@@ -152,3 +152,23 @@ def test_outputs_do_not_depend_on_the_batch() -> None:
 def test_settings_that_cannot_work_are_refused_by_name(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"training.{next(iter(change))}"):
         settings(**change)
+
+
+def test_mixed_precision_changes_the_loss_a_little_and_no_dtype() -> None:
+    from fedpdm.engines.stacked.trainer import StackedTrainer
+
+    def trained(amp: bool) -> tuple[float, torch.Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+        x, y = torch.linspace(-2, 2, 240).reshape(40, 6), torch.arange(40) % 2
+        settings = TrainingSettings(1, 8, 0.01, amp=amp)
+        objective = Supervised(nn.functional.cross_entropy)
+        loss = fit(model, x, y, objective, settings, seed=0, key=("a",), epochs=1)
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+        with pytest.raises(ConfigError, match="amp"):
+            StackedTrainer(model, objective, TrainingSettings(1, 8, 0.01, amp=True), seed=0)
+        return loss, torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    (exact, plain), (rough, mixed) = trained(False), trained(True)
+    assert exact != rough and exact == pytest.approx(rough, rel=0.02)
+    assert not torch.equal(plain, mixed) and torch.allclose(plain, mixed, atol=0.05)

@@ -17,6 +17,10 @@ from fedpdm.training.optimizers import OPTIMIZERS
     ("name", "reference"),
     [
         ("adam", lambda p, decay: torch.optim.Adam(p, lr=1.0, weight_decay=decay, fused=True)),
+        (
+            "adamw",
+            lambda p, decay: torch.optim.AdamW(p, lr=1.0, weight_decay=decay, fused=True),
+        ),
         ("sgd", lambda p, decay: torch.optim.SGD(p, lr=1.0, weight_decay=decay)),
     ],
 )

@@ -75,7 +75,7 @@ class StackedTrainer:
         cuda_graphs: record a step once per shape and replay it; needs CUDA.
 
     Raises:
-        ConfigError: an option or an objective that cannot work here.
+        ConfigError: an option, a setting or an objective that cannot work here.
     """
 
     def __init__(
@@ -98,6 +98,8 @@ class StackedTrainer:
                 f"engine=batched cannot train {type(objective).__name__} as a stack of sites, "
                 "because it does not say `stacks = True`: use engine=serial"
             )
+        if settings.amp:
+            raise ConfigError("engine=batched has no training.amp: use engine=serial")
         self.module, self.settings, self.shared = module, settings, shared
         self.seed, self.chunk, self.cuda_graphs = seed, chunk, cuda_graphs
         self._step = StackedStep(module, objective, self.device, compile=compile)
