@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -26,7 +27,7 @@ from fedpdm.engines.auto import check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.settings import Protocol
 from fedpdm.federation import Federation
-from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.models import ModelFactory, ModelWrapper, registry
 from fedpdm.models.policy import ParameterPolicy, Parts
 from fedpdm.runs.local_training import (
     build_device,
@@ -171,7 +172,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or site")
     model = {
         "model_type": str(cfg.model.model_type),
-        "config": plain(cfg.model.config) or {},
+        "config": model_config(cfg, federation),
         "input_dim": len(federation.inputs),
         "num_classes": task.outputs,
         "sequence_length": federation.input_length,
@@ -204,7 +205,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         baseline_processes=whole(cfg, "baselines.processes", 0),
         pooled_schedule=build_schedule(cfg, "baselines"),
         alone_schedule=build_schedule(cfg, "baselines", "baselines.alone"),
-        controls=build_controls(cfg),
+        controls=build_controls(cfg, task),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
         keep=None if select(cfg, "history.keep") == "all" else whole(cfg, "history.keep", 1),
@@ -248,7 +249,7 @@ def look_at_data(
         federation.rows(name)
     found = guards.check(federation.source, names, federation.rows, federation.task.reach)
     for name in names:
-        guards.require_training_sums(name, federation.rows(name), federation.moments(name))
+        guards.require_training_sums(name, federation.rows(name), federation.sums(name))
     sites = [federation.site(name, federation.moments(name).scaler()) for name in names]
     for site in sites:
         guards.require_real(site.name, site.windows)
@@ -296,11 +297,11 @@ def build_protocol(cfg: Config) -> Protocol:
     return Protocol.of(block(cfg, "evaluate"), named)
 
 
-def build_controls(cfg: Config) -> tuple[str, ...]:
-    """Return the names of the controls that are wanted; null: all there are."""
+def build_controls(cfg: Config, task: Task) -> tuple[str, ...]:
+    """Return the names of the controls that are wanted; null: all there are for the task."""
     names = plain(select(cfg, "baselines.controls"))
     if names is None:
-        return tuple(BASELINES)
+        return tuple(n for n, each in BASELINES.items() if each.task in (None, task.name))
     if not isinstance(names, list):
         raise ConfigError(
             f"baselines.controls={names} must be a list, for example [alone,hgb], or [] for none"
@@ -326,6 +327,15 @@ def build_monitor(cfg: Config) -> MonitorSettings:
     whole(cfg, "monitor.max_rollbacks", 0)
     check_arguments(MonitorSettings, monitor, "monitor")
     return MonitorSettings(**monitor)
+
+
+def model_config(cfg: Config, federation: Federation) -> dict[str, Any]:
+    """Return a model's settings; one that embeds codes is told which features are codes."""
+    config = plain(cfg.model.config) or {}
+    levels = [federation.source.levels.get(name, 0) for name in federation.inputs]
+    if any(levels) and "levels" in signature(registry.find(str(cfg.model.model_type))).parameters:
+        config.setdefault("levels", levels)
+    return dict(config)
 
 
 def create_model(model: Mapping[str, Any]) -> ModelWrapper:

@@ -93,7 +93,9 @@ def build_policy(cfg: Config, build_model: Callable[[], ModelWrapper]) -> Parame
 def build_objective(cfg: Config, task: Task) -> Objective:
     """Make what sites minimise; null is the task's own loss."""
     chosen = select(cfg, "objective")
-    return Supervised.of(task) if chosen is None else make(chosen, "objective")
+    if chosen is None:
+        return task.objective() or Supervised.of(task)
+    return cast(Objective, make(chosen, "objective"))
 
 
 def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from torch import Tensor
 
 from fedpdm.data.rows import Bools, Floats, Rows
 from fedpdm.tasks.metrics import Metrics as Metrics
+
+if TYPE_CHECKING:
+    from fedpdm.training.objective import Objective
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -72,6 +75,9 @@ class Task(ABC):
     """The cap of remaining lives; None where scores are something else."""
     alarm_below: bool = False
     """Whether a low score raises the alarm, and not a high one."""
+    columns: bool = True
+    """Whether trees and ridge regression can learn it: each column of its targets is a value, or
+    one of two classes."""
     score_digits: int = 3
     """Digits after the point of a score that ``predict`` prints."""
 
@@ -93,6 +99,10 @@ class Task(ABC):
         Stacked training computes the rows of all sites in one go with it; without it, it
         calls ``loss`` for site after site.
         """
+        return None
+
+    def objective(self) -> Objective | None:
+        """Return what sites minimise unless the config says; None: ``loss`` of the outputs."""
         return None
 
     @abstractmethod
