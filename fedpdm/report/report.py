@@ -13,7 +13,7 @@ from typing import Any
 
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.wording import MISSING
-from fedpdm.report import alarms, plots, quality, record  # noqa: F401  their sections
+from fedpdm.report import alarms, plots, quality, record, written  # noqa: F401  their sections
 from fedpdm.report.gain_table import gain_table, part_of
 from fedpdm.report.page import render_page
 from fedpdm.report.sections import SECTIONS, Page, register_section

@@ -5,6 +5,7 @@ Shapes: R rows, N windows, L tokens of a line, P parts of a token, V values of a
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,9 +69,10 @@ class Program(Task):
 
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         """Return (N, (L - 1) * P) tokens: the largest of each part's (N, (L - 1) * V) logits."""
-        steps = output.unflatten(1, (LENGTH - 1, sum(SIZES)))
-        parts = [part.argmax(dim=-1) for part in steps.split(list(SIZES), dim=-1)]
-        flat = [part.cpu().numpy() for part in parts]
+        steps = output.view(len(output), LENGTH - 1, sum(SIZES))
+        ends = accumulate(SIZES)
+        parts = [steps[..., end - size : end] for size, end in zip(SIZES, ends, strict=True)]
+        flat = [part.argmax(dim=-1).cpu().numpy() for part in parts]
         tokens = np.stack(flat, axis=-1).astype(np.float64)
         return tokens.reshape(len(output), (LENGTH - 1) * len(PARTS))
 

@@ -53,7 +53,7 @@ FORMS = {
     "drill": (("G0", "Z"), ("G53", "Z"), ("G1", "ZF"), ("G0", "XY")),
 }
 """Kinds of lines, by the cut that they are three times as frequent in."""
-FEEDS, SPEEDS = (200, 400, 600, 800), (1000, 2000, 4000, 8000)
+FEEDS, SPEEDS = (100, 200, 400, 800), (1000, 2000, 4000, 8000)
 
 
 @dataclass(frozen=True)
@@ -318,25 +318,31 @@ def latent_of(words: tuple[str, ...], operation: int) -> Floats:
     command, *rest = words
     value = {word[0]: float(word[1:]) for word in rest}
     cut, material = divmod(operation, len(MATERIALS))
-    # The force of a feed depends on what is cut, so it is read with colour and temperature only.
-    resists = (0.7, 1.0, 1.4)[material] * (0.8, 1.0, 1.25)[cut]
     found = dict.fromkeys(LATENT, 0.0)
     found |= {"material": material - 1.0, "cut": cut - 1.0, "rapid": float(command == "G0")}
-    found |= {
-        "radius": value.get("R", 0.0) / 20,
-        "force": value.get("F", 0.0) / 800 * resists,
-        "speed": np.log2(value.get("S", 500.0) / 500) / 4,
-    }
+    if "R" in value:
+        found["radius"] = _level(value["R"] / 5)
+    if "S" in value:
+        found["speed"] = _level(1 + np.log2(value["S"] / SPEEDS[0]))
+    if "F" in value:
+        # Force grows with what is cut, so a feed is read with colour and temperature only.
+        harder = (found["material"] + found["cut"]) / 2
+        found["force"] = _level(1 + np.log2(value["F"] / FEEDS[0]) + harder) / 1.6
     turn = {"G2": 1.0, "G3": -1.0}.get(command, 0.0)
     found["turn_x" if "X" in value else "turn_y"] = turn
     for axis in "XYZ":
         if axis in value:
             coarse, fine = divmod(abs(value[axis]), 5.0)
             name = axis.lower()
-            found[f"reach_{name}"] = coarse / 4
+            found[f"reach_{name}"] = _level(coarse)
             found[f"fine_{name}"] = 1.0 if fine else -1.0
             found[f"way_{name}"] = float(np.sign(value[axis]))
     return np.array([found[name] for name in LATENT])
+
+
+def _level(step: float) -> float:
+    """Return steps 1, 2, 3 and 4 as -1 … 1; a sensor that is not driven reads 0."""
+    return (step - 2.5) / 1.5
 
 
 def states(program: list[tuple[str, ...]], line: Ints, generator: np.random.Generator) -> Floats:
