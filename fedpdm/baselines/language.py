@@ -10,6 +10,8 @@ from fedpdm.baselines.registry import Baseline, register_baseline
 from fedpdm.evaluation.scoring import Predictions
 from fedpdm.models import ModelWrapper
 
+BEAM = 8
+
 
 def no_language(inputs: BaselineInputs) -> str | None:
     """Return why there is no language to learn, or None."""
@@ -25,11 +27,16 @@ def no_language(inputs: BaselineInputs) -> str | None:
     cost=lambda inputs: 0.5 * len(inputs.pool),
 ))  # fmt: skip
 def language(inputs: BaselineInputs) -> Predictions:
-    """What a program's language alone tells: the model learns which lines are frequent."""
+    """What a program's language alone tells: the model learns which lines are frequent.
+
+    It writes the likeliest line that a beam search finds: token by token it would begin as most
+    lines do, and miss the line that is most frequent as a whole.
+    """
 
     def build_blind() -> ModelWrapper:
         model = inputs.build_model()
-        setattr(model.module, "blind", True)  # noqa: B010  a module's own, unknown to nn.Module
+        for name, value in (("blind", True), ("beam", max(BEAM, model.module.beam))):
+            setattr(model.module, name, value)
         return model
 
     return pooled(replace(inputs, build_model=build_blind))

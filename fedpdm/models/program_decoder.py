@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -91,8 +91,9 @@ class ProgramDecoder(nn.Module):
     Takes windows (B, T, F); returns (B, 6 * 62): for each token that it decoded the logits of all
     parts, given the tokens that it decoded before; what the grammar forbids is ``FORBIDDEN``, so
     the largest value of each part is the token. With ``beam`` above 1 the line is the likeliest
-    that a beam search finds, and its values stand out as 0. To train it, ``teacher`` takes the true
-    tokens. The embedding of a token is the sum of those of its parts.
+    that a beam search finds, and its values stand out as 0. ``remember`` and ``decode`` are what
+    training takes (``fedpdm.training.teacher_forcing``). The embedding of a token is the sum of
+    those of its parts.
     Memory: Linear(M -> d_model), LayerNorm, GELU. Pre-norm layers, ffn 4 * d_model.
     Heads: Linear(d_model -> d_model / 2), LayerNorm, GELU, Linear.
     Names: ``encoder.…`` (as in ``sensor_encoder``), ``memory``, ``embeddings``, ``decoder``,
@@ -106,6 +107,8 @@ class ProgramDecoder(nn.Module):
             (forward) an input that is no window.
     """
 
+    shape: ClassVar[dict[str, int]] = {"num_classes": OUTPUTS}
+    """The only number of outputs that it has."""
     angles: Tensor
 
     def __init__(
@@ -161,8 +164,11 @@ class ProgramDecoder(nn.Module):
             {f"{name}_head": _head(d_model, size) for name, size in HEADS.items()}
         )
         self.grammar = Grammar()
-        self.frozen_encoder = frozen_encoder
+        self.frozen_encoder, self.n_heads = frozen_encoder, n_heads
         self.encoder.requires_grad_(not frozen_encoder)
+
+    def extra_repr(self) -> str:
+        return f"n_heads={self.n_heads}, frozen_encoder={self.frozen_encoder}, beam={self.beam}"
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; a frozen encoder stays in eval mode."""
@@ -190,10 +196,6 @@ class ProgramDecoder(nn.Module):
         ahead = torch.ones((count, count), dtype=torch.bool, device=tokens.device).triu(1)
         hidden = self.norm(self.decoder(given, memory, tgt_mask=ahead))
         return torch.cat([head(hidden) for head in self.output.values()], dim=-1)
-
-    def teacher(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Return (B, L - 1, V) logits of each token given the true (B, L, P) ones before it."""
-        return self.decode(self.remember(x), tokens[:, :-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, (L - 1) * V) of the lines that are decoded from ``x``, (B, T, F)."""

@@ -186,6 +186,8 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
     check_duration(federation.source, sampled, rounds, settings.local_epochs)
     check_model(build_model)
     try_to_build(build_model, federation)
+    objective = build_objective(cfg, task)
+    objective.check_model(build_model().module)
     policy = build_policy(cfg, build_model)
     experiment = Experiment(
         federation=federation,
@@ -213,7 +215,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         model=model,
         protocol=build_protocol(cfg),
         policy=policy,
-        objective=build_objective(cfg, task),
+        objective=objective,
         transforms=build_transforms(cfg, seed, strategy),
         server=build_server(cfg),
     )
@@ -334,7 +336,7 @@ def model_config(cfg: Config, federation: Federation) -> dict[str, Any]:
     config = plain(cfg.model.config) or {}
     levels = [federation.source.levels.get(name, 0) for name in federation.inputs]
     if any(levels) and "levels" in signature(registry.find(str(cfg.model.model_type))).parameters:
-        config.setdefault("levels", levels)
+        config["levels"] = config.get("levels") or levels
     return dict(config)
 
 

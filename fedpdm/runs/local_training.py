@@ -13,9 +13,10 @@ from fedpdm.config.values import Config, block, make, plain, positive, select, w
 from fedpdm.errors import ConfigError
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import POLICIES, Named, ParameterPolicy
-from fedpdm.tasks import Task
+from fedpdm.tasks import Program, Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
+from fedpdm.training.teacher_forcing import TeacherForcing
 
 
 def build_settings(cfg: Config, rounds: int, *instead: str) -> TrainingSettings:
@@ -94,7 +95,7 @@ def build_objective(cfg: Config, task: Task) -> Objective:
     """Make what sites minimise; null is the task's own loss."""
     chosen = select(cfg, "objective")
     if chosen is None:
-        return task.objective() or Supervised.of(task)
+        return TeacherForcing() if isinstance(task, Program) else Supervised.of(task)
     return cast(Objective, make(chosen, "objective"))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,6 @@ from torch import Tensor
 
 from fedpdm.data.rows import Bools, Floats, Rows
 from fedpdm.tasks.metrics import Metrics as Metrics
-
-if TYPE_CHECKING:
-    from fedpdm.training.objective import Objective
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -99,10 +96,6 @@ class Task(ABC):
         Stacked training computes the rows of all sites in one go with it; without it, it
         calls ``loss`` for site after site.
         """
-        return None
-
-    def objective(self) -> Objective | None:
-        """Return what sites minimise unless the config says; None: ``loss`` of the outputs."""
         return None
 
     @abstractmethod

@@ -6,7 +6,6 @@ Shapes: R rows, N windows, L tokens of a line, P parts of a token, V values of a
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,6 @@ from fedpdm.data.programs import COMMAND, LENGTH, NUMBER, PARAMETER, PARTS, SIZE
 from fedpdm.data.rows import Bools, Floats, Rows
 from fedpdm.errors import ConfigError
 from fedpdm.tasks.base import Metrics, Task
-
-if TYPE_CHECKING:
-    from fedpdm.training.objective import Objective
 
 HEADS = {
     "type_accuracy": ((SPECIAL, COMMAND, PARAMETER, NUMBER), (0,)),
@@ -49,12 +45,6 @@ class Program(Task):
     score_digits = 0
     score_columns = tuple(f"token{n}_{part}" for n in range(1, LENGTH) for part in PARTS)
 
-    def objective(self) -> Objective:
-        """Return how decoders are trained: with the true tokens before each."""
-        from fedpdm.training.teacher_forcing import TeacherForcing
-
-        return TeacherForcing()
-
     def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
         if "program" not in rows.groups:
             raise ConfigError(
@@ -65,7 +55,8 @@ class Program(Task):
         return tokens, np.zeros(len(rows)), np.ones(len(rows), dtype=bool)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        raise ConfigError("task=program is trained with model=program_decoder and its objective")
+        """Refuse: a line is learned token by token (``fedpdm.training.teacher_forcing``)."""
+        raise ConfigError("task=program is trained by fedpdm.training.teacher_forcing only")
 
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         """Return (N, (L - 1) * P) tokens: the largest of each part's (N, (L - 1) * V) logits."""

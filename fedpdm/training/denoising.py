@@ -29,8 +29,8 @@ class Denoising(Objective):
         balanced: whether classes are weighed.
 
     Raises:
-        ConfigError: a value is out of its range; (losses) the model does not rebuild its input,
-            or the targets are no classes.
+        ConfigError: a value is out of its range; (check_model) the model does not rebuild its
+            input; (losses) the targets are no classes.
     """
 
     def __init__(self, noise: float = 0.1, weight: float = 0.3, balanced: bool = True) -> None:
@@ -39,12 +39,14 @@ class Denoising(Objective):
                 raise ConfigError(f"objective.{name}={value} must be at least 0 and at most 100")
         self.noise, self.weight, self.balanced = noise, weight, balanced
 
-    def losses(self, model: nn.Module, x: Tensor, y: Tensor, context: LocalContext) -> Tensor:
+    def check_model(self, model: nn.Module) -> None:
         if not getattr(model, "reconstructs", False):
             raise ConfigError(
                 "objective=Denoising needs a model that rebuilds its input: "
                 "model=sensor_encoder model.config.reconstructs=true"
             )
+
+    def losses(self, model: nn.Module, x: Tensor, y: Tensor, context: LocalContext) -> Tensor:
         if y.ndim != 1 or y.is_floating_point():
             raise ConfigError("objective=Denoising needs classes: task=operation or task=failure")
         given = x

@@ -56,6 +56,13 @@ class Objective:
     stacks: ClassVar[bool] = False
     row_losses: LossFunction | None = None
 
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model that it cannot train; asked once, before the run.
+
+        Raises:
+            ConfigError: says which model it needs.
+        """
+
     def begin(self, model: nn.Module, context: LocalContext) -> None:
         """Get ready for a site's local training in a round."""
 

@@ -41,7 +41,7 @@ class TeacherForcing(Objective):
     A site counts its own steps, so it is as far as its training is.
 
     Raises:
-        ConfigError: a value is out of its range; (losses) the model writes no programs.
+        ConfigError: a value is out of its range; (check_model) the model writes no programs.
     """
 
     def __init__(
@@ -70,6 +70,10 @@ class TeacherForcing(Objective):
         self.curriculum, self.sampling, self.sampling_steps = curriculum, sampling, sampling_steps
         self.gamma, self.label_smoothing = gamma, label_smoothing
 
+    def check_model(self, model: nn.Module) -> None:
+        if not (hasattr(model, "remember") and hasattr(model, "decode")):
+            raise ConfigError("task=program needs model=program_decoder, which writes programs")
+
     def losses(self, model: nn.Module, x: Tensor, y: Tensor, context: LocalContext) -> Tensor:
         parts = self.parts(model, x, y, context)
         found: Tensor = torch.stack(
@@ -79,8 +83,6 @@ class TeacherForcing(Objective):
 
     def parts(self, model: nn.Module, x: Tensor, y: Tensor, context: LocalContext) -> list[Tensor]:
         """Return (B,) losses of each part, 0 for those that a curriculum leaves for later."""
-        if not hasattr(model, "remember"):
-            raise ConfigError("task=program needs a model that writes programs: program_decoder")
         tokens, learned, share = y.long(), len(SIZES), 0.0
         if model.training:
             done = int(context.memory.get(STEPS, torch.zeros(1)))
