@@ -166,7 +166,7 @@ def test_every_head_and_every_tensor_is_trained() -> None:
 
     start = each()
     settings = TrainingSettings(1, 6, 0.01, schedule="constant")
-    fit(model, x, y, objective, settings, seed=0, key=("t",), epochs=250)
+    fit(model, x, y, objective, settings, seed=0, key=("t",), epochs=120)
     assert (each() < 0.5 * start).all()
     found = Program().metrics(np.asarray(y), np.zeros(len(y)), written(model, x)[:, 1:])
     assert found["exact_match"] == found["number_accuracy"] == found["well_formed"] == 1.0

@@ -322,12 +322,12 @@ def latent_of(words: tuple[str, ...], operation: int) -> Floats:
     found |= {"material": material - 1.0, "cut": cut - 1.0, "rapid": float(command == "G0")}
     if "R" in value:
         found["radius"] = _level(value["R"] / 5)
+    # What is cut with decides how a speed sounds and how a feed pushes, by a whole step each, so
+    # audio is read with temperature and pressure with colour.
     if "S" in value:
-        found["speed"] = _level(1 + np.log2(value["S"] / SPEEDS[0]))
+        found["speed"] = _level(1 + np.log2(value["S"] / SPEEDS[0]) + found["cut"]) / 1.7
     if "F" in value:
-        # Force grows with what is cut, so a feed is read with colour and temperature only.
-        harder = (found["material"] + found["cut"]) / 2
-        found["force"] = _level(1 + np.log2(value["F"] / FEEDS[0]) + harder) / 1.6
+        found["force"] = _level(1 + np.log2(value["F"] / FEEDS[0]) + found["material"]) / 1.7
     turn = {"G2": 1.0, "G3": -1.0}.get(command, 0.0)
     found["turn_x" if "X" in value else "turn_y"] = turn
     for axis in "XYZ":
@@ -346,18 +346,22 @@ def _level(step: float) -> float:
 
 
 def states(program: list[tuple[str, ...]], line: Ints, generator: np.random.Generator) -> Floats:
-    """Return (R, 4) categorical channels as numbers from 0."""
-    spindle, now = [], 0
+    """Return (R, 4) categorical channels: codes 0, 1 and 2 as numbers.
+
+    The spindle's is the step of the speed that was set before the line, tool and coolant stay as
+    they are in a run, and the reference is 1 while the tool goes to the machine's own zero (G53).
+    """
+    spindle, tool, coolant = generator.integers(0, 3, 3).tolist()
+    before = []
     for command, *rest in program:
+        before.append(spindle)
         if command == "M3":
-            now = 1 if float(rest[0][1:]) < 3000 else 2
-        spindle.append(0 if command == "M30" else now)
-    of_run = generator.integers(0, 3, 2)
+            spindle = min(SPEEDS.index(int(rest[0][1:])), 2)
     home = np.array([float(command == "G53") for command, *_ in program])[line]
     flickers = generator.random(len(line)) < 0.02
     return np.column_stack([
-        np.array(spindle, dtype=np.float64)[line],
-        np.full(len(line), float(of_run[0])),
-        np.full(len(line), float(of_run[1])),
+        np.array(before, dtype=np.float64)[line],
+        np.full(len(line), float(coolant)),
+        np.full(len(line), float(tool)),
         np.where(flickers, 2.0, home),
     ])  # fmt: skip
