@@ -1,4 +1,4 @@
-"""From a config to what a site does in a round: its settings, its objective, what it sends."""
+"""From a config to a site's work in a round: training settings, objective, policy, device."""
 
 from __future__ import annotations
 
@@ -92,11 +92,10 @@ def build_policy(cfg: Config, build_model: Callable[[], ModelWrapper]) -> Parame
 
 
 def build_objective(cfg: Config, task: Task) -> Objective:
-    """Make what sites minimise; null is the task's own loss."""
-    chosen = select(cfg, "objective")
-    if chosen is None:
+    """Make what sites minimise: what ``objective`` names, or the task's own loss."""
+    if select(cfg, "objective._target_") is None:
         return TeacherForcing() if isinstance(task, Program) else Supervised.of(task)
-    return cast(Objective, make(chosen, "objective"))
+    return cast(Objective, make(cfg.objective, "objective")).for_task(task)
 
 
 def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:

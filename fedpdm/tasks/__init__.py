@@ -1,4 +1,4 @@
-"""What is predicted: failures, several horizons, remaining life, or what a machine does."""
+"""Prediction tasks: failures, remaining life, or what a machine does."""
 
 from __future__ import annotations
 

@@ -39,21 +39,21 @@ class Operation(Task):
             raise ConfigError(
                 "task=operation needs data whose rows name an operation: data=milling or data=npz"
             )
-        self.classes = tuple(str(name) for name in classes)
-        self.outputs = len(self.classes)
+        self.kinds = tuple(str(name) for name in classes)
+        self.outputs = self.classes = len(self.kinds)
 
     def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
         if "operation" not in rows.groups:
             raise ConfigError("task=operation: this data does not say which operation a row is of")
         named = rows.groups["operation"]
-        order = np.argsort(self.classes)
-        place = np.searchsorted(np.array(self.classes)[order], named).clip(max=self.outputs - 1)
+        order = np.argsort(self.kinds)
+        place = np.searchsorted(np.array(self.kinds)[order], named).clip(max=self.outputs - 1)
         found = order[place].astype(np.int64)
-        wrong = np.array(self.classes)[found] != named
+        wrong = np.array(self.kinds)[found] != named
         if wrong.any():
             raise DataError(
                 f"operation '{named[wrong][0]}' of {rows.machine[wrong][0]} is none of "
-                f"task.classes ({', '.join(self.classes)})"
+                f"task.classes ({', '.join(self.kinds)})"
             )
         return found, found.astype(np.float64), np.ones(len(rows), dtype=bool)
 
@@ -62,6 +62,10 @@ class Operation(Task):
 
     def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
         return functional.cross_entropy(output, target, reduction="none")
+
+    def log_likelihoods(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        each = functional.log_softmax(output, dim=1)
+        return each.gather(1, target[:, None]), each.mean(dim=1, keepdim=True)
 
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         return np.asarray(torch.softmax(output.double(), dim=1).cpu().numpy())
@@ -88,4 +92,4 @@ class Operation(Task):
 
     @property
     def score_columns(self) -> tuple[str, ...]:
-        return self.classes
+        return self.kinds

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from fedpdm.data.partition import Natural, Partition
 from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
-from fedpdm.data.sources.base import Source, require_choice
-from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.sources.base import Source, require_choice, require_positive
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import numpy_generator
 

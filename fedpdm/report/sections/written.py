@@ -1,4 +1,4 @@
-"""The report on written programs: what of a line is right, head by head, beside the controls."""
+"""Section on written programs: what of a line is right, head by head, beside the baselines."""
 
 from __future__ import annotations
 
