@@ -107,6 +107,7 @@ class ProgramDecoder(nn.Module):
             (forward) an input that is no window.
     """
 
+    encoder_names: ClassVar[tuple[str, ...]] = ("encoder",)
     shape: ClassVar[dict[str, int]] = {"num_classes": OUTPUTS}
     """The only number of outputs that it has."""
     angles: Tensor
@@ -200,8 +201,10 @@ class ProgramDecoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, (L - 1) * V) of the lines that are decoded from ``x``, (B, T, F)."""
         memory = self.remember(x)
+        alike = self.blind and not self.training  # one line stands for all
+        memory = memory[:1] if alike else memory
         found = self._greedy(memory) if self.beam == 1 else self._searched(memory)
-        return found.flatten(1)
+        return found.flatten(1).expand(len(x), -1)
 
     def _greedy(self, memory: Tensor) -> Tensor:
         """Return (B, L - 1, V) logits of the likeliest token at each step."""

@@ -117,15 +117,16 @@ class SensorEncoder(nn.Module):
     a softmax over time (the source's code), then FC 128, ReLU, output. With ``reconstructs`` an
     LSTM(M -> 64) and a linear layer rebuild the numbers, for
     ``fedpdm.training.denoising.Denoising``; a plain loss would leave them untrained.
-    Names: ``encoder.reading`` … ``encoder.lstm``, ``pool``, ``fc1``, ``output``, ``rebuild``,
-    ``rebuilt``.
+    Names: ``encoder.reading`` … ``encoder.lstm``, ``pool``, ``fc1``, ``output``, ``restore``,
+    ``restored``.
 
     Raises:
         ModelError: built for tabular data or wrong ``levels``; (forward) an input that is no
             window.
     """
 
-    good_for: ClassVar[dict[str, str]] = {}
+    encoder_names: ClassVar[tuple[str, ...]] = ("encoder",)
+    """Where the tensors are that another model with such an encoder can start from."""
 
     def __init__(
         self,
@@ -154,13 +155,18 @@ class SensorEncoder(nn.Module):
         self.fc1 = nn.Linear(2 * hidden_size, fc_hidden)
         self.output = nn.Linear(fc_hidden, num_classes)
         if reconstructs:
-            self.rebuild = nn.LSTM(2 * hidden_size, hidden_size, batch_first=True)
-            self.rebuilt = nn.Linear(hidden_size, len(self.encoder.numbers))
+            self.restore = nn.LSTM(2 * hidden_size, hidden_size, batch_first=True)
+            self.restored = nn.Linear(hidden_size, len(self.encoder.numbers))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, num_classes) logits of ``x``, (B, T, F)."""
         check_windows("sensor_encoder", x, self.input_dim)
         return self.classify(self.encoder(x))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the (B, T, M) memory of ``x``, (B, T, F)."""
+        memory: Tensor = self.encoder(x)
+        return memory
 
     def classify(self, memory: Tensor) -> Tensor:
         """Return (B, num_classes) logits of a (B, T, M) memory."""
@@ -172,4 +178,4 @@ class SensorEncoder(nn.Module):
         """Return (B, num_classes) logits and the (B, T, C) numbers of ``x`` as they are rebuilt."""
         check_windows("sensor_encoder", x, self.input_dim)
         memory = self.encoder(x)
-        return self.classify(memory), self.rebuilt(self.rebuild(memory)[0])
+        return self.classify(memory), self.restored(self.restore(memory)[0])

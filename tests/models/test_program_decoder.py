@@ -15,6 +15,7 @@ from fedpdm.data.programs import LENGTH, PARTS
 from fedpdm.errors import ConfigError, ModelError
 from fedpdm.models import ModelFactory
 from fedpdm.models.program_decoder import OUTPUTS, PLACES, ProgramDecoder, tokens_of
+from fedpdm.models.sensor_encoder import SensorEncoder
 from fedpdm.seeding import torch_seeded
 from fedpdm.tasks import Program
 from fedpdm.testing import check_model
@@ -25,6 +26,8 @@ from fedpdm.training.teacher_forcing import STEPS, TeacherForcing
 TINY: dict[str, Any] = {
     "width": 16, "hidden_size": 8, "encoder_layers": 1, "d_model": 16, "n_heads": 2, "n_layers": 1
 }  # fmt: skip
+ENCODER = {"width": 16, "hidden_size": 8, "num_layers": 1}
+LEVELS = [0, 0, 3, 0, 0, 4]
 LINES = ["G1 X-12.50 F400", "G0 X5.00 Y-7.50", "M3 S2000", "M30", "G2 Y10.00 R5.00", "G53 Z-3.25"]
 
 
@@ -235,3 +238,14 @@ def test_what_does_not_fit_is_refused() -> None:
         decoder(d_model=15)
     with pytest.raises(ConfigError, match="program_decoder"):
         TeacherForcing().check_model(ModelFactory.create_model("lstm", 6, OUTPUTS).module)
+
+
+def test_its_encoder_is_that_of_the_first_stage() -> None:
+    """What ``init=RUN`` takes over: names and shapes agree, and so does the memory."""
+    first, second = SensorEncoder(6, 9, levels=LEVELS, **ENCODER), decoder(levels=LEVELS)
+    inner = {n: t for n, t in first.state_dict().items() if n.startswith("encoder.")}
+    outer = {n: t.shape for n, t in second.state_dict().items() if n.startswith("encoder.")}
+    assert {name: tensor.shape for name, tensor in inner.items()} == outer and len(outer) > 10
+    second.load_state_dict(inner, strict=False)
+    x = windows(4)
+    assert torch.equal(first.eval().encode(x), second.eval().encoder(x))

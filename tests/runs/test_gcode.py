@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from fedpdm.data import programs
+from fedpdm.data.sources.milling import OPERATIONS, MillingSource
+from fedpdm.data.sources.npz import write_npz
 from fedpdm.history import History
 from fedpdm.predict import load_predictor
 from fedpdm.simulate import main
@@ -121,3 +123,18 @@ def test_operations_are_learned_by_one_engine_as_by_the_other(tmp_path: Path) ->
 def test_operations_are_learned_with_the_noise_taken_away(tmp_path: Path) -> None:
     summary = run(tmp_path / "run", *ENCODER, *DENOISING)
     assert summary["test"]["global"]["accuracy"] is not None
+
+
+def test_files_of_windows_are_trained_on_like_generated_ones(tmp_path: Path) -> None:
+    source = MillingSource(sites={}, shops=1, runs=10, lines=4, window=8, stride=4, channels=1)
+    write_npz(source, tmp_path / "data", OPERATIONS)
+    summary = run(
+        tmp_path / "run", "data=npz", f"data.path={tmp_path / 'data'}", "partition.sites=2",
+        "task=program", "model=program_decoder", "model.config.width=16", "rounds=1",
+        "model.config.hidden_size=8", "model.config.d_model=16", "model.config.n_layers=1",
+        "baselines.controls=[trivial]", "training.local_epochs=1",
+    )  # fmt: skip
+    assert summary["test"]["global"]["n"] > 0 and len(summary["sites"]) == 2
+    operation = [*ENCODER[1:-len(DATA) - 1], "baselines.max_plants=0", "data=npz",
+                 f"data.path={tmp_path / 'data'}", "partition.sites=2"]  # fmt: skip
+    assert run(tmp_path / "kinds", *operation)["test"]["global"]["accuracy"] is not None
