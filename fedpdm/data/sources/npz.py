@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ KEYS = {
 FORMAT = "data=npz reads the layout that docs/decisions/031-programs-from-sensors.md describes"
 MOST_BYTES = 4 * 1024**3
 """Largest size of a file's arrays."""
+
+UNREADABLE = (
+    OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError, TypeError,
+    MemoryError, NotImplementedError, zlib.error,
+)  # fmt: skip
+"""What NumPy raises for files that are none of its own."""
 
 Sequences = dict[str, NDArray[Any]]
 
@@ -132,7 +139,7 @@ def read_npz(path: Path) -> Sequences:
             found = {name: file[name] for name in names}
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; {FORMAT}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as .npz ({error}); {FORMAT}") from None
     for name, (dimensions, kind) in KEYS.items():
         array = found[name]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fedpdm.data.__main__ import main
 from fedpdm.data.partition import Natural
 from fedpdm.data.partition.at_random import Iid
 from fedpdm.data.rows import Split
@@ -153,9 +156,26 @@ def test_files_that_are_none_and_tokens_that_are_no_line_are_refused(folder: Pat
     (folder / "vocabulary.json").write_text('{"a": 1, "b": 1}')
     with pytest.raises(DataError, match=r"vocabulary\.json must give"):
         _ = source(folder).whole
-    (folder / TRAIN).write_bytes(b"PK no archive")
-    with pytest.raises(DataError, match=TRAIN):
-        source(folder)
+    whole = (folder / FILES[Split.TEST]).read_bytes()
+    single = io.BytesIO()
+    np.save(single, np.zeros(3))
+    broken = (b"PK no archive", b"", whole[: len(whole) // 2], single.getvalue(),
+              whole[:200] + b"\0" * 50 + whole[250:], pickle.dumps({"tokens": 1}))  # fmt: skip
+    for content in broken:
+        (folder / TRAIN).write_bytes(content)
+        with pytest.raises(DataError, match=TRAIN):
+            source(folder)
     (folder / TRAIN).unlink()
     with pytest.raises(DataError, match="does not exist"):
         NpzSource(sites={}, partition=Natural(), seed=0, path=str(folder))
+
+
+def test_the_command_writes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["npz", "--out", str(tmp_path / "made"), "data.shops=1", "data.runs=5", "data.lines=3",
+             "data.window=8", "data.stride=4", "data.channels=1"]  # fmt: skip
+    assert main(words) == 0
+    assert "data=npz" in capsys.readouterr().out
+    assert len(source(tmp_path / "made", 1).whole) > 0
+    before = (tmp_path / "made" / TRAIN).read_bytes()
+    assert main(words) == 2 and "exists already" in capsys.readouterr().err
+    assert (tmp_path / "made" / TRAIN).read_bytes() == before
