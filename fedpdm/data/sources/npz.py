@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from fedpdm.data.programs import LENGTH
 from fedpdm.data.rows import Ints, Rows, Split, Strings
 from fedpdm.data.sources.base import Source
 from fedpdm.data.sources.milling import truth
+from fedpdm.data.sources.readers import one_line
 from fedpdm.data.windows import gather, segment_starts, window_ends
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.storage import write_bytes, write_json
@@ -48,12 +47,6 @@ KEYS = {
 FORMAT = "data=npz reads the layout that docs/decisions/031-programs-from-sensors.md describes"
 MOST_BYTES = 4 * 1024**3
 """Largest size of a file's arrays."""
-
-UNREADABLE = (
-    OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError, TypeError,
-    MemoryError, NotImplementedError, zlib.error,
-)  # fmt: skip
-"""What NumPy raises for files that are none of its own."""
 
 Sequences = dict[str, NDArray[Any]]
 
@@ -130,7 +123,7 @@ def read_npz(path: Path) -> Sequences:
         DataError: it is missing, not of this format, or holds what would have to be unpickled.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             names = [*KEYS, *({"run"} & set(file.files))]
             if missing := sorted(set(KEYS) - set(file.files)):
                 raise DataError(f"{path} lacks {', '.join(missing)}; {FORMAT}")
@@ -139,8 +132,10 @@ def read_npz(path: Path) -> Sequences:
             found = {name: file[name] for name in names}
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; {FORMAT}") from None
-    except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as .npz ({error}); {FORMAT}") from None
+    except DataError:
+        raise
+    except Exception as error:  # NumPy lets through whatever the parsers that it uses raise
+        raise DataError(f"{path} cannot be read as .npz ({one_line(error)}); {FORMAT}") from None
     for name, (dimensions, kind) in KEYS.items():
         array = found[name]
         if array.ndim != dimensions or array.dtype != kind:
