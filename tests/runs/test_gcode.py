@@ -10,11 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedpdm.config.compose import compose
 from fedpdm.data import programs
 from fedpdm.data.sources.milling import OPERATIONS, MillingSource
 from fedpdm.data.sources.npz import write_npz
+from fedpdm.deployment.client import describe
+from fedpdm.deployment.server import RemoteSource
 from fedpdm.history import History
 from fedpdm.predict import load_predictor
+from fedpdm.runs.experiment import build
 from fedpdm.simulate import main
 
 DATA = ["data.shops=2", "data.runs=5", "data.lines=5", "data.window=8", "data.stride=4",
@@ -138,3 +142,10 @@ def test_files_of_windows_are_trained_on_like_generated_ones(tmp_path: Path) -> 
     operation = [*ENCODER[1:-len(DATA) - 1], "baselines.max_plants=0", "data=npz",
                  f"data.path={tmp_path / 'data'}", "partition.sites=2"]  # fmt: skip
     assert run(tmp_path / "kinds", *operation)["test"]["global"]["accuracy"] is not None
+
+
+def test_a_server_without_data_builds_the_model_of_the_sites() -> None:
+    cfg = compose(ENCODER)
+    here = build(cfg)
+    there = build(cfg, RemoteSource(here.federation.sites, describe(here, "shop-1")))
+    assert here.model == there.model and any(here.model["config"]["levels"])
