@@ -25,7 +25,8 @@ DATA = ["data.shops=2", "data.runs=5", "data.lines=5", "data.window=8", "data.st
         "data.channels=1"]  # fmt: skip
 SMALL = [*DATA, "experiment=gcode", "rounds=2", "training.local_epochs=1", "baselines.processes=0",
          "evaluate.bootstrap=20", "model.config.d_model=16", "model.config.n_heads=2",
-         "model.config.width=16", "model.config.hidden_size=8", "training.schedule=constant"]  # fmt: skip
+         "model.config.width=16", "model.config.hidden_size=8",
+         "training.schedule=constant"]  # fmt: skip
 BARE = [*SMALL, "baselines.max_plants=0"]
 ENCODER = ["data=milling", "task=operation", "model=sensor_encoder", "model.config.width=16",
            "model.config.hidden_size=8", "rounds=2", "training.local_epochs=1", *DATA,
