@@ -67,7 +67,7 @@ class Grammar(nn.Module):
     def values(self, tokens: Tensor, kind: Tensor) -> Tensor:
         """Return (B, V) bool: which values a next token of a type (B,) may have."""
         legal = torch.zeros((len(tokens), VALUES), dtype=torch.bool, device=tokens.device)
-        legal[:, PLACES[0]] = nn.functional.one_hot(kind, SIZES[0]).bool()
+        legal[:, PLACES[0]] = kind.unsqueeze(1) == torch.arange(SIZES[0], device=tokens.device)
         for place in PLACES[1:]:
             legal[:, place.start] = True  # says nothing
         command, parameter, number = (
@@ -195,7 +195,7 @@ class ProgramDecoder(nn.Module):
         parts = [embed(tokens[:, :, k]) for k, embed in enumerate(self.embeddings)]
         given = torch.stack(parts).sum(dim=0) + self.angles[:count]
         ahead = torch.ones((count, count), dtype=torch.bool, device=tokens.device).triu(1)
-        hidden = self.norm(self.decoder(given, memory, tgt_mask=ahead))
+        hidden = self.norm(self.decoder(given, memory, tgt_mask=ahead, tgt_is_causal=True))
         return torch.cat([head(hidden) for head in self.output.values()], dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -240,7 +240,10 @@ class ProgramDecoder(nn.Module):
             )
             tokens = torch.cat([tokens[rows.flatten()], added.view(-1, 1, len(PARTS))], dim=1)
         best = tokens.view(count, beam, LENGTH, len(PARTS))[:, 0, 1:]
-        parts = [nn.functional.one_hot(best[..., k], size) for k, size in enumerate(SIZES)]
+        parts = [
+            best[..., k : k + 1] == torch.arange(size, device=best.device)
+            for k, size in enumerate(SIZES)
+        ]
         return (1 - torch.cat(parts, dim=-1).to(memory.dtype)) * FORBIDDEN
 
     def _followers(self, logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
