@@ -158,6 +158,18 @@ class Federation:
         return self._rows.get(name, lambda: self.source.rows(name))
 
     def moments(self, name: str) -> Moments:
+        """Return the moments behind the scaler: those of ``sums``, but for codes.
+
+        Codes (``Source.levels``) get those of mean 0 and deviation 1, so scaling leaves them.
+        """
+        found = self.sums(name)
+        codes = [k for k, name in enumerate(self.source.features) if name in self.source.levels]
+        if codes:
+            for sums, value in zip(vars(found).values(), (1.0, 0.0, 1.0, 1.0), strict=True):
+                sums[:, codes] = value
+        return found
+
+    def sums(self, name: str) -> Moments:
         """Return the moments of a site's training rows: sums, never rows.
 
         Where windows have features, those of its training windows stand beside the readings'.
@@ -256,7 +268,7 @@ class Federation:
                 split.name.lower(): float(np.mean(part.truth)) if len(part) else None
                 for split, part in real.items()
             }
-            if site.train.y.dtype.kind == "i"
+            if site.train.y.dtype.kind == "i" and self.task.gives_risks()
             else None,
             "sha256": rows.sha256(),
         }

@@ -89,6 +89,7 @@ def trees(x: Floats, seed: int) -> Callable[[int, NDArray[Any], bool], Answer]:
     "Trees", "boosted trees on pooled rows, with summary features of each window",
     name="Boosted trees", subject="Boosted trees on pooled data",
     marker="^", colour="hgb", column="asked", cost=lambda inputs: 0.4 * len(inputs.pool),
+    missing=lambda inputs: no_columns(inputs),
 ))  # fmt: skip
 def boosted_trees(inputs: BaselineInputs) -> Predictions:
     """Histogram gradient boosting (scikit-learn) on summary features of the pooled windows.
@@ -156,8 +157,17 @@ def platt(distance: Floats, truth: Ints | Floats) -> tuple[float, float]:
     return (slope, float(curve.intercept_[0])) if slope > 0 else (1.0, 0.0)
 
 
+def no_columns(inputs: BaselineInputs) -> str | None:
+    """Return why trees and ridge regression cannot learn the task, or None."""
+    if inputs.task.columns:
+        return None
+    return f"task={inputs.task.name} has more than two classes, which it does not tell apart"
+
+
 def no_series(inputs: BaselineInputs) -> str | None:
     """Return why there is no time series for MiniRocket, or None."""
+    if (reason := no_columns(inputs)) is not None:
+        return reason
     features, window = inputs.federation.features, inputs.federation.source.window
     if window is None:
         return f"data={inputs.federation.source.name} has single rows and no time series"

@@ -5,6 +5,7 @@ python -m fedpdm.data fetch ai4i|cmapss [--to FOLDER] [--url URL]
 python -m fedpdm.data check [ai4i|cmapss] [--to FOLDER]
 python -m fedpdm.data check --config-dir FOLDER data=files … [--page FILE]
 python -m fedpdm.data describe FILE [LOG …] [--site NAME]
+python -m fedpdm.data npz --out FOLDER [data.runs=30 …]
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from fedpdm.data.sources.fetch import URLS, fetch
 from fedpdm.data.sources.published import KNOWN, KnownFile, data_folder
-from fedpdm.errors import FedPdmError, run_command
+from fedpdm.errors import DataError, FedPdmError, run_command
 from fedpdm.storage import sha256_of
 
 OWN_DATA = re.compile(r"[^-].*=|--config-dir|-cd|--page")
@@ -50,6 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
     describing = commands.add_parser("describe", help="propose a site's yaml for files of your own")
     describing.add_argument("files", nargs="+", metavar="FILE", help="sensor rows, and logs")
     describing.add_argument("--site", help="name of the site; default: the file's")
+    writing = commands.add_parser(
+        "npz",
+        help="write generated milling runs as .npz files, which data=npz reads",
+        description="Write the windows of data=milling as train_sequences.npz, val_sequences.npz, "
+        "test_sequences.npz and vocabulary.json; an existing folder is never overwritten.",
+    )
+    writing.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
+    writing.add_argument("options", nargs="*", metavar="KEY=VALUE", help="options, e.g. seed=1")
     for command in (fetching, checking):
         command.add_argument(
             "--to", metavar="FOLDER", help="data folder; default: $FEDPDM_DATA or ~/.cache/fedpdm"
@@ -67,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.command == "generate":
             return generated(given)
+        if given.command == "npz":
+            return npz_written(Path(given.out).expanduser(), given.options)
         if given.command == "describe":
             from fedpdm.data.quality.describe import describe
 
@@ -153,6 +164,24 @@ def generated(given: argparse.Namespace) -> int:
         f"{rows / worked * 60 / 1e6:.1f} million per minute of processor time"
     )
     print(f"written to {made.folder}; train on it with\n\n  {made.command}\n")
+    return 0
+
+
+def npz_written(folder: Path, options: list[str]) -> int:
+    """Write generated milling runs as .npz files; return the exit code."""
+    from fedpdm.config.compose import compose
+    from fedpdm.config.values import make, plain, whole
+    from fedpdm.data.sources.npz import write_npz
+    from fedpdm.runs.sources import build_source
+
+    if folder.exists():
+        raise DataError(f"{folder} exists already; name another folder")
+    cfg = compose(["data=milling", "task=program", *options])
+    source = build_source(cfg, make(cfg.task, "task"), whole(cfg, "seed", 0))
+    write_npz(source, folder, tuple(plain(cfg.data.task_defaults.classes)))
+    print(f"written to {folder}; train on it with\n")
+    print(f"  python -m fedpdm.simulate data=npz data.path={folder} task=program "
+          "model=program_decoder partition.sites=3\n")  # fmt: skip
     return 0
 
 

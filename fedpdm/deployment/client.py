@@ -313,6 +313,7 @@ def describe(experiment: Experiment, name: str) -> Description:
         shape=federation.shape(site),
         notes=len(said),
         units=dict(source.units),
+        levels=dict(source.levels),
     )
 
 

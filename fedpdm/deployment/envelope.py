@@ -88,6 +88,7 @@ class Description:
         notes: how many notes on its data stand in the site's own log; their texts name what is
             in the files and stay there.
         units: of features, where the site states one.
+        levels: how many values the codes among the features have (``Source.levels``).
     """
 
     site: Name
@@ -100,6 +101,7 @@ class Description:
     shape: Shape = Field(default_factory=dict)
     notes: Count = 0
     units: dict[Name, Name] = Field(default_factory=dict)
+    levels: dict[Name, Count] = Field(default_factory=dict)
 
     def content(self) -> RecordDict:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -118,10 +120,11 @@ class Description:
 
     def differs(self, other: Description) -> str | None:
         """Return what makes two sites impossible in one federation, or None."""
-        for what in ("version", "data", "features", "window", "conditions", "time_unit"):
+        names = {"version": "fedpdm version", "time_unit": "time unit", "levels": "values of codes"}
+        for what in ("version", "data", "features", "window", "conditions", "time_unit", "levels"):
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
-                name = {"version": "fedpdm version", "time_unit": "time unit"}.get(what, what)
+                name = names.get(what, what)
                 return (
                     f"{self.site} and {other.site} disagree on the {name}: "
                     f"{self.site} has {_shown(mine)}, {other.site} has {_shown(theirs)}"

@@ -118,6 +118,7 @@ class RemoteSource(Source):
         self.name, self.time_unit = said.data, said.time_unit
         self.features, self.window = said.features, said.window
         self.conditions, self.stride = said.conditions, stride
+        self.levels = said.levels
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -77,6 +77,25 @@ _KNOWN = {
             "RMSE is the typical error of the predicted remaining life, in {unit}; large errors "
             "weigh more, and lives beyond the task's cap count as the cap. 0 is perfect.",
         ),
+        Metric(
+            "exact_match", "exact match", "exact", True, 3,
+            "Exact match is the share of {cases} whose program line is written without a mistake "
+            "in any token, each token from those that the model wrote before. 1 is perfect.",
+        ),
+        Metric(
+            "macro_f1", "macro F1", "macro F1", True, 3,
+            "Macro F1 is the mean over the classes of the F1 of finding each: rare classes count "
+            "as much as frequent ones. 1 is perfect.",
+        ),
+        Metric("token_accuracy", "right tokens, the end not counted", "tokens"),
+        Metric("type_accuracy", "type of a token", "type"),
+        Metric("command_accuracy", "command", "command"),
+        Metric("parameter_accuracy", "parameter", "parameter"),
+        Metric("sign_accuracy", "sign of a number", "sign"),
+        Metric("digit_accuracy", "digit of a number", "digits"),
+        Metric("number_accuracy", "whole number", "number"),
+        Metric("well_formed", "well-formed lines", "well formed"),
+        Metric("accuracy", "accuracy", "accuracy"),
         Metric("rmse_uncapped", "RMSE, life not capped", "RMSE uncapped", False, 2),
         Metric("mae", "mean absolute error", "MAE", False, 2),
         Metric("nasa_score", "NASA score (late costs more)", "NASA", False, 0),

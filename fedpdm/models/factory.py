@@ -80,12 +80,13 @@ class ModelFactory:
         """Return every argument of a model at its default: ``create_model`` takes it with ``**``.
 
         Read off the class itself, so it cannot disagree with it. ``input_dim`` and
-        ``num_classes`` are those of the source, 10 and 2.
+        ``num_classes`` are those of the source, 10 and 2, or what the class says in ``shape``.
 
         Raises:
             ModelError: no such model.
         """
-        return _plain({**defaults(registry.find(model_type)), **SOURCE_SHAPE})
+        cls = registry.find(model_type)
+        return _plain({**defaults(cls), **SOURCE_SHAPE, **getattr(cls, "shape", {})})
 
     @staticmethod
     def register_model(model_type: str | ModelType, model_class: type[nn.Module]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -25,7 +26,7 @@ from fedpdm.engines.auto import check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.federation import Federation
-from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.models import ModelFactory, ModelWrapper, registry
 from fedpdm.models.policy import ParameterPolicy, Parts
 from fedpdm.runs.local_training import (
     build_device,
@@ -168,7 +169,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or site")
     model = {
         "model_type": str(cfg.model.model_type),
-        "config": plain(cfg.model.config) or {},
+        "config": model_config(cfg, federation),
         "input_dim": len(federation.inputs),
         "num_classes": task.outputs,
         "sequence_length": federation.input_length,
@@ -182,6 +183,8 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
     check_duration(federation.source, sampled, rounds, settings.local_epochs)
     check_model(build_model)
     try_to_build(build_model, federation)
+    objective = build_objective(cfg, task, federation.input_length)
+    objective.check_model(build_model().module)
     policy = build_policy(cfg, build_model)
     experiment = Experiment(
         federation=federation,
@@ -201,7 +204,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         baseline_processes=whole(cfg, "baselines.processes", 0),
         pooled_schedule=build_schedule(cfg, "baselines"),
         alone_schedule=build_schedule(cfg, "baselines", "baselines.alone"),
-        baselines=build_baselines(cfg),
+        baselines=build_baselines(cfg, task),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
         keep=None if select(cfg, "history.keep") == "all" else whole(cfg, "history.keep", 1),
@@ -209,7 +212,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         model=model,
         protocol=build_protocol(cfg),
         policy=policy,
-        objective=build_objective(cfg, task, federation.input_length),
+        objective=objective,
         transforms=build_transforms(cfg, seed, strategy),
         server=build_server(cfg),
     )
@@ -243,7 +246,7 @@ def look_at_data(
     say("checking the data")
     found = guards.check(federation.source, names, federation.rows, federation.task.reach)
     for name in names:
-        guards.require_training_sums(name, federation.rows(name), federation.moments(name))
+        guards.require_training_sums(name, federation.rows(name), federation.sums(name))
     sites = [federation.site(name, federation.moments(name).scaler()) for name in names]
     for site in sites:
         guards.require_real(site.name, site.windows)
@@ -291,11 +294,11 @@ def build_protocol(cfg: Config) -> EvaluationProtocol:
     return EvaluationProtocol.of(block(cfg, "evaluate"), named)
 
 
-def build_baselines(cfg: Config) -> tuple[str, ...]:
-    """Return the names of the baselines that are wanted; null: all there are."""
+def build_baselines(cfg: Config, task: Task) -> tuple[str, ...]:
+    """Return the names of the baselines that are wanted; null: all there are for the task."""
     names = plain(select(cfg, "baselines.controls"))
     if names is None:
-        return tuple(BASELINES)
+        return tuple(n for n, each in BASELINES.items() if each.task in (None, task.name))
     if not isinstance(names, list):
         raise ConfigError(
             f"baselines.controls={names} must be a list, for example [alone,hgb], or [] for none"
@@ -321,6 +324,15 @@ def build_monitor(cfg: Config) -> MonitorSettings:
     whole(cfg, "monitor.max_rollbacks", 0)
     check_arguments(MonitorSettings, monitor, "monitor")
     return MonitorSettings(**monitor)
+
+
+def model_config(cfg: Config, federation: Federation) -> dict[str, Any]:
+    """Return a model's settings; one that embeds codes is told which features are codes."""
+    config = plain(cfg.model.config) or {}
+    levels = [federation.source.levels.get(name, 0) for name in federation.inputs]
+    if any(levels) and "levels" in signature(registry.find(str(cfg.model.model_type))).parameters:
+        config["levels"] = config.get("levels") or levels
+    return dict(config)
 
 
 def create_model(model: Mapping[str, Any]) -> ModelWrapper:

@@ -23,7 +23,7 @@ from fedpdm.history.sealed import FIRST
 from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.sources import site_blocks
 from fedpdm.storage import read_bytes, write_bytes, write_json, write_tensors
-from fedpdm.training.objective import Supervised
+from fedpdm.training.objective import Objective
 
 SCHEMA = 1
 PACKAGES = ("flwr", "torch", "numpy", "pandas", "scikit-learn", "hydra-core", "safetensors")
@@ -254,12 +254,12 @@ def described(experiment: Experiment, cfg: Config) -> dict[str, Any] | None:
     """
     if not experiment.personal:
         return None
-    supervised = isinstance(experiment.objective, Supervised)  # predicts as the model does
+    plainly = type(experiment.objective).predictor is Objective.predictor  # as the model does
     return {
         "tensors": list(experiment.parts.local),
         "seed": experiment.seed,  # of the tensors of a site that never trained
         "sites": list(experiment.federation.sites),
-        "objective": None if supervised else plain(cfg.objective),
+        "objective": None if plainly else plain(cfg.objective),
     }
 
 

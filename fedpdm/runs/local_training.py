@@ -13,10 +13,11 @@ from fedpdm.config.values import Config, block, make, plain, positive, select, w
 from fedpdm.errors import ConfigError
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import POLICIES, Named, ParameterPolicy
-from fedpdm.tasks import Task
+from fedpdm.tasks import Program, Task
 from fedpdm.training.augmentations import Augmentations, Augmented
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
+from fedpdm.training.teacher_forcing import TeacherForcing
 
 
 def build_settings(cfg: Config, rounds: int, *instead: str) -> TrainingSettings:
@@ -104,6 +105,8 @@ def build_objective(cfg: Config, task: Task, length: int | None) -> Objective:
         ConfigError: an objective or augmentation that cannot work with this task or data.
     """
     objective: Objective = Supervised.of(task)
+    if isinstance(task, Program):
+        objective = TeacherForcing()
     if select(cfg, "objective._target_") is not None:
         objective = cast(Objective, make(cfg.objective, "objective")).for_task(task)
     given = block(cfg, "training.augment")

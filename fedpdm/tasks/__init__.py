@@ -1,4 +1,4 @@
-"""Prediction tasks: a failure within one horizon or several, or remaining life."""
+"""Prediction tasks: failures, remaining life, or what a machine does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from fedpdm.data.rows import within_horizon
 from fedpdm.tasks.base import NEEDS_TIMES, TASKS, Metrics, Risk, Task
 from fedpdm.tasks.failure import Failure
 from fedpdm.tasks.horizons import Horizons
+from fedpdm.tasks.operation import Operation
+from fedpdm.tasks.program import Program
 from fedpdm.tasks.remaining_life import RemainingLife
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
     "Failure",
     "Horizons",
     "Metrics",
+    "Operation",
+    "Program",
     "RemainingLife",
     "Risk",
     "Task",

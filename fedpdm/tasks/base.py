@@ -72,6 +72,9 @@ class Task(ABC):
     """The cap of remaining lives; None where scores are something else."""
     alarm_below: bool = False
     """Whether a low score raises the alarm, and not a high one."""
+    columns: bool = True
+    """Whether trees and ridge regression can learn it: each column of its targets is a value, or
+    one of two classes."""
     classes: int = 2
     """How many classes a target can be of; meaningless where targets are values."""
     score_digits: int = 3

@@ -56,6 +56,13 @@ class Objective:
     stacks: ClassVar[bool] = False
     row_losses: LossFunction | None = None
 
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model that it cannot train; asked once, before the run.
+
+        Raises:
+            ConfigError: says which model it needs.
+        """
+
     def for_task(self, task: Task) -> Objective:
         """Return the objective for a run's task; asked once, before anything else."""
         return self

@@ -170,6 +170,12 @@ def test_sites_that_state_different_units_are_refused() -> None:
     assert "unit of heat: lyon has degC, porto has degF" in str(degrees.differs(other))
 
 
+def test_sites_whose_codes_have_other_values_are_refused() -> None:
+    here = Description.of(said("lyon", levels={"load": 3}).content())
+    assert here.levels == {"load": 3} and here.differs(said("porto", levels={"load": 3})) is None
+    assert "values of codes" in str(here.differs(said("porto", levels={"load": 4})))
+
+
 def test_a_late_site_that_disagrees_is_refused_and_the_run_goes_on() -> None:
     registry, fake, events = receive({3: said("lyon")}, ("lyon", "porto"))
     registry.connected()

@@ -80,6 +80,11 @@ class Source(ABC):
     """How new rows get their condition; needed for ``predict`` where there are several."""
     categorical: tuple[str, ...] = ()
     """Features that are kinds or ranks, not quantities: nothing lies between two values."""
+    levels: Mapping[str, int] = MappingProxyType({})
+    """Categorical features that are codes 0 … n - 1, and their n: they are not scaled, and a
+    model that has embeddings (``model=sensor_encoder``) embeds them."""
+    groups: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Names of features by the group of sensors that they come from, for ablations."""
     generated: bool = False
     """Whether sites are made on demand, so that ``replicas`` can multiply them."""
     pad_training: bool = False
