@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class Model:
         self.card: dict[str, Any] = json.loads((folder / "card.json").read_text("utf-8"))
         scaler = json.loads((folder / "scaler.json").read_text("utf-8"))
         self.mean, self.scale = np.array(scaler["mean"]), np.array(scaler["scale"])  # (K, F)
+        if self.card["inputs"]["mode"] != "raw":
+            self.compute = runpy.run_path(str(folder / "window_features.py"))["compute"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(
@@ -261,9 +263,8 @@ class Model:
 
     def _joined(self, x: Array, raw: Array) -> Array:
         """Return windows with their statistics, or the statistics alone."""
-        compute = importlib.import_module("window_features").compute  # it lies beside
         inputs = self.card["inputs"]
-        found = compute(raw, self.card["features"], inputs["limits"])
+        found = self.compute(raw, self.card["features"], inputs["limits"])
         zero = np.zeros(len(found), dtype=int)
         own = np.nan_to_num(self._scaled(found, zero, slice(x.shape[2], None)), nan=0.0)
         own = np.clip(own, -inputs["farthest"], inputs["farthest"])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fedpdm.promote import promotion
+from fedpdm.promote.__main__ import main
 from fedpdm.promote.evidence import Evidence, collect
 from fedpdm.promote.export import Exported, export_model
 from fedpdm.simulate import main as simulate
@@ -37,3 +42,18 @@ def evidence(run: Path) -> Evidence:
 def exported(evidence: Evidence) -> Exported:
     module = evidence.predictor.model.module
     return export_model(module, evidence.task, evidence.windows(1)[0])
+
+
+@pytest.fixture
+def quick(
+    evidence: Evidence, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., int]:
+    """The command on evidence that is there already; the store is ``tmp_path / "store"``."""
+
+    def command(*words: str, **changes: Any) -> int:
+        changed = replace(evidence, **changes)
+        monkeypatch.setattr(promotion, "collect", lambda *_, **__: changed)
+        monkeypatch.setattr(promotion, "export_model", lambda *_: exported)
+        return main([str(evidence.run), "--to", str(tmp_path / "store"), *words])
+
+    return command

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from fedpdm.data.rows import Split
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
 from fedpdm.history import History
-from fedpdm.promote import promotion
 from fedpdm.promote.__main__ import main
 from fedpdm.promote.evidence import Evidence
 from fedpdm.promote.export import Exported, export_model
@@ -170,21 +169,6 @@ def test_risks_that_mean_nothing_drifted_features_and_slow_models_are_refused(
     status = {g.name: g for g in ask_all(Candidate(evidence, exported, {}, strict), {})}
     assert all(status[name].status == "failed" for name in ("calibration", "drift", "latency"))
     assert not status["drift"].refuses and status["latency"].refuses
-
-
-@pytest.fixture
-def quick(
-    evidence: Evidence, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., int]:
-    """The command on evidence that is there already; the store is ``tmp_path``."""
-
-    def command(*words: str, **changes: Any) -> int:
-        changed = replace(evidence, **changes)
-        monkeypatch.setattr(promotion, "collect", lambda *_, **__: changed)
-        monkeypatch.setattr(promotion, "export_model", lambda *_: exported)
-        return main([str(evidence.run), "--to", str(tmp_path / "store"), *words])
-
-    return command
 
 
 def without(evidence: Evidence, baseline: str) -> dict[str, Any]:
