@@ -80,15 +80,9 @@ class Evidence:
         return None if (value := found[self.task.primary]) is None else float(value)
 
     def windows(self, most: int = 20_000) -> Floats32:
-        """Return (N, T, F) or (N, F) validation windows of the sites that the model is for."""
-        parts = [s.validation.x for s in self.sites if self._is_for(s.name)]
-        whole = np.concatenate(parts)
+        """Return (N, T, F) or (N, F) validation windows, thinned out evenly to about ``most``."""
+        whole = np.concatenate([site.validation.x for site in self.sites])
         return whole[:: -(-len(whole) // most)] if len(whole) else whole
-
-    def _is_for(self, site: str) -> bool:
-        name = self.predictor.mapping.site
-        own = self.card["scaling"] == "plant" or self.card.get("personal")
-        return not own or not name or site == name
 
 
 def collect(run: Path, *, site: str | None = None, imports: Sequence[str] = ()) -> Evidence:

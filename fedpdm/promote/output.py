@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,16 @@ def print_decision(said: Mapping[str, Any], folder: Path) -> None:
     bad = STYLE["worse"]
     for gate in said["gates"]:
         stops = gate["gate"] in said["refused_by"]
-        line = f"{gate['gate']:<13}{gate['status']:<10}{gate['result']}"
+        text = gate["result"]
         if gate["accepted_because"]:
-            line += f"; accepted: {gate['accepted_because']}"
-        say(console, line, style=bad if stops else "")
+            text += f"; accepted: {gate['accepted_because']}"
+        begin = f"{gate['gate']:<13}{gate['status']:<10}"
+        lines = textwrap.wrap(
+            begin + text, console.width - 1, subsequent_indent=" " * len(begin),
+            break_on_hyphens=False,
+        )  # fmt: skip
+        for line in lines:
+            say(console, line, style=bad if stops else "")
     say(console, "")
     for gate in said["gates"]:
         if gate["gate"] in said["refused_by"]:

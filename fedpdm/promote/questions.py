@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from fedpdm.data.rows import Floats, Split
-from fedpdm.evaluation.confidence import certainty
 from fedpdm.evaluation.drift import kolmogorov_smirnov, population_stability_index
-from fedpdm.evaluation.scoring import Predictions
 from fedpdm.evaluation.wording import counted, listing
 from fedpdm.promote.export import latency, parity
 from fedpdm.promote.gates import Candidate, Found, gate
+from fedpdm.promote.intervals import gain_over_constant
 
 MOST_ROWS = 200_000
 """Rows of a split that drift is measured on."""
@@ -92,25 +91,11 @@ def splits(candidate: Candidate) -> Found:
 )
 def trivial(candidate: Candidate) -> Found:
     """The interval of the gain over the best constant lies above 0."""
-    evidence, task = candidate.evidence, candidate.evidence.task
-    constant = task.trivial(np.concatenate([s.train.real().y for s in evidence.sites]))
-    answers: Predictions = {
-        site.name: {
-            split: np.broadcast_to(constant, (len(part), *constant.shape)).copy()
-            for split, part in site.windows.items()
-        }
-        for site in evidence.sites
-    }
-    found = certainty(
-        evidence.test.predictions, {"trivial": answers}, evidence.sites, task,
-        resamples=candidate.thresholds.resamples, seed=evidence.experiment.seed,
-        shared=evidence.experiment.federation.source.shares_machines,
-    )  # fmt: skip
-    criterion = f"95 % interval of the gain in {task.primary} over a constant lies above 0"
-    gain = (found or {}).get("gain", {}).get("trivial", {}).get("global", {})
+    metric = candidate.evidence.task.primary
+    criterion = f"95 % interval of the gain in {metric} over a constant lies above 0"
+    gain = gain_over_constant(candidate.evidence, candidate.thresholds.resamples)
     if gain.get("low") is None:
-        reason = gain.get("reason") or (found or {}).get("reason") or "there is no interval"
-        return Found(None, f"no interval: {reason}", criterion)
+        return Found(None, f"no interval: {gain.get('reason') or 'nothing to compare'}", criterion)
     said = (
         f"gain {gain['value']:+.3f}, 95 % interval {gain['low']:+.3f} to {gain['high']:+.3f}, of "
         f"{counted(gain['machines'], 'machine')}"

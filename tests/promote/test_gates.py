@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from fedpdm.data.rows import Split
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
 from fedpdm.history import History
+from fedpdm.promote import intervals
 from fedpdm.promote.__main__ import main
 from fedpdm.promote.evidence import Evidence
 from fedpdm.promote.export import Exported, export_model
 from fedpdm.promote.gates import GATES, Candidate, Found, ask_all
+from fedpdm.promote.intervals import gain_over_constant
 from fedpdm.promote.thresholds import load_thresholds
 
 Ask = Callable[..., Found]
@@ -67,6 +69,23 @@ def test_the_majority_predictor_is_refused(evidence: Evidence, ask: Ask) -> None
     assert found.passed is False
     assert found.numbers["value"] == pytest.approx(0)
     assert ask("trivial").numbers["low"] > 0.3
+
+
+def test_the_interval_of_any_metric_is_that_of_the_fast_one(evidence: Evidence) -> None:
+    """Of average precision both are known, so the slow one can be compared."""
+    fast = gain_over_constant(evidence, 1000)
+    slow = intervals._drawn_again(evidence, constants(evidence), 100)
+    assert slow["value"] == pytest.approx(fast["value"])
+    assert slow["low"] == pytest.approx(fast["low"], abs=0.05)
+    assert slow["high"] == pytest.approx(fast["high"], abs=0.05)
+    assert slow["machines"] == fast["machines"]
+    one = replace(evidence, sites=[replace(s, windows={Split.TEST: s.test.take(
+        s.test.machine == s.test.machine[0])}) for s in evidence.sites])  # fmt: skip
+    assert intervals._drawn_again(one, constants(one), 200)["low"] is None
+
+
+def constants(evidence: Evidence) -> dict[str, dict[Split, Any]]:
+    return {s.name: {Split.TEST: np.full(len(s.test), 0.1)} for s in evidence.sites}
 
 
 def test_without_an_interval_nothing_beats_a_constant(evidence: Evidence, ask: Ask) -> None:
@@ -124,6 +143,15 @@ def test_an_edited_file_and_a_made_up_score_are_refused(
     assert ask("data", replace(evidence, summary=summary)).passed is False
     assert ask("data", replace(evidence, data_sha256="0" * 64)).passed is False
     assert ask("data").passed is True
+
+
+def test_a_run_whose_windows_are_elsewhere_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = {"name": "flower", "settings": {}, "reason": ""}
+    folder = resealed(run, tmp_path / "run", "manifest.json", engine=engine)
+    assert main([str(folder), "--to", str(tmp_path / "store")]) == 2
+    assert "deployed" in capsys.readouterr().err
 
 
 def test_a_leak_and_another_round_are_refused(evidence: Evidence, ask: Ask) -> None:

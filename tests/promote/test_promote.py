@@ -257,6 +257,23 @@ def test_tasks_calibrations_and_intervals(changes: dict[str, Any], tmp_path: Pat
     compared(load_predictor(run), tmp_path, tmp_path / "new.csv", 2)
 
 
+def test_operating_conditions(tmp_path: Path) -> None:
+    operating = {"columns": ["setting"], "points": [[0.0], [10.0]], "tolerance": [0.5]}
+    run = make_run(tmp_path / "run", conditions=2, operating=operating)
+    mean = np.array([[50.0, 40.0], [55.0, 60.0]])
+    write_tensors(run / "scaler.safetensors",
+                  {"federated/mean": mean, "federated/scale": mean / 5})  # fmt: skip
+    frame = acme(30).rename(columns={"asset": "machine", "when": "time", "T1": "temperature",
+                                     "vib": "vibration"})  # fmt: skip
+    frame["setting"] = np.where(frame.index % 3 == 0, 10.2, -0.1)
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    compared(load_predictor(run), tmp_path, tmp_path / "new.csv", 2)
+    frame.assign(setting=5.0).to_csv(tmp_path / "new.csv", index=False)
+    model = Model(tmp_path / "folder")
+    with pytest.raises(Mistake, match="conditions"):
+        model.score(model.read(tmp_path / "new.csv"))
+
+
 def test_files_that_predict_py_cannot_read_are_refused(tmp_path: Path) -> None:
     from fedpdm.errors import ModelError
 
