@@ -59,8 +59,8 @@ def print_list(store: Path) -> None:
         version = "–" if said["version"] is None else str(said["version"])
         score = "–" if said["test"] is None else f"{said['test']:.3f}"
         words = (said["name"], version, said["status"], said["metric"], score, said["run"],
-                 said["date"], said["signed_by"] or "")  # fmt: skip
-        rows.append([Text(str(word)) for word in words])
+                 said["date"], said["signed_by"])  # fmt: skip
+        rows.append([Text(word) for word in words])
     heads = ["model", "version", "status", "metric", "test", "run", "date", "signed"]
     if not rows:
         say(console, f"{store} holds no model")

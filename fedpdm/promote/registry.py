@@ -62,7 +62,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def listed(store: Path) -> list[dict[str, Any]]:
-    """Return the decision records in a store with their ``version`` and ``status``.
+    """Return what decision records in a store say, with their ``version`` and ``status``.
 
     ``current``, ``earlier`` or ``refused``; models by name, their versions in order.
 
@@ -77,11 +77,21 @@ def listed(store: Path) -> list[dict[str, Any]]:
         versions = sorted(_versions(model))
         for version in versions:
             status = "current" if version == versions[-1] else "earlier"
-            record = read_json(model / str(version) / "decision.json")
+            record = _record(model / str(version) / "decision.json")
             result.append(record | {"version": version, "status": status})
-        for folder in sorted((model / REFUSED).glob("*/decision.json")):
-            result.append(read_json(folder) | {"version": None, "status": REFUSED})
+        for path in sorted((model / REFUSED).glob("*/decision.json")):
+            result.append(_record(path) | {"version": None, "status": REFUSED})
     return result
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """Return what a list shows of a decision record, as text but for the score."""
+    said = read_json(path)
+    test = said.get("test")
+    if "name" not in said or not isinstance(test, int | float | None):
+        raise HistoryError(f"{path} is no decision record; remove its folder, or promote again")
+    shown = {key: said.get(key) for key in ("name", "metric", "run", "date", "signed_by")}
+    return {"test": test, **{key: str(value or "") for key, value in shown.items()}}
 
 
 def _versions(model: Path) -> list[int]:

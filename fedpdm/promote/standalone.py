@@ -39,8 +39,10 @@ class Model:
     """The model of a folder, with all that stands between a file and its scores."""
 
     def __init__(self, folder: Path) -> None:
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError:
+            raise Mistake("onnxruntime is not installed: pip install onnxruntime") from None
         sums = json.loads((folder / "manifest.json").read_text("utf-8"))["files"]
         for name, sum_ in sums.items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sum_:
@@ -305,7 +307,7 @@ def main(words: list[str] | None = None) -> int:
         if out.exists() and out.samefile(given.file):
             raise Mistake(f"--out {out} is the file with the data; choose another name")
         scored.to_csv(out, index=False)
-    except Mistake as error:
+    except (Mistake, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{len(scored)} scored rows, {int(scored['alarm'].fillna(False).sum())} alarms: {out}")

@@ -59,18 +59,26 @@ def scores_windows(name: str) -> bool:
 NAMES = [name for name in ModelFactory.list_available_models() if scores_windows(name)]
 
 
-@pytest.mark.parametrize("name", NAMES)
+QUICK = ("mlp", "lstm", "trend")
+"""Others take seconds of PyTorch's exporter each."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.long) for n in NAMES]
+)
 def test_every_model_is_exported_to_onnx(name: str) -> None:
     task = task_of(name)
     model = built(name, task)
     exported = export_model(model, task, windows(1)[0])
     assert exported.format == "onnx" and exported.reason is None
-    for count in (1, 2, 7, 300):  # of any number of windows, and not of that of the trace
+    for count in (1, 2, 70):  # of any number of windows, and not of that of the trace
         assert parity(exported, model, task, windows(count)) < 1e-5
     proto = onnx.load_from_string(exported.content)
     assert not any(node.metadata_props for node in proto.graph.node)
     assert b"/fedpdm/" not in exported.content
     assert latency(exported, windows(1)[0]) > 0
+    if name == "mlp":
+        assert export_model(built(name, task), task, windows(1)[0]).content == exported.content
 
 
 def test_the_networks_are_among_them() -> None:
@@ -80,12 +88,6 @@ def test_the_networks_are_among_them() -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_the_scores_of_each_task_are_found(name: str) -> None:
     assert scorer_of(TASKS[name]) == name
-
-
-def test_the_same_model_gives_the_same_bytes() -> None:
-    task = TASKS["softmax of class 1"]
-    first, second = (export_model(built("mlp", task), task, windows(1)[0]) for _ in range(2))
-    assert first.content == second.content
 
 
 class Products(nn.Module):

@@ -139,9 +139,12 @@ def test_versions_and_their_status(
     assert quick("--gates", str(tmp_path / "gates.yaml")) == 1
     capsys.readouterr()
     assert main(["--list", "--to", str(store)]) == 0
+    (store / "odd" / "1").mkdir(parents=True)
+    (store / "odd" / "1" / "decision.json").write_text('{"test": "high"}')
     lines = capsys.readouterr().out.splitlines()
     status = [line.split()[1:3] for line in lines if line.startswith("failure-trend")]
     assert status == [["1", "earlier"], ["2", "current"], ["–", "refused"]]
+    assert main(["--list", "--to", str(store)]) == 2
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     version = client.get_model_version_by_alias("failure-trend", "current")
     manifest = (store / "failure-trend" / "2" / "manifest.json").read_bytes()
@@ -238,12 +241,13 @@ TASKS: dict[str, dict[str, Any]] = {
             (np.array([0.0, 0.4, 0.6, 1.0]), np.array([0.0, 0.1 * k, 0.5, 0.9])) for k in (1, 2, 3)
         )).described(),
     },
-    "temperature": {"calibration": Temperature(2.5).described()},
     "lives with an interval": {
         "task": {"name": "rul", "cap": 125}, "num_classes": 1, "threshold": 60.0,
         "interval": {"level": 0.9, "factor": 0.25, "cap": 125.0, "machines": 20},
     },
-    "rows that stand alone": {"window": None, "sequence_length": None},
+    "temperature, rows that stand alone": {
+        "window": None, "sequence_length": None, "calibration": Temperature(2.5).described(),
+    },
 }  # fmt: skip
 
 
