@@ -116,13 +116,15 @@ def add_trees(
             if trees["left"][tree, output, 0] == 0:  # no split: one answer for all rows
                 answers[:, output] += float(value[0])
             else:
-                answers[:, output] += value[leaf_of(trees, columns, tree, output)]
+                arrays = (trees[name][tree, output] for name in ("feature", "threshold", "left"))
+                answers[:, output] += value[leaf_of(columns, *arrays)]
     return answers
 
 
-def leaf_of(trees: TreeArrays, columns: Floats32, tree: int, output: int) -> Ints:
-    """Return (N,) the leaf in which each of (N, K) rows of columns ends."""
-    feature, threshold, left = (trees[n][tree, output] for n in ("feature", "threshold", "left"))
+def leaf_of(
+    columns: Floats32, feature: Ints, threshold: Floats32, left: Ints
+) -> NDArray[np.int64]:
+    """Return (N,) the leaf of a tree of (M,) arrays in which each of (N, K) rows ends."""
     node, rows = np.zeros(len(columns), dtype=np.int64), np.arange(len(columns))
     while len(rows):
         here = node[rows]

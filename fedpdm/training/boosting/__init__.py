@@ -8,8 +8,12 @@ are summed, so a sum is exact whatever its order, and both grow the same trees, 
 
 from __future__ import annotations
 
-from fedpdm.training.boosting.growth import Changed, Growth, boost
+from fedpdm.training.boosting.checks import flaw_of
+from fedpdm.training.boosting.growth import Changed, Growth, Steps, boost, drive
 from fedpdm.training.boosting.losses import Loss, loss_of
 from fedpdm.training.boosting.rows import Request, Rows, Sums
 
-__all__ = ["Changed", "Growth", "Loss", "Request", "Rows", "Sums", "boost", "loss_of"]
+__all__ = [
+    "Changed", "Growth", "Loss", "Request", "Rows", "Steps", "Sums", "boost", "drive", "flaw_of",
+    "loss_of",
+]  # fmt: skip

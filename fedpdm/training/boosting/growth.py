@@ -6,8 +6,8 @@ price of a leaf. Shapes: K columns, B bins, J outputs with trees, M nodes of a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ FLATTEST = 1e-3
 """The least sum of second derivatives in a leaf, as scikit-learn has it."""
 LEAST_GAIN = 1e-9
 """Less is rounding."""
+PROMISING = 0.3
+"""Leaves are asked for beforehand whose gain is at least such a share of the largest."""
 TREE = ("value", "feature", "threshold", "left")
 
 Steps = Generator[Request, Sums, None]
@@ -38,6 +40,7 @@ class Growth:
     Attributes:
         trees_per_round: trees of each output in a round.
         leaves: the most leaves of a tree.
+        depth: the most splits between a tree's root and a leaf.
         learning_rate: what a tree's answer is multiplied by.
         least_rows: the fewest rows in a leaf.
         l2: added to the sum of second derivatives of a leaf.
@@ -45,9 +48,15 @@ class Growth:
 
     trees_per_round: int = 5
     leaves: int = 31
+    depth: int = 8
     learning_rate: float = 0.06
     least_rows: int = 20
     l2: float = 0.0
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Growth:
+        """Return what ``model.config`` of ``model=gbdt`` says; KeyError if it is of another."""
+        return cls(**{each.name: config[each.name] for each in fields(cls)})
 
 
 def boost(trees: TreeArrays, growth: Growth, loss: Loss, round: int) -> Steps:
@@ -64,6 +73,16 @@ def boost(trees: TreeArrays, growth: Growth, loss: Loss, round: int) -> Steps:
     last = round * growth.trees_per_round
     for tree in range(last - growth.trees_per_round, last):
         yield from _until_done(lambda tree=tree: _grow(trees, growth, loss, tree))  # type: ignore[misc]
+
+
+def drive(steps: Steps, answer: Callable[[Request], Sums]) -> None:
+    """Let one holder of all rows answer every request."""
+    try:
+        request = next(steps)
+        while True:
+            request = steps.send(answer(request))
+    except StopIteration:
+        pass
 
 
 def _until_done(steps: Callable[[], Steps]) -> Steps:
@@ -88,21 +107,25 @@ def _begin(trees: TreeArrays, loss: Loss) -> Steps:
 
 def _grow(trees: TreeArrays, growth: Growth, loss: Loss, tree: int) -> Steps:
     """Grow one tree of every output, all in the same requests."""
-    for name in TREE:
-        trees[name][tree] = 0
-    growing = [
-        _Tree({n: trees[n][tree, output] for n in TREE}, trees["edges"], growth)
-        for output in loss.outputs
-    ]
+    growing = [_Tree(trees["edges"], growth) for _ in loss.outputs]
     asked = [(j, 0) for j in range(len(growing))]
     while asked:
-        nodes = np.array(asked, dtype=np.int64)
-        sums = yield Request("nodes", tree + 1, {"nodes": nodes})
+        sums = yield _request(tree, growing, asked)
         for place, (j, node) in enumerate(asked):
             growing[j].take(node, histogram({name: each[place] for name, each in sums.items()}))
-        asked = [(j, node) for j, each in enumerate(growing) for node in each.split()]
-    for each in growing:
-        each.finish()
+        asked = [(j, node) for j, each in enumerate(growing) for node in each.advance()]
+    for each, output in zip(growing, loss.outputs, strict=True):
+        each.write({name: trees[name][tree, output] for name in TREE})
+
+
+def _request(tree: int, growing: Sequence[_Tree], asked: Sequence[tuple[int, int]]) -> Request:
+    size = max(len(each.left) for each in growing)
+    arrays: dict[str, NDArray[Any]] = {"nodes": np.array(asked, dtype=np.int64)}
+    for name, dtype in (("feature", np.int32), ("threshold", np.float32), ("left", np.int32)):
+        arrays[name] = np.zeros((len(growing), size), dtype=dtype)
+        for own, each in zip(arrays[name], growing, strict=True):
+            own[: len(each.left)] = getattr(each, name)
+    return Request("nodes", tree, arrays)
 
 
 def histogram(sums: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -165,74 +188,98 @@ def leaf_value(sums: NDArray[np.int64], growth: Growth) -> float:
 
 
 class _Tree:
-    """A tree of one output while it grows.
+    """A tree of one output while it grows, best first.
+
+    The leaf with the largest gain is split next, until there are enough leaves. To ask less
+    often, the sums of other promising leaves' children are asked for at the same time; what of
+    that is not used is not in the tree. Numbers of nodes are those of the growing tree.
 
     Args:
-        arrays: (M,) arrays of the tree, all zeros, to be filled.
         edges: (K, B - 1) borders of the bins.
         growth: how it grows.
     """
 
-    def __init__(
-        self, arrays: Mapping[str, NDArray[Any]], edges: NDArray[np.float32], growth: Growth
-    ) -> None:
-        self._arrays, self._edges, self._growth = arrays, edges, growth
-        self._used = 1
-        self._leaves: dict[int, NDArray[np.int64]] = {}  # (3,) sums of each leaf
-        self._sums: dict[int, NDArray[np.int64]] = {}  # (3, K, B) of each leaf that may be split
+    def __init__(self, edges: NDArray[np.float32], growth: Growth) -> None:
+        self._edges, self._growth = edges, growth
+        self.left, self.feature, self.threshold = [0], [0], [np.float32(0.0)]
+        self._depth = [0]
+        self._total: list[NDArray[np.int64]] = [np.zeros(3, np.int64)]  # sums of each node
+        self._sums: dict[int, NDArray[np.int64]] = {}  # (3, K, B) of what may be divided
         self._best: dict[int, Split] = {}
-        self._other: dict[int, tuple[int, NDArray[np.int64]]] = {}  # sibling, sums of the parent
+        self._other: dict[int, tuple[int, int]] = {}  # of a child asked for: sibling, parent
+        self._split: list[int] = []  # nodes that are split for good, in order
+        self._leaves = [0]  # of the tree so far
 
     def take(self, node: int, sums: NDArray[np.int64]) -> None:
         """Take the (3, K, B) sums of a node that was asked for; its sibling has the rest."""
         if node == 0:
-            self._leaves[0] = sums[:, 0, :].sum(axis=1)
-        self._open(node, sums)
+            self._total[0] = sums[:, 0, :].sum(axis=1)
+        self._judge(node, sums)
         if node in self._other:
             sibling, parent = self._other.pop(node)
-            self._open(sibling, parent - sums)
+            self._judge(sibling, self._sums.pop(parent) - sums)
 
-    def _open(self, node: int, sums: NDArray[np.int64]) -> None:
+    def _judge(self, node: int, sums: NDArray[np.int64]) -> None:
+        if self._depth[node] == self._growth.depth:
+            return
         if (best := best_split(sums, self._growth)) is not None:
             self._sums[node], self._best[node] = sums, best
 
-    def split(self) -> list[int]:
-        """Split the leaves whose turn it is; return the nodes whose sums are wanted next."""
-        asked: list[int] = []
-        while not asked:
-            room = self._growth.leaves - len(self._leaves)
-            turn = sorted(self._best, key=lambda node: (-self._best[node].gain, node))[:room]
-            turn = self._wave(turn)
-            if not turn:
+    def advance(self) -> list[int]:
+        """Split what can be split for good; return the nodes whose sums are wanted next."""
+        while (asked := self._try()) is not None and not asked:
+            pass
+        return asked or []
+
+    def _try(self) -> list[int] | None:
+        """Split leaves whose children are known, then divide others; None if the tree is done."""
+        while open_ := [node for node in self._leaves if node in self._best]:
+            if len(self._leaves) == self._growth.leaves:
+                return None
+            node = max(open_, key=lambda leaf: self._best[leaf].gain)  # the first of equals
+            if self.left[node] == 0:
                 break
-            for node in turn:
-                asked += self._divide(node)
-        return asked if len(self._leaves) < self._growth.leaves else []
+            self._leaves.remove(node)
+            self._leaves += [self.left[node], self.left[node] + 1]
+            self._split.append(node)
+        else:
+            return None
+        room = self._growth.leaves - len(self._leaves)
+        turn = sorted(open_, key=lambda leaf: -self._best[leaf].gain)[:room]
+        worth = PROMISING * self._best[turn[0]].gain
+        found = [
+            self._divide(leaf)
+            for leaf in turn
+            if self.left[leaf] == 0 and self._best[leaf].gain >= worth
+        ]
+        return [child for child in found if child]
 
-    def _wave(self, turn):
-        if not turn: return turn
-        top = self._best[turn[0]].gain
-        return [n for n in turn if self._best[n].gain >= WAVE * top]
+    def _divide(self, node: int) -> int:
+        """Give a node its children; return the one to ask for, with fewer rows, or 0."""
+        best, whole = self._best[node], self._total[node]
+        left, right = len(self.left), len(self.left) + 1
+        self.left[node], self.feature[node] = left, best.column
+        self.threshold[node] = self._edges[best.column, best.bin]
+        self.left += [0, 0]
+        self.feature += [0, 0]
+        self.threshold += [np.float32(0.0)] * 2
+        self._depth += [self._depth[node] + 1] * 2
+        self._total += [best.left, whole - best.left]
+        few, many = sorted((left, right), key=lambda child: int(self._total[child][2]))
+        deep = self._depth[left] == self._growth.depth
+        if deep or self._total[many][2] < 2 * self._growth.least_rows:
+            return 0  # neither can be split
+        self._other[few] = many, node
+        return few
 
-    def _divide(self, node: int) -> list[int]:
-        """Split a leaf; return the child to ask for: the one with fewer rows."""
-        best, parent = self._best.pop(node), self._sums.pop(node)
-        left, right = self._used, self._used + 1
-        self._used += 2
-        self._arrays["left"][node] = left
-        self._arrays["feature"][node] = best.column
-        self._arrays["threshold"][node] = self._edges[best.column, best.bin]
-        whole = self._leaves.pop(node)
-        self._leaves[left], self._leaves[right] = best.left, whole - best.left
-        few, many = sorted((left, right), key=lambda child: int(self._leaves[child][2]))
-        if self._leaves[many][2] < 2 * self._growth.least_rows:
-            return []  # neither can be split
-        self._other[few] = many, parent
-        return [few]
-
-    def finish(self) -> None:
-        """Give every leaf its answer."""
-        for node, sums in self._leaves.items():
-            self._arrays["value"][node] = leaf_value(sums, self._growth)
-
-WAVE = 0.0
+    def write(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Fill (M,) arrays of zeros with the tree: nodes in the order in which they came."""
+        number = {0: 0}
+        for place, node in enumerate(self._split):
+            number[self.left[node]], number[self.left[node] + 1] = 2 * place + 1, 2 * place + 2
+        for node in self._split:
+            arrays["left"][number[node]] = number[self.left[node]]
+            arrays["feature"][number[node]] = self.feature[node]
+            arrays["threshold"][number[node]] = self.threshold[node]
+        for leaf in self._leaves:
+            arrays["value"][number[leaf]] = leaf_value(self._total[leaf], self._growth)

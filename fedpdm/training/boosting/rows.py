@@ -36,14 +36,20 @@ class Request:
     Attributes:
         kind: ``cells``: rows in the cells of each column, and targets; ``parts``: rows in the
             parts of ``cells`` (K, R); ``nodes``: histograms of ``nodes`` (Q, 2), each the position
-            of an output among those with trees and a node of its last tree.
-        trees: how many trees there are, with the one that is growing.
+            of an output among those with trees and a node of its growing tree, whose arrays are
+            ``feature``, ``threshold`` and ``left`` (J, M).
+        trees: how many trees are finished.
         arrays: of the kind.
     """
 
     kind: str
     trees: int = 0
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def at_roots(self) -> bool:
+        """Whether it asks for whole trees' rows."""
+        return self.kind == "nodes" and not self.arrays["nodes"][:, 1].any()
 
     def shapes(self, trees: TreeArrays, loss: Loss) -> dict[str, tuple[int, ...]]:
         """Return names and shapes of the int64 sums that answer it."""
@@ -89,7 +95,7 @@ class Rows:
 
         Args:
             request: what.
-            trees: as far as they have grown; those after ``request.trees`` may be missing.
+            trees: those that are finished; those after ``request.trees`` may be missing.
         """
         if request.kind == "cells":
             targets = np.where(self.counted, np.rint(self.targets * UNIT), 0.0)
@@ -100,7 +106,7 @@ class Rows:
             }
         if request.kind == "parts":
             return {"counts": part_counts(self.columns, request.arrays["cells"])}
-        return self._histograms(trees, request.trees - 1, request.arrays["nodes"])
+        return self._histograms(trees, request)
 
     def answers(self, trees: TreeArrays, count: int) -> Floats:
         """Return (N, C) answers of the first ``count`` trees; not to be changed."""
@@ -129,10 +135,11 @@ class Rows:
             mean = self.loss.mean(answers)
             self._sums = (_whole(mean - self.targets), _whole(mean * (1 - mean)))
 
-    def _histograms(self, trees: TreeArrays, tree: int, nodes: Ints) -> Sums:
-        """Return (Q, K, B) sums of the rows in each node of a growing tree."""
-        self._score(trees, tree)
-        edges = trees["edges"]
+    def _histograms(self, trees: TreeArrays, request: Request) -> Sums:
+        """Return (Q, K, B) sums of the rows in each node of the growing trees."""
+        self._score(trees, request.trees)
+        edges, nodes = trees["edges"], request.arrays["nodes"]
+        growing = [request.arrays[name] for name in ("feature", "threshold", "left")]
         count, bins = edges.shape[0], edges.shape[1] + 1
         if self._edges is None or not np.array_equal(self._edges, edges):
             self._edges = edges.copy()
@@ -140,9 +147,9 @@ class Rows:
         found = {n: np.zeros((len(nodes), count * bins), np.int64) for n in names_of(self.loss)}
         for output in np.unique(nodes[:, 0]):
             asked = np.flatnonzero(nodes[:, 0] == output)
-            place = np.full(trees["left"].shape[2], -1)
+            place = np.full(growing[0].shape[1], -1)
             place[nodes[asked, 1]] = np.arange(len(asked))
-            slot = place[leaf_of(trees, self.columns, tree, self.loss.outputs[output])]
+            slot = place[leaf_of(self.columns, *(array[output] for array in growing))]
             rows = np.flatnonzero((slot >= 0) & self.counted[:, output])
             size = len(asked) * count * bins
             for some in np.array_split(rows, len(rows) * count // AT_ONCE + 1):
