@@ -1,8 +1,8 @@
 """What a site adds up for growing trees (``server.boosting``): sums go out, never rows.
 
-    train.trees  down  arrays: the trees so far     request: what is to be added up
-                       config{server-round, attempt, kind}
-                 up    arrays: int64 sums           metrics{num-examples, train_loss?}
+A message ``train.trees`` brings the finished trees (``arrays``), what is to be added up
+(``request``) and ``config{server-round, attempt, kind}``; the reply has int64 sums (``arrays``) and
+``metrics{num-examples}``, with ``train_loss`` once for every tree.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 
 from fedpdm.client.site_client import SiteClient
 from fedpdm.data.summaries import tree_columns
 from fedpdm.federation import Site
 from fedpdm.training.boosting import Request, Rows, loss_of
+from fedpdm.wire.flower import content_of
 from fedpdm.wire.records import ARRAYS, METRICS, arrays_in, config_in, metric_record, to_record
 
 REQUEST = "request"
@@ -49,5 +50,5 @@ class TreeClient:
             answers = torch.from_numpy(rows.answers(trees, request.trees))
             y = torch.from_numpy(site.train.y)
             metrics["train_loss"] = float(task.loss(answers.to(torch.float32), y))
-        records = {ARRAYS: to_record(sums), METRICS: metric_record(len(rows), metrics)}
-        return Message(RecordDict(dict(records)), reply_to=message)
+        content = content_of({ARRAYS: to_record(sums), METRICS: metric_record(len(rows), metrics)})
+        return Message(content, reply_to=message)

@@ -1,4 +1,4 @@
-"""Windows in figures: what boosted trees see of a window. Shapes: N windows, T steps, F features."""
+"""Windows in figures: what boosted trees see. Shapes: N windows, T steps, F features."""
 
 from __future__ import annotations
 

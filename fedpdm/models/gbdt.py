@@ -42,6 +42,7 @@ class GradientBoostedTrees(nn.Module):
         rounds: how many rounds a run may have.
         trees_per_round: trees that each output gets in a round.
         leaves: the most leaves of a tree.
+        depth: the most splits between a tree's root and a leaf.
         learning_rate: what a tree's answer is multiplied by.
         bins: into how many bins a column is cut, at most 256.
         least_rows: the fewest rows in a leaf.
@@ -60,13 +61,16 @@ class GradientBoostedTrees(nn.Module):
         rounds: int = 30,
         trees_per_round: int = 5,
         leaves: int = 31,
+        depth: int = 8,
         learning_rate: float = 0.06,
         bins: int = 64,
         least_rows: int = 20,
         l2: float = 0.0,
     ) -> None:
         super().__init__()
-        require_sizes(rounds=rounds, trees_per_round=trees_per_round, least_rows=least_rows)
+        require_sizes(
+            rounds=rounds, trees_per_round=trees_per_round, depth=depth, least_rows=least_rows
+        )
         if not 2 <= leaves <= 1024 or not 2 <= bins <= 256:
             raise ModelError(
                 f"model.config: leaves={leaves} must be 2 to 1024 and bins={bins} 2 to 256"
@@ -121,9 +125,7 @@ def add_trees(
     return answers
 
 
-def leaf_of(
-    columns: Floats32, feature: Ints, threshold: Floats32, left: Ints
-) -> NDArray[np.int64]:
+def leaf_of(columns: Floats32, feature: Ints, threshold: Floats32, left: Ints) -> NDArray[np.int64]:
     """Return (N,) the leaf of a tree of (M,) arrays in which each of (N, K) rows ends."""
     node, rows = np.zeros(len(columns), dtype=np.int64), np.arange(len(columns))
     while len(rows):

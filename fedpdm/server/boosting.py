@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedpdm.aggregation.screening import beyond
@@ -21,14 +20,13 @@ from fedpdm.errors import ConfigError, SiteError
 from fedpdm.server.base import Result, Round
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.training.boosting import Changed, Growth, Request, Steps, Sums, boost, flaw_of, loss_of
-from fedpdm.wire.flower import content_bytes
+from fedpdm.wire.flower import content_bytes, content_of
 from fedpdm.wire.records import (
     ARRAYS,
     CONFIG,
     EXAMPLES,
     Arrays,
     arrays_in,
-    config_record,
     metrics_in,
     to_record,
 )
@@ -133,15 +131,13 @@ class Boosting(Synchronous):
             name: array[: request.trees] if name in GROWING else array
             for name, array in self._trees.items()
         }
-        config = config_record(**dict(round.config), kind=request.kind)
-        records = {
+        content = content_of({
             ARRAYS: to_record({name: array.copy() for name, array in grown.items()}),
             REQUEST: to_record(request.arrays),
-            CONFIG: config,
-        }
+            CONFIG: ConfigRecord({**round.config, "kind": request.kind}),
+        })  # fmt: skip
 
         def configure(grid: Grid) -> list[Message]:
-            content = RecordDict(dict(records))
             return [Message(content, node, MESSAGE) for node in grid.get_node_ids()]
 
         self.send(round, self._sites, configure)

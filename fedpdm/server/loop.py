@@ -119,7 +119,8 @@ class RoundLoop:
         fraction = take_over_sampling(self.strategy, len(roster.sites))
         self.server.services = Services(
             self._calls, self._dispatcher, self.history, self.transforms, fraction, self.seed,
-            self.clock, lambda version: self._split(version, self.history.weights(version)), self.task,
+            self.clock, lambda version: self._split(version, self.history.weights(version)),
+            self.task,
         )  # fmt: skip
         if self.evaluate_fraction:
             self._panel = seeded_sample(roster.sites, self.evaluate_fraction, self.seed, "evaluate")

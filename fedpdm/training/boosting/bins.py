@@ -10,7 +10,6 @@ columns, R cells of a column that are asked for again, B bins.
 
 from __future__ import annotations
 
-
 import numpy as np
 from numpy.typing import NDArray
 

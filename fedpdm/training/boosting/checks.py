@@ -29,8 +29,8 @@ def flaw_of(
     for name, array in sums.items():
         if array.dtype != np.int64 or array.shape != shapes[name]:
             return (
-                f"{name} are {array.dtype} {array.shape} and not the int64 {shapes[name]} that were "
-                "asked for"
+                f"{name} are {array.dtype} {array.shape} and not the int64 {shapes[name]} that "
+                "were asked for"
             )
     counts = sums["counts"]
     if counts.min(initial=0) < 0 or counts.max(initial=0) > examples:

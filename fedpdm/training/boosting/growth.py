@@ -6,6 +6,7 @@ price of a leaf. Shapes: K columns, B bins, J outputs with trees, M nodes of a t
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -22,8 +23,6 @@ FLATTEST = 1e-3
 """The least sum of second derivatives in a leaf, as scikit-learn has it."""
 LEAST_GAIN = 1e-9
 """Less is rounding."""
-PROMISING = 0.3
-"""Leaves are asked for beforehand whose gain is at least such a share of the largest."""
 TREE = ("value", "feature", "threshold", "left")
 
 Steps = Generator[Request, Sums, None]
@@ -191,8 +190,8 @@ class _Tree:
     """A tree of one output while it grows, best first.
 
     The leaf with the largest gain is split next, until there are enough leaves. To ask less
-    often, the sums of other promising leaves' children are asked for at the same time; what of
-    that is not used is not in the tree. Numbers of nodes are those of the growing tree.
+    often, the children of all leaves that would be split by what is known now are asked for at
+    once; those that better ones then displace are not in the tree.
 
     Args:
         edges: (K, B - 1) borders of the bins.
@@ -207,8 +206,6 @@ class _Tree:
         self._sums: dict[int, NDArray[np.int64]] = {}  # (3, K, B) of what may be divided
         self._best: dict[int, Split] = {}
         self._other: dict[int, tuple[int, int]] = {}  # of a child asked for: sibling, parent
-        self._split: list[int] = []  # nodes that are split for good, in order
-        self._leaves = [0]  # of the tree so far
 
     def take(self, node: int, sums: NDArray[np.int64]) -> None:
         """Take the (3, K, B) sums of a node that was asked for; its sibling has the rest."""
@@ -226,33 +223,23 @@ class _Tree:
             self._sums[node], self._best[node] = sums, best
 
     def advance(self) -> list[int]:
-        """Split what can be split for good; return the nodes whose sums are wanted next."""
-        while (asked := self._try()) is not None and not asked:
-            pass
-        return asked or []
+        """Return the nodes whose sums are wanted next; none if the tree is grown."""
+        asked: list[int] = []
+        while not asked and (new := [node for node in self._order() if self.left[node] == 0]):
+            asked = [child for node in new if (child := self._divide(node))]
+        return asked
 
-    def _try(self) -> list[int] | None:
-        """Split leaves whose children are known, then divide others; None if the tree is done."""
-        while open_ := [node for node in self._leaves if node in self._best]:
-            if len(self._leaves) == self._growth.leaves:
-                return None
-            node = max(open_, key=lambda leaf: self._best[leaf].gain)  # the first of equals
-            if self.left[node] == 0:
-                break
-            self._leaves.remove(node)
-            self._leaves += [self.left[node], self.left[node] + 1]
-            self._split.append(node)
-        else:
-            return None
-        room = self._growth.leaves - len(self._leaves)
-        turn = sorted(open_, key=lambda leaf: -self._best[leaf].gain)[:room]
-        worth = PROMISING * self._best[turn[0]].gain
-        found = [
-            self._divide(leaf)
-            for leaf in turn
-            if self.left[leaf] == 0 and self._best[leaf].gain >= worth
-        ]
-        return [child for child in found if child]
+    def _order(self) -> list[int]:
+        """Return the nodes to be split, best first, as far as it is known now."""
+        order: list[int] = []
+        leaves = [(-self._best[0].gain, 0)] if 0 in self._best else []
+        while leaves and len(order) < self._growth.leaves - 1:
+            node = heapq.heappop(leaves)[1]
+            order.append(node)
+            for child in (self.left[node], self.left[node] + 1):
+                if self.left[node] and child in self._best:
+                    heapq.heappush(leaves, (-self._best[child].gain, child))
+        return order
 
     def _divide(self, node: int) -> int:
         """Give a node its children; return the one to ask for, with fewer rows, or 0."""
@@ -274,12 +261,12 @@ class _Tree:
 
     def write(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Fill (M,) arrays of zeros with the tree: nodes in the order in which they came."""
-        number = {0: 0}
-        for place, node in enumerate(self._split):
-            number[self.left[node]], number[self.left[node] + 1] = 2 * place + 1, 2 * place + 2
-        for node in self._split:
-            arrays["left"][number[node]] = number[self.left[node]]
+        order, number = self._order(), {0: 0}
+        for place, node in enumerate(order):
+            left = self.left[node]
+            number[left], number[left + 1] = 2 * place + 1, 2 * place + 2
+            arrays["left"][number[node]] = number[left]
             arrays["feature"][number[node]] = self.feature[node]
             arrays["threshold"][number[node]] = self.threshold[node]
-        for leaf in self._leaves:
+        for leaf in number.keys() - set(order):
             arrays["value"][number[leaf]] = leaf_value(self._total[leaf], self._growth)

@@ -116,18 +116,15 @@ class Rows:
     def _score(self, trees: TreeArrays, count: int) -> None:
         """Bring answers and derivatives up to the first ``count`` trees."""
         done = len(self._seen.get("value", ()))
-        same = 0 < len(self._seen) and done <= count and all(
-            np.array_equal(old, trees[name] if name == "base" else trees[name][:done])
-            for name, old in self._seen.items()
-        )
+        same = self._seen.keys() and done <= count and all(
+            np.array_equal(old, _first(trees, name, done)) for name, old in self._seen.items()
+        )  # fmt: skip
         if same and done == count:
             return
         if not same:
             self._answers, done = start(trees, len(self)), 0
         add_trees(trees, self.columns, self._answers, done, count)
-        self._seen = {
-            name: (trees[name] if name == "base" else trees[name][:count]).copy() for name in SEEN
-        }
+        self._seen = {name: _first(trees, name, count).copy() for name in SEEN}
         answers = self._answers[:, list(self.loss.outputs)]
         if self.loss.mean is None:
             self._sums = (_whole(answers - self.targets),)
@@ -160,6 +157,11 @@ class Rows:
                     part = np.bincount(index, weights=spread, minlength=size)
                     found[name][asked] += part.astype(np.int64).reshape(len(asked), -1)
         return {name: sums.reshape(len(nodes), count, bins) for name, sums in found.items()}
+
+
+def _first(trees: TreeArrays, name: str, count: int) -> NDArray[Any]:
+    """Return what is known of the first ``count`` trees."""
+    return trees[name] if name == "base" else trees[name][:count]
 
 
 def _whole(values: Floats) -> Floats:
