@@ -128,7 +128,9 @@ def add_trees(
 def leaf_of(columns: Floats32, feature: Ints, threshold: Floats32, left: Ints) -> NDArray[np.int64]:
     """Return (N,) the leaf of a tree of (M,) arrays in which each of (N, K) rows ends."""
     node, rows = np.zeros(len(columns), dtype=np.int64), np.arange(len(columns))
-    while len(rows):
+    for _ in range(len(left)):  # no path is longer, even in arrays that are no tree
+        if not len(rows):
+            break
         here = node[rows]
         below = left[here]
         rows, here, below = rows[below > 0], here[below > 0], below[below > 0]
