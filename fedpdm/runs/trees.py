@@ -25,17 +25,21 @@ def check_trees(cfg: Config) -> None:
         )
     if not boosting:
         return
-    for key, usual, why in (
-        ("strategy._target_", STRATEGY, "strategies combine weights: leave strategy=fedavg"),
-        ("travels", "all", "all of its tensors travel: leave travels=all"),
-        ("transforms", {}, "transforms change updates of weights: leave them out"),
-        ("client_mods", [], "client mods work around local training: leave them out"),
-        ("objective", None, "its loss is the task's: leave objective out"),
-        ("faults.nan", None, "its sums are whole numbers, which cannot be NaN: use faults.poison"),
+    for key, usual, way_out in (
+        ("strategy._target_", STRATEGY, "leave strategy=fedavg"),
+        ("travels", "all", "leave travels=all"),
+        ("transforms", {}, "leave it out"),
+        ("client_mods", [], "leave it out"),
+        ("objective", None, "leave it out"),
+        ("faults.nan", None, "whole numbers are never NaN, so use faults.poison"),
     ):
         found = plain(select(cfg, key))
-        if found != usual and not (not found and not usual):
-            raise ConfigError(f"model=gbdt grows trees from sums, and {why}")
+        if (found or None) != (usual or None):
+            option = key.removesuffix("._target_")
+            raise ConfigError(
+                f"model=gbdt grows trees from sums and sends no weights that {option} could work "
+                f"on: {way_out}"
+            )
     if select(cfg, "engine._target_") == BATCHED:
         raise ConfigError(
             "engine=batched stacks networks, and model=gbdt is trees: use engine=serial or "
