@@ -29,8 +29,8 @@ HOSTILE = "riga"
 TINY = ("data=files data.window=8 data.stride=2 model=cnn model.config.conv_filters=[4] "
         "model.config.fc_hidden=[8] task.horizon=4 "
         "training.local_epochs=1 deployment.start_timeout=300")  # fmt: skip
-TREES = ("data=files data.window=8 data.stride=2 model=gbdt model.config.leaves=4 "
-         "model.config.trees_per_round=1 model.config.bins=8 task.horizon=4 rounds=2 "
+TREES = ("data=files data.window=8 data.stride=2 model=gbdt model.config.leaves=3 "
+         "model.config.trees_per_round=1 model.config.bins=8 task.horizon=4 rounds=1 "
          "deployment.start_timeout=300")  # fmt: skip
 
 OWN = """# @package _global_
@@ -211,8 +211,8 @@ def test_trees_grown_over_the_network_are_those_of_one_process(scene: Scene) -> 
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
 
-    assert equal(folder, expected, 2)
-    assert (weights(folder, 2)[2]["left"][1] > 0).any()
+    assert equal(folder, expected, 1)
+    assert (weights(folder, 1)[1]["left"] > 0).any()
 
 
 def test_headquarters_is_killed_and_resumes_then_a_site_is_killed_and_comes_back(
