@@ -1,4 +1,4 @@
-"""Progress of a run on the screen: a bar on a terminal, a few plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, a few plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def check_trees(cfg: Config) -> None:
         ("travels", "all", "leave travels=all"),
         ("transforms", {}, "leave it out"),
         ("client_mods", [], "leave it out"),
-        ("objective", None, "leave it out"),
+        ("objective._target_", None, "leave it out"),
         ("faults.nan", None, "whole numbers are never NaN, so use faults.poison"),
     ):
         found = plain(select(cfg, key))
