@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedpdm.data.rows import Floats, Floats32, Ints
-from fedpdm.data.summaries import column_count, tree_columns
+from fedpdm.data.summaries import LARGEST, SMALLEST, column_count, tree_columns
 from fedpdm.errors import ModelError
 from fedpdm.models.layers import check_rows, check_windows, require_sizes
 from fedpdm.models.registry import register
+
+TINY = 1e-12
+"""In place of the spread of a single step: its slope is 0."""
 
 TreeArrays = Mapping[str, NDArray[Any]]
 """``base`` (C,), ``value`` (T, C, M), ``feature``, ``threshold``, ``left`` of the same shape, and
@@ -80,7 +83,7 @@ class GradientBoostedTrees(nn.Module):
                 f"model.config: learning_rate={learning_rate} must be above 0 and at most 1, and "
                 f"l2={l2} 0 or more"
             )
-        self.input_dim, self.windows = input_dim, sequence_length is not None
+        self.input_dim, self.windows, self.depth = input_dim, sequence_length is not None, depth
         shape = (rounds * trees_per_round, num_classes, 2 * leaves - 1)
         columns = column_count(input_dim, sequence_length)
         self.base = nn.Parameter(torch.zeros(num_classes), requires_grad=False)
@@ -96,9 +99,44 @@ class GradientBoostedTrees(nn.Module):
             check_windows("gbdt", x, self.input_dim)
         else:
             check_rows("gbdt", x, self.input_dim)
+        if torch.compiler.is_compiling():
+            return self._traced(x)
         arrays = {name: tensor.numpy(force=True) for name, tensor in self.state_dict().items()}
         found = score(arrays, tree_columns(x.numpy(force=True)))
         return torch.from_numpy(found).to(x.device, x.dtype)
+
+
+    def _traced(self, x: Tensor) -> Tensor:
+        """Return the same from PyTorch's operations alone, for ``torch.export`` and ONNX.
+
+        Means are added up in another order, so a column may differ in float32's last digit.
+        """
+        columns = _columns(x) if self.windows else x.double()
+        columns = torch.where(columns.abs() < SMALLEST, 0.0, columns)
+        columns = columns.clamp(-LARGEST, LARGEST).float()
+        trees, outputs, nodes = self.value.shape
+        root = torch.arange(trees * outputs) * nodes
+        place = torch.zeros_like(columns[:, :1], dtype=torch.int64) + root  # (B, T * C)
+        feature, left = self.feature.flatten().long(), self.left.flatten().long()
+        threshold = self.threshold.flatten()
+        for _ in range(self.depth):
+            below = left[place]
+            right = columns.gather(1, feature[place]) > threshold[place]
+            place = torch.where(below > 0, root + below + right.long(), place)
+        answers = self.value.flatten()[place].double().view(-1, trees, outputs).sum(dim=1)
+        return (answers + self.base).to(x.dtype)
+
+
+def _columns(x: Tensor) -> Tensor:
+    """Return what ``data.summaries.summarise`` does, of PyTorch's operations."""
+    wide, steps = x.double(), torch.arange(x.shape[1], dtype=torch.float64)
+    steps = steps - steps.mean()
+    weights = steps / steps.square().sum().clamp(min=TINY)
+    mean = wide.mean(dim=1)
+    std = (wide - mean[:, None]).square().mean(dim=1).sqrt()
+    slope = (wide * weights[:, None]).sum(dim=1)
+    blocks = [wide[:, -1], mean, std, wide.amin(dim=1), wide.amax(dim=1), slope]
+    return torch.cat(blocks, dim=1)
 
 
 def score(trees: TreeArrays, columns: Floats32) -> Floats:

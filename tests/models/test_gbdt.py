@@ -55,6 +55,18 @@ def test_answers_are_those_of_walking_down_each_tree(length: int | None) -> None
     assert torch.equal(torch.cat([model(row[None]) for row in x]), model(x))
 
 
+@pytest.mark.parametrize("length", [None, 1, 7])
+def test_what_is_exported_answers_the_same(length: int | None) -> None:
+    model = planted(length).eval()
+    shape = (200, 3) if length is None else (200, length, 3)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    rows = torch.export.Dim("rows")
+    program = torch.export.export(model.module, (x[:2],), dynamic_shapes=({0: rows},)).module()
+    with torch.no_grad():
+        assert torch.allclose(program(x), model(x), rtol=0, atol=1e-5)
+        assert torch.allclose(program(x[:1]), model(x[:1]), rtol=0, atol=1e-5)
+
+
 def test_untrained_it_answers_nothing_and_has_nothing_to_train_by_gradients() -> None:
     model = ModelFactory.create_model("gbdt", 4, 2, sequence_length=None)
     assert not model(torch.randn(3, 4)).any()
