@@ -55,6 +55,10 @@ class GradientBoostedTrees(nn.Module):
         ModelError: a size that is none; (forward) an input of another shape.
     """
 
+    feature: Tensor
+    threshold: Tensor
+    left: Tensor
+
     def __init__(
         self,
         input_dim: int,
@@ -104,7 +108,6 @@ class GradientBoostedTrees(nn.Module):
         arrays = {name: tensor.numpy(force=True) for name, tensor in self.state_dict().items()}
         found = score(arrays, tree_columns(x.numpy(force=True)))
         return torch.from_numpy(found).to(x.device, x.dtype)
-
 
     def _traced(self, x: Tensor) -> Tensor:
         """Return the same from PyTorch's operations alone, for ``torch.export`` and ONNX.
