@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.rows import Floats, Floats32
+from fedpdm.data.summaries import summarise
 from fedpdm.data.windows import Windows
 from fedpdm.evaluation.scoring import SPLITS, Predictions
 from fedpdm.federation import Federation, Site
@@ -18,9 +18,6 @@ from fedpdm.models import ModelWrapper
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective
-
-STATISTICS = ("last", "mean", "std", "min", "max", "slope")
-"""What is taken of every feature of a window, in the order of the result's blocks."""
 
 
 @dataclass(frozen=True)
@@ -115,23 +112,3 @@ class BaselineInputs:
 def predicted(sites: Sequence[Site], model: Callable[[Windows], Floats]) -> Predictions:
     """Return what a model says of the sites' validation, test and held-out windows."""
     return {site.name: {split: model(site.windows[split]) for split in SPLITS} for site in sites}
-
-
-def summarise(x: NDArray[np.floating]) -> Floats:
-    """Return (N, 6·F) float64 summary features of (N, T, F) windows; (N, F) stays (N, F).
-
-    Blocks of F columns in the order of ``STATISTICS``: last value, mean, population
-    standard deviation, minimum, maximum, and least-squares slope per time step
-    (0 for a window of one step). NaN in a feature of a window gives NaN there.
-    """
-    if x.ndim == 2:
-        return x.astype(np.float64)
-    steps = np.arange(x.shape[1], dtype=np.float64)
-    steps -= steps.mean()
-    # One row of weights turns every window into its slope; they add to zero, so a
-    # constant has slope zero up to rounding.
-    weights = steps / (float(steps @ steps) or 1.0)
-    mean, std = x.mean(axis=1, dtype=np.float64), x.std(axis=1, dtype=np.float64)
-    slope = np.einsum("ntf,t->nf", x, weights, dtype=np.float64)
-    blocks = [x[:, -1], mean, std, x.min(axis=1), x.max(axis=1), slope]
-    return np.concatenate(blocks, axis=1, dtype=np.float64)

@@ -10,6 +10,7 @@ federation only (``strategy=fedsgd``), ``baselines.training`` gives them others,
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,13 @@ from torch import nn
 
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, predicted
 from fedpdm.baselines.registry import Baseline, register_baseline
+from fedpdm.data.summaries import tree_columns
 from fedpdm.data.windows import Windows
 from fedpdm.evaluation.scoring import SPLITS, Predictions, predict, predict_site
+from fedpdm.models import ModelWrapper
+from fedpdm.models.gbdt import GradientBoostedTrees
+from fedpdm.tasks import Task
+from fedpdm.training.boosting import Growth, Rows, boost, drive, loss_of
 from fedpdm.training.loop import fit, tensors
 from fedpdm.training.objective import LocalContext, Supervised, outputs
 
@@ -99,10 +105,29 @@ def train_whole(
         if task.better(metric, best["metric"]) or (metric is None and lower):
             best.update(metric=metric, loss=loss, weights=copy.deepcopy(model.get_parameters()))
 
-    fit(
-        model.module, x, y, objective, settings,
-        seed=inputs.seed, key=key, epochs=schedule.rounds * settings.local_epochs, after_epoch=look,
-    )  # fmt: skip
+    if isinstance(model.module, GradientBoostedTrees):
+        _grow(model, train, task, schedule, look)
+    else:
+        fit(
+            model.module, x, y, objective, settings, seed=inputs.seed, key=key,
+            epochs=schedule.rounds * settings.local_epochs, after_epoch=look,
+        )  # fmt: skip
     if best["weights"] is not None:
         model.set_parameters(best["weights"])
     return objective.predictor(model.module, context)
+
+
+def _grow(
+    model: ModelWrapper,
+    train: Windows,
+    task: Task,
+    schedule: BaselineSchedule,
+    look: Callable[[int], None],
+) -> None:
+    """Grow trees as the federation does, on rows that lie in one place."""
+    loss, growth = loss_of(task), Growth.of(model.config)
+    rows, trees = Rows(tree_columns(train.x), train.y, loss), model.snapshot()
+    for number in range(1, min(schedule.rounds, model.config["rounds"]) + 1):
+        drive(boost(trees, growth, loss, number), lambda request: rows.answer(request, trees))
+        model.set_parameters(trees)
+        look(number * schedule.settings.local_epochs)

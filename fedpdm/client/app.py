@@ -19,6 +19,7 @@ from fedpdm.aggregation.screening import not_finite
 from fedpdm.aggregation.update import Base, Update
 from fedpdm.client.site_client import SiteClient
 from fedpdm.client.state import STRATEGY, remember
+from fedpdm.client.trees import TreeClient
 from fedpdm.federation import Federation
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import ALL, ParameterPolicy
@@ -78,6 +79,7 @@ class SiteApp(ClientApp):
         self.client = client
         self.train_mods = list(train_mods)
         self.train(mods=self.train_mods)(partial(train, client))
+        self.train("trees", mods=self.train_mods)(TreeClient(client))
         self.evaluate()(partial(evaluate, client))
         self.query("moments")(partial(moments, client))
 

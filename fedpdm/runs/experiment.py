@@ -37,6 +37,7 @@ from fedpdm.runs.local_training import (
 )
 from fedpdm.runs.sizes import check_data, check_duration, check_model
 from fedpdm.runs.sources import build_federation, build_source
+from fedpdm.runs.trees import check_trees
 from fedpdm.runs.update_pipeline import build_mods, build_server, build_transforms, check_sent
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.base import Server
@@ -152,6 +153,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
     quiet()
     check_keys(cfg)
     import_all(names_of(select(cfg, "imports")))
+    check_trees(cfg)
     task = cast(Task, make(cfg.task, "task"))
     seed = whole(cfg, "seed", 0)
     federation = build_federation(cfg, task, source or build_source(cfg, task, seed), seed)

@@ -21,6 +21,7 @@ from fedpdm.aggregation.update import Base, Contribution
 from fedpdm.history import History
 from fedpdm.server.dispatch import Clock, Dispatcher
 from fedpdm.server.strategy_calls import StrategyCalls
+from fedpdm.tasks import Task
 from fedpdm.transforms.base import Chain
 from fedpdm.wire.records import Arrays, to_record
 
@@ -41,6 +42,7 @@ class Services:
         seed: the run's seed.
         clock: what time it is.
         model: returns a committed round's model.
+        task: what the run learns.
     """
 
     calls: StrategyCalls
@@ -51,6 +53,7 @@ class Services:
     seed: int
     clock: Clock
     model: Callable[[int], Base]
+    task: Task
 
     @property
     def strategy(self) -> Strategy:

@@ -132,6 +132,7 @@ class RoundLoop:
         self.server.services = Services(
             self._calls, self._dispatcher, self.history, self.transforms, fraction, self.seed,
             self.clock, lambda version: self._split(version, self.history.weights(version)),
+            self.task,
         )  # fmt: skip
         if self.evaluate_fraction:
             self._panel = seeded_sample(roster.sites, self.evaluate_fraction, self.seed, "evaluate")

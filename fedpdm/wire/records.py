@@ -6,6 +6,8 @@
                up    metrics{num-examples, loss, one number per metric, NaN for none}
     query      up    moments{count, total, squares, spread}
 
+Messages ``train.trees`` are in ``fedpdm.client.trees``.
+
 ``arrays`` holds the trainable float parameters, and nothing else: that is all a strategy
 sees. ``buffers`` (BatchNorm's running statistics) and ``scaler`` travel beside it.
 """

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedpdm.baselines.inputs import STATISTICS, summarise
+from fedpdm.data.summaries import STATISTICS, summarise
 
 
 def blocks(x: np.ndarray) -> dict[str, np.ndarray]:

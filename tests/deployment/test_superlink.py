@@ -35,6 +35,9 @@ HOSTILE = "riga"
 TINY = ("data=files data.window=8 data.stride=2 model=cnn model.config.conv_filters=[4] "
         "model.config.fc_hidden=[8] task.horizon=4 "
         "training.local_epochs=1 deployment.start_timeout=300")  # fmt: skip
+TREES = ("data=files data.window=8 data.stride=2 model=gbdt model.config.leaves=3 "
+         "model.config.trees_per_round=1 model.config.bins=8 task.horizon=4 rounds=1 "
+         "deployment.start_timeout=300")  # fmt: skip
 
 OWN = """# @package _global_
 imports: [mylab.strategies, mylab.codec]
@@ -108,9 +111,9 @@ class Scene:
             machine.stop()
         self.template.close()
 
-    def serial(self, *overrides: str, sites: tuple[str, ...] = SITES) -> Path:
+    def serial(self, *overrides: str, sites: tuple[str, ...] = SITES, small: str = TINY) -> Path:
         """Run the same experiment in this process, with all sites' folders at hand."""
-        cfg = compose(["site=[]", *TINY.split(), "engine=serial", "baselines.max_plants=0",
+        cfg = compose(["site=[]", *small.split(), "engine=serial", "baselines.max_plants=0",
                        *overrides], config_dir=self.lab / "conf")  # fmt: skip
         with open_dict(cfg):
             for site in sites:
@@ -208,6 +211,17 @@ def test_with_tls_and_keys_the_result_is_that_of_one_process(
     assert len(nodes) == len(SITES)
     assert "SuperNode ID" not in stranger.said() + plain.said()
     assert not ours["events"], json.dumps(ours["events"])
+
+
+def test_trees_grown_over_the_network_are_those_of_one_process(scene: Scene) -> None:
+    hq, folder = scene.server, scene.folder / "trees"
+    run = hq.run(overrides=f"{TREES} site=[{','.join(SITES)}]", run_folder=str(folder))
+    expected = scene.serial(small=TREES)
+
+    assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
+
+    assert equal(folder, expected, 1)
+    assert (weights(folder, 1)[1]["left"] > 0).any()
 
 
 def test_server_and_site_are_killed_and_the_run_is_resumed_to_its_end(

@@ -93,6 +93,10 @@ class StackedTrainer:
     ) -> None:
         self.device = torch.device(device)
         check_options(self.device, chunk, cuda_graphs)
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            raise ConfigError(
+                "engine=batched trains by gradients, and this model has none: use engine=serial"
+            )
         if not objective.stacks:
             raise ConfigError(
                 f"engine=batched cannot train {type(objective).__name__} as a stack of sites, "

@@ -1,0 +1,53 @@
+"""What of a config has no meaning for trees, refused before a run starts."""
+
+from __future__ import annotations
+
+from fedpdm.config.values import Config, plain, select
+from fedpdm.errors import ConfigError
+
+TREES = "gbdt"
+SERVER = "fedpdm.server.boosting.Boosting"
+STRATEGY = "flwr.serverapp.strategy.FedAvg"
+BATCHED = "fedpdm.engines.stacked.grid.BatchedGrid"
+
+
+def check_trees(cfg: Config) -> None:
+    """Refuse options that need weights where the model is trees, and the server of trees elsewhere.
+
+    Raises:
+        ConfigError: names the option and the way out.
+    """
+    boosting = select(cfg, "server._target_") == SERVER
+    if (cfg.model.model_type == TREES) != boosting:
+        raise ConfigError(
+            "model=gbdt and server=boosting belong together: choose model=gbdt and leave server "
+            "out, or another model with server=synchronous"
+        )
+    if not boosting:
+        return
+    for key, usual, way_out in (
+        ("strategy._target_", STRATEGY, "leave strategy=fedavg"),
+        ("travels", "all", "leave travels=all"),
+        ("transforms", {}, "leave it out"),
+        ("client_mods", [], "leave it out"),
+        ("objective._target_", None, "leave it out"),
+        ("faults.nan", None, "whole numbers are never NaN, so use faults.poison"),
+    ):
+        found = plain(select(cfg, key))
+        if (found or None) != (usual or None):
+            option = key.removesuffix("._target_")
+            raise ConfigError(
+                f"model=gbdt grows trees from sums and sends no weights that {option} could work "
+                f"on: {way_out}"
+            )
+    if select(cfg, "engine._target_") == BATCHED:
+        raise ConfigError(
+            "engine=batched stacks networks, and model=gbdt is trees: use engine=serial or "
+            "engine=ray"
+        )
+    most = int(cfg.model.config.rounds)
+    if int(cfg.rounds) > most:
+        raise ConfigError(
+            f"model=gbdt has room for the trees of {most} rounds, and rounds={cfg.rounds}: a run "
+            "of trees cannot be made longer; start a new one"
+        )
