@@ -171,7 +171,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or site")
     model = {
         "model_type": str(cfg.model.model_type),
-        "config": plain(cfg.model.config) or {},
+        "config": model_config(cfg, federation),
         "input_dim": len(federation.inputs),
         "num_classes": task.outputs,
         "sequence_length": federation.input_length,
@@ -326,6 +326,14 @@ def build_monitor(cfg: Config) -> MonitorSettings:
     whole(cfg, "monitor.max_rollbacks", 0)
     check_arguments(MonitorSettings, monitor, "monitor")
     return MonitorSettings(**monitor)
+
+
+def model_config(cfg: Config, federation: Federation) -> dict[str, Any]:
+    """Return a model's settings; one that asks is told how many of its inputs are readings."""
+    config: dict[str, Any] = plain(cfg.model.config) or {}
+    if config.get("sensors", 0) is None:
+        config["sensors"] = len(federation.source.features)
+    return config
 
 
 def create_model(model: Mapping[str, Any]) -> ModelWrapper:

@@ -66,7 +66,7 @@ def test_every_setting_changes_the_model(name):
 @pytest.mark.parametrize("name", ["rnn", "", "CNN"])
 def test_an_unknown_model_is_refused_with_the_list(name):
     with pytest.raises(
-        ModelError, match=f"model={name} does not exist: .*cnn, hybrid, lstm, mlp, trend"
+        ModelError, match=f"model={name} does not exist: .*cnn, .*hybrid, .*lstm, .*mlp, .*trend"
     ):
         ModelFactory.create_model(name, 10, 2)
 
@@ -106,6 +106,7 @@ def test_any_string_can_be_registered():
         "custom",
         "hybrid",
         "lstm",
+        "mixer_hybrid",
         "mlp",
         "trend",
     ]
@@ -163,7 +164,7 @@ def test_a_file_dropped_into_the_folder_is_found(tmp_path, monkeypatch):
 
 
 def test_every_model_has_a_yaml():
-    assert sorted(path.stem for path in CONF.glob("*.yaml")) == OURS
+    assert sorted(path.stem for path in CONF.glob("*.yaml")) == sorted([*OURS, "mixer_hybrid"])
 
 
 @pytest.mark.parametrize("name", OURS)
