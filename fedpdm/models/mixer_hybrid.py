@@ -49,9 +49,9 @@ class CrossAttention(nn.Module):
         self.wide_norm, self.narrow_norm = nn.LayerNorm(width), nn.LayerNorm(statistics)
 
     def forward(self, summary: Tensor, tokens: Tensor, statistics: Tensor) -> Tensor:
-        """Return (B, M * (D + K)) of (B, D), (B, N, D) and (B, M, K) of M sensors."""
-        queries = self.up(statistics)
-        wide = self.wide_norm(queries + summary.unsqueeze(1) + self.wide(queries, tokens))
+        """Return (B, M * (D + K)) of (B, M, D), (B, N, D) and (B, M, K) of M sensors."""
+        queries = summary + self.up(statistics)
+        wide = self.wide_norm(queries + self.wide(queries, tokens))
         narrow = self.narrow_norm(statistics + self.narrow(statistics, self.down(tokens)))
         return torch.cat([wide, narrow], dim=2).flatten(1)
 
@@ -81,15 +81,14 @@ class MixerHybrid(nn.Module):
     Takes windows (B, T, F): ``sensors`` channels of readings, then the statistics of
     ``features=both``, which are the same at every step. Returns logits (B, C), a head each.
     Every channel is cut in patches of 8 steps and mixed by the same encoder; each gets an
-    embedding of its own, so that sensors stay apart; a learned query looks at the patches
-    of all channels (4 heads). Fusion: Linear to 128, LayerNorm, ReLU, Dropout(.3); heads 128-64-1.
+    embedding of its own, and its newest patch looks at the patches of all channels (4 heads), so
+    that sensors stay apart. Fusion: Linear to 128, LayerNorm, ReLU, Dropout(.3); heads 128-64-1.
 
     The encoder is trained here; it is no pretrained foundation model. With
     ``freeze_encoder`` it keeps the weights it starts with and stays in evaluation mode, and
     low-rank adapters are trained in its place: start it from a run that was pretrained, because
     random weights that nobody trains teach nothing.
-    Names: ``encoder``, ``adapters``, ``channel``, ``query``, ``attention``, ``fusion``, ``shared``,
-    ``output``.
+    Names: ``encoder``, ``adapters``, ``channel``, ``attention``, ``fusion``, ``shared``, ``output``.
 
     Args:
         input_dim: F.
@@ -151,10 +150,9 @@ class MixerHybrid(nn.Module):
             if freeze_encoder and lora_rank
         )
         self.channel = nn.Parameter(torch.randn(self.sensors, 1, width) * 0.02)
-        self.query = nn.Parameter(torch.randn(1, width))
         self.attention, self.norm = Attention(width, heads), nn.LayerNorm(width)
         self.fusion: CrossAttention | None = None
-        joined = width + self.statistics
+        joined = self.sensors * width + self.statistics
         if fusion == "cross_attention":
             each = self.statistics // self.sensors
             self.fusion = CrossAttention(width, each, heads)
@@ -203,14 +201,15 @@ class MixerHybrid(nn.Module):
         check_windows("mixer_hybrid", x, self.input_dim, length=self.steps)
         tokens = self.encode(x).unflatten(1, (self.sensors, -1)) + self.channel
         tokens = tokens.flatten(1, 2)
-        query = self.query.expand(len(x), 1, -1)
-        summary = self.norm(query + self.attention(query, tokens)).squeeze(1)
+        newest = tokens.unflatten(1, (self.sensors, -1))[:, :, -1]
+        summary = self.norm(newest + self.attention(newest, tokens))  # (B, sensors, width)
+        joined = summary.flatten(1)
         if self.statistics:
             statistics = x[:, -1, self.sensors :]
             if self.fusion is None:
-                summary = torch.cat([summary, statistics], dim=1)
+                joined = torch.cat([joined, statistics], dim=1)
             else:
-                statistics = statistics.unflatten(1, (self.sensors, -1))
-                summary = self.fusion(summary, tokens, statistics)
-        logits: Tensor = self.output(self.drop(self.shared_norm(self.shared(summary)).relu()))
+                each = statistics.unflatten(1, (self.sensors, -1))
+                joined = self.fusion(summary, tokens, each)
+        logits: Tensor = self.output(self.drop(self.shared_norm(self.shared(joined)).relu()))
         return logits

@@ -42,7 +42,7 @@ def test_adapters_attention_and_heads_travel_and_the_encoder_does_not():
     assert set(found.local) == {n for n in model.parameter_names if n.startswith("encoder.")}
     tops = {name.split(".")[0] for name in found.shared}
     assert tops == {
-        "adapters", "attention", "norm", "channel", "query", "shared", "shared_norm", "output"
+        "adapters", "attention", "norm", "channel", "shared", "shared_norm", "output"
     }  # fmt: skip
 
 
