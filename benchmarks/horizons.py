@@ -124,7 +124,8 @@ def fitted(
 
 def read() -> dict[str, Any]:
     """Return what is stored: by arm, subset and seed."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}  # type: ignore[no-any-return]
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
 
 
 def keep(arm: str, subset: str, seed: int, found: Mapping[str, Any]) -> None:

@@ -28,7 +28,8 @@ def linear(layer: nn.Linear, x: Tensor, change: Tensor | None) -> Tensor:
     if change is None:
         unchanged: Tensor = layer(x)
         return unchanged
-    return functional.linear(x, layer.weight + change, layer.bias)
+    changed: Tensor = functional.linear(x, layer.weight + change, layer.bias)
+    return changed
 
 
 class GatedMixer(nn.Module):
@@ -48,7 +49,7 @@ class GatedMixer(nn.Module):
 
     def forward(self, x: Tensor, changes: Changes, over_patches: bool) -> Tensor:
         """Return (B, C, P, D) of the same; takes three of ``changes``."""
-        h = self.norm(x)
+        h: Tensor = self.norm(x)
         h = h.transpose(-1, -2) if over_patches else h
         h = self.drop(functional.gelu(linear(self.fc1, h, next(changes))))
         h = self.drop(linear(self.fc2, h, next(changes)))
@@ -98,7 +99,8 @@ class MixerEncoder(nn.Module):
         """
         given: Changes = itertools.repeat(None) if changes is None else iter(changes)
         seen = x[:, x.shape[1] - self.patches * self.patch :].transpose(1, 2)
-        tokens = linear(self.patcher, seen.unflatten(2, (self.patches, self.patch)), next(given))
+        cut = seen.reshape(*seen.shape[:2], self.patches, self.patch)
+        tokens = linear(self.patcher, cut, next(given))
         for pair in self.layers:
             over_patches, over_width = pair.children()
             tokens = over_width(over_patches(tokens, given, True), given, False)

@@ -70,7 +70,7 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, count) of (B, width)."""
-        hidden = self.drop((x.unsqueeze(0) @ self.hidden_weight + self.hidden_bias).relu())
+        hidden: Tensor = self.drop((x.unsqueeze(0) @ self.hidden_weight + self.hidden_bias).relu())
         return (hidden * self.weight.unsqueeze(1)).sum(dim=2).transpose(0, 1) + self.bias
 
 
@@ -88,7 +88,8 @@ class MixerHybrid(nn.Module):
     ``freeze_encoder`` it keeps the weights it starts with and stays in evaluation mode, and
     low-rank adapters are trained in its place: start it from a run that was pretrained, because
     random weights that nobody trains teach nothing.
-    Names: ``encoder``, ``adapters``, ``channel``, ``attention``, ``fusion``, ``shared``, ``output``.
+    Names: ``encoder``, ``adapters``, ``channel``, ``attention``, ``fusion``, ``shared`` and
+    ``output``.
 
     Args:
         input_dim: F.
@@ -194,14 +195,15 @@ class MixerHybrid(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Return (B, sensors * patches, width) tokens of ``x``, (B, T, F)."""
         changes = [adapter() for adapter in self.adapters] if self.adapters else None
-        return self.encoder(x[:, :, : self.sensors], changes).flatten(1, 2)
+        apart: Tensor = self.encoder(x[:, :, : self.sensors], changes)
+        return apart.flatten(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, num_classes) logits of ``x``, (B, T, F)."""
         check_windows("mixer_hybrid", x, self.input_dim, length=self.steps)
-        tokens = self.encode(x).unflatten(1, (self.sensors, -1)) + self.channel
-        tokens = tokens.flatten(1, 2)
-        newest = tokens.unflatten(1, (self.sensors, -1))[:, :, -1]
+        shape = (len(x), self.sensors, self.encoder.patches, -1)
+        apart = self.encode(x).reshape(shape) + self.channel
+        tokens, newest = apart.flatten(1, 2), apart[:, :, -1]
         summary = self.norm(newest + self.attention(newest, tokens))  # (B, sensors, width)
         joined = summary.flatten(1)
         if self.statistics:
@@ -209,7 +211,7 @@ class MixerHybrid(nn.Module):
             if self.fusion is None:
                 joined = torch.cat([joined, statistics], dim=1)
             else:
-                each = statistics.unflatten(1, (self.sensors, -1))
+                each = statistics.reshape(len(x), self.sensors, -1)
                 joined = self.fusion(summary, tokens, each)
         logits: Tensor = self.output(self.drop(self.shared_norm(self.shared(joined)).relu()))
         return logits
