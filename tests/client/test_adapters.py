@@ -113,3 +113,16 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
     federate(tmp_path / "parts", policy=ADAPTERS, **{**OPTIONS, "rounds": 1}).history.close()
     parts = federate(tmp_path / "parts", policy=ADAPTERS, **OPTIONS)
     assert all(same(parts.weights(n), whole.weights(n)) for n in range(3))
+
+
+def test_at_the_documents_width_and_depth_less_than_half_of_the_bytes_travel():
+    """The model of ``benchmarks/horizons.py``: 15 sensors with 28 statistics each."""
+    model = ModelFactory.create_model(
+        "mixer_hybrid", 15 * 29, 3, sequence_length=90, sensors=15, patch=15, hidden_size=32,
+        lora_rank=4, freeze_encoder=True,
+    )  # fmt: skip
+    sizes = {name: tensor.nbytes for name, tensor in model.get_parameters().items()}
+    sent = {name: sizes[name] for name in ADAPTERS.parts(model).shared}
+    heads = sum(size for name, size in sent.items() if name.startswith("output."))
+    assert (sum(sent.values()), heads, sum(sizes.values())) == (291_324, 6_540, 634_556)
+    assert (sum(sent.values()) - heads) / (sum(sizes.values()) - heads) < 0.5
