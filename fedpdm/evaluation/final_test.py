@@ -128,6 +128,7 @@ def run_final_test(
     own = {site: level for site, of in levels.own.items() if (level := of.get(nearest)) is not None}
     card = {
         "thresholds": own,
+        "threshold_by_risk": dict(levels.common),
         "calibration": None if scale is None else scale.described(),
         "interval": interval,
     }

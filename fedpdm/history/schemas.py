@@ -184,6 +184,7 @@ class Card(_File):
     best_round: Count | None
     threshold: Annotated[float, Field(ge=0)] | None
     thresholds: dict[str, Annotated[float, Field(ge=0)] | None] = {}
+    threshold_by_risk: dict[str, Annotated[float, Field(ge=0)] | None] = {}
     calibration: _Calibration | None = None
     calibrations: dict[str, _Calibration | None] = {}
     interval: _Interval | None = None

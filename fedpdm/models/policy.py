@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from fedpdm.errors import ConfigError
+from fedpdm.models.mixer import LowRank
 from fedpdm.models.wrapper import ModelWrapper
 
 NORMALISATION = (
@@ -27,7 +28,7 @@ class Parts:
 
     Attributes:
         shared: parameters that travel, and that the strategy combines.
-        buffers: buffers that travel, and that the server averages.
+        buffers: buffers and frozen parameters that travel, and that the server averages.
         local: parameters and buffers that a site keeps; it starts from the initial model's.
     """
 
@@ -60,12 +61,14 @@ class ParameterPolicy:
     def parts(self, model: ModelWrapper) -> Parts:
         """Return where each tensor of a model belongs.
 
+        Parameters that are frozen and travel do so as buffers: no strategy or noise moves them.
+
         Raises:
             ConfigError: no parameter would be shared.
         """
-        local = self.local(model.module)
+        local, still = self.local(model.module), frozen(model.module)
         parameters, buffers = model.parameter_names, model.buffer_names
-        shared = tuple(name for name in parameters if name not in local)
+        shared = tuple(name for name in parameters if name not in local and name not in still)
         if parameters and not shared:
             raise ConfigError(
                 "travels: every parameter of the model would stay at its site and nothing be "
@@ -73,7 +76,9 @@ class ParameterPolicy:
             )
         return Parts(
             shared,
-            tuple(name for name in buffers if name not in local),
+            tuple(
+                name for name in (*parameters, *buffers) if name not in local and name not in shared
+            ),
             tuple(name for name in (*parameters, *buffers) if name in local),
         )
 
@@ -102,6 +107,25 @@ class Head(Body):
         return set(module.state_dict()) - set(super().local(module))
 
 
+class Adapters(ParameterPolicy):
+    """What is trained beside a frozen encoder travels: adapters, attention, heads.
+
+    The frozen tensors stay at home. They are those of the initial model at every site.
+
+    Raises:
+        ConfigError: (local) the model has no adapters.
+    """
+
+    def local(self, module: nn.Module) -> Collection[str]:
+        still = frozen(module)
+        if not still or not any(isinstance(layer, LowRank) for layer in module.modules()):
+            raise ConfigError(
+                "travels=adapters: this model has no adapters beside a frozen encoder; use "
+                "model=mixer_hybrid model.config.freeze_encoder=true, or another choice of travels"
+            )
+        return still
+
+
 class Named(ParameterPolicy):
     """Tensors travel whose names match one of the patterns: ``travels=[lstm.*,fc1.*]``.
 
@@ -123,8 +147,13 @@ class Named(ParameterPolicy):
         return {n for n in names if not any(fnmatchcase(n, p) for p in self.patterns)}
 
 
+def frozen(module: nn.Module) -> Collection[str]:
+    """Return the names of the parameters that no training changes."""
+    return {name for name, weight in module.named_parameters() if not weight.requires_grad}
+
+
 ALL = ParameterPolicy()
 
 POLICIES: dict[str, type[ParameterPolicy]] = {
-    "all": ParameterPolicy, "no_norm": NoNorm, "body": Body, "head": Head
+    "all": ParameterPolicy, "no_norm": NoNorm, "body": Body, "head": Head, "adapters": Adapters
 }  # fmt: skip

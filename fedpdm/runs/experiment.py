@@ -329,12 +329,19 @@ def build_monitor(cfg: Config) -> MonitorSettings:
 
 
 def model_config(cfg: Config, federation: Federation) -> dict[str, Any]:
-    """Return a model's settings; one that embeds codes is told which features are codes."""
-    config = plain(cfg.model.config) or {}
+    """Return a model's settings; one that asks is told which inputs are codes, and how many readings.
+
+    Args:
+        cfg: a composed config.
+        federation: knows the inputs.
+    """
+    config: dict[str, Any] = plain(cfg.model.config) or {}
     levels = [federation.source.levels.get(name, 0) for name in federation.inputs]
     if any(levels) and "levels" in signature(registry.find(str(cfg.model.model_type))).parameters:
         config["levels"] = config.get("levels") or levels
-    return dict(config)
+    if config.get("sensors", 0) is None:
+        config["sensors"] = len(federation.source.features)
+    return config
 
 
 def create_model(model: Mapping[str, Any]) -> ModelWrapper:
