@@ -38,6 +38,7 @@ class Baseline:
         per_site: whether the function takes a site's name too, and is called for each.
         missing: says why it cannot be had here, or None.
         interval: whether the gain over it gets a bootstrap interval.
+        task: the only task that it is a control for; None: any.
     """
 
     heading: str
@@ -52,6 +53,7 @@ class Baseline:
     per_site: bool = False
     missing: Callable[[BaselineInputs], str | None] = lambda inputs: None
     interval: bool = False
+    task: str | None = None
 
 
 BASELINES: dict[str, Baseline] = {}

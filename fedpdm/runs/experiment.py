@@ -185,6 +185,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
     check_duration(federation.source, sampled, rounds, settings.local_epochs)
     check_model(build_model)
     try_to_build(build_model, federation)
+    task.check_model(build_model().module)
     policy = build_policy(cfg, build_model)
     experiment = Experiment(
         federation=federation,
@@ -204,7 +205,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         baseline_processes=whole(cfg, "baselines.processes", 0),
         pooled_schedule=build_schedule(cfg, "baselines"),
         alone_schedule=build_schedule(cfg, "baselines", "baselines.alone"),
-        baselines=build_baselines(cfg),
+        baselines=build_baselines(cfg, task),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
         keep=None if select(cfg, "history.keep") == "all" else whole(cfg, "history.keep", 1),
@@ -296,11 +297,11 @@ def build_protocol(cfg: Config) -> EvaluationProtocol:
     return EvaluationProtocol.of(block(cfg, "evaluate"), named)
 
 
-def build_baselines(cfg: Config) -> tuple[str, ...]:
-    """Return the names of the baselines that are wanted; null: all there are."""
+def build_baselines(cfg: Config, task: Task) -> tuple[str, ...]:
+    """Return the names of the baselines that are wanted; null: all there are for the task."""
     names = plain(select(cfg, "baselines.controls"))
     if names is None:
-        return tuple(BASELINES)
+        return tuple(n for n, each in BASELINES.items() if each.task in (None, task.name))
     if not isinstance(names, list):
         raise ConfigError(
             f"baselines.controls={names} must be a list, for example [alone,hgb], or [] for none"

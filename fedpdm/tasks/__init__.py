@@ -6,6 +6,7 @@ from fedpdm.data.rows import within_horizon
 from fedpdm.tasks.base import NEEDS_TIMES, TASKS, Metrics, Risk, Task
 from fedpdm.tasks.failure import Failure
 from fedpdm.tasks.horizons import Horizons
+from fedpdm.tasks.reconstruction import Reconstruction
 from fedpdm.tasks.remaining_life import RemainingLife
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Failure",
     "Horizons",
     "Metrics",
+    "Reconstruction",
     "RemainingLife",
     "Risk",
     "Task",

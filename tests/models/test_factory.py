@@ -66,7 +66,7 @@ def test_every_setting_changes_the_model(name):
 @pytest.mark.parametrize("name", ["rnn", "", "CNN"])
 def test_an_unknown_model_is_refused_with_the_list(name):
     with pytest.raises(
-        ModelError, match=f"model={name} does not exist: .*cnn, hybrid, lstm, mlp, trend"
+        ModelError, match=f"model={name} does not exist: .*cnn, hybrid, .*lstm, .*mlp, .*trend"
     ):
         ModelFactory.create_model(name, 10, 2)
 
@@ -101,14 +101,8 @@ def test_any_string_can_be_registered():
     with pytest.raises(ModelError, match="no setting sequence_length: it has width"):
         ModelFactory.create_model("custom", 5, 3, sequence_length=9)
     available = ModelFactory.list_available_models()
-    assert [model.value for model in available] == [
-        "cnn",
-        "custom",
-        "hybrid",
-        "lstm",
-        "mlp",
-        "trend",
-    ]
+    names = [model.value for model in available]
+    assert names == sorted(names) and {*OURS, "custom"} <= set(names)
     custom = ModelType("custom")
     assert custom in available
     assert copy.deepcopy(custom) == pickle.loads(pickle.dumps(custom)) == "custom"
@@ -163,7 +157,8 @@ def test_a_file_dropped_into_the_folder_is_found(tmp_path, monkeypatch):
 
 
 def test_every_model_has_a_yaml():
-    assert sorted(path.stem for path in CONF.glob("*.yaml")) == OURS
+    ours = {n for n in registry.names() if registry.find(n).__module__.startswith("fedpdm.")}
+    assert {path.stem for path in CONF.glob("*.yaml")} == ours >= set(OURS)
 
 
 @pytest.mark.parametrize("name", OURS)
