@@ -28,12 +28,14 @@ from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.models.policy import ParameterPolicy, Parts
+from fedpdm.runs.initial import Start, read_start
 from fedpdm.runs.local_training import (
     build_device,
     build_objective,
     build_policy,
     build_schedule,
     build_settings,
+    with_freezing,
 )
 from fedpdm.runs.sizes import check_data, check_duration, check_model
 from fedpdm.runs.sources import build_federation, build_source
@@ -90,6 +92,7 @@ class Experiment:
     objective: Objective
     transforms: Chain = field(default_factory=Chain)
     server: Server = field(default_factory=Synchronous)
+    start: Start | None = None
 
     @property
     def initial(self) -> Arrays:
@@ -141,12 +144,13 @@ class Experiment:
         return [names[index] for index in chosen]
 
 
-def build(cfg: Config, source: Source | None = None) -> Experiment:
+def build(cfg: Config, source: Source | None = None, start: Start | None = None) -> Experiment:
     """Make everything a run needs, and look at the sites' data.
 
     Args:
         cfg: a composed config.
         source: the data, if it is not to be made from the config: the server has none.
+        start: what a resumed run took over from another; a new one reads what ``init`` names.
 
     Raises:
         UserError: some option, file or site cannot work; the message says which.
@@ -163,7 +167,6 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
     settings = build_settings(cfg, rounds)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
     check_flower(type(strategy), plain(cfg.strategy))
-    check_training(strategy, settings)
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
     copy = cast(Strategy, make(cfg.strategy, "strategy"))
     sampled = sample_size(take_over_sampling(copy, len(federation.sites)), len(federation.sites))
@@ -177,15 +180,24 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         "sequence_length": federation.input_length,
     }
 
-    def build_model() -> ModelWrapper:
+    def fresh() -> ModelWrapper:
         with torch_seeded(seed, "model"):
             return create_model(model)
 
+    def build_model() -> ModelWrapper:
+        made = fresh()
+        if start is not None:
+            made.set_parameters({**made.get_parameters(), **start.weights})
+        return made
+
     check_engine(plain(cfg.engine), device)
     check_duration(federation.source, sampled, rounds, settings.local_epochs)
-    check_model(build_model)
-    try_to_build(build_model, federation)
-    task.check_model(build_model().module)
+    check_model(fresh)
+    try_to_build(fresh, federation)
+    task.check_model(fresh().module)
+    start = start or read_start(cfg, model, fresh, federation)
+    settings = with_freezing(cfg, fresh(), settings)
+    check_training(strategy, settings)
     policy = build_policy(cfg, build_model)
     experiment = Experiment(
         federation=federation,
@@ -203,8 +215,8 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         evaluate_fraction=share(cfg, "evaluate.fraction"),
         baseline_sites=whole(cfg, "baselines.max_plants", 0),
         baseline_processes=whole(cfg, "baselines.processes", 0),
-        pooled_schedule=build_schedule(cfg, "baselines"),
-        alone_schedule=build_schedule(cfg, "baselines", "baselines.alone"),
+        pooled_schedule=build_schedule(cfg, fresh(), "baselines"),
+        alone_schedule=build_schedule(cfg, fresh(), "baselines", "baselines.alone"),
         baselines=build_baselines(cfg, task),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
@@ -216,6 +228,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         objective=build_objective(cfg, task),
         transforms=build_transforms(cfg, seed, strategy),
         server=build_server(cfg),
+        start=start,
     )
     shared = {name: experiment.initial[name] for name in experiment.parts.shared}
     check_sent(copy, shared, sampled, seed)

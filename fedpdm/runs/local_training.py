@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -13,6 +14,7 @@ from fedpdm.config.values import Config, block, make, plain, positive, select, w
 from fedpdm.errors import ConfigError
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import POLICIES, Named, ParameterPolicy
+from fedpdm.runs.initial import build_freezing
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
@@ -97,12 +99,17 @@ def build_objective(cfg: Config, task: Task) -> Objective:
     return cast(Objective, make(cfg.objective, "objective")).for_task(task)
 
 
-def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:
+def with_freezing(cfg: Config, model: ModelWrapper, settings: TrainingSettings) -> TrainingSettings:
+    """Return settings that freeze the encoder of a model as ``init`` says."""
+    return replace(settings, freezing=build_freezing(cfg, model, settings.local_epochs))
+
+
+def build_schedule(cfg: Config, model: ModelWrapper, *blocks: str) -> BaselineSchedule:
     """Make how networks train without a federation: each block's word goes before the last's."""
     said = [name for name in blocks if select(cfg, f"{name}.rounds") is not None]
     rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
     settings = build_settings(cfg, rounds, *(f"{name}.training" for name in blocks))
-    return BaselineSchedule(settings, rounds)
+    return BaselineSchedule(with_freezing(cfg, model, settings), rounds)
 
 
 def build_device(name: str) -> torch.device:

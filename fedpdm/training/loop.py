@@ -6,8 +6,9 @@ differ in nothing but data and initial weights.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import torch_generator, torch_seeded
+from fedpdm.training.freezing import Freezing
 from fedpdm.training.objective import LocalContext, Objective
 from fedpdm.training.optimizers import OPTIMIZERS
 
@@ -67,6 +69,7 @@ class TrainingSettings:
         gamma: what the rate is multiplied by at each.
         schedule: how the rate falls, a name in ``SCHEDULES``.
         epochs: of the whole run; ``cosine`` needs it.
+        freezing: of the encoder; None trains all tensors alike.
 
     Raises:
         ConfigError: a value is out of its range or unknown.
@@ -82,6 +85,7 @@ class TrainingSettings:
     gamma: float = 0.5
     schedule: str = "step"
     epochs: int | None = None
+    freezing: Freezing | None = None
 
     def __post_init__(self) -> None:
         for name in ("local_epochs", "batch_size", "step_size"):
@@ -196,14 +200,25 @@ def fit(
     context = LocalContext(
         received, {} if memory is None else memory, torch_generator(seed, "objective", *key)
     )
-    optimizer = OPTIMIZERS[settings.optimizer](parameters, settings.weight_decay)
+    freezing = settings.freezing
+    encoder = {n: p for n, p in named.items() if freezing is not None and n in freezing.names}
+    make, decay = OPTIMIZERS[settings.optimizer], settings.weight_decay
+    optimizers = [(make([p for n, p in named.items() if n not in encoder], decay), 1.0)]
+    if freezing is not None:
+        optimizers.append((make(list(encoder.values()), decay), freezing.rate))
     generator = torch_generator(seed, "batches", *key)
     total = torch.zeros((), device=x.device)
-    with torch_seeded(seed, "dropout", *key):
+    with torch_seeded(seed, "dropout", *key), released(encoder.values()):
         objective.begin(module, context)
         for epoch in range(epochs):
             rate = settings.rate(first_epoch + epoch)
             module.train()
+            if freezing is not None:
+                frozen = freezing.holds(first_epoch + epoch)
+                for parameter in encoder.values():
+                    parameter.requires_grad_(not frozen)
+                if frozen:
+                    freezing.quiet(module)
             total.zero_()
             for index in batches(len(x), settings.batch_size, generator):
                 for parameter in parameters:
@@ -213,12 +228,23 @@ def fit(
                     term(termed, reference)
                 if settings.clip_norm is not None:
                     torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=True)
-                optimizer.step(rate)
+                for optimizer, factor in optimizers:
+                    optimizer.step(rate * factor)
                 total += loss * len(index)
             if after_epoch is not None:
                 after_epoch(epoch + 1)
         objective.end(module, context)
     return float(total) / max(len(x), 1)
+
+
+@contextlib.contextmanager
+def released(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Let parameters have gradients again after the block: one model serves all sites."""
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def tensors(
