@@ -51,7 +51,8 @@ def build_encoder(
         ModelError: there is no such architecture, or it has no encoder.
     """
     cls = registry.find(architecture)
-    if not hasattr(cls, "encode") or not getattr(cls, "encoder_names", ()):
+    patterns = getattr(cls, "encoder_names", ())
+    if not hasattr(cls, "encode") or not patterns:
         able = [n for n in registry.names() if hasattr(registry.find(n), "encode")]
         raise ModelError(
             f"model.config.encoder={architecture} has no encoder that could be used alone; "
@@ -61,10 +62,10 @@ def build_encoder(
         architecture, input_dim, 2, sequence_length=sequence_length, **settings
     ).module
     for name, child in list(model.named_children()):
-        if child.state_dict() and not _matches(name, cls.encoder_names):
+        if child.state_dict() and not _matches(name, patterns):
             setattr(model, name, nn.Identity())
     for name in list(model._parameters):
-        if not _matches(name, cls.encoder_names):
+        if not _matches(name, patterns):
             model.register_parameter(name, None)
     return model
 

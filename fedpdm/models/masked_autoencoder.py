@@ -176,7 +176,8 @@ class MaskedAutoencoder(nn.Module):
         """Return (B, count) numbers from [0, 1), drawn for each site and step on its own."""
         coins = self.coin(x.new_ones(len(x), count, BITS)) > 0
         worth = 0.5 ** torch.arange(1, BITS + 1, device=x.device, dtype=x.dtype)
-        return (coins * worth).sum(dim=-1)
+        numbers: Tensor = (coins * worth).sum(dim=-1)
+        return numbers
 
     def _folds(self) -> Tensor:
         """Return (K, T) bool: what evaluation hides in each of its passes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -167,37 +168,23 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
     settings = build_settings(cfg, rounds)
     strategy = cast(Strategy, make(cfg.strategy, "strategy"))
     check_flower(type(strategy), plain(cfg.strategy))
+    check_training(strategy, settings)
     # Asked of a copy: it changes the strategy, and here it only has to say whether it can work.
     copy = cast(Strategy, make(cfg.strategy, "strategy"))
     sampled = sample_size(take_over_sampling(copy, len(federation.sites)), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
         raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or site")
-    model = {
-        "model_type": str(cfg.model.model_type),
-        "config": plain(cfg.model.config) or {},
-        "input_dim": len(federation.inputs),
-        "num_classes": task.outputs,
-        "sequence_length": federation.input_length,
-    }
-
-    def fresh() -> ModelWrapper:
-        with torch_seeded(seed, "model"):
-            return create_model(model)
-
-    def build_model() -> ModelWrapper:
-        made = fresh()
-        if start is not None:
-            made.set_parameters({**made.get_parameters(), **start.weights})
-        return made
-
+    model = model_entries(cfg, federation)
+    fresh = partial(started_model, model, seed)
     check_engine(plain(cfg.engine), device)
     check_duration(federation.source, sampled, rounds, settings.local_epochs)
     check_model(fresh)
     try_to_build(fresh, federation)
     task.check_model(fresh().module)
     start = start or read_start(cfg, model, fresh, federation)
+    build_model = partial(started_model, model, seed, start)
     settings = with_freezing(cfg, fresh(), settings)
-    check_training(strategy, settings)
+    check_training(strategy, settings)  # again: the encoder may have a rate of its own
     policy = build_policy(cfg, build_model)
     experiment = Experiment(
         federation=federation,
@@ -340,6 +327,26 @@ def build_monitor(cfg: Config) -> MonitorSettings:
     whole(cfg, "monitor.max_rollbacks", 0)
     check_arguments(MonitorSettings, monitor, "monitor")
     return MonitorSettings(**monitor)
+
+
+def model_entries(cfg: Config, federation: Federation) -> dict[str, Any]:
+    """Return what ``create_model`` needs, as ``model.json`` keeps it."""
+    return {
+        "model_type": str(cfg.model.model_type),
+        "config": plain(cfg.model.config) or {},
+        "input_dim": len(federation.inputs),
+        "num_classes": federation.task.outputs,
+        "sequence_length": federation.input_length,
+    }
+
+
+def started_model(model: Mapping[str, Any], seed: int, start: Start | None = None) -> ModelWrapper:
+    """Make the model of round 0: fresh, but for what ``start`` takes over from another run."""
+    with torch_seeded(seed, "model"):
+        made = create_model(model)
+    if start is not None:
+        made.set_parameters({**made.get_parameters(), **start.weights})
+    return made
 
 
 def create_model(model: Mapping[str, Any]) -> ModelWrapper:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,33 @@ class Freezing:
         """Return whether the encoder is frozen in a global epoch, counted from 0."""
         return epoch < self.epochs
 
+    def apply(self, module: nn.Module, encoder: Iterable[Tensor], epoch: int) -> None:
+        """Freeze a model in training for an epoch, or not.
+
+        Args:
+            module: in training mode.
+            encoder: those of its parameters that are frozen and that would be trained else.
+            epoch: global number of the epoch.
+        """
+        frozen = self.holds(epoch)
+        for parameter in encoder:
+            parameter.requires_grad_(not frozen)
+        if frozen:
+            self.quiet(module)
+
     def quiet(self, module: nn.Module) -> None:
         """Put the layers of frozen tensors into evaluation mode."""
         for prefix, layer in module.named_modules():
             own = [f"{prefix}.{name}" for name in layer.state_dict()] if prefix else []
             if own and self.names.issuperset(own):
                 layer.eval()
+
+
+@contextlib.contextmanager
+def released(encoder: Iterable[Tensor]) -> Iterator[None]:
+    """Let parameters be trained again after the block: one model serves all sites."""
+    try:
+        yield
+    finally:
+        for parameter in encoder:
+            parameter.requires_grad_(True)

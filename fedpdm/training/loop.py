@@ -6,9 +6,8 @@ differ in nothing but data and initial weights.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import torch_generator, torch_seeded
-from fedpdm.training.freezing import Freezing
+from fedpdm.training.freezing import Freezing, released
 from fedpdm.training.objective import LocalContext, Objective
-from fedpdm.training.optimizers import OPTIMIZERS
+from fedpdm.training.optimizers import OPTIMIZERS, Rule
 
 GradientTerm = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 """Adds a strategy's local term to ``parameter.grad``, given parameters and received ones."""
@@ -200,25 +199,16 @@ def fit(
     context = LocalContext(
         received, {} if memory is None else memory, torch_generator(seed, "objective", *key)
     )
-    freezing = settings.freezing
-    encoder = {n: p for n, p in named.items() if freezing is not None and n in freezing.names}
-    make, decay = OPTIMIZERS[settings.optimizer], settings.weight_decay
-    optimizers = [(make([p for n, p in named.items() if n not in encoder], decay), 1.0)]
-    if freezing is not None:
-        optimizers.append((make(list(encoder.values()), decay), freezing.rate))
+    encoder, optimizers = _optimizers(named, settings)
     generator = torch_generator(seed, "batches", *key)
     total = torch.zeros((), device=x.device)
-    with torch_seeded(seed, "dropout", *key), released(encoder.values()):
+    with torch_seeded(seed, "dropout", *key), released(encoder):
         objective.begin(module, context)
         for epoch in range(epochs):
             rate = settings.rate(first_epoch + epoch)
             module.train()
-            if freezing is not None:
-                frozen = freezing.holds(first_epoch + epoch)
-                for parameter in encoder.values():
-                    parameter.requires_grad_(not frozen)
-                if frozen:
-                    freezing.quiet(module)
+            if settings.freezing is not None:
+                settings.freezing.apply(module, encoder, first_epoch + epoch)
             total.zero_()
             for index in batches(len(x), settings.batch_size, generator):
                 for parameter in parameters:
@@ -237,14 +227,16 @@ def fit(
     return float(total) / max(len(x), 1)
 
 
-@contextlib.contextmanager
-def released(parameters: Iterable[Tensor]) -> Iterator[None]:
-    """Let parameters have gradients again after the block: one model serves all sites."""
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+def _optimizers(
+    named: Mapping[str, Tensor], settings: TrainingSettings
+) -> tuple[list[Tensor], list[tuple[Rule, float]]]:
+    """Return the encoder's parameters, if it is told apart; optimizers, and factors of rates."""
+    make, decay, freezing = OPTIMIZERS[settings.optimizer], settings.weight_decay, settings.freezing
+    if freezing is None:
+        return [], [(make(list(named.values()), decay), 1.0)]
+    encoder = [p for name, p in named.items() if name in freezing.names]
+    others = [p for name, p in named.items() if name not in freezing.names]
+    return encoder, [(make(others, decay), 1.0), (make(encoder, decay), freezing.rate)]
 
 
 def tensors(

@@ -176,13 +176,9 @@ class StackedTrainer:
         shared = [n for n, name in enumerate(trainable) if not self.shared or name in self.shared]
         reference = [start[trainable[n]] for n in shared]
         parameters = [stack[name] for name in trainable]
+        make, decay = OPTIMIZERS[self.settings.optimizer], self.settings.weight_decay
         optimizers = [
-            (
-                run,
-                group,
-                mine,
-                OPTIMIZERS[self.settings.optimizer](mine, self.settings.weight_decay),
-            )
+            (run, group, mine, make(mine, decay))
             for run in plan.runs
             for group in self._groups()
             if (mine := [parameters[n][run[0] : run[1]] for n in group[0]])
