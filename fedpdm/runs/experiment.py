@@ -34,8 +34,8 @@ from fedpdm.runs.local_training import (
     build_device,
     build_objective,
     build_policy,
-    build_schedule,
     build_settings,
+    frozen_schedule,
     with_freezing,
 )
 from fedpdm.runs.sizes import check_data, check_duration, check_model
@@ -202,8 +202,8 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         evaluate_fraction=share(cfg, "evaluate.fraction"),
         baseline_sites=whole(cfg, "baselines.max_plants", 0),
         baseline_processes=whole(cfg, "baselines.processes", 0),
-        pooled_schedule=build_schedule(cfg, fresh(), "baselines"),
-        alone_schedule=build_schedule(cfg, fresh(), "baselines", "baselines.alone"),
+        pooled_schedule=frozen_schedule(cfg, fresh(), "baselines"),
+        alone_schedule=frozen_schedule(cfg, fresh(), "baselines", "baselines.alone"),
         baselines=build_baselines(cfg, task),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),

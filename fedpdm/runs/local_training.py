@@ -104,12 +104,18 @@ def with_freezing(cfg: Config, model: ModelWrapper, settings: TrainingSettings) 
     return replace(settings, freezing=build_freezing(cfg, model, settings.local_epochs))
 
 
-def build_schedule(cfg: Config, model: ModelWrapper, *blocks: str) -> BaselineSchedule:
+def frozen_schedule(cfg: Config, model: ModelWrapper, *blocks: str) -> BaselineSchedule:
+    """Make what ``build_schedule`` makes, with the encoder frozen as ``init`` says."""
+    schedule = build_schedule(cfg, *blocks)
+    return replace(schedule, settings=with_freezing(cfg, model, schedule.settings))
+
+
+def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:
     """Make how networks train without a federation: each block's word goes before the last's."""
     said = [name for name in blocks if select(cfg, f"{name}.rounds") is not None]
     rounds = whole(cfg, f"{said[-1]}.rounds" if said else "rounds", 1)
     settings = build_settings(cfg, rounds, *(f"{name}.training" for name in blocks))
-    return BaselineSchedule(with_freezing(cfg, model, settings), rounds)
+    return BaselineSchedule(settings, rounds)
 
 
 def build_device(name: str) -> torch.device:
