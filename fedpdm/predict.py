@@ -27,6 +27,7 @@ from fedpdm.evaluation.conformal import Interval
 from fedpdm.history.schemas import Card
 from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelFactory, ModelWrapper
+from fedpdm.runs.initial import stored_start
 from fedpdm.runs.inputs import mapping_of, operating_of, scaler_of
 from fedpdm.runs.predictor import Predictor, personal_model
 from fedpdm.runs.progress import Working
@@ -163,6 +164,8 @@ def _model(
     if not personal:
         model.set_parameters(weights)
         return model
+    if (start := stored_start(folder)) is not None:  # what a site keeps began there
+        model.set_parameters({**model.get_parameters(), **start.weights})
     states = history.client_states(chosen)
     return personal_model(personal, model, weights, states, site, objective, task, folder)
 

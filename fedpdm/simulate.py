@@ -121,10 +121,11 @@ def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, A
         from fedpdm.report.table import print_summary
         from fedpdm.runs.assembly import one_thread
         from fedpdm.runs.experiment import build
+        from fedpdm.runs.initial import stored_start
         from fedpdm.runs.run import Run
 
         one_thread()
-        experiment = build(cfg)
+        experiment = build(cfg, start=stored_start(folder) if resumed else None)
     summary = Run(experiment, cfg, folder).execute(resume=resumed)
     print_summary(summary, folder)
     return summary

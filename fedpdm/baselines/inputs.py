@@ -64,6 +64,8 @@ class BaselineInputs:
         baselines: names of those that are wanted (``fedpdm.baselines.registry``).
         rocket: how much MiniRocket may take.
         objective: what networks minimise; None for the task's loss.
+        taken_scaler: that of the run whose weights all networks start from; a site alone has it
+            with the weights, which make no sense without it.
     """
 
     federation: Federation
@@ -78,14 +80,16 @@ class BaselineInputs:
     baselines: tuple[str, ...]
     rocket: RocketSettings = RocketSettings()
     objective: Objective | None = None
+    taken_scaler: Scaler | None = None
 
     @property
     def task(self) -> Task:
         return self.federation.task
 
     def own_site(self, name: str) -> Site:
-        """Return a site scaled by its own training rows."""
-        return self.federation.site(name, self.federation.moments(name).scaler())
+        """Return a site scaled by its own training rows, or as the weights it starts from ask."""
+        own = self.taken_scaler or self.federation.moments(name).scaler()
+        return self.federation.site(name, own)
 
     def sites(self, names: Sequence[str] | None = None) -> list[Site]:
         """Return the tested sites, or ``names``, as the federation scales them."""

@@ -23,7 +23,8 @@ from fedpdm.data.windows import Windows
 from fedpdm.evaluation.scoring import SPLITS, Predictions, predict, predict_site
 from fedpdm.models import ModelWrapper
 from fedpdm.models.gbdt import GradientBoostedTrees
-from fedpdm.tasks import Task
+from fedpdm.tasks import Reconstruction, Task
+from fedpdm.tasks.reconstruction import ERRORS
 from fedpdm.training.boosting import Growth, Rows, boost, drive, loss_of
 from fedpdm.training.loop import fit, tensors
 from fedpdm.training.objective import LocalContext, Supervised, outputs
@@ -35,12 +36,30 @@ from fedpdm.training.objective import LocalContext, Supervised, outputs
 ))  # fmt: skip
 def trivial(inputs: BaselineInputs) -> Predictions:
     """A constant: the share of failures, or the mean remaining life, in all training data."""
+    if isinstance(inputs.task, Reconstruction):  # the mean of its targets: the readings
+        return guessed(inputs, "mean_error")
     pool = inputs.sites(inputs.pool)
     constant = inputs.task.trivial(np.concatenate([site.train.real().y for site in pool]))
     return predicted(
         inputs.sites(),
         lambda windows: np.broadcast_to(constant, (len(windows), *constant.shape)).copy(),
     )
+
+
+def guessed(inputs: BaselineInputs, error: str) -> Predictions:
+    """Return the errors of an untrained guess of hidden readings as the scores of a predictor.
+
+    The model measures them on the steps that it hides, so all predictors have the same ones.
+    """
+    model = inputs.build_model()
+    model.module.to(inputs.device)
+    found = predict(model.module, inputs.sites(), inputs.task, inputs.device)
+    column = ERRORS.index(error)
+    order = [column, *range(1, len(ERRORS))]
+    return {
+        site: {split: scores[:, order] for split, scores in own.items()}
+        for site, own in found.items()
+    }
 
 
 @register_baseline("alone", Baseline(

@@ -31,6 +31,8 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     What a site of any data set may have stands in no yaml of ours, so Hydra would want a ``+``
     before ``sites.houston.costs.missed=500``; here it is put there.
 
+    ``init=RUN_FOLDER`` is short for ``init.run=RUN_FOLDER``.
+
     A whole block, ``strategy={_target_: …}``, takes the place of the chosen option: Hydra would
     mix the two.
 
@@ -42,6 +44,8 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     for argument in given:
         if argument in ("site=", "site=null"):
             raise ConfigError(f"{argument} names no site; write site=detroit,houston, or site=[]")
+        if argument.startswith("init=") and not argument.startswith("init={"):
+            argument = f"init.run={argument.removeprefix('init=')}"
         if ANY_SITE.match(argument):
             argument = f"++{argument}"
         if match := re.fullmatch(r"site=([^\[\]{}()'\"]+)", argument):

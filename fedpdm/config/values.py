@@ -75,7 +75,7 @@ def resolved(cfg: Config) -> Config:
 
 def rooted(cfg: Config) -> Config:
     """Return a resolved config whose paths do not depend on the folder that it is read in."""
-    for key in ("data.path", "split"):
+    for key in ("data.path", "split", "init.run"):
         path = select(cfg, key)
         if path is None and key == "data.path" and needs_folder(cfg):
             path = "."  # where relative paths of the sites start

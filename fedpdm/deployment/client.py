@@ -151,6 +151,8 @@ def allow(cfg: Config, where: Whereabouts) -> None:
     except ConfigError as error:  # it names what the server sent
         raise Refused(str(error)) from None
     cfg.imports = own
+    if select(cfg, "init.run") is not None:  # a folder of the server; weights come in messages
+        cfg.init.run = None
 
 
 def simulated() -> bool:

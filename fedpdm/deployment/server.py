@@ -41,6 +41,7 @@ from fedpdm.report.table import print_summary
 from fedpdm.runs.assembly import one_thread
 from fedpdm.runs.experiment import Experiment, build
 from fedpdm.runs.folder import stored_run
+from fedpdm.runs.initial import stored_start
 from fedpdm.runs.progress import Progress
 from fedpdm.runs.run import Run
 from fedpdm.runs.sources import build_source
@@ -154,7 +155,13 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
             f"the sites have fedpdm {agreed.version}, the server has {__version__}; install "
             "the same version everywhere"
         )
-    experiment = replace(build(cfg, RemoteSource(sites, agreed)), baseline_sites=0)
+    start = stored_start(order.folder) if order.resumed else None
+    experiment = replace(build(cfg, RemoteSource(sites, agreed), start), baseline_sites=0)
+    if experiment.start is not None and experiment.parts.local:
+        raise ConfigError(
+            f"init={cfg.init.run} with travels={cfg.travels}: what stays at a site would start "
+            "fresh there, because the weights of that run are at the server; use travels=all"
+        )
     run = DeployedRun(experiment, cfg, order.folder, carrier, registry)
     summary = run.execute(resume=order.resumed)
     print_summary(summary, order.folder)
@@ -209,7 +216,7 @@ class DeployedRun(Run):
 
     def _rounds(self, loop: RoundLoop) -> None:
         self.grid.where = partial(self._where, loop)
-        loop.scaler = self._stored_scaler()
+        loop.scaler = self._stored_scaler() or loop.scaler
         loop.make_roster = lambda grid: self.registry
         if loop.federated_scaling:
             loop.on_scaler = self._keep_first(loop.on_scaler)

@@ -118,6 +118,15 @@ _KNOWN = {
         Metric("prevalence", "prevalence (share before a failure)", "prevalence"),
         Metric("n", "size of the test part", "n", digits=0),
         Metric("positives", "failures in the test part", "positives", digits=0),
+        Metric(
+            "reconstruction_error", "reconstruction error", "error", False, 4,
+            "The reconstruction error is the mean squared error of readings that were hidden from "
+            "the model, in units of their deviation. 0 is perfect; 1 is about what the mean of "
+            "the training data reaches.",
+        ),
+        Metric("mean_error", "error of the training mean", "mean", False, 4),
+        Metric("last_error", "error of the last reading seen", "last", False, 4),
+        Metric("interpolation_error", "error of a line between neighbours", "line", False, 4),
         Metric("threshold", "alarm threshold", "threshold"),
         Metric("validation_loss", "validation loss", "loss", False, 4),
         Metric("loss", "loss", "loss", False, 4),

@@ -17,7 +17,7 @@ from fedpdm.history.index import FILE, Index
 from fedpdm.storage import read_bytes
 
 UNSEALED = ""
-FIRST = ("manifest.json", "config.yaml", "split.csv.gz", "model.json")
+FIRST = ("manifest.json", "config.yaml", "split.csv.gz", "model.json", "init.safetensors")
 """Files that are written before the history is begun."""
 
 

@@ -128,7 +128,13 @@ class ModelFactory:
         features = data.pop("feature_count", SOURCE_SHAPE["input_dim"])
         in_time = data.get("temporal_dominant") or data.get("complex_patterns")
         length = data.pop("sequence_length", 10 if in_time else None)
-        able = [name for name in registry.names() if _takes(name, features, length)]
+        able = [
+            name
+            for name in registry.names()
+            # None: what it is for is no prediction.
+            if getattr(registry.find(name), "good_for", {}) is not None
+            and _takes(name, features, length)
+        ]
         wishes = [w for w, wished in {**(performance_requirements or {}), **data}.items() if wished]
         found: dict[str, str] = {}
         for wish in wishes:

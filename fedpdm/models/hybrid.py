@@ -37,6 +37,7 @@ class OptimizedHybridModel(nn.Module):
         ("comprehensive_analysis", "complex_patterns"),
         "local patterns by convolution, their order by an LSTM",
     )
+    encoder_names: ClassVar[tuple[str, ...]] = ("conv*", "bn*", "lstm")
 
     def __init__(
         self,
@@ -59,6 +60,12 @@ class OptimizedHybridModel(nn.Module):
         self.lstm = nn.LSTM([input_dim, *conv_filters][-1], lstm_hidden, batch_first=True)
         self.fc1 = nn.Linear(lstm_hidden, fc_hidden)
         self.output = nn.Linear(fc_hidden, num_classes)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return (B, T // 4, lstm_hidden) states of the LSTM over ``x``, (B, T, F)."""
+        x = convolve(self, x.transpose(1, 2), self.conv_blocks, self.drop)  # (B, 64, T // 4)
+        states: Tensor = self.lstm(x.transpose(1, 2))[0]
+        return states
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, num_classes) logits of ``x``, (B, T, F)."""

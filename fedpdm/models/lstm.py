@@ -27,6 +27,7 @@ class OptimizedLSTMModel(nn.Module):
     good_for: ClassVar[dict[str, str]] = {
         "temporal_dominant": "reads every step of a window in order, of any length"
     }
+    encoder_names: ClassVar[tuple[str, ...]] = ("lstm",)
 
     def __init__(
         self,
@@ -55,6 +56,11 @@ class OptimizedLSTMModel(nn.Module):
         self.drop = dropout(dropout_rate)
         self.fc1 = nn.Linear(hidden_size * (2 if bidirectional else 1), fc_hidden)
         self.output = nn.Linear(fc_hidden, num_classes)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return (B, T, 2 * hidden_size) states at each step of ``x``, (B, T, F)."""
+        states: Tensor = self.lstm(x)[0]
+        return states
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, num_classes) logits of ``x``, (B, T, F)."""

@@ -68,6 +68,7 @@ def round_loop(
         federated_scaling=experiment.federated_scaling,
         round_timeout=experiment.round_timeout,
         on_scaler=on_scaler,
+        scaler=start.scaler if (start := experiment.start) else None,
         transforms=experiment.transforms,
         server=experiment.server,
     )
@@ -88,14 +89,20 @@ def baseline_inputs(experiment: Experiment) -> BaselineInputs:
         baselines=experiment.baselines,
         rocket=experiment.rocket,
         objective=experiment.objective,
+        taken_scaler=experiment.start.scaler if experiment.start else None,
     )
 
 
 def shared_scaler(experiment: Experiment) -> Scaler | None:
-    """Return the scaler that the server will make of the same sites' sums; None without one."""
+    """Return the scaler that the server will make of the same sites' sums; None without one.
+
+    A run that starts from another's weights scales as that run did.
+    """
     federation = experiment.federation
     if not experiment.federated_scaling:
         return None
+    if experiment.start is not None and experiment.start.scaler is not None:
+        return experiment.start.scaler
     names = scaler_sites(federation.sites, experiment.seed)
     total = federation.moments(names[0])
     for name in names[1:]:

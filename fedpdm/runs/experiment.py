@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from typing import Any, cast
 
@@ -28,12 +29,14 @@ from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper, registry
 from fedpdm.models.policy import ParameterPolicy, Parts
+from fedpdm.runs.initial import Start, read_start
 from fedpdm.runs.local_training import (
     build_device,
     build_objective,
     build_policy,
-    build_schedule,
     build_settings,
+    frozen_schedule,
+    with_freezing,
 )
 from fedpdm.runs.sizes import check_data, check_duration, check_model
 from fedpdm.runs.sources import build_federation, build_source
@@ -89,6 +92,7 @@ class Experiment:
     objective: Objective
     transforms: Chain = field(default_factory=Chain)
     server: Server = field(default_factory=Synchronous)
+    start: Start | None = None
 
     @property
     def initial(self) -> Arrays:
@@ -140,12 +144,13 @@ class Experiment:
         return [names[index] for index in chosen]
 
 
-def build(cfg: Config, source: Source | None = None) -> Experiment:
+def build(cfg: Config, source: Source | None = None, start: Start | None = None) -> Experiment:
     """Make everything a run needs, and look at the sites' data.
 
     Args:
         cfg: a composed config.
         source: the data, if it is not to be made from the config: the server has none.
+        start: what a resumed run took over from another; a new one reads what ``init`` names.
 
     Raises:
         UserError: some option, file or site cannot work; the message says which.
@@ -169,24 +174,19 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
     sampled = sample_size(take_over_sampling(copy, len(federation.sites)), len(federation.sites))
     if cfg.scaling not in ("federated", "plant"):
         raise ConfigError(f"scaling={cfg.scaling} is unknown; choose federated or site")
-    model = {
-        "model_type": str(cfg.model.model_type),
-        "config": model_config(cfg, federation),
-        "input_dim": len(federation.inputs),
-        "num_classes": task.outputs,
-        "sequence_length": federation.input_length,
-    }
-
-    def build_model() -> ModelWrapper:
-        with torch_seeded(seed, "model"):
-            return create_model(model)
-
+    model = model_entries(cfg, federation)
+    fresh = partial(started_model, model, seed)
     check_engine(plain(cfg.engine), device)
     check_duration(federation.source, sampled, rounds, settings.local_epochs)
-    check_model(build_model)
-    try_to_build(build_model, federation)
+    check_model(fresh)
+    try_to_build(fresh, federation)
+    task.check_model(fresh().module)
     objective = build_objective(cfg, task, federation.input_length)
-    objective.check_model(build_model().module)
+    objective.check_model(fresh().module)
+    start = start or read_start(cfg, model, fresh, federation)
+    build_model = partial(started_model, model, seed, start)
+    settings = with_freezing(cfg, fresh(), settings)
+    check_training(strategy, settings)  # again: the encoder may have a rate of its own
     policy = build_policy(cfg, build_model)
     experiment = Experiment(
         federation=federation,
@@ -204,8 +204,8 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         evaluate_fraction=share(cfg, "evaluate.fraction"),
         baseline_sites=whole(cfg, "baselines.max_plants", 0),
         baseline_processes=whole(cfg, "baselines.processes", 0),
-        pooled_schedule=build_schedule(cfg, "baselines"),
-        alone_schedule=build_schedule(cfg, "baselines", "baselines.alone"),
+        pooled_schedule=frozen_schedule(cfg, fresh(), "baselines"),
+        alone_schedule=frozen_schedule(cfg, fresh(), "baselines", "baselines.alone"),
         baselines=build_baselines(cfg, task),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
@@ -217,6 +217,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         objective=objective,
         transforms=build_transforms(cfg, seed, strategy),
         server=build_server(cfg),
+        start=start,
     )
     shared = {name: experiment.initial[name] for name in experiment.parts.shared}
     check_sent(copy, shared, sampled, seed)
@@ -328,8 +329,19 @@ def build_monitor(cfg: Config) -> MonitorSettings:
     return MonitorSettings(**monitor)
 
 
+def model_entries(cfg: Config, federation: Federation) -> dict[str, Any]:
+    """Return what ``create_model`` needs, as ``model.json`` keeps it."""
+    return {
+        "model_type": str(cfg.model.model_type),
+        "config": model_config(cfg, federation),
+        "input_dim": len(federation.inputs),
+        "num_classes": federation.task.outputs,
+        "sequence_length": federation.input_length,
+    }
+
+
 def model_config(cfg: Config, federation: Federation) -> dict[str, Any]:
-    """Return a model's settings; one that asks is told which inputs are codes, and how many readings.
+    """Return a model's settings; one that asks is told how many inputs are readings, or codes.
 
     Args:
         cfg: a composed config.
@@ -342,6 +354,15 @@ def model_config(cfg: Config, federation: Federation) -> dict[str, Any]:
     if config.get("sensors", 0) is None:
         config["sensors"] = len(federation.source.features)
     return config
+
+
+def started_model(model: Mapping[str, Any], seed: int, start: Start | None = None) -> ModelWrapper:
+    """Make the model of round 0: fresh, but for what ``start`` takes over from another run."""
+    with torch_seeded(seed, "model"):
+        made = create_model(model)
+    if start is not None:
+        made.set_parameters({**made.get_parameters(), **start.weights})
+    return made
 
 
 def create_model(model: Mapping[str, Any]) -> ModelWrapper:

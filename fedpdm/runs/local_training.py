@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -13,6 +14,7 @@ from fedpdm.config.values import Config, block, make, plain, positive, select, w
 from fedpdm.errors import ConfigError
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import POLICIES, Named, ParameterPolicy
+from fedpdm.runs.initial import build_freezing
 from fedpdm.tasks import Program, Task
 from fedpdm.training.augmentations import Augmentations, Augmented
 from fedpdm.training.loop import TrainingSettings
@@ -116,6 +118,17 @@ def build_objective(cfg: Config, task: Task, length: int | None) -> Objective:
         return objective
     augmentations.check(length)
     return Augmented(objective, augmentations)
+
+
+def with_freezing(cfg: Config, model: ModelWrapper, settings: TrainingSettings) -> TrainingSettings:
+    """Return settings that freeze the encoder of a model as ``init`` says."""
+    return replace(settings, freezing=build_freezing(cfg, model, settings.local_epochs))
+
+
+def frozen_schedule(cfg: Config, model: ModelWrapper, *blocks: str) -> BaselineSchedule:
+    """Make what ``build_schedule`` makes, with the encoder frozen as ``init`` says."""
+    schedule = build_schedule(cfg, *blocks)
+    return replace(schedule, settings=with_freezing(cfg, model, schedule.settings))
 
 
 def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:

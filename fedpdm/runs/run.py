@@ -131,6 +131,8 @@ class Run:
             with display:
                 if head is not None:
                     display.say(f"continuing after round {head.round}")
+                elif experiment.start is not None:
+                    display.say(f"init: {experiment.start}")
                 if self.engine["reason"]:
                     display.say(f"engine={self.engine['name']}: {self.engine['reason']}")
                 for warning in warnings:
@@ -198,6 +200,9 @@ class Run:
         }
         if self.split is not None:
             manifest["data"]["split"] = self.split.write(self.folder)
+        if experiment.start is not None:
+            experiment.start.write(self.folder)
+            manifest["init"] = {**experiment.start.record, "said": str(experiment.start)}
         write_json(self.folder / "model.json", model_card(experiment, self.cfg))
         write_manifest(self.folder, self.cfg, manifest)
         return manifest

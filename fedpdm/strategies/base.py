@@ -111,6 +111,11 @@ class ClientHalf:
                 f"training.optimizer={' or '.join(cls.optimizers)}, not {settings.optimizer}, and "
                 "a learning rate to go with it (strategy yamls of its kind set both)"
             )
+        if cls.optimizers and settings.freezing is not None and settings.freezing.rate != 1:
+            raise ConfigError(
+                f"init.unfrozen_rate={settings.freezing.rate:g}: this strategy's formulas "
+                f"({cls.key}) assume one learning rate for all tensors; leave it at 1"
+            )
 
 
 def client_half(key: str) -> Callable[[type[Half]], type[Half]]:

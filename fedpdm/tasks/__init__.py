@@ -8,6 +8,7 @@ from fedpdm.tasks.failure import Failure
 from fedpdm.tasks.horizons import Horizons
 from fedpdm.tasks.operation import Operation
 from fedpdm.tasks.program import Program
+from fedpdm.tasks.reconstruction import Reconstruction
 from fedpdm.tasks.remaining_life import RemainingLife
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Metrics",
     "Operation",
     "Program",
+    "Reconstruction",
     "RemainingLife",
     "Risk",
     "Task",

@@ -13,9 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedpdm.data.rows import Bools, Floats, Rows
+from fedpdm.errors import ConfigError
 from fedpdm.tasks.metrics import Metrics as Metrics
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -83,6 +84,19 @@ class Task(ABC):
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):
             TASKS[cls.name] = cls
+
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model whose outputs mean something else; asked once, before the run.
+
+        Raises:
+            ConfigError: says which model or task goes with it.
+        """
+        if hasattr(model, "rebuild"):
+            raise ConfigError(
+                f"model=masked_autoencoder rebuilds readings, and task={self.name} asks for "
+                "something else: train it with task=reconstruction, then start the model whose "
+                "encoder it holds with init=RUN_FOLDER"
+            )
 
     @abstractmethod
     def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:

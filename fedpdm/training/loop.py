@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import torch_generator, torch_seeded
+from fedpdm.training.freezing import Freezing, released
 from fedpdm.training.objective import LocalContext, Objective
-from fedpdm.training.optimizers import OPTIMIZERS
+from fedpdm.training.optimizers import OPTIMIZERS, Rule
 
 GradientTerm = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 """Adds a strategy's local term to ``parameter.grad``, given parameters and received ones."""
@@ -69,6 +70,7 @@ class TrainingSettings:
         schedule: how the rate falls, a name in ``SCHEDULES``.
         epochs: of the whole run; ``cosine`` needs it.
         amp: compute the loss in mixed precision (bfloat16); weights and steps stay float32.
+        freezing: of the encoder; None trains all tensors alike.
 
     Raises:
         ConfigError: a value is out of its range or unknown.
@@ -85,6 +87,7 @@ class TrainingSettings:
     schedule: str = "step"
     epochs: int | None = None
     amp: bool = False
+    freezing: Freezing | None = None
 
     def __post_init__(self) -> None:
         for name in ("local_epochs", "batch_size", "step_size"):
@@ -199,14 +202,16 @@ def fit(
     context = LocalContext(
         received, {} if memory is None else memory, torch_generator(seed, "objective", *key)
     )
-    optimizer = OPTIMIZERS[settings.optimizer](parameters, settings.weight_decay)
+    encoder, optimizers = _optimizers(named, settings)
     generator = torch_generator(seed, "batches", *key)
     total = torch.zeros((), device=x.device)
-    with torch_seeded(seed, "dropout", *key):
+    with torch_seeded(seed, "dropout", *key), released(encoder):
         objective.begin(module, context)
         for epoch in range(epochs):
             rate = settings.rate(first_epoch + epoch)
             module.train()
+            if settings.freezing is not None:
+                settings.freezing.apply(module, encoder, first_epoch + epoch)
             total.zero_()
             for index in batches(len(x), settings.batch_size, generator):
                 for parameter in parameters:
@@ -217,7 +222,8 @@ def fit(
                     term(termed, reference)
                 if settings.clip_norm is not None:
                     torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=True)
-                optimizer.step(rate)
+                for optimizer, factor in optimizers:
+                    optimizer.step(rate * factor)
                 total += loss * len(index)
             if after_epoch is not None:
                 after_epoch(epoch + 1)
@@ -228,6 +234,18 @@ def fit(
 def autocast(device: torch.device) -> torch.autocast:
     """Return the context of mixed precision: bfloat16, which needs no scaling of the loss."""
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _optimizers(
+    named: Mapping[str, Tensor], settings: TrainingSettings
+) -> tuple[list[Tensor], list[tuple[Rule, float]]]:
+    """Return the encoder's parameters, if it is told apart; optimizers, and factors of rates."""
+    make, decay, freezing = OPTIMIZERS[settings.optimizer], settings.weight_decay, settings.freezing
+    if freezing is None:
+        return [], [(make(list(named.values()), decay), 1.0)]
+    encoder = [p for name, p in named.items() if name in freezing.names]
+    others = [p for name, p in named.items() if name not in freezing.names]
+    return encoder, [(make(others, decay), 1.0), (make(encoder, decay), freezing.rate)]
 
 
 def tensors(

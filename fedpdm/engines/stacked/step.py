@@ -19,6 +19,7 @@ from torch.func import vmap
 
 from fedpdm.engines.stacked.layers import Now, stacked_copy
 from fedpdm.errors import ConfigError, FedPdmError
+from fedpdm.training.freezing import Freezing
 from fedpdm.training.objective import LocalContext, Objective
 
 
@@ -56,6 +57,14 @@ class StackedStep:
             for extra, work in self._sites.items():
                 self._sites[extra] = torch.compile(work, dynamic=False)
         self._padding_checked = False
+        self._frozen: frozenset[str] = frozenset()
+
+    def freeze(self, freezing: Freezing | None) -> None:
+        """Freeze an encoder for the steps to come, or nothing."""
+        self._frozen = frozenset() if freezing is None else freezing.names
+        self._stacked.train()
+        if freezing is not None:
+            freezing.quiet(self._stacked)
 
     def _find_places(self) -> None:
         """Find where each tensor sits in the modules, to put sites' tensors there."""
@@ -89,15 +98,17 @@ class StackedStep:
                 steps made before and, where rows are padded, (K,) rows that are no padding.
 
         Returns:
-            (K,) mean losses, then (K, …) of each trainable, None for one not in use.
+            (K,) mean losses, then (K, …) of each trainable, None for one not in use or frozen.
         """
         count = len(batch[0])
         with stackable(self._title):
             tensors = {name: stack[name][:count].detach() for name in self.names}
-            leaves = [tensors[name].requires_grad_() for name in self.trainable]
+            live = [name for name in self.trainable if name not in self._frozen]
+            leaves = [tensors[name].requires_grad_() for name in live]
             loss = self.losses(list(tensors.values()), *batch)
             gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
-        return [loss.detach(), *apart(gradients)]
+        found = dict(zip(live, apart(gradients), strict=True))
+        return [loss.detach(), *(found.get(name) for name in self.trainable)]
 
     def losses(self, tensors: Sequence[Tensor], *batch: Tensor) -> Tensor:
         """Return (K,) mean losses.

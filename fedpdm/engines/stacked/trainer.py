@@ -114,6 +114,7 @@ class StackedTrainer:
         self._recorded: dict[tuple[Any, ...], RecordedStep] = {}
         self._resident: dict[int, Named] = {}
         self._fitting: int | None = None
+        self._is_frozen = False
 
     def can_train(self, site: SiteData) -> bool:
         """Return whether ``train`` takes this site: one with rows, two a batch for batch norm.
@@ -154,6 +155,9 @@ class StackedTrainer:
         dtypes = self._step.dtypes
         start = {name: received[name].to(self.device, dtypes[name]) for name in self._step.names}
         self._step.context.received = start
+        freezing = self.settings.freezing  # a round is frozen whole, or not at all
+        self._is_frozen = freezing is not None and freezing.holds(first_epoch)
+        self._step.freeze(freezing if self._is_frozen else None)
         chunk = self.chunk or self._chunk(start, taken)
         for begin in range(0, len(taken), chunk):
             part = taken[begin : begin + chunk]
@@ -178,10 +182,12 @@ class StackedTrainer:
         shared = [n for n, name in enumerate(trainable) if not self.shared or name in self.shared]
         reference = [start[trainable[n]] for n in shared]
         parameters = [stack[name] for name in trainable]
+        make, decay = OPTIMIZERS[self.settings.optimizer], self.settings.weight_decay
         optimizers = [
-            (run, mine, OPTIMIZERS[self.settings.optimizer](mine, self.settings.weight_decay))
+            (run, group, mine, make(mine, decay))
             for run in plan.runs
-            if (mine := [tensor[run[0] : run[1]] for tensor in parameters])
+            for group in self._groups()
+            if (mine := [parameters[n][run[0] : run[1]] for n in group[0]])
         ]
         memories = self._memories(terms, [sites[n] for n in plan.order.tolist()], reference)
         found: list[Tensor] = []
@@ -216,12 +222,21 @@ class StackedTrainer:
                 term([leaves[n] for n in shared], reference)
             if self.settings.clip_norm is not None:
                 clip([g for p in leaves if (g := p.grad) is not None], self.settings.clip_norm)
-            for run, mine, optimizer in optimizers:
+            for run, (members, factor), mine, optimizer in optimizers:
                 if run[1] <= active:
-                    for part, leaf in zip(mine, leaves, strict=True):
+                    for part, leaf in zip(mine, [leaves[n] for n in members], strict=True):
                         part.grad = None if leaf.grad is None else leaf.grad[run[0] : run[1]]
-                    optimizer.step(plan.rate(self.settings, run, step, first_epoch))
+                    optimizer.step(factor * plan.rate(self.settings, run, step, first_epoch))
         yield from self._trained(sites, plan, stack, found, epochs)
+
+    def _groups(self) -> list[tuple[list[int], float]]:
+        """Return places in ``trainable`` and the factor of their rate; the encoder has its own."""
+        freezing, names = self.settings.freezing, self._step.trainable
+        if freezing is None:
+            return [(list(range(len(names))), 1.0)]
+        encoder = [n for n, name in enumerate(names) if name in freezing.names]
+        others = [n for n in range(len(names)) if n not in encoder]
+        return [(others, 1.0), (encoder, freezing.rate)]
 
     def _memories(
         self,
@@ -267,7 +282,7 @@ class StackedTrainer:
         if not self.cuda_graphs:
             return self._step.gradients(stack, *inputs)
         sites = len(next(iter(stack.values())))
-        key = (sites, *(tuple(tensor.shape) for tensor in inputs))
+        key = (sites, self._is_frozen, *(tuple(tensor.shape) for tensor in inputs))
         if key not in self._recorded:
             changed = [stack[n] for n in self._step.names if n not in self._step.trainable]
             self._recorded[key] = RecordedStep(

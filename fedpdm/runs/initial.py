@@ -1,0 +1,259 @@
+"""The start of a run: weights of another run (``init=RUN_FOLDER``), with a proof of the load.
+
+What is taken over is kept in the run's own folder, so that a resume needs the other no more. The
+proof is that of the source document (moola-decision-log) with its defects mended: it counts the
+encoder's tensors, not the head's, and looks at values, not at names alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedpdm.config.values import Config, plain, positive, select
+from fedpdm.data.normalise import Scaler
+from fedpdm.errors import ConfigError
+from fedpdm.federation import Federation
+from fedpdm.history import History
+from fedpdm.history.schemas import Card, Manifest
+from fedpdm.history.sealed import read_sealed
+from fedpdm.models import ModelWrapper, registry
+from fedpdm.models.encoders import encoder_tensors
+from fedpdm.runs.inputs import scaler_of
+from fedpdm.storage import parse_tensors, write_tensors
+from fedpdm.training.freezing import Freezing
+from fedpdm.wire.records import Arrays
+
+NAME = "init.safetensors"
+SCOPES = ("whole", "encoder")
+LEAST = 0.8
+"""Share of the tensors that must be loaded and differ from a fresh model's."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run takes over from another.
+
+    Attributes:
+        weights: tensors of this run's model by their names in it; the others are fresh.
+        scaler: what readings were scaled with there; None where this run makes its own.
+        record: what the manifest says of it: which run and round, hashes, counts.
+    """
+
+    weights: Arrays
+    scaler: Scaler | None
+    record: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        found = self.record
+        what = "the encoder" if found["scope"] == "encoder" else "the model"
+        text = (
+            f"{found['loaded']} of {found['tensors']} tensors of {what} come from round "
+            f"{found['round']} of {found['run']} (model={found['model']}); all of them are that "
+            f"run's values, and {found['different']} differ from a fresh model's"
+        )
+        scaled = (
+            "as in that run" if self.scaler is not None else f"anew, because {found['why_own']}"
+        )
+        return f"{text}. Readings are scaled {scaled}. Alone and pooled start alike"
+
+    def write(self, folder: Path) -> None:
+        """Keep it in the run's folder."""
+        arrays = {f"weights/{name}": array for name, array in self.weights.items()}
+        if self.scaler is not None:
+            arrays |= {"scaler/mean": self.scaler.mean, "scaler/scale": self.scaler.scale}
+        write_tensors(folder / NAME, arrays)
+
+
+def stored_start(folder: Path) -> Start | None:
+    """Return what the run in ``folder`` took over when it began; None if it took nothing.
+
+    Raises:
+        HistoryError: its file is damaged.
+    """
+    path = folder / NAME
+    manifest = Manifest.read(read_sealed(folder, "manifest.json"), folder / "manifest.json")
+    record = manifest.get("init")
+    if record is None:
+        return None
+    arrays = parse_tensors(read_sealed(folder, NAME), path)
+    scaler = None
+    if "scaler/mean" in arrays:
+        scaler = Scaler(arrays["scaler/mean"], arrays["scaler/scale"])
+    prefix = "weights/"
+    weights = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+    return Start(weights, scaler, record)
+
+
+def read_start(
+    cfg: Config, model: Mapping[str, Any], fresh: Callable[[], ModelWrapper], federation: Federation
+) -> Start | None:
+    """Read what ``init=RUN_FOLDER`` names; None without one.
+
+    Args:
+        cfg: the config of the new run.
+        model: the entries of its model card.
+        fresh: makes its model with fresh weights.
+        federation: its sites.
+
+    Raises:
+        HistoryError: there is no finished run in the folder, or it is damaged.
+        ConfigError: the weights do not belong to this model, or were never trained.
+    """
+    chosen = select(cfg, "init.run")
+    if chosen is None:
+        return None
+    folder = Path(str(chosen)).expanduser()
+    card = Card.read(read_sealed(folder, "model.json"), folder / "model.json")
+    if card["best_round"] is None:
+        raise ConfigError(
+            f"init={folder}: this run is not finished, so no round of it is chosen; finish it "
+            f"with resume={folder}"
+        )
+    scope = _scope(cfg, card, model)
+    with History.open(folder) as history:
+        there = history.weights(int(card["best_round"]))
+    taken, counts = load(fresh(), there, str(card["model_type"]), scope, f"init={folder}")
+    manifest = Manifest.read(read_sealed(folder, "manifest.json"), folder / "manifest.json")
+    scaler, why_own = _scaler(cfg, card, folder, federation)
+    record = {
+        "run": folder.name, "round": int(card["best_round"]), "model": card["model_type"],
+        "scope": scope, "weights_sha256": _hash(there), "data_sha256": manifest["data"]["sha256"],
+        **counts, "scaler": "theirs" if scaler else "own", "why_own": why_own,
+    }  # fmt: skip
+    return Start(taken, scaler, record)
+
+
+def load(
+    model: ModelWrapper, there: Arrays, source: str, scope: str, where: str
+) -> tuple[Arrays, dict[str, int]]:
+    """Return the tensors that a fresh model takes over, and the counts that prove it.
+
+    Args:
+        model: fresh; changed in place.
+        there: tensors of the other run by their names in its model.
+        source: name of that run's model.
+        scope: ``whole`` or ``encoder``.
+        where: begins messages.
+
+    Returns:
+        Tensors by their names in ``model``; and how many ``tensors`` both encoders have between
+        them, how many were ``loaded`` with the checkpoint's values, and how many of these are
+        ``different`` from what they were in the fresh model.
+
+    Raises:
+        ConfigError: a shape differs, too few tensors have the same names, or too few of them
+            differ from a fresh model's; names the tensors.
+    """
+    before = {name: tensor.numpy() for name, tensor in model.cpu().get_parameters().items()}
+    mine, theirs = {n: n for n in before}, {n: n for n in there}
+    if scope == "encoder":
+        mine = encoder_tensors(type(model.module), before)
+        theirs = encoder_tensors(registry.find(source), there)
+    for named, whose in ((mine, str(model.model_type)), (theirs, source)):
+        if not named:
+            raise ConfigError(
+                f"{where}: model={whose} does not say what its encoder is (encoder_names, "
+                "docs/extending.md), so only init.scope=whole can be used"
+            )
+    shared = [name for name in mine if name in theirs]
+    mismatched = [
+        f"{name} is {there[theirs[name]].shape} there and {before[mine[name]].shape} here"
+        for name in shared
+        if there[theirs[name]].shape != before[mine[name]].shape
+    ]
+    if mismatched:
+        raise ConfigError(
+            f"{where}: tensors have other shapes ({_some(mismatched, '; ')}); give the model the "
+            "settings and the inputs of that run"
+            + (", or take its encoder only: init.scope=encoder" if scope == "whole" else "")
+        )
+    taken = {mine[name]: there[theirs[name]].astype(before[mine[name]].dtype) for name in shared}
+    model.set_parameters({**before, **taken})
+    after = {name: tensor.numpy() for name, tensor in model.get_parameters().items()}
+    loaded = [name for name, array in taken.items() if np.array_equal(after[name], array)]
+    different = [name for name in loaded if not np.array_equal(after[name], before[name])]
+    every = {*mine, *theirs}
+    least = len(every) if scope == "whole" else LEAST * len(every)
+    if len(loaded) < least or len(different) < LEAST * len(every):
+        lacking = (
+            ("not there", [name for name in mine if name not in theirs]),
+            ("not here", [name for name in theirs if name not in mine]),
+            ("as in a fresh model", [name for name in loaded if name not in different]),
+        )
+        said = "; ".join(f"{what}: {_some(names, ', ')}" for what, names in lacking if names)
+        raise ConfigError(
+            f"{where}: {len(loaded)} of {len(every)} tensors would be loaded and "
+            f"{len(different)} of them were trained, where "
+            f"{'all' if scope == 'whole' else format(LEAST, '.0%')} are needed ({said}); give the "
+            "model the settings of that run, or start from a run that was trained"
+        )
+    counts = {"tensors": len(every), "loaded": len(loaded), "different": len(different)}
+    return taken, counts
+
+
+def build_freezing(cfg: Config, model: ModelWrapper, local_epochs: int) -> Freezing | None:
+    """Make how long the encoder is frozen; None where it is not, and learns at the common rate.
+
+    Raises:
+        ConfigError: a value is out of its range, or the model does not name its encoder.
+    """
+    rounds = select(cfg, "init.freeze_rounds")
+    rate = 1.0 if select(cfg, "init") is None else positive(cfg, "init.unfrozen_rate")
+    if rounds in (None, 0) and rate == 1.0:
+        return None
+    whole_number = isinstance(rounds, int) and not isinstance(rounds, bool) and rounds >= 0
+    if not (rounds is None or rounds == "all" or whole_number):
+        raise ConfigError(
+            f"init.freeze_rounds={rounds} must be a whole number of rounds, all, or null for none"
+        )
+    names = encoder_tensors(type(model.module), model.get_parameters())
+    if not names:
+        raise ConfigError(
+            f"init.freeze_rounds={rounds} init.unfrozen_rate={rate:g}: model={model.model_type} "
+            "does not say what its encoder is (encoder_names, docs/extending.md)"
+        )
+    epochs = float("inf") if rounds == "all" else float((rounds or 0) * local_epochs)
+    return Freezing(frozenset(names.values()), epochs, rate)
+
+
+def _scope(cfg: Config, card: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    scope = plain(select(cfg, "init.scope"))
+    if scope is None:
+        same = all(card[key] == model[key] for key in ("model_type", "config", "num_classes"))
+        return "whole" if same else "encoder"
+    if scope not in SCOPES:
+        raise ConfigError(f"init.scope={scope} is unknown; choose whole or encoder, or leave it")
+    return str(scope)
+
+
+def _scaler(
+    cfg: Config, card: dict[str, Any], folder: Path, federation: Federation
+) -> tuple[Scaler | None, str | None]:
+    """Return the other run's scaler, or why it is none for this run."""
+    source, features = federation.source, federation.features
+    if "plant" in (cfg.scaling, card["scaling"]):
+        return None, "each site scales by itself (scaling=plant)"
+    inputs = {"mode": features.mode, "limits": dict(features.limits)}
+    here = list(source.features), inputs, source.conditions
+    if here != (card["features"], card["inputs"], card["conditions"]):
+        return None, "that run has other inputs"
+    return scaler_of(card, folder, None, features)[0], None
+
+
+def _hash(weights: Arrays) -> str:
+    found = hashlib.sha256()
+    for name, array in sorted(weights.items()):
+        found.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _some(names: list[str], between: str) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return between.join(names[:5]) + more
