@@ -19,11 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from fedpdm.errors import HistoryError
+from fedpdm.history.guards import MISTYPED, damaged, parsed, refuse_other_files
 from fedpdm.history.record import RoundRecord, Row
-from fedpdm.storage import cleaned, parse_json, sync_folder
+from fedpdm.storage import cleaned, sync_folder
 
 FILE = "history.sqlite"
 SCHEMA = 1
@@ -54,18 +53,6 @@ _TABLES = f"""
     CREATE TABLE protection (head INTEGER PRIMARY KEY, round INTEGER NOT NULL);
 """
 
-
-_SEVERAL = bytes.fromhex("d9d505f920a163d7")
-"""The end of a journal that belongs to several databases."""
-_MISTYPED = " UNION ALL ".join(
-    f"SELECT 1 FROM {table} WHERE typeof({column}) NOT IN ('integer', 'null')"
-    for table, columns in {
-        "(SELECT value FROM setting WHERE name != 'seal' AND name NOT LIKE 'file:%')": "value",
-        "round": "number attempt live stored undone_by", "repeated": "round attempt",
-        "client_state": "first last undone_by", "exclusion": "round", "protection": "head round",
-    }.items() for column in columns.split()
-)  # fmt: skip
-"""Finds values of another type than a run writes: SQLite holds any."""
 
 _TROUBLE = {
     ("SQLITE_FULL", "SQLITE_IOERR"): "cannot be written ({error}): free space in {folder}; "
@@ -103,7 +90,7 @@ class Index:
                 f"{folder} is not the folder of a run, or the run has not begun its first round: "
                 f"it has no {FILE}"
             )
-        self._refuse_other_files()
+        refuse_other_files(self.path)
         with self._explained():
             self._connection = sqlite3.connect(
                 f"{self.path.resolve().as_uri()}?mode=rw",
@@ -186,7 +173,7 @@ class Index:
             ((text, recorded),) = self._all("SELECT record, digest FROM round WHERE id = ?", row.id)
             if recorded != _digest_of(row, text):
                 raise self._damaged(f"round {row.number} was altered")
-            self._records[row.id] = RoundRecord.from_dict(self._parsed(text, RoundRecord))
+            self._records[row.id] = RoundRecord.from_dict(parsed(text, RoundRecord, self.path))
         record = self._records[row.id]
         return record if row.live else RoundRecord(**vars(record) | {"undone": True})
 
@@ -195,19 +182,8 @@ class Index:
         for number, content, recorded in self._all("SELECT * FROM event ORDER BY id"):
             if recorded != digest(content):
                 raise self._damaged(f"event {number} was altered")
-            result.append(self._parsed(content, dict[str, Any]))
+            result.append(parsed(content, dict[str, Any], self.path))
         return result
-
-    def _parsed(self, text: object, kind: Any) -> dict[str, Any]:
-        """Return a record or an event, checked."""
-        value = parse_json(text.encode() if isinstance(text, str) else b"", self.path)
-        try:
-            TypeAdapter(kind).validate_python(value)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part)[:60] for part in first["loc"]) or "a record"
-            raise self._damaged(f"{place}: {first['msg']}") from None
-        return dict(value)
 
     def states(self, row: Row) -> dict[str, str]:
         """Return site → sha256 of its state in a round."""
@@ -350,28 +326,12 @@ class Index:
 
     # SQLite ---------------------------------------------------------------------------
 
-    def _refuse_other_files(self) -> None:
-        """Refuse files by which SQLite would read or delete others than the index itself.
-
-        A journal of several databases names one that SQLite deletes when it has been rolled
-        back; a run has one database (sqlite.org/fileformat2.html, "The Rollback Journal").
-        """
-        with self.path.open("rb") as file:
-            in_rollback_mode = file.read(20)[18:] in (b"", b"\1\1")
-        journal, end = self.path.with_name(f"{FILE}-journal"), b""
-        if journal.is_file() and journal.stat().st_size >= len(_SEVERAL):
-            with journal.open("rb") as file:
-                file.seek(-len(_SEVERAL), os.SEEK_END)
-                end = file.read()
-        if not in_rollback_mode or end == _SEVERAL:
-            raise self._damaged("its journal is not one that a run writes")
-
     def _check(self) -> None:
         # Views and triggers are code of whoever made the file.
         if self._one("SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
                      " OR sql LIKE '%VIRTUAL%' OR sql LIKE '%GENERATED%'"):  # fmt: skip
             raise self._damaged("it holds more than tables")
-        if self._one(_MISTYPED):
+        if self._one(MISTYPED):
             raise self._damaged("a number in it is none")
         version = self._one("PRAGMA user_version")
         if self._one("PRAGMA quick_check(1)") != "ok":
@@ -419,9 +379,7 @@ class Index:
         self._all("COMMIT")
 
     def _damaged(self, reason: object) -> HistoryError:
-        return HistoryError(
-            f"{self.path} is damaged ({reason}): put it back from a copy, or start a new run"
-        )
+        return damaged(self.path, reason)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
