@@ -29,6 +29,7 @@ from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import ConfigError
 from fedpdm.models.policy import NoNorm
+from fedpdm.server.boosting import Boosting
 from fedpdm.testing import check_engine
 from fedpdm.testing.federated import Federated, federate
 from fedpdm.wire.flower import pack_state
@@ -242,6 +243,22 @@ def test_tensors_that_stay_at_a_site_have_the_bits_of_serial(tmp_path: Path) -> 
     assert outcome(found) == outcome(serial)
     states = [{s: pack_state(state) for s, state in r.grid.states.items()} for r in (found, serial)]
     assert states[0] == states[1] and len(states[0]) > 3
+
+
+def test_trees_have_the_bits_of_serial(tmp_path: Path) -> None:
+    settings = {"trees_per_round": 1, "leaves": 4, "bins": 8, "least_rows": 3}
+    config = {"depth": 3, "learning_rate": 0.2, "l2": 0.0, **settings}
+
+    def run(name: str, engine: Callable[[SiteApp, Any], LocalGrid]) -> Federated:
+        return federate(
+            tmp_path / name, sites=RAGGED, rounds=2, model="gbdt", model_config=config,
+            server=lambda: Boosting(config), engine=engine,
+        )  # fmt: skip
+
+    serial = run("serial", SerialGrid)
+    found = run("ray", lambda app, sites: RayGrid(app, sites, workers=2))
+    found.grid.close()
+    assert outcome(found) == outcome(serial)
 
 
 def test_replies_are_those_of_serial_in_site_order(grid: RayGrid, ask: Any) -> None:
