@@ -12,7 +12,7 @@ INSTALL := $(PIP) install -qq --disable-pip-version-check -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
 
 # In a variable, because the comma would end an argument of $(or …).
-TWO_PLANTS := site=detroit,houston
+TWO_SITES := site=detroit,houston
 
 # Real data beside the checkout is used where nothing else is said.
 ifeq ($(origin FEDPDM_DATA),undefined)
@@ -31,7 +31,7 @@ help: ## list the targets
 	  | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 simulate: $(VENV)/.run-stamp ## run a federation: make simulate ARGS="site=houston rounds=20"
-	$(BIN)/python -m fedpdm.simulate $(or $(ARGS),$(TWO_PLANTS))
+	$(BIN)/python -m fedpdm.simulate $(or $(ARGS),$(TWO_SITES))
 
 test: $(VENV)/.dev-stamp ## run all tests; some of them: make test ARGS="-k history"
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpdm.comparison.comparison import LEVEL, sign_flip
+from fedpdm.comparison.statistics import LEVEL, sign_flip
 from fedpdm.seeding import numpy_generator
 
 RESULTS = Path(__file__).resolve().parent / "results" / "comparison.json"

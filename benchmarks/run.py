@@ -47,7 +47,7 @@ def parse_cells(text: str | None, quick: bool) -> list[tuple[str, int]]:
     for part in text.split(","):
         model, _, sites = part.partition(":")
         if model not in MODELS or (sites and (not sites.isdigit() or int(sites) < 1)):
-            raise SystemExit(f"--cells: {part} is no MODEL:PLANTS; models are {', '.join(MODELS)}")
+            raise SystemExit(f"--cells: {part} is no MODEL:SITES; models are {', '.join(MODELS)}")
         found += [(model, int(sites))] if sites else [(model, n) for n in sizes]
     return found
 
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("what", nargs="?", default="speed",
                         choices=["speed", "targets", "report", "scale", "evidence"])  # fmt: skip
-    parser.add_argument("--cells", help="MODEL:PLANTS,…; MODEL alone for all sizes")
+    parser.add_argument("--cells", help="MODEL:SITES,…; MODEL alone for all sizes")
     parser.add_argument("--contenders", help="names, separated by commas")
     parser.add_argument("--repeats", type=int, default=3, help="turns in every cell")
     parser.add_argument("--quick", action="store_true", help="small cells, one turn, no results")

@@ -1,4 +1,4 @@
-"""``fedpdm COMMAND …``, and ``python -m fedpdm COMMAND …``: one door to all commands."""
+"""The ``fedpdm`` command, or ``python -m fedpdm``: one entry point for all commands."""
 
 from __future__ import annotations
 

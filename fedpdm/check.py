@@ -1,4 +1,4 @@
-"""``python -m fedpdm.data check data=files …``: read everything, train nothing, say what was seen.
+"""``python -m fedpdm.data check data=files …``: read all data, train nothing, report findings.
 
 python -m fedpdm.data check --config-dir plants data=files data.path=plants site=gdansk,lyon
 """
@@ -55,12 +55,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for fedpdm.simulate")
     given = parser.parse_intermixed_args(arguments)
     from fedpdm.config.compose import translate
-    from fedpdm.simulate import mended
+    from fedpdm.simulate import explained
 
     try:
         return checked(given.words, given.config_dir, Path(given.page))
     except Exception as raised:
-        error = mended(translate(raised, given.words))
+        error = explained(translate(raised, given.words))
         if not isinstance(error, FedPdmError):
             raise
         print(f"error: {error}", file=sys.stderr)

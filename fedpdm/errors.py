@@ -1,7 +1,7 @@
-"""Every error that fedpdm raises on purpose.
+"""All errors that fedpdm raises on purpose.
 
     FedPdmError                exit code
-    ├── UserError                  2      the person who typed the command can mend it
+    ├── UserError                  2      the person who typed the command can correct it
     │   ├── ConfigError                   an option, its value, or a combination of options
     │   ├── DataError                     a file, a column, a site's rows
     │   │   └── LeakError                 rows or splits that would make scores too good

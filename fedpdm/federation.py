@@ -1,4 +1,4 @@
-"""Named sites → machines → windows: what the sites of one federation own.
+"""The sites of a federation, their machines and their windows.
 
 A site is read or generated when it is first asked for, and the least recently used
 ones are dropped, so a federation of thousands costs what its sampled sites cost.

@@ -1,4 +1,4 @@
-"""Randomness as an argument: one seed, and a generator for every purpose.
+"""Keyed random generators: one seed, and a generator of its own for every purpose.
 
 Every draw in fedpdm comes from a generator keyed by what it is for, for example
 ``("batches", site, round, attempt)``. The key is hashed, so neither the order in

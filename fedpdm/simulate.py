@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nstopped; every finished round is kept: resume=RUN_FOLDER", file=sys.stderr)
         return 130
     except Exception as raised:
-        error = mended(translate(raised, arguments))
+        error = explained(translate(raised, arguments))
         if not isinstance(error, FedPdmError):
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -146,7 +146,7 @@ def resume(arguments: Sequence[str]) -> dict[str, Any]:
     return simulate(cfg, folder, resumed=True)
 
 
-def mended(error: Exception) -> Exception:
+def explained(error: Exception) -> Exception:
     """Return a sentence about the disk for an error of the operating system."""
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return ConfigError("memory ran out: take fewer or smaller sites (replicas, data.days, "

@@ -1,7 +1,7 @@
-"""Named NumPy arrays on disk: safetensors files, written whole or not at all.
+"""Atomic file writes, named tensors on disk (safetensors), and trees of values with arrays.
 
-Also trees of plain values with arrays in them (a strategy's memory), split into a JSON
-text and named arrays, so that nothing that is read back can run code.
+A tree of plain values with arrays in it (a strategy's memory) is split into a JSON text and
+named arrays, so that nothing that is read back can run code.
 """
 
 from __future__ import annotations
@@ -109,6 +109,12 @@ def read_bytes(path: Path, sha256: str | None = None) -> bytes:
             f"{path} is damaged: its checksum is not the recorded one ({sha256[:12]}…)"
         )
     return content
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> Arrays:

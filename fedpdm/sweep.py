@@ -1,4 +1,4 @@
-"""A multirun that can be stopped and started: finished jobs are kept, begun ones continued.
+"""Sweeps that can be stopped and continued: finished runs are kept, started ones resumed.
 
 The same command with the same ``hydra.sweep.dir`` goes on where it was. Started a second time
 while it runs, it works beside the first: a job that another process holds is left to it.

@@ -41,7 +41,7 @@ def sites_covered(summary: dict[str, Any], level: float = 0.9) -> float | None:
 def collect(
     summaries: Sequence[dict[str, Any]], metric: str, also: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the metric of the federation and its controls: over all, and per site.
+    """Return the metric of the federation and its baselines: over all, and per site.
 
     Args:
         summaries: one per seed.

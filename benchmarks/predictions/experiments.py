@@ -51,7 +51,7 @@ ALARMS = {
 }
 BUDGET = ("evaluate.threshold=false_alarms", "evaluate.false_alarm_budget=0.05")
 FEWER = ("baselines.controls=[trivial,pooled,hgb]",)
-"""Subsets after the first, and FedCMAPSS, stand beside fewer controls: networks alone take most
+"""Subsets after the first, and FedCMAPSS, stand beside fewer baselines: networks alone take most
 of the time, and the subsets' own lines have pooled."""
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")
 
@@ -97,19 +97,19 @@ FEDCMAPSS = {
 }  # fmt: skip
 RUL = {
     f"rul_{subset.lower()}": Experiment(
-        ("experiment=cmapss_rul", f"data.subset={subset}", *controls), FIVE, "rmse",
+        ("experiment=cmapss_rul", f"data.subset={subset}", *fewer), FIVE, "rmse",
         title=f"{subset}, remaining life, RMSE in cycles", also=INTERVALS,
     )
-    for subset, controls in zip(SUBSETS, ((), *[FEWER] * 3), strict=True)
+    for subset, fewer in zip(SUBSETS, ((), *[FEWER] * 3), strict=True)
 }  # fmt: skip
 FAILURE = {
     f"failure_{subset.lower()}": Experiment(
-        ("experiment=cmapss_failure", f"data.subset={subset}", *BUDGET, *controls), FIVE,
+        ("experiment=cmapss_failure", f"data.subset={subset}", *BUDGET, *fewer), FIVE,
         "average_precision",
         title=f"{subset}, failure within 30 cycles, AP", also=ALARMS,
-        scopes=("global",) if controls else BOTH,
+        scopes=("global",) if fewer else BOTH,
     )
-    for subset, controls in zip(SUBSETS, ((), *[FEWER] * 3), strict=True)
+    for subset, fewer in zip(SUBSETS, ((), *[FEWER] * 3), strict=True)
 }  # fmt: skip
 
 STEP = "training.schedule=step"

@@ -1,1 +1,1 @@
-"""Screening updates and adding them up."""
+"""Decoding, screening and summing the sites' updates on the server."""

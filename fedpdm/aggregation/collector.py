@@ -1,4 +1,4 @@
-"""Takes the replies of a round: decodes each, screens it, and adds it to the others."""
+"""Collects the replies of a round: decodes each, screens it, and adds it to the sum."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Collector:
         return self._accumulation.sums(self.totals(), self.updates)
 
     def buffers(self) -> Arrays | None:
-        """Return the sites' buffers combined, or None if nobody sent any."""
+        """Return the sites' buffers combined, or None if no site sent any."""
         return self._accumulation.buffers(self.totals())
 
     def messages(self) -> list[Message]:

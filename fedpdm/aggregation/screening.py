@@ -1,4 +1,4 @@
-"""Which updates the server refuses. A check takes an update and returns why it is refused."""
+"""Screening: checks that take an update and return why it is refused, or None."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the server computes with received arrays. Nothing here changes its input.
+"""Weighted sums and means of received arrays. Nothing here changes its input.
 
-Updates are added up as they come, so that none is kept; a strategy that needs all of them gets
+Updates are added up as they arrive, and none is kept; a strategy that needs all of them gets
 their messages.
 """
 
@@ -229,7 +229,7 @@ class Accumulation:
         return Sums(metrics, totals[ARRAYS].weight, totals[ARRAYS].mean(), means)
 
     def buffers(self, totals: Mapping[str, Total]) -> Arrays | None:
-        """Return the sites' buffers combined, in their own types; None if nobody sent any."""
+        """Return the sites' buffers combined, in their own types; None if no site sent any."""
         if BUFFERS not in totals:
             return None
         found = {**totals[BUFFERS].mean(), **self._buffers.largest}

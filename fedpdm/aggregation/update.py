@@ -1,4 +1,4 @@
-"""What a site sends in a round, decoded: an update of a base version of the model."""
+"""A site's update in a round, decoded: what it made of a base version of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a federated model is compared with. Modules register in the order of the columns."""
+"""Baselines: what a federated model is compared with. Modules register in column order."""
 
 import importlib
 import pkgutil

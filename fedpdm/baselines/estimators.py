@@ -1,4 +1,4 @@
-"""Controls that are no networks: trees, MiniRocket with ridge regression, physical rules.
+"""Baselines that are not networks: trees, MiniRocket with ridge regression, physical rules.
 
 The estimators of scikit-learn know one column of a task's targets each.
 

@@ -1,4 +1,4 @@
-"""What baselines get: the sites' data, the model, the schedules; and windows in figures."""
+"""What every baseline gets: the sites' data, the model, the schedules; and windows as features."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class BaselineInputs:
         scaler: its shared scaler; None where each site scales by itself.
         pool: sites whose rows are pooled for training.
         device: where to compute.
-        controls: names of the wanted controls (``fedpdm.baselines.registry``).
+        baselines: names of those that are wanted (``fedpdm.baselines.registry``).
         rocket: how much MiniRocket may take.
         objective: what networks minimise; None for the task's loss.
     """
@@ -78,7 +78,7 @@ class BaselineInputs:
     scaler: Scaler | None
     pool: tuple[str, ...]
     device: torch.device
-    controls: tuple[str, ...]
+    baselines: tuple[str, ...]
     rocket: RocketSettings = RocketSettings()
     objective: Objective | None = None
 

@@ -1,4 +1,4 @@
-"""MiniRocket: windows to proportions of positive values, without anything trained.
+"""MiniRocket: fixed convolution kernels turn windows into features, without training.
 
 Dempster, Schmidt and Webb, "MiniRocket: A Very Fast (Almost) Deterministic Transform for Time
 Series Classification", KDD 2021; for several sensors as the authors' multivariate version does

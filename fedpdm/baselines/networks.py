@@ -1,8 +1,8 @@
-"""The federation's own network without a federation, and the constant that it must beat.
+"""The federation's network trained alone or on pooled rows, and the constant (trivial) baseline.
 
 Networks get the federation's architecture, initial weights, number of epochs and selection
 rule (the best of ``rounds`` looks at the validation metric), but one optimizer for the whole
-run, as somebody who trains alone would have. Where the federation's steps make sense in a
+run, as a site that trains alone would have. Where the federation's steps make sense in a
 federation only (``strategy=fedsgd``), ``baselines.training`` gives them others, and
 ``baselines.alone`` gives sites alone their own: an epoch of one site's few rows is few steps.
 """

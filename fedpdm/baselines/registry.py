@@ -1,4 +1,4 @@
-"""Every baseline by its name, and their work in pieces that several processes can share.
+"""The registry of baselines, and their work in pieces that several processes can share.
 
 A new baseline is one function under ``@register_baseline``, here or in any module that is
 imported: table, plots, report and summary take everything else from its registration.
@@ -93,10 +93,10 @@ def predictors(found: Iterable[str] = ()) -> dict[str, Baseline]:
 
 
 def wanted(names: Sequence[str]) -> tuple[str, ...]:
-    """Return names of controls in the order of ``BASELINES``.
+    """Return names of baselines in the order of ``BASELINES``.
 
     Raises:
-        ConfigError: there is no such control.
+        ConfigError: there is no such baseline.
     """
     unknown = [name for name in names if name not in BASELINES]
     if unknown:
@@ -115,8 +115,8 @@ class Piece:
 
 
 def left_out(inputs: BaselineInputs) -> dict[str, str]:
-    """Return which of the wanted controls cannot be had here, and why."""
-    reasons = {name: BASELINES[name].missing(inputs) for name in inputs.controls}
+    """Return which of the wanted baselines cannot be had here, and why."""
+    reasons = {name: BASELINES[name].missing(inputs) for name in inputs.baselines}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
@@ -125,7 +125,7 @@ def pieces(inputs: BaselineInputs) -> list[Piece]:
     absent = left_out(inputs)
     parts = [
         Piece(name, site)
-        for name in inputs.controls
+        for name in inputs.baselines
         if name not in absent
         for site in (inputs.names if BASELINES[name].per_site else (None,))
     ]

@@ -1,4 +1,4 @@
-"""Baselines in processes of their own, beside the federation.
+"""Runs baselines in processes of their own, while the federation trains.
 
 They share nothing with it but the data, so they may run while it trains. Children are
 forked, which costs no second import of torch; they write their scores to the run folder,
@@ -43,7 +43,7 @@ class BaselineWorkers:
         self._inputs = inputs
         self._folder = folder / "baselines"
         self.left_out = left_out(inputs)
-        """Controls that cannot be had here, and why."""
+        """Baselines that cannot be had here, and why."""
         todo = pieces(inputs)
         count = max(1, min(processes, len(todo)))
         self._shares: list[list[Piece]] = [[] for _ in range(count)]

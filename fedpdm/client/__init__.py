@@ -1,1 +1,1 @@
-"""What a site does with a message."""
+"""The client: what a site does with a message from the server."""

@@ -1,4 +1,4 @@
-"""Faults put in on purpose, to see that a run survives them: ``faults.nan=houston@4``."""
+"""Faults injected on purpose, to show that a run survives them: ``faults.nan=houston@4``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Client mods, Flower's own among them, around a site's training.
+"""Client mods, Flower's own among them, that wrap a site's training.
 
 Flower's mods for clipping and noise refuse messages with more than one array record, and
 draw from the global generators. Here a mod is shown the parameters, the config and the metrics
@@ -16,7 +16,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr.serverapp.strategy import Strategy
 
 from fedpdm.seeding import seeded_globals
-from fedpdm.strategies.layers import layers
+from fedpdm.strategies.wrappers import unwrap
 from fedpdm.wire.flower import RecordType, content_of, rebuilt
 from fedpdm.wire.records import ARRAYS, CONFIG, METRICS, config_in
 
@@ -83,7 +83,7 @@ def unprotected(
         buffers: names of the model's buffers.
         scaling: whether sites send sums for a shared scaler.
     """
-    held = list(layers(strategy))
+    held = list(unwrap(strategy))
     who = [*map(mod_name, mods), *(type(layer).__name__ for layer in held[:-1])]
     if not who:
         return None

@@ -1,4 +1,4 @@
-"""Local work: what a site computes with the weights it received.
+"""A site's local work: training and evaluation with the weights it received.
 
 Knows messages only as far as it reads them; replies are made in ``fedpdm.client.app``.
 """

@@ -1,4 +1,4 @@
-"""What a site keeps from round to round, in its ``Context.state``.
+"""What a site remembers between rounds, in its ``Context.state``.
 
     strategy.KEY.GROUP    what the client half of a strategy remembers, by group
     local.tensors         the tensors of the model that do not travel (``models.policy``)

@@ -1,4 +1,4 @@
-"""The client halves of strategies at work in a site: what they hear, remember and send."""
+"""Runs the client halves of strategies at a site: what they receive, remember and send."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedpdm.aggregation.screening import not_finite
 from fedpdm.client.state import recall, remember
 from fedpdm.errors import ConfigError
 from fedpdm.strategies.base import ClientHalf, Outcome, Work
-from fedpdm.strategies.registry import gradient_terms
+from fedpdm.strategies.local_terms import gradient_terms
 from fedpdm.training.loop import GradientTerm, Memory, SiteTerm, TrainingSettings
 from fedpdm.wire.records import ARRAYS, Arrays, arrays_in, config_in, to_tensors
 

@@ -1,1 +1,1 @@
-"""Runs of a sweep, compared."""
+"""Comparison of runs over seeds: statistics, tables and a page."""

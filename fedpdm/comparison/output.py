@@ -1,4 +1,4 @@
-"""A comparison for machines (CSV), documents (Markdown), the screen, and people (a page)."""
+"""Writes a comparison as CSV, Markdown, terminal text and an HTML page."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""The page of a comparison: one self-contained HTML file that needs no explanation."""
+"""The HTML page of a comparison: one self-contained file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedpdm.comparison.comparison import Ranking
 from fedpdm.comparison.result import Comparison, Family, Pair
 from fedpdm.comparison.scores import VIEWS, Standing
+from fedpdm.comparison.statistics import Ranking
 from fedpdm.comparison.words import (
     GLOSSARY,
     conclusion,

@@ -1,4 +1,4 @@
-"""What a reader must know of the runs of a comparison: other code, splits, seeds, test data."""
+"""Warnings about compared runs: different code, splits, seeds or test data."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ def _own_clock(family: Family) -> bool:
 def _beside(options: Mapping[str, Any], sites: int) -> str:
     """Return what ran in processes of its own; without processes it runs after the training."""
     processes, most = options.get("processes") or 0, options.get("max_plants") or 0
-    controls = options.get("controls")
-    controls = ["baselines"] if controls is None else controls  # all there are
-    if not (processes and most and controls):
+    names = options.get("controls")
+    names = ["baselines"] if names is None else names  # all there are
+    if not (processes and most and names):
         return "none"
-    return (f"{listing(list(map(str, controls)), NAMED)} of {counted(min(most, sites), 'site')} "
+    return (f"{listing(list(map(str, names)), NAMED)} of {counted(min(most, sites), 'site')} "
             f"in {counted(processes, 'process', 'processes')}")  # fmt: skip
 
 

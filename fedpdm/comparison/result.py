@@ -1,4 +1,4 @@
-"""What a comparison found: per setting, per pair and per site. Numbers only, no layout."""
+"""The results of a comparison: per setting, per pair and per site. Numbers only, no layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from fedpdm.comparison.comparison import (
+from fedpdm.comparison.remarks import remarks_of
+from fedpdm.comparison.scores import VIEWS, Standing, clock_of, mean_of, standing_of
+from fedpdm.comparison.settings import (
+    REFERENCE,
+    Setting,
+    common_parts,
+    families,
+    obstacle,
+    references_of,
+)
+from fedpdm.comparison.statistics import (
     LEVEL,
     Effect,
     Floats,
@@ -20,16 +30,6 @@ from fedpdm.comparison.comparison import (
     ranks,
     sign_flip,
     smallest_p,
-)
-from fedpdm.comparison.remarks import remarks_of
-from fedpdm.comparison.scores import VIEWS, Standing, clock_of, mean_of, standing_of
-from fedpdm.comparison.settings import (
-    REFERENCE,
-    Setting,
-    common_parts,
-    families,
-    obstacle,
-    references_of,
 )
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.wording import Metric, listing, metric, primary_metric
@@ -75,7 +75,7 @@ class SiteChange:
     against: float | None
     """Mean difference to the reference over common seeds; None for the reference itself."""
     alone: float | None
-    """Mean difference to working alone; None where nobody worked alone."""
+    """Mean difference to working alone; None without that baseline."""
     seeds: int
 
 

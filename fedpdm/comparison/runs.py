@@ -1,4 +1,4 @@
-"""Finished runs, read from their folders for a comparison."""
+"""Reads finished runs from their folders for a comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs gathered into settings: how they are named, compared, and against which one judged."""
+"""Groups runs into settings: their names, what is compared, and the reference."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def references_of(
        as few as possible. Settings with the part are references, and not judged. A setting
        with no twin, or with several alike, is judged against none, and a remark says so: any
        choice would compare more than what was asked for.
-    3. Settings have it as a part, but nobody has a twin: the only one, or unless asked for
+    3. Settings have it as a part, but none has a twin: the only one, or unless asked for
        the first one, is the reference of all others, with a remark.
     4. Nothing has it: unless it was asked for, the first setting is the reference.
 
@@ -241,7 +241,7 @@ def references_of(
         against: name or part of the reference; None for FedAvg if there is one.
 
     Raises:
-        ConfigError: several settings have the part asked for, and nobody has one twin.
+        ConfigError: several settings have the part asked for, and none has one twin.
     """
     wanted = (against or REFERENCE).casefold()
     for setting in settings:

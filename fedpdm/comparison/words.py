@@ -1,12 +1,12 @@
-"""A comparison in sentences and tables: what it says, and what its words mean."""
+"""A comparison in sentences and tables, and a glossary of its terms."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedpdm.comparison.comparison import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
 from fedpdm.comparison.result import Comparison, Family, Pair, pairs_needed
 from fedpdm.comparison.scores import VIEWS, Spread
+from fedpdm.comparison.statistics import FEWEST_PAIRS, LEVEL, Ranking, cliques, smallest_p
 from fedpdm.evaluation.wording import MISSING, counted, duration, listing, number
 
 FEW = 6

@@ -1,1 +1,1 @@
-"""The composed config: composing it, checking its values, and where ``conf/`` lies."""
+"""Composing and checking the config, and where ``conf/`` lies."""

@@ -1,4 +1,4 @@
-"""The words of a command line as Hydra takes them: flags, overrides, names of options and sites."""
+"""Parses a command line as Hydra does: flags, overrides, names of options and sites."""
 
 from __future__ import annotations
 

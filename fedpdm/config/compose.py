@@ -1,4 +1,4 @@
-"""The command line around Hydra: ``site=a,b``, our own help, and errors in one sentence."""
+"""Composes the config with Hydra: ``site=a,b``, our own help, and errors in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own modules, imported in every process that has a part in a run.
+"""Imports a user's own modules in every process of a run, and limits what a config may name.
 
     imports=[mylab]     in a config: commands, sweeps, Python, workers of engine=ray, flwr run
     --imports mylab     of ``predict``; ``imports="mylab"`` of a supernode's ``--node-config``
@@ -153,11 +153,11 @@ def lookup(block: str, target: str, imports: Sequence[str], nested: bool = False
 
 
 def check_kind(block: str, found: Any) -> None:
-    """Refuse a class of another kind than a block's; what a function makes is not known here.
+    """Refuse a class of another kind than a block's; a function passes, what it makes does not.
 
     Args:
         block: its key in the config, for example ``task`` or ``transforms.clip``.
-        found: what its ``_target_`` names.
+        found: what its ``_target_`` names, or the class of what that made.
 
     Raises:
         ConfigError: names both.

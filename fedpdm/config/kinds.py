@@ -1,4 +1,4 @@
-"""Values against what they are for: plain data everywhere, and the annotations of a class."""
+"""Type checks of config values: plain data everywhere, and the annotations of a class."""
 
 from __future__ import annotations
 

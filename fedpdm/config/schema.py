@@ -1,4 +1,4 @@
-"""What a config can say: where the options lie, which keys there are, what a class takes."""
+"""The config's schema: which options and keys exist, and which arguments a class takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of a composed config, checked one by one, and the objects that its nodes describe."""
+"""Reads values of a composed config, each checked, and instantiates ``_target_`` nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedpdm.config.imports import note
+from fedpdm.config.imports import check_kind, note
 from fedpdm.config.schema import located, refuse_unknown
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 
@@ -105,7 +105,8 @@ def make(node: Any, what: str, **extra: Any) -> Any:
         **extra: further arguments, which no config holds.
 
     Raises:
-        ConfigError: there is no such class, or it takes no such arguments.
+        ConfigError: there is no such class, it takes no such arguments, or it is of another
+            kind than the key asks for.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{what}: the yaml needs a _target_, the class to make")
@@ -115,7 +116,9 @@ def make(node: Any, what: str, **extra: Any) -> Any:
         # minutes to be wrapped and unwrapped.
         maker = instantiate(node, _convert_="object", _partial_=True)
         note(maker.func.__module__ or "builtins")
-        return maker(**extra)
+        made = maker(**extra)
+        check_kind(what, type(made))  # a function may make anything
+        return made
     except FedPdmError:
         raise
     except Exception as error:

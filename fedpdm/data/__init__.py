@@ -1,0 +1,1 @@
+"""Data: sources, partitions, splits, leakage checks, windows and features."""

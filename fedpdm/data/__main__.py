@@ -19,9 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedpdm.data.sources.checksums import KNOWN, KnownFile, data_folder, sha256_of
 from fedpdm.data.sources.fetch import URLS, fetch
+from fedpdm.data.sources.published import KNOWN, KnownFile, data_folder
 from fedpdm.errors import FedPdmError, run_command
+from fedpdm.storage import sha256_of
 
 OWN_DATA = re.compile(r"[^-].*=|--config-dir|-cd|--page")
 """Words of ``check`` that tell it to look at the data of a config."""

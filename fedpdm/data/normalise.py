@@ -1,4 +1,4 @@
-"""Scaling that never sees a test machine and never moves a row.
+"""Standardisation from training rows only, with sums that sites can share.
 
 A site reduces its training rows to counts, sums, sums of squares and squared deviations per
 operating condition and feature: ``Moments``, 4·K·F numbers. Added over sites they give the mean

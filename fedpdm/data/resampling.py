@@ -1,9 +1,9 @@
-"""More failures to train on: repeated, or interpolated by SMOTE, in training windows only.
+"""Oversampling of failures in training windows: repeated, or interpolated by SMOTE.
 
 Resampling comes after the split and after scaling, site by site; validation and test keep
 the share of failures that a site really has. The work is done by imbalanced-learn (Lemaître
-et al. 2017). What was added is marked (``Windows.made``), so that anybody can check that it
-stayed where it belongs.
+et al. 2017). What was added is marked (``Windows.made``), so that a check can tell that it
+stayed in training.
 """
 
 from __future__ import annotations

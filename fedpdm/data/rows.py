@@ -1,4 +1,4 @@
-"""What a site owns: sensor rows in raw units, and what became of each machine."""
+"""A site's rows: sensor readings in raw units, and each machine's lives and failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows to model inputs. Shapes: N windows, T time steps, F features."""
+"""Windows: model inputs from rows. Shapes: N windows, T time steps, F features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same experiment under Flower's SuperLink and supernodes, or its simulation runtime.
+"""The same experiment under Flower's SuperLink and SuperNodes, or its simulation runtime.
 
     the server   server/app.py    fedpdm.deployment.server   rounds, history, report
     site          clients/app.py   fedpdm.deployment.client          its own file, its own folder

@@ -1,4 +1,4 @@
-"""What a site does under ``flower-supernode``: its own file, from its own folder.
+"""A site under ``flower-supernode``: its own file, from its own folder.
 
 Which site it is and where its data lies it reads from the supernode's ``--node-config``:
 
@@ -38,7 +38,7 @@ from fedpdm.deployment.envelope import (
     Envelope,
     result_content,
 )
-from fedpdm.deployment.test_details import of_site
+from fedpdm.deployment.site_results import of_site
 from fedpdm.engines.local_grid import CLIENT_APP_RAISED, REFUSED, refusal
 from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.evaluation.final_test import run_final_test

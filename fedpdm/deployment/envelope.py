@@ -1,4 +1,4 @@
-"""What travels between the server and sites beside ``fedpdm.wire.records``.
+"""Records of a deployed run besides those of ``fedpdm.wire.records``.
 
     every message  down  letter{config, site?}             the composed config, whom it is for
     query.describe up    description{site, features, …}    counts and names, never rows

@@ -1,4 +1,4 @@
-"""Flower's Grid to real machines, with what fedpdm adds to every message."""
+"""A Flower Grid to real machines, which adds the config to every message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is who: which Flower node is which site, asked of the nodes themselves.
+"""Which Flower node is which site: the nodes are asked, and keys checked.
 
 A node is asked once, when it first appears. A supernode that restarts may come back as
 another node, so the list is looked through before every round.
@@ -27,7 +27,7 @@ LOOK_SECONDS = 0.5
 ANSWER_SECONDS = 60.0
 """A node that does not say who it is within this time is asked again."""
 ASK_AGAIN_SECONDS = 15.0
-"""A node that was refused is asked again after this time: its operator may have mended it."""
+"""A node that was refused is asked again after this time: its operator may have fixed it."""
 
 
 @dataclass
@@ -70,14 +70,14 @@ class NodeRegistry:
         """
         deadline = time.monotonic() + timeout
         while len(here := self._look()) < least:
-            # Where every site refuses, the run is at fault, and waiting would not mend it.
+            # Where every site refuses, the run is at fault, and waiting would not help.
             hopeless = not here and len(self._refused) >= least and not self._asked
             if hopeless or time.monotonic() >= deadline:
                 missing = [site for site in self.sites if site not in here]
                 reasons = [reason for reason, _ in self._refused.values()]
                 if hopeless:
                     raise SiteError(
-                        f"every site was refused: {'; '.join(reasons)}. Mend it where it is said, "
+                        f"every site was refused: {'; '.join(reasons)}. Correct that there, "
                         "then submit the run again; the supernodes may go on"
                     )
                 why = f" Refused: {'; '.join(reasons)}." if reasons else ""

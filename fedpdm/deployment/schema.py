@@ -1,4 +1,4 @@
-"""What a site may say in JSON: numbers in their ranges, short words, nothing else.
+"""The schema of a site's JSON: numbers in their ranges, short words, nothing else.
 
 A reply comes from another machine. What does not fit is refused before it touches the run.
 What fits is kept as it came.
@@ -121,7 +121,7 @@ class Card(Part):
 
 
 class Details(Part):
-    """A site's own findings beside its metrics (``deployment.test_details``)."""
+    """A site's own findings besides its metrics (``deployment.site_results``)."""
 
     thresholds: Thresholds | None = None
     calibration: Calibration | None = None

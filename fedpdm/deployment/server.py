@@ -1,4 +1,4 @@
-"""What the server does under ``flower-superlink``: the run, without a site's data.
+"""The server under ``flower-superlink``: a run without any site data.
 
 Run config (``flwr run . --run-config '…'``):
 
@@ -30,7 +30,7 @@ from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in, why
 from fedpdm.deployment.grid import DeployedGrid
 from fedpdm.deployment.node_registry import NodeRegistry
-from fedpdm.deployment.test_details import cards, gathered
+from fedpdm.deployment.site_results import cards, gathered
 from fedpdm.engines.auto import Engine
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.evaluation.scoring import mean_metrics
@@ -45,7 +45,7 @@ from fedpdm.runs.sources import build_source
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.storage import parse_tensors
 from fedpdm.strategies.base import ServerHalf
-from fedpdm.strategies.layers import layers
+from fedpdm.strategies.wrappers import unwrap
 from fedpdm.tasks import Task
 from fedpdm.wire.records import ARRAYS, BUFFERS, SCALER, Arrays, scaler_record, to_record
 
@@ -165,7 +165,7 @@ def remembering(experiment: Experiment) -> str | None:
 
     Supernodes keep it for one submitted run, and the server has no copy.
     """
-    for layer in layers(experiment.strategy):
+    for layer in unwrap(experiment.strategy):
         if isinstance(layer, ServerHalf) and layer.client.groups:
             return f"strategy {type(layer).__name__}"
     if experiment.personal:

@@ -1,0 +1,1 @@
+"""Engines: how a round's sites are run on this machine."""

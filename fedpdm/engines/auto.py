@@ -1,4 +1,4 @@
-"""Which engine a run gets: the one that was asked for, or with engine=auto the one that fits.
+"""Chooses the engine of a run: the one asked for, or with ``engine=auto`` the one that fits.
 
 The rule of ``auto`` looks at the model, the device, the cores and the amount of work, never at
 a clock, so that the same command makes the same choice on the same machine. Serial and ray give
@@ -151,7 +151,7 @@ def check_engine(settings: Mapping[str, Any], device: torch.device) -> None:
     refuse_unknown(settings, "engine")
     given = {key: value for key, value in settings.items() if key != "_target_"}
     check = getattr(class_of(settings, "engine"), "check", None)
-    if check is not None:  # an engine of somebody's own need not have it
+    if check is not None:  # a user's own engine need not have it
         check(device, **given)
 
 

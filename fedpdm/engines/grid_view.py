@@ -1,4 +1,4 @@
-"""Grids around another one."""
+"""Base class of Grids that wrap another Grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What engines on this machine have in common: a Flower Grid whose sites are known by name."""
+"""Base class of the local engines: a Flower Grid whose sites are known by name."""
 
 from __future__ import annotations
 

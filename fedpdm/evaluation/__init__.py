@@ -1,1 +1,1 @@
-"""Metrics, thresholds, baselines and the report."""
+"""Evaluation: the final test, thresholds, calibration, intervals, alarms and certainty."""

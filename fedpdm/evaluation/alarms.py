@@ -1,4 +1,4 @@
-"""Alarms as a maintenance crew sees them: episodes, false ones per month, time to act.
+"""Alarms as a maintenance crew sees them: episodes, false alarms per month, lead times.
 
 Rows are not what wakes people up. Alarms of one life that follow each other closely are
 one episode; each failure is warned of in time, late, or not at all. N windows.

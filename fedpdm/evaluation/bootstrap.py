@@ -1,4 +1,4 @@
-"""How sure a number or a gain is: machines are drawn again, never rows.
+"""Bootstrap over machines: how sure a number or a gain is. Rows are never resampled.
 
 Rows of a machine are alike, so drawing rows would promise far too much. Machines are drawn
 with replacement within their site (the sites of a federation are given, their machines a
@@ -9,7 +9,7 @@ products of matrices. N windows, M machines, B resamples, K levels of alarm.
 What average precision rests on is machines that failed in the test part. Of two equally good
 models with two such machines, percentiles of a bootstrap call one better in half of all runs,
 with five in every seventh. So nothing is called sure of fewer than ``FEWEST``; from there on
-trials of equal models (tests/evaluation/test_significance.py) call a site sure in about 5 %
+trials of equal models (tests/evaluation/test_significance.py) call a gain sure in about 5 %
 of the runs, however many sites there are.
 """
 

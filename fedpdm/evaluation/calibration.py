@@ -1,4 +1,4 @@
-"""Risks that mean what they say: temperature or isotonic, fitted on validation machines.
+"""Calibration of risks: temperature or isotonic, fitted on validation machines.
 
 Ranking is untouched, so average precision and ROC-AUC stay; horizons keep their order.
 N windows, H horizons.

@@ -1,4 +1,4 @@
-"""What became of the machines behind windows: their lives, ages and ends.
+"""Censoring: lives, ages and ends of the machines behind windows.
 
 Models see windows; alarms, lead times and cut lives are about machines. N windows, R rows.
 """

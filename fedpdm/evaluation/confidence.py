@@ -1,4 +1,4 @@
-"""How sure the primary metric and the gains are, by a bootstrap over machines.
+"""Confidence intervals of the primary metric and of the gains, by a bootstrap over machines.
 
 Draws, metrics and when a gain is called sure: ``fedpdm.evaluation.bootstrap``.
 """

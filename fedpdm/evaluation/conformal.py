@@ -1,4 +1,4 @@
-"""Intervals for remaining life that hold without a model of the errors: split conformal.
+"""Split conformal intervals for remaining life; they need no model of the errors.
 
 Windows of one machine are not exchangeable, machines are. A test asks about each machine
 once, at the moment its record ends. So a calibration machine counts once, too: cut at a

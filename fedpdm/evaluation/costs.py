@@ -1,4 +1,4 @@
-"""What alarms cost as a maintenance crew counts: missed failures, false episodes, inspections.
+"""Costs of alarms as a maintenance crew counts: missed failures, false alarms, inspections.
 
 A failure is missed if no sustained alarm came before it in time, however many windows it has;
 an episode of alarms is paid once (``fedpdm.evaluation.alarms``). A row without time is an episode
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from fedpdm.data.rows import Bools, Floats, Ints, Split
 from fedpdm.evaluation.alarms import Watch, Watched, episodes, failures, period, warnings
 from fedpdm.evaluation.censoring import Censoring, joined
+from fedpdm.evaluation.protocol import Costs, EvaluationProtocol
 from fedpdm.evaluation.scoring import Predictions
-from fedpdm.evaluation.settings import Costs, Protocol
 from fedpdm.federation import Site
 from fedpdm.tasks import Risk
 
@@ -167,7 +167,7 @@ class Accounts:
 
     sites: Sequence[Site]
     risks: Sequence[Risk]
-    protocol: Protocol
+    protocol: EvaluationProtocol
     lives: Mapping[str, Mapping[Split, Censoring]] | None
     weights: Mapping[str, Floats]
     time_unit: str

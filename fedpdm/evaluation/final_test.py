@@ -1,4 +1,4 @@
-"""The test of a round's weights: once, on windows that chose nothing.
+"""The final test of a round's weights: once, on windows that chose nothing.
 
 A simulation tries them on all sites at once, a deployed site on itself alone; the order
 is the same: scores, calibration and thresholds from validation data, then the numbers of
@@ -17,9 +17,10 @@ from torch import nn
 
 from fedpdm.data.rows import Floats, Split
 from fedpdm.evaluation import calibration
-from fedpdm.evaluation import test_details as findings
+from fedpdm.evaluation import summary_sections as sections
 from fedpdm.evaluation.censoring import censoring_of, presence
 from fedpdm.evaluation.costs import Accounts, cost_table
+from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.evaluation.scoring import (
     SPLITS,
     Predictions,
@@ -27,7 +28,6 @@ from fedpdm.evaluation.scoring import (
     score,
     without_padding,
 )
-from fedpdm.evaluation.settings import Protocol
 from fedpdm.evaluation.thresholds import (
     SiteThresholds,
     add_alarms,
@@ -66,7 +66,7 @@ def run_final_test(
     sites: Sequence[Site],
     federation: Federation,
     device: torch.device,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
 ) -> FinalTest:
     """Test weights on sites.
 
@@ -110,18 +110,18 @@ def run_final_test(
         test["full_windows"] = full
     told = (predictions, sites, task)
     test["thresholds"] = described(protocol.policy, levels, *told, weights, source.test_truncated)
-    test["spread"] = findings.spread(test["per_site"], task)
-    test["calibration"] = findings.calibrated(raw, *told, scale, protocol)
-    test["reliability"] = findings.reliability(*told)
+    test["spread"] = sections.spread(test["per_site"], task)
+    test["calibration"] = sections.calibrated(raw, *told, scale, protocol)
+    test["reliability"] = sections.reliability(*told)
     shuffle = federation.shuffle
     for split in (Split.TEST, Split.HELDOUT):
         parts[split]["alarms"] = {"reason": "labels are shuffled: nothing follows an alarm"}
         if shuffle is None:
-            parts[split]["alarms"] = findings.alarms(
+            parts[split]["alarms"] = sections.alarms(
                 *told, censoring, split, levels, protocol, source.time_unit
             )
-    test["shuffled"] = None if shuffle is None else findings.shuffled(*told, shuffle)
-    interval, test["intervals"] = findings.intervals(
+    test["shuffled"] = None if shuffle is None else sections.shuffled(*told, shuffle)
+    interval, test["intervals"] = sections.intervals(
         *told, protocol.interval, source.shares_machines
     )
     nearest = task.risks[0].key if task.risks else ""
@@ -140,7 +140,7 @@ def run_final_test(
 
 
 def _fitted(
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     raw: Predictions,
     sites: Sequence[Site],
     weights: Mapping[str, Floats],

@@ -86,7 +86,7 @@ def machine_numbers(sites: Sequence[Site], split: Split, shared: bool) -> dict[s
 def without_padding(
     predictions: Predictions, sites: Sequence[Site], task: Task
 ) -> dict[str, Any] | None:
-    """Return the test metrics over full windows only, and who was padded; None if nobody was.
+    """Return the test metrics over full windows only, and which were padded; None if none was.
 
     Some published protocols drop machines shorter than the window. Ours pads them, and
     shows their numbers beside it.

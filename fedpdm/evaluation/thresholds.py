@@ -1,4 +1,4 @@
-"""Alarm thresholds, chosen on validation data: for F1, for cost (``costs.py``), for a budget.
+"""Chooses alarm thresholds on validation data: by F1, by cost (``costs.py``) or by a budget.
 
 A weight says how much a validation window counts, for example how likely it would be seen
 had its machine been cut like those of the test (``fedpdm.evaluation.censoring.presence``).
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fedpdm.data.rows import Floats, Split
 from fedpdm.evaluation.costs import Accounts
+from fedpdm.evaluation.protocol import ThresholdPolicy
 from fedpdm.evaluation.scoring import Predictions, mean_metrics
-from fedpdm.evaluation.settings import Policy
 from fedpdm.federation import Site
 from fedpdm.tasks import Metrics, Risk, Task
 from fedpdm.tasks.metrics import at_threshold
@@ -60,7 +60,7 @@ class Candidates:
 
 
 def choose(
-    policy: Policy,
+    policy: ThresholdPolicy,
     target: NDArray[np.generic],
     scores: Floats,
     weights: Floats | None = None,
@@ -129,7 +129,7 @@ class SiteThresholds:
 
 
 def choose_thresholds(
-    policy: Policy,
+    policy: ThresholdPolicy,
     predictions: Predictions,
     sites: Sequence[Site],
     task: Task,
@@ -189,7 +189,7 @@ def add_alarms(
 
 
 def described(
-    policy: Policy,
+    policy: ThresholdPolicy,
     levels: SiteThresholds,
     predictions: Predictions,
     sites: Sequence[Site],

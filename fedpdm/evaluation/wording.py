@@ -1,4 +1,4 @@
-"""What the metrics mean and how numbers are written: one place for table and report."""
+"""Names, meanings and number formats of metrics: one place for table and report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rounds of a run on disk: commit, read, resume, roll back.
+"""History: the rounds of a run on disk. Commit, read, resume, roll back.
 
 ``python -m fedpdm.history list|show|rollback|export RUN`` is the same by hand.
 """

@@ -1,4 +1,4 @@
-"""``python -m fedpdm.history``: look at a run's rounds, return to one, take one out."""
+"""``python -m fedpdm.history``: list a run's rounds, roll back to one, export one."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _show(given: argparse.Namespace) -> None:
         console.print(f"  {name} {_number(value)}", highlight=False, markup=False)
     _print_sites(console, record)
     _print_events(console, record.events)
-    verdict = "sound" if sound else "damaged" if flaws else "not kept (history.keep)"
+    verdict = "intact" if sound else "damaged" if flaws else "not kept (history.keep)"
     table = _table(f"files: {verdict}", left=("file", "sha256"))
     table.add_row(row.weights, row.weights_sha256)
     if row.state is not None:

@@ -1,4 +1,4 @@
-"""The files of a run's rounds: where they lie, writing, checking, moving, clearing up."""
+"""The files of a run's rounds: writing, checking, moving, clearing up."""
 
 from __future__ import annotations
 

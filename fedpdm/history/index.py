@@ -1,4 +1,4 @@
-"""The SQLite file of a run: which rounds there are, and which files belong to them.
+"""The SQLite index of a run: which rounds there are, and which files belong to them.
 
 A change of the history is one transaction here. Files are written before it (and are
 orphans until it is through) or moved after it (and are found under both names until then),

@@ -1,4 +1,4 @@
-"""One run, one process: a lock on the run folder that ends with its owner."""
+"""A lock on the run folder: one process per run; it ends with its owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is remembered of a round, as plain data, and where its files lie."""
+"""The record of a round, as plain data, and where its files lie."""
 
 from __future__ import annotations
 

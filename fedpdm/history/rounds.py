@@ -1,4 +1,4 @@
-"""A run's rounds on disk: a round is committed whole or not at all, and can be returned to.
+"""The history of a run: a round is committed whole or not at all, and can be rolled back to.
 
     run folder
     ├── history.sqlite                     which rounds there are, their metrics and checksums
@@ -191,7 +191,7 @@ class History:
         return self._files.path(row, row.weights)
 
     def flaws(self, row: Row) -> list[str]:
-        """Return what is wrong with a round's files, each named; empty if all are sound."""
+        """Return what is wrong with a round's files, each named; empty if all are intact."""
         return self._files.flaws(row, set())
 
     # Writing --------------------------------------------------------------------------

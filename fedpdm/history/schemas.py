@@ -1,4 +1,4 @@
-"""What the JSON files of a run folder may say, whoever wrote them: types, ranges, sizes."""
+"""Schemas of a run folder's JSON files: types, ranges, sizes, whoever wrote them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Checksums of the run folder's files that are not rounds, kept and sealed by the history.
+"""Checksums of the run folder's files that are not rounds, kept in the history.
 
 A file is unsealed before it is written and sealed when it is whole, each in one transaction. A
-crash between the two leaves it unsealed: nobody takes it for a result, and a resume writes it
+crash between the two leaves it unsealed: it is not taken for a result, and a resume writes it
 again. Runs from before there were such checksums have none, and their files are read unchecked.
 """
 
@@ -80,7 +80,7 @@ class SealedFiles:
         return read_bytes(self.folder / name, sums[name])
 
     def flaws(self) -> list[str]:
-        """Return what is wrong with the sealed files, each named; empty if all are sound."""
+        """Return what is wrong with the sealed files, each named; empty if all are intact."""
         found = []
         for name in self._index.files():
             try:

@@ -1,4 +1,4 @@
-"""The source's ready-made choices: what models cost, training settings, models for factories.
+"""Ready-made choices of the source system: what models cost, training settings, use cases.
 
 No accuracy stands here. The source system's 92-94 % lie below the 96.6 % of a rule that
 never announces a failure, so they recommend nothing; compare on your own validation data.
@@ -26,7 +26,7 @@ recommend_model_for_usecase = ModelFactory.recommend
 
 MODEL_PERFORMANCE_GUIDE: dict[str, dict[str, Any]] = {
     "mlp": {
-        "best_for": ["tabular data", "a control for the others", "thousands of sites"],
+        "best_for": ["tabular data", "a baseline for the others", "thousands of sites"],
         "takes": "(B, F), or (B, T, F) flattened",
         "minimum_features": 1,
         "minimum_steps": 1,

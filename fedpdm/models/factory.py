@@ -1,4 +1,4 @@
-"""Models by name."""
+"""The model factory: models by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What architectures share: layers, and the checks of what a model takes.
+"""Layers that several architectures use, and checks of a model's input.
 
 The checks look at shapes only, so they cost nothing and hold under ``torch.func.vmap``
 (where the stacked dimension is hidden) and ``torch.compile``.

@@ -1,4 +1,4 @@
-"""Several models side by side, each with its history of states on disk.
+"""The model manager: several models side by side, each with its saved states on disk.
 
     folder/
       automotive_detroit_cnn/
@@ -178,7 +178,7 @@ class ModelManager:
         _write_index(place / INDEX, changed)
         self._entries[model_id] = changed
         for old in replaced:
-            with contextlib.suppress(OSError):  # it is listed no more, and harms nobody
+            with contextlib.suppress(OSError):  # it is not listed any more and does no harm
                 (place / old.file).unlink()
         return state
 

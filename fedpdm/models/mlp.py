@@ -1,4 +1,4 @@
-"""The plain control: two fully connected layers."""
+"""The plain baseline: fully connected layers."""
 
 from __future__ import annotations
 

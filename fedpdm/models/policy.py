@@ -1,7 +1,7 @@
-"""Which tensors of a model travel: shared parameters, averaged buffers, and a site's own.
+"""Parameter policies: which tensors travel, which are averaged, and which stay at a site.
 
-One policy answers for everybody: the client (what to send, what to keep), the server (what
-to expect), the stacked kernel, the final test and ``predict --site``. A policy of one's own
+One policy answers for all: the client (what to send, what to keep), the server (what
+to expect), the stacked kernel, the final test and ``predict --site``. A policy of your own
 is a subclass of ``ParameterPolicy`` and ``travels={_target_: mylab.MyPolicy}``.
 """
 

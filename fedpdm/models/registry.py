@@ -1,4 +1,4 @@
-"""Which architectures exist: a name, and the class that builds it.
+"""The registry of architectures: a name, and the class that builds it.
 
 A file dropped into ``fedpdm/models/`` whose class carries ``@register("name")`` is found
 by itself; a class from elsewhere is added with ``ModelFactory.register_model``.

@@ -1,4 +1,4 @@
-"""A model as a federation sees it: named tensors out, named tensors in."""
+"""The model as server and client see it: named tensors in, named tensors out."""
 
 from __future__ import annotations
 

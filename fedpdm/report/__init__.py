@@ -1,1 +1,1 @@
-"""The report of a run, as a page and on the terminal."""
+"""The report of a run, as an HTML page and on the terminal."""

@@ -1,4 +1,4 @@
-"""Where text for people goes: the console, its width, its characters, its tables."""
+"""The console: its width, its characters, its tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gains and who loses: the comparison behind the table, the plots and the headline.
+"""The comparison behind the report's table, plots and headline: who gains, who loses.
 
 Reads the run's summary as it stands in summary.json; nothing here trains or predicts.
 """

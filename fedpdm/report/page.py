@@ -1,4 +1,4 @@
-"""What all our HTML pages share: templates, one look, and the way plots are drawn.
+"""What all HTML pages share: templates, one style, and the way plots are drawn.
 
 A page is one file without scripts or outside resources, for phones, screens and paper.
 Templates lie in ``templates/`` and include ``page.css``. Plots are SVG that takes its colours

@@ -1,4 +1,4 @@
-"""The report's plots of sites and predictors: who gains, by how much, is it sure."""
+"""The report's plots of sites and predictors: who gains, by how much, and how surely."""
 
 from __future__ import annotations
 

@@ -1,29 +1,31 @@
-"""The report of a run: one self-contained HTML file for the people who run the sites.
+"""The report of a run: one self-contained HTML file for the people who operate the sites.
 
 It answers first whether federation helps each site, by how much, and whether that is sure;
-then come the controls, alarms, calibration, rounds, communication, data and origin. What a
-run has no numbers for is said in a sentence.
+then come the baselines, alarms, calibration, rounds, communication, data and origin. A sentence
+says what a run has no numbers for.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.wording import MISSING
-from fedpdm.report import alarms, plots, quality, record  # noqa: F401  their sections
+from fedpdm.report import plots, sections
 from fedpdm.report.gain_table import gain_table, part_of
 from fedpdm.report.page import render_page
-from fedpdm.report.sections import SECTIONS, Page, register_section
-from fedpdm.report.summary_text import certainty, findings, headline, left_out, shuffled
+from fedpdm.report.sections import SECTIONS, Page
+from fedpdm.report.summary_text import certainty, headline, shuffled
 from fedpdm.storage import write_bytes
 
 Record = Mapping[str, Any]
 
-ENDS = 8
-"""Of too many sites so many of the greatest losses and gains are shown unfolded."""
+for _module in pkgutil.iter_modules(sections.__path__):  # each registers its sections
+    importlib.import_module(f"{sections.__name__}.{_module.name}")
 
 
 def write_report(
@@ -64,7 +66,7 @@ def render(
     rounds = [r for r in rounds if r.get("round")]  # round 0 is the start: nobody trained
     page = Page(summary, rounds, manifest, data_shape, table, few, ordered)
     unit = part_of(summary, "data", "time_unit") or "the data's time unit"
-    sections = sorted(SECTIONS.values(), key=lambda section: section.order)
+    shown = sorted(SECTIONS.values(), key=lambda section: section.order)
     values: dict[str, Any] = {
         "headline": headline(table),
         "sure": certainty(table),
@@ -78,9 +80,9 @@ def render(
         "ordered": ordered,
         "few": few,
         "missing": MISSING,
-        "sections": sections,
+        "sections": shown,
     }
-    for section in sections:
+    for section in shown:
         own = section.values(page)
         if taken := sorted(values.keys() & own.keys()):
             raise ConfigError(
@@ -88,31 +90,6 @@ def render(
                 "so does another part of the report; choose another name"
             )
         values |= own
-    shown = [(id, title) for s in sections for id, title in s.links.items()]
-    values["links"] = [link for link in shown if values.get(link[0], link) is not None]
+    links = [(id, title) for s in shown for id, title in s.links.items()]
+    values["links"] = [link for link in links if values.get(link[0], link) is not None]
     return render_page("report.html.j2", **values)
-
-
-@register_section(
-    "gain",
-    template="report_gain.html.j2",
-    links={"gain": "Gain", "sites": "Controls", "heldout": "Unseen machines"},
-    order=10,
-)
-def _gain(page: Page) -> dict[str, Any]:
-    """Return who gains, and every predictor at every site."""
-    summary, table, few = page.summary, page.table, page.few
-    gained = [row for row in page.ordered if row.gain is not None]
-    notes = dict.fromkeys(row.note for row in (*table.rows, table.together) if row.note)
-    return {
-        "left_out": left_out(summary),
-        "footnotes": list(notes),  # a row's mark is its note's place plus one
-        "leading": page.ordered if few else [*page.ordered[:ENDS], *gained[-ENDS:]],
-        "prevalence": any(row.counts.get("prevalence") is not None for row in table.rows),
-        "findings": findings(summary, table),
-        "heldout": gain_table(summary, "heldout") if summary.get("heldout") else None,
-        "full_windows": part_of(summary, "test", "full_windows"),
-        "compared": (plots.sites if few else plots.spread)(table),
-        "confidence": (plots.confidence if few else plots.gains)(table) if gained else None,
-        "intervals": any(row.interval is not None for row in gained),
-    }

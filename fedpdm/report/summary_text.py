@@ -1,4 +1,4 @@
-"""What a run says in sentences, flattering or not, and what its words mean."""
+"""The findings of a run in sentences, good and bad, and what the terms mean."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from fedpdm.baselines.registry import predictors
 from fedpdm.evaluation.wording import MISSING, counted, listing, metric, number
-from fedpdm.report.alarms import dearer, silence
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
+from fedpdm.report.sections.alarms import dearer, silence
 
 Record = Mapping[str, Any]
 
@@ -208,7 +208,7 @@ def findings(summary: Record, table: GainTable) -> list[str]:
 
 
 def left_out(summary: Record) -> list[str]:
-    """Return why controls are missing, one sentence each."""
+    """Return why baselines are missing, one sentence each."""
     reasons = summary.get("baselines_left_out") or {}
     known = predictors(reasons)
     return [f"{known[n].name or known[n].heading}: {reason}." for n, reason in reasons.items()]

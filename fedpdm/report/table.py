@@ -1,4 +1,4 @@
-"""The last thing on the screen: who gains, who loses, and where the results are."""
+"""The table on the terminal after a run: who gains, who loses, and where the results are."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.text import Text
 
 from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
-from fedpdm.report.alarms import dearer, silence
 from fedpdm.report.console import STYLE, console_for, grid_of, room_for_names, say
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
+from fedpdm.report.sections.alarms import dearer, silence
 from fedpdm.report.summary_text import certainty, headline
 
 LISTED = 20

@@ -1,4 +1,4 @@
-"""The parts of a run: its sites' Flower app, its rounds, its baselines and its engine."""
+"""Builds the parts of a run: the sites' Flower app, rounds, baselines and engine."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def baseline_inputs(experiment: Experiment) -> BaselineInputs:
         scaler=shared_scaler(experiment),
         pool=tuple(experiment.pooled),
         device=experiment.device,
-        controls=experiment.controls,
+        baselines=experiment.baselines,
         rocket=experiment.rocket,
         objective=experiment.objective,
     )

@@ -1,4 +1,4 @@
-"""From a composed config to the objects of a run. The config goes no further than here."""
+"""From a composed config to the objects of a run, which do not read the config."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fedpdm.data.quality.sites import notes
 from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.engines.auto import check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError
-from fedpdm.evaluation.settings import Protocol
+from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.models.policy import ParameterPolicy, Parts
@@ -36,14 +36,14 @@ from fedpdm.runs.local_training import (
 )
 from fedpdm.runs.sizes import check_data, check_duration, check_model
 from fedpdm.runs.sources import build_federation, build_source
-from fedpdm.runs.transforms import build_mods, build_server, build_transforms, check_sent
+from fedpdm.runs.update_pipeline import build_mods, build_server, build_transforms, check_sent
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.base import Server
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import sample_size, seeded_sample, take_over_sampling
 from fedpdm.server.synchronous import Synchronous
-from fedpdm.strategies.layers import check_training
-from fedpdm.strategies.registry import check_flower
+from fedpdm.strategies.ranges import check_flower
+from fedpdm.strategies.wrappers import check_training
 from fedpdm.tasks import Task
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
@@ -76,13 +76,13 @@ class Experiment:
     baseline_processes: int
     pooled_schedule: BaselineSchedule
     alone_schedule: BaselineSchedule
-    controls: tuple[str, ...]
+    baselines: tuple[str, ...]
     rocket: RocketSettings
     round_timeout: float | None
     keep: int | None
     engine: Mapping[str, Any]
     model: dict[str, Any]
-    protocol: Protocol
+    protocol: EvaluationProtocol
     policy: ParameterPolicy
     objective: Objective
     transforms: Chain = field(default_factory=Chain)
@@ -201,7 +201,7 @@ def build(cfg: Config, source: Source | None = None) -> Experiment:
         baseline_processes=whole(cfg, "baselines.processes", 0),
         pooled_schedule=build_schedule(cfg, "baselines"),
         alone_schedule=build_schedule(cfg, "baselines", "baselines.alone"),
-        controls=build_controls(cfg),
+        baselines=build_baselines(cfg),
         rocket=build_rocket(cfg),
         round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
         keep=None if select(cfg, "history.keep") == "all" else whole(cfg, "history.keep", 1),
@@ -285,14 +285,14 @@ def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation
         ) from None
 
 
-def build_protocol(cfg: Config) -> Protocol:
+def build_protocol(cfg: Config) -> EvaluationProtocol:
     """Make what a test is asked to say."""
     named = expand_replicas(block(cfg, "sites"), whole(cfg, "replicas", 1))
-    return Protocol.of(block(cfg, "evaluate"), named)
+    return EvaluationProtocol.of(block(cfg, "evaluate"), named)
 
 
-def build_controls(cfg: Config) -> tuple[str, ...]:
-    """Return the names of the controls that are wanted; null: all there are."""
+def build_baselines(cfg: Config) -> tuple[str, ...]:
+    """Return the names of the baselines that are wanted; null: all there are."""
     names = plain(select(cfg, "baselines.controls"))
     if names is None:
         return tuple(BASELINES)
@@ -304,7 +304,7 @@ def build_controls(cfg: Config) -> tuple[str, ...]:
 
 
 def build_rocket(cfg: Config) -> RocketSettings:
-    """Make the settings of the MiniRocket control."""
+    """Make the settings of the MiniRocket baseline."""
     if select(cfg, "baselines.minirocket") is None:
         return RocketSettings()
     return RocketSettings(

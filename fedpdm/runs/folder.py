@@ -1,4 +1,4 @@
-"""A run's folder: begun, checked before it is continued, and described for who scores with it."""
+"""A run's folder: created, checked before a resume, and described for ``predict``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from fedpdm.history.sealed import FIRST
 from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.sources import site_blocks
 from fedpdm.storage import read_bytes, write_bytes, write_json, write_tensors
+from fedpdm.training.objective import Supervised
 
 SCHEMA = 1
 PACKAGES = ("flwr", "torch", "numpy", "pandas", "scikit-learn", "hydra-core", "safetensors")
@@ -225,11 +226,12 @@ def described(experiment: Experiment, cfg: Config) -> dict[str, Any] | None:
     """
     if not experiment.personal:
         return None
+    supervised = isinstance(experiment.objective, Supervised)  # predicts as the model does
     return {
         "tensors": list(experiment.parts.local),
         "seed": experiment.seed,  # of the tensors of a site that never trained
         "sites": list(experiment.federation.sites),
-        "objective": plain(select(cfg, "objective")),
+        "objective": None if supervised else plain(cfg.objective),
     }
 
 

@@ -1,4 +1,4 @@
-"""How new rows become what the model of a run takes: columns, conditions, scaling."""
+"""From new rows to what a run's model takes: columns, conditions, scaling."""
 
 from __future__ import annotations
 

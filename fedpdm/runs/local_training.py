@@ -1,4 +1,4 @@
-"""From a config to what a site does in a round: its settings, its objective, what it sends."""
+"""From a config to a site's work in a round: training settings, objective, policy, device."""
 
 from __future__ import annotations
 
@@ -91,9 +91,10 @@ def build_policy(cfg: Config, build_model: Callable[[], ModelWrapper]) -> Parame
 
 
 def build_objective(cfg: Config, task: Task) -> Objective:
-    """Make what sites minimise; null is the task's own loss."""
-    chosen = select(cfg, "objective")
-    return Supervised.of(task) if chosen is None else make(chosen, "objective")
+    """Make what sites minimise: what ``objective`` names, or the task's own loss."""
+    if select(cfg, "objective._target_") is None:
+        return Supervised.of(task)
+    return cast(Objective, make(cfg.objective, "objective")).for_task(task)
 
 
 def build_schedule(cfg: Config, *blocks: str) -> BaselineSchedule:

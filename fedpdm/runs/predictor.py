@@ -1,4 +1,4 @@
-"""From a site's new rows to scores: the model of a run, and all that stands before it.
+"""The predictor: scores a site's new rows with the model of a run.
 
 N scored rows, H horizons, K operating conditions, F features.
 """

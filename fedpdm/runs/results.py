@@ -1,4 +1,4 @@
-"""What a finished run leaves for people and programs: summary.json, metrics.csv, report.html."""
+"""Writes the results of a finished run: summary.json, metrics.csv, report.html."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedpdm.data.rows import Split
 from fedpdm.evaluation.confidence import certainty
 from fedpdm.evaluation.final_test import FinalTest
 from fedpdm.evaluation.scoring import Predictions, gains, score
-from fedpdm.evaluation.test_details import gain_spread
+from fedpdm.evaluation.summary_sections import gain_spread
 from fedpdm.evaluation.wording import described
 from fedpdm.federation import Site
 from fedpdm.history import History

@@ -1,4 +1,4 @@
-"""One experiment in one folder: train, compare, test once, write what people read."""
+"""One experiment in one folder: train, compare, test once, write the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes that no machine can hold and runs that would take weeks, refused before they start."""
+"""Refuses sizes that no memory holds and runs that would take weeks, before they start."""
 
 from __future__ import annotations
 

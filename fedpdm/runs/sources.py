@@ -1,4 +1,4 @@
-"""From a composed config to the data set, and to what happens to its windows."""
+"""From a composed config to the data source and to how its windows are made."""
 
 from __future__ import annotations
 

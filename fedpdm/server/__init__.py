@@ -1,1 +1,1 @@
-"""What the server does: the loop of rounds, and what it needs."""
+"""The server: the loop of rounds, and what it needs."""

@@ -1,4 +1,4 @@
-"""How rounds come about: the steps that the round loop takes, whatever kind of server it is.
+"""The interface of a server: the steps of a round, whatever triggers a commit.
 
 The loop calls ``select``, ``submit``, then ``next_reply`` and ``apply`` in turn until no
 reply is left, and ``result``; it evaluates and judges what came out, and commits it. A

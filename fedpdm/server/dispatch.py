@@ -1,4 +1,4 @@
-"""Messages to the sites and their replies: who is asked, what travels along, who answered."""
+"""Messages to the sites and their replies: who is asked, what is sent, who answered."""
 
 from __future__ import annotations
 

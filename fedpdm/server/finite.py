@@ -1,4 +1,4 @@
-"""What is committed is finite, whatever strategy computed it."""
+"""Refuses a round whose weights or state are not finite, whatever strategy computed it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fedpdm.errors import ConfigError
-from fedpdm.strategies.layers import layers
+from fedpdm.strategies.wrappers import unwrap
 
 
 def refuse_non_finite(number: int, strategy: Strategy, state: Any, models: Any) -> None:
@@ -48,7 +48,7 @@ def _floats(tree: Any, path: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
 
 def with_options(strategy: Strategy) -> str:
     """Return the names of a strategy and of those that it holds, with their options."""
-    return " around ".join(_named(layer) for layer in layers(strategy))
+    return " around ".join(_named(layer) for layer in unwrap(strategy))
 
 
 def _named(strategy: Strategy) -> str:

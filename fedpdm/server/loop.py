@@ -1,4 +1,4 @@
-"""What the server does: rounds over Flower's public Strategy interface, with a history.
+"""The server loop: rounds over Flower's public Strategy interface, with a history.
 
 How a round comes about is the ``Server``'s part. The loop does what a run that must not be
 lost needs, whichever server it is: evaluation, one atomic commit per round, resume, and a

@@ -1,4 +1,4 @@
-"""When a round is bad, and what follows."""
+"""The monitor: when a round is bad, and when it is rolled back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the numbers that a site reports can be what they are called."""
+"""Checks of the numbers that a site reports: can they be what they are called?"""
 
 from __future__ import annotations
 

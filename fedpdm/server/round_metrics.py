@@ -1,4 +1,4 @@
-"""What a round came to: what sites measured, its metrics, and which round is the best."""
+"""Metrics of a round from what sites reported, and which round is the best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sites take part in a round: a seeded draw, made here and not by Flower."""
+"""Selects the sites of a round: a seeded draw, made here and not by Flower."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import numpy_generator
-from fedpdm.strategies.layers import check_sites, layers
+from fedpdm.strategies.wrappers import check_sites, unwrap
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def fraction_of(strategy: Strategy) -> float:
     Raises:
         ConfigError: it is out of range.
     """
-    stating = (layer for layer in layers(strategy) if hasattr(layer, "fraction_train"))
+    stating = (layer for layer in unwrap(strategy) if hasattr(layer, "fraction_train"))
     fraction = getattr(next(stating, None), "fraction_train", 1.0)
     number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
     if not number or not 0.0 < fraction <= 1.0:
@@ -71,7 +71,7 @@ def take_over_sampling(strategy: Strategy, sites: int) -> float:
         "fraction_train": 1.0, "fraction_evaluate": 1.0, "min_train_nodes": 1,
         "min_evaluate_nodes": 1, "min_available_nodes": 1, "total_sites": sites,
     }  # fmt: skip
-    for layer in layers(strategy):
+    for layer in unwrap(strategy):
         for name, value in taken_over.items():
             if hasattr(layer, name):
                 setattr(layer, name, value)

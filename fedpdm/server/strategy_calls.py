@@ -1,4 +1,4 @@
-"""Calls into a strategy, which may be anybody's code."""
+"""Guarded calls into a strategy, which may be foreign code."""
 
 from __future__ import annotations
 

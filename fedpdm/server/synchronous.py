@@ -1,4 +1,4 @@
-"""Synchronous rounds: a sample of sites trains one version, and all answers make the next."""
+"""Synchronous rounds: a sample of sites trains one version, and all replies make the next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedpdm.server.base import Result, Round, Server
 from fedpdm.server.finite import with_options
 from fedpdm.server.selection import seeded_sample
 from fedpdm.strategies.base import ServerHalf
-from fedpdm.strategies.layers import layers
+from fedpdm.strategies.wrappers import unwrap
 from fedpdm.wire.records import Arrays, from_record
 
 
@@ -83,7 +83,7 @@ class Synchronous(Server):
                 ) from error
             round.note("warning", f"{name} could not aggregate the updates that were left: {error}")
             return None
-        for layer in layers(self.services.strategy):
+        for layer in unwrap(self.services.strategy):
             meant = getattr(layer, "num_sampled_clients", 0)
             if len(replies) < meant:
                 round.note(

@@ -1,4 +1,4 @@
-"""What Flower does not ship of a strategy: local terms, and limits it does not check.
+"""Strategies that Flower does not ship, and range checks for those that it does.
 
 A strategy is one file here (or anywhere importable) and one yaml in ``conf/strategy``
 with ``_target_``. Where it changes local training, the server half names a value in the
@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from fedpdm.strategies.registry import gradient_terms, local_term
+from fedpdm.strategies.local_terms import gradient_terms, local_term
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

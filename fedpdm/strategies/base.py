@@ -1,4 +1,4 @@
-"""Strategies of two halves: what the server does, and what a site does and remembers.
+"""Base classes of strategies with two halves: one on the server, one at the sites.
 
 A strategy is one file with both, found by each other through a key of the train config:
 
@@ -31,7 +31,7 @@ from fedpdm.aggregation.collector import Collector
 from fedpdm.aggregation.sums import Sums
 from fedpdm.aggregation.update import Base
 from fedpdm.errors import ConfigError
-from fedpdm.strategies.registry import local_term
+from fedpdm.strategies.local_terms import local_term
 from fedpdm.training.loop import GradientTerm, Memory, TrainingSettings
 from fedpdm.wire.records import EXAMPLES, Arrays, from_record, to_record
 

@@ -1,4 +1,4 @@
-"""A strategy's memory as a tree of plain values, so that a run can be resumed.
+"""Saves a strategy's state as a tree of plain values, so that a run can be resumed.
 
 Flower's strategies keep momentum and moments as attributes. Everything that is plain
 data is taken: numbers, text, arrays, ArrayRecords, and lists, tuples and dicts of them. So

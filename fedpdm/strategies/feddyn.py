@@ -1,4 +1,4 @@
-"""FedDyn: every site's objective is bent until its optimum is the federation's.
+"""FedDyn: a dynamic regulariser aligns each site's optimum with the federation's.
 
 Acar et al. 2021, Federated Learning Based on Dynamic Regularization (ICLR), algorithm 1.
 Site k minimises L_k(w) − ⟨λ_k, w⟩ + (α/2)·‖w − w_t‖² and then sets
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fedpdm.aggregation.sums import Sums
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
-from fedpdm.strategies.registry import check_range
+from fedpdm.strategies.ranges import check_range
 from fedpdm.training.loop import GradientTerm, Memory
 from fedpdm.wire.records import Arrays
 

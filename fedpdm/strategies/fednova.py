@@ -1,4 +1,4 @@
-"""FedNova: sites that make more steps do not pull the model their way.
+"""FedNova: normalised averaging, so that sites with more local steps do not dominate.
 
 Wang et al. 2020, Tackling the Objective Inconsistency Problem in Heterogeneous Federated
 Optimization (NeurIPS), eq. 5 and 6. With p_k the share of site k in all examples,

@@ -1,4 +1,4 @@
-"""FedProx: local training stays near the model it received.
+"""FedProx: a proximal term keeps local training near the received model.
 
 Li et al. 2020, Federated Optimization in Heterogeneous Networks (MLSys), eq. 2. The
 local objective is F_k(w) + (mu/2)·‖w − w_t‖², whose gradient adds mu·(w − w_t). The
@@ -14,7 +14,8 @@ import torch
 from flwr.serverapp.strategy import FedProx as FlowerFedProx
 from torch import Tensor
 
-from fedpdm.strategies.registry import check_range, local_term
+from fedpdm.strategies.local_terms import local_term
+from fedpdm.strategies.ranges import check_range
 from fedpdm.training.loop import GradientTerm
 
 __all__ = ["FedProx", "proximal_term"]

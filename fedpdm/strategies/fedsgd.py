@@ -1,4 +1,4 @@
-"""FedSGD with Adam at the server: the gradient of all sites' rows together, step by step.
+"""FedSGD with Adam at the server: one step per round along the gradient of all sites' rows.
 
 McMahan et al. 2017, Communication-Efficient Learning of Deep Networks from Decentralized
 Data (AISTATS), FedSGD: every site makes one plain step over all its rows, so the mean of
@@ -21,7 +21,7 @@ import numpy as np
 
 from fedpdm.aggregation.sums import Sums
 from fedpdm.strategies.base import ClientHalf, ServerHalf, client_half
-from fedpdm.strategies.registry import check_range
+from fedpdm.strategies.ranges import check_range
 from fedpdm.wire.records import Arrays
 
 __all__ = ["FedSGD", "FedSGDClient"]

@@ -1,4 +1,4 @@
-"""q-FedAvg with the loss its paper asks for.
+"""q-FedAvg, weighted by the loss of the received model as in the paper.
 
 Li et al. 2020, Fair Resource Allocation in Federated Learning (ICLR), algorithm 2: a
 site's weight is F_k(w_t)^q, the loss of the model it *received*. Flower's class leaves
@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import QFedAvg as FlowerQFedAvg
 
-from fedpdm.strategies.registry import check_range
+from fedpdm.strategies.ranges import check_range
 
 
 class QFedAvg(FlowerQFedAvg):

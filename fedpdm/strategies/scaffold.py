@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates take the sites' drift out of their local steps.
+"""SCAFFOLD: control variates correct the drift of the sites' local steps.
 
 Karimireddy et al. 2020, SCAFFOLD: Stochastic Controlled Averaging for Federated Learning
 (ICML), algorithm 1 with option II. Site k steps along g_k − c_k + c and then sets
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fedpdm.aggregation.sums import Sums
 from fedpdm.strategies.base import ClientHalf, Outcome, ServerHalf, Work, client_half
-from fedpdm.strategies.registry import check_range
+from fedpdm.strategies.ranges import check_range
 from fedpdm.training.loop import GradientTerm, Memory
 from fedpdm.wire.records import Arrays
 

@@ -1,4 +1,4 @@
-"""What is predicted: a failure within a horizon, several horizons, or remaining life."""
+"""Prediction tasks: a failure within one horizon or several, or remaining life."""
 
 from __future__ import annotations
 

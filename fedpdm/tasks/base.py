@@ -72,6 +72,8 @@ class Task(ABC):
     """The cap of remaining lives; None where scores are something else."""
     alarm_below: bool = False
     """Whether a low score raises the alarm, and not a high one."""
+    classes: int = 2
+    """How many classes a target can be of; meaningless where targets are values."""
     score_digits: int = 3
     """Digits after the point of a score that ``predict`` prints."""
 
@@ -94,6 +96,15 @@ class Task(ABC):
         calls ``loss`` for site after site.
         """
         return None
+
+    def log_likelihoods(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (N, K) log-probabilities of the true class, and their mean over all classes.
+
+        There is one column for each thing that is told of a window: its class, or whether it
+        fails within each horizon. Where nothing is known, both are 0. ``row_losses`` is the
+        negative sum of the first. Tasks without classes do not have it.
+        """
+        raise NotImplementedError(f"task={self.name} has no classes")
 
     @abstractmethod
     def scores(self, output: Tensor) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""A failure within one horizon."""
+"""The task ``failure``: a failure within one horizon."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ class Failure(Task):
 
     def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
         return functional.cross_entropy(output, target, reduction="none")
+
+    def log_likelihoods(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        each = functional.log_softmax(output, dim=1)
+        return each.gather(1, target[:, None]), each.mean(dim=1, keepdim=True)
 
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         return np.asarray(torch.softmax(output.double(), dim=1)[:, 1].cpu().numpy())

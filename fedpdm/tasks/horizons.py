@@ -1,4 +1,4 @@
-"""Failures within several horizons, with nested probabilities."""
+"""The task ``horizons``: failures within several horizons, with nested probabilities."""
 
 from __future__ import annotations
 
@@ -53,9 +53,14 @@ class Horizons(Task):
         return self.row_losses(output, target).mean()
 
     def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
-        survived = torch.cat([torch.ones_like(target[:, :1]), 1 - target[:, :-1]], dim=1)
         losses = functional.binary_cross_entropy_with_logits(output, target, reduction="none")
-        return (losses * survived).sum(dim=1)
+        return (losses * _survived(target)).sum(dim=1)
+
+    def log_likelihoods(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        fails, survives = functional.logsigmoid(output), functional.logsigmoid(-output)
+        true = torch.where(target > 0.5, fails, survives)
+        known = _survived(target)
+        return true * known, (fails + survives) / 2 * known
 
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         survival = torch.cumsum(functional.logsigmoid(-output.double()), dim=1)
@@ -86,3 +91,8 @@ class Horizons(Task):
             known = [value for v in per if (value := v[name]) is not None]
             result[name] = float(np.mean(known)) if len(known) == len(per) else None
         return result
+
+
+def _survived(target: Tensor) -> Tensor:
+    """Return (N, H) 1 where a machine has not failed before the horizon's interval, else 0."""
+    return torch.cat([torch.ones_like(target[:, :1]), 1 - target[:, :-1]], dim=1)

@@ -1,4 +1,4 @@
-"""Metrics as plain functions of arrays. Names are scikit-learn's where it has one."""
+"""Metrics as plain functions of arrays, named as in scikit-learn where it has them."""
 
 from __future__ import annotations
 

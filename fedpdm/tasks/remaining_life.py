@@ -1,4 +1,4 @@
-"""Remaining life, up to a cap."""
+"""The task ``rul``: remaining life, up to a cap."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RemainingLife(Task):
         if rows.label is not None:
             raise ConfigError(NEEDS_TIMES.format(task=self.name))
         truth = rows.time_to_failure
-        # A life watched for at least the cap is at the cap, but how long it was nobody knows.
+        # A life watched for at least the cap is at the cap, but its length is unknown.
         known: Bools = np.asarray(~np.isnan(truth) | (rows.observed >= self.cap))
         return (measure.capped(truth, self.cap) / self.cap).astype(np.float32), truth, known
 

@@ -1,4 +1,4 @@
-"""What the server loop relies on in an engine."""
+"""The contract of an engine: what the server loop relies on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a small federation: the real loop, engine and history on tiny data."""
+"""Runs a small federation: the real loop, engine and history on tiny data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training, the wire and the stacked engine rely on in a model."""
+"""The contract of a model: what training, the wire and the stacked engine rely on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What windows, splits, partitions and reports rely on in a data set."""
+"""The contract of a data source: what windows, splits, partitions and reports rely on."""
 
 from __future__ import annotations
 

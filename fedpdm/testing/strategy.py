@@ -1,4 +1,4 @@
-"""What the server loop, the history and the engines rely on in a strategy."""
+"""The contract of a strategy: what the server loop, the history and the engines rely on."""
 
 from __future__ import annotations
 

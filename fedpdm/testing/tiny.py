@@ -1,4 +1,4 @@
-"""A small data set for tests: sums of sensors decide, sites differ, everything is seeded."""
+"""A small data set for tests: sums of sensors decide, sites differ, all is seeded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sites, the server and the history rely on in a transform."""
+"""The contract of a transform: what sites, the server and the history rely on."""
 
 from __future__ import annotations
 

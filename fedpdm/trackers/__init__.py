@@ -1,4 +1,4 @@
-"""Run trackers: the same rounds, sent to a tool that people already watch.
+"""Trackers: copies of rounds and results for a tool such as MLflow or TensorBoard.
 
     tracker=none          nothing (the default)
     tracker=tensorboard   event files in the run folder; pip install fedpdm[tensorboard]
@@ -36,7 +36,7 @@ class Tracker(Protocol):
         Args:
             number: of the round; it comes again after a rollback.
             scalars: by name: ``train_loss``, ``average_precision``, ``bytes/up``, ``seconds``;
-                a site's are ``plants/NAME/…``.
+                a site's are ``sites/NAME/…``.
             seconds_since_1970: when the round was finished.
         """
 
@@ -56,7 +56,7 @@ def round_scalars(record: Record) -> dict[str, float]:
         of_site = {name: value for name, value in values.items() if name != "validation"}
         for name, value in (values.get("validation") or {}).items():
             of_site["validation_loss" if name == "loss" else name] = value
-        found |= {f"plants/{site}/{name}": value for name, value in of_site.items()}
+        found |= {f"sites/{site}/{name}": value for name, value in of_site.items()}
     return _numbers(found)
 
 
@@ -65,7 +65,7 @@ def result_scalars(summary: Record) -> dict[str, float]:
     test = summary.get("test") or {}
     found = {f"test/{name}": value for name, value in (test.get("global") or {}).items()}
     for site, values in (test.get("per_site") or {}).items():
-        found |= {f"test/plants/{site}/{name}": value for name, value in values.items()}
+        found |= {f"test/sites/{site}/{name}": value for name, value in values.items()}
     return _numbers(found)
 
 

@@ -1,4 +1,4 @@
-"""A tracker beside a run: it is told every round once, and cannot stop or slow the run."""
+"""Guards a run from its tracker: rounds are sent once, and errors or delays stop nothing."""
 
 from __future__ import annotations
 

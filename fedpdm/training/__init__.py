@@ -1,1 +1,1 @@
-"""Local training: settings, the loop, optimizers."""
+"""Local training: settings, the loop, the objective, optimizers."""

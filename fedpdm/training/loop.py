@@ -1,4 +1,4 @@
-"""Local training as functions of (model, data, seed, settings). Knows neither Flower nor Hydra.
+"""The local training loop, as functions of (model, data, seed, settings). No Flower, no Hydra.
 
 One loop serves a site's local epochs, a site alone and the pooled baseline, so that they
 differ in nothing but data and initial weights.

@@ -1,7 +1,7 @@
-"""What a site minimises in local training, and how it judges a model.
+"""The local objective: what a site minimises, and how it evaluates a model.
 
 The loop, its schedules and clipping, strategies' terms and the stacked kernel are the same
-for every objective. An objective of one's own is a subclass of ``Objective`` and
+for every objective. An objective of your own is a subclass of ``Objective`` and
 ``objective={_target_: mylab.MyObjective}``. Shapes: B windows of a batch, N of a site.
 """
 
@@ -55,6 +55,10 @@ class Objective:
 
     stacks: ClassVar[bool] = False
     row_losses: LossFunction | None = None
+
+    def for_task(self, task: Task) -> Objective:
+        """Return the objective for a run's task; asked once, before anything else."""
+        return self
 
     def begin(self, model: nn.Module, context: LocalContext) -> None:
         """Get ready for a site's local training in a round."""

@@ -1,4 +1,4 @@
-"""Optimizers by name: torch's own update rules, without torch's Optimizer class.
+"""Optimizers by name: torch's own update functions, without torch's Optimizer class.
 
 Creating the first ``torch.optim.Optimizer`` imports ``torch._dynamo``, which takes longer
 (about two seconds) than a whole default federation trains. The functions behind the

@@ -1,1 +1,1 @@
-"""What happens to an update on its way: privacy, compression, masking."""
+"""Transforms of an update between site and server: privacy, compression, masking."""

@@ -1,1 +1,1 @@
-"""Records and messages, and the few touches of Flower's internals."""
+"""The wire format: records and messages, and the few uses of Flower's internals."""

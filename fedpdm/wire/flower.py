@@ -1,4 +1,4 @@
-"""The few places where fedpdm touches what Flower keeps internal.
+"""The few places where fedpdm uses what Flower keeps internal.
 
 A Grid outside Flower's runtimes must give the process a task identity before a strategy
 can create a Message, and each message an id. ``tests/engines/test_serial.py`` tells when

@@ -43,7 +43,7 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 class LiveArray(Array):
-    """Flower's Array around an ndarray, turned into bytes only when somebody asks.
+    """Flower's Array around an ndarray, turned into bytes only on request.
 
     Between sites and server in one process nobody does, and writing and reading NumPy's
     format would cost more than the arithmetic of a small site. On a wire it is the same

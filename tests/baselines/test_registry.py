@@ -1,4 +1,4 @@
-"""Controls: which there are, which cannot be had, and what they may look at."""
+"""Baselines: which there are, which cannot be had, and what they may look at."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def inputs(
         ),
         seed=0, scaler=total.scaler(), pool=("a", "b"), device=torch.device("cpu"),
         **({"rocket": RocketSettings(features=168, windows=60), "pooled": ONE, "alone": ONE,
-            "controls": tuple(BASELINES)}
+            "baselines": tuple(BASELINES)}
            | given),
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ def test_every_control_has_a_column_and_is_explained() -> None:
 
 
 def test_only_what_is_wanted_is_done_the_longest_first() -> None:
-    some = inputs(controls=wanted(["hgb", "alone", "trivial"]))
+    some = inputs(baselines=wanted(["hgb", "alone", "trivial"]))
     todo = pieces(some)
     assert [piece.baseline for piece in todo] == ["alone", "alone", "hgb", "trivial"]
     assert {piece.site for piece in todo[:2]} == {"a", "b"}
@@ -81,7 +81,7 @@ def trained(inputs: BaselineInputs, piece: Piece) -> dict[str, np.ndarray[Any, A
 
 def test_a_site_alone_has_a_schedule_of_its_own() -> None:
     longer = BaselineSchedule(TrainingSettings(1, 8, 0.01), rounds=30)
-    some = inputs(controls=wanted(["alone", "pooled"]), alone=longer)
+    some = inputs(baselines=wanted(["alone", "pooled"]), alone=longer)
     assert pieces(some)[-1].baseline == "pooled", "30 epochs of a site take longer"
     before, after = (trained(b, Piece("alone", "a")) for b in (inputs(), some))
     assert not np.array_equal(before["alone/a/TEST"], after["alone/a/TEST"])
@@ -115,14 +115,14 @@ def test_minirocket_is_left_out_with_the_reason(given: dict[str, Any], reason: s
     assert "minirocket" not in {piece.baseline for piece in pieces(made)}
 
 
-@pytest.mark.parametrize("control", [rocket, boosted_trees])
+@pytest.mark.parametrize("baseline", [rocket, boosted_trees])
 @pytest.mark.parametrize("task", [Failure(4.0), Horizons([2, 4, 8]), RemainingLife(9)])
 @pytest.mark.parametrize("features", [RAW, WindowFeatures("both")])
 def test_trees_and_minirocket_predict_every_task(
-    control: Any, task: Task, features: WindowFeatures
+    baseline: Any, task: Task, features: WindowFeatures
 ) -> None:
     made = inputs(task, features=features)
-    found = control(made)
+    found = baseline(made)
     for site in made.sites():
         for split in (Split.TEST, Split.HELDOUT):
             scores, part = found[site.name][split], site.windows[split]

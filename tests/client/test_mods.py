@@ -24,7 +24,7 @@ from fedpdm.config.compose import compose
 from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError, SiteError
 from fedpdm.runs.experiment import build
-from fedpdm.runs.transforms import build_mods
+from fedpdm.runs.update_pipeline import build_mods
 from fedpdm.strategies.scaffold import Scaffold
 from fedpdm.testing.federated import distance, federate, same
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from fedpdm.config.command_line import groups, options, rewrite
 from fedpdm.config.compose import compose
 from fedpdm.errors import ConfigError
-from fedpdm.evaluation.settings import Costs
+from fedpdm.evaluation.protocol import Costs
 from fedpdm.runs.experiment import build
 from fedpdm.simulate import help_text
 

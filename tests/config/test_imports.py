@@ -49,9 +49,9 @@ def test_modules_are_imported_and_remembered_in_their_order(
 
 
 def test_a_target_is_remembered_for_workers() -> None:
-    make({"_target_": "tests.strategies.test_registry.AsksForMore"}, "strategy")
+    make({"_target_": "tests.strategies.test_local_terms.AsksForMore"}, "strategy")
     make({"_target_": "fedpdm.tasks.Failure", "horizon": 4}, "task")
-    assert imports.imported() == ["tests.strategies.test_registry"]
+    assert imports.imported() == ["tests.strategies.test_local_terms"]
 
 
 FOREIGN = [
@@ -84,7 +84,7 @@ def test_a_config_of_others_names_classes_of_ours_of_flower_and_of_imports() -> 
     assert lookup("strategy", fedavg, []) is not None
     assert lookup("client_mods", "flwr.clientapp.mod.fixedclipping_mod", []) is not None
     refuse_foreign({"client_mods": ["fixedclipping_mod"]}, [], "")
-    asks = "tests.strategies.test_registry.AsksForMore"
+    asks = "tests.strategies.test_local_terms.AsksForMore"
     assert lookup("strategy", asks, ["tests"]) is not None
     assert lookup("strategy", asks, ["test"]) is None and lookup("strategy", asks, []) is None
     refuse_foreign({"engine": {"_target_": "fedpdm.engines.serial.SerialGrid"}}, [], "")
@@ -92,7 +92,7 @@ def test_a_config_of_others_names_classes_of_ours_of_flower_and_of_imports() -> 
 
 
 def test_a_class_stands_only_in_the_block_of_its_kind() -> None:
-    fedavg, asks = "flwr.serverapp.strategy.FedAvg", "tests.strategies.test_registry.AsksForMore"
+    fedavg, asks = "flwr.serverapp.strategy.FedAvg", "tests.strategies.test_local_terms.AsksForMore"
     for block in imports.KINDS:
         assert (lookup(block, fedavg, []) is not None) == (block == "strategy")
         assert (lookup(block, asks, ["tests"]) is not None) == (

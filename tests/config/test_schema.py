@@ -10,12 +10,13 @@ from flwr.serverapp.strategy import FedAvg
 from fedpdm.config.command_line import rewrite
 from fedpdm.config.compose import compose
 from fedpdm.config.schema import arguments_of, located
+from fedpdm.config.values import make
 from fedpdm.errors import ConfigError
 from fedpdm.runs.experiment import build
 from fedpdm.runs.folder import stored_run
 from fedpdm.simulate import main
-from fedpdm.strategies.layers import layers
 from fedpdm.strategies.scaffold import Scaffold
+from fedpdm.strategies.wrappers import unwrap
 
 UNREAD = [
     ("roundz: 3", "roundz", "rounds"),
@@ -145,7 +146,7 @@ def test_a_block_takes_the_place_of_the_chosen_option() -> None:
     kind = "flwr.serverapp.strategy.DifferentialPrivacyServerSideFixedClipping"
     rest = "noise_multiplier: 0.1, clipping_norm: 1.0, num_sampled_clients: 2"
     cfg = compose(["strategy=fedprox", f"strategy={{_target_: {kind}, {inner}, {rest}}}"])
-    outer, held = layers(build(cfg).strategy)
+    outer, held = unwrap(build(cfg).strategy)
     assert type(outer).__name__ == kind.rpartition(".")[2]
     assert vars(held)["eta"] == 0.3 and "fraction_train" not in cfg.strategy
     assert compose(["engine={workers: 3}"]).engine == {**compose([]).engine, "workers": 3}
@@ -164,6 +165,12 @@ def test_a_class_of_another_kind_is_refused_before_there_is_a_folder(
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"error: {block}") and "fractions.Fraction is no " in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("block", ["strategy", "transforms.mine", "objective"])
+def test_what_a_function_makes_of_another_kind_is_refused(block: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{block}: uuid.UUID is no "):
+        make({"_target_": "uuid.uuid4"}, block)
 
 
 @pytest.mark.parametrize(

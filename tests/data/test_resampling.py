@@ -114,7 +114,7 @@ def test_the_trivial_predictor_and_the_report_keep_the_real_share() -> None:
         federation=built, names=("a", "b"),
         build_model=lambda: ModelFactory.create_model("mlp", 3, 2),
         pooled=once, alone=once, seed=0, scaler=None, pool=("a", "b"),
-        device=torch.device("cpu"), controls=(),
+        device=torch.device("cpu"), baselines=(),
     )  # fmt: skip
     share = np.concatenate([windows(real, Split.TRAIN, name).y for name in ("a", "b")]).mean()
     assert trivial(inputs)["a"][Split.TEST] == pytest.approx(share)

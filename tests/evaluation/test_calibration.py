@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.calibration import Temperature, calibration_of, fit
-from fedpdm.evaluation.settings import Protocol
+from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.tasks.metrics import classification
 
 
@@ -139,6 +139,6 @@ def test_with_nothing_to_learn_there_is_no_calibration() -> None:
     assert fit("temperature", np.array([0, 1]), scores, np.array([1.0, 0.0])) is None
     assert calibration_of(None) is None
     with pytest.raises(ConfigError, match="evaluate.calibration=platt is unknown"):
-        Protocol(calibration="platt")
+        EvaluationProtocol(calibration="platt")
     with pytest.raises(KeyError):
         calibration_of({"method": "platt"})

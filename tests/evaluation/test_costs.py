@@ -14,8 +14,8 @@ from fedpdm.evaluation.alarms import Watch
 from fedpdm.evaluation.censoring import Censoring, presence
 from fedpdm.evaluation.costs import Priced, candidates, cost_table, least_cost, priced, rows_alone
 from fedpdm.evaluation.final_test import alarm_costs
-from fedpdm.evaluation.settings import Costs, Policy, Protocol
-from fedpdm.report.alarms import dearer
+from fedpdm.evaluation.protocol import Costs, EvaluationProtocol, ThresholdPolicy
+from fedpdm.report.sections.alarms import dearer
 from fedpdm.tasks import Failure
 from tests.evaluation.test_alarms import WATCH, at, censoring
 from tests.evaluation.test_final_test import federation, sites_of, tried
@@ -146,12 +146,14 @@ def test_sites_of_other_costs_share_the_threshold_that_costs_least_together() ->
     dear, cheap = Costs(5000, 1, 1), Costs(0.5, 9, 1)
     chosen = {}
     for scope in ("global", "plant"):
-        policy = Policy("cost", scope, costs=cheap, own_costs={"a": dear})
-        chosen[scope] = tried(task, Protocol(policy)).levels
+        policy = ThresholdPolicy("cost", scope, costs=cheap, own_costs={"a": dear})
+        chosen[scope] = tried(task, EvaluationProtocol(policy)).levels
     own = {name: levels["4"] for name, levels in chosen["plant"].own.items()}
     assert own["b"] > 0.9 > own["a"]  # a miss that costs little is no reason to go and look
     assert own["a"] <= chosen["global"].common["4"] <= own["b"]
-    trial = tried(task, Protocol(Policy("cost", costs=cheap, own_costs={"a": dear})))
+    trial = tried(
+        task, EvaluationProtocol(ThresholdPolicy("cost", costs=cheap, own_costs={"a": dear}))
+    )
     assert trial.accounts is not None
     (risk,), level = task.risks, trial.levels.common["4"]
     assert level is not None
@@ -172,7 +174,7 @@ def test_sites_of_other_costs_share_the_threshold_that_costs_least_together() ->
 def test_the_table_has_what_each_choice_costs(scope: str) -> None:
     task = Failure(4)
     (risk,) = task.risks
-    trial = tried(task, Protocol(Policy("cost", scope, costs=COSTS)))
+    trial = tried(task, EvaluationProtocol(ThresholdPolicy("cost", scope, costs=COSTS)))
     assert trial.accounts is not None and trial.parts["test"] is not None
     perfect = {
         site.name: {split: windows.y.astype(float) for split, windows in site.windows.items()}
@@ -202,7 +204,7 @@ def test_the_table_has_what_each_choice_costs(scope: str) -> None:
 
 
 def test_a_model_that_is_blind_on_test_data_is_beaten_by_always_an_alarm() -> None:
-    trial = tried(Failure(4), Protocol(Policy("cost", costs=COSTS)))
+    trial = tried(Failure(4), EvaluationProtocol(ThresholdPolicy("cost", costs=COSTS)))
     for own in trial.predictions.values():
         own[Split.TEST] = np.zeros_like(own[Split.TEST])
     costs = alarm_costs(trial, {})

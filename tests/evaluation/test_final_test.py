@@ -16,9 +16,9 @@ from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.rows import Rows, Split
 from fedpdm.evaluation.confidence import certainty
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
+from fedpdm.evaluation.protocol import EvaluationProtocol, ThresholdPolicy
 from fedpdm.evaluation.scoring import machine_numbers
-from fedpdm.evaluation.settings import Policy, Protocol
-from fedpdm.evaluation.test_details import average_precisions, shuffled
+from fedpdm.evaluation.summary_sections import average_precisions, shuffled
 from fedpdm.federation import Federation, Site
 from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
 from fedpdm.testing.tiny import TinySource
@@ -64,10 +64,10 @@ def sites_of(data: Federation) -> list[Site]:
     return [data.site(name, data.moments(name).scaler()) for name in data.sites]
 
 
-def tried(task: Task, protocol: Protocol | None = None, **options: Any) -> FinalTest:
+def tried(task: Task, protocol: EvaluationProtocol | None = None, **options: Any) -> FinalTest:
     data = federation(task, **options)
     return run_final_test(
-        lambda site: Creep(task), sites_of(data), data, CPU, protocol or Protocol()
+        lambda site: Creep(task), sites_of(data), data, CPU, protocol or EvaluationProtocol()
     )
 
 
@@ -107,7 +107,9 @@ def test_thresholds_come_from_validation_windows_alone() -> None:
     task = Failure(4)
     data = federation(task)
     sites = sites_of(data)
-    policy = Protocol(Policy("false_alarms", "plant", 0.1), calibration="temperature")
+    policy = EvaluationProtocol(
+        ThresholdPolicy("false_alarms", "plant", 0.1), calibration="temperature"
+    )
     before = run_final_test(lambda site: Creep(task), sites, data, CPU, policy)
     for site in sites:
         site.test.y[:] = 1 - site.test.y
@@ -122,7 +124,7 @@ def test_thresholds_come_from_validation_windows_alone() -> None:
 
 def test_each_site_can_have_a_threshold_of_its_own() -> None:
     together = tried(Failure(4))
-    apart = tried(Failure(4), Protocol(Policy(scope="plant")))
+    apart = tried(Failure(4), EvaluationProtocol(ThresholdPolicy(scope="plant")))
     assert together.card["thresholds"] == {} and set(apart.card["thresholds"]) == set(SITES)
     test = apart.parts["test"]
     assert test is not None
@@ -134,7 +136,7 @@ def test_each_site_can_have_a_threshold_of_its_own() -> None:
 
 
 def test_a_test_that_is_cut_weighs_validation_like_it() -> None:
-    policy = Protocol(Policy("false_alarms", budget=0.1))
+    policy = EvaluationProtocol(ThresholdPolicy("false_alarms", budget=0.1))
     cut, whole = (tried(Failure(4), policy, source=kind) for kind in (Whole, TinySource))
     for trial, told in ((cut, True), (whole, False)):
         test = trial.parts["test"]
@@ -144,7 +146,7 @@ def test_a_test_that_is_cut_weighs_validation_like_it() -> None:
 
 
 def test_intervals_cover_and_sites_have_their_own_coverage() -> None:
-    test = tried(RemainingLife(20), Protocol(interval=0.5)).parts["test"]
+    test = tried(RemainingLife(20), EvaluationProtocol(interval=0.5)).parts["test"]
     assert test is not None
     found = test["intervals"]
     assert found["machines"] == 8 and found["reason"] is None and found["level"] == 0.5
@@ -153,14 +155,14 @@ def test_intervals_cover_and_sites_have_their_own_coverage() -> None:
     share = sum(part["coverage"] * part["n"] for part in parts) / found["n"]
     assert found["coverage"] == pytest.approx(share)
     assert found["coverage_interval"] is None  # machines have more than one test window each
-    few = tried(RemainingLife(20), Protocol(interval=0.99)).parts["test"]
+    few = tried(RemainingLife(20), EvaluationProtocol(interval=0.99)).parts["test"]
     assert few is not None and "too few" in few["intervals"]["reason"]
     assert few["intervals"]["coverage"] == 1.0 and few["intervals"]["width"] == 20.0
 
 
 def test_a_calibration_changes_what_is_said_and_not_the_ranking() -> None:
     plain = tried(Failure(4)).parts["test"]
-    warm = tried(Failure(4), Protocol(calibration="temperature"))
+    warm = tried(Failure(4), EvaluationProtocol(calibration="temperature"))
     test = warm.parts["test"]
     assert plain is not None and test is not None
     assert test["calibration"]["before"] == plain["calibration"]["after"]
@@ -175,7 +177,9 @@ def test_a_calibration_changes_what_is_said_and_not_the_ranking() -> None:
 def test_intervals_of_results_hold_the_result_and_gains_are_paired(task: Task) -> None:
     data = federation(task)
     sites = sites_of(data)
-    good = run_final_test(lambda site: Creep(task), sites, data, CPU, Protocol()).predictions
+    good = run_final_test(
+        lambda site: Creep(task), sites, data, CPU, EvaluationProtocol()
+    ).predictions
     random = np.random.default_rng(0)
     bad = {
         name: {split: random.permutation(scores) for split, scores in own.items()}
@@ -206,7 +210,7 @@ def test_one_machine_has_no_interval_and_says_why() -> None:
     first = lone.test.machine == lone.test.machine[0]
     windows = {**lone.windows, Split.TEST: lone.test.take(first)}
     sites = [Site("a", windows), data.site("b", data.moments("b").scaler())]
-    trial = run_final_test(lambda site: Creep(task), sites, data, CPU, Protocol())
+    trial = run_final_test(lambda site: Creep(task), sites, data, CPU, EvaluationProtocol())
     found = certainty(trial.predictions, {}, sites, task, resamples=200, seed=1)
     assert found is not None
     assert (

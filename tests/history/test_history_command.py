@@ -88,7 +88,7 @@ def test_show_has_sites_events_checksums_and_norms(run, capsys):
         assert found == [site, "12", "0.5", "–"]
     with History.open(run) as history:
         assert history.row(2).weights_sha256 in text
-    assert "files: sound" in text
+    assert "files: intact" in text
     assert "lstm.weight" in text
     assert "8 × 4" in text
     assert "int64" in text

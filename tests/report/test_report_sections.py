@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fedpdm.report import record as report_record
-from fedpdm.report.alarms import dearer, how_chosen, silence
 from fedpdm.report.gain_table import gain_table
 from fedpdm.report.report import render
+from fedpdm.report.sections import training
+from fedpdm.report.sections.alarms import dearer, how_chosen, silence
 from fedpdm.report.summary_text import certainty
 from tests.comparison.example_runs import failure_run
 from tests.report.example_details import detailed_failure, detailed_horizons, interval, silent_site
@@ -310,10 +310,10 @@ def test_a_level_that_pays_is_not_held_against_doing_without_it() -> None:
 
 
 def test_the_parts_of_the_time_add_up_to_the_total() -> None:
-    rows = report_record.seconds({"seconds": {"setup": 1.0, "training": 15.4, "total": 17.6}})
+    rows = training.seconds({"seconds": {"setup": 1.0, "training": 15.4, "total": 17.6}})
     assert [name for name, _, _ in rows] == ["training", "setup", "other", "total"]
     assert sum(spent for _, spent, _ in rows[:-1]) == pytest.approx(17.6)
-    rows = report_record.seconds({"seconds": {"setup": 1.0, "total": 1.04}})
+    rows = training.seconds({"seconds": {"setup": 1.0, "total": 1.04}})
     assert [name for name, _, _ in rows] == ["setup", "total"]
 
 

@@ -109,7 +109,7 @@ def test_a_config_from_before_there_were_features_means_readings() -> None:
     del old["features"], old["training"]["resample"]
     del old["baselines"]["controls"], old["baselines"]["minirocket"]
     before, now = build(old), build(cfg)
-    assert before.model == now.model and before.controls == now.controls
+    assert before.model == now.model and before.baselines == now.baselines
     assert before.federation.resampler is None and not before.federation.features.active
 
 

@@ -15,7 +15,7 @@ from omegaconf import open_dict
 from fedpdm.config.compose import compose
 from fedpdm.errors import ConfigError
 from fedpdm.history import History
-from fedpdm.runs.transforms import build_server
+from fedpdm.runs.update_pipeline import build_server
 from fedpdm.server.base import Server
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.testing.federated import Federated, distance, federate, same

@@ -99,7 +99,7 @@ def test_what_sites_say_of_their_training_is_averaged_by_examples(tmp_path: Path
     assert record.metrics["brier"] != 0.125
     assert set(further_metrics(record.to_dict())) == {"steps", "train_brier", "heard"}
     assert record.metrics["heard"] == 2.0
-    assert round_scalars(record.to_dict())["plants/small/steps"] == small["steps"]
+    assert round_scalars(record.to_dict())["sites/small/steps"] == small["steps"]
 
 
 def test_the_rounds_own_numbers_are_not_overwritten() -> None:

@@ -18,8 +18,8 @@ from fedpdm.client.mods import AdaptedMod
 from fedpdm.errors import ConfigError
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.strategies.fednova import FedNova
-from fedpdm.strategies.layers import MODS_NEEDED, check_mods, layers
 from fedpdm.strategies.scaffold import Scaffold
+from fedpdm.strategies.wrappers import MODS_NEEDED, check_mods, unwrap
 from fedpdm.testing.federated import Federated, federate, same
 from fedpdm.training.loop import TrainingSettings
 
@@ -129,7 +129,7 @@ def test_a_wrapper_holds_our_own_strategies_if_only_weights_travel(tmp_path: Pat
         local_epochs=1, batch_size=16, learning_rate=0.01, weight_decay=0.0, optimizer="sgd"
     )
     run(tmp_path / "nova", strategy, 3, 1, settings=plain)
-    assert [type(layer) for layer in layers(strategy)] == [type(strategy), FedNova]
+    assert [type(layer) for layer in unwrap(strategy)] == [type(strategy), FedNova]
     with pytest.raises(ConfigError, match="control"):
         run(tmp_path / "scaffold", make(name, Scaffold, 3), 3, 1)
 

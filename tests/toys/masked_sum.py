@@ -8,7 +8,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedpdm.server.base import Round
 from fedpdm.server.synchronous import Synchronous
-from fedpdm.strategies.registry import asks_nothing
+from fedpdm.strategies.local_terms import asks_nothing
 from fedpdm.wire.records import CONFIG, config_in, config_record, metric_record, metrics_in
 from tests.toys.mask import number_of
 

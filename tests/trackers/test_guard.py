@@ -87,7 +87,7 @@ def test_every_round_is_sent_once_in_order(tmp_path: Path) -> None:
     finish(guard, history, 1, 2)
     guard.end(SUMMARY)
     assert book.told == [
-        ("begin", {}), 1, 2, ("end", {"test/ap": 0.5, "test/plants/a/ap": 1.0}),
+        ("begin", {}), 1, 2, ("end", {"test/ap": 0.5, "test/sites/a/ap": 1.0}),
     ]  # fmt: skip
     assert said == []
     assert json.loads((tmp_path / STATE).read_text()) == {"attempt": 0, "round": 2,
@@ -163,7 +163,7 @@ def test_a_damaged_state_file_sends_everything_again(tmp_path: Path) -> None:
 
 def test_scalars_hold_sites_bytes_and_seconds_and_no_nulls() -> None:
     assert round_scalars(record(2).to_dict()) == {
-        "train_loss": 0.25, "plants/a/examples": 3.0, "plants/a/validation_loss": 0.25,
+        "train_loss": 0.25, "sites/a/examples": 3.0, "sites/a/validation_loss": 0.25,
         "bytes/up": 10.0, "bytes/down": 20.0, "seconds": 1.5,
     }  # fmt: skip
     assert result_scalars({}) == {}

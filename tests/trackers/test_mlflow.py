@@ -38,7 +38,7 @@ def test_rounds_settings_and_results_are_read_back_and_a_resume_goes_on(tmp_path
     assert run.data.params["model.model_type"] == "mlp" and run.data.params["seed"] == "42"
     history = client.get_metric_history(run.info.run_id, "train_loss")
     assert [metric.step for metric in history] == [1, 2, 3], "one run, each round once"
-    site = client.get_metric_history(run.info.run_id, "plants/detroit/validation_loss")
+    site = client.get_metric_history(run.info.run_id, "sites/detroit/validation_loss")
     assert [metric.step for metric in site] == [1, 2, 3]
     summary = json.loads((folder / "summary.json").read_text())
     expected = summary["test"]["global"]["average_precision"]

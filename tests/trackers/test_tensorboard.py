@@ -32,7 +32,7 @@ def test_rounds_sites_and_test_scores_are_read_back_and_a_resume_goes_on(tmp_pat
     summary = json.loads((run / "summary.json").read_text())
     losses = written.Scalars("train_loss")
     assert [event.step for event in losses] == [1, 2, 3], "each round once"
-    assert [event.step for event in written.Scalars("plants/detroit/validation_loss")] == [1, 2, 3]
+    assert [event.step for event in written.Scalars("sites/detroit/validation_loss")] == [1, 2, 3]
     with History.open(run) as history:
         sent = [record.bytes_up for record in history.rounds() if record.round]
     assert [event.value for event in written.Scalars("bytes/up")] == sent

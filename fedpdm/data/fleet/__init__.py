@@ -1,1 +1,1 @@
-"""Generated fleets of machines."""
+"""The generator of machine fleets, the default data set."""

@@ -1,4 +1,4 @@
-"""From a site's settings and the fleet's dials to the site that is generated.
+"""Combines a site's settings with the fleet's dials into the site that is generated.
 
 Every draw is keyed by the site's name, and none looks at another site: a site is the same
 whoever else takes part.

@@ -1,4 +1,4 @@
-"""What generated machines measure, how they can fail, and which kinds of machine there are.
+"""Kinds of generated machines: their sensors and failure modes.
 
 All kinds share one list of sensors, so all sites of a federation share one feature space:
 the instruments sit on the drive train (motor, coupling, bearings, oil and coolant circuit)

@@ -1,4 +1,4 @@
-"""What a generated site's machines are exposed to: calendar, weather, shifts, orders, recipes.
+"""Outside influences on a generated site: calendar, weather, shifts, orders, recipes.
 
 Exogenous: it moves sensors and wear, and neither moves it. Shapes: M machines, S steps of
 the site's calendar. Time in days; day 0 is Monday, the first of January.

@@ -1,4 +1,4 @@
-"""A generated fleet as a folder of files: its tables, written and read back.
+"""Writes a generated fleet to a folder of files, and reads it back.
 
     FOLDER/summary.json             settings, counts, gates, sha256 of every file
     FOLDER/plants/detroit.parquet   machine, time (days), one column per sensor
@@ -26,8 +26,8 @@ from fedpdm.data.fleet.life import FAILURE, MAINTENANCE
 from fedpdm.data.fleet.record import Latent, Log, Record
 from fedpdm.data.fleet.settings import SCENARIOS
 from fedpdm.data.rows import Floats, Strings
-from fedpdm.data.sources.checksums import sha256_of
 from fedpdm.errors import ConfigError, DataError
+from fedpdm.storage import sha256_of
 
 FORMAT = 1
 SUMMARY = "summary.json"

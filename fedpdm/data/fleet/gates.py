@@ -1,4 +1,4 @@
-"""Gates that generated data must pass before anybody trains on it.
+"""Quality gates that generated data must pass before a model trains on it.
 
 Each compares a number with a bound that was chosen before any data was looked at:
 
@@ -14,7 +14,7 @@ Each compares a number with a bound that was chosen before any data was looked a
     prevalence        deviation from the wanted share, relative                      <= 0.25
 
 A failure leaves a trace if one of its machine's last rows stands out, along the signature of
-what failed, from all rows of 95 % of equally long stretches of sound machines of its kind.
+what failed, from all rows of 95 % of equally long stretches of healthy machines of its kind.
 What load and hall temperature explain is taken off first. The truth is used to know where to
 look and for what: the gate asks whether there is something to find, not whether it is easy.
 
@@ -40,7 +40,7 @@ READINGS, FAILURES, DIVERSITY = 0.75, 5, 2
 AREA, WANTED = 0.9, 0.25
 RECALL = 0.8
 HEALTHY, AT_THE_END, FALSE_TRACES = 0.3, 4, 0.05
-"""Wear of a sound machine; rows before a failure; share of sound stretches with a trace."""
+"""Wear of a healthy machine; rows before a failure; share of healthy stretches with a trace."""
 FEWEST_STRETCHES = 50
 FEWEST = 10  # rows of each class, below which an area under the curve says nothing
 
@@ -152,12 +152,12 @@ def scenario_recall(site: str, profile: SiteProfile, made: Record) -> list[Gate]
             gates.append(skipped(name, site, RECALL, f"only {expected:.1f} failures to expect"))
             continue
         if not told.sound:
-            gates.append(skipped(name, site, RECALL, "no stretch of sound machines to compare"))
+            gates.append(skipped(name, site, RECALL, "no stretch of healthy machines to compare"))
             continue
         seen = [told.stands_out(machine, life.time, life.mode) for machine, life in own]
         tried, found = sum(one is not None for one in seen), sum(one is True for one in seen)
         if own and not tried:
-            gates.append(skipped(name, site, RECALL, "no sound machine of the kind to compare"))
+            gates.append(skipped(name, site, RECALL, "no healthy machine of the kind to compare"))
             continue
         recall = found / tried if tried else 0.0
         gates.append(
@@ -225,7 +225,7 @@ class Traces:
 
 
 def _detector(usual: Floats) -> tuple[Floats, Floats]:
-    """Return (F, K) matched filters and (K,) bounds from (N, T, F) stretches of sound machines."""
+    """Return (F, K) matched filters and (K,) bounds from (N, T, F) healthy stretches."""
     spread = TABLE["spread"]
     signature = TABLE["wear"] * spread[:, None]
     noise = np.cov(usual.reshape(-1, len(spread)).T) + np.diag(1e-6 * spread**2)

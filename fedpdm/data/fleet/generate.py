@@ -1,4 +1,4 @@
-"""Write a generated fleet as files: ``python -m fedpdm.data generate``.
+"""``python -m fedpdm.data generate``: writes a generated fleet as files.
 
 The sites are those that ``python -m fedpdm.simulate`` would generate with the same options,
 so the run that reads the files is the run that generates them. Nothing is written under the
@@ -31,8 +31,8 @@ from fedpdm.data.fleet.record import Record
 from fedpdm.data.fleet.settings import SCENARIOS
 from fedpdm.data.fleet.source import FleetSource
 from fedpdm.data.rows import Ints, Rows, within_horizon
-from fedpdm.data.sources.checksums import sha256_of
 from fedpdm.errors import ConfigError, DataError, FedPdmError
+from fedpdm.storage import sha256_of
 
 HORIZON = 7.0
 """Days before a failure that count as positive in the summary and the gates."""
@@ -52,7 +52,7 @@ SMALLER = "lower --days or sites.NAME.machines, or raise data.step_hours"
 ROW_BYTES = 700
 """Memory that a row takes while its site is generated and checked; measured, rounded down."""
 SITES = 1_000_000
-"""More sites than anybody keeps as files."""
+"""More sites than are kept as files."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def generate(
     hidden = _room(folder)
     try:
         summary, verdicts = _write(hidden, source, seed, csv, options)
-        # The folder may be moved: what it says does not hang on where it lies.
+        # The folder may be moved: what it says does not depend on where it lies.
         summary["train"] = _train("FOLDER", sites, seed, options)
         text = json.dumps(summary, indent=2, allow_nan=False)
         (hidden / SUMMARY).write_text(text + "\n", "utf-8")

@@ -1,4 +1,4 @@
-"""How one generated machine wears, fails, is repaired and serviced: latent state only.
+"""The latent state of one generated machine: wear, failures, repairs and maintenance.
 
 Every machine has a latent wear per failure mode. Wear grows with load and temperature, at a
 speed drawn for every life, and by shocks; the life ends when one mode's wear crosses
@@ -126,7 +126,7 @@ def live(
     profile, step_days = spec.profile, spec.step_days
     speed_of_wear = speed_of_wear / LIFE[kind]
     depletion = step_days / profile.life_days / LIFE[kind] * load / load.mean()
-    # Shocks are drawn per step before lives are cut, so that they do not hang on them.
+    # Shocks are drawn per step before lives are cut, so that they do not depend on them.
     count = generator.poisson(step_days / SHOCK_EVERY, size=speed_of_wear.shape)
     shocks = count * generator.exponential(SHOCK, size=speed_of_wear.shape)
     # Scenarios and services draw from generators of their own: a fleet without them is the same.

@@ -1,4 +1,4 @@
-"""Readings that get lost: one by one, in outages, with dead sensors; rows, with the data link.
+"""Missing data of a generated site: single readings, outages, dead sensors, link failures.
 
 None of it looks at wear, so what is missing says nothing about a failure to come.
 Shapes: M machines, S steps, F sensors.
@@ -11,7 +11,7 @@ import numpy as np
 from fedpdm.data.fleet.settings import Dials, SiteSpec
 from fedpdm.data.rows import Bools
 
-DEAD_DAYS = 30.0  # until somebody replaces a dead sensor
+DEAD_DAYS = 30.0  # until a dead sensor is replaced
 LINK_DAYS = 1.5  # mean length of a failure of the data link
 
 

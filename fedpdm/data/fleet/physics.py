@@ -1,4 +1,4 @@
-"""What the sensors of generated machines show: wear, load, heat, instruments and noise.
+"""Sensor readings of generated machines from wear, load, heat, instruments and noise.
 
 Wear moves several sensors, late and steeply, in a pattern that belongs to the mode; load,
 heat, drifting instruments and noise move the same sensors without meaning anything.

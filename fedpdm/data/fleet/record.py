@@ -1,4 +1,4 @@
-"""Everything there is to know about one generated site: what it sees, and the truth."""
+"""The full record of one generated site: what the site sees, and the truth behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be set: one site (``conf/site/NAME.yaml``), archetypes of sites, the whole fleet.
+"""Settings of the generator: a site (``conf/site/NAME.yaml``), archetypes, the whole fleet.
 
 ``archetype: machine_shop`` gives a site the settings that are typical of its industry; its own
 yaml takes precedence. The numbers are round ones in a plausible range, not survey results.

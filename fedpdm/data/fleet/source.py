@@ -1,4 +1,4 @@
-"""Generated machines per site: the default data set, no download.
+"""The default data source: a generated fleet of machines per site, no download.
 
 Telemetry of rotating machines (pumps, spindles, fans) with latent wear per failure mode,
 failures, repairs, load cycles, weather, drifting instruments and missing readings. Sites
@@ -30,8 +30,7 @@ from fedpdm.data.fleet.settings import (
 )
 from fedpdm.data.partition import Natural, Partition
 from fedpdm.data.rows import Floats, Rows, Strings, rows_with_lives
-from fedpdm.data.sources.base import Source
-from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.sources.base import Source, require_positive
 from fedpdm.data.splits.cuts import by_time
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import numpy_generator

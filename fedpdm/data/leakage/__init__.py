@@ -1,1 +1,1 @@
-"""What would make a result worthless, looked for before a run trains."""
+"""Leakage checks: what would make a result worthless is found before a run trains."""

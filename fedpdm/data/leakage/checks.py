@@ -1,4 +1,4 @@
-"""Guards against leaks: what would make a score too good is refused, with the reason.
+"""Leakage checks of every run: what would make a score too good is refused, with the reason.
 
 Every run looks at the rows of its sites before it trains (``check``):
 

@@ -1,4 +1,4 @@
-"""Readings that stand under two names: the same machine twice, or windows cut as machines.
+"""Finds readings that occur twice: one machine under two names, or overlapping windows as machines.
 
 Rows are hashed. Of series, runs of five rows are compared. Five consecutive rows of real
 sensors are never equal by chance, so a run that two machines have in common is a copy: a

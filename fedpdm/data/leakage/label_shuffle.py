@@ -1,7 +1,7 @@
-"""Labels given to the wrong windows on purpose: a pipeline without a leak then knows nothing.
+"""Shuffled labels as a leakage test: without a leak, a model must then score like chance.
 
 What a model learns then can only be chance, and its average precision at each site lies at
-that site's prevalence, up to the chance of few windows (``fedpdm.evaluation.test_details`` says
+that site's prevalence, up to the chance of few windows (``fedpdm.evaluation.summary_sections`` says
 how far that reaches). Training and test labels both move. Only training labels would not do:
 a model of noise still moves slowly with the sensors, and so do true labels, which gives large
 chance correlations. There are two ways, and each shows something else:

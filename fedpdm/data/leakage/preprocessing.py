@@ -1,4 +1,4 @@
-"""Traces that a pipeline leaves in the rows when it works before the split.
+"""Finds traces of preprocessing before the split: scaling, SMOTE, mixing, copied rows.
 
 A scaler fitted on all rows leaves means of 0 and deviations of 1 over all rows, or over all rows
 of each machine; one fitted on training rows leaves them over those. SMOTE (Chawla et al. 2002)

@@ -1,4 +1,4 @@
-"""Sites that differ by chance only."""
+"""Partitions by chance alone: sites differ in nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedpdm.data.partition.base import (
     site_names,
 )
 from fedpdm.data.rows import Ints, Rows, Split
-from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.sources.base import require_positive
 from fedpdm.errors import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""Sites that differ in what machines and rows are: life, season, kind, operating condition."""
+"""Partitions by an attribute of machines or rows: life, season, kind, operating condition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedpdm.data.partition.base import (
     site_names,
 )
 from fedpdm.data.rows import Bools, Ints, Rows, Split, Strings
-from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.sources.base import require_positive
 from fedpdm.data.splits.cuts import undecided
 from fedpdm.errors import ConfigError
 

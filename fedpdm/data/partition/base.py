@@ -1,4 +1,4 @@
-"""What a partition is, and what all of them share."""
+"""The interface of a partition, and what all partitions share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from fedpdm.data.rows import Bools, Ints, Rows, Split, Strings
-from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.sources.base import require_positive
 from fedpdm.errors import ConfigError
 
 DEFAULT_SITES = 10  # as FedCMAPSS task A
@@ -126,7 +126,7 @@ class WholeMachines(Partition):
     name: str
     """In ``partition=``."""
     ordered = False
-    """Whether the first share is the first site's; else shares hang on names alone."""
+    """Whether the first share is the first site's; else shares depend on names alone."""
 
     def __init__(self, sites: int | None = None) -> None:
         self.sites = None if sites is None else require_positive("partition.sites", sites)
@@ -174,5 +174,5 @@ def require_enough(partition: str, names: tuple[str, ...], machines: Machines) -
 
 
 def by_name(names: tuple[str, ...]) -> Ints:
-    """Return the position in ``names`` of each share: it hangs on a site's name alone."""
+    """Return the position in ``names`` of each share: it depends on a site's name alone."""
     return np.argsort(np.array(names), kind="stable").astype(np.int64)

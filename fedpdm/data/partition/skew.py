@@ -1,4 +1,4 @@
-"""Sites that differ in labels or in amount: the usual controlled heterogeneity."""
+"""Partitions with skewed labels or amounts of data: the usual controlled heterogeneity."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from fedpdm.data.partition.base import Machines, WholeMachines
 from fedpdm.data.rows import Floats, Ints, Split
-from fedpdm.data.sources.checksums import require_positive
+from fedpdm.data.sources.base import require_positive
 from fedpdm.errors import ConfigError
 
 DRAWS = 200

@@ -1,4 +1,4 @@
-"""A data set that comes as one file, or as a pool of generated machines, divided among sites."""
+"""Divides a data set that is one file, or a pool of generated machines, among sites."""
 
 from __future__ import annotations
 

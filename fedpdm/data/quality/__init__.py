@@ -1,1 +1,1 @@
-"""What looks odd in a site's data, and what was understood of it. Nothing here leaves the site."""
+"""Quality of a site's data: what looks odd, what was understood. Nothing leaves the site."""

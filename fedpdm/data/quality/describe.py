@@ -1,4 +1,4 @@
-"""``python -m fedpdm.data describe FILE [LOG …]``: a yaml for a stranger's file."""
+"""``python -m fedpdm.data describe FILE [LOG …]``: a first yaml for an unknown file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a stranger's file is written and what its columns seem to be."""
+"""Guesses how an unknown file is written and what its columns are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was understood of a site's record, and what of it a model will not see."""
+"""What was understood of a site's data, and which of it a model will not see."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def dropped(source: Any, site: str, rows: Rows, horizon: float) -> Lines:
         lines.append(("rows", f"{int(purged.sum()):,} near the cuts between training, validation "
                       "and test: their label looks across a cut"))  # fmt: skip
     if unknown.any():
-        lines.append(("rows", f"{int(unknown.sum()):,} of which nobody knows whether a failure "
+        lines.append(("rows", f"{int(unknown.sum()):,} of which it is unknown whether a failure "
                       f"follows within {horizon:g} {source.time_unit}"))  # fmt: skip
     return lines
 

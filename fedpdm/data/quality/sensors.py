@@ -1,4 +1,4 @@
-"""What looks odd in the readings of one site: sentinels, stuck, constant and dropped sensors."""
+"""Odd readings at one site: sentinels, and stuck, constant or dropped sensors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fedpdm.data.sources.units import convert
 DISTINCT = 10  # a column with fewer values is a state, not a measurement
 REPEATS = 3  # a sentinel stands at least so often
 FAR = 1.5  # and so many ranges of the other readings away from them
-LONGEST_RUN = 20  # rows with one reading, below which nobody wonders
+LONGEST_RUN = 20  # rows with one reading, below which a stuck sensor is not suspected
 CASES = 10  # healthy and failing rows each, before one feature is said to separate them
 SEPARATES = 0.999
 

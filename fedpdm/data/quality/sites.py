@@ -1,4 +1,4 @@
-"""What looks odd between sites, and the notes that a run begins with."""
+"""Odd differences between sites, and the notes that a run begins with."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Data sets: each is one file here."""
+"""Data sources: one file each."""

@@ -1,4 +1,4 @@
-"""What the sites of a federation must have in common: features, categories, units."""
+"""What all sites of a federation must agree on: features, categories, units."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Matzka, "Explainable Artificial Intelligence for Predictive Maintenance Applications",
 AI4I 2020; UCI 601, CC BY 4.0. Synthetic. Rows have no time stamps and belong to no
-trajectory, and the label hangs on the row alone, so nothing can be said about horizons
+trajectory, and the label depends on the row alone, so nothing can be said about horizons
 or remaining life: only task=failure makes sense. Failures cluster along the file (154 of
 339 in rows 4000–5999), so the cut by row number is a real shift between training and test.
 Five stratified folds are the easier alternative that most papers use.
@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 
 from fedpdm.data.partition import Partition, PartitionedSource
 from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split, Strings
-from fedpdm.data.sources import checksums as checks
 from fedpdm.data.sources.base import require_choice
-from fedpdm.data.sources.checksums import find
 from fedpdm.data.sources.dialect import Dialect
+from fedpdm.data.sources.published import AI4I, find, finite, read_known, require_rows, warn_altered
 from fedpdm.data.sources.readers import one_line
 from fedpdm.data.sources.tables import Table, require_columns
 from fedpdm.errors import ConfigError, DataError
@@ -130,7 +129,7 @@ class Ai4iSource(PartitionedSource):
         self._fold = fold if split == "stratified" else None
 
     def read(self) -> Rows:
-        rows = read_ai4i(find(self._path, checks.AI4I.path, self.name), self.features)
+        rows = read_ai4i(find(self._path, AI4I.path, self.name), self.features)
         if self._fold is None:
             return rows
         assert rows.label is not None
@@ -191,7 +190,7 @@ def read_ai4i(path: Path, features: tuple[str, ...] = FEATURES["source"]) -> Row
     table.refuse(
         "Type", ~table.frame["Type"].isin(TYPES).to_numpy(), "holds {value}, not L, M or H,"
     )
-    values = {name: checks.finite(table, name) for name in ("UDI", *RAW.values(), LABEL)}
+    values = {name: finite(table, name) for name in ("UDI", *RAW.values(), LABEL)}
     table.refuse(LABEL, ~np.isin(values[LABEL], (0, 1)), "holds {value}, not 0 or 1,")
     for name in ("air", "process", "speed", "torque"):
         low = values[RAW[name]] <= 0
@@ -199,16 +198,14 @@ def read_ai4i(path: Path, features: tuple[str, ...] = FEATURES["source"]) -> Row
     order = np.argsort(values["UDI"], kind="stable")
     values = {name: column[order] for name, column in values.items()}
     udi, label = values["UDI"], values[LABEL]
-    if not np.array_equal(udi, np.arange(1, checks.AI4I.rows + 1)):
-        raise DataError(
-            f"{path}: column 'UDI' must hold 1 to {checks.AI4I.rows} once each; {AGAIN}"
-        )
+    if not np.array_equal(udi, np.arange(1, AI4I.rows + 1)):
+        raise DataError(f"{path}: column 'UDI' must hold 1 to {AI4I.rows} once each; {AGAIN}")
     kind = table.frame["Type"].to_numpy(dtype=np.str_)[order]
     raw = {name: values[column] for name, column in RAW.items()}
     raw["type"] = np.argmax(kind[:, None] == np.array(TYPES), axis=1).astype(np.float64)
     content = np.column_stack([*(raw[name] for name in RAW), label, raw["type"]])
     if hashlib.sha256(np.ascontiguousarray(content).tobytes()).hexdigest() != VALUES_SHA256:
-        checks.warn_altered(path)
+        warn_altered(path)
     split = np.digitize(udi, (VALIDATION_FROM, TEST_FROM)).astype(np.int8)
     zeros = np.zeros(len(udi), dtype=np.int64)
     return Rows(
@@ -228,7 +225,7 @@ def read_ai4i(path: Path, features: tuple[str, ...] = FEATURES["source"]) -> Row
 
 def _table(path: Path) -> Table:
     """Return the needed columns as text, by their published names in any spelling."""
-    text, _ = checks.read_known(path, checks.AI4I, encoding="utf-8-sig")
+    text, _ = read_known(path, AI4I, encoding="utf-8-sig")
     try:
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
     except pd.errors.ParserError as error:
@@ -238,7 +235,7 @@ def _table(path: Path) -> Table:
     frame = frame.rename(columns=lambda name: published.get(_plain(name), name))
     purpose = dict.fromkeys(needed, "published in this file")
     require_columns(needed, list(frame.columns), str(path), purpose, AGAIN)
-    checks.require_rows(path, len(frame), checks.AI4I)
+    require_rows(path, len(frame), AI4I)
     return Table(frame.fillna(""), str(path), AGAIN, lines=True, dialect=Dialect())
 
 

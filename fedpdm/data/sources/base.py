@@ -1,4 +1,4 @@
-"""The interface of a data set. One file under ``fedpdm/data/`` and one yaml each."""
+"""The interface of a data source. Each has one file here and one yaml in ``conf/data``."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Source(ABC):
     def rules(self, rows: Rows) -> Bools | None:
         """Return (R,) what known physical rules alone would predict, or None without rules.
 
-        A control without learning, printed beside the baselines.
+        A baseline without learning.
         """
         return None
 
@@ -151,3 +151,17 @@ def require_choice(key: str, value: object, choices: Iterable[str], null: bool =
     if value not in known:
         *most, last = [*known, "null"] if null else known
         raise ConfigError(f"{key}={value} is unknown; choose {', '.join(most)} or {last}")
+
+
+def require_positive(key: str, value: object) -> int:
+    """Return an option's value as an integer of at least 1, or raise ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{key}={value} must be a whole number of at least 1")
+    return value
+
+
+def require_fraction(key: str, value: float) -> float:
+    """Return an option's value, a share of at least 0 and below 1, or raise ConfigError."""
+    if not 0 <= value < 1:
+        raise ConfigError(f"{key}={value} must be at least 0 and below 1")
+    return value

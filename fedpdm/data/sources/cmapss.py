@@ -18,10 +18,21 @@ import pandas as pd
 
 from fedpdm.data.partition import Partition, PartitionedSource
 from fedpdm.data.rows import Floats, Ints, Rows, Split, Strings
-from fedpdm.data.sources import checksums as checks
-from fedpdm.data.sources.base import OperatingConditions, require_choice
-from fedpdm.data.sources.checksums import find
+from fedpdm.data.sources.base import (
+    OperatingConditions,
+    require_choice,
+    require_fraction,
+    require_positive,
+)
 from fedpdm.data.sources.dialect import Dialect
+from fedpdm.data.sources.published import (
+    CMAPSS,
+    find,
+    finite,
+    read_known,
+    require_rows,
+    warn_altered,
+)
 from fedpdm.data.sources.tables import Table
 from fedpdm.errors import ConfigError, DataError
 
@@ -99,8 +110,8 @@ class CmapssSource(PartitionedSource):
         self.subsets = subset_names(subset)
         require_choice("data.features", features, FEATURES)
         require_choice("data.pad", pad, ("short", "all"))
-        self.window = checks.require_positive("data.window", window)
-        self.stride = checks.require_positive("data.stride", stride)
+        self.window = require_positive("data.window", window)
+        self.stride = require_positive("data.stride", stride)
         self.pad_training = pad == "all"
         self.features = FEATURES[features]
         # Six conditions have the same numbers in every subset; FD001 and FD003 fly in the first.
@@ -108,7 +119,7 @@ class CmapssSource(PartitionedSource):
         self.operating = OPERATING if self.conditions > 1 else None
         super().__init__(sites, partition, seed)
         self._path, self._verify = path, verify
-        self._validation_fraction = checks.require_fraction(
+        self._validation_fraction = require_fraction(
             "data.validation_fraction", validation_fraction
         )
 
@@ -246,8 +257,8 @@ def read_life_left(path: Path, test: Path, engines: int, verify: bool = True) ->
 
 def _read_numbers(path: Path, columns: Sequence[str], verify: bool) -> Floats:
     """Return (R, C) finite float64: C numbers in each line, apart by spaces."""
-    known = next(known for known in checks.CMAPSS if known.name == path.name)
-    text, original = checks.read_known(path, known)
+    known = next(known for known in CMAPSS if known.name == path.name)
+    text, original = read_known(path, known)
     lines = text.splitlines()
     try:
         table = np.loadtxt(lines, dtype=np.float64, ndmin=2, comments=None)
@@ -256,9 +267,9 @@ def _read_numbers(path: Path, columns: Sequence[str], verify: bool) -> Floats:
     if table.shape != (len(lines), len(columns)) or not np.isfinite(table).all():
         _refuse_line(path, columns, [line.split() for line in lines])
     if verify:
-        checks.require_rows(path, len(table), known)
+        require_rows(path, len(table), known)
         if not original:
-            checks.warn_altered(path)
+            warn_altered(path)
     return table
 
 
@@ -274,5 +285,5 @@ def _refuse_line(path: Path, columns: Sequence[str], cells: list[list[str]]) -> 
     frame = pd.DataFrame(cells, columns=list(columns), index=range(-1, len(cells) - 1))
     table = Table(frame, str(path), AGAIN, lines=True, dialect=Dialect())
     for column in columns:
-        checks.finite(table, column)
-    raise AssertionError("every line is sound")
+        finite(table, column)
+    raise AssertionError("every line is valid")

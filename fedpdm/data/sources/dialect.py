@@ -1,4 +1,4 @@
-"""How a site's file is written: separators, numbers, times, and what stands for no reading."""
+"""How a site's file is written: separators, numbers, times, and marks of a missing reading."""
 
 from __future__ import annotations
 

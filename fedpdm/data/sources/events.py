@@ -1,4 +1,4 @@
-"""A site's logs of failures and maintenance, as events of its machines."""
+"""Reads a site's logs of failures and maintenance as events of its machines."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _log(
     text = (log.machine, kind, *log.where, *log.shared)
     dates = (log.time, *(() if log.end is None else (log.end,)))
     table = read_table(
-        paths, columns, where=where, hint=f"mend the file, or map the column in {log.key}",
+        paths, columns, where=where, hint=f"correct the file, or map the column in {log.key}",
         dialect=log.dialect, optional=(*log.shared, *(() if log.kind else ("kind",))),
         text=(*text, *(dates if log.dialect.times_are_text else ())), may_be_empty=True,
     )  # fmt: skip
@@ -133,7 +133,7 @@ def _machines(log: EventLog, table: Table, machine: Strings) -> Strings:
 
 
 def _require_same_times(log: EventLog, table: Table, mapping: SiteMapping, rows: Table) -> None:
-    """Refuse a log whose times could be shifted against the rows' without anybody noticing."""
+    """Refuse a log whose times could be shifted against the rows' unnoticed."""
     own, others = table.zoned(log.time), rows.zoned(mapping.time)
     if (own is None) != (others is None):
         spelled = {True: "numbers", False: "dates"}
@@ -163,7 +163,9 @@ def _ends(log: EventLog, table: Table, names: Strings, time: Floats, unit: str) 
     said = ~table.empty(log.end)
     if said.any():
         end[said] = table.take(said).times(log.end, unit, names[said])[0]
-    table.refuse(log.end, end < time, "holds {value}, which is before the event,", "mend the file")
+    table.refuse(
+        log.end, end < time, "holds {value}, which is before the event,", "correct the file"
+    )
     return end
 
 
@@ -189,7 +191,7 @@ def _require_known(
         f"{table.where}: the log names {len(missing)} machine(s) that {data} has no rows of: "
         f"{', '.join(missing[:5])} (first at {table.place(int(np.argmax(stranger)))}); the "
         f"data has {', '.join(there[:5])}{', …' if len(there) > 5 else ''}."
-        f"{closest(missing[0], there)} Mend the ids, or set {log.key}.unknown_machines: ignore"
+        f"{closest(missing[0], there)} Correct the ids, or set {log.key}.unknown_machines: ignore"
     )
 
 

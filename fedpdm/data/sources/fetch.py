@@ -1,4 +1,4 @@
-"""Download of the public data sets: resumed where it broke off, checked, placed whole.
+"""Downloads the public data sets: resumed where it broke off, checked, and placed whole.
 
 Only files whose sha256 is known are taken out of an archive, and they are written under
 names of our own, so an archive can put nothing anywhere else.
@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from fedpdm.data.sources.checksums import KNOWN, KnownFile, sha256_of
+from fedpdm.data.sources.published import KNOWN, KnownFile
 from fedpdm.errors import ConfigError, DataError
+from fedpdm.storage import sha256_of
 
 URLS = {
     "ai4i": "https://archive.ics.uci.edu/static/public/601/"
@@ -186,7 +187,7 @@ def take_out(part: Path, into: Path, files: tuple[KnownFile, ...], url: str) -> 
     except DAMAGED as error:
         forget(part)
         raise DataError(
-            f"{url} is not a sound zip archive ({error}); nothing was placed. Run the command "
+            f"{url} is not a valid zip archive ({error}); nothing was placed. Run the command "
             "again, or give another --url"
         ) from None
     if wanted:

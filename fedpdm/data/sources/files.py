@@ -18,8 +18,7 @@ import pandas as pd
 from fedpdm.data.partition import Natural, Partition
 from fedpdm.data.rows import Floats, Ints, Rows, Strings, rows_with_lives
 from fedpdm.data.sources.agreement import agreed, unit_of
-from fedpdm.data.sources.base import Source
-from fedpdm.data.sources.checksums import require_fraction, require_positive
+from fedpdm.data.sources.base import Source, require_fraction, require_positive
 from fedpdm.data.sources.events import read_events
 from fedpdm.data.sources.mapping import SiteMapping, site_mapping
 from fedpdm.data.sources.readings import columns_of, read_site, values_of
@@ -158,7 +157,7 @@ class FilesSource(Source):
             paths,
             columns_of(mapping),
             where=f"{site}: {', '.join(map(str, paths))}",
-            hint=f"mend the file, or map another column in sites.{site} (site/{site}.yaml)",
+            hint=f"correct the file, or map another column in sites.{site} (site/{site}.yaml)",
             machines=None if mapping.machines is None else self._place(mapping.machines[0]),
         )
 

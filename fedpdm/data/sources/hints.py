@@ -1,4 +1,4 @@
-"""The way out of cells that cannot be read, guessed from how they are written."""
+"""Hints for cells that cannot be read: what to set in the site's yaml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of a yaml, checked: names, lists, and keys that mean something."""
+"""Checks of single values in a site's yaml: names, lists, and known keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the columns of a site's own file mean: the site yaml of ``data=files``, checked."""
+"""The site yaml of ``data=files``, checked: what the columns of a site's own file mean."""
 
 from __future__ import annotations
 

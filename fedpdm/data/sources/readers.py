@@ -1,4 +1,4 @@
-"""Opening a site's files: one or several, by a pattern, in an archive; CSV or Parquet."""
+"""Opens a site's files: one or several, by a pattern, in an archive; CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def parts_of(paths: Sequence[Path], where: str) -> list[Part]:
         if glob.has_magic(text) and not archive.exists():
             found = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
             if not found:
-                raise DataError(f"{where}: no file matches {text}; mend the pattern")
+                raise DataError(f"{where}: no file matches {text}; correct the pattern")
         for file in found:
             if file.name.lower().endswith(".zip"):
                 parts += _members(file, inside, where)

@@ -1,4 +1,4 @@
-"""From a site's files to its readings, as its yaml says: rows picked, sensors side by side."""
+"""From a site's files to its readings, as its yaml says: rows selected, one column per sensor."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def picked(table: Table, where: Mapping[str, tuple[str, ...]]) -> Table:
             there = np.unique(text).tolist()
             raise DataError(
                 f"{table.where}: no row has {column}={', '.join(values)}; column '{column}' holds "
-                f"{', '.join(there[:10])}{', …' if len(there) > 10 else ''}; mend 'where' in the "
-                "site yaml"
+                f"{', '.join(there[:10])}{', …' if len(there) > 10 else ''}; correct 'where' "
+                "in the site yaml"
             )
         table = table.take(chosen)
     return table

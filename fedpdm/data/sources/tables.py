@@ -1,4 +1,4 @@
-"""A site's table: columns as numbers, times and names, each cell with its place in a file."""
+"""A site's table: columns as numbers, times and names; each cell knows its line in the file."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ class Table:
         elif zone is not None:
             dates = from_zone(dates, zone, machine, lambda absent: self.refuse(
                 column, absent, f"holds {{value}}, which no clock in {zone} shows,",
-                "summer time begins and leaves it out; mend the file, or the site's time_zone",
+                "summer time begins and leaves it out; correct the file, or the site's time_zone",
             ))  # fmt: skip
         micro = dates.to_numpy(dtype="datetime64[us]").astype(np.int64)
         return np.asarray(micro / (1e6 * self._seconds(unit, column)), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Times as files write them, into times that can be subtracted: all in UTC."""
+"""Parses the times in files: all become UTC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One site's unit into another's."""
+"""Converts one site's unit into another's."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Which rows are for training, validation and test."""
+"""Splits: which rows are for training, validation and test."""

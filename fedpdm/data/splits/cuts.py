@@ -1,4 +1,4 @@
-"""Who may see which row: training, validation, test, held-out machines."""
+"""Where the splits are cut: training, validation, test, held-out machines."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The split of a run as a file, and a data set that takes it up again: ``split=RUN_FOLDER``.
+"""Writes a run's split to a file, and repeats a split from one: ``split=RUN_FOLDER``.
 
 ``split.csv.gz`` has one line for each run of rows of one site, machine, life and split::
 
-    plant,machine,life,condition,first,last,split,rows
+    site,machine,life,condition,first,last,split,rows
     plant-01,train-007,0,,1.0,259.0,train,259
 
 ``first`` and ``last`` are times. ``condition`` is set where sites share machines by operating
@@ -41,7 +41,7 @@ from fedpdm.storage import read_bytes
 NAME = "split.csv.gz"
 LARGEST = 1 << 29
 """Bytes of the largest split, unpacked: some ten million lines."""
-COLUMNS = ("plant", "machine", "life", "condition", "first", "last", "split", "rows")
+COLUMNS = ("site", "machine", "life", "condition", "first", "last", "split", "rows")
 SPLITS = {split.name.lower(): split for split in Split}
 
 
@@ -61,7 +61,7 @@ class SplitFile:
         """Write it to a run folder; return what the manifest says of it.
 
         The same split gives the same bytes: no time stamp is in them. ``content_sha256`` is of
-        the lines, and does not hang on the version of the compressor.
+        the lines, and does not depend on the version of the compressor.
         """
         packed = gzip.compress(self.text.encode(), mtime=0)
         (folder / NAME).write_bytes(packed)
@@ -143,7 +143,8 @@ def read_split_file(path: str | Path) -> dict[str, list[Part]]:
     except (EOFError, OSError, ValueError, zlib.error):
         raise DataError(f"split={path}: {place} is damaged; take another run's {NAME}") from None
     lines = csv.reader(io.StringIO(text, newline=""))
-    if tuple(next(lines, ())) != COLUMNS:
+    header = tuple(next(lines, ()))
+    if header not in (COLUMNS, ("plant", *COLUMNS[1:])):  # as the first versions called it
         raise DataError(f"split={path}: {place} must begin with the line {','.join(COLUMNS)}")
     sites: dict[str, list[Part]] = {}
     for number, cells in enumerate(lines, start=2):

@@ -1,1 +1,1 @@
-"""Sites in worker processes of Ray."""
+"""The ray engine: sites in worker processes of Ray."""

@@ -56,7 +56,7 @@ class RayDispatch:
         self._ahead, self._lent = ahead, 0
         self._deadline = None if timeout is None else time.monotonic() + timeout
         count = len(self._crew.seats)
-        # With a deadline every site counts for itself: nobody waits for its neighbour.
+        # With a deadline every site counts for itself and waits for no other.
         self._together = 1 if timeout is not None else max(1, ahead // (2 * count))
         self._waiting: list[deque[int]] = [deque() for _ in range(count)]
         for position, worker in enumerate(workers):

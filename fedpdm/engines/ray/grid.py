@@ -1,4 +1,4 @@
-"""The ray engine: sites work in several long-lived processes, of one machine or a cluster.
+"""The ray engine's Grid: sites work in long-lived processes, on one machine or a cluster.
 
 Weights are put into Ray's object store once a round. A site stays with its worker, where
 its data and the model stay, too. Replies are taken in site order, and workers are only so

@@ -1,4 +1,4 @@
-"""What runs in a worker process of the ray engine, and how messages get there and back.
+"""A worker process of the ray engine: what runs in it, and how messages reach it.
 
 Records travel as plain dicts of ndarrays, which Ray hands over without copying or encoding;
 Flower's own classes are put around them again on the other side.

@@ -1,4 +1,4 @@
-"""The worker processes of the ray engine: started, replaced when they die, and ended.
+"""The pool of the ray engine's workers: started, replaced when they die, and ended.
 
 ``ray`` is imported here alone, and only when workers are started.
 """
@@ -48,7 +48,7 @@ QUIET = {
 
 @dataclass
 class Seat:
-    """One worker's place. ``generation`` counts who has sat there; ``lost``, that nobody can."""
+    """One worker's place. ``generation`` counts its workers; ``lost``: none can start again."""
 
     actor: Any = None
     hello: Any = None
@@ -120,7 +120,7 @@ class Workers:
         quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         count = self._wanted or min(cores(), self._sites)
         if ray.is_initialized():
-            pass  # somebody in this process has a Ray already; it is not ours to end
+            pass  # Ray was started elsewhere in this process and is not ours to end
         elif self._address is None:
             self._private = True
             base = "/tmp" if os.path.isdir("/tmp") else None  # a socket's path must be short
@@ -282,7 +282,7 @@ def own_path() -> list[str]:
 
 
 def reachable(address: str) -> None:
-    """Say at once that nobody listens there; Ray itself would try for a minute.
+    """Say at once that no server listens there; Ray itself would try for a minute.
 
     Raises:
         ConfigError: the address is not one of a cluster, or nothing answers.

@@ -1,1 +1,1 @@
-"""Sites trained together as one stacked model."""
+"""The batched engine: sites trained together as one stacked model."""

@@ -1,9 +1,9 @@
-"""Layers as a stack of sites needs them, by the class that they replace.
+"""Replacements for layers that ``torch.func.vmap`` cannot stack, by the class they replace.
 
 Under ``torch.func.vmap`` a module sees one site. Most of torch works there as it is; the
 layers below do not: dropout would draw masks that depend on a site's place in the stack,
 batch norm would count padded rows, and ``nn.LSTM`` has no batching rule. A library's own
-layer is taught by ``@stacks(ItsClass)``. Shapes: K sites, B rows, T time steps, H units.
+layer is added by ``@stacks(ItsClass)``. Shapes: K sites, B rows, T time steps, H units.
 """
 
 from __future__ import annotations

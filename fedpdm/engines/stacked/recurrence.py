@@ -1,4 +1,4 @@
-"""The LSTM of a stack of sites: every operation is one batched product or one map.
+"""The LSTM of a stack of sites, with all sites in each matrix product.
 
 Inputs are multiplied by their weights for all time steps at once, both directions run side
 by side, and the gradients of the weights are one product over all steps, as in cuDNN.

@@ -1,4 +1,4 @@
-"""Which rows every site of a stack sees in which step: the shuffles of ``training.fit``.
+"""The batches of every site of a stack in every step: the shuffles of ``training.fit``.
 
 Shapes: K sites, S steps (the most that one makes), W rows (the widest batch).
 """

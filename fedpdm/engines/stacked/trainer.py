@@ -110,7 +110,7 @@ class StackedTrainer:
         self._fitting: int | None = None
 
     def can_train(self, site: SiteData) -> bool:
-        """Return whether ``train`` takes this plant: one with rows, two a batch for batch norm.
+        """Return whether ``train`` takes this site: one with rows, two a batch for batch norm.
 
         ``training.fit`` says what is wrong with one that is not taken.
         """

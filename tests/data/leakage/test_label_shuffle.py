@@ -12,7 +12,7 @@ from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.rows import Bools, Floats, Split
 from fedpdm.data.windows import Windows
 from fedpdm.errors import ConfigError
-from fedpdm.evaluation.test_details import shuffled
+from fedpdm.evaluation.summary_sections import shuffled
 from fedpdm.federation import Site
 from fedpdm.report.summary_text import shuffled as told
 from fedpdm.tasks import Failure

@@ -14,7 +14,7 @@ from fedpdm.config.values import make
 from fedpdm.data.quality.sensors import Finding, Place, look, place_of, sentinels, stuck
 from fedpdm.data.quality.sites import NOTES, apart, notes, ranges_of
 from fedpdm.data.rows import Events, Floats, Rows, Split, Strings, rows_with_lives
-from fedpdm.data.sources.checksums import data_folder
+from fedpdm.data.sources.published import data_folder
 from fedpdm.runs.sources import build_source
 from fedpdm.tasks import Task
 

@@ -14,8 +14,8 @@ import pytest
 
 from fedpdm.data.__main__ import main
 from fedpdm.data.sources import fetch as fetching
-from fedpdm.data.sources.checksums import KNOWN, KnownFile
 from fedpdm.data.sources.fetch import fetch
+from fedpdm.data.sources.published import KNOWN, KnownFile
 from fedpdm.errors import ConfigError, DataError
 
 CONTENT = {

@@ -116,6 +116,11 @@ def test_lines_are_short_and_say_what_they_mean(tmp_path: Path) -> None:
     assert read_split_file(tmp_path / "open.csv") == read_split_file(path)
 
 
+def test_a_file_from_when_a_site_was_called_a_plant_is_read(tmp_path: Path) -> None:
+    now = read_split_file(written(Dealt(ByMachine(1), seed=1), tmp_path))
+    assert read_split_file(spoiled(tmp_path, "site,machine", "plant,machine")) == now
+
+
 def spoiled(tmp_path: Path, old: str, new: str, count: int = 1) -> str:
     path = written(Dealt(ByMachine(1), seed=1), tmp_path)
     text = gzip.decompress((tmp_path / NAME).read_bytes()).decode()
@@ -134,7 +139,7 @@ def spoiled(tmp_path: Path, old: str, new: str, count: int = 1) -> str:
         ("plant-01,z,", "plant-01,y,", DataError, "machine y .* are in two lines"),
         ("7.0,test,8", "7.0,exam,8", DataError, "line 6 is not a part of a split"),
         ("7.0,test,8", "7.0,test", DataError, "line 6 is not a part of a split"),
-        ("plant,machine", "site,machine", DataError, "must begin with the line plant,machine"),
+        ("site,machine", "room,machine", DataError, "must begin with the line site,machine"),
     ],
 )
 def test_a_file_that_does_not_fit_the_data_is_refused(

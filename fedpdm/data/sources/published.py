@@ -1,4 +1,4 @@
-"""The published files by name, size in rows and checksum, and how a file is read safely."""
+"""The published data sets' files: names, sizes, checksums, and reading them safely."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from fedpdm.data.rows import Floats
 from fedpdm.data.sources.tables import Table
-from fedpdm.errors import ConfigError, DataError
+from fedpdm.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +85,6 @@ def find(path: str | os.PathLike[str] | None, relative: str, dataset: str) -> Pa
     )
 
 
-def sha256_of(path: Path) -> str:
-    """Return the hex sha256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_known(path: Path, known: KnownFile, encoding: str = "ascii") -> tuple[str, bool]:
     """Return a file's text, and whether it is byte for byte the published one.
 
@@ -139,17 +133,3 @@ def finite(table: Table, column: str) -> Floats:
     values = table.numbers(column)
     table.refuse(column, np.isnan(values), "holds {value}, which is not a number,")
     return values
-
-
-def require_positive(key: str, value: object) -> int:
-    """Return an option's value as an integer of at least 1, or raise ConfigError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{key}={value} must be a whole number of at least 1")
-    return value
-
-
-def require_fraction(key: str, value: float) -> float:
-    """Return an option's value, a share of at least 0 and below 1, or raise ConfigError."""
-    if not 0 <= value < 1:
-        raise ConfigError(f"{key}={value} must be at least 0 and below 1")
-    return value

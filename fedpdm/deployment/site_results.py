@@ -1,4 +1,4 @@
-"""What sites say of their own tests beside metrics, and what the server makes of it.
+"""What sites report of their own tests besides metrics, and how the server gathers it.
 
 A site counts its own alarms, calibrates its own risks and chooses its own threshold;
 counts and shares leave it, no window does. Nobody may pool, so what a simulation says of
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedpdm.evaluation.final_test import FinalTest, alarm_costs
-from fedpdm.evaluation.test_details import spread
+from fedpdm.evaluation.summary_sections import spread
 from fedpdm.storage import cleaned
 from fedpdm.tasks import Task
 

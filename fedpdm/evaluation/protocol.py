@@ -1,4 +1,4 @@
-"""What a run is asked to say of its test: the block ``evaluate`` of the config."""
+"""The evaluation protocol: settings of the final test, the block ``evaluate`` of the config."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Policy:
+class ThresholdPolicy:
     """How a threshold is chosen.
 
     Attributes:
@@ -77,7 +77,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """How thresholds, calibration, alarms, intervals and their certainty are found.
 
     Attributes:
@@ -89,7 +89,7 @@ class Protocol:
         sustained: windows in a row in alarm before a crew acts.
     """
 
-    policy: Policy = field(default_factory=Policy)
+    policy: ThresholdPolicy = field(default_factory=ThresholdPolicy)
     calibration: str = "none"
     interval: float = 0.9
     bootstrap: int = 1000
@@ -106,7 +106,7 @@ class Protocol:
             _check("evaluate.cooldown", self.cooldown, lambda v: v >= 0, must)
 
     @staticmethod
-    def of(block: Mapping[str, Any], sites: Mapping[str, Any]) -> Protocol:
+    def of(block: Mapping[str, Any], sites: Mapping[str, Any]) -> EvaluationProtocol:
         """Read ``evaluate``, and ``sites.NAME.costs``; what is not there keeps its default.
 
         Raises:
@@ -118,7 +118,7 @@ class Protocol:
             for name, site in sites.items()
             if isinstance(site, Mapping) and site.get("costs") is not None
         }
-        policy = Policy(
+        policy = ThresholdPolicy(
             block.get("threshold", "f1"),
             block.get("threshold_scope", "global"),
             block.get("false_alarm_budget", 0.05),
@@ -126,7 +126,7 @@ class Protocol:
             own,
         )
         names = ("calibration", "interval", "bootstrap", "cooldown", "sustained")
-        return Protocol(policy, **{name: block[name] for name in names if name in block})
+        return EvaluationProtocol(policy, **{name: block[name] for name in names if name in block})
 
     def watch(self, horizon: float) -> Watch:
         """Return how alarms for a horizon are counted."""

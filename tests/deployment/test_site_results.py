@@ -10,9 +10,9 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedpdm.deployment.envelope import TESTED, result_content, result_in, why
-from fedpdm.deployment.test_details import cards, gathered, of_site
+from fedpdm.deployment.site_results import cards, gathered, of_site
 from fedpdm.evaluation.final_test import run_final_test
-from fedpdm.evaluation.settings import Policy, Protocol
+from fedpdm.evaluation.protocol import EvaluationProtocol, ThresholdPolicy
 from fedpdm.tasks import Task
 from tests.evaluation.test_final_test import TASKS, Creep, federation
 
@@ -22,7 +22,9 @@ def test_headquarters_gathers_what_sites_say(task: Task) -> None:
     data, details, per_site = federation(task), {}, {}
     for name in data.sites:
         site = data.site(name, data.moments(name).scaler())
-        protocol = Protocol(Policy("cost"), calibration="temperature", interval=0.5)
+        protocol = EvaluationProtocol(
+            ThresholdPolicy("cost"), calibration="temperature", interval=0.5
+        )
         trial = run_final_test(
             lambda site: Creep(task), [site], data, torch.device("cpu"), protocol
         )

@@ -1,7 +1,7 @@
-"""Strategies that hold others, as Flower's differential-privacy wrappers do.
+"""Strategies that wrap others, as Flower's differential-privacy strategies do.
 
 Whatever is asked of a strategy (how many sites it needs, which training it assumes, what it
-remembers) is asked of the outer one and of those that it holds, all the way down.
+remembers) is asked of the outer one and of those that it wraps, all the way down.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MODS_NEEDED: dict[type[Strategy], Mod] = {
 """What must clip at the sites. Without it, fixed clipping would add noise to whole updates."""
 
 
-def layers(strategy: Strategy) -> Iterator[Strategy]:
-    """Yield a strategy and all that it holds, also in lists, the outermost first."""
+def unwrap(strategy: Strategy) -> Iterator[Strategy]:
+    """Yield a strategy and all that it wraps, also in lists, the outermost first."""
     yield strategy
     for value in vars(strategy).values():
         for held in value if isinstance(value, list | tuple) else (value,):
             if isinstance(held, Strategy):
-                yield from layers(held)
+                yield from unwrap(held)
 
 
 def is_ours(kind: type) -> bool:
@@ -56,7 +56,7 @@ def check_training(strategy: Strategy, settings: TrainingSettings) -> None:
     Raises:
         ConfigError: the message says what is needed.
     """
-    for layer in layers(strategy):
+    for layer in unwrap(strategy):
         if (check := getattr(layer, "check_training", None)) is not None:
             check(settings)
 
@@ -71,9 +71,9 @@ def check_mods(strategy: Strategy, mods: Sequence[Mod]) -> None:
     Raises:
         ConfigError: names the mod.
     """
-    held = list(layers(strategy))
+    held = list(unwrap(strategy))
     there = [getattr(each, "func", each) for each in mods]  # of functools.partial
-    # A strategy of somebody's own may send what a mod reads.
+    # A user's own strategy may send what a mod reads.
     known = all(is_ours(type(layer)) for layer in held)
     for kind, mod in MODS_NEEDED.items():
         name, needed = getattr(mod, "__name__", mod), any(isinstance(each, kind) for each in held)
@@ -101,7 +101,7 @@ def check_sites(strategy: Strategy, sampled: int, sites: int) -> None:
     Raises:
         ConfigError: one sentence says why, and the way out.
     """
-    for layer in layers(strategy):
+    for layer in unwrap(strategy):
         name = type(layer).__name__
         if isinstance(layer, flower.FedXgbBagging | flower.FedXgbCyclic):
             raise ConfigError(

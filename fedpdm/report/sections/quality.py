@@ -1,4 +1,4 @@
-"""The report on predicted risks and predicted lives: do they mean what they say?"""
+"""Section on calibration: do predicted risks and predicted lives mean what they say?"""
 
 from __future__ import annotations
 

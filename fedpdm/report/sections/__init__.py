@@ -1,6 +1,7 @@
-"""Sections of the report: each registers itself, with its template and what that shows.
+"""Sections of the report: one file each, which registers its template and what that shows.
 
-A section of your own is a function in a module that the run imports:
+Every module of this folder is found by itself. A section of your own is a function in a module
+that the run imports:
 
     @register_section("wear", template="<section><h2 id=wear>Wear</h2>{{ worst }}</section>",
                       links={"wear": "Wear"})

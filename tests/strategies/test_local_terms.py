@@ -17,7 +17,7 @@ from fedpdm.engines.serial import SerialGrid
 from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError
 from fedpdm.runs.experiment import build
-from fedpdm.strategies.registry import gradient_terms
+from fedpdm.strategies.local_terms import gradient_terms
 from fedpdm.testing.federated import federate
 
 

@@ -1,4 +1,4 @@
-"""The report on alarms: what they catch, miss and cost, and how early they come."""
+"""Section on alarms: what they catch, miss and cost, and how early they come."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fedpdm.baselines.registry import predictors
 from fedpdm.evaluation.wording import MISSING, listing, number, percent
 from fedpdm.report.curves import alarm_plots
 from fedpdm.report.gain_table import part_of
-from fedpdm.report.quality import task_of
 from fedpdm.report.sections import Page, register_section
+from fedpdm.report.sections.quality import task_of
 
 Record = Mapping[str, Any]
 
@@ -258,8 +258,8 @@ def cheaper(costs: Any, names: Iterable[str] = OTHERWISE) -> dict[str, float]:
     return dict(sorted(less.items(), key=lambda item: item[1]))
 
 
-def simple_control(costs: Any) -> str | None:
-    """Return the cheapest control that is no network; None without any."""
+def simple_baseline(costs: Any) -> str | None:
+    """Return the cheapest baseline that is no network; None without any."""
     known = {
         name: amount
         for name, amount in (costs or {}).items()
@@ -281,12 +281,12 @@ def dearer(summary: Record) -> str | None:
     """Return what would cost less than alarms at the chosen level; None where nothing would."""
     costs = part_of(summary, "test", "costs")
     whole = part_of(costs, "global")
-    control = simple_control(whole)
+    simple = simple_baseline(whole)
     names = {**OTHERWISE, "alone": "the model of each site alone"}
-    if control:
-        shown = predictors([control])[control]
+    if simple:
+        shown = predictors([simple])[simple]
         first, *rest = (shown.name or shown.heading).split(" ")
-        names[control] = " ".join([first.lower() if first.istitle() else first, *rest])
+        names[simple] = " ".join([first.lower() if first.istitle() else first, *rest])
     found = cheaper(whole, names)
     if not found:
         return None
@@ -308,9 +308,9 @@ def cost_table(tested: Record) -> dict[str, Any] | None:
     if not prices or not costs:
         return None
     per_site, whole = costs["per_site"], costs.get("global") or {}
-    control = simple_control(whole)
+    simple = simple_baseline(whole)
     columns = ["level", *OTHERWISE, *(["alone"] if "alone" in whole else [])]
-    columns += [control] if control else []
+    columns += [simple] if simple else []
     heads = {name: shown.heading for name, shown in predictors(columns).items()}
     titles = {"level": "At the alarm level", "never": "Never an alarm", "always": "Always an alarm"}
     paid = {key: [prices[name][key] for name in per_site] for key in PRICES}

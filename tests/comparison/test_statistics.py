@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmarks.comparison import measure
-from fedpdm.comparison.comparison import (
+from fedpdm.comparison.statistics import (
     DRAWS,
     cliques,
     critical_difference,

@@ -1,4 +1,4 @@
-"""Makes what happens to updates (client mods, transforms), and the kind of server."""
+"""From a config to what handles an update: client mods, transforms and the server."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from fedpdm.errors import ConfigError
 from fedpdm.seeding import seeded_globals
 from fedpdm.server.base import Server
 from fedpdm.server.synchronous import Synchronous
-from fedpdm.strategies.layers import check_mods, is_ours, layers
-from fedpdm.strategies.registry import refuse_unknown_keys
+from fedpdm.strategies.local_terms import refuse_unknown_keys
+from fedpdm.strategies.wrappers import check_mods, is_ours, unwrap
 from fedpdm.transforms.base import Chain
 from fedpdm.wire.flower import become_server, has_identity
 from fedpdm.wire.records import Arrays, config_in, to_record
@@ -131,7 +131,7 @@ def check_sent(strategy: Strategy, arrays: Arrays, nodes: int, seed: int) -> Non
     Raises:
         ConfigError: names the key and the package of the strategy.
     """
-    foreign = [type(layer) for layer in layers(strategy) if not is_ours(type(layer))]
+    foreign = [type(layer) for layer in unwrap(strategy) if not is_ours(type(layer))]
     if not foreign:
         return
     if not has_identity():

@@ -1,4 +1,4 @@
-"""What the summary says of a test beside its metrics: plain values, small (docs/summary.md)."""
+"""Sections of summary.json about the test, besides its metrics (docs/summary.md)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fedpdm.evaluation import conformal
 from fedpdm.evaluation.alarms import alarm_curve, count_alarms
 from fedpdm.evaluation.calibration import Calibration
 from fedpdm.evaluation.censoring import Censoring, joined
+from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.evaluation.scoring import Predictions, machine_numbers
-from fedpdm.evaluation.settings import Protocol
 from fedpdm.evaluation.thresholds import SiteThresholds
 from fedpdm.federation import Site
 from fedpdm.tasks import Metrics, Risk, Task
@@ -73,7 +73,7 @@ def calibrated(
     sites: Sequence[Site],
     task: Task,
     scale: Calibration | None,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
 ) -> dict[str, Any] | None:
     """Return how well risks mean what they say on test windows, before and after."""
     if not task.risks:
@@ -105,7 +105,7 @@ def alarms(
     censoring: CensoringBySite,
     split: Split,
     levels: SiteThresholds,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     time_unit: str,
 ) -> dict[str, Any] | None:
     """Return episodes, lead times and event recall of the nearest risk, and of others in brief.
@@ -218,7 +218,7 @@ def shuffled(
     shuffled again many times for the same scores: an exact permutation test, also over pooled
     windows, as labels stay in their sites. Of ``rotated`` labels it is exact up to copies where
     no machine is in training and test both. Where machines are cut in time, their turned labels
-    hang together across the cut, and the test is nearly exact: of 60 made-up fleets without a
+    are correlated across the cut, and the test is nearly exact: of 60 generated fleets without a
     leak 1 to 3 scored above, where 0.3 were meant to. So look at another seed before believing a
     value just outside.
 

@@ -1,4 +1,4 @@
-"""Statistics of a comparison over seeds: arrays in, results out, nothing of runs or files.
+"""Statistics of paired runs: permutation test, Holm, effect sizes, ranks. Arrays in, numbers out.
 
 Scores of two settings are paired by seed: the same seed gives both the same data, the same
 start and the same batches, so their difference is what the setting does. All tests are
