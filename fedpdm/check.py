@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from fedpdm.errors import DataError, FedPdmError
+from fedpdm.errors import DataError, FedPdmError, run_command
 
 if TYPE_CHECKING:
     from fedpdm.data.quality.sites import Ranges
@@ -191,4 +191,4 @@ def said(sites: Sequence[Looked], between: Looked) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

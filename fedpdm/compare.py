@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FedPdmError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}; choose another --out", file=sys.stderr)
         return 2

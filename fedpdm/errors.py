@@ -7,6 +7,7 @@
     │   │   └── LeakError                 rows or splits that would make scores too good
     │   ├── ModelError                    a model that does not exist, or does not take this input
     │   └── HistoryError                  a run folder: damaged, locked, or of another run
+    ├── OwnCodeError               1      a class of the user's own raised something
     └── SiteError                  1      a site failed while it worked
         └── TrainingStopped               the run gave up by itself (three rollbacks in a row)
 
@@ -51,6 +52,10 @@ class ModelError(UserError):
 
 class HistoryError(UserError):
     """A run folder is damaged, locked, missing, or belongs to another run."""
+
+
+class OwnCodeError(FedPdmError):
+    """A class of the user's own raised something that it did not mean for the person."""
 
 
 class SiteError(FedPdmError):

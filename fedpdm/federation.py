@@ -294,9 +294,11 @@ class Federation:
         lives = np.unique(np.stack([np.unique(rows.machine, return_inverse=True)[1], rows.life]),
                           axis=1, return_counts=True)[1]  # fmt: skip
         if window is not None and (len(lives) == 0 or lives.max() < window):
+            made = self.source.generated
+            more = "raise data.days or the site's service_days" if made else "bring more rows"
             return (
                 f"{site.name}: data.window={window} is longer than every machine's life (longest: "
-                f"{lives.max() if len(lives) else 0} rows); lower data.window or bring more rows"
+                f"{lives.max() if len(lives) else 0} rows); lower data.window, or {more}"
             )
         return (
             f"{site.name}: {len(rows)} rows give {len(site.train)} training windows, at least 2 "

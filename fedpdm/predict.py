@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from fedpdm.config.imports import import_all, lookup, names_of
+from fedpdm.config.imports import import_all, lookup, names_of, own_code_error
 from fedpdm.data.features import WindowFeatures
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError, run_command
 from fedpdm.evaluation.calibration import calibration_of
@@ -306,7 +306,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if out.exists() and given.file.exists() and out.samefile(given.file):
             raise ConfigError(f"--out {out} is the file with the data; choose another name")
         write_bytes(out, scored.to_csv(index=False).encode())
-    except FedPdmError as error:
+    except Exception as raised:
+        error = own_code_error(raised)
+        if not isinstance(error, FedPdmError):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     silent = [c for c in predictor.mapping.columns.values() if np.isnan(table.numbers(c)).all()]

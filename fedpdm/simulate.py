@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 from fedpdm.errors import ConfigError, FedPdmError, run_command
 
+LEAST_MEMORY = 1.3e9
+"""Bytes that any run needs; with less, libraries abort before they can raise a MemoryError."""
 RUNS = Path("runs")
 """The folder of run folders, unless another is chosen (``hydra.run.dir``)."""
 
@@ -27,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from fedpdm.config.compose import translate
+    from fedpdm.engines.hardware import require_memory
 
     if {"-sc", "--shell-completion"} & {word.partition("=")[0] for word in arguments}:
         return completion(arguments)
@@ -34,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(help_text(arguments))
         return 0
     try:
+        require_memory(LEAST_MEMORY, "Python and PyTorch", "raise ulimit -v")
         if any(argument.startswith("resume=") for argument in arguments):
             resume(arguments)
         else:
@@ -147,10 +151,13 @@ def resume(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def explained(error: Exception) -> Exception:
-    """Return a sentence about the disk for an error of the operating system."""
+    """Return one sentence for an error of the operating system or of a user's own class."""
+    from fedpdm.config.imports import own_code_error
+
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return ConfigError("memory ran out: take fewer or smaller sites (replicas, data.days, "
                            "sites.NAME.machines), a smaller model, or raise ulimit -v")  # fmt: skip
+    error = own_code_error(error)
     if not isinstance(error, OSError) or error.errno is None:
         return error
     where = error.filename or "the run folder"

@@ -315,5 +315,5 @@ def restore_tree(skeleton: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
 
     try:
         return decode(json.loads(skeleton))
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise HistoryError(f"a stored state is damaged: {error}") from error

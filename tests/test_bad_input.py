@@ -228,6 +228,13 @@ def test_a_yaml_that_defines_another_site(capsys: pytest.CaptureFixture[str]) ->
     assert "lost" in message and "# @package sites" in message
 
 
+def test_a_yaml_without_the_header_that_its_group_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my_conf/experiment").mkdir(parents=True)
+    Path("my_conf/experiment/mine.yaml").write_text("rounds: 3\n")
+    message = refused(["--config-dir=my_conf", "experiment=mine"], capsys)
+    assert "my_conf/experiment/mine.yaml" in message and "'# @package _global_'" in message
+
+
 def test_a_yaml_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     command = site()
     Path("my_conf/site/plant.yaml").write_text("# @package sites\nplant: {path: [\n")

@@ -15,7 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedpdm.errors import HistoryError
+from fedpdm.data.fleet.folder import FleetFolder
+from fedpdm.errors import DataError, HistoryError
+from fedpdm.history.schemas import Card
+from fedpdm.models.manager import _read_index
 from fedpdm.storage import cut, flatten_tree, read_tensors, restore_tree, write_bytes, write_tensors
 
 DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
@@ -215,3 +218,19 @@ def test_a_block_is_cut_into_views_of_its_arrays() -> None:
     parts = [array.reshape(-1) for array in found.values()]
     assert np.array_equal(np.concatenate(parts), block)
     assert all(np.shares_memory(array, block) for array in found.values() if array.size)
+
+
+def test_json_nested_a_hundred_thousand_times_is_refused_wherever_it_is_read(
+    tmp_path: Path,
+) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    for name in ("summary.json", "model.json"):
+        (tmp_path / name).write_text(deep)
+    with pytest.raises(HistoryError, match="model.json"):
+        _read_index(tmp_path / "model.json")
+    with pytest.raises(HistoryError, match="model.json"):
+        Card.read(deep.encode(), tmp_path / "model.json")
+    with pytest.raises(HistoryError):
+        restore_tree(deep, {})
+    with pytest.raises(DataError, match="summary.json"):
+        FleetFolder(tmp_path)

@@ -63,7 +63,8 @@ def test_a_sweep_of_which_no_job_can_begin_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for wrong, named in (("imports=[no_such_lab]", "no_such_lab"), ("rounds=x", "rounds=x")):
+    for wrong, named in (("imports=[no_such_lab]", "no_such_lab"), ("rounds=x", "rounds=x"),
+                         ("strategy=fedavg,nonsense", "nonsense")):  # fmt: skip
         assert main(["-m", "seed=0,1", "model=mlp", wrong]) == 2
         told = capsys.readouterr()
         assert named in told.err and told.err.count("\n") == 1

@@ -163,6 +163,32 @@ def config_dirs(arguments: Sequence[str]) -> list[str]:
     return found
 
 
+HEADERS = {"site": "sites", "experiment": "_global_", "debug": "_global_"}
+"""Groups whose yamls need a header: where it says that their settings belong."""
+HEADER = re.compile(r"^#\s*@package\s+\S+", re.MULTILINE)
+
+
+def check_headers(overrides: Sequence[str], folders: Sequence[str]) -> None:
+    """Refuse a chosen yaml of the user's that lacks the header that its group needs.
+
+    Args:
+        overrides: as ``rewrite`` returns them.
+        folders: those of ``--config-dir``.
+
+    Raises:
+        ConfigError: names the file and the line.
+    """
+    for override in overrides:
+        group, _, value = override.lstrip("+").partition("=")
+        for name in re.findall(r"[^\s,\[\]'\"]+", value) if group in HEADERS else ():
+            for file in (Path(folder) / group / f"{name}.yaml" for folder in folders):
+                if file.is_file() and not HEADER.search(file.read_text("utf-8", errors="replace")):
+                    raise ConfigError(
+                        f"{file} has no header: write '# @package {HEADERS[group]}' as its first "
+                        f"line, or its settings end up in a block {group}"
+                    )
+
+
 def chosen_sites(overrides: Sequence[str]) -> list[str]:
     """Return the sites that ``site=[…]`` names in overrides; said twice, the last one counts."""
     for override in reversed(overrides):

@@ -18,7 +18,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fedpdm.config.command_line import ANY_SITE, chosen_sites, config_dirs, groups, options, rewrite
+from fedpdm.config.command_line import (
+    ANY_SITE,
+    check_headers,
+    chosen_sites,
+    config_dirs,
+    groups,
+    options,
+    rewrite,
+)
 from fedpdm.config.schema import (
     arguments_of,
     check_keys,
@@ -38,9 +46,11 @@ def run_name() -> str:
     return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(3)}"
 
 
-def register() -> None:
-    """Make the resolvers known that ``conf/config.yaml`` uses."""
-    OmegaConf.register_new_resolver("fedpdm_run", run_name, use_cache=True, replace=True)
+def register() -> str:
+    """Make the resolver known that ``conf/config.yaml`` uses; return the name it resolves to."""
+    name = run_name()
+    OmegaConf.register_new_resolver("fedpdm_run", lambda: name, replace=True)
+    return name
 
 
 def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
@@ -60,6 +70,7 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> D
     words = [word for word in arguments if not word.startswith("--config-dir=")]
     try:
         rewritten = [*searched(arguments), *rewrite(words)]
+        check_headers(rewritten, config_dirs(arguments))
         with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
             cfg = hydra.compose("config", overrides=rewritten)
             check(cfg, rewritten)
@@ -113,9 +124,10 @@ def run_hydra(task: Callable[[DictConfig, Job], object], arguments: Sequence[str
         ConfigError: Hydra refuses the command line.
         FedPdmError: what the task raises.
     """
-    register()
+    name = register()
     rewritten = rewrite(arguments)
     searched(arguments)
+    check_headers(rewritten, config_dirs(arguments))
     if len(folders := config_dirs(arguments)) > 1:  # Hydra would look into the last one only
         raise ConfigError(f"--config-dir is given twice ({', '.join(folders)}): name one folder")
     failures: list[Exception] = []
@@ -136,6 +148,9 @@ def run_hydra(task: Callable[[DictConfig, Job], object], arguments: Sequence[str
             version_base=VERSION_BASE, config_path=str(conf_dir()), config_name="config"
         )
         main(guarded)()
+    except Exception:
+        _remove_empty_sweep(rewritten, Path("runs") / name)
+        raise
     finally:
         sys.argv = before
         os.environ.pop("HYDRA_FULL_ERROR")
@@ -143,6 +158,22 @@ def run_hydra(task: Callable[[DictConfig, Job], object], arguments: Sequence[str
             os.environ["HYDRA_FULL_ERROR"] = full
     if failures:
         raise failures[0]
+
+
+def _remove_empty_sweep(overrides: Sequence[str], folder: Path) -> None:
+    """Remove what Hydra wrote for jobs of which none could be composed.
+
+    Args:
+        overrides: as ``rewrite`` returns them.
+        folder: of the sweep, unless they name another.
+    """
+    for override in overrides:
+        key, _, value = override.partition("=")
+        folder = Path(value) if key == "hydra.sweep.dir" else folder
+    written = folder / "multirun.yaml"
+    if {*folder.glob("*")} == {written}:
+        written.unlink()
+        folder.rmdir()
 
 
 def check(cfg: DictConfig, overrides: Sequence[str]) -> None:

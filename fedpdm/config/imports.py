@@ -11,15 +11,17 @@ classes of fedpdm, of Flower and of what was imported on the spot, and nothing e
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from inspect import isfunction
 from typing import Any
 
-from fedpdm.errors import ConfigError
+from fedpdm.errors import ConfigError, FedPdmError, OwnCodeError
 
 OURS = {"fedpdm", "flwr"}
 
@@ -95,6 +97,25 @@ def note(name: str) -> None:
 def imported() -> list[str]:
     """Return the modules of others that this process uses, in the order of their import."""
     return list(_imported)
+
+
+def own_code_error(error: Exception) -> Exception:
+    """Return an error in one sentence for what a user's own class raised, others as they are.
+
+    ``HYDRA_FULL_ERROR=1`` asks for the traceback: then the error stays as it is, too.
+    """
+    trace = error.__traceback__
+    if isinstance(error, FedPdmError) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        return error
+    for frame, line in traceback.walk_tb(trace):
+        module = str(frame.f_globals.get("__name__"))
+        if any(f"{module}.".startswith(f"{name}.") for name in _imported):
+            code, said = frame.f_code, " ".join(str(error).split()) or "no message"
+            return OwnCodeError(
+                f"{module}.{code.co_qualname} ({code.co_filename}:{line}) raised "
+                f"{type(error).__name__}: {said}; HYDRA_FULL_ERROR=1 shows the traceback"
+            )
+    return error
 
 
 def refuse_foreign(config: Mapping[str, Any], imports: Sequence[str], way_out: str) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from fedpdm.config.schema import conf_dir, refuse_unknown
 from fedpdm.config.values import class_of, make, plain, read_config
-from fedpdm.engines.hardware import check_counts
+from fedpdm.engines.hardware import check_counts, check_workers
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Auto:
     ) -> None:
         check_counts(stack_from=stack_from, ray_from=ray_from)
         check_counts(null=True, workers=workers, chunk=chunk)
+        check_workers(workers)
         self.stack_from, self.ray_from = stack_from, ray_from
         self.workers, self.chunk = workers, chunk
 

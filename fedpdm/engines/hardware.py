@@ -13,6 +13,8 @@ from typing import Any
 from fedpdm.errors import ConfigError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+WORKER_BYTES = 200e6
+"""Memory of a worker process without any site, at the least."""
 TOPOLOGY = ("physical_package_id", "core_id")
 
 
@@ -46,6 +48,39 @@ def check_counts(null: bool = False, **settings: Any) -> None:
         if not whole and not (null and value is None):
             end = ", or null" if null else ""
             raise ConfigError(f"engine.{name}={value} must be a whole number of at least 1{end}")
+
+
+def memory() -> int:
+    """Return the bytes of memory that this process may use."""
+    import resource
+
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return whole if limit == resource.RLIM_INFINITY else min(whole, limit)
+
+
+def require_memory(needed: float, what: str, way_out: str) -> None:
+    """Refuse what needs more bytes than there are.
+
+    Raises:
+        ConfigError: says what is so large, both sizes, and the way out.
+    """
+    if needed > memory():
+        raise ConfigError(
+            f"{what} need about {needed / 2**30:,.1f} GiB of memory, and this process may use "
+            f"{memory() / 2**30:,.1f}: {way_out}"
+        )
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse more processes than this machine has memory for, if their number is given.
+
+    Raises:
+        ConfigError: says how much they would need.
+    """
+    if workers is not None and workers > cores():
+        what = f"engine.workers={workers}: so many processes"
+        require_memory(workers * WORKER_BYTES, what, "lower it; one per core is the most of use")
 
 
 def keep_memory() -> None:

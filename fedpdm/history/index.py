@@ -21,7 +21,7 @@ from typing import Any
 
 from fedpdm.errors import HistoryError
 from fedpdm.history.record import RoundRecord, Row
-from fedpdm.storage import cleaned, sync_folder
+from fedpdm.storage import cleaned, parse_json, sync_folder
 
 FILE = "history.sqlite"
 SCHEMA = 1
@@ -168,7 +168,7 @@ class Index:
             ((text, recorded),) = self._all("SELECT record, digest FROM round WHERE id = ?", row.id)
             if recorded != _digest_of(row, text):
                 raise self._damaged(f"round {row.number} was altered")
-            self._records[row.id] = RoundRecord.from_dict(json.loads(text))
+            self._records[row.id] = RoundRecord.from_dict(self._parsed(text))
         record = self._records[row.id]
         return record if row.live else RoundRecord(**vars(record) | {"undone": True})
 
@@ -177,7 +177,7 @@ class Index:
         for number, content, recorded in self._all("SELECT * FROM event ORDER BY id"):
             if recorded != digest(content):
                 raise self._damaged(f"event {number} was altered")
-            result.append(json.loads(content))
+            result.append(self._parsed(content))
         return result
 
     def states(self, row: Row) -> dict[str, str]:
@@ -370,6 +370,9 @@ class Index:
 
     def _commit(self) -> None:
         self._all("COMMIT")
+
+    def _parsed(self, text: str) -> Any:
+        return parse_json(text.encode(), self.path)
 
     def _damaged(self, reason: object) -> HistoryError:
         return HistoryError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedpdm.errors import HistoryError
 from fedpdm.storage import cleaned
 
 
@@ -47,11 +48,18 @@ class RoundRecord:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> RoundRecord:
-        """Return the record that ``to_dict`` described."""
-        values = dict(content)
-        values["sampled"] = tuple(values["sampled"])
-        values["events"] = tuple(values["events"])
-        return cls(**values)
+        """Return the record that ``to_dict`` described.
+
+        Raises:
+            HistoryError: it is something else.
+        """
+        try:
+            values = dict(content)
+            values["sampled"] = tuple(values["sampled"])
+            values["events"] = tuple(values["events"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise HistoryError(f"the record of a round is damaged ({error})") from error
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,7 @@ def _read_index(path: Path) -> _Entry:
         if raw.pop("schema") != SCHEMA:
             raise ValueError("written by another version of fedpdm")
         return _Entry(**{**raw, "states": [SavedState(**state) for state in raw["states"]]})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HistoryError(
             f"{path} is damaged ({error}): put it back from a copy, or delete the folder "
             f"{path.parent} to give this model up"

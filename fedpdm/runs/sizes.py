@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from fedpdm.data.sources.base import Source
+from fedpdm.engines.hardware import memory, require_memory
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.wording import duration
 from fedpdm.models import ModelWrapper
@@ -22,28 +23,6 @@ COPIES = 8
 """Of a model's weights that a run holds: at server and site, gradients, the optimizer's."""
 LONGEST = 14 * 86400.0
 """Seconds that a run may be expected to take, at least."""
-
-
-def memory() -> int:
-    """Return the bytes of memory that this process may use."""
-    import resource
-
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return whole if limit == resource.RLIM_INFINITY else min(whole, limit)
-
-
-def require_memory(needed: float, what: str, way_out: str) -> None:
-    """Refuse what needs more bytes than there are.
-
-    Raises:
-        ConfigError: says what is so large, both sizes, and the way out.
-    """
-    if needed > memory():
-        raise ConfigError(
-            f"{what} need about {needed / 2**30:,.0f} GiB of memory, and this machine has "
-            f"{memory() / 2**30:,.0f}: {way_out}"
-        )
 
 
 def check_data(source: Source, names: Sequence[str]) -> None:

@@ -64,7 +64,7 @@ class FleetFolder:
                 f"data.path={path} holds no {SUMMARY}: name a folder that "
                 "'python -m fedpdm.data generate' wrote, or leave data.path out"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{self.path / SUMMARY} cannot be read ({type(error).__name__}): generate the "
                 "fleet again"

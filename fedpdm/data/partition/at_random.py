@@ -61,8 +61,8 @@ class Paired(Partition):
     def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> Division:
-        names, machines = site_names(self.sites, names), Machines(rows)
-        require_enough("paired", names, machines)
+        names, machines = site_names(self.sites, names, len(rows)), Machines(rows)
+        require_enough("paired", len(names), machines)
         if self.column not in rows.groups:
             raise ConfigError(
                 f"partition=paired pairs training and test machines by the column "

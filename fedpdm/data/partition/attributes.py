@@ -81,7 +81,7 @@ class ByTime(Partition):
     def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> Division:
-        names = site_names(self.sites, names)
+        names = site_names(self.sites, names, len(rows))
         owner = np.full(len(rows), -1, dtype=np.int64)
         purge = self.purge
         if purge is None:

@@ -134,8 +134,9 @@ class WholeMachines(Partition):
     def divide(
         self, rows: Rows, names: tuple[str, ...], generator: np.random.Generator
     ) -> Division:
-        names, machines = site_names(self.sites, names), Machines(rows)
-        require_enough(self.name, names, machines)
+        machines = Machines(rows)
+        require_enough(self.name, len(names) or self.sites or DEFAULT_SITES, machines)
+        names = site_names(self.sites, names, len(rows))
         owner = self.shares(machines, len(names), generator)
         owner = owner if self.ordered else by_name(names)[owner]
         return Division(owned(owner[machines.index], names))
@@ -150,8 +151,21 @@ def owned(owner: Ints, names: tuple[str, ...]) -> dict[str, Ints]:
     return {name: np.flatnonzero(owner == k) for k, name in enumerate(names)}
 
 
-def site_names(sites: int | None, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the named sites, or ``sites`` numbered ones; refuse a contradiction."""
+def site_names(sites: int | None, names: tuple[str, ...], rows: int) -> tuple[str, ...]:
+    """Return the named sites, or ``sites`` numbered ones.
+
+    Args:
+        sites: ``partition.sites``; None: those that are named, or 10.
+        names: the sites that ``site=`` names.
+        rows: of the whole data set.
+
+    Raises:
+        ConfigError: the two contradict each other, or there are more sites than rows.
+    """
+    if sites is not None and sites > rows:
+        raise ConfigError(
+            f"partition.sites={sites}: the data has {rows:,} rows only; lower partition.sites"
+        )
     if names and sites is not None and sites != len(names):
         raise ConfigError(
             f"partition.sites={sites} contradicts site=, which names {len(names)} sites "
@@ -164,11 +178,11 @@ def site_names(sites: int | None, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"plant-{number:0{width}d}" for number in range(1, count + 1))
 
 
-def require_enough(partition: str, names: tuple[str, ...], machines: Machines) -> None:
+def require_enough(partition: str, sites: int, machines: Machines) -> None:
     """Raise ConfigError where there are more sites than machines to train on."""
-    if len(names) > machines.trained_on:
+    if sites > machines.trained_on:
         raise ConfigError(
-            f"partition={partition} cannot give {len(names)} sites a {machines.word} each to "
+            f"partition={partition} cannot give {sites} sites a {machines.word} each to "
             f"train on: the data has {machines.trained_on}; lower partition.sites"
         )
 

@@ -162,8 +162,8 @@ def read_split_file(path: str | Path) -> dict[str, list[Part]]:
     return sites
 
 
-NUMBERED = re.compile(r"plant-\d+")
-"""The name of a site that a partition named."""
+NUMBERED = re.compile(r"plant-\d{2,6}")
+"""The name of a site that a partition named; of more digits it would be nobody's."""
 
 
 class SavedSplit(Source):
@@ -213,7 +213,8 @@ class SavedSplit(Source):
         found = list(self._parts)
         wanted = inner.asked
         numbers = [int(name[6:]) for name in found if NUMBERED.fullmatch(name)]
-        made = () if inner.names else site_names(max(numbers, default=1), ())
+        last = max(numbers, default=1)
+        made = () if inner.names else site_names(last, (), last)
         missing = [name for name in made if name not in self._parts]
         if isinstance(inner, RepartitionedSource) and missing:
             raise ConfigError(

@@ -16,7 +16,7 @@ import torch
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedpdm.engines.hardware import check_counts
+from fedpdm.engines.hardware import check_counts, check_workers
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray.dispatch import RayDispatch
 from fedpdm.engines.ray.worker import Result, Task, pack, unpack
@@ -61,7 +61,7 @@ class RayGrid(LocalGrid):
         client = getattr(client_app, "client", None)
         self.check(
             getattr(client, "device", torch.device("cpu")), workers=workers, ahead=ahead,
-            num_gpus_per_worker=num_gpus_per_worker,
+            num_gpus_per_worker=num_gpus_per_worker, address=address,
         )  # fmt: skip
         self._ahead = ahead
         self._contents = 0
@@ -74,6 +74,8 @@ class RayGrid(LocalGrid):
         _check_gpus(device, settings.get("num_gpus_per_worker", 0))
         if settings.get("address") is not None:
             reachable(str(settings["address"]))
+        else:
+            check_workers(settings.get("workers"))
 
     def close(self) -> None:
         self.processes.close()
