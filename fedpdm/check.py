@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from fedpdm.errors import DataError, FedPdmError, run_command
+from fedpdm.errors import DataError, FedPdmError, printable, run_command
 
 if TYPE_CHECKING:
     from fedpdm.data.quality.sites import Ranges
@@ -177,13 +177,13 @@ def said(sites: Sequence[Looked], between: Looked) -> list[str]:
         ]
         if not any(texts for _, texts in parts):
             continue
-        lines += ["", one.site]
+        lines += ["", printable(one.site)]
         for head, texts in parts:
             for number, text in enumerate(texts):
                 start = f"  {head if number == 0 else '':<15} "
                 lines.append(
                     textwrap.fill(
-                        text, 100, initial_indent=start, subsequent_indent=" " * 20,
+                        printable(text), 100, initial_indent=start, subsequent_indent=" " * 20,
                         break_long_words=False, break_on_hyphens=False,
                     )
                 )  # fmt: skip

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from fedpdm.config.imports import import_all, lookup, names_of, own_code_error
 from fedpdm.data.features import WindowFeatures
-from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError, run_command
+from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError, printable, run_command
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.history.schemas import Card
@@ -301,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 imports=names_of(given.imports),
             )  # fmt: skip
             table = predictor.read(given.file)
-            scored = predictor.score(table)
+            scored, silent = predictor.score(table), predictor.silent(table)
         out = given.out or Path(f"{given.file.name.partition('.')[0]}-scores.csv")
         if out.exists() and given.file.exists() and out.samefile(given.file):
             raise ConfigError(f"--out {out} is the file with the data; choose another name")
@@ -312,10 +312,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    silent = [c for c in predictor.mapping.columns.values() if np.isnan(table.numbers(c)).all()]
     about = (f"column '{c}' has no reading at all; it counts as average" for c in silent)
     for note in (*predictor.notes, *about):
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     print_machines(predictor, scored)
     print(f"{len(scored)} scored rows: {out}")
     return 0

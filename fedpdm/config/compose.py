@@ -76,7 +76,10 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> D
             check(cfg, rewritten)
             return cfg
     except Exception as error:
-        raise translate(error, arguments) from error
+        sentence = translate(error, arguments)
+        if sentence is error:
+            raise
+        raise sentence from error
 
 
 def searched(arguments: Sequence[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +24,8 @@ from fedpdm.errors import DataError
 
 SAMPLE = 1 << 24  # bytes by which encoding and separator are told
 LINES = 200_000  # rows that are looked at
+LONGEST_LINE = 120_000  # characters of a line by which the separator is told
+COLUMNS = 5_000  # that are looked at; a site's model has some ten
 NAMED = {
     "time": r"time|date|stamp|zeit|fecha|heure|cycle|hour|^ts$",
     "machine": r"machine|asset|unit|device|equip|turbine|pump|engine|serial|maschine|(^|_)id$",
@@ -100,6 +101,8 @@ def guess(path: str) -> Guess:
             raise DataError(
                 f"{path}: the first line must name the columns, each once; add a header"
             )
+        if len(names) > COLUMNS:
+            raise DataError(f"{path} has {len(names):,} columns; describe looks at {COLUMNS:,}")
         frame = rows(part, found, names, set(names), dialect).head(LINES)
     text = frame.astype(object).where(frame.notna(), "").astype(str)
     made = Guess(path, keys, text.apply(lambda column: column.str.strip()).reset_index(drop=True))
@@ -120,13 +123,8 @@ def _written(part: Part) -> dict[str, Any]:
     """Return encoding, separator and lines above the header of a text file."""
     import charset_normalizer
 
-    with part.open() as file:
-        if isinstance(file, Path):
-            opened = gzip.open(file) if file.name.endswith(".gz") else file.open("rb")
-            with opened as stream:
-                raw = stream.read(SAMPLE)
-        else:
-            raw = file.read(SAMPLE)
+    with part.open() as file, file.open("rb") if isinstance(file, Path) else file as stream:
+        raw = stream.read(SAMPLE)
     keys: dict[str, Any] = {}
     try:
         text = raw.decode("utf-8-sig")
@@ -134,7 +132,7 @@ def _written(part: Part) -> dict[str, Any]:
         best = charset_normalizer.from_bytes(raw[: 1 << 18]).best()
         keys["encoding"] = "cp1252" if best is None else best.encoding.replace("_", "-")
         text = raw.decode(keys["encoding"], errors="replace")
-    lines = text.splitlines()[:500]
+    lines = [line[:LONGEST_LINE] for line in text.splitlines()[:500]]
     widths = {sep: [len(cells) for cells in csv.reader(lines, delimiter=sep)] for sep in ",;\t|"}
     usual = {sep: Counter(w for w in widths[sep] if w).most_common(1) for sep in widths}
     sep = max(usual, key=lambda s: (usual[s][0][0] > 1, usual[s][0][1], usual[s][0][0])
