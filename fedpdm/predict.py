@@ -23,6 +23,7 @@ from fedpdm.data.features import WindowFeatures
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError, printable, run_command
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
+from fedpdm.evaluation.costs import NEVER
 from fedpdm.history.schemas import Card
 from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelFactory, ModelWrapper
@@ -205,7 +206,7 @@ def _round(
 
 def _threshold(given: float | None, own: float | None, task: Task) -> float | None:
     if given is None:
-        if own is not None and task.risks and own > 1:
+        if own is not None and task.risks and own > NEVER:
             raise HistoryError(f"model.json is damaged: threshold {own:g} is no probability")
         return own
     if not 0 <= given <= (1.0 if task.risks else np.inf):

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from fedpdm.predict import load_predictor
+from fedpdm.predict import main as predict
 from fedpdm.simulate import main
 from tests.data.sources import own_files
 from tests.data.sources.own_files import Tables, plain, settings_in, two_sites
@@ -65,6 +66,20 @@ def test_a_site_is_scored_in_its_own_units_and_words(sites: Path, run: Path) -> 
     plain_words = raw.assign(T1=celsius, state=raw["state"].map({"arret": "idle", "marche": "run"}))
     mine = lyon.score(lyon.read(sites / "lyon.csv"))
     np.testing.assert_allclose(mine["risk"], gdansk.score(plain_words)["risk"], rtol=1e-5)
+
+
+def test_the_command_scores_a_site_with_words_and_shows_ids_as_they_are(
+    sites: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pd.read_csv(sites / "lyon.csv").assign(state="", asset="\x1b[2JM1\u202e").head(20)
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    out = tmp_path / "scores.csv"
+    words = [str(run), str(tmp_path / "new.csv"), "--site", "lyon", "--out", str(out)]
+    assert predict(words) == 0
+    shown = capsys.readouterr()
+    assert "'state' has no reading" in shown.err
+    assert "\\x1b[2JM1\\u202e" in shown.out and not {"\x1b", "\u202e"} & {*shown.out}
+    assert set(pd.read_csv(out)["machine"]) == {"\x1b[2JM1\u202e"}  # for joins it stays
 
 
 def test_a_pattern_and_an_archive_are_read_like_one_file(

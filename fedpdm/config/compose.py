@@ -36,7 +36,7 @@ from fedpdm.config.schema import (
     suggestion,
 )
 from fedpdm.config.values import OF_ANY_SITE
-from fedpdm.errors import ConfigError
+from fedpdm.errors import ConfigError, FedPdmError
 
 VERSION_BASE = "1.3"
 
@@ -296,6 +296,8 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    if isinstance(error, FedPdmError):
+        return error
     if isinstance(error, yaml.YAMLError):
         return ConfigError(f"a yaml file cannot be read: {' '.join(str(error).split())}")
     known = (HydraException, OmegaConfBaseException, ParseCancellationException)

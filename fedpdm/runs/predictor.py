@@ -136,8 +136,8 @@ class Predictor:
 
     def silent(self, table: Table) -> list[str]:
         """Return the columns without any reading."""
-        empty = np.isnan(values_of(table, self.mapping)).all(axis=0).tolist()
-        silent = {name for name, none in zip(self.mapping.inputs, empty, strict=True) if none}
+        empty = np.isnan(values_of(table, self.mapping)).all(axis=0)
+        silent = {self.mapping.inputs[number] for number in np.flatnonzero(empty)}
         columns = self.mapping.columns.items()
         return [column for name, column in columns if self.mapping.inputs_of(name)[0] in silent]
 

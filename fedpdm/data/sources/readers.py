@@ -184,7 +184,7 @@ def refusals(where: str, dialect: Dialect | None = None) -> Iterator[None]:
     encoding = (dialect or Dialect()).encoding.removesuffix("-sig")
     try:
         yield
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         raise DataError(
             f"{where} does not exist; relative paths start from data.path, or else from the "
             f"folder you are in ({Path.cwd()})"
