@@ -8,6 +8,7 @@ No label and no failure log is needed.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -288,7 +289,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", metavar="FILE", type=Path, help="CSV or Parquet with new rows")
     parser.add_argument("--site", help="the site whose columns and scaling apply")
     parser.add_argument("--round", type=int, help="weights of this round (default: the best)")
-    parser.add_argument("--out", type=Path, help="where the scores go (default: FILE-scores.csv)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="where the scores go (default: FILE-scores.csv, all-scores.csv for *.csv)",
+    )
     parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
     parser.add_argument("--imports", help="modules of your own that the run used: mylab,…")
     words = list(sys.argv[1:] if argv is None else argv)
@@ -303,7 +308,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )  # fmt: skip
             table = predictor.read(given.file)
             scored, silent = predictor.score(table), predictor.silent(table)
-        out = given.out or Path(f"{given.file.name.partition('.')[0]}-scores.csv")
+        name = re.sub(r"[*?\[\]]+", "", given.file.name.partition(".")[0]).strip("-_ ")
+        out = given.out or Path(f"{name or 'all'}-scores.csv")
         if out.exists() and given.file.exists() and out.samefile(given.file):
             raise ConfigError(f"--out {out} is the file with the data; choose another name")
         write_bytes(out, scored.to_csv(index=False).encode())

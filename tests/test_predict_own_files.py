@@ -110,7 +110,9 @@ def test_no_scored_window_spans_a_gap(sites: Path, run: Path) -> None:
     assert len(predictor.score(short)) > len(scored)
 
 
-def test_files_without_a_column_of_machines_and_shared_files(tmp_path: Path) -> None:
+def test_files_without_a_column_of_machines_and_shared_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own_files.valve_rig(tmp_path / "rig")
     rig = load_predictor(trained(tmp_path / "rig", "data.time_unit=minutes", "task.horizon=5"))
     one = rig.score(rig.read(tmp_path / "rig" / "valve1" / "3.csv"))
@@ -118,6 +120,11 @@ def test_files_without_a_column_of_machines_and_shared_files(tmp_path: Path) -> 
     assert set(every["machine"]) == {str(k) for k in range(15)}
     own = every[every["machine"] == "3"]
     np.testing.assert_array_equal(one["risk"], own["risk"])
+    assert set(one["machine"]) == {"3"}
+    monkeypatch.chdir(tmp_path)
+    for pattern, out in (("*.csv", "all"), ("1*.csv", "1")):
+        assert predict([str(tmp_path / "rig/run"), f"rig/valve1/{pattern}"]) == 0
+        assert (tmp_path / f"{out}-scores.csv").is_file()
 
     def long(name: str, rows: pd.DataFrame, log: pd.DataFrame) -> Tables:
         rows = rows.assign(T2=rows["T1"] * 2)
