@@ -11,14 +11,13 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from fedpdm.errors import DataError, FedPdmError, run_command
+from fedpdm.errors import DataError, FedPdmError, printable, run_command
 
 if TYPE_CHECKING:
     from fedpdm.data.quality.sites import Ranges
     from fedpdm.federation import Federation, Site
-    from fedpdm.tasks import Task
 
 
 @dataclass
@@ -79,19 +78,15 @@ def checked(words: Sequence[str], folders: Sequence[str], page: Path) -> int:
 
     from fedpdm.config.command_line import rewrite
     from fedpdm.config.compose import check_own_sites, compose
-    from fedpdm.config.imports import import_all, names_of
-    from fedpdm.config.values import make, resolved, select, whole
+    from fedpdm.config.values import resolved
     from fedpdm.report.page import render_page
+    from fedpdm.runs.experiment import build
     from fedpdm.runs.progress import Working
-    from fedpdm.runs.sources import build_federation, build_source
     from fedpdm.storage import write_bytes
 
     cfg = compose([*(f"--config-dir={folder}" for folder in folders), *words])
     check_own_sites(cfg, rewrite(words), folders)
-    cfg = resolved(cfg)
-    import_all(names_of(select(cfg, "imports")))
-    task, seed = cast("Task", make(cfg.task, "task")), whole(cfg, "seed", 0)
-    federation = build_federation(cfg, task, build_source(cfg, task, seed), seed)
+    federation = build(resolved(cfg)).federation  # refuses what a run would refuse
     with Working("reading the data", Console(stderr=True)) as working:
         sites, between = look_at_all(federation, working.says)
     for line in said(sites, between):
@@ -177,13 +172,13 @@ def said(sites: Sequence[Looked], between: Looked) -> list[str]:
         ]
         if not any(texts for _, texts in parts):
             continue
-        lines += ["", one.site]
+        lines += ["", printable(one.site)]
         for head, texts in parts:
             for number, text in enumerate(texts):
                 start = f"  {head if number == 0 else '':<15} "
                 lines.append(
                     textwrap.fill(
-                        text, 100, initial_indent=start, subsequent_indent=" " * 20,
+                        printable(text), 100, initial_indent=start, subsequent_indent=" " * 20,
                         break_long_words=False, break_on_hyphens=False,
                     )
                 )  # fmt: skip

@@ -18,14 +18,26 @@ Messages are written for the person at the keyboard: what is wrong, where
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
+
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys instead of showing it, and marks that turn text around."""
+
+
+def printable(text: str) -> str:
+    """Return text of a stranger's file for a terminal: control characters as ``\\x1b``."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class FedPdmError(Exception):
     """Base of all errors that fedpdm raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UserError(FedPdmError):

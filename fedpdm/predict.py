@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +22,10 @@ from rich.console import Console
 
 from fedpdm.config.imports import import_all, lookup, names_of, own_code_error
 from fedpdm.data.features import WindowFeatures
-from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError, run_command
+from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError, printable, run_command
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
+from fedpdm.evaluation.costs import NEVER
 from fedpdm.history.schemas import Card
 from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelFactory, ModelWrapper
@@ -216,7 +218,7 @@ def _round(
 
 def _threshold(given: float | None, own: float | None, task: Task) -> float | None:
     if given is None:
-        if own is not None and task.risks and own > 1:
+        if own is not None and task.risks and own > NEVER:
             raise HistoryError(f"model.json is damaged: threshold {own:g} is no probability")
         return own
     if not 0 <= given <= (1.0 if task.risks else np.inf):
@@ -298,7 +300,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", metavar="FILE", type=Path, help="CSV or Parquet with new rows")
     parser.add_argument("--site", help="the site whose columns and scaling apply")
     parser.add_argument("--round", type=int, help="weights of this round (default: the best)")
-    parser.add_argument("--out", type=Path, help="where the scores go (default: FILE-scores.csv)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="where the scores go (default: FILE-scores.csv, all-scores.csv for *.csv)",
+    )
     parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
     parser.add_argument("--imports", help="modules of your own that the run used: mylab,…")
     words = list(sys.argv[1:] if argv is None else argv)
@@ -312,8 +318,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 imports=names_of(given.imports),
             )  # fmt: skip
             table = predictor.read(given.file)
-            scored = predictor.score(table)
-        out = given.out or Path(f"{given.file.name.partition('.')[0]}-scores.csv")
+            scored, silent = predictor.score(table), predictor.silent(table)
+        name = re.sub(r"[*?\[\]]+", "", given.file.name.partition(".")[0]).strip("-_ ")
+        out = given.out or Path(f"{name or 'all'}-scores.csv")
         if out.exists() and given.file.exists() and out.samefile(given.file):
             raise ConfigError(f"--out {out} is the file with the data; choose another name")
         write_bytes(out, scored.to_csv(index=False).encode())
@@ -323,10 +330,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    silent = [c for c in predictor.mapping.columns.values() if np.isnan(table.numbers(c)).all()]
     about = (f"column '{c}' has no reading at all; it counts as average" for c in silent)
     for note in (*predictor.notes, *about):
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     print_machines(predictor, scored)
     print(f"{len(scored)} scored rows: {out}")
     return 0

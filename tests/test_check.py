@@ -133,6 +133,51 @@ def test_mistakes_in_the_words_are_one_sentence(
         assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "word",
+    ["rounds=abc", "rounds=0", "split=a\x1bb", "evaluate.threshold=xx",
+     "strategy._target_=os.system", "sites={", "sites=1", "model=nothing"],
+)  # fmt: skip
+def test_options_that_a_run_refuses_are_refused(
+    word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_sites(tmp_path)
+    words = ["--config-dir", str(tmp_path), "data=files", f"data.path={tmp_path}", "site=lyon"]
+    assert command.main(["check", *words, word, "--page", str(tmp_path / "page.html")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "\x1b" not in said
+    assert said.count("cannot be read") < 2
+
+
+def test_an_error_that_is_no_mistake_of_the_words_keeps_its_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fedpdm.config import compose
+
+    monkeypatch.setattr(compose, "check_headers", lambda *given: [][1])
+    with pytest.raises(IndexError) as raised:
+        compose.compose([])
+    assert raised.value.__cause__ is None  # not itself: who walks the causes would never end
+
+
+def test_ids_with_escapes_are_shown_not_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def coloured(name: str, rows: pd.DataFrame, log: pd.DataFrame) -> Tables:
+        day = rows["timestamp"].dt.day_of_year
+        rows = rows[~(rows["asset"].str.endswith("M5") & (day > 100) & (day < 200))]
+        rows, log = (frame.assign(asset="\x1b[31m" + frame["asset"]) for frame in (rows, log))
+        return rows, log
+
+    two_sites(tmp_path, coloured, csv={"sep": "\t"}, sep="\t")
+    for words in (
+        [],
+        ["+sites.gdansk.where={asset: q}"],
+    ):  # a gap's machine; an error's list of ids
+        _, printed, _ = check(tmp_path, capsys, *words)
+        assert "\\x1b[31m" in printed and "\x1b" not in printed
+
+
 def test_a_run_begins_with_the_same_findings(tmp_path: Path) -> None:
     from fedpdm.config.compose import compose
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from fedpdm.predict import load_predictor
+from fedpdm.predict import main as predict
 from fedpdm.simulate import main
 from tests.data.sources import own_files
 from tests.data.sources.own_files import Tables, plain, settings_in, two_sites
@@ -67,6 +68,20 @@ def test_a_site_is_scored_in_its_own_units_and_words(sites: Path, run: Path) -> 
     np.testing.assert_allclose(mine["risk"], gdansk.score(plain_words)["risk"], rtol=1e-5)
 
 
+def test_the_command_scores_a_site_with_words_and_shows_ids_as_they_are(
+    sites: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pd.read_csv(sites / "lyon.csv").assign(state="", asset="\x1b[2JM1\u202e").head(20)
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    out = tmp_path / "scores.csv"
+    words = [str(run), str(tmp_path / "new.csv"), "--site", "lyon", "--out", str(out)]
+    assert predict(words) == 0
+    shown = capsys.readouterr()
+    assert "'state' has no reading" in shown.err
+    assert "\\x1b[2JM1\\u202e" in shown.out and not {"\x1b", "\u202e"} & {*shown.out}
+    assert set(pd.read_csv(out)["machine"]) == {"\x1b[2JM1\u202e"}  # for joins it stays
+
+
 def test_a_pattern_and_an_archive_are_read_like_one_file(
     sites: Path, run: Path, tmp_path: Path
 ) -> None:
@@ -95,7 +110,9 @@ def test_no_scored_window_spans_a_gap(sites: Path, run: Path) -> None:
     assert len(predictor.score(short)) > len(scored)
 
 
-def test_files_without_a_column_of_machines_and_shared_files(tmp_path: Path) -> None:
+def test_files_without_a_column_of_machines_and_shared_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own_files.valve_rig(tmp_path / "rig")
     rig = load_predictor(trained(tmp_path / "rig", "data.time_unit=minutes", "task.horizon=5"))
     one = rig.score(rig.read(tmp_path / "rig" / "valve1" / "3.csv"))
@@ -103,6 +120,11 @@ def test_files_without_a_column_of_machines_and_shared_files(tmp_path: Path) -> 
     assert set(every["machine"]) == {str(k) for k in range(15)}
     own = every[every["machine"] == "3"]
     np.testing.assert_array_equal(one["risk"], own["risk"])
+    assert set(one["machine"]) == {"3"}
+    monkeypatch.chdir(tmp_path)
+    for pattern, out in (("*.csv", "all"), ("1*.csv", "1")):
+        assert predict([str(tmp_path / "rig/run"), f"rig/valve1/{pattern}"]) == 0
+        assert (tmp_path / f"{out}-scores.csv").is_file()
 
     def long(name: str, rows: pd.DataFrame, log: pd.DataFrame) -> Tables:
         rows = rows.assign(T2=rows["T1"] * 2)

@@ -36,7 +36,7 @@ from fedpdm.config.schema import (
     suggestion,
 )
 from fedpdm.config.values import OF_ANY_SITE
-from fedpdm.errors import ConfigError
+from fedpdm.errors import ConfigError, FedPdmError
 
 VERSION_BASE = "1.3"
 
@@ -76,7 +76,10 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> D
             check(cfg, rewritten)
             return cfg
     except Exception as error:
-        raise translate(error, arguments) from error
+        sentence = translate(error, arguments)
+        if sentence is error:
+            raise
+        raise sentence from error
 
 
 def searched(arguments: Sequence[str]) -> list[str]:
@@ -293,6 +296,8 @@ def translate(error: Exception, arguments: Sequence[str]) -> Exception:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    if isinstance(error, FedPdmError):
+        return error
     if isinstance(error, yaml.YAMLError):
         return ConfigError(f"a yaml file cannot be read: {' '.join(str(error).split())}")
     known = (HydraException, OmegaConfBaseException, ParseCancellationException)

@@ -53,7 +53,9 @@ def check_plain(value: Any, where: str = "", depth: int = 0) -> None:
     elif isinstance(value, int) and abs(value) >= LARGEST:
         raise ConfigError(f"{where} is a number of {len(hex(value)) - 2} hexadecimal digits; "
                           "it must be below 2^63")  # fmt: skip
-    elif isinstance(value, str) and (len(value) > LONGEST or not value.isprintable()):
+    elif isinstance(value, str) and (
+        len(value) > LONGEST or not value.replace("\t", "").isprintable()  # sep: "\t"
+    ):
         what = "control characters" if len(value) <= LONGEST else f"{len(value)} characters"
         raise ConfigError(f"{where}={short(value)} has {what}; it must be one line of at most "
                           f"{LONGEST} characters")  # fmt: skip

@@ -41,7 +41,7 @@ from fedpdm.deployment.envelope import (
 from fedpdm.deployment.site_memory import SiteMemory, remembers
 from fedpdm.deployment.site_results import of_site
 from fedpdm.engines.local_grid import CLIENT_APP_RAISED, REFUSED, refusal
-from fedpdm.errors import ConfigError, DataError, FedPdmError
+from fedpdm.errors import ConfigError, DataError, FedPdmError, printable
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.runs.assembly import client_app, one_thread
 from fedpdm.runs.experiment import Experiment, build, nearest
@@ -303,7 +303,7 @@ def describe(experiment: Experiment, name: str) -> Description:
         raise DataError(f"{name}: too few training windows")
     said += notes(source, [name], federation.rows, nearest(experiment.task))
     for note in said:
-        print(note, file=sys.stderr, flush=True)  # in the site's own log
+        print(printable(note), file=sys.stderr, flush=True)  # in the site's own log
     return Description(
         site=name,
         data=source.name,

@@ -25,6 +25,8 @@ from fedpdm.tasks import Risk
 LEVELS = 400
 """Most thresholds that are tried; where more scores occur, their shares of windows in alarm lie
 evenly on a logarithmic scale."""
+NEVER = float(np.nextafter(1.0, np.inf))
+"""Threshold of no alarm at all: no risk reaches it, on no data."""
 FOLDS = 20
 """Parts of the lives (or rows), each of which tries the level that the others would choose."""
 ROWS = 1000
@@ -114,12 +116,12 @@ def rows_alone(target: NDArray[np.generic]) -> Censoring:
 
 
 def candidates(scores: Floats) -> Floats:
-    """Return the thresholds to try: from always an alarm (0) to never one (above all scores)."""
+    """Return the thresholds to try: from always an alarm (0) to never one (``NEVER``)."""
     levels = np.unique(scores)
     if len(levels) > LEVELS:
         shares = np.geomspace(1.0, 1 / len(scores), LEVELS)
         levels = np.unique(np.quantile(scores, 1 - shares, method="higher"))
-    return np.concatenate([[0.0], levels[1:], np.nextafter(levels[-1:], np.inf)])
+    return np.concatenate([[0.0], levels[1:], [NEVER]])
 
 
 def least_cost(windows: Priced, scores: Floats) -> float:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedpdm.errors import printable
 from fedpdm.evaluation.wording import MINUS, MISSING
 
 ASCII = {
@@ -41,7 +42,8 @@ def console_for(console: Console | None) -> Console:
 
 
 def readable(text: str, console: Console) -> str:
-    """Return ``text`` in characters that the console can write."""
+    """Return ``text`` in characters that the console can write, and shows."""
+    text = printable(text)
     if console.encoding.lower().startswith("utf"):
         return text
     for fancy, plain in ASCII.items():

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 
 from fedpdm.baselines.inputs import BaselineSchedule
 from fedpdm.config.kinds import check_arguments
-from fedpdm.config.values import Config, block, make, plain, positive, select, whole
+from fedpdm.config.values import Config, block, make, plain, positive, select, share, whole
 from fedpdm.errors import ConfigError
+from fedpdm.evaluation.protocol import Costs, ThresholdPolicy
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import POLICIES, Named, ParameterPolicy
 from fedpdm.runs.initial import build_freezing
@@ -44,12 +45,44 @@ def build_settings(cfg: Config, rounds: int, *instead: str) -> TrainingSettings:
         names |= dict.fromkeys(other, place)
     for name in ("local_epochs", "batch_size", "step_size"):
         whole(cfg, f"{names[name]}.{name}", 1)
-    for name in ("learning_rate", "gamma"):
-        positive(cfg, f"{names[name]}.{name}")
+    positive(cfg, f"{names['learning_rate']}.learning_rate")
+    share(cfg, f"{names['gamma']}.gamma")
     for name, value in training.items():
         check_arguments(TrainingSettings, {name: value}, names[name])
     epochs = rounds * training["local_epochs"]
     return TrainingSettings(**training, epochs=epochs)
+
+
+def idle_warning(cfg: Config) -> list[str]:
+    """Say which settings differ from their defaults though nothing reads them."""
+    networks = ("training", "baselines.training", "baselines.alone.training")
+    chosen = {
+        "evaluate.threshold": [select(cfg, "evaluate.threshold")],
+        "training.schedule": [select(cfg, f"{place}.schedule") for place in networks],
+    }
+    defaults: dict[str, dict[str, Any]] = {
+        "evaluate.threshold=cost": {f"evaluate.costs.{k}": v for k, v in vars(Costs()).items()},
+        "evaluate.threshold=false_alarms": {
+            "evaluate.false_alarm_budget": ThresholdPolicy().budget
+        },
+        "training.schedule=step": {
+            "training.step_size": TrainingSettings.step_size,
+            "training.gamma": TrainingSettings.gamma,
+        },
+    }
+    for name in block(cfg, "sites"):
+        defaults["evaluate.threshold=cost"][f"sites.{name}.costs"] = None
+    said = []
+    for reader, keys in defaults.items():
+        switch, _, value = reader.partition("=")
+        idle = [key for key, usual in keys.items() if select(cfg, key) not in (None, usual)]
+        if idle and chosen[switch][0] is not None and value not in chosen[switch]:
+            named = f"{', '.join(idle[:5])}{', …' if len(idle) > 5 else ''}"
+            said.append(
+                f"without effect: {named}; only {reader} reads it, and {switch} is "
+                f"{chosen[switch][0]}"
+            )
+    return said
 
 
 def rate_warning(settings: TrainingSettings, rounds: int) -> list[str]:

@@ -134,6 +134,13 @@ class Predictor:
         result["alarm"] = alarm
         return result
 
+    def silent(self, table: Table) -> list[str]:
+        """Return the columns without any reading."""
+        empty = np.isnan(values_of(table, self.mapping)).all(axis=0)
+        silent = {self.mapping.inputs[number] for number in np.flatnonzero(empty)}
+        columns = self.mapping.columns.items()
+        return [column for name, column in columns if self.mapping.inputs_of(name)[0] in silent]
+
     def _scores(self, rows: Rows, ends: Ints) -> Floats:
         """Return (N, 1) or (N, H) scores of the windows that end at ``ends`` (N,)."""
         scaler = self.features.of_readings(self.scaler, len(rows.features))

@@ -47,7 +47,7 @@ from fedpdm.runs.folder import (
     write_manifest,
     write_scalers,
 )
-from fedpdm.runs.local_training import rate_warning
+from fedpdm.runs.local_training import idle_warning, rate_warning
 from fedpdm.runs.progress import Progress, Working
 from fedpdm.runs.results import (
     RESULTS,
@@ -105,6 +105,7 @@ class Run:
         tracker = build_tracker(self.cfg)
         with self._timed("setup"), self._working("reading the data") as working:
             warnings, shapes = self._look(working.says)
+        warnings += idle_warning(self.cfg)
         warnings += rate_warning(experiment.settings, experiment.rounds)
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:

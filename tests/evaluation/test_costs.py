@@ -109,6 +109,11 @@ def test_never_and_always_are_chosen_where_they_are_cheapest() -> None:
     assert least_cost(both(TWO, Costs(5, 1, 1)), blind) > 0.5
 
 
+def test_never_an_alarm_is_never_one_whatever_the_test_data() -> None:
+    level = least_cost(both(TWO, Costs(0, 1, 0)), np.linspace(0.0, 0.4, 35))
+    assert not (np.linspace(0.0, 1.0, 1001) >= level).any()
+
+
 def test_a_level_is_taken_only_where_it_pays_for_failures_that_did_not_choose_it() -> None:
     # Twelve machines that fail and twelve that do not; half of the failures score low.
     case = censoring(*[(20, True)] * 12, *[(20, False)] * 12)

@@ -13,7 +13,7 @@ import yaml
 from fedpdm.data.quality.guess import Guess, columns_without, guess
 from fedpdm.data.sources.dialect import DIALECT_KEYS, MISSING
 from fedpdm.data.sources.mapping import KINDS
-from fedpdm.errors import DataError
+from fedpdm.errors import DataError, printable
 
 CATEGORIES = 12  # a column with more words is a note or a name
 FAILS = r"fail|break|broke|fault|defect|trip|stop|crash|down"
@@ -37,7 +37,9 @@ def describe(paths: Sequence[str], site: str | None = None) -> str:
     """
     guesses = [guess(path) for path in paths]
     sensors = [one for one in guesses if not one.is_log]
-    logs = [one for one in guesses if one.is_log]
+    if len(sensors) > 1:  # an event may be measured, too: how long it took, what it cost
+        sensors = [one for one in sensors if one.end is None] or sensors
+    logs = [one for one in guesses if all(one is not other for other in sensors)]
     if len(sensors) != 1:
         raise DataError(
             f"{', '.join(paths)}: {'none' if not sensors else 'more than one'} of these holds "
@@ -59,7 +61,11 @@ def describe(paths: Sequence[str], site: str | None = None) -> str:
         lines.append("time_zone: UTC  # unsure: the log states its zone, the rows do not")
     if made.machine is not None:
         lines.append(f"machine: {_yaml(made.machine)}{_unsure(made, 'machine')}")
-    lines += [f"time: {_yaml(made.time)}{_unsure(made, 'time')}", "features:"]
+    lines.append(f"time: {_yaml(made.time)}{_unsure(made, 'time')}")
+    if made.long is not None:
+        variable, value = map(_yaml, made.long)
+        lines += [f"variable: {variable}{_unsure(made, 'long')}", f"value: {value}"]
+    lines.append("features:")
     lines += [f"  {line}" for line in features]
     if label is not None:
         lines.append(f"label: {_yaml(label)}  # unsure: 1 where a failure is near or present?")
@@ -71,7 +77,7 @@ def describe(paths: Sequence[str], site: str | None = None) -> str:
     else:
         lines.append("failures: LOG.csv  # missing: name a log of failures, or label: COLUMN")
     body = "\n".join(f"  {line}" for line in lines)
-    note = NEXT.format(site=name, left_out=", ".join(left_out) or "none")
+    note = NEXT.format(site=name, left_out=_comment(", ".join(left_out) or "none"))
     return f"# @package sites\n{_yaml(name)}:\n{body}\n{note}\n"
 
 
@@ -82,9 +88,14 @@ def _there(made: Guess, column: str) -> Any:
 
 def _features(made: Guess, label: str | None) -> tuple[list[str], list[str]]:
     """Return the lines of the features, and the columns that are none, with the reason."""
-    lines, left_out = [], []
+    lines: list[str] = []
+    left_out: list[str] = []
+    if made.long is not None:
+        sensors = sorted(set(made.frame[made.long[0]]))
+        others = columns_without(made, (made.time, made.machine, *made.long))
+        return [f"{_yaml(_name(s))}: {_yaml(s)}" for s in sensors], others
     for column in columns_without(made, (made.time, made.machine, label)):
-        name = re.sub(r"\W+", "_", column).strip("_").lower() or "sensor"
+        name = _name(column)
         if column in made.numbers:
             values = np.unique(_there(made, column))
             counts = np.arange(len(made.frame)) + made.numbers[column][0]
@@ -161,7 +172,18 @@ def _dialect(made: Guess, default: dict[str, Any]) -> list[str]:
 
 
 def _unsure(made: Guess, key: str) -> str:
-    return f"  # unsure: {made.doubts[key]}" if key in made.doubts else ""
+    return f"  # unsure: {_comment(made.doubts[key])}" if key in made.doubts else ""
+
+
+def _comment(text: str) -> str:
+    """Return text that stays in its line, whatever names of columns hold."""
+    return printable(" ".join(text.split()))
+
+
+def _name(column: str) -> str:
+    """Return a feature's name for a column; none that YAML would take for something else."""
+    name = re.sub(r"\W+", "_", column).strip("_").lower() or "sensor"
+    return name if isinstance(yaml.safe_load(name), str) else f"sensor_{name}"
 
 
 def _yaml(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -25,11 +24,20 @@ from fedpdm.errors import DataError
 
 SAMPLE = 1 << 24  # bytes by which encoding and separator are told
 LINES = 200_000  # rows that are looked at
+SNIFFED = 1 << 18  # bytes by which an encoding that is not UTF-8 is told
+UNLIKELY = set("\ufffd‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ\xa0¡¢£¤¥¦§¨©ª«¬\xad®¯´¶¸¹º»¼½¾¿×÷")
+"""What cp1252 makes of most letters that other encodings mean by the same bytes."""
+ODD_ENCODING = "do the letters beyond ASCII read as they should?"
+SENSORS = 500  # names in a column, of which each is a sensor
+LONGEST_LINE = 120_000  # characters of a line by which the separator is told
+COLUMNS = 5_000  # that are looked at; a site's model has some ten
 NAMED = {
-    "time": r"time|date|stamp|zeit|fecha|heure|cycle|hour|^ts$",
-    "machine": r"machine|asset|unit|device|equip|turbine|pump|engine|serial|maschine|(^|_)id$",
+    "time": r"time|date|stamp|zeit|datum|fecha|heure|cycle|hour|beginn?$|start|when|^ts$",
+    "machine": r"machine|asset|unit|device|equip|turbine|pump|engine|serial|maschine|anlage"
+    r"|(^|_)id$",
     "label": r"fail|fault|label|anomal|target|broken|defect|alarm|breakdown",
-    "end": r"end|until|finish|resol|repaired",
+    "variable": r"tag|variable|sensor|signal|param|measur|channel|quantity|metric|point",
+    "end": r"end|until|finish|resol|repaired|\bbis\b",
 }
 """What columns of a role are often called."""
 DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
@@ -50,6 +58,7 @@ class Guess:
         time: its column.
         machine: its column; None: there is one machine a file.
         end: column with a second time, in a log.
+        long: columns with a sensor's name and its reading, where a row holds one reading.
         doubts: by key of the yaml, what the user should make sure of.
     """
 
@@ -60,6 +69,7 @@ class Guess:
     time: str = ""
     machine: str | None = None
     end: str | None = None
+    long: tuple[str, str] | None = None
     doubts: dict[str, str] = field(default_factory=dict)
 
     def called(self, column: str, role: str) -> bool:
@@ -74,9 +84,9 @@ class Guess:
 
     @property
     def is_log(self) -> bool:
-        """Whether it holds events: nothing in it is measured."""
+        """Whether it holds events: nothing in it is measured, but numbers of the rows."""
         sensors = [n for n in self.numbers if n not in (self.time, self.machine, self.end)]
-        return not any(_distinct(self.numbers[name]) >= DISTINCT for name in sensors)
+        return not any(_measured(self.numbers[name]) for name in sensors)
 
 
 def guess(path: str) -> Guess:
@@ -95,14 +105,18 @@ def guess(path: str) -> Guess:
     with refusals(part.name, dialect):
         found = header(part, dialect)
         names = [name.strip() for name in found]
-        cells = names[0].split() if len(names) == 1 else names  # blanks between numbers, too
-        if len(set(names)) < len(names) or pd.to_numeric(pd.Series(cells), "coerce").notna().all():
+        words = names[0].split() if len(names) == 1 else names  # blanks between numbers, too
+        if len(set(names)) < len(names) or pd.to_numeric(pd.Series(words), "coerce").notna().all():
             raise DataError(
                 f"{path}: the first line must name the columns, each once; add a header"
             )
+        if len(names) > COLUMNS:
+            raise DataError(f"{path} has {len(names):,} columns; describe looks at {COLUMNS:,}")
         frame = rows(part, found, names, set(names), dialect).head(LINES)
     text = frame.astype(object).where(frame.notna(), "").astype(str)
-    made = Guess(path, keys, text.apply(lambda column: column.str.strip()).reset_index(drop=True))
+    doubts = {"encoding": ODD_ENCODING} if keys.get("encoding", "utf-16")[:3] != "utf" else {}
+    cells = text.apply(lambda column: column.str.strip()).reset_index(drop=True)
+    made = Guess(path, keys, cells, doubts=doubts)
     if len(made.frame) == 0:  # a log of machines that never failed
         times, ids = ([n for n in names if made.called(n, role)] for role in ("time", "machine"))
         if times and ids:
@@ -112,29 +126,24 @@ def guess(path: str) -> Guess:
     _read_numbers(made)
     _find_time(made)
     _find_machine(made)
+    _find_long(made)
     _find_missing(made)
     return made
 
 
 def _written(part: Part) -> dict[str, Any]:
     """Return encoding, separator and lines above the header of a text file."""
-    import charset_normalizer
-
-    with part.open() as file:
-        if isinstance(file, Path):
-            opened = gzip.open(file) if file.name.endswith(".gz") else file.open("rb")
-            with opened as stream:
-                raw = stream.read(SAMPLE)
-        else:
-            raw = file.read(SAMPLE)
+    with part.open() as file, file.open("rb") if isinstance(file, Path) else file as stream:
+        raw = stream.read(SAMPLE)
     keys: dict[str, Any] = {}
+    if len(raw) == SAMPLE:  # a letter may be cut in two
+        raw = raw[: raw.rfind(b"\n") + 1] or raw
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeError:
-        best = charset_normalizer.from_bytes(raw[: 1 << 18]).best()
-        keys["encoding"] = "cp1252" if best is None else best.encoding.replace("_", "-")
+        keys["encoding"] = _encoding(raw)
         text = raw.decode(keys["encoding"], errors="replace")
-    lines = text.splitlines()[:500]
+    lines = [line[:LONGEST_LINE] for line in text.splitlines()[:500]]
     widths = {sep: [len(cells) for cells in csv.reader(lines, delimiter=sep)] for sep in ",;\t|"}
     usual = {sep: Counter(w for w in widths[sep] if w).most_common(1) for sep in widths}
     sep = max(usual, key=lambda s: (usual[s][0][0] > 1, usual[s][0][1], usual[s][0][0])
@@ -144,6 +153,25 @@ def _written(part: Part) -> dict[str, Any]:
     if usual[sep] and (above := widths[sep].index(usual[sep][0][0])):
         keys["skip_rows"] = above
     return keys
+
+
+def _encoding(raw: bytes) -> str:
+    """Return the likeliest encoding of text that is not UTF-8.
+
+    Statistics of letters mislead where a file is numbers and a header: most machines in the
+    west write cp1252, so it is taken unless a byte has no meaning there, or most of its
+    characters beyond ASCII are marks that no header has.
+    """
+    import charset_normalizer
+
+    raw = raw[:SNIFFED]
+    beyond = np.frombuffer(raw, np.uint8) > 127
+    strange = sum(char in UNLIKELY for char in raw.decode("cp1252", errors="replace"))
+    in_rows = int((beyond[1:] & beyond[:-1]).sum())  # words of letters beyond ASCII only
+    if b"\0" not in raw and max(strange, in_rows) <= 0.3 * beyond.sum():
+        return "cp1252"
+    best = charset_normalizer.from_bytes(raw).best()
+    return "cp1252" if best is None else best.encoding.replace("_", "-")
 
 
 def _read_numbers(made: Guess) -> None:
@@ -266,6 +294,26 @@ def _find_machine(made: Guess) -> None:
         made.doubts["machine"] = "a guess: it tells rows of one time apart"
 
 
+def _find_long(made: Guess) -> None:
+    """Find the columns with the names and the readings of sensors, where a row holds one."""
+    measured = [n for n in made.numbers if n not in (made.time, made.machine, made.end)]
+    if len(measured) != 1:
+        return
+    frame, words = made.frame, [n for n in map(str, made.frame) if n not in made.numbers]
+    if made.machine in words and made.called(str(made.machine), "variable"):
+        made.long, made.machine = (str(made.machine), measured[0]), None
+    elif made.machine is not None and frame.duplicated([made.machine, made.time]).any():
+        keys = [made.machine, made.time]
+        for name in columns_without(made, (*keys, made.end, measured[0])):
+            if name in words and 2 <= frame[name].nunique() <= SENSORS:
+                if (frame[name] != "").all() and not frame.duplicated([*keys, name]).any():
+                    made.long = name, measured[0]
+                    made.doubts.pop("machine", None)
+                    break
+    if made.long is not None:
+        made.doubts["long"] = "a row holds one reading, this column its sensor's name?"
+
+
 def _find_missing(made: Guess) -> None:
     """Find numbers that stand for no reading."""
     machine = np.zeros(len(made.frame), dtype=np.str_)
@@ -282,8 +330,12 @@ def _find_missing(made: Guess) -> None:
         made.doubts["missing"] = "are these cells without a reading?"
 
 
-def _distinct(values: Floats) -> int:
-    return len(np.unique(values[~np.isnan(values)]))
+def _measured(values: Floats) -> bool:
+    """Return whether numbers look like readings: many values, and not a number for each row."""
+    known = values[~np.isnan(values)]
+    steps = np.diff(known)
+    running = bool((known % 1 == 0).all()) and bool((steps > 0).all() or (steps < 0).all())
+    return len(np.unique(known)) >= DISTINCT and not running
 
 
 def columns_without(made: Guess, roles: Sequence[str | None]) -> list[str]:

@@ -67,7 +67,12 @@ def _require_categories(name: str, first: SiteMapping, other: SiteMapping) -> No
             f"feature '{name}' has the values {', '.join(sorted(ours)) or '(numbers)'} at "
             f"{first.site} and {', '.join(sorted(theirs)) or '(numbers)'} at {other.site}: write "
             "the same ones, with the cell of each where a site spells it otherwise, as "
-            "values: {run: marche, stop: arret}"
+            + (
+                "values: {run: marche, stop: arret}"
+                if ours and theirs
+                else "values: {'off': 'FALSE', 'on': 'TRUE'} at "
+                f"{(other if ours else first).site}, with quotes"
+            )
         )
 
 

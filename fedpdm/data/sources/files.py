@@ -23,6 +23,7 @@ from fedpdm.data.sources.events import read_events
 from fedpdm.data.sources.mapping import SiteMapping, site_mapping
 from fedpdm.data.sources.readings import columns_of, read_site, values_of
 from fedpdm.data.sources.tables import Table
+from fedpdm.data.sources.times import are_spreadsheet_days
 from fedpdm.data.splits import cuts as splits
 from fedpdm.data.windows import longest_step, segment_starts
 from fedpdm.errors import ConfigError, DataError
@@ -109,7 +110,12 @@ class FilesSource(Source):
         mapping = self.mappings[site]
         table = self._read(mapping)
         machine = table.names(mapping.machine)
-        time, _ = table.times(mapping.time, self.time_unit, machine)
+        time, dates = table.times(mapping.time, self.time_unit, machine)
+        if not dates and self.time_unit != "days" and are_spreadsheet_days(time):
+            self._warn(
+                f"{table.where}: column '{mapping.time}' looks like a spreadsheet's dates, which "
+                f"count days, and is read as {self.time_unit}; if so, set data.time_unit=days"
+            )
         label = None if mapping.label is None else _labels(table, mapping.label)
         values = self._readings(table, mapping)
         if len(table) < LEAST_ROWS:

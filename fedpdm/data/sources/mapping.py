@@ -270,6 +270,11 @@ def _features(
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, dict[str, str]]]:
     """Return column, unit, the unit to convert into, and categories by feature name."""
     pairs: list[tuple[Any, Any]] = list(given.items()) if isinstance(given, Mapping) else []
+    if isinstance(given, (list, tuple, Mapping)) and any(isinstance(key, bool) for key in given):
+        raise ConfigError(
+            f"{where}.features: YAML takes on, off, yes and no for true or false; put such a name "
+            "in quotes, as 'on'"
+        )
     if isinstance(given, (list, tuple)):
         pairs = [(str(column), str(column)) for column in given]
     if not pairs:

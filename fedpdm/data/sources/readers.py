@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import datetime
 import fnmatch
 import glob
+import gzip
+import io
 import os
 import re
 import warnings
@@ -24,6 +27,50 @@ from fedpdm.errors import DataError
 
 TEXT_FILES = (".csv", ".txt", ".tsv", ".csv.gz", ".txt.gz", ".tsv.gz")
 PARQUET_FILES = (".parquet", ".pq")
+HEADER = 1 << 18
+"""Bytes that the names of all columns may take."""
+UNPACKED, TIMES = 1 << 28, 100
+"""Bytes to which any packed file may grow; one that is larger than that, to so many times its size.
+Sensor rows grow to 5 to 20 times theirs; a file made to fill the memory, to 1,000 times."""
+
+
+def require_growth(size: int, packed: int, name: str) -> None:
+    """Refuse a packed file that grows beyond all reason.
+
+    Args:
+        size: bytes that it has grown to.
+        packed: bytes that it takes on the disk.
+        name: the file as messages name it.
+
+    Raises:
+        DataError: names the file.
+    """
+    if size > max(UNPACKED, TIMES * packed):
+        raise DataError(
+            f"{name} grows to over {TIMES} times its size when it is unpacked; if it is no trap, "
+            "unpack it yourself and name the file that comes out"
+        )
+
+
+class _Unpacking(io.RawIOBase):
+    """A gz file as a stream that ends in an error where it grows too much."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._packed, self._size = path, path.stat().st_size, 0
+        self._stream = gzip.open(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._stream.readinto(buffer)
+        self._size += count
+        require_growth(self._size, self._packed, str(self._path))
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 @dataclass(frozen=True)
@@ -45,11 +92,16 @@ class Part:
     @contextlib.contextmanager
     def open(self) -> Iterator[Path | IO[bytes]]:
         """Give what pandas and pyarrow read."""
-        if self.member is None:
+        if self.member is not None:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
+                info = archive.getinfo(self.member)  # no more than it says is read
+                require_growth(info.file_size, info.compress_size, self.name)
+                yield stream
+        elif self.name.lower().endswith(".gz"):
+            with io.BufferedReader(_Unpacking(self.path)) as unpacked:
+                yield unpacked
+        else:
             yield self.path
-            return
-        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
-            yield stream
 
 
 def parts_of(paths: Sequence[Path], where: str) -> list[Part]:
@@ -73,6 +125,8 @@ def parts_of(paths: Sequence[Path], where: str) -> list[Part]:
             if not found:
                 raise DataError(f"{where}: no file matches {text}; correct the pattern")
         for file in found:
+            if file.exists() and not (file.is_file() or file.is_dir()):  # a pipe has no end
+                raise DataError(f"{where}: {file.name} is a pipe or a device; name a file")
             if file.name.lower().endswith(".zip"):
                 parts += _members(file, inside, where)
             else:
@@ -114,8 +168,8 @@ def _members(path: Path, pattern: str, where: str) -> list[Part]:
     found = [name for name in tables if name == pattern or fnmatch.fnmatch(name, pattern)]
     if not found:
         raise DataError(
-            f"{where}: {path.name} holds no table '{pattern}'; it has "
-            f"{', '.join(tables[:10]) or 'no CSV or Parquet file'}"
+            f"{where}: {path.name} holds no table"
+            + (f" '{pattern}'; it has {', '.join(tables[:10])}" if tables else " (CSV or Parquet)")
         )
     return [Part(path, name) for name in found]
 
@@ -130,11 +184,10 @@ def refusals(where: str, dialect: Dialect | None = None) -> Iterator[None]:
     encoding = (dialect or Dialect()).encoding.removesuffix("-sig")
     try:
         yield
-    except FileNotFoundError as error:
-        folder = Path(str(error.filename or ".")).parent.absolute()
+    except FileNotFoundError:
         raise DataError(
             f"{where} does not exist; relative paths start from data.path, or else from the "
-            f"folder you are in ({folder})"
+            f"folder you are in ({Path.cwd()})"
         ) from None
     except pa.ArrowException as error:
         raise DataError(
@@ -142,7 +195,7 @@ def refusals(where: str, dialect: Dialect | None = None) -> Iterator[None]:
         ) from None
     except pd.errors.EmptyDataError:
         raise DataError(f"{where} is empty; bring a file with a header and data") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning, csv.Error) as error:
         detail = one_line(error)
         if "Length of header" in detail:
             detail = "rows have more fields than the header"
@@ -163,7 +216,20 @@ def refusals(where: str, dialect: Dialect | None = None) -> Iterator[None]:
 
 
 def header(part: Part, dialect: Dialect) -> list[str]:
-    """Return a table's column names as they stand in the file."""
+    """Return a table's column names as they stand in the file.
+
+    Raises:
+        DataError: the line is longer than any header.
+    """
+    if not part.parquet:
+        with part.open() as file, file.open("rb") if isinstance(file, Path) else file as stream:
+            for _ in range(dialect.skip_rows + 1):
+                line = stream.readline(HEADER)
+        if len(line) == HEADER and b"\r" not in line:  # pandas would work on it for hours
+            raise DataError(
+                f"{part.name}: the line that should name its columns has over {HEADER:,} "
+                "characters; bring a file with only the columns of sensors"
+            )
     with part.open() as file:
         if part.parquet:
             import pyarrow.parquet as pq

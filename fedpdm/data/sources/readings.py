@@ -89,7 +89,10 @@ def with_machine(table: Table, mapping: SiteMapping) -> Table:
     """Return the table with a column of machines: without one, each file is a machine."""
     if mapping.machine:
         return table
-    names = np.full(len(table), mapping.site or "all rows", dtype=object)
+    own = mapping.site or "all rows"
+    if not mapping.paths and table.files:  # a file to predict: as among several of its kind
+        own = table.files[0]
+    names = np.full(len(table), own, dtype=object)
     if table.file is not None:
         names = np.array(table.files, dtype=object)[table.file]
     return replace(table, frame=table.frame.assign(**{"": names}))

@@ -47,6 +47,14 @@ def are_written_dates(values: Floats) -> bool:
     return bool(np.all((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)))
 
 
+def are_spreadsheet_days(values: Floats) -> bool:
+    """Return whether numbers look like a spreadsheet's dates: days since 1900, parts of minutes."""
+    since_2000 = np.all((values >= 36_526) & (values <= 54_789)) and len(values) > 0
+    minutes = values * 1440
+    parts = np.any(values % 1 != 0) and np.all(np.abs(minutes - np.round(minutes)) < 0.01)
+    return bool(since_2000 and parts)
+
+
 def from_zone(
     local: pd.Series[Any],
     zone: str,

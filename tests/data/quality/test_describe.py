@@ -168,3 +168,65 @@ def test_a_file_that_says_nothing_is_refused_in_one_sentence(
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         describe([str(tmp_path / "none.csv")])
+
+
+def german(frame: pd.DataFrame) -> pd.DataFrame:
+    if "T1" in frame:
+        return frame.rename(
+            columns={"asset": "Anlage", "timestamp": "Zeit", "T1": "Öltemperatur °C"}
+        )
+    return pd.DataFrame({
+        "Nr": range(1, len(frame) + 1), "Anlage": frame["asset"], "Beginn": frame["timestamp"],
+        "Ende": frame["timestamp"] + pd.Timedelta("36h"), "Dauer": np.arange(len(frame)) * 1.5 + 7,
+        "Art": np.where(np.arange(len(frame)) % 3 == 2, "Wartung", "Lagerschaden"),
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp850", "utf-8"])
+def test_a_log_with_numbers_and_ends_and_a_header_in_old_encodings(
+    encoding: str, tmp_path: Path
+) -> None:
+    form = {"sep": ";", "decimal": ",", "date_format": "%d.%m.%Y %H:%M", "encoding": encoding}
+    text = describe(write(tmp_path, german, **form))
+    settings = yaml.safe_load(text)["rows"]
+    (log,) = settings["failures"]
+    assert (log["time"], log["end"], log["kind"]) == ("Beginn", "Ende", "Art")
+    assert "Nr" not in settings["features"].values()
+    if encoding == "cp850":  # may be guessed wrong, but says that it is a guess
+        assert "unsure" in next(line for line in text.splitlines() if "encoding:" in line)
+        return
+    assert settings["features"] == {"öltemperatur_c": "Öltemperatur °C"}
+    said = [line for line in text.splitlines() if "encoding: cp1252" in line]
+    assert ["unsure" in line for line in said] == [True] * (encoding == "cp1252")
+
+
+@pytest.mark.parametrize("machines", [True, False])
+def test_a_table_with_a_reading_a_row_is_seen(machines: bool, tmp_path: Path) -> None:
+    def long(frame: pd.DataFrame) -> pd.DataFrame:
+        if "T1" not in frame:
+            return frame.rename(columns={"asset": "equipment", "timestamp": "when"})
+        wide = frame.assign(on=frame["T1"] * 2 + 1)
+        rows = wide.melt(["asset", "timestamp"], var_name="tag", value_name="reading")
+        return rows.rename(columns={"asset": "equipment", "timestamp": "when"})
+
+    paths = write(tmp_path, long)
+    if not machines:
+        for path in paths:
+            frame = pd.read_csv(path)
+            own = frame[frame["equipment"] == frame["equipment"].min()]
+            own.drop(columns="equipment").to_csv(path, index=False)
+    text = describe(paths)
+    settings = yaml.safe_load(text)["rows"]
+    assert (settings["variable"], settings["value"]) == ("tag", "reading")
+    assert settings.get("machine") == ("equipment" if machines else None)
+    assert settings["features"] == {"t1": "T1", "sensor_on": "on"}
+    assert len(loaded(text)) == (3000 if machines else 300)
+
+
+def test_names_of_columns_stay_in_their_line(tmp_path: Path) -> None:
+    def hostile(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(**{"x\n  path: /etc/passwd\x1b[2J": "same"})
+
+    text = describe(write(tmp_path, hostile))
+    assert yaml.safe_load(text)["rows"]["path"] == str(tmp_path / "rows.csv")
+    assert "\x1b" not in text

@@ -622,3 +622,58 @@ def test_a_strangers_site_needs_one_short_yaml(
         assert np.nanmin(own.time_to_failure) == 15 / 24  # the hour of Lisbon is taken off
         assert set(own.values[:, 1]) == {0.0, 1.0}
         assert (own.split == Split.HELDOUT).any()
+
+
+def test_a_feature_that_yaml_takes_for_true_is_refused_with_the_way_out() -> None:
+    block = {"path": "a.csv", "time": "t", "label": "y"}
+    for features in (yaml.safe_load("{on: T1, T2: T2}"), yaml.safe_load("[off, T2]")):
+        with pytest.raises(ConfigError, match="'on'"):
+            FilesSource({"a": {**block, "features": features}})
+    assert FilesSource({"a": {**block, "features": {"on": "T1"}}}).features == ("on",)
+
+
+def test_sites_that_spell_a_switch_differently_are_told_what_to_write(tmp_path: Path) -> None:
+    def words(name: str, rows: pd.DataFrame, log: pd.DataFrame) -> Tables:
+        on, off = ("EIN", "AUS") if name == "gdansk" else ("TRUE", "FALSE")
+        return rows.assign(fan=np.where(rows["T1"] > 62, on, off)), log
+
+    def features(name: str) -> dict[str, Any]:
+        spelt: dict[str, Any] = {"column": "fan", "values": {"off": "AUS", "on": "EIN"}}
+        return {"T1": "T1", "fan": spelt if name == "gdansk" else "fan"}
+
+    two_sites(tmp_path, words, features=features)
+    sites = settings_in(tmp_path)
+    with pytest.raises(ConfigError) as raised:
+        FilesSource(sites, path=str(tmp_path))
+    (proposed,) = re.findall(r"values: (\{.*\}) at lyon", str(raised.value))
+    sites["lyon"]["features"]["fan"] = {"column": "fan", "values": yaml.safe_load(proposed)}
+    source = FilesSource(sites, path=str(tmp_path))
+    for name in sites:
+        rows = source.rows(name)
+        np.testing.assert_array_equal(rows.values[:, 1], rows.values[:, 0] > 62)
+
+
+@pytest.mark.parametrize(
+    ("unit", "step", "noted"),
+    [("hours", 1 / 24, True), ("hours", 0.25, True), ("days", 1 / 24, False), ("hours", 1, False),
+     ("hours", 0.0123456, False)],
+)  # fmt: skip
+def test_a_spreadsheets_dates_are_not_read_as_hours_without_a_word(
+    unit: str, step: float, noted: bool, tmp_path: Path
+) -> None:
+    times = 45231.25 + np.arange(400) * step if step < 1 else 45231.0 + np.arange(400)
+    frame = pd.DataFrame({"t": times, "x": np.sin(times), "y": (np.arange(400) % 40 > 35) * 1})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    block = {"path": "a.csv", "time": "t", "features": ["x"], "label": "y"}
+    source = FilesSource({"a": block}, path=str(tmp_path), time_unit=unit)
+    source.rows("a")
+    assert any("spreadsheet" in text for text in source.warnings) == noted
+
+
+def test_a_missing_file_names_the_folder_that_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = {"path": "raw/a.csv", "time": "t", "features": ["x"], "label": "y"}
+    with pytest.raises(DataError, match=re.escape(f"({tmp_path})")):
+        FilesSource({"a": block}).rows("a")
