@@ -79,10 +79,11 @@ class MixerEncoder(nn.Module):
         super().__init__()
         self.patch, self.patches = patch, steps // patch
         if self.patches < 2:
+            smaller = f", or model.config.patch to {steps // 2} or less" if steps > 1 else ""
             raise ModelError(
                 f"model=mixer_hybrid mixes patches of model.config.patch={patch} time steps, and a "
-                f"window of {steps} has fewer than two: set data.window to {2 * patch} or more, or "
-                f"model.config.patch to {steps // 2} or less"
+                f"window of {steps} has fewer than two: set data.window to {2 * patch} or "
+                f"more{smaller}"
             )
         self.patcher = nn.Linear(patch, width)
         self.layers = nn.ModuleList(

@@ -12,6 +12,8 @@ from fedpdm.models.layers import check_windows, dropout, require_sizes, require_
 from fedpdm.models.mixer import LowRank, MixerEncoder
 from fedpdm.models.registry import register
 
+PATCH = 8
+"""Time steps of a patch, as in the source."""
 FUSIONS = ("concat", "cross_attention", "none")
 
 
@@ -98,7 +100,7 @@ class MixerHybrid(nn.Module):
         sensors: how many of the F inputs are readings; None: all (a run fills it in).
         fusion: ``concat`` (v2.2), ``cross_attention`` (v2.2.2), or ``none`` (v2.3), which does
             not look at statistics.
-        patch: steps of a patch.
+        patch: steps of a patch; None: 8, or half of a window that is shorter than two.
         width: D of a token.
         num_layers: of the encoder.
         heads: of every attention.
@@ -122,7 +124,7 @@ class MixerHybrid(nn.Module):
         *,
         sensors: int | None = None,
         fusion: str = "concat",
-        patch: int = 8,
+        patch: int | None = None,
         width: int = 64,
         num_layers: int = 4,
         heads: int = 4,
@@ -134,10 +136,11 @@ class MixerHybrid(nn.Module):
         encoder_dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        steps = require_windows("mixer_hybrid", sequence_length)
+        patch = max(1, min(PATCH, steps // 2)) if patch is None else patch
         require_sizes(
             patch=patch, width=width, num_layers=num_layers, heads=heads, hidden_size=hidden_size
-        )  # fmt: skip
-        steps = require_windows("mixer_hybrid", sequence_length)
+        )
         self.input_dim, self.steps = input_dim, steps
         self.sensors = input_dim if sensors is None else sensors
         self._check(fusion, width, heads, lora_rank)

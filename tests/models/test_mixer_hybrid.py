@@ -231,7 +231,8 @@ def test_each_output_has_a_head_of_its_own(outputs):
     ("inputs", "length", "config", "message"),
     [
         (5, None, {}, "needs sequences"),
-        (5, 15, {}, "fewer than two: set data.window to 16 or more"),
+        (5, 15, {"patch": 8}, "fewer than two: set data.window to 16 or more"),
+        (5, 1, {}, "fewer than two: set data.window to 2 or more"),
         (5, 20, {"patch": 11}, "model.config.patch to 10 or less"),
         (5, 20, {"fusion": "sum"}, "fusion=sum is unknown; choose one of concat"),
         (5, 20, {"fusion": "cross_attention"}, "use features=both without limits"),
