@@ -13,6 +13,7 @@ COMMANDS = {
     "simulate": ("fedpdm.simulate", "train a federation of sites, and compare it honestly"),
     "compare": ("fedpdm.compare", "say which setting is better over seeds, and how surely"),
     "predict": ("fedpdm.predict", "score a site's new rows with a finished run"),
+    "promote": ("fedpdm.promote.__main__", "ask gates whether a model may be used, and export it"),
     "history": ("fedpdm.history.__main__", "list, show, roll back or export the rounds of a run"),
     "data": (
         "fedpdm.data.__main__",
@@ -31,6 +32,7 @@ Federated learning for predictive maintenance across factory sites.
   fedpdm compare runs/2026-01-31_12-00-00-ab12cd
   fedpdm history list runs/2026-01-31_12-00-00-ab12cd
   fedpdm predict runs/2026-01-31_12-00-00-ab12cd plant.csv
+  fedpdm promote runs/2026-01-31_12-00-00-ab12cd
   fedpdm data fetch ai4i
 
 Each command has its own --help; fedpdm --version prints the version."""

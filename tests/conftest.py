@@ -34,6 +34,8 @@ TOGETHER = {
     "tests/runs/test_resume.py": "kills",
     "tests/test_notebooks.py": "notebooks",
     "tests/test_simulate.py": "simulate",
+    "tests/promote/test_gates.py": "promote",
+    "tests/promote/test_promote.py": "promote",
     "tests/test_bad_input.py": "bad input",
 }
 """Files of which one worker runs all tests, longest first: they share processes or a run."""

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from fedpdm.data.rows import Floats
 
 METHODS = ("none", "temperature", "isotonic")
-_TINY = 1e-12
+TINY = 1e-12
 _RANGE = (0.05, 20.0)
-_BLEND = 1e-5
+BLEND = 1e-5
 """How much of the raw log-odds stays in a risk, so that no two scores become one. With it, scores
 that differ as 32-bit numbers differ afterwards, and the Brier score moves by less than 2e-5."""
-_ODDS = (-104.0, 37.5)
+ODDS = (-104.0, 37.5)
 """Log-odds of the least 32-bit number above 0, and of the greatest 64-bit one below 1."""
 
 
@@ -31,11 +31,11 @@ class Calibration(ABC):
 
     def __call__(self, scores: Floats) -> Floats:
         """Return (N,) or (N, H) calibrated probabilities."""
-        low, high = _ODDS
+        low, high = ODDS
         with np.errstate(divide="ignore"):
             odds = np.clip(np.log(scores) - np.log1p(-scores), low, high)
         kept = (odds - low) / (high - low)
-        return np.asarray((1 - _BLEND) * self.risks(scores) + _BLEND * kept)
+        return np.asarray((1 - BLEND) * self.risks(scores) + BLEND * kept)
 
     @abstractmethod
     def risks(self, scores: Floats) -> Floats:
@@ -157,5 +157,5 @@ def best_temperature(truth: Floats, scores: Floats, weights: Floats) -> float:
 
 
 def _log_odds(scores: Floats) -> Floats:
-    kept = np.clip(scores, _TINY, 1.0 - _TINY)
+    kept = np.clip(scores, TINY, 1.0 - TINY)
     return np.asarray(np.log(kept) - np.log1p(-kept))
