@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedpdm.data.rows import within_horizon
 from fedpdm.tasks.base import NEEDS_TIMES, TASKS, Metrics, Risk, Task
+from fedpdm.tasks.classes import AssetType, DeviceFailure
 from fedpdm.tasks.failure import Failure
 from fedpdm.tasks.horizons import Horizons
 from fedpdm.tasks.reconstruction import Reconstruction
@@ -12,6 +13,8 @@ from fedpdm.tasks.remaining_life import RemainingLife
 __all__ = [
     "NEEDS_TIMES",
     "TASKS",
+    "AssetType",
+    "DeviceFailure",
     "Failure",
     "Horizons",
     "Metrics",

@@ -75,6 +75,10 @@ class Task(ABC):
     """Whether a low score raises the alarm, and not a high one."""
     classes: int = 2
     """How many classes a target can be of; meaningless where targets are values."""
+    column: str | None = None
+    """The column of words (``Rows.groups``) that labels come from, if they do."""
+    by_machine: bool = False
+    """Whether all rows of a machine have one label, so that whole machines must be tested."""
     score_digits: int = 3
     """Digits after the point of a score that ``predict`` prints."""
 
