@@ -280,7 +280,7 @@ class Federation:
                     flaws.setdefault(flaw, []).append(site.name)
         warnings = [f"{some(names)}: {flaw}" for flaw, names in flaws.items()]
         classes = [np.unique(site.train.y) for site in sites if site.train.y.dtype.kind == "i"]
-        if classes and len(np.unique(np.concatenate(classes))) < 2:
+        if self.task.learns_labels and classes and len(np.unique(np.concatenate(classes))) < 2:
             if not self.task.risks:
                 raise DataError(
                     "the training data of all sites is of one class only: nothing can be "

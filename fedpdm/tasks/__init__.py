@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedpdm.data.rows import within_horizon
+from fedpdm.tasks.anomaly import Anomaly
 from fedpdm.tasks.base import NEEDS_TIMES, TASKS, Metrics, Risk, Task
 from fedpdm.tasks.classes import AssetType, DeviceFailure
 from fedpdm.tasks.failure import Failure
@@ -13,6 +14,7 @@ from fedpdm.tasks.remaining_life import RemainingLife
 __all__ = [
     "NEEDS_TIMES",
     "TASKS",
+    "Anomaly",
     "AssetType",
     "DeviceFailure",
     "Failure",
