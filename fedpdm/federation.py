@@ -268,7 +268,7 @@ class Federation:
                 split.name.lower(): float(np.mean(part.truth)) if len(part) else None
                 for split, part in real.items()
             }
-            if site.train.y.dtype.kind == "i" and self.task.gives_risks()
+            if site.train.y.dtype.kind == "i" and self.task.risks
             else None,
             "sha256": rows.sha256(),
         }
@@ -287,12 +287,17 @@ class Federation:
                 part, word = site.windows[split], split.name.lower()
                 if len(part) == 0:
                     flaws.setdefault(f"no {word} window, scores are empty", []).append(site.name)
-                elif part.y.dtype.kind == "i" and len(np.unique(part.y)) < 2:
+                elif self.task.risks and part.y.dtype.kind == "i" and len(np.unique(part.y)) < 2:
                     flaw = f"the {word} part has one class only, average precision is empty"
                     flaws.setdefault(flaw, []).append(site.name)
         warnings = [f"{some(names)}: {flaw}" for flaw, names in flaws.items()]
         classes = [np.unique(site.train.y) for site in sites if site.train.y.dtype.kind == "i"]
-        if classes and len(np.unique(np.concatenate(classes))) < 2:
+        if self.task.learns_labels and classes and len(np.unique(np.concatenate(classes))) < 2:
+            if not self.task.risks:
+                raise DataError(
+                    "the training data of all sites is of one class only: nothing can be "
+                    "learned; bring other machines or a longer record, or check task.column"
+                )
             kind = "failure" if 1 not in np.concatenate(classes) else "healthy row"
             raise DataError(
                 f"no {kind} in the training data of any site "

@@ -27,6 +27,11 @@ Answer: TypeAlias = Callable[[NDArray[Any]], Floats]
 """(N, K) features to (N,) probabilities or values."""
 
 
+def columns_of(task: Task, y: NDArray[np.generic]) -> NDArray[Any]:
+    """Return (N,) or (N, H) targets as estimators know them: of C > 2 classes, (N, C) of 0 or 1."""
+    return y if task.classes == 2 else (y[:, None] == np.arange(task.classes)).astype(np.int64)
+
+
 class PerColumn:
     """Scores of a task from estimators that know one column of its targets each.
 
@@ -43,6 +48,7 @@ class PerColumn:
         y: NDArray[np.generic],
         fit: Callable[[int, NDArray[Any], bool], Answer],
     ) -> None:
+        y = columns_of(task, y)
         self._task, self._several = task, y.ndim == 2
         self._classes = self._several or y.dtype.kind == "i"
         columns = list(y.T) if self._several else [y]
@@ -61,6 +67,11 @@ class PerColumn:
             unit = float(self._task.scores(torch.ones((1, 1)))[0])  # the cap: targets are shares
             return np.asarray(np.clip(self._answers[0](x), 0.0, 1.0) * unit)
         scores = np.stack([answer(x) for answer in self._answers], axis=1)
+        if self._task.classes > 2:  # one against the rest, each
+            total = scores.sum(axis=1, keepdims=True)
+            return np.asarray(
+                np.where(total > 0, scores / np.where(total > 0, total, 1), 1 / scores.shape[1])
+            )
         # Horizons are nested: a failure within 30 is one within 60.
         return np.maximum.accumulate(scores, axis=1) if self._several else scores[:, 0]
 
@@ -191,13 +202,14 @@ def rocket(inputs: BaselineInputs) -> Predictions:
     train = Windows.concatenate([site.train.real() for site in pool])
     train = train.take(some_windows(train, settings.windows, inputs.seed))
     checked = Windows.concatenate([site.validation for site in pool])
+    wanted = columns_of(inputs.task, checked.y)
     transform = MiniRocket(inputs.series(train), settings.features, seed=inputs.seed)
 
     def table(windows: Windows) -> Floats32:
         return transform(inputs.series(windows))
 
     with threadpool_limits(limits=1):
-        fit = ridge(table(train), (table(checked), checked.y))
+        fit = ridge(table(train), (table(checked), wanted))
         model = PerColumn(inputs.task, train.y, fit)
         return predicted(inputs.sites(), lambda windows: model(table(windows)))
 

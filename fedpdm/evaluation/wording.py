@@ -127,6 +127,16 @@ _KNOWN = {
         Metric("mean_error", "error of the training mean", "mean", False, 4),
         Metric("last_error", "error of the last reading seen", "last", False, 4),
         Metric("interpolation_error", "error of a line between neighbours", "line", False, 4),
+        Metric(
+            "macro_f1", "macro F1", "macro F1", True, 3,
+            "Macro F1 is the mean over classes of F1, the balance of how many answers of a class "
+            "are right and how many of its {cases} are found, so that a rare class counts like a "
+            "common one. 1 is perfect.",
+        ),
+        Metric("accuracy", "accuracy", "accuracy"),
+        Metric("macro_precision", "macro precision", "precision"),
+        Metric("macro_recall", "macro recall", "recall"),
+        Metric("log_loss", "log loss", "log loss", False),
         Metric("threshold", "alarm threshold", "threshold"),
         Metric("validation_loss", "validation loss", "loss", False, 4),
         Metric("loss", "loss", "loss", False, 4),

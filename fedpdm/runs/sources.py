@@ -12,6 +12,7 @@ from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.partition import Natural, Partition, RepartitionedSource
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.sources.base import Source, expand_replicas
+from fedpdm.data.sources.classes import ClassSource
 from fedpdm.data.splits.saved_split import NAME as SPLIT
 from fedpdm.data.splits.saved_split import SavedSplit
 from fedpdm.errors import ConfigError
@@ -55,6 +56,8 @@ def build_source(cfg: Config, task: Task, seed: int) -> Source:
             "leave replicas at 1, or use data=fleet"
         )
     source = RepartitionedSource(source, partition, seed, task.reach) if again else source
+    if task.column is not None:
+        source = ClassSource(source, task.column, seed if task.by_machine else None)
     split = select(cfg, "split")
     if split is None:
         return source

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from fedpdm.data.rows import within_horizon
+from fedpdm.tasks.anomaly import Anomaly
 from fedpdm.tasks.base import NEEDS_TIMES, TASKS, Metrics, Risk, Task
+from fedpdm.tasks.classes import AssetType, DeviceFailure
 from fedpdm.tasks.failure import Failure
 from fedpdm.tasks.horizons import Horizons
 from fedpdm.tasks.operation import Operation
@@ -14,6 +16,9 @@ from fedpdm.tasks.remaining_life import RemainingLife
 __all__ = [
     "NEEDS_TIMES",
     "TASKS",
+    "Anomaly",
+    "AssetType",
+    "DeviceFailure",
     "Failure",
     "Horizons",
     "Metrics",

@@ -78,6 +78,12 @@ class Task(ABC):
     one of two classes."""
     classes: int = 2
     """How many classes a target can be of; meaningless where targets are values."""
+    column: str | None = None
+    """The column of words (``Rows.groups``) that labels come from, if they do."""
+    learns_labels: bool = True
+    """Whether training reads targets; if not, data without a failure will do."""
+    by_machine: bool = False
+    """Whether all rows of a machine have one label, so that whole machines must be tested."""
     score_digits: int = 3
     """Digits after the point of a score that ``predict`` prints."""
 

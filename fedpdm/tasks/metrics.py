@@ -31,6 +31,28 @@ def classification(target: NDArray[np.generic], scores: Floats) -> Metrics:
     }
 
 
+def of_classes(target: NDArray[np.generic], scores: Floats) -> Metrics:
+    """Return the metrics of (N, C) probabilities of classes against (N,) class numbers.
+
+    ``accuracy``, ``macro_precision``, ``macro_recall`` and ``macro_f1`` are of the likeliest
+    class; a macro mean counts every class alike that occurs, and a class that is never answered
+    has precision 0. ``log_loss`` is of the probabilities, in nats.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    names = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss")
+    if len(target) == 0:
+        return dict.fromkeys(names) | {"n": 0.0}
+    truth, answer = target.astype(np.int64), scores.argmax(axis=1)
+    macro = precision_recall_fscore_support(
+        truth, answer, labels=np.unique(truth), average="macro", zero_division=0.0
+    )
+    said = np.maximum(scores[np.arange(len(truth)), truth], np.finfo(np.float64).tiny)
+    values = (np.mean(truth == answer), *macro[:3], -np.mean(np.log(said)))
+    found: Metrics = {name: float(value) for name, value in zip(names, values, strict=True)}
+    return found | {"n": float(len(truth))}
+
+
 def at_threshold(target: NDArray[np.generic], scores: Floats, threshold: float) -> Metrics:
     """Return what alarms at ``scores >= threshold`` are worth, and the four counts.
 

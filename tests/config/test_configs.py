@@ -29,7 +29,11 @@ def test_every_option_composes(group: str, option: str) -> None:
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_and_task_builds_on_the_fleet(task: str, model: str) -> None:
     cfg = compose([f"task={task}", f"model={model}"])
-    own = {"program": "program_decoder", "reconstruction": "masked_autoencoder"}
+    own = {
+        "program": "program_decoder",
+        "reconstruction": "masked_autoencoder",
+        "anomaly": "masked_autoencoder",
+    }
     needs, taken = own.get(task, model), model in own.values() and own.get(task) != model
     if task == "operation" or needs != model or taken:
         with pytest.raises(UserError, match=r"data=milling|model=|task="):

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
 from fedpdm.data.fleet.adapt import adapt
-from fedpdm.data.fleet.assets import NAMES
+from fedpdm.data.fleet.assets import KINDS, MODES, NAMES
 from fedpdm.data.fleet.folder import FleetFolder
 from fedpdm.data.fleet.record import Latent, Log, Record, record
 from fedpdm.data.fleet.settings import (
@@ -155,6 +157,12 @@ class FleetSource(Source):
     def latent(self, site: str) -> Latent:
         """Return the latent truth behind each row of ``rows(site)``, in the same order."""
         return self.record(site).latent if self.folder is None else self.folder.latent(site)
+
+    def truth(self, site: str) -> Mapping[str, Strings]:
+        """Return ``kind``, which machine it is, and ``mode``, of what the row's life ends."""
+        latent = self.latent(site)
+        modes = np.array([*MODES, "none"])  # -1: no failure was seen
+        return {"kind": np.array(KINDS)[latent.kind], "mode": modes[latent.mode]}
 
     def spec(self, site: str, settings: Dials | None = None) -> SiteSpec:
         """Return a site as it is generated: with its drawn size and the dials' effect.

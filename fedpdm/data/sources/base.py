@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpdm.data.rows import Bools, Floats, Ints, Rows
+from fedpdm.data.rows import Bools, Floats, Ints, Rows, Strings
 from fedpdm.errors import ConfigError, DataError
 
 
@@ -120,6 +120,13 @@ class Source(ABC):
     def expected_rows(self, site: str) -> int | None:
         """Return about how many rows a site will have, or None if only reading it tells."""
         return None
+
+    def truth(self, site: str) -> Mapping[str, Strings]:
+        """Return (R,) words of the truth behind ``rows(site)``, by name; real data has none.
+
+        Labels may come from it, inputs never.
+        """
+        return {}
 
     def rules(self, rows: Rows) -> Bools | None:
         """Return (R,) what known physical rules alone would predict, or None without rules.

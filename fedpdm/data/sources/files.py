@@ -117,6 +117,7 @@ class FilesSource(Source):
                 f"count days, and is read as {self.time_unit}; if so, set data.time_unit=days"
             )
         label = None if mapping.label is None else _labels(table, mapping.label)
+        groups = {name: table.names(name) for name in mapping.groups}
         values = self._readings(table, mapping)
         if len(table) < LEAST_ROWS:
             raise DataError(
@@ -139,6 +140,7 @@ class FilesSource(Source):
         machine, time, values = machine[order], time[order], values[order]
         label = None if label is None else label[order]
         rows = rows_with_lives(self.features, machine, time, values, said.events, label=label)
+        rows = replace(rows, groups={name: column[order] for name, column in groups.items()})
         rows = replace(rows, max_gap=self.max_gap or longest_step(machine, time, self.window))
         self._require_window(table.where, rows)
         self._note_failures(mapping, rows)

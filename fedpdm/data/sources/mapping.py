@@ -19,7 +19,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 """What a log's kinds of events mean unless the site's yaml says otherwise."""
 SITE_KEYS = (
     "path", "machine", "time", "features", "failures", "maintenance", "label", "where", "machines",
-    "variable", "value", *DIALECT_KEYS, "costs", "title", "industry", "description",
+    "groups", "variable", "value", *DIALECT_KEYS, "costs", "title", "industry", "description",
 )  # fmt: skip
 LOG_KEYS = (
     "path", "machine", "time", "end", "kind", *KINDS, "unknown_machines", "where", *DIALECT_KEYS,
@@ -78,6 +78,7 @@ class SiteMapping:
         target_units: the unit that a feature is converted into, where it is another.
         logs: of failures and maintenance.
         where: column to the values of the rows that are this site's.
+        groups: columns of words that labels may come from, and inputs never.
         machines: a table with a row per machine, and its column of ids; None: there is none.
         long: columns with the name and the reading of a sensor, if a row holds one reading;
             ``columns`` are such names then.
@@ -95,6 +96,7 @@ class SiteMapping:
     label: str | None = None
     where: dict[str, tuple[str, ...]] = field(default_factory=dict)
     machines: tuple[str, str] | None = None
+    groups: tuple[str, ...] = ()
     long: tuple[str, str] | None = None
     dialect: Dialect = field(default_factory=Dialect)
 
@@ -103,7 +105,7 @@ class SiteMapping:
         """Columns that stay text even if they look like numbers."""
         times = (self.time,) if self.dialect.times_are_text else ()
         kinds = (self.columns[name] for name in self.values)
-        return (self.machine, *times, *kinds, *self.where)
+        return (self.machine, *times, *kinds, *self.where, *self.groups)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -148,6 +150,7 @@ def site_mapping(site: str, settings: Mapping[str, Any]) -> SiteMapping:
         values=values,
         label=None if settings.get("label") is None else name_of(where, settings, "label"),
         where=chosen,
+        groups=tuple(str(column) for column in listed(settings.get("groups"))),
         long=_long(where, settings),
         dialect=dialect,
     )
@@ -174,6 +177,7 @@ def _require_own_columns(where: str, mapping: SiteMapping) -> None:
     """Refuse a feature whose column has another role, or whose name is that of a category."""
     feature_of = {column: name for name, column in mapping.columns.items()}
     roles = {"machine": mapping.machine, "time": mapping.time, "label": mapping.label}
+    roles |= {f"groups[{i}]": column for i, column in enumerate(mapping.groups)}
     for role, column in roles.items():
         if column in feature_of:
             raise ConfigError(

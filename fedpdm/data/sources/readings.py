@@ -23,6 +23,7 @@ def columns_of(mapping: SiteMapping) -> dict[str, str]:
     columns |= {column: f"feature '{name}'" for name, column in mapping.columns.items()}
     if mapping.label is not None:
         columns[mapping.label] = "the label"
+    columns |= dict.fromkeys(mapping.groups, "a class")
     return columns | dict.fromkeys(mapping.where, "picks the site's rows")
 
 

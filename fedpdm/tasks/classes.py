@@ -1,0 +1,135 @@
+"""Tasks of many classes: which kind of machine it is, and which failure comes.
+
+Shapes: R rows, N windows, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from fedpdm.data.rows import Bools, Floats, Ints, Rows, within_horizon
+from fedpdm.errors import ConfigError, DataError
+from fedpdm.tasks import metrics as measure
+from fedpdm.tasks.base import NEEDS_TIMES, Metrics, Task
+
+
+class Classes(Task):
+    """One of C classes for each window: softmax, cross-entropy. Scores are (N, C) probabilities.
+
+    Nothing is an alarm, so there are no thresholds: the likeliest class is the answer.
+    """
+
+    primary = "macro_f1"
+    higher_is_better = True
+    predicts = "tells classes apart"
+
+    def __init__(self, key: str, names: Sequence[str] | None) -> None:
+        """Check the classes.
+
+        Args:
+            key: config key that they come from, for messages.
+            names: of the classes, in the order of scores.
+        """
+        if names is None:
+            raise ConfigError(
+                f"{key} is needed: this data does not say which classes there are; name them, for "
+                f"example {key}=[pump,fan]"
+            )
+        self.names = tuple(str(name) for name in names)
+        if len(set(self.names)) < max(2, len(self.names)):
+            raise ConfigError(f"{key}={list(names)} must name two or more different classes")
+        self.outputs = self.classes = len(self.names)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(output, target)
+
+    def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(output, target, reduction="none")
+
+    def log_likelihoods(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        each = functional.log_softmax(output, dim=1)
+        return each.gather(1, target[:, None]), each.mean(dim=1, keepdim=True)
+
+    def scores(self, output: Tensor) -> NDArray[np.float64]:
+        return np.asarray(torch.softmax(output.double(), dim=1).cpu().numpy())
+
+    def metrics(self, target: NDArray[np.generic], truth: Floats, scores: Floats) -> Metrics:
+        return measure.of_classes(target, scores)
+
+    def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Return (C,) shares of the classes: its answer is the majority class."""
+        counts = np.bincount(target.astype(np.int64), minlength=self.classes)
+        return np.asarray(counts / max(len(target), 1))
+
+    @property
+    def score_columns(self) -> tuple[str, ...]:
+        return tuple(f"p_{name}" for name in self.names)
+
+    def _numbers(self, rows: Rows, chosen: Bools, names: Sequence[str]) -> Ints:
+        """Return (R,) the position in ``names`` of each chosen row's word; 0 elsewhere."""
+        assert self.column is not None
+        words = rows.groups[self.column]
+        place = {name: number for number, name in enumerate(names)}
+        found, index = np.unique(words[chosen], return_inverse=True)
+        strange = [word for word in found.tolist() if word not in place]
+        if strange:
+            raise DataError(
+                f"column '{self.column}' holds '{strange[0]}', which is no class of "
+                f"task={self.name}; there are {', '.join(names)}: name all classes in task.classes"
+            )
+        result = np.zeros(len(rows), dtype=np.int64)
+        result[chosen] = np.array([place[word] for word in found.tolist()], dtype=np.int64)[index]
+        return result
+
+
+class AssetType(Classes):
+    """Which kind of machine is this? Tested on machines that nothing was trained on."""
+
+    name = "asset_type"
+    predicts = "tells kinds of machines apart"
+    reach = 0.0
+    by_machine = True
+
+    def __init__(self, classes: Sequence[str] | None, column: str = "kind") -> None:
+        super().__init__("task.classes", classes)
+        self.column = column
+
+    def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
+        every = np.ones(len(rows), dtype=bool)
+        target = self._numbers(rows, every, self.names)
+        return target, target.astype(np.float64), every
+
+
+class DeviceFailure(Classes):
+    """Is this machine healthy, or will it fail within ``horizon``, and of what?
+
+    Class 0 is healthy. The failure mode is the latent truth behind the record, or a column of
+    the data; no rule on readings takes part in it.
+    """
+
+    name = "device_failure"
+    predicts = "tells failure modes apart"
+
+    def __init__(
+        self, horizon: float | None, classes: Sequence[str] | None, column: str = "mode"
+    ) -> None:
+        if horizon is None:
+            raise ConfigError(NEEDS_TIMES.format(task=self.name))
+        if not horizon > 0:
+            raise ConfigError(f"task.horizon={horizon} must be greater than 0")
+        super().__init__("task.classes", None if classes is None else ["healthy", *classes])
+        self.horizon = self.reach = float(horizon)
+        self.column = column
+
+    def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
+        if rows.label is not None:
+            raise ConfigError(NEEDS_TIMES.format(task=self.name))
+        positive, known = within_horizon(rows, self.horizon)
+        mode = self._numbers(rows, positive, self.names[1:])
+        return np.where(positive, 1 + mode, 0), positive.astype(np.float64), known
