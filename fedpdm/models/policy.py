@@ -148,8 +148,13 @@ class Named(ParameterPolicy):
 
 
 def frozen(module: nn.Module) -> Collection[str]:
-    """Return the names of the parameters that no training changes."""
-    return {name for name, weight in module.named_parameters() if not weight.requires_grad}
+    """Return the names of the parameters that no training changes.
+
+    Where none has a gradient, as in trees, all are made in another way: none is frozen.
+    """
+    named = dict(module.named_parameters())
+    still = {name for name, weight in named.items() if not weight.requires_grad}
+    return still if len(still) < len(named) else set()
 
 
 ALL = ParameterPolicy()

@@ -231,7 +231,9 @@ def augmentation(candidate: Candidate) -> Found:
     """No validation, test or held-out window was made up."""
     evidence = candidate.evidence
     training = evidence.manifest["config"].get("training", {})
-    used = [key for key in ("resample", "augmentation", "augment") if training.get(key)]
+    augment = {k: v for k, v in (training.get("augment") or {}).items() if v is not None}
+    training = {"resample": training.get("resample"), "augment": augment}
+    used = [key for key, value in training.items() if value]
     criterion = "no window outside training is made up"
     if not used:
         return Found(None, "the run used none", criterion)

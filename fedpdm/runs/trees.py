@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fedpdm.config.values import Config, plain, select
 from fedpdm.errors import ConfigError
+from fedpdm.tasks import Task
+from fedpdm.training.boosting import loss_of
 
 TREES = "gbdt"
 SERVER = "fedpdm.server.boosting.Boosting"
@@ -11,8 +13,12 @@ STRATEGY = "flwr.serverapp.strategy.FedAvg"
 BATCHED = "fedpdm.engines.stacked.grid.BatchedGrid"
 
 
-def check_trees(cfg: Config) -> None:
+def check_trees(cfg: Config, task: Task) -> None:
     """Refuse options that need weights where the model is trees, and the server of trees elsewhere.
+
+    Args:
+        cfg: a composed config.
+        task: the run's.
 
     Raises:
         ConfigError: names the option and the way out.
@@ -31,6 +37,7 @@ def check_trees(cfg: Config) -> None:
         ("transforms", {}, "leave it out"),
         ("client_mods", [], "leave it out"),
         ("objective._target_", None, "leave it out"),
+        ("init.run", None, "leave it out"),
         ("faults.nan", None, "whole numbers are never NaN, so use faults.poison"),
     ):
         found = plain(select(cfg, key))
@@ -40,6 +47,7 @@ def check_trees(cfg: Config) -> None:
                 f"model=gbdt grows trees from sums and sends no weights that {option} could work "
                 f"on: {way_out}"
             )
+    loss_of(task)  # says if there is none
     if select(cfg, "engine._target_") == BATCHED:
         raise ConfigError(
             "engine=batched stacks networks, and model=gbdt is trees: use engine=serial or "
