@@ -158,23 +158,16 @@ class Federation:
         return self._rows.get(name, lambda: self.source.rows(name))
 
     def moments(self, name: str) -> Moments:
-        """Return the moments behind the scaler: those of ``sums``, but for codes.
-
-        Codes (``Source.levels``) get those of mean 0 and deviation 1, so scaling leaves them.
-        """
-        found = self.sums(name)
-        codes = [k for k, name in enumerate(self.source.features) if name in self.source.levels]
-        if codes:
-            for sums, value in zip(vars(found).values(), (1.0, 0.0, 1.0, 1.0), strict=True):
-                sums[:, codes] = value
-        return found
-
-    def sums(self, name: str) -> Moments:
         """Return the moments of a site's training rows: sums, never rows.
 
         Where windows have features, those of its training windows stand beside the readings'.
+        Codes (``Source.levels``) get those of mean 0 and deviation 1, so scaling leaves them.
         """
         readings = moments(self.rows(name), self.source.conditions)
+        codes = [k for k, name in enumerate(self.source.features) if name in self.source.levels]
+        if codes:
+            for sums, value in zip(vars(readings).values(), (1.0, 0.0, 1.0, 1.0), strict=True):
+                sums[:, codes] = value
         if not self.features.active:
             return readings
         return self.features.add_moments(readings, self._features(name)[Split.TRAIN])

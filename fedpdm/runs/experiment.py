@@ -249,7 +249,8 @@ def look_at_data(
     say("checking the data")
     found = guards.check(federation.source, names, federation.rows, federation.task.reach)
     for name in names:
-        guards.require_training_sums(name, federation.rows(name), federation.sums(name))
+        sums, codes = federation.moments(name), federation.source.levels
+        guards.require_training_sums(name, federation.rows(name), sums, codes)
     sites = [federation.site(name, federation.moments(name).scaler()) for name in names]
     for site in sites:
         guards.require_real(site.name, site.windows)

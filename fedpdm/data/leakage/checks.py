@@ -23,7 +23,7 @@ published systems.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -317,10 +317,13 @@ def require_one_owner(sites: list[MachineParts]) -> None:
                 )
 
 
-def require_training_sums(site: str, rows: Rows, sums: Moments) -> None:
+def require_training_sums(
+    site: str, rows: Rows, sums: Moments, codes: Collection[str] = ()
+) -> None:
     """Refuse sums behind a scaler that are of other rows than the site's training rows.
 
     They are worked out here by themselves, so that a mistake in ``fedpdm.data.normalise`` shows.
+    Features among ``codes`` are not scaled, and pass.
     """
     training = rows.values[rows.split == Split.TRAIN]
     count = np.sum(~np.isnan(training), axis=0)
@@ -335,6 +338,7 @@ def require_training_sums(site: str, rows: Rows, sums: Moments) -> None:
     spread = np.nansum((training - total / np.maximum(count, 1)) ** 2, axis=0)
     beside = np.abs(sums.pooled().spread[0, :features] - spread)  # seen at a large offset, too
     off |= beside > 1e-6 * spread + 1e-24 * squares
+    off &= ~np.isin(rows.features, list(codes))
     if off.any():
         k = int(np.argmax(off))
         seen, own = max(counted[k], 1), max(count[k], 1)

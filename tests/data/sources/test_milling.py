@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedpdm.data.normalise import moments
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.sources.milling import OPERATIONS, SEES, MillingSource
 from fedpdm.data.windows import segment_starts, window_ends
@@ -102,7 +103,9 @@ def test_codes_pass_the_scaler_and_numbers_do_not() -> None:
     others = np.delete(np.arange(len(source.features)), codes)
     assert np.array_equal(
         scaler.mean[0, others],
-        (federation.sums("shop-1") + federation.sums("shop-2")).scaler().mean[0, others],
+        (moments(federation.rows("shop-1"), 1) + moments(federation.rows("shop-2"), 1))
+        .scaler()
+        .mean[0, others],
     )
 
 

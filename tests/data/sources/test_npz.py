@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fedpdm.data.__main__ import main
+from fedpdm.data.normalise import moments
 from fedpdm.data.partition import Natural
 from fedpdm.data.partition.at_random import Iid
 from fedpdm.data.rows import Split
@@ -63,7 +64,7 @@ def test_what_is_written_reads_back_window_by_window(folder: Path) -> None:
     for split in FILES:
         both = []
         for federation in (written, read):
-            unscaled = federation.sums(federation.sites[0]).scaler()
+            unscaled = moments(federation.rows(federation.sites[0]), 1).scaler()
             unscaled.mean[:], unscaled.scale[:] = 0.0, 1.0
             sites = [federation.site(name, unscaled) for name in federation.sites]
             parts = [site.windows[split] for site in sites]
