@@ -56,7 +56,7 @@ def keys() -> list[tuple[list[str], str]]:
         if group in ("experiment", "debug", "site"):
             continue
         for option in options(group):
-            if option in ("ai4i", "cmapss", "files", "mlflow", "tensorboard"):
+            if option in ("ai4i", "cmapss", "files", "npz", "mlflow", "tensorboard"):
                 continue  # need data or packages
             raw: Any = OmegaConf.to_container(
                 OmegaConf.load(conf_dir() / group / f"{option}.yaml"), resolve=False
@@ -87,8 +87,11 @@ def cases(number: int, seed: int = 11) -> list[list[str]]:
 
 
 def clash(override: str, choice: list[str]) -> bool:
-    """Return whether an override of the quick run is of a model that a case replaces."""
-    return override.startswith("model") and any(c.startswith("model=") for c in choice)
+    """Return whether an override of the quick run is of a model or data that a case replaces."""
+    return any(
+        override.startswith(parts) and any(c.startswith(f"{group}=") for c in choice)
+        for group, parts in {"model": ("model",), "data": ("data.", "site")}.items()
+    )
 
 
 def judge(case: list[str], code: int, said: str, folder: Path) -> None:

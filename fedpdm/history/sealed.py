@@ -94,8 +94,13 @@ class SealedFiles:
         return hashlib.sha256(read_bytes(path)).hexdigest() if path.exists() else None
 
 
-def read_sealed(folder: Path, name: str) -> bytes:
+def read_sealed(folder: Path, name: str, unsealed: bool = False) -> bytes:
     """Return the content of a run's file, checked where the run has a history.
+
+    Args:
+        folder: the run folder.
+        name: of the file.
+        unsealed: take a file that a crash left unsealed, too.
 
     Raises:
         HistoryError: the file, or the history, is missing or damaged.
@@ -107,4 +112,4 @@ def read_sealed(folder: Path, name: str) -> bytes:
     if not (folder / FILE).exists():
         return read_bytes(folder / name)
     with contextlib.closing(Index(folder)) as index:
-        return SealedFiles(folder, index).read(name)
+        return SealedFiles(folder, index).read(name, unsealed)

@@ -76,9 +76,8 @@ def stored_start(folder: Path) -> Start | None:
     Raises:
         HistoryError: its file is damaged.
     """
-    path = folder / NAME
-    manifest = Manifest.read(read_sealed(folder, "manifest.json"), folder / "manifest.json")
-    record = manifest.get("init")
+    path, place = folder / NAME, folder / "manifest.json"
+    record = Manifest.read(read_sealed(folder, place.name, unsealed=True), place).get("init")
     if record is None:
         return None
     arrays = parse_tensors(read_sealed(folder, NAME), path)
