@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +116,8 @@ class MixerHybrid(nn.Module):
         ModelError: built for tabular data, for windows of fewer than two patches, or with
             settings that do not fit together; (forward) an input of another shape.
     """
+
+    encoder_names: ClassVar[tuple[str, ...]] = ("encoder",)
 
     def __init__(
         self,

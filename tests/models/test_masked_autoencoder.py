@@ -15,7 +15,7 @@ from fedpdm.seeding import torch_seeded
 from fedpdm.testing import check_model
 
 STEPS, FEATURES = 30, 6
-ENCODERS = [name for name in registry.names() if getattr(registry.find(name), "encoder_names", ())]
+ENCODERS = [name for name in registry.names() if hasattr(registry.find(name), "encode")]
 BEFORE_BATCH_NORM = ("encoder.conv1.bias", "encoder.conv2.bias")
 
 
