@@ -14,7 +14,7 @@ from fedpdm.promote.evidence import Evidence
 from fedpdm.seeding import numpy_generator
 
 SLOW = 200
-"""Resamples of a metric that is computed anew for each of them."""
+"""Resamples of a metric that is computed again for each of them."""
 
 
 def gain_over_constant(evidence: Evidence, resamples: int) -> dict[str, Any]:

@@ -58,7 +58,9 @@ class Start:
             f"run's values, and {found['different']} differ from a fresh model's"
         )
         scaled = (
-            "as in that run" if self.scaler is not None else f"anew, because {found['why_own']}"
+            "as in that run"
+            if self.scaler is not None
+            else f"by this run's own data, because {found['why_own']}"
         )
         return f"{text}. Readings are scaled {scaled}. Alone and pooled start alike"
 
