@@ -48,7 +48,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["strategy=fedavgg"], ["fedavgg", "fedavg"]),
         (["model=transformer"], ["transformer", "lstm"]),
         (["data=azure"], ["azure", "cmapss"]),
-        (["task=anomaly"], ["anomaly", "failure"]),
+        (["task=weather"], ["anomaly", "failure"]),
         (["partition=random"], ["random", "machine"]),
         (["engine=dask"], ["dask", "serial"]),
         (["round=5"], ["round", "rounds"]),

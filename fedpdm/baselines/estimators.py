@@ -172,7 +172,7 @@ def no_columns(inputs: BaselineInputs) -> str | None:
     """Return why trees and ridge regression cannot learn the task, or None."""
     if inputs.task.columns:
         return None
-    return f"task={inputs.task.name} has more than two classes, which it does not tell apart"
+    return f"task={inputs.task.name} has targets that it does not learn"
 
 
 def no_series(inputs: BaselineInputs) -> str | None:

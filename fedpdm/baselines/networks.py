@@ -119,6 +119,7 @@ def train_whole(
         if not output.isfinite().all():
             return
         metric = task.metrics(validation.y, validation.truth, task.scores(output))[task.primary]
+        metric = metric if task.learns_labels else None  # else labels would choose the epoch
         loss = objective.mean_loss(model.module, x_validation, y_validation, context, output)
         lower = best["loss"] is None or loss < best["loss"]
         if task.better(metric, best["metric"]) or (metric is None and lower):

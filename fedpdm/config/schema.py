@@ -19,7 +19,8 @@ from fedpdm.errors import ConfigError
 OFF = {"baselines": "baselines.controls=[] or baselines.max_plants=0 for a run without any"}
 """Blocks that people switch off: how it is done."""
 NULL_BLOCKS = {"faults", "transforms", "features", "model.config", "baselines.minirocket",
-               "baselines.training", "baselines.alone.training", "evaluate", "monitor"}  # fmt: skip
+               "baselines.training", "baselines.alone.training", "evaluate", "monitor",
+               "training.augment"}  # fmt: skip
 """Blocks whose null says: nothing of it, or all of it as usual."""
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 """Keys of a ``_target_`` block that are no arguments."""

@@ -91,13 +91,16 @@ class NoNorm(ParameterPolicy):
 
 
 class Body(ParameterPolicy):
-    """The body travels (FedPer): the last layer that has parameters stays at its site."""
+    """The body travels (FedPer): ``output``, or else the last layer, stays at its site."""
 
     def local(self, module: nn.Module) -> Collection[str]:
-        *_, (prefix, head) = (
-            (prefix, layer) for prefix, layer in module.named_modules() if layer._parameters
-        )
-        return {f"{prefix}.{key}" if prefix else key for key in (*head._parameters, *head._buffers)}
+        layers = {prefix: layer for prefix, layer in module.named_modules() if layer._parameters}
+        named = [prefix for prefix in layers if prefix.partition(".")[0] == "output"]
+        return {
+            f"{prefix}.{key}" if prefix else key
+            for prefix in named or [*layers][-1:]
+            for key in (*layers[prefix]._parameters, *layers[prefix]._buffers)
+        }
 
 
 class Head(Body):

@@ -27,6 +27,7 @@ from fedpdm.predict import load_predictor
 from fedpdm.runs.assembly import shared_scaler
 from fedpdm.runs.experiment import Experiment, build, look_at_data
 from fedpdm.runs.folder import data_hashes, stored_manifest, stored_run, versions
+from fedpdm.runs.initial import stored_start
 from fedpdm.runs.predictor import Predictor
 from fedpdm.server.round_metrics import best_round
 from fedpdm.tasks import Task
@@ -118,7 +119,7 @@ def collect(run: Path, *, site: str | None = None, imports: Sequence[str] = ()) 
         summary = Summary.read(history.sealed.read("summary.json"), run / "summary.json")
         files = len(history.sealed.names())
         cfg.device = "cpu"
-        experiment = build(cfg)
+        experiment = build(cfg, start=stored_start(run))
         leak = _leak(experiment, predictor, card)
         records = history.rounds()
         chosen = best_round(records, experiment.task) or records[-1].round

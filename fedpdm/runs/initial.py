@@ -219,6 +219,12 @@ def build_freezing(cfg: Config, model: ModelWrapper, local_epochs: int) -> Freez
             f"init.freeze_rounds={rounds} init.unfrozen_rate={rate:g}: model={model.model_type} "
             "does not say what its encoder is (encoder_names, docs/extending.md)"
         )
+    trained = {n for n, p in model.module.named_parameters() if p.requires_grad}
+    if not trained & set(names.values()):
+        raise ConfigError(
+            f"init.freeze_rounds={rounds} init.unfrozen_rate={rate:g}: model.config freezes the "
+            f"encoder of model={model.model_type} for the whole run; leave one of the two"
+        )
     epochs = float("inf") if rounds == "all" else float((rounds or 0) * local_epochs)
     return Freezing(frozenset(names.values()), epochs, rate)
 

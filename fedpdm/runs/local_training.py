@@ -13,6 +13,7 @@ from fedpdm.config.kinds import check_arguments
 from fedpdm.config.values import Config, block, make, plain, positive, select, share, whole
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.protocol import Costs, ThresholdPolicy
+from fedpdm.federation import Federation
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import POLICIES, Named, ParameterPolicy
 from fedpdm.runs.initial import build_freezing
@@ -128,13 +129,13 @@ def build_policy(cfg: Config, build_model: Callable[[], ModelWrapper]) -> Parame
     return policy
 
 
-def build_objective(cfg: Config, task: Task, length: int | None) -> Objective:
+def build_objective(cfg: Config, task: Task, federation: Federation) -> Objective:
     """Make what sites minimise: what ``objective`` names, or the task's own loss.
 
     Args:
         cfg: a composed config.
         task: the run's.
-        length: time steps of a model's input; None for rows.
+        federation: knows a model's inputs.
 
     Raises:
         ConfigError: an objective or augmentation that cannot work with this task or data.
@@ -149,7 +150,8 @@ def build_objective(cfg: Config, task: Task, length: int | None) -> Objective:
     augmentations = Augmentations.of(given)
     if augmentations is None:
         return objective
-    augmentations.check(length)
+    length, levels = federation.input_length, federation.source.levels
+    augmentations.check(length, levels, federation.features.mode == "both")
     return Augmented(objective, augmentations)
 
 

@@ -77,6 +77,11 @@ def repartitions(data: Mapping[str, Any], partition: Partition) -> bool:
 def build_federation(cfg: Config, task: Task, source: Source, seed: int) -> Federation:
     """Make the sites of a config, with what happens to their windows."""
     resample, shuffle = select(cfg, "training.resample"), select(cfg, "shuffle_labels")
+    if resample is not None and not task.learns_labels:
+        raise ConfigError(
+            f"training.resample={resample} needs labels, and task={task.name} trains without any: "
+            "leave it null"
+        )
     return Federation(
         source,
         task,

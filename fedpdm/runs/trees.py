@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedpdm.config.values import Config, plain, select
+from fedpdm.config.values import Config, block, plain, select
 from fedpdm.errors import ConfigError
 from fedpdm.tasks import Task
 from fedpdm.training.boosting import loss_of
@@ -38,6 +38,7 @@ def check_trees(cfg: Config, task: Task) -> None:
         ("client_mods", [], "leave it out"),
         ("objective._target_", None, "leave it out"),
         ("init.run", None, "leave it out"),
+        ("training.amp", False, "leave it false"),
         ("faults.nan", None, "whole numbers are never NaN, so use faults.poison"),
     ):
         found = plain(select(cfg, key))
@@ -47,6 +48,8 @@ def check_trees(cfg: Config, task: Task) -> None:
                 f"model=gbdt grows trees from sums and sends no weights that {option} could work "
                 f"on: {way_out}"
             )
+    if any(value is not None for value in block(cfg, "training.augment").values()):
+        raise ConfigError("model=gbdt has no training.augment: trees see windows as they are")
     loss_of(task)  # says if there is none
     if select(cfg, "engine._target_") == BATCHED:
         raise ConfigError(

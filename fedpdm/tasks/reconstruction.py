@@ -29,6 +29,7 @@ class Reconstruction(Task):
     higher_is_better = False
     reach = 0.0
     score_digits = 4
+    columns = False
     score_columns = ERRORS
 
     def check_model(self, model: nn.Module) -> None:

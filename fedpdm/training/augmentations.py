@@ -7,7 +7,7 @@ a batch, T time steps, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -61,16 +61,28 @@ class Augmentations:
         wanted = {k: v for k, v in (given or {}).items() if v is not None and k in known}
         return Augmentations(**wanted) if wanted else None
 
-    def check(self, length: int | None) -> None:
-        """Refuse what needs time steps where there are none.
+    def check(self, length: int | None, codes: Collection[str], statistics: bool) -> None:
+        """Refuse what would make inputs of another meaning.
 
         Args:
             length: time steps of a model's input; None for rows.
+            codes: features that are numbers of categories.
+            statistics: whether statistics of the whole window stand at every step.
 
         Raises:
             ConfigError: names the augmentation.
         """
+        if codes:
+            raise ConfigError(
+                f"training.augment would turn {next(iter(codes))} into another category: leave it "
+                "out for this data"
+            )
         for name in ("cutmix", "time_warp"):
+            if statistics and getattr(self, name) is not None:
+                raise ConfigError(
+                    f"training.augment.{name} changes some time steps, and features=both tells of "
+                    "the window as a whole: leave it null, or use features=raw"
+                )
             if length is None and getattr(self, name) is not None:
                 raise ConfigError(
                     f"training.augment.{name} changes time steps, and these inputs are rows: leave "

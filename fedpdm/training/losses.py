@@ -62,7 +62,7 @@ class Focal(Objective):
         Raises:
             ConfigError: the task has no classes, or another number of them than of weights.
         """
-        if type(task).log_likelihoods is Task.log_likelihoods:
+        if type(task).log_likelihoods is Task.log_likelihoods or not task.learns_labels:
             raise ConfigError(
                 f"objective: task={task.name} has no classes to weigh; use objective=task"
             )

@@ -134,3 +134,34 @@ def test_help_names_every_group_and_option() -> None:
 def test_an_unknown_key_suggests_the_right_one() -> None:
     with pytest.raises(ConfigError, match="did you mean rounds"):
         compose(["round=3"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task=anomaly", "training.resample=oversample"],
+        ["task=anomaly", "objective=focal"],
+        ["model=gbdt", "training.amp=true"],
+        ["model=gbdt", "training.augment.jitter=0.1"],
+        ["experiment=gcode_encoder", "training.augment.jitter=0.1"],
+        ["features=both", "training.augment.time_warp=0.1"],
+        ["model=mixer_hybrid", "model.config.freeze_encoder=true", "init.freeze_rounds=3"],
+    ],
+)
+def test_options_that_would_cancel_each_other_are_refused(words: list[str]) -> None:
+    with pytest.raises(ConfigError):
+        build(compose(words))
+
+
+def test_each_task_of_an_experiment_brings_its_model() -> None:
+    assert compose(["experiment=homeiq"]).model.model_type == "lstm"
+    cfg = compose(["experiment=homeiq", "task=anomaly"])
+    assert cfg.model.model_type == "masked_autoencoder"
+    assert build(compose(["training.augment=null"])).objective.stacks
+
+
+def test_the_head_is_what_gives_the_output() -> None:
+    """A reconstruction layer that was registered after it is no head."""
+    experiment = build(compose(["experiment=gcode_encoder", "travels=head"]))
+    assert experiment.parts.shared
+    assert all(name.startswith("output.") for name in experiment.parts.shared)
