@@ -213,6 +213,7 @@ def test_with_tls_and_keys_the_result_is_that_of_one_process(
     assert not ours["events"], json.dumps(ours["events"])
 
 
+@pytest.mark.long
 def test_trees_grown_over_the_network_are_those_of_one_process(scene: Scene) -> None:
     hq, folder = scene.server, scene.folder / "trees"
     run = hq.run(overrides=f"{TREES} site=[{','.join(SITES)}]", run_folder=str(folder))
@@ -252,6 +253,7 @@ def test_server_and_site_are_killed_and_the_run_is_resumed_to_its_end(
     assert tested["per_site"] == alike["per_site"]
 
 
+@pytest.mark.long
 def test_a_site_is_killed_in_a_run_and_comes_back(scene: Scene) -> None:
     """Goes on with the run of the test before."""
     hq, folder, lyon = scene.server, scene.folder / "interrupted", scene.supernodes["lyon"]
