@@ -1,6 +1,6 @@
 """Records of a deployed run besides those of ``fedpdm.wire.records``.
 
-    every message  down  letter{config, site?, …}          the composed config, whom it is for
+    every message  down  letter{config, site?, …}          the composed config, and its site
     query.describe up    description{site, features, …}    counts and names, never rows
     query.test     down  arrays  buffers?  scaler?
                    up    tested{validation, test, heldout} metrics, as JSON
@@ -36,7 +36,7 @@ ANOTHER_SITE = 990
 
 @dataclass(frozen=True)
 class Envelope:
-    """What stands in every message: the run's config, whom it is for, and where the run stands.
+    """What every message carries: the run's config, the site it is sent to, and the run's progress.
 
     Attributes:
         config: the composed config as yaml.

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from fedpdm.data.rows import Bools, Floats, Ints, Rows, within_horizon
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.tasks import metrics as measure
-from fedpdm.tasks.base import NEEDS_TIMES, Metrics, Task
+from fedpdm.tasks.base import NEEDS_TIMES, Metrics
+from fedpdm.tasks.cross_entropy import CrossEntropy
 
 
-class Classes(Task):
+class Classes(CrossEntropy):
     """One of C classes for each window: softmax, cross-entropy. Scores are (N, C) probabilities.
 
     Nothing is an alarm, so there are no thresholds: the likeliest class is the answer.
@@ -45,16 +45,6 @@ class Classes(Task):
         if len(set(self.names)) < max(2, len(self.names)):
             raise ConfigError(f"{key}={list(names)} must name two or more different classes")
         self.outputs = self.classes = len(self.names)
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return functional.cross_entropy(output, target)
-
-    def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
-        return functional.cross_entropy(output, target, reduction="none")
-
-    def log_likelihoods(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        each = functional.log_softmax(output, dim=1)
-        return each.gather(1, target[:, None]), each.mean(dim=1, keepdim=True)
 
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         return np.asarray(torch.softmax(output.double(), dim=1).cpu().numpy())

@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from fedpdm.data.rows import Bools, Floats, Rows, within_horizon
 from fedpdm.errors import ConfigError
 from fedpdm.tasks import metrics as measure
-from fedpdm.tasks.base import Metrics, Risk, Task
+from fedpdm.tasks.base import Metrics, Risk
+from fedpdm.tasks.cross_entropy import CrossEntropy
 
 
-class Failure(Task):
+class Failure(CrossEntropy):
     """Will this machine fail within ``horizon``? Two classes, cross-entropy."""
 
     name = "failure"
@@ -37,16 +37,6 @@ class Failure(Task):
             )
         positive, known = within_horizon(rows, self.horizon)
         return positive.astype(np.int64), positive.astype(np.float64), known
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return functional.cross_entropy(output, target)
-
-    def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
-        return functional.cross_entropy(output, target, reduction="none")
-
-    def log_likelihoods(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        each = functional.log_softmax(output, dim=1)
-        return each.gather(1, target[:, None]), each.mean(dim=1, keepdim=True)
 
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         return np.asarray(torch.softmax(output.double(), dim=1)[:, 1].cpu().numpy())

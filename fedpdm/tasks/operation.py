@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from fedpdm.data.rows import Bools, Floats, Rows
 from fedpdm.errors import ConfigError, DataError
-from fedpdm.tasks.base import Metrics, Task
+from fedpdm.tasks.base import Metrics
+from fedpdm.tasks.cross_entropy import CrossEntropy
 
 
-class Operation(Task):
+class Operation(CrossEntropy):
     """The kind of operation of a window's last row, out of ``classes``; cross-entropy.
 
     The truth is the column ``operation`` of ``Rows.groups``.
@@ -56,16 +56,6 @@ class Operation(Task):
                 f"task.classes ({', '.join(self.kinds)})"
             )
         return found, found.astype(np.float64), np.ones(len(rows), dtype=bool)
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return functional.cross_entropy(output, target)
-
-    def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
-        return functional.cross_entropy(output, target, reduction="none")
-
-    def log_likelihoods(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        each = functional.log_softmax(output, dim=1)
-        return each.gather(1, target[:, None]), each.mean(dim=1, keepdim=True)
 
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         return np.asarray(torch.softmax(output.double(), dim=1).cpu().numpy())
