@@ -312,7 +312,7 @@ class Federation:
             )
         return (
             f"{site.name}: {len(rows)} rows give {len(site.train)} training windows, at least 2 "
-            "are needed; bring a longer record, or lower data.window or task.horizon"
+            "are needed; bring a longer record, or lower data.window or what task looks ahead"
         )
 
 

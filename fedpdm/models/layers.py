@@ -140,7 +140,7 @@ def require_windows(model: str, sequence_length: int | None, minimum: int = 1) -
     if sequence_length is None:
         raise ModelError(
             f"model={model} needs sequences (B, T, F), and this data is tabular, "
-            "one row a case (data=ai4i is): use model=cnn or model=mlp"
+            "one row a case (as with data=ai4i or features=statistics): use model=cnn or model=mlp"
         )
     if sequence_length < minimum:
         raise ModelError(

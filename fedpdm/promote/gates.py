@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fedpdm.errors import ConfigError
 from fedpdm.promote.evidence import Evidence
 from fedpdm.promote.export import Exported
-from fedpdm.promote.thresholds import Thresholds
+from fedpdm.promote.thresholds import Thresholds, load_thresholds
 
 Status = Literal["passed", "failed", "skipped", "accepted"]
 
@@ -141,6 +141,12 @@ def check_names(accepted: Mapping[str, str], thresholds: Thresholds) -> None:
     for name in (*accepted, *thresholds.critical):
         if name not in GATES:
             raise ConfigError(f"there is no gate {name}; there are {', '.join(GATES)}")
+    for name in load_thresholds().critical:
+        if not GATES[name].acceptable and name not in thresholds.critical:
+            raise ConfigError(
+                f"--gates: critical leaves out {name}, and nobody can do without it; "
+                f"{GATES[name].if_it_fails}"
+            )
     for name in accepted:
         if not GATES[name].acceptable:
             may = ", ".join(n for n, kind in GATES.items() if kind.acceptable)

@@ -211,15 +211,20 @@ def sites(candidate: Candidate) -> Found:
     alone = evidence.summary["test"].get("baselines", {}).get("alone")
     if not alone:
         return Found(None, "the run was made without models of single sites", criterion)
-    leads = {}
-    for name, theirs in alone["per_site"].items():
-        ours = evidence.value([name])
-        if ours is not None and theirs is not None and theirs[task.primary] is not None:
+    leads, unknown = {}, []
+    for name in (site.name for site in evidence.sites):
+        ours, theirs = evidence.value([name]), alone["per_site"].get(name)
+        if ours is None:
+            continue  # its test windows cannot judge any model
+        if theirs is None or theirs[task.primary] is None:
+            unknown.append(name)
+        else:
             leads[name] = _lead(ours, theirs[task.primary], task.higher_is_better)
-    if not leads:
-        return Found(None, f"no site has a {task.primary} to compare", criterion)
-    worst = min(leads, key=leads.__getitem__)
     harmed = [name for name, lead in leads.items() if lead < -margin]
+    if not harmed and (unknown or not leads):
+        said = f"{listing(unknown, most=5)} without a model of its own (baselines.max_plants)"
+        return Found(None, said if unknown else f"no {task.primary} to compare", criterion, leads)
+    worst = min(leads, key=leads.__getitem__)
     said = f"harmed: {listing(harmed, most=5)}; " if harmed else ""
     said += f"worst is {worst} with {leads[worst]:+.3f}, of {counted(len(leads), 'site')}"
     return Found(not harmed, said, criterion, leads)

@@ -43,7 +43,10 @@ class Model:
             import onnxruntime
         except ImportError:
             raise Mistake("onnxruntime is not installed: pip install onnxruntime") from None
-        sums = json.loads((folder / "manifest.json").read_text("utf-8"))["files"]
+        try:
+            sums = dict(json.loads((folder / "manifest.json").read_text("utf-8"))["files"])
+        except (ValueError, KeyError, TypeError):
+            raise Mistake(f"{folder / 'manifest.json'} was changed: it cannot be read") from None
         for name, sum_ in sums.items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sum_:
                 raise Mistake(f"{folder / name} was changed: its checksum is not the manifest's")
@@ -72,6 +75,7 @@ class Model:
             "index_col": False,
         }  # fmt: skip
         try:
+            first = pd.read_csv(path, nrows=1, header=None, dtype=str, **style).iloc[0]
             names = {str(n).strip(): n for n in pd.read_csv(path, nrows=0, **style).columns}
             frame: pd.DataFrame = pd.read_csv(
                 path, decimal=form["decimal"], keep_default_na=False, low_memory=False,
@@ -81,6 +85,9 @@ class Model:
         except (OSError, ValueError) as error:
             raise Mistake(f"{path} cannot be read: {error}") from error
         frame.columns = [str(name).strip() for name in frame.columns]
+        twice = first.dropna().str.strip().duplicated()
+        if twice.any():
+            raise Mistake(f"{path}: two columns are called '{first.dropna()[twice].iloc[0]}'")
         needed = [f["column"] for f in form["features"]]
         if self.card["window"] is not None:
             needed = [name for name in (form["machine"], form["time"]) if name] + needed
@@ -154,7 +161,9 @@ class Model:
         if written in UNIX:
             return machine, column.to_numpy(float) * UNIX[written] / second, spelt
         if written is None and pd.api.types.is_numeric_dtype(column.dtype):
-            return machine, column.to_numpy(float), spelt
+            if np.isinf(times := column.to_numpy(float)).any():
+                raise Mistake(f"column '{form['time']}' holds an infinite value: no time")
+            return machine, times, spelt
         dates = pd.to_datetime(
             column.astype(str).str.strip(), format=written or "ISO8601", utc=True, errors="coerce"
         )
@@ -180,8 +189,8 @@ class Model:
                     text = text.str.replace(form["thousands"], "", regex=False)
                 text = text.str.replace(form["decimal"], ".", regex=False).where(~empty)
                 numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=float)
-                if (np.isnan(numbers) & ~empty.to_numpy()).any():
-                    raise Mistake(f"column '{name}' holds text: {column[~empty].iloc[0]!r}")
+                if (wrong := np.isnan(numbers) & ~empty.to_numpy()).any():
+                    raise Mistake(f"column '{name}' holds text: {column[wrong].iloc[0]!r}")
         absent = [word for word in form["missing"] if not isinstance(word, str)]
         numbers = np.where(np.isin(numbers, absent), np.nan, numbers)
         if np.isinf(numbers).any():
@@ -310,7 +319,8 @@ def main(words: list[str] | None = None) -> int:
     except (Mistake, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(scored)} scored rows, {int(scored['alarm'].fillna(False).sum())} alarms: {out}")
+    rows = "1 scored row" if len(scored) == 1 else f"{len(scored)} scored rows"
+    print(f"{rows}, {int(scored['alarm'].fillna(False).sum())} alarms: {out}")
     return 0
 
 

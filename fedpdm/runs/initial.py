@@ -117,10 +117,14 @@ def read_start(
             f"with resume={folder}"
         )
     scope = _scope(cfg, card, model)
+    manifest = Manifest.read(read_sealed(folder, "manifest.json"), folder / "manifest.json")
     with History.open(folder) as history:
         there = history.weights(int(card["best_round"]))
-    taken, counts = load(fresh(), there, str(card["model_type"]), scope, f"init={folder}")
-    manifest = Manifest.read(read_sealed(folder, "manifest.json"), folder / "manifest.json")
+        begun = history.path(history.row(0)).exists()  # history.keep=N drops it
+        # What that run took over itself was trained before it began.
+        first = history.weights(0) if begun and manifest.get("init") is None else None
+    source = str(card["model_type"])
+    taken, counts = load(fresh(), there, source, scope, f"init={folder}", first)
     scaler, why_own = _scaler(cfg, card, folder, federation)
     record = {
         "run": folder.name, "round": int(card["best_round"]), "model": card["model_type"],
@@ -131,7 +135,12 @@ def read_start(
 
 
 def load(
-    model: ModelWrapper, there: Arrays, source: str, scope: str, where: str
+    model: ModelWrapper,
+    there: Arrays,
+    source: str,
+    scope: str,
+    where: str,
+    untrained: Arrays | None = None,
 ) -> tuple[Arrays, dict[str, int]]:
     """Return the tensors that a fresh model takes over, and the counts that prove it.
 
@@ -141,15 +150,16 @@ def load(
         source: name of that run's model.
         scope: ``whole`` or ``encoder``.
         where: begins messages.
+        untrained: tensors that the other run began with; None if they are not known.
 
     Returns:
         Tensors by their names in ``model``; and how many ``tensors`` both encoders have between
         them, how many were ``loaded`` with the checkpoint's values, and how many of these are
-        ``different`` from what they were in the fresh model.
+        ``different`` from what they were in the fresh model and in that run's.
 
     Raises:
         ConfigError: a shape differs, too few tensors have the same names, or too few of them
-            differ from a fresh model's; names the tensors.
+            differ from untrained ones; names the tensors.
     """
     before = {name: tensor.numpy() for name, tensor in model.cpu().get_parameters().items()}
     mine, theirs = {n: n for n in before}, {n: n for n in there}
@@ -178,14 +188,20 @@ def load(
     model.set_parameters({**before, **taken})
     after = {name: tensor.numpy() for name, tensor in model.get_parameters().items()}
     loaded = [name for name, array in taken.items() if np.array_equal(after[name], array)]
-    different = [name for name in loaded if not np.array_equal(after[name], before[name])]
+    begun = {mine[n]: untrained[theirs[n]] for n in shared} if untrained is not None else {}
+    different = [
+        name
+        for name in loaded
+        if not np.array_equal(after[name], before[name])
+        and not (name in begun and np.array_equal(after[name], begun[name]))
+    ]
     every = {*mine, *theirs}
     least = len(every) if scope == "whole" else LEAST * len(every)
     if len(loaded) < least or len(different) < LEAST * len(every):
         lacking = (
             ("not there", [name for name in mine if name not in theirs]),
             ("not here", [name for name in theirs if name not in mine]),
-            ("as in a fresh model", [name for name in loaded if name not in different]),
+            ("untrained", [name for name in loaded if name not in different]),
         )
         said = "; ".join(f"{what}: {_some(names, ', ')}" for what, names in lacking if names)
         raise ConfigError(
@@ -213,17 +229,23 @@ def build_freezing(cfg: Config, model: ModelWrapper, local_epochs: int) -> Freez
         raise ConfigError(
             f"init.freeze_rounds={rounds} must be a whole number of rounds, all, or null for none"
         )
+    if rounds == "all" and rate != 1.0:
+        raise ConfigError(
+            f"init.unfrozen_rate={rate:g} is of an encoder that learns, and init.freeze_rounds=all "
+            "freezes it to the end: leave one of the two"
+        )
+    set_to = f"init.freeze_rounds={rounds}" if rounds else f"init.unfrozen_rate={rate:g}"
     names = encoder_tensors(type(model.module), model.get_parameters())
     if not names:
         raise ConfigError(
-            f"init.freeze_rounds={rounds} init.unfrozen_rate={rate:g}: model={model.model_type} "
+            f"{set_to}: model={model.model_type} "
             "does not say what its encoder is (encoder_names, docs/extending.md)"
         )
     trained = {n for n, p in model.module.named_parameters() if p.requires_grad}
     if not trained & set(names.values()):
         raise ConfigError(
-            f"init.freeze_rounds={rounds} init.unfrozen_rate={rate:g}: model.config freezes the "
-            f"encoder of model={model.model_type} for the whole run; leave one of the two"
+            f"{set_to}: model.config.freeze_encoder=true freezes the encoder of "
+            f"model={model.model_type} for the whole run; leave one of the two"
         )
     epochs = float("inf") if rounds == "all" else float((rounds or 0) * local_epochs)
     return Freezing(frozenset(names.values()), epochs, rate)

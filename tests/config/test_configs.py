@@ -35,8 +35,7 @@ def test_every_model_and_task_builds_on_the_fleet(task: str, model: str) -> None
         "anomaly": "masked_autoencoder",
     }
     needs, taken = own.get(task, model), model in own.values() and own.get(task) != model
-    no_trees = model == "gbdt" and task in ("asset_type", "device_failure")
-    if task == "operation" or needs != model or taken or no_trees:
+    if task == "operation" or needs != model or taken:
         with pytest.raises(UserError, match=r"data=milling|model=|task="):
             build(cfg)
         return

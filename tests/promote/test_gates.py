@@ -271,8 +271,13 @@ def test_thresholds_of_ones_own_take_the_place_of_ours(
 ) -> None:
     (tmp_path / "own.yaml").write_text("calibration_error: 0.0001\n")
     assert quick("--gates", str(tmp_path / "own.yaml")) == 1
-    (tmp_path / "own.yaml").write_text("critical: [data]\ncalibration_error: 0.0001\n")
+    kept = "critical: [data, splits, trivial, parity]"
+    (tmp_path / "own.yaml").write_text(f"{kept}\ncalibration_error: 0.0001\n")
     assert quick("--gates", str(tmp_path / "own.yaml")) == 0
+    for name in ("data", "splits", "trivial", "parity"):
+        fewer = kept.replace(f"{name}, ", "").replace(f", {name}", "")
+        (tmp_path / "own.yaml").write_text(f"{fewer}\n")
+        assert quick("--gates", str(tmp_path / "own.yaml")) == 2, name
 
 
 def test_quality_asks_for_least_values(evidence: Evidence, exported: Exported) -> None:

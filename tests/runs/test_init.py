@@ -193,8 +193,11 @@ def test_the_proof_refuses_what_is_not_the_encoder() -> None:
         with pytest.raises(ConfigError, match=said):
             load(model, there, "lstm", "encoder", "init=run")
     fresh = lstm()
-    with pytest.raises(ConfigError, match="8 of 8 .*0 of them were trained.*as in a fresh model"):
+    with pytest.raises(ConfigError, match="8 of 8 .*0 of them were trained.*untrained: "):
         load(fresh, fresh.snapshot(), "lstm", "encoder", "init=run")
+    other = checkpoint(lstm())
+    with pytest.raises(ConfigError, match="8 of 8 .*0 of them were trained.*untrained: "):
+        load(lstm(), other, "lstm", "encoder", "init=run", other)
     mlp = ModelFactory.create_model("mlp", 5, 2, sequence_length=20)
     with pytest.raises(ConfigError, match="model=mlp does not say what its encoder is"):
         load(mlp, mlp.snapshot(), "mlp", "encoder", "init=run")

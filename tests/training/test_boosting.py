@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fedpdm.errors import ConfigError
 from fedpdm.models.gbdt import GradientBoostedTrees, score
-from fedpdm.tasks import Failure, Horizons, RemainingLife, Task
+from fedpdm.tasks import AssetType, Failure, Horizons, RemainingLife, Task
 from fedpdm.training.boosting import Changed, Growth, Request, Rows, boost, drive, flaw_of, loss_of
 from fedpdm.training.boosting.bins import (
     CELLS,
@@ -31,7 +31,8 @@ from fedpdm.training.boosting.growth import best_split, leaf_value
 from fedpdm.training.boosting.rows import STEEPEST, UNIT
 
 TASKS: dict[str, Task] = {
-    "failure": Failure(4.0), "horizons": Horizons([2, 4, 8]), "rul": RemainingLife(10.0)
+    "failure": Failure(4.0), "horizons": Horizons([2, 4, 8]), "rul": RemainingLife(10.0),
+    "asset_type": AssetType(["fan", "press", "pump"]),
 }  # fmt: skip
 
 
@@ -50,6 +51,8 @@ def example(task: Task, seed: int, rows: int = 90, columns: int = 4) -> tuple[An
         return x, (left[:, None] <= np.array(task.horizons)).astype(np.float32)
     if isinstance(task, Failure):
         return x, (left <= 4).astype(np.int64)
+    if isinstance(task, AssetType):
+        return x, np.digitize(left, [4, 8])
     return x, (np.minimum(left, 10) / 10).astype(np.float32)
 
 
@@ -245,12 +248,23 @@ def test_trees_learn_and_risks_of_horizons_are_nested() -> None:
     assert (np.diff(risks, axis=1) >= 0).all() and risks.std() > 0
 
 
+def test_trees_of_classes_find_the_classes() -> None:
+    task, growth = TASKS["asset_type"], Growth(trees_per_round=8, leaves=8, least_rows=3)
+    (x, y), (new, truth) = example(task, 1, rows=300), example(task, 2, rows=300)
+    trees = grown(task, [(x, y)], growth)
+    shares = np.bincount(y, minlength=3) / len(y)
+    np.testing.assert_allclose(np.exp(trees["base"]), shares, rtol=1e-5)
+    scores = task.scores(torch.from_numpy(score(trees, new)))
+    np.testing.assert_allclose(scores.sum(axis=1), 1)
+    assert np.mean(scores.argmax(axis=1) == truth) > shares.max() + 0.2
+
+
 def test_a_task_without_a_loss_for_trees_is_refused() -> None:
     class Other(Failure):
         pass
 
     assert loss_of(Other(4.0)).outputs == (1,)
-    strange: Any = SimpleNamespace(lives=False, outputs=3, name="strange")
+    strange: Any = SimpleNamespace(lives=False, classes=3, outputs=3, columns=False, name="strange")
     with pytest.raises(ConfigError, match="task=strange"):
         loss_of(strange)
 

@@ -48,9 +48,13 @@ def loss_of(task: Task) -> Loss:
         return Loss(every, _sigmoid, _hazards, _logit)
     if isinstance(task, Failure):  # the output of the healthy class stays 0
         return Loss((1,), _sigmoid, lambda y: _counted(y[:, None]), _logit)
+    if task.classes == task.outputs and task.columns and task.learns_labels:
+        return Loss(
+            every, _softmax, lambda y: _counted(y[:, None] == np.arange(task.classes)), _log
+        )
     raise ConfigError(
-        f"model=gbdt has no loss for task={task.name}: use task=failure, horizons or rul, or "
-        "another model"
+        f"model=gbdt has no loss for task={task.name}: use task=failure, horizons, rul or one of "
+        "classes (asset_type, device_failure), or another model"
     )
 
 
@@ -67,6 +71,15 @@ def _hazards(y: NDArray[Any]) -> tuple[Floats, Bools]:
 
 def _sigmoid(answers: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-answers)))
+
+
+def _softmax(answers: Floats) -> Floats:
+    powers = np.exp(answers - answers.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _log(mean: Floats) -> Floats:
+    return np.asarray(np.log(np.clip(mean, 1e-6, 1.0)))
 
 
 def _logit(mean: Floats) -> Floats:
