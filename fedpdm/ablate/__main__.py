@@ -112,8 +112,9 @@ def of_setting(given: argparse.Namespace) -> None:
     if given.retrain or not variants:
         groups = known_groups(setting, given.groups)
     if given.retrain:
-        names = [[name] if not given.groups else members for name, members in groups.items()]
-        variants += [(f"without=[{','.join(map(quoted, each))}]",) for each in names]
+        new = {word.partition("=")[0] for word in given.groups if "=" in word}
+        left_out = [members if name in new else [name] for name, members in groups.items()]
+        variants += [(f"without=[{','.join(map(quoted, each))}]",) for each in left_out]
     digest = hashlib.sha256("\0".join(sorted(setting)).encode()).hexdigest()[:8]
     out = given.out or Path("runs") / f"ablation-{digest}"
     train([*setting, *seeds], [()], out)
