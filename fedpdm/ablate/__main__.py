@@ -102,19 +102,24 @@ def of_setting(given: argparse.Namespace) -> None:
     if strange := [word for word in given.what if "=" not in word]:
         raise HistoryError(f"{strange[0]} is no folder of runs, and no KEY=VALUE")
     from fedpdm.ablate.variants import SEEDS, compare_variants, train, variants_of
+    from fedpdm.config.compose import compose
+    from fedpdm.config.values import quoted
 
     seeds = [word for word in given.what if word.startswith("seed=")] or [SEEDS]
     setting = [word for word in given.what if not word.startswith("seed=")]
     if given.config_dir:
         setting.append(f"--config-dir={given.config_dir}")
     variants = variants_of(given.variants)
+    for variant in variants:  # a wrong key is found before anything is trained
+        compose([*setting, *variant])
     hows_of(given.how)
     if given.retrain or not variants:
         groups = known_groups(setting, given.groups)
     if given.retrain:
         new = {word.partition("=")[0] for word in given.groups if "=" in word}
         left_out = [members if name in new else [name] for name, members in groups.items()]
-        variants += [(f"without=[{','.join(map(quoted, each))}]",) for each in left_out]
+        lists = [",".join(quoted("x", name)[2:] for name in names) for names in left_out]
+        variants += [(f"without=[{names}]",) for names in lists]
     digest = hashlib.sha256("\0".join(sorted(setting)).encode()).hexdigest()[:8]
     out = given.out or Path("runs") / f"ablation-{digest}"
     train([*setting, *seeds], [()], out)
@@ -123,11 +128,6 @@ def of_setting(given: argparse.Namespace) -> None:
     if variants:
         train([*setting, *seeds], variants, out)
         compare_variants(variants, out)
-
-
-def quoted(name: str) -> str:
-    """Return a name as Hydra reads it in a list, whatever characters it has."""
-    return "'" + name.replace("'", r"\'") + "'"
 
 
 def known_groups(setting: Sequence[str], asked: Sequence[str]) -> dict[str, tuple[str, ...]]:

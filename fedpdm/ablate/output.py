@@ -178,7 +178,7 @@ def print_ablation(ablation: Ablation, page: Path, console: Console | None = Non
     for place in ablation.places[1:] if len(ablation.places) <= SHOWN else []:
         names = [fall.group for fall in ablation.at(place, how)]
         if len(names) > 1:
-            top, last = listing(names[:3]), names[-1]
+            top, last = listing(names[:-1][:3]), names[-1]
             say(console, f"{place}: missed most {top}; least {last}", style="dim")
     say(console, "")
     console.print(Text(f"Ablation: {page}, with ablation.csv and ranking.csv"), soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ from fedpdm.comparison.output import print_comparison, write_comparison
 from fedpdm.comparison.result import Comparison, compare
 from fedpdm.comparison.runs import find_runs
 from fedpdm.comparison.settings import DATA, settings_of
-from fedpdm.config.command_line import config_dirs, rewrite
+from fedpdm.config.command_line import combinations, config_dirs
 from fedpdm.config.compose import run_hydra
 from fedpdm.errors import ConfigError
 from fedpdm.simulate import run_composed, simulate
@@ -36,29 +35,20 @@ def variants_of(words: Sequence[str]) -> list[Variant]:
     Raises:
         ConfigError: a word is no override, or changes the data.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     found: list[Variant] = []
     for word in words:
         parts = shlex.split(word)
-        if bad := [part for part in parts if "=" not in part]:
-            raise ConfigError(f"--variants {bad[0]} must be KEY=VALUE or KEY=VALUE,VALUE")
-        values = []
-        for override in OverridesParser.create().parse_overrides(rewrite(parts)):
-            key = override.key_or_group
-            if key.split(".")[0] in (*DATA, "seed", "site", "experiment"):
+        for part in parts:
+            key, equals, _ = part.partition("=")
+            if not equals:
+                raise ConfigError(f"--variants {part} must be KEY=VALUE or KEY=VALUE,VALUE")
+            if key.lstrip("+~").split(".")[0] in (*DATA, "seed", "site", "experiment"):
                 raise ConfigError(
                     f"--variants {word}: a variant changes the model or its training, and {key} "
                     "changes the data, so that scores could not be paired; compare such runs with "
                     "python -m fedpdm.compare"
                 )
-            swept = override.is_sweep_override()
-            values.append(
-                [f"{key}={value}" for value in override.sweep_string_iterator()]
-                if swept
-                else [str(override.input_line)]
-            )
-        found += [tuple(each) for each in itertools.product(*values)]
+        found += combinations(parts)
     return list(dict.fromkeys(found))
 
 

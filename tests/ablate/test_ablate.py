@@ -101,6 +101,7 @@ def test_mistakes_are_one_sentence_and_train_nothing(
         (*MILLING, "--groups", "acel_x"): "did you mean accel_x",
         (*MILLING, "--variants", "data.noise=1"): "changes the data",
         (*MILLING, "--variants", "gamma"): "must be KEY=VALUE",
+        (*MILLING, "--variants", "rounds.no=1"): "rounds",
         (*MILLING, "without=[nope]"): "without: nope is no sensor",
     }
     for words, said in wrong.items():
