@@ -146,3 +146,13 @@ def test_predict_needs_no_column_that_was_left_out(tmp_path: Path) -> None:
     ]) == 0  # fmt: skip
     scored = load_predictor(run).score(new_rows().drop(columns=["s0", "s3"]))
     assert len(scored) and scored["risk"].between(0, 1).all()
+
+
+@pytest.mark.long
+def test_the_planted_groups_are_first_and_last_in_every_seed(tmp_path: Path) -> None:
+    words = ["experiment=gcode", "seed=0,1,2,3,4", "baselines.controls=[trivial]"]
+    assert main([*words, "--how", "permute", "--out", str(tmp_path)]) == 0
+    ranking = pd.read_csv(tmp_path / "ranking.csv", index_col="group")
+    whole = ranking[ranking["site"] == "all"]
+    assert whole.loc["proximity", "first"] == 5 and whole.loc["proximity", "low"] > 0.1
+    assert whole.loc["motor_current", "last"] == 5
