@@ -95,11 +95,11 @@ def conclusion(ablation: Ablation) -> str:
 
 
 def remarks(ablation: Ablation) -> list[str]:
-    """Return what a reader must know: the score with all sensors, controls, seeds."""
+    """Return what a reader must know: the score with all sensors, baselines, seeds."""
     m = ablation.metric
     beside = listing(
-        [f"{name} {number(value, m.digits)}" for name, value in ablation.controls.items()], most=8
-    ) if ablation.controls else "none: the runs had no baselines"  # fmt: skip
+        [f"{name} {number(value, m.digits)}" for name, value in ablation.baselines.items()], most=8
+    ) if ablation.baselines else "none: the runs had no baselines"  # fmt: skip
     lines = [
         f"With all sensors {m.label} is {plus_minus(ablation.spread(), m.digits)} on test windows "
         f"({m.aim} is better; {counted(len(ablation.runs), 'seed')}); beside it {beside}."

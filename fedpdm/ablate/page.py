@@ -24,14 +24,14 @@ def render_ablation(ablation: Ablation) -> str:
     """Return the ablation as HTML."""
     m, how = ablation.metric, ablation.hows[0]
     seeds = ", ".join(map(str, ablation.runs))
-    best = next(iter(ablation.controls.items()), None)
+    best = next(iter(ablation.baselines.items()), None)
     return render_page(
         "ablation.html.j2",
         conclusion=conclusion(ablation),
         remarks=remarks(ablation),
         tiles=[
             ("With all sensors", number(ablation.spread().mean, m.digits), m.label),
-            ("Best control", number(best[1], m.digits) if best else "–", best[0] if best else ""),
+            ("Best baseline", number(best[1], m.digits) if best else "–", best[0] if best else ""),
             ("Groups", str(len(ablation.groups)), "of sensors"),
             ("Seeds", str(len(ablation.runs)), seeds if len(ablation.runs) <= 12 else ""),
         ],

@@ -65,7 +65,7 @@ class Ablation:
         hows: ways to replace; groups are ranked by the first.
         runs: of each seed.
         intact: scores with all sensors, by place and seed.
-        controls: mean scores of the runs' baselines on all test windows, the best first.
+        baselines: mean scores of the runs' baselines on all test windows, the best first.
         falls: of each place, how and group, those that hurt most first.
     """
 
@@ -74,7 +74,7 @@ class Ablation:
     hows: Sequence[str]
     runs: Mapping[int, Ablated]
     intact: Mapping[str, Mapping[int, float]]
-    controls: Mapping[str, float]
+    baselines: Mapping[str, float]
     falls: Sequence[Fall]
 
     @property
@@ -118,7 +118,7 @@ def ablation_of(
         for how in hows
         for fall in _ranked(place, how, by_seed, [*groups], metric.sign)
     ]
-    return Ablation(metric, groups, hows, by_seed, intact, _controls(runs, metric), falls)
+    return Ablation(metric, groups, hows, by_seed, intact, _baselines(runs, metric), falls)
 
 
 def _ranked(
@@ -158,7 +158,7 @@ def _ranked(
     return sorted(found, key=lambda fall: fall.rank)
 
 
-def _controls(runs: Sequence[FinishedRun], metric: Metric) -> dict[str, float]:
+def _baselines(runs: Sequence[FinishedRun], metric: Metric) -> dict[str, float]:
     names = dict.fromkeys(name for run in runs for name in run.test.get("baselines") or {})
     found = {}
     for name in names:

@@ -211,7 +211,7 @@ def test_falls_have_ranks_and_with_five_seeds_a_t_interval() -> None:
     assert most.effect.mean == pytest.approx(0.3)
     # t(.975, 4) = 2.776 times the deviation .0707 over the root of 5.
     assert most.effect.high - most.effect.mean == pytest.approx(2.776 * 0.07071 / 5**0.5, rel=1e-3)
-    assert found.controls == {"trivial": 0.1}
+    assert found.baselines == {"trivial": 0.1}
     assert found.places == [WHOLE], "a site without a score is not ranked"
 
 
