@@ -13,6 +13,7 @@ COMMANDS = {
     "simulate": ("fedpdm.simulate", "train a federation of sites, and compare it honestly"),
     "compare": ("fedpdm.compare", "say which setting is better over seeds, and how surely"),
     "predict": ("fedpdm.predict", "score a site's new rows with a finished run"),
+    "ablate": ("fedpdm.ablate.__main__", "say what sensors, losses and parts of a model are worth"),
     "promote": ("fedpdm.promote.__main__", "ask gates whether a model may be used, and export it"),
     "history": ("fedpdm.history.__main__", "list, show, roll back or export the rounds of a run"),
     "data": (

@@ -185,15 +185,21 @@ def obstacle(first: Setting, second: Setting) -> str | None:
         return UNPAIRED
     for seed in common:
         one, other = first.runs[seed], second.runs[seed]
-        if one.tested_on[0] != other.tested_on[0]:
+        if one.tested_on[0] != other.tested_on[0] and not _less_sensors(one, other):
             keys = [k for k in differing_keys([one, other]) if k.split(".")[0] in DATA]
             why = f" ({listing(keys)})" if keys else ""
             return f"the rows or splits of their sites{why}"
         if set(one.per_site) != set(other.per_site):
             return "the sites that were evaluated"
-        if one.tested_on != other.tested_on:
+        if one.tested_on[1] != other.tested_on[1]:
             return "their test windows"
     return None
+
+
+def _less_sensors(one: FinishedRun, other: FinishedRun) -> bool:
+    """Return whether two runs have the same rows and splits, but other sensors of them."""
+    apart = one.config.get("without") != other.config.get("without")
+    return apart and one.split is not None and one.split == other.split
 
 
 def _task(run: FinishedRun) -> dict[str, Any]:

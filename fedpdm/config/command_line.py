@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -199,3 +200,18 @@ def chosen_sites(overrides: Sequence[str]) -> list[str]:
         if match := re.fullmatch(r"site=\[([^\[\]]*)\]", override):
             return named(match[1])
     return []
+
+
+def combinations(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the runs that overrides with several values make: ``a=1,2 b=3`` makes two.
+
+    Args:
+        words: as on the command line.
+    """
+    each = []
+    for override in OverridesParser.create().parse_overrides(rewrite(words)):
+        values = [str(override.input_line)]
+        if override.is_sweep_override():
+            values = [f"{override.key_or_group}={v}" for v in override.sweep_string_iterator()]
+        each.append(values)
+    return list(itertools.product(*each))

@@ -14,24 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from fedpdm.client.state import PersonalModels
 from fedpdm.data.leakage.checks import require_training_scaler
 from fedpdm.data.rows import Floats32, Split
-from fedpdm.errors import HistoryError, LeakError
-from fedpdm.evaluation.final_test import FinalTest, run_final_test
+from fedpdm.errors import LeakError
+from fedpdm.evaluation.final_test import FinalTest
 from fedpdm.evaluation.scoring import score
 from fedpdm.federation import Site
-from fedpdm.history import History
-from fedpdm.history.schemas import Card, Summary
 from fedpdm.predict import load_predictor
 from fedpdm.runs.assembly import shared_scaler
-from fedpdm.runs.experiment import Experiment, build, look_at_data
-from fedpdm.runs.folder import data_hashes, stored_manifest, stored_run, versions
-from fedpdm.runs.initial import stored_start
+from fedpdm.runs.experiment import Experiment, look_at_data
+from fedpdm.runs.folder import versions
 from fedpdm.runs.predictor import Predictor
-from fedpdm.server.round_metrics import best_round
+from fedpdm.runs.reopened import reopen
 from fedpdm.tasks import Task
-from fedpdm.wire.flower import unpack_state
 
 
 @dataclass(frozen=True)
@@ -98,61 +93,24 @@ def collect(run: Path, *, site: str | None = None, imports: Sequence[str] = ()) 
         HistoryError: the run is not finished, was edited, or its sites are elsewhere.
         UserError: its model or its data cannot be read.
     """
-    words = [f"resume={run}", *([f"imports={','.join(imports)}"] if imports else [])]
-    cfg, _ = stored_run(words)
-    manifest = stored_manifest(run, cfg)
-    if not (manifest.get("engine") or {}).get("settings"):
-        raise HistoryError(
-            f"{run} is a deployed run: its windows are at the sites, where nobody here can test a "
-            "model again; promote a simulated run on data that is here"
-        )
+    run_again = reopen(run, imports=imports)
     predictor = load_predictor(run, site=site, imports=imports)
-    with History.open(run) as history:
-        if flaws := history.sealed.flaws():
-            raise HistoryError(flaws[0])
-        if "summary.json" not in history.sealed.names():
-            raise HistoryError(
-                f"{run} is not finished, or is of a version without checksums; finish it with "
-                f"python -m fedpdm.simulate resume={run}, or run it again"
-            )
-        card = Card.read(history.sealed.read("model.json"), run / "model.json")
-        summary = Summary.read(history.sealed.read("summary.json"), run / "summary.json")
-        files = len(history.sealed.names())
-        cfg.device = "cpu"
-        experiment = build(cfg, start=stored_start(run))
-        leak = _leak(experiment, predictor, card)
-        records = history.rounds()
-        chosen = best_round(records, experiment.task) or records[-1].round
-        states = history.client_states(chosen) if experiment.personal else {}
-        models = PersonalModels(
-            experiment.build_model(), history.weights(chosen), experiment.parts.local,
-            {name: unpack_state(data) for name, data in states.items()},
-            experiment.objective, experiment.device,
-        )  # fmt: skip
-        sites = _sites(experiment, predictor, card)
-        test = run_final_test(
-            models, sites, experiment.federation, experiment.device, experiment.protocol
-        )
-    federation, now = experiment.federation, versions()
-    seen = [
-        federation.shape(federation.site(name, federation.moments(name).scaler()))
-        for name in experiment.looked_at
-    ]
-    then = summary.get("versions", {})
+    experiment = run_again.experiment
+    now, then = versions(), run_again.summary.get("versions", {})
     return Evidence(
         run=run,
-        card=card,
-        summary=summary,
-        manifest=manifest,
+        card=run_again.card,
+        summary=run_again.summary,
+        manifest=run_again.manifest,
         experiment=experiment,
         predictor=predictor,
-        sites=sites,
-        test=test,
-        chosen=chosen,
-        data_sha256=data_hashes(seen)["sha256"],
-        leak=leak,
+        sites=run_again.sites,
+        test=run_again.test(),
+        chosen=run_again.chosen,
+        data_sha256=run_again.data_sha256(),
+        leak=_leak(experiment, predictor, run_again.card),
         versions={k: f"{then.get(k)} → {v}" for k, v in now.items() if then.get(k) != v},
-        files=files,
+        files=run_again.files,
     )
 
 
@@ -165,13 +123,3 @@ def _leak(experiment: Experiment, predictor: Predictor, card: Mapping[str, Any])
     except LeakError as error:
         return str(error)
     return None
-
-
-def _sites(experiment: Experiment, predictor: Predictor, card: Mapping[str, Any]) -> list[Site]:
-    """Return the evaluated sites, scaled as in the run."""
-    federation = experiment.federation
-    shared = predictor.scaler if card["scaling"] == "federated" else None
-    return [
-        federation.site(name, shared or federation.moments(name).scaler())
-        for name in experiment.evaluated
-    ]

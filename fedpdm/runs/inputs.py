@@ -86,8 +86,9 @@ def mapping_of(card: dict[str, Any], site: str | None) -> SiteMapping:
     if named and all(name in blocks for name in named):
         found, _ = agreed([site_mapping(name, own) for name, own in blocks.items()])
         place = {str(name): position for position, name in enumerate(card["features"])}
-        order = sorted(found[0].columns, key=lambda name: place[found[0].inputs_of(name)[0]])
-        first, *others = (
+        first = {name: found[0].inputs_of(name)[0] for name in found[0].columns}
+        order = sorted((n for n in first if first[n] in place), key=lambda n: place[first[n]])
+        chosen, *others = (
             replace(
                 m,
                 site=named[0],
@@ -100,6 +101,6 @@ def mapping_of(card: dict[str, Any], site: str | None) -> SiteMapping:
             for m in found
             if m.site in named
         )
-        if all(other == first for other in others):
-            return first
+        if all(other == chosen for other in others):
+            return chosen
     return SiteMapping("", (), "machine", "time", {str(f): str(f) for f in card["features"]})

@@ -13,6 +13,7 @@ from fedpdm.data.partition import Natural, Partition, RepartitionedSource
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.data.sources.classes import ClassSource
+from fedpdm.data.sources.without import WithoutSource
 from fedpdm.data.splits.saved_split import NAME as SPLIT
 from fedpdm.data.splits.saved_split import SavedSplit
 from fedpdm.errors import ConfigError
@@ -59,12 +60,15 @@ def build_source(cfg: Config, task: Task, seed: int) -> Source:
     if task.column is not None:
         source = ClassSource(source, task.column, seed if task.by_machine else None)
     split = select(cfg, "split")
-    if split is None:
-        return source
-    folder = Path(str(split)).expanduser()
-    if (folder / SPLIT).exists():  # a run folder: its history tells whether the file is whole
-        read_sealed(folder, SPLIT)
-    return SavedSplit(source, str(split))
+    if split is not None:
+        folder = Path(str(split)).expanduser()
+        if (folder / SPLIT).exists():  # a run folder: its history tells whether the file is whole
+            read_sealed(folder, SPLIT)
+        source = SavedSplit(source, str(split))
+    without = plain(select(cfg, "without")) or []
+    if not isinstance(without, list):
+        raise ConfigError(f"without={without} must be a list, for example without=[vibration]")
+    return WithoutSource(source, [str(name) for name in without]) if without else source
 
 
 def repartitions(data: Mapping[str, Any], partition: Partition) -> bool:

@@ -95,6 +95,7 @@ class FilesSource(Source):
         mappings, found = agreed([site_mapping(str(n), given or {}) for n, given in sites.items()])
         self.mappings = {mapping.site: mapping for mapping in mappings}
         self.features = mappings[0].inputs
+        self.groups = {name: mappings[0].inputs_of(name) for name in mappings[0].columns}
         self.categorical = tuple(f for f in self.features if f not in _quantities(mappings[0]))
         units = {name: unit_of(mappings[0], name) for name in mappings[0].columns}
         self.units = {name: unit for name, unit in units.items() if unit is not None}
