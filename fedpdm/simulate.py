@@ -81,7 +81,7 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
         sweep: runs it, if it is one of several.
         folders: the user's own options (``--config-dir``).
     """
-    from fedpdm.config.compose import check, check_own_sites
+    from fedpdm.config.compose import add_first_stage, check, check_own_sites
     from fedpdm.config.values import resolved, rooted
     from fedpdm.sweep import remove_if_empty
 
@@ -91,6 +91,7 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
     try:
         check(cfg, job.overrides)
         check_own_sites(cfg, job.overrides, folders)
+        add_first_stage(cfg, job.overrides)
         cfg = rooted(resolved(cfg))
         if job.sweep is None:
             summary: dict[str, Any] | None = simulate(cfg, job.folder)
@@ -123,9 +124,12 @@ def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, A
         from fedpdm.runs.experiment import build
         from fedpdm.runs.initial import stored_start
         from fedpdm.runs.run import Run
+        from fedpdm.runs.stages import after_first_stage
 
         one_thread()
-        experiment = build(cfg, start=stored_start(folder) if resumed else None)
+    asked, resumed = after_first_stage(cfg, folder, simulate, resumed)
+    with Working("starting"):
+        experiment = build(asked, start=stored_start(folder) if resumed else None)
     summary = Run(experiment, cfg, folder).execute(resume=resumed)
     print_summary(summary, folder)
     return summary
