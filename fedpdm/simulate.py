@@ -132,7 +132,21 @@ def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, A
         experiment = build(asked, start=stored_start(folder) if resumed else None)
     summary = Run(experiment, cfg, folder).execute(resume=resumed)
     print_summary(summary, folder)
+    if cfg.get("promote"):
+        ask_gates(cfg, folder)
     return summary
+
+
+def ask_gates(cfg: Config, folder: Path) -> None:
+    """Keep in a finished run's folder what the gates of ``fedpdm.promote`` say of it."""
+    from fedpdm.promote.promotion import decide
+    from fedpdm.runs.progress import Working
+
+    try:
+        with Working("asking the gates"):
+            decide(folder, cfg)
+    except FedPdmError as error:  # the run is finished all the same
+        print(f"no decision record: {error}")
 
 
 def completion(arguments: Sequence[str]) -> int:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from fedpdm.client.state import PersonalModels
+from fedpdm.config.imports import names_of
+from fedpdm.config.values import Config, select
 from fedpdm.data.leakage.checks import require_training_scaler
 from fedpdm.data.rows import Floats32, Split
 from fedpdm.errors import HistoryError, LeakError
@@ -86,20 +88,26 @@ class Evidence:
         return whole[:: -(-len(whole) // most)] if len(whole) else whole
 
 
-def collect(run: Path, *, site: str | None = None, imports: Sequence[str] = ()) -> Evidence:
+def collect(
+    run: Path, *, site: str | None = None, imports: Sequence[str] = (), cfg: Config | None = None
+) -> Evidence:
     """Test a finished run again.
 
     Args:
         run: its folder.
         site: whose model, columns and scaling are to be promoted, where sites differ in them.
         imports: the modules that the run's own code comes from.
+        cfg: its config, where this process has just run it; None: the one in its folder.
 
     Raises:
         HistoryError: the run is not finished, was edited, or its sites are elsewhere.
         UserError: its model or its data cannot be read.
     """
-    words = [f"resume={run}", *([f"imports={','.join(imports)}"] if imports else [])]
-    cfg, _ = stored_run(words)
+    if cfg is None:
+        words = [f"resume={run}", *([f"imports={','.join(imports)}"] if imports else [])]
+        cfg, _ = stored_run(words)
+    else:
+        imports = names_of(select(cfg, "imports"))
     manifest = stored_manifest(run, cfg)
     if not (manifest.get("engine") or {}).get("settings"):
         raise HistoryError(
