@@ -129,8 +129,9 @@ def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, A
         one_thread()
     asked, resumed = after_first_stage(cfg, folder, simulate, resumed)
     with Working("starting"):
-        experiment = build(asked, start=stored_start(folder) if resumed else None)
-    summary = Run(experiment, cfg, folder).execute(resume=resumed)
+        run = Run(build(asked, start=stored_start(folder) if resumed else None), cfg, folder)
+    summary = run.execute(resume=resumed)
+    del run  # with its windows: the gates make them again
     print_summary(summary, folder)
     if cfg.get("promote"):
         ask_gates(cfg, folder)
