@@ -232,6 +232,8 @@ Change (KEY=VALUE):
   partition=machine partition.sites=10 site=[]   the partition makes the sites
   monitor.rollback=true            return to the last good round by itself
   faults.nan=houston@4             put a fault in: SITE@ROUND
+  init.pretrain=[task=reconstruction,rounds=10]   pretrain without labels first
+  promote=true                     ask the gates at the end (fedpdm.promote)
   hydra.run.dir=my/run             where to write
 
 Continue:   python -m fedpdm.simulate resume=runs/2026-01-31_12-00-00-ab12cd

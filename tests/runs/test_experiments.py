@@ -22,8 +22,8 @@ SMALL = {
                *(f"sites.{name}.machines=10" for name in PLANTS)],
     "gcode": ["data.shops=2", "data.runs=5", "data.lines=5", "data.window=8", "data.stride=4",
               "data.channels=1", "training.local_epochs=1"],
-    "hvac": ["partition.sites=2", "data.stride=60", "data.validation_fraction=0.1", "model.config.patch=5",
-             "data.window=10", "training.local_epochs=1",
+    "hvac": ["partition.sites=2", "data.stride=60", "data.validation_fraction=0.1",
+             "model.config.patch=5", "data.window=10", "training.local_epochs=1",
              "baselines.controls=[trivial,alone]", "baselines.rounds=1"],
 }  # fmt: skip
 METRIC = {"moola": "average_precision", "homeiq": "macro_f1", "gcode": "exact_match",
