@@ -81,7 +81,7 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
         sweep: runs it, if it is one of several.
         folders: the user's own options (``--config-dir``).
     """
-    from fedpdm.config.compose import check, check_own_sites
+    from fedpdm.config.compose import add_first_stage, check, check_own_sites
     from fedpdm.config.values import resolved, rooted
     from fedpdm.sweep import remove_if_empty
 
@@ -91,6 +91,7 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
     try:
         check(cfg, job.overrides)
         check_own_sites(cfg, job.overrides, folders)
+        add_first_stage(cfg, job.overrides)
         cfg = rooted(resolved(cfg))
         if job.sweep is None:
             summary: dict[str, Any] | None = simulate(cfg, job.folder)
@@ -123,12 +124,30 @@ def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, A
         from fedpdm.runs.experiment import build
         from fedpdm.runs.initial import stored_start
         from fedpdm.runs.run import Run
+        from fedpdm.runs.stages import after_first_stage
 
         one_thread()
-        experiment = build(cfg, start=stored_start(folder) if resumed else None)
-    summary = Run(experiment, cfg, folder).execute(resume=resumed)
+    asked, resumed = after_first_stage(cfg, folder, simulate, resumed)
+    with Working("starting"):
+        run = Run(build(asked, start=stored_start(folder) if resumed else None), cfg, folder)
+    summary = run.execute(resume=resumed)
+    del run  # with its windows: the gates make them again
     print_summary(summary, folder)
+    if cfg.get("promote"):
+        ask_gates(cfg, folder)
     return summary
+
+
+def ask_gates(cfg: Config, folder: Path) -> None:
+    """Keep in a finished run's folder what the gates of ``fedpdm.promote`` say of it."""
+    from fedpdm.promote.promotion import decide
+    from fedpdm.runs.progress import Working
+
+    try:
+        with Working("asking the gates"):
+            decide(folder, cfg)
+    except FedPdmError as error:  # the run is finished all the same
+        print(f"no decision record: {error}")
 
 
 def completion(arguments: Sequence[str]) -> int:
@@ -213,6 +232,8 @@ Change (KEY=VALUE):
   partition=machine partition.sites=10 site=[]   the partition makes the sites
   monitor.rollback=true            return to the last good round by itself
   faults.nan=houston@4             put a fault in: SITE@ROUND
+  init.pretrain=[task=reconstruction,rounds=10]   pretrain without labels first
+  promote=true                     ask the gates at the end (fedpdm.promote)
   hydra.run.dir=my/run             where to write
 
 Continue:   python -m fedpdm.simulate resume=runs/2026-01-31_12-00-00-ab12cd

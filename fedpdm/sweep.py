@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fedpdm.config.values import Config, plain
 from fedpdm.errors import FedPdmError, HistoryError
-from fedpdm.history.lock import RunLock
+from fedpdm.history.lock import PRETRAINING, RunLock
 from fedpdm.history.schemas import Manifest, Summary
 from fedpdm.history.sealed import read_sealed
 
@@ -86,12 +86,14 @@ def state_of(folder: Path, cfg: Config) -> Literal["new", "begun", "finished"]:
     Raises:
         HistoryError: its settings are not those of ``cfg`` (a number of rounds may grow).
     """
-    if not (folder / "manifest.json").exists():
+    place, now = folder, plain(cfg)
+    if not (place / "manifest.json").exists():
+        place, now = folder / PRETRAINING, now.get(PRETRAINING) or {}
+    if not (place / "manifest.json").exists():
         return "new"
     from fedpdm.runs.folder import changed_settings
 
-    now = plain(cfg)
-    if changed := changed_settings(_read(folder, "manifest.json", Manifest)["config"], now):
+    if changed := changed_settings(_read(place, "manifest.json", Manifest)["config"], now):
         raise HistoryError(
             f"{folder} holds a run of other settings ({', '.join(changed)} differ); choose another "
             "hydra.sweep.dir, or repeat the command that it was made with"
@@ -115,10 +117,11 @@ def remove_if_empty(folder: Path) -> None:
 
 def held(folder: Path) -> bool:
     """Return whether another process works in a run folder."""
-    if not (folder / "lock").exists():
-        return False
     try:
-        with RunLock(folder):
-            return False
+        for place in (folder, folder / PRETRAINING):
+            if (place / "lock").exists():
+                with RunLock(place):
+                    pass
     except HistoryError:
         return True
+    return False

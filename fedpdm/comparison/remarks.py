@@ -21,7 +21,7 @@ def remarks_of(found: Sequence[Family], settings: Sequence[Setting]) -> list[str
     """Return remarks on the runs behind the families, and on versions in all settings."""
     return [
         *_unjudged(found), *_unpaired(found), *_same_tests(found), *_code(found), *_splits(found),
-        *_baselines(found), *_versions(settings),
+        *_baselines(found), *_started(found), *_versions(settings),
     ]  # fmt: skip
 
 
@@ -74,6 +74,15 @@ def _baselines(found: Sequence[Family]) -> list[str]:
         return []
     return ["baselines did not run alike beside the training, and slow it: seconds cannot be "
             f"compared ({_by(ran)})"]  # fmt: skip
+
+
+def _started(found: Sequence[Family]) -> list[str]:
+    """Say which settings began with weights of another run, that took bytes and seconds too."""
+    began = dict.fromkeys(name for f in found for name, run in _runs(f) if run.summary.get("init"))
+    if not began:
+        return []
+    return [f"{listing(list(began), NAMED)} began with the weights of another run: what that sent "
+            "and took is in none of the numbers (init.cost in summary.json)"]  # fmt: skip
 
 
 def _own_clock(family: Family) -> bool:

@@ -14,14 +14,17 @@ from fedpdm.data.rows import Split
 from fedpdm.data.splits.saved_split import Part, read_split_file
 from fedpdm.errors import DataError, HistoryError
 from fedpdm.evaluation.wording import primary_metric
+from fedpdm.history.lock import PRETRAINING
 from fedpdm.history.schemas import Manifest, Summary
 from fedpdm.history.sealed import read_sealed
 from fedpdm.storage import flatten
 
 Record = Mapping[str, Any]
 
-SAME_RESULT = ("seed.", "resume.", "tracker.", "hydra.", "data.path.", "baselines.", "history.")
-"""Keys that make no setting of their own: they cannot change a score, or are paired over."""
+SAME_RESULT = ("seed.", "resume.", "tracker.", "hydra.", "data.path.", "baselines.", "history.",
+               "promote.", "pretraining.")  # fmt: skip
+"""Keys that make no setting of their own: they cannot change a score, are paired over, or follow
+from others (the first stage's, which ``init.pretrain`` names)."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,8 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
 def _run_folders(path: Path) -> Iterable[str]:
     for folder, below, files in os.walk(path):
         below.sort(key=lambda name: (len(name), name))
+        if "config.yaml" in files and PRETRAINING in below:  # a run that is in its first stage
+            below.remove(PRETRAINING)
         if "manifest.json" in files or "summary.json" in files:
             below.clear()
             yield folder

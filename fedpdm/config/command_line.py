@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 
 from fedpdm.config.kinds import short
 from fedpdm.config.schema import conf_dir, suggestion
@@ -32,7 +32,8 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     What a site of any data set may have stands in no yaml of ours, so Hydra would want a ``+``
     before ``sites.houston.costs.missed=500``; here it is put there.
 
-    ``init=RUN_FOLDER`` is short for ``init.run=RUN_FOLDER``.
+    ``init=RUN_FOLDER`` is short for ``init.run=RUN_FOLDER``. The overrides in the list of
+    ``init.pretrain=[task=reconstruction,rounds=5]`` are put into quotes.
 
     A whole block, ``strategy={_target_: …}``, takes the place of the chosen option: Hydra would
     mix the two.
@@ -47,6 +48,8 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
             raise ConfigError(f"{argument} names no site; write site=detroit,houston, or site=[]")
         if argument.startswith("init=") and not argument.startswith("init={"):
             argument = f"init.run={argument.removeprefix('init=')}"
+        if argument.startswith("init.pretrain="):
+            argument = quoted_items(argument)
         if ANY_SITE.match(argument):
             argument = f"++{argument}"
         if match := re.fullmatch(r"site=([^\[\]{}()'\"]+)", argument):
@@ -69,6 +72,33 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
                 argument = f"+{argument}"
         result.append(argument)
     return result
+
+
+def quoted_items(argument: str) -> str:
+    """Return ``KEY=[a=1,b=2]`` with the items that hold a ``=`` in quotes, as Hydra reads it back.
+
+    What stands in quotes or in inner brackets is not taken apart.
+    """
+    ends, depth, quote = [], 0, ""
+    for place, letter in enumerate(argument):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in "[{(":
+            depth += 1
+            ends += [place] if depth == 1 else []
+        elif letter in "]})":
+            ends += [place] if depth == 1 else []
+            depth -= 1
+        elif letter == "," and depth == 1:
+            ends.append(place)
+    for begin, end in reversed(list(itertools.pairwise(ends))):
+        item = argument[begin + 1 : end].strip()
+        if argument[begin] in "[," and "=" in item and item[0] not in "'\"":
+            literal = QuotedString(item, Quote.double).with_quotes()
+            argument = f"{argument[: begin + 1]}{literal}{argument[end:]}"
+    return argument
 
 
 NAME_LIKE_NUMBER = re.compile(r"([\[,]\s*)([\d.]+|true|false)(?=\s*[,\]])", re.IGNORECASE)

@@ -139,6 +139,11 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
     one_thread()
     order = Order.of(context.run_config)
     cfg = order.cfg
+    if select(cfg, "init.pretrain") is not None:
+        raise ConfigError(
+            "init.pretrain makes two runs, and under a SuperLink each is a run of its own: start "
+            "the pretraining, then this one with init=RUN_FOLDER"
+        )
     import_all(names_of(select(cfg, "imports")))
     carrier = DeployedGrid(grid, yaml_of(cfg))
     start_timeout = positive(cfg, "deployment.start_timeout")
@@ -165,6 +170,8 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
     run = DeployedRun(experiment, cfg, order.folder, carrier, registry)
     summary = run.execute(resume=order.resumed)
     print_summary(summary, order.folder)
+    if select(cfg, "promote"):
+        print("no decision record: the gates test windows, and those are at the sites")
     return summary
 
 

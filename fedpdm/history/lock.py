@@ -11,7 +11,9 @@ from fedpdm.errors import HistoryError
 
 _held: set[RunLock] = set()
 
-FOLDERS = ("rounds", "clients", "baselines", "tensorboard", "mlflow")
+PRETRAINING = "pretraining"
+"""Folder of a run's first stage, if it has two: a run folder in its own."""
+FOLDERS = ("rounds", "clients", "baselines", "tensorboard", "mlflow", "promotion", PRETRAINING)
 """Those that a run makes in its folder; others that lie there are not its own."""
 
 

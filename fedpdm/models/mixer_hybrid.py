@@ -207,7 +207,8 @@ class MixerHybrid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, num_classes) logits of ``x``, (B, T, F)."""
         check_windows("mixer_hybrid", x, self.input_dim, length=self.steps)
-        shape = (len(x), self.sensors, self.encoder.patches, -1)
+        # Not by len(x): torch.export would take it for a constant.
+        shape = (-1, self.sensors, self.encoder.patches, self.channel.shape[2])
         apart = self.encode(x).reshape(shape) + self.channel
         tokens, newest = apart.flatten(1, 2), apart[:, :, -1]
         summary = self.norm(newest + self.attention(newest, tokens))  # (B, sensors, width)
@@ -217,7 +218,7 @@ class MixerHybrid(nn.Module):
             if self.fusion is None:
                 joined = torch.cat([joined, statistics], dim=1)
             else:
-                each = statistics.reshape(len(x), self.sensors, -1)
+                each = statistics.reshape(-1, self.sensors, self.statistics // self.sensors)
                 joined = self.fusion(summary, tokens, each)
         logits: Tensor = self.output(self.drop(self.shared_norm(self.shared(joined)).relu()))
         return logits

@@ -16,20 +16,23 @@ MARKS = {"passed": "passed", "failed": "FAILED", "skipped": "skipped", "accepted
 
 
 def record(
-    evidence: Evidence, exported: Exported, gates: Sequence[Gate], about: Mapping[str, Any]
+    evidence: Evidence, exported: Exported | None, gates: Sequence[Gate], about: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the decision record as plain values.
 
+    A model that no gate refuses is ``promoted`` when it has a version, else ``ready``.
+
     Args:
         evidence: the run, tested again.
-        exported: the model's file.
+        exported: the model's file; None if there is none.
         gates: all of them, asked.
         about: name and version of the model, its run, who signed, when.
     """
     refused = [gate.name for gate in gates if gate.refuses]
+    good = "ready" if about["version"] is None else "promoted"
     return {
         "schema": 1,
-        "decision": "refused" if refused else "promoted",
+        "decision": "refused" if refused else good,
         "refused_by": refused,
         **about,
         "data": {"name": evidence.card["data"]["name"], "sha256": evidence.data_sha256,
@@ -39,7 +42,7 @@ def record(
         "metric": evidence.task.primary,
         "test": evidence.value(),
         "threshold": evidence.predictor.threshold,
-        "format": exported.format,
+        "format": exported and exported.format,
         "gates": [
             {
                 "gate": gate.name,
@@ -58,7 +61,7 @@ def record(
     }  # fmt: skip
 
 
-def risks(evidence: Evidence, exported: Exported, gates: Sequence[Gate]) -> list[str]:
+def risks(evidence: Evidence, exported: Exported | None, gates: Sequence[Gate]) -> list[str]:
     """Return what a person should know who uses the model, a sentence each."""
     found = []
     for gate in gates:
@@ -74,7 +77,7 @@ def risks(evidence: Evidence, exported: Exported, gates: Sequence[Gate]) -> list
             found.append(
                 f"only {failing} machines failed in the test part: its intervals are too narrow"
             )
-    if exported.reason is not None:
+    if exported is not None and exported.reason is not None:
         found.append(f"{exported.reason}; it is a torch.export file, and has no predict.py")
     return [*found, *evidence.predictor.notes]
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fedpdm.config.imports import names_of
+from fedpdm.config.values import Config, select
 from fedpdm.data.leakage.checks import require_training_scaler
 from fedpdm.data.rows import Floats32, Split
 from fedpdm.errors import LeakError
@@ -81,19 +83,24 @@ class Evidence:
         return whole[:: -(-len(whole) // most)] if len(whole) else whole
 
 
-def collect(run: Path, *, site: str | None = None, imports: Sequence[str] = ()) -> Evidence:
+def collect(
+    run: Path, *, site: str | None = None, imports: Sequence[str] = (), cfg: Config | None = None
+) -> Evidence:
     """Test a finished run again.
 
     Args:
         run: its folder.
         site: whose model, columns and scaling are to be promoted, where sites differ in them.
         imports: the modules that the run's own code comes from.
+        cfg: its config, where this process has just run it; None: the one in its folder.
 
     Raises:
         HistoryError: the run is not finished, was edited, or its sites are elsewhere.
         UserError: its model or its data cannot be read.
     """
-    run_again = reopen(run, imports=imports)
+    if cfg is not None:
+        imports = names_of(select(cfg, "imports"))
+    run_again = reopen(run, imports=imports, cfg=cfg)
     predictor = load_predictor(run, site=site, imports=imports)
     experiment = run_again.experiment
     now, then = versions(), run_again.summary.get("versions", {})

@@ -37,15 +37,17 @@ class Candidate:
 
     Attributes:
         evidence: the run, tested again.
-        exported: the model's file.
+        exported: the model's file; None if there is none.
         seeds: scores of runs that differ in their seed alone, this one's included, by folder.
         thresholds: what is asked for.
+        no_file: why there is no file.
     """
 
     evidence: Evidence
-    exported: Exported
+    exported: Exported | None
     seeds: Mapping[str, float]
     thresholds: Thresholds
+    no_file: str | None = None
 
 
 Question = Callable[[Candidate], Found | None]

@@ -13,12 +13,13 @@ from fedpdm.promote.registry import listed
 from fedpdm.report.console import STYLE, console_for, grid_of, say
 
 
-def print_decision(said: Mapping[str, Any], folder: Path) -> None:
+def print_decision(said: Mapping[str, Any], folder: Path, short: bool = False) -> None:
     """Print the table of gates, and where the folder is.
 
     Args:
         said: the decision record.
-        folder: of the version, or of the refusal.
+        folder: of the version, of the refusal, or of a record in a run's folder.
+        short: one line a gate, and not what to do.
     """
     console = console_for(None)
     bad = STYLE["worse"]
@@ -30,17 +31,22 @@ def print_decision(said: Mapping[str, Any], folder: Path) -> None:
         begin = f"{gate['gate']:<13}{gate['status']:<10}"
         lines = textwrap.wrap(
             begin + text, console.width - 1, subsequent_indent=" " * len(begin),
-            break_on_hyphens=False,
+            break_on_hyphens=False, max_lines=1 if short else None, placeholder=" …",
         )  # fmt: skip
         for line in lines:
             say(console, line, style=bad if stops else "")
     say(console, "")
     for gate in said["gates"]:
-        if gate["gate"] in said["refused_by"]:
+        if gate["gate"] in said["refused_by"] and not short:
             say(console, f"{gate['gate']}: {gate['criterion']}. If not: {gate['if_it_fails']}.")
     if said["refused_by"]:
         say(console, f"refused by {', '.join(said['refused_by'])}", style=bad)
         say(console, f"decision record: {folder / 'decision.md'}", wrap=False)
+        return
+    if said["version"] is None:
+        say(console, "no critical gate refuses this model", style=STYLE["better"])
+        say(console, f"decision record: {folder / 'decision.md'}", wrap=False)
+        say(console, f"make a version of it: python -m fedpdm.promote {folder.parent}", wrap=False)
         return
     say(console, f"promoted: {said['name']}, version {said['version']}", style=STYLE["better"])
     say(console, str(folder), wrap=False)

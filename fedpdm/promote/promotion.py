@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 import fedpdm.promote.questions  # noqa: F401  (they register themselves)
-from fedpdm.errors import ConfigError, DataError
+from fedpdm.config.values import Config, resolved
+from fedpdm.errors import ConfigError, DataError, FedPdmError
 from fedpdm.history.schemas import Manifest, Summary
 from fedpdm.history.sealed import read_sealed
 from fedpdm.promote import decision, package
@@ -29,6 +30,9 @@ from fedpdm.promote.registry import (
 )
 from fedpdm.promote.thresholds import load_thresholds
 from fedpdm.runs.folder import changed_settings
+
+RECORD = "promotion"
+"""Folder of the record in a run's own folder."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,58 @@ def promote(asked: Request) -> int:
     exported = _export(evidence)
     seeds = seed_scores(evidence, asked.seeds)
     gates = ask_all(Candidate(evidence, exported, seeds, thresholds), asked.accepted)
-    name = asked.name or f"{evidence.task.name}-{evidence.summary['model']}"
-    refused = any(gate.refuses for gate in gates)
-    about = {
-        "name": name,
-        "version": None if refused else next_version(asked.store, name),
+    about = _about(asked, evidence)
+    name, refused = about["name"], any(gate.refuses for gate in gates)
+    about["version"] = None if refused else next_version(asked.store, name)
+    said = decision.record(evidence, exported, gates, about)
+    files = _record_files(said)
+    if refused:
+        folder = asked.store / name / REFUSED / about["run"]
+        write_folder(folder, files)
+        print_decision(said, folder)
+        return 1
+    files |= package.contents(evidence.predictor, exported, about)
+    manifest = _manifest(files, about, said)
+    folder = asked.store / name / str(about["version"])
+    write_folder(folder, files | {"manifest.json": manifest})
+    if registry is not None:
+        registry.add(folder, said, hashlib.sha256(manifest).hexdigest())
+    print_decision(said, folder)
+    return 0
+
+
+def decide(run: Path, cfg: Config) -> None:
+    """Ask the gates of a run that has just ended, and keep their answers in its folder.
+
+    Nothing is promoted. A refusal is a result, and so is a model that cannot be exported: the
+    gates that need its file are skipped, and say why.
+
+    Args:
+        run: its folder; the record goes to ``promotion`` in it.
+        cfg: its config.
+
+    Raises:
+        UserError: the run cannot be tested again here.
+    """
+    evidence = collect(run, cfg=resolved(cfg))
+    exported, why = None, None
+    try:
+        exported = _export(evidence)
+    except FedPdmError as error:
+        why = str(error)
+    gates = ask_all(Candidate(evidence, exported, {}, load_thresholds(), why), {})
+    about = _about(Request(run), evidence)
+    said = decision.record(evidence, exported, gates, about)
+    files = _record_files(said)
+    write_folder(run / RECORD, files | {"manifest.json": _manifest(files, about, said)})
+    print_decision(said, run / RECORD, short=True)
+
+
+def _about(asked: Request, evidence: Evidence) -> dict[str, Any]:
+    """Return what a record and a manifest say of the model, still without a version."""
+    return {
+        "name": asked.name or f"{evidence.task.name}-{evidence.summary['model']}",
+        "version": None,
         "run": asked.run.resolve().name,
         "model": evidence.summary["model"],
         "site": asked.site,
@@ -89,25 +140,20 @@ def promote(asked: Request) -> int:
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "signed_by": asked.signed_by,
     }
-    said = decision.record(evidence, exported, gates, about)
-    files = {
+
+
+def _record_files(said: Mapping[str, Any]) -> dict[str, bytes]:
+    return {
         "decision.json": package.as_json(said),
         "decision.md": decision.markdown(said).encode(),
     }
-    if refused:
-        folder = asked.store / name / REFUSED / about["run"]
-        write_folder(folder, files)
-        print_decision(said, folder)
-        return 1
-    files |= package.contents(evidence.predictor, exported, about)
+
+
+def _manifest(
+    files: Mapping[str, bytes], about: Mapping[str, Any], said: Mapping[str, Any]
+) -> bytes:
     data = {"run": about["run"], "data": said["data"], "decision": said["decision"]}
-    manifest = package.as_json(package.manifest(files, about | data))
-    folder = asked.store / name / str(about["version"])
-    write_folder(folder, files | {"manifest.json": manifest})
-    if registry is not None:
-        registry.add(folder, said, hashlib.sha256(manifest).hexdigest())
-    print_decision(said, folder)
-    return 0
+    return package.as_json(package.manifest(files, {**about, **data}))
 
 
 def _export(evidence: Evidence) -> Exported:
@@ -118,6 +164,14 @@ def _export(evidence: Evidence) -> Exported:
     return export_model(evidence.predictor.model.module, evidence.task, windows[0])
 
 
+def _seedless(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without its seed, and without that of its first stage."""
+    first = config.get("pretraining")
+    if isinstance(first, Mapping):
+        config = {**config, "pretraining": _seedless(first)}
+    return {key: value for key, value in config.items() if key != "seed"}
+
+
 def seed_scores(evidence: Evidence, runs: Sequence[Path]) -> dict[str, float]:
     """Return the test score of this run and of others of the same settings, by folder.
 
@@ -126,15 +180,15 @@ def seed_scores(evidence: Evidence, runs: Sequence[Path]) -> dict[str, float]:
         HistoryError: a folder holds no finished run.
     """
     metric = evidence.task.primary
-    own = evidence.manifest["config"]
+    own = _seedless(evidence.manifest["config"])
     scores: dict[str, float] = {}
-    seeds = {own["seed"]}
+    seeds = {evidence.manifest["config"]["seed"]}
     if runs and (value := evidence.value()) is not None:
         scores[str(evidence.run)] = value
     for run in runs:
         config = Manifest.read(read_sealed(run, "manifest.json"), run / "manifest.json")["config"]
         summary = Summary.read(read_sealed(run, "summary.json"), run / "summary.json")
-        others = [key for key in changed_settings(own, config) if key != "seed"]
+        others = changed_settings(own, _seedless(config))
         if others or config["rounds"] != own["rounds"]:
             raise ConfigError(
                 f"--seeds {run}: it differs from {evidence.run} in {(*others, 'rounds')[0]}, not in"

@@ -313,6 +313,8 @@ def one_window(candidate: Candidate) -> Found:
     model = evidence.summary["model"]
     bound, windows = candidate.thresholds.milliseconds_of(model), evidence.windows(1)
     criterion = f"median of one window on one thread below {bound:g} ms"
+    if candidate.exported is None:
+        return Found(None, candidate.no_file or "there is no file", criterion)
     if not len(windows):
         return Found(None, "no validation window", criterion)
     taken = latency(candidate.exported, windows[0])
@@ -329,6 +331,8 @@ def same_scores(candidate: Candidate) -> Found:
     """File and model agree on the run's validation windows."""
     evidence, bound = candidate.evidence, candidate.thresholds.parity
     criterion = f"scores of file and model at most {bound:g} apart on the validation windows"
+    if candidate.exported is None:
+        return Found(None, candidate.no_file or "there is no file", criterion)
     windows = evidence.windows()
     if not len(windows):
         return Found(None, "no validation window", criterion)

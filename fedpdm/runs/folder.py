@@ -18,6 +18,7 @@ from fedpdm.config.values import Config, plain, select, stored_config, yaml_of
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.history import History
+from fedpdm.history.lock import PRETRAINING
 from fedpdm.history.schemas import Manifest
 from fedpdm.history.sealed import FIRST
 from fedpdm.runs.experiment import Experiment
@@ -50,7 +51,8 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     folder, imports = Path(given.pop("resume")), names_of(given.pop("imports", None))
     stored = folder / "config.yaml"
-    if not (folder / "manifest.json").is_file() or not stored.is_file():
+    places = (folder, folder / PRETRAINING)  # killed in its first stage, a run has that alone
+    if not any((p / "manifest.json").is_file() for p in places) or not stored.is_file():
         raise HistoryError(
             f"resume={folder}: there is no run in this folder (no manifest.json); runs are in "
             "runs/<time>-<random>"
@@ -65,7 +67,8 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
         )
     import_all(imports)
     _refuse_foreign(plain(cfg), imports, folder)
-    begun_with = {"engine": (_manifest(folder).get("engine") or {}).get("settings")}
+    begun = _manifest(folder) if (folder / "manifest.json").exists() else {}
+    begun_with = {"engine": (begun.get("engine") or {}).get("settings")}
     _refuse_foreign(begun_with, imports, folder)
     said = _outside(plain(cfg), given, folder) | _outside(begun_with, given, folder)
     for key, value in given.items():
@@ -89,6 +92,10 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
 
 
 def _refuse_foreign(config: Mapping[str, Any], imports: Sequence[str], folder: Path) -> None:
+    first = config.get(PRETRAINING)
+    if isinstance(first, Mapping):
+        _refuse_foreign(first, imports, folder)
+        config = {key: value for key, value in config.items() if key != PRETRAINING}
     way_out = f"resume with resume={str(folder).replace('{', '{{').replace('}', '}}')}"
     refuse_foreign(config, imports, f"{way_out} imports=[{{}}]")
 
@@ -112,7 +119,8 @@ def _outside(config: Mapping[str, Any], given: Mapping[str, str], folder: Path) 
                 f"address, add {shlex.quote(f'{key}={address}')}"
             )
         found.add(key)
-    return found
+    first = config.get(PRETRAINING)
+    return found | (_outside(first, given, folder) if isinstance(first, Mapping) else set())
 
 
 def _checked(folder: Path, name: str) -> bytes:
@@ -168,9 +176,18 @@ def _fixed(value: Any) -> Any:
     return value
 
 
-def refuse_used(folder: Path) -> None:
-    """Refuse a folder that already holds a run."""
-    if (folder / "manifest.json").exists() or (folder / "history.sqlite").exists():
+def refuse_used(folder: Path, second: bool = False) -> None:
+    """Refuse a folder that already holds a run.
+
+    Args:
+        folder: of the run.
+        second: its first stage lies there, and belongs to it.
+
+    Raises:
+        HistoryError: it holds another run, or the first stage of one.
+    """
+    first = not second and (folder / PRETRAINING / "manifest.json").exists()
+    if first or (folder / "manifest.json").exists() or (folder / "history.sqlite").exists():
         raise HistoryError(
             f"{folder} already holds a run; continue it with resume={folder}, or "
             "choose another folder with hydra.run.dir=…"

@@ -18,9 +18,10 @@ import numpy as np
 from fedpdm.config.values import Config, plain, positive, select
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError
+from fedpdm.evaluation.wording import counted
 from fedpdm.federation import Federation
 from fedpdm.history import History
-from fedpdm.history.schemas import Card, Manifest
+from fedpdm.history.schemas import Card, Manifest, Summary
 from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelWrapper, registry
 from fedpdm.models.encoders import encoder_tensors
@@ -62,7 +63,8 @@ class Start:
             if self.scaler is not None
             else f"by this run's own data, because {found['why_own']}"
         )
-        return f"{text}. Readings are scaled {scaled}. Alone and pooled start alike"
+        spent = _spent(found["cost"]) if "cost" in found else ""
+        return f"{text}.{spent} Readings are scaled {scaled}. Alone and pooled start alike"
 
     def write(self, folder: Path) -> None:
         """Keep it in the run's folder."""
@@ -116,7 +118,7 @@ def read_start(
             f"init={folder}: this run is not finished, so no round of it is chosen; finish it "
             f"with resume={folder}"
         )
-    scope = _scope(cfg, card, model)
+    scope = scope_of(cfg, card, model)
     manifest = Manifest.read(read_sealed(folder, "manifest.json"), folder / "manifest.json")
     with History.open(folder) as history:
         there = history.weights(int(card["best_round"]))
@@ -125,11 +127,14 @@ def read_start(
         first = history.weights(0) if begun and manifest.get("init") is None else None
     source = str(card["model_type"])
     taken, counts = load(fresh(), there, source, scope, f"init={folder}", first)
+    summary = Summary.read(read_sealed(folder, "summary.json"), folder / "summary.json")
     scaler, why_own = _scaler(cfg, card, folder, federation)
     record = {
         "run": folder.name, "round": int(card["best_round"]), "model": card["model_type"],
         "scope": scope, "weights_sha256": _hash(there), "data_sha256": manifest["data"]["sha256"],
         **counts, "scaler": "theirs" if scaler else "own", "why_own": why_own,
+        "cost": {"rounds": summary["rounds"], "bytes": summary.get("bytes"),
+                 "seconds": (summary.get("seconds") or {}).get("total")},
     }  # fmt: skip
     return Start(taken, scaler, record)
 
@@ -251,7 +256,17 @@ def build_freezing(cfg: Config, model: ModelWrapper, local_epochs: int) -> Freez
     return Freezing(frozenset(names.values()), epochs, rate)
 
 
-def _scope(cfg: Config, card: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+def scope_of(cfg: Config, card: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    """Return what is taken over: ``whole`` where both models are alike, unless the config says.
+
+    Args:
+        cfg: the config of the new run.
+        card: the model's entries there.
+        model: and here.
+
+    Raises:
+        ConfigError: ``init.scope`` is neither.
+    """
     scope = plain(select(cfg, "init.scope"))
     if scope is None:
         same = all(card[key] == model[key] for key in ("model_type", "config", "num_classes"))
@@ -273,6 +288,13 @@ def _scaler(
     if here != (card["features"], card["inputs"], card["conditions"]):
         return None, "that run has other inputs"
     return scaler_of(card, folder, None, features)[0], None
+
+
+def _spent(cost: Mapping[str, Any]) -> str:
+    """Say what the other run took, which is in no number of this one."""
+    sent = sum((cost["bytes"] or {}).get(way) or 0 for way in ("up", "down")) / 1e6
+    took = "" if cost["seconds"] is None else f" and took {cost['seconds']:.0f} s"
+    return f" It sent {sent:.3g} MB in {counted(cost['rounds'], 'round')}{took}, beside this run's."
 
 
 def _hash(weights: Arrays) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpdm.client.state import PersonalModels
+from fedpdm.config.values import Config
 from fedpdm.data.features import WindowFeatures
 from fedpdm.errors import HistoryError
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
@@ -67,19 +68,21 @@ class Reopened:
         return str(data_hashes(seen)["sha256"])
 
 
-def reopen(run: Path, *, imports: Sequence[str] = ()) -> Reopened:
+def reopen(run: Path, *, imports: Sequence[str] = (), cfg: Config | None = None) -> Reopened:
     """Open a finished run.
 
     Args:
         run: its folder.
         imports: the modules that the run's own code comes from.
+        cfg: its config, where this process has just run it; None: the one in its folder.
 
     Raises:
         HistoryError: the run is not finished, was edited, or its sites are elsewhere.
         UserError: its model or its data cannot be read.
     """
-    words = [f"resume={run}", *([f"imports={','.join(imports)}"] if imports else [])]
-    cfg, _ = stored_run(words)
+    if cfg is None:
+        words = [f"resume={run}", *([f"imports={','.join(imports)}"] if imports else [])]
+        cfg, _ = stored_run(words)
     manifest = stored_manifest(run, cfg)
     if not (manifest.get("engine") or {}).get("settings"):
         raise HistoryError(

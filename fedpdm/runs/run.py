@@ -14,7 +14,7 @@ from rich.console import Console
 from fedpdm.baselines.registry import diverged, gather
 from fedpdm.baselines.workers import BaselineWorkers
 from fedpdm.client.state import PersonalModels
-from fedpdm.config.values import Config, make, plain
+from fedpdm.config.values import Config, make, plain, select
 from fedpdm.data.leakage.checks import checked_scaler
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.splits.saved_split import SplitFile, split_file
@@ -62,6 +62,9 @@ from fedpdm.storage import write_json
 from fedpdm.trackers.guard import Guard, build_tracker
 from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID, unpack_state
 from fedpdm.wire.records import Arrays
+
+STARTED = ("run", "round", "model", "scope", "cost")
+"""What ``summary.json`` says of the run that another started from."""
 
 
 class Run:
@@ -188,7 +191,7 @@ class Run:
                     "data back, continue with the version in manifest.json, or start a new run"
                 )
             return manifest
-        refuse_used(self.folder)
+        refuse_used(self.folder, second=select(self.cfg, "pretraining") is not None)
         experiment = self.experiment
         manifest = {
             "schema": SCHEMA,
@@ -320,6 +323,8 @@ class Run:
         summary["data"]["sha256"] = manifest["data"]["sha256"]
         summary["data"]["split_sha256"] = manifest["data"].get("split", {}).get("sha256")
         summary["seconds"] = {**self.seconds, "total": time.perf_counter() - begun}
+        began = manifest.get("init")
+        summary["init"] = began and {key: began.get(key) for key in STARTED}
         summary["processor_seconds"] = {**self._processor} if self._in_process else None
         card = model_card(self.experiment, self.cfg) | self._card
         with self.sealed.writing(*RESULTS):
