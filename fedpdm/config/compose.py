@@ -257,8 +257,11 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: names the key, the value and the default.
     """
-    default = _default(_choices(overrides))
-    for key in _changed(overrides):
+    choices = _choices(overrides)
+    if not (changed := _changed([o for o in overrides if o not in choices])):
+        return
+    default = _default(choices)
+    for key in changed:
         old, new = _select(default, key), _select(cfg, key)
         if (own := ANY_SITE.match(f"{key}=")) and own[1] not in (default.sites or {}):
             hint = suggestion(own[1], [str(name) for name in default.sites or {}])

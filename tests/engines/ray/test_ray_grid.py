@@ -168,8 +168,9 @@ def crews(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, RayGri
         grid.close()
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fedadam"])
+@pytest.mark.parametrize(
+    ("strategy", "model"), zip(("fedprox", "fedadam", "fedavg"), MODELS, strict=True)
+)
 def test_any_number_of_workers_gives_the_bits_of_serial(
     tmp_path: Path, strategy: str, model: str, crews: dict[int, RayGrid]
 ) -> None:
