@@ -277,8 +277,8 @@ def test_a_hostile_site_is_named_and_changes_nothing(scene: Scene, kinds: dict[s
     hostile.connect()
     impostor.connect()
     chosen = ("scaling=plant", "experiment=noise", f"rounds={len(kinds)}")
-    run = hq.run(overrides=f"--config-dir={scene.lab}/conf {TINY} site=[gdansk,lyon,{HOSTILE}] round_timeout=40 "
-                 f"{' '.join(chosen)}", run_folder=str(folder))  # fmt: skip
+    run = hq.run(overrides=f"--config-dir={scene.lab}/conf {TINY} site=[gdansk,lyon,{HOSTILE}] "
+                 f"round_timeout=40 {' '.join(chosen)}", run_folder=str(folder))  # fmt: skip
     expected = scene.serial(*chosen, sites=("gdansk", "lyon"))
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
@@ -291,7 +291,7 @@ def test_a_hostile_site_is_named_and_changes_nothing(scene: Scene, kinds: dict[s
         assert all(np.isfinite(array).all() for array in each.values())
     assert trained(folder) == [{"gdansk", "lyon"}] * len(kinds)
     events = read_json(folder / "summary.json")["events"]
-    said = [(e["kind"], e.get("round"), e["site"]) for e in events]
+    said = [(e["kind"], e.get("round"), e["site"]) for e in events if "site" in e]
     for number, kind in enumerate(kinds.values(), start=1):
         assert (kind, number, HOSTILE) in said, said
     assert any(kind == "plant-refused" and site == "lyon" for kind, _, site in said)
