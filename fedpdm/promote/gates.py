@@ -48,6 +48,9 @@ class Candidate:
     thresholds: Thresholds
 
 
+Question = Callable[[Candidate], Found | None]
+
+
 @dataclass(frozen=True)
 class Kind:
     """A gate.
@@ -57,13 +60,13 @@ class Kind:
         if_it_fails: what to do then.
         acceptable: whether a person may accept that it is not passed. Gates that say whether the
             numbers are true at all are not.
-        ask: the question.
+        ask: the question; None where nothing is asked of such a model.
     """
 
     hypothesis: str
     if_it_fails: str
     acceptable: bool
-    ask: Callable[[Candidate], Found]
+    ask: Question
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,10 @@ GATES: dict[str, Kind] = {}
 
 def gate(
     name: str, hypothesis: str, if_it_fails: str, *, acceptable: bool = True
-) -> Callable[[Callable[[Candidate], Found]], Callable[[Candidate], Found]]:
+) -> Callable[[Question], Question]:
     """Decorate the question of a gate: see ``Kind``."""
 
-    def add(ask: Callable[[Candidate], Found]) -> Callable[[Candidate], Found]:
+    def add(ask: Question) -> Question:
         GATES[name] = Kind(hypothesis, if_it_fails, acceptable, ask)
         return ask
 
@@ -108,7 +111,7 @@ def gate(
 
 
 def ask_all(candidate: Candidate, accepted: Mapping[str, str]) -> list[Gate]:
-    """Return all gates, asked.
+    """Return the gates that were asked.
 
     Args:
         candidate: the model.
@@ -116,7 +119,8 @@ def ask_all(candidate: Candidate, accepted: Mapping[str, str]) -> list[Gate]:
     """
     result = []
     for name, kind in GATES.items():
-        found = kind.ask(candidate)
+        if (found := kind.ask(candidate)) is None:
+            continue
         status: Status = (
             "skipped" if found.passed is None else "passed" if found.passed else "failed"
         )

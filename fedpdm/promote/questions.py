@@ -8,6 +8,7 @@ import numpy as np
 
 from fedpdm.data.rows import Floats, Split
 from fedpdm.evaluation.drift import kolmogorov_smirnov, population_stability_index
+from fedpdm.evaluation.scoring import score
 from fedpdm.evaluation.wording import counted, listing
 from fedpdm.promote.export import latency, parity
 from fedpdm.promote.gates import Candidate, Found, gate
@@ -101,6 +102,28 @@ def trivial(candidate: Candidate) -> Found:
         f"{counted(gain['machines'], 'machine')}"
     )
     return Found(gain["low"] > 0, said, criterion, gain)
+
+
+@gate(
+    "quality",
+    "The model answers as well as its use asks for.",
+    "do not use it for this; more data, better labels or another model may help",
+)
+def quality(candidate: Candidate) -> Found | None:
+    """Every metric that is asked of the task has at least its least value."""
+    evidence = candidate.evidence
+    asked = candidate.thresholds.quality.get(evidence.task.name, {})
+    if not asked:
+        return None
+    criterion = ", ".join(f"{name} at least {least:g}" for name, least in asked.items())
+    said = score(evidence.test.predictions, evidence.sites, evidence.task, Split.TEST)["global"]
+    absent = [name for name in asked if said.get(name) is None]
+    if absent:
+        return Found(None, f"{listing(absent)} cannot be computed", criterion)
+    below = [name for name, least in asked.items() if said[name] < least]
+    numbers = {name: said[name] for name in asked}
+    words = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
+    return Found(not below, words, criterion, numbers)
 
 
 def _control(candidate: Candidate, name: str, words: str) -> Found:

@@ -21,6 +21,7 @@ class Thresholds(BaseModel):
     critical: list[str]
     reproduced: Amount
     resamples: Annotated[int, Field(ge=200, le=100_000)]
+    quality: dict[str, dict[str, float]]
     control_margin: Amount
     calibration_error: Amount
     coverage_shortfall: Amount

@@ -34,7 +34,9 @@ def ask(evidence: Evidence, exported: Exported) -> Ask:
     """Ask a gate about the good run, with something changed."""
 
     def asked(name: str, changed: Evidence = evidence, file: Exported = exported) -> Found:
-        return GATES[name].ask(Candidate(changed, file, {}, load_thresholds()))
+        found = GATES[name].ask(Candidate(changed, file, {}, load_thresholds()))
+        assert found is not None
+        return found
 
     return asked
 
@@ -53,7 +55,8 @@ def test_a_good_model_passes_every_gate_that_can_be_asked(
     gates = ask_all(Candidate(evidence, exported, {}, load_thresholds()), {})
     status = {gate.name: gate.status for gate in gates}
     skipped = ["stability", "augmentation"]
-    assert status == {name: "skipped" if name in skipped else "passed" for name in GATES}
+    asked = [name for name in GATES if name != "quality"]  # nothing is asked of task=failure
+    assert status == {name: "skipped" if name in skipped else "passed" for name in asked}
     assert list(GATES)[:3] == ["data", "splits", "trivial"] and list(GATES)[-1] == "parity"
 
 
@@ -272,9 +275,26 @@ def test_thresholds_of_ones_own_take_the_place_of_ours(
     assert quick("--gates", str(tmp_path / "own.yaml")) == 0
 
 
+def test_quality_asks_for_least_values(evidence: Evidence, exported: Exported) -> None:
+    def asked(**least: float) -> Found:
+        thresholds = load_thresholds().model_copy(update={"quality": {"failure": least}})
+        found = GATES["quality"].ask(Candidate(evidence, exported, {}, thresholds))
+        assert found is not None
+        return found
+
+    value = evidence.value()
+    assert value is not None
+    assert asked(average_precision=value).passed is True
+    assert asked(average_precision=value, roc_auc=1.1).passed is False
+    assert asked(average_precision=value, accuracy=0.1).passed is None  # not of this task
+
+
 def test_stability_over_seeds(evidence: Evidence, exported: Exported) -> None:
     def asked(scores: dict[str, float]) -> Found:
-        return GATES["stability"].ask(Candidate(evidence, exported, scores, load_thresholds()))
+        candidate = Candidate(evidence, exported, scores, load_thresholds())
+        found = GATES["stability"].ask(candidate)
+        assert found is not None
+        return found
 
     assert asked({"a": 0.8, "b": 0.81}).passed is True
     assert asked({"a": 0.8, "b": 0.6}).passed is False
