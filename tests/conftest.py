@@ -33,12 +33,13 @@ TOGETHER = {
     "tests/deployment/test_simulation_runtime.py": "deployment",
     "tests/runs/test_resume.py": "kills",
     "tests/test_notebooks.py": "notebooks",
+    "tests/test_own_code.py": "own code",
     "tests/test_simulate.py": "simulate",
     "tests/promote/test_gates.py": "promote",
     "tests/promote/test_promote.py": "promote",
     "tests/test_bad_input.py": "bad input",
 }
-"""Files of which one worker runs all tests, longest first: they share processes or a run."""
+"""Files that begin first, longest first; one worker runs all that have the same word."""
 
 
 def in_file(nodeid: str) -> str:
@@ -55,7 +56,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep together what ``TOGETHER`` names, in the order of the collection.
+    """Keep together a file, whose tests share fixtures, and what ``TOGETHER`` names.
 
     Not by marks: pytest 9.2 ignores xdist's (github.com/pytest-dev/pytest-xdist/issues/1386).
     """
@@ -65,7 +66,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Together(LoadGroupScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return TOGETHER.get(in_file(nodeid), nodeid)
+            return TOGETHER.get(in_file(nodeid), in_file(nodeid))
 
     config.option.loadscopereorder = False  # the number of tests says nothing of their time
     return Together(config, log)

@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
+ROUNDS = 6
 OVERRIDES = (
-    "site=detroit,houston", "rounds=12", "model=mlp", "seed=3", "data.days=150",
+    "site=detroit,houston", f"rounds={ROUNDS}", "model=mlp", "seed=3", "data.days=150",
     "data.step_hours=24", "data.window=8", "baselines.max_plants=0", "evaluate.bootstrap=0",
     "sites.detroit.machines=8", "sites.houston.machines=8", "~strategy.fraction_train",
     # A wrapper that draws noise, around a strategy with moments: all must come back.
@@ -60,11 +61,11 @@ def composed() -> Any:
     return compose(OVERRIDES)
 
 
-def wait_for_start(child: int, folder: Path) -> None:
-    """Wait until a child has written the manifest of its run."""
+def wait_for(child: int, file: Path) -> None:
+    """Wait until a child has written a file of its run."""
     how = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    while not (folder / "manifest.json").exists():
-        assert os.waitid(os.P_PID, child, how) is None, "a run ended before it began"
+    while not file.exists():
+        assert os.waitid(os.P_PID, child, how) is None, f"a run ended without {file.name}"
         time.sleep(0.001)
 
 
@@ -82,15 +83,15 @@ def weights(folder: Path) -> dict[str, bytes]:
         return {n: a.tobytes() for n, a in history.weights().items()}
 
 
-def killed_once(folder: Path, delay: float) -> int | None:
-    """Run, kill -9 ``delay`` seconds after the manifest is there, resume to the end.
+def killed_once(folder: Path, file: str, delay: float) -> int | None:
+    """Run, kill -9 ``delay`` seconds after a file is there, resume to the end.
 
     Returns the last round that was finished at the kill, or None if the run was faster.
     """
     from fedpdm.history import History
 
     child = start(folder, resumed=False)
-    wait_for_start(child, folder)
+    wait_for(child, folder / file)
     time.sleep(delay)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -125,7 +126,7 @@ def main(kills: int, base: Path) -> None:
     composed()
     whole = base / "whole"
     child = start(whole, resumed=False)
-    wait_for_start(child, whole)
+    wait_for(child, whole / "manifest.json")
     begun = time.perf_counter()
     finish(child)
     length = time.perf_counter() - begun
@@ -137,7 +138,9 @@ def main(kills: int, base: Path) -> None:
     while len(reached) < kills and tried < 4 * kills:
         tried += 1
         folder = base / f"killed-{tried}"
-        at = killed_once(folder, chance.uniform(0.0, length))
+        written = [f"rounds/{number:06d}.safetensors" for number in range(ROUNDS + 1)]
+        file = chance.choice(["manifest.json", *written])
+        at = killed_once(folder, file, chance.uniform(0.0, length / len(written)))
         if at is None:
             continue
         reached.append(at)

@@ -108,7 +108,7 @@ def judge(case: list[str], code: int, said: str, folder: Path) -> None:
     assert not [file for file in folder.rglob("*") if file.is_file()], "nothing half-written"
 
 
-SAMPLE = cases(60)
+SAMPLE = cases(30)
 LONG = cases(400, seed=12)
 
 

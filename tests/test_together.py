@@ -1,4 +1,4 @@
-"""Long tests of one file stay on one worker of pytest-xdist, and every such file is there."""
+"""Tests of one file stay on one worker of pytest-xdist, and the long files are there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def test_tests_that_share_processes_have_one_worker() -> None:
     of = scheduler("loadgroup")._split_scope
     ray = "tests/engines/ray/test_ray_grid.py::test_it"
     assert of(ray) == of(f"{ray}[a::b@c]") == "ray"
-    assert of("tests/test_seeding.py::test_a") == "tests/test_seeding.py::test_a"
+    assert of("tests/test_seeding.py::test_a") == "tests/test_seeding.py"
+    assert of("tests/promote/test_gates.py::a") == of("tests/promote/test_promote.py::b")
     assert scheduler("load") is None
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import hydra
@@ -294,8 +295,11 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: names the key, the value and the default.
     """
-    default = hydra.compose("config", overrides=_choices(overrides))
-    for key in _changed(overrides):
+    choices = _choices(overrides)
+    if not (changed := _changed([o for o in overrides if o not in choices])):
+        return
+    default = _default(choices)
+    for key in changed:
         old, new = _select(default, key), _select(cfg, key)
         if (own := ANY_SITE.match(f"{key}=")) and own[1] not in (default.sites or {}):
             hint = suggestion(own[1], [str(name) for name in default.sites or {}])
@@ -305,6 +309,20 @@ def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:
             raise ConfigError(f"{key}={new} must be a number (default {old})")
         if isinstance(old, bool) and not isinstance(new, bool):
             raise ConfigError(f"{key}={new} must be true or false (default {str(old).lower()})")
+
+
+def _default(choices: Sequence[str]) -> DictConfig:
+    """Compose the choices alone; once if all are of our own yamls, which stay as they are."""
+    places = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    own = any(place.provider == "command-line" for place in places)
+    if own or any("hydra.searchpath" in choice for choice in choices):
+        return hydra.compose("config", overrides=[*choices])
+    return _default_of_ours(*choices)
+
+
+@lru_cache
+def _default_of_ours(*choices: str) -> DictConfig:
+    return hydra.compose("config", overrides=[*choices])
 
 
 def _choices(overrides: Sequence[str]) -> list[str]:

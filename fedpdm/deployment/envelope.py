@@ -1,6 +1,6 @@
 """Records of a deployed run besides those of ``fedpdm.wire.records``.
 
-    every message  down  letter{config, site?, …}          the composed config, and its site
+    every message  down  envelope{config, site?, …}        the composed config, and its site
     query.describe up    description{site, features, …}    counts and names, never rows
     query.test     down  arrays  buffers?  scaler?
                    up    tested{validation, test, heldout} metrics, as JSON
@@ -24,7 +24,7 @@ from fedpdm.deployment.schema import Count, Name, Shape, Tested
 from fedpdm.errors import ConfigError
 from fedpdm.storage import cleaned
 
-ENVELOPE, DESCRIPTION, TESTED = "letter", "description", "tested"
+ENVELOPE, DESCRIPTION, TESTED = "envelope", "description", "tested"
 DESCRIBE_QUERY, TEST_QUERY = "query.describe", "query.test"
 
 MOST_TEXT = 2_000_000
@@ -59,7 +59,7 @@ class Envelope:
 
     @classmethod
     def of(cls, content: RecordDict) -> Envelope:
-        """Return the letter in a message.
+        """Return the envelope of a message.
 
         Raises:
             KeyError: it carries none: it does not come from fedpdm's server.

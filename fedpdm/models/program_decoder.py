@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,6 @@ class ProgramDecoder(nn.Module):
         n_heads: int = 8,
         n_layers: int = 4,
         dropout_rate: float = 0.1,
-        frozen_encoder: bool = False,
         beam: int = 1,
     ) -> None:
         super().__init__()
@@ -165,18 +164,10 @@ class ProgramDecoder(nn.Module):
             {f"{name}_head": _head(d_model, size) for name, size in HEADS.items()}
         )
         self.grammar = Grammar()
-        self.frozen_encoder, self.n_heads = frozen_encoder, n_heads
-        self.encoder.requires_grad_(not frozen_encoder)
+        self.n_heads = n_heads
 
     def extra_repr(self) -> str:
-        return f"n_heads={self.n_heads}, frozen_encoder={self.frozen_encoder}, beam={self.beam}"
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training mode; a frozen encoder stays in eval mode."""
-        super().train(mode)
-        if self.frozen_encoder:
-            self.encoder.eval()
-        return self
+        return f"n_heads={self.n_heads}, beam={self.beam}"
 
     def remember(self, x: Tensor) -> Tensor:
         """Return the (B, T, d_model) memory of ``x``, (B, T, F)."""

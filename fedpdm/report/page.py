@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +32,9 @@ def _template(name: str) -> str:
     return (resources.files("fedpdm.report") / "templates" / name).read_text("utf-8")
 
 
-def render_page(template: str, **values: Any) -> str:
-    """Return a page as HTML.
-
-    Args:
-        template: its file in ``templates/``.
-        values: what the template asks for; a missing one is an error. Text is escaped,
-            ``markupsafe.Markup`` is not.
-    """
+@cache
+def _pages() -> Environment:
+    """Return what knows the templates; it compiles each of them once."""
     pages = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,
@@ -53,7 +49,18 @@ def render_page(template: str, **values: Any) -> str:
         "duration": duration,
         "listing": lambda names: listing(names, most=12),
     }
-    return pages.get_template(template).render(**values)
+    return pages
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Return a page as HTML.
+
+    Args:
+        template: its file in ``templates/``.
+        values: what the template asks for; a missing one is an error. Text is escaped,
+            ``markupsafe.Markup`` is not.
+    """
+    return _pages().get_template(template).render(**values)
 
 
 # Matplotlib wants colours and the page wants variables: each name is drawn in a colour

@@ -1,4 +1,4 @@
-"""Tasks of many classes: which kind of machine it is, and which failure comes.
+"""Tasks of many classes: the kind of a machine, what it is doing, and which failure comes.
 
 Shapes: R rows, N windows, C classes.
 """
@@ -27,24 +27,30 @@ class Classes(CrossEntropy):
 
     primary = "macro_f1"
     higher_is_better = True
-    predicts = "tells classes apart"
+    reach = 0.0
 
-    def __init__(self, key: str, names: Sequence[str] | None) -> None:
+    def __init__(self, names: Sequence[str] | None, column: str) -> None:
         """Check the classes.
 
         Args:
-            key: config key that they come from, for messages.
             names: of the classes, in the order of scores.
+            column: of words, from which labels come.
         """
         if names is None:
             raise ConfigError(
-                f"{key} is needed: this data does not say which classes there are; name them, for "
-                f"example {key}=[pump,fan]"
+                f"task={self.name}: this data does not say which classes there are; name them, for "
+                "example task.classes=[pump,fan]"
             )
         self.names = tuple(str(name) for name in names)
         if len(set(self.names)) < max(2, len(self.names)):
-            raise ConfigError(f"{key}={list(names)} must name two or more different classes")
+            raise ConfigError(f"task.classes={list(names)} must name two or more different classes")
         self.outputs = self.classes = len(self.names)
+        self.column = column
+
+    def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
+        every = np.ones(len(rows), dtype=bool)
+        target = self._numbers(rows, every, self.names)
+        return target, target.astype(np.float64), every
 
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         return np.asarray(torch.softmax(output.double(), dim=1).cpu().numpy())
@@ -83,17 +89,21 @@ class AssetType(Classes):
 
     name = "asset_type"
     predicts = "tells kinds of machines apart"
-    reach = 0.0
     by_machine = True
 
     def __init__(self, classes: Sequence[str] | None, column: str = "kind") -> None:
-        super().__init__("task.classes", classes)
-        self.column = column
+        super().__init__(classes, column)
 
-    def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
-        every = np.ones(len(rows), dtype=bool)
-        target = self._numbers(rows, every, self.names)
-        return target, target.astype(np.float64), every
+
+class Operation(Classes):
+    """Which operation is a machine at, in the last row of a window?"""
+
+    name = "operation"
+    predicts = "tells which operation a machine is at"
+    columns = False
+
+    def __init__(self, classes: Sequence[str] | None) -> None:
+        super().__init__(classes, "operation")
 
 
 class DeviceFailure(Classes):
@@ -113,9 +123,8 @@ class DeviceFailure(Classes):
             raise ConfigError(NEEDS_TIMES.format(task=self.name))
         if not horizon > 0:
             raise ConfigError(f"task.horizon={horizon} must be greater than 0")
-        super().__init__("task.classes", None if classes is None else ["healthy", *classes])
+        super().__init__(None if classes is None else ["healthy", *classes], column)
         self.horizon = self.reach = float(horizon)
-        self.column = column
 
     def targets(self, rows: Rows) -> tuple[NDArray[np.generic], Floats, Bools]:
         if rows.label is not None:

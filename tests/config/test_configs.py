@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.config.command_line import groups, options, rewrite
 from fedpdm.config.compose import compose
@@ -22,13 +23,20 @@ EVERY = [(group, option) for group in groups() for option in options(group)]
 def test_every_option_composes(group: str, option: str) -> None:
     choice = f"site=[{option}]" if group == "site" else f"{group}={option}"
     extra = ["data=files"] if option == "example_plant" else []
-    OmegaConf.resolve(compose([choice, *extra]))
+    OmegaConf.resolve(compose([choice, *extra]) if extra else chosen(choice).copy())
+
+
+@cache
+def chosen(option: str) -> DictConfig:
+    return compose([option])
 
 
 @pytest.mark.parametrize("task", options("task"))
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_and_task_builds_on_the_fleet(task: str, model: str) -> None:
-    cfg = compose([f"task={task}", f"model={model}"])
+    cfg = chosen(f"model={model}").copy()
+    for block in ("task", "evaluate", "baselines"):  # that a task's yaml sets
+        cfg[block] = chosen(f"task={task}")[block]
     own = {
         "program": "program_decoder",
         "reconstruction": "masked_autoencoder",
@@ -45,7 +53,7 @@ def test_every_model_and_task_builds_on_the_fleet(task: str, model: str) -> None
 
 @pytest.mark.parametrize("strategy", options("strategy"))
 def test_every_strategy_yaml_has_a_target_and_a_share(strategy: str) -> None:
-    node = compose([f"strategy={strategy}"]).strategy
+    node = chosen(f"strategy={strategy}").strategy
     assert instantiate(node).fraction_train == node.fraction_train == 1.0
 
 

@@ -32,7 +32,7 @@ class FakeNodes:
         self.names: dict[int, str] = {}
         """Under which their keys were registered."""
         self.replies: dict[str, Message] = {}
-        self.letters: list[Envelope] = []
+        self.envelopes: list[Envelope] = []
         self.sent = 0
 
     def get_nodes(self) -> Iterable[NodeInfo]:
@@ -43,7 +43,7 @@ class FakeNodes:
         for message in messages:
             self.sent += 1
             set_message_id(message, f"m{self.sent}")
-            self.letters.append(Envelope.of(message.content))
+            self.envelopes.append(Envelope.of(message.content))
             answer = self.nodes.get(message.metadata.dst_node_id)
             if isinstance(answer, Description):
                 self.replies[f"m{self.sent}"] = Message(answer.content(), reply_to=message)
@@ -189,4 +189,4 @@ def test_every_message_says_what_the_run_is_and_whom_it_is_for() -> None:
     registry, fake, _ = receive({3: said("lyon")}, ("lyon",))
     registry.connected()
     registry.grid.send_and_receive([Message(RecordDict(), 3, "train")], timeout=0.01)
-    assert fake.letters[-1] == Envelope("seed: 1", "lyon")
+    assert fake.envelopes[-1] == Envelope("seed: 1", "lyon")

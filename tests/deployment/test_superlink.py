@@ -46,8 +46,6 @@ transforms: {codec: {_target_: mylab.codec.HalfCodec}}
 """
 """A strategy and a transform that remember something at a site, and tensors that stay there."""
 NOISE = """# @package _global_
-imports: [mylab.strategies]
-travels: no_norm
 client_mods:
   - {_target_: flwr.clientapp.mod.LocalDpMod, clipping_norm: 1.0, sensitivity: 0.001,
      epsilon: 1.0, delta: 0.1}
@@ -171,11 +169,11 @@ def test_code_that_a_supernode_does_not_import_is_named(scene: Scene) -> None:
     assert "--node-config" in told
 
 
-def test_with_tls_and_keys_the_result_is_that_of_one_process(
+def test_server_and_site_are_killed_and_the_result_is_that_of_one_process(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With code from outside: a strategy with a half at the site, and a transform."""
-    hq, folder = scene.server, scene.folder / "run"
+    """With TLS and keys, and code from outside that remembers something at a site."""
+    hq, folder, lyon = scene.server, scene.folder / "interrupted", scene.supernodes["lyon"]
     stranger = SiteProcess(scene.folder / "stranger", "lyon", hq)  # its key is not registered
     plain = SiteProcess(scene.folder / "plain", "lyon", hq)
     scene.others += [stranger, plain]
@@ -185,32 +183,35 @@ def test_with_tls_and_keys_the_result_is_that_of_one_process(
           and "Connection attempt failed" in plain.said(), LONG)  # fmt: skip
     stranger.stop()
     plain.stop()
-    chosen = ("rounds=2", "strategy=pulled", "experiment=own")  # round 2 needs their memory
-    run = hq.run(overrides=f"--config-dir={scene.lab}/conf {TINY} site=[{','.join(SITES)}] "
-                 f"{' '.join(chosen)}", run_folder=str(folder))  # fmt: skip
+    assert len(hq.flwr("supernode", "list", "here")["nodes"]) == len(SITES)
+    assert "SuperNode ID" not in stranger.said() + plain.said()
     monkeypatch.syspath_prepend(scene.lab)
+    chosen = ("rounds=3", "strategy=pulled", "experiment=own", "evaluate.fraction=0.34")
+    run = hq.run(overrides=f"--config-dir={scene.lab}/conf {TINY} site=[{','.join(SITES)}] "
+                 f"round_timeout=300 {' '.join(chosen)}", run_folder=str(folder))  # fmt: skip
+    until("round 1", lambda: committed(folder, 1), LONG)
+    hq.stop()
+    lyon.stop()
+    reached = max(n for n in range(4) if committed(folder, n))
+    assert reached < 3 and not (folder / "summary.json").exists()
+    hq.open()
+    lyon.come_back(LONG)
+    run = hq.run(resume=str(folder), overrides=f"imports=[{IMPORTS}]")
     expected = scene.serial(*chosen)
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
 
-    assert equal(folder, expected, 2)
+    assert f"continuing after round {reached}" in hq.shown(run)
+    assert equal(folder, expected, 3) and trained(folder) == [set(SITES)] * 3
     ours, theirs = (read_json(f / "summary.json") for f in (folder, expected))
     assert ours["engine"] == "flower" and ours["sites"] == list(SITES)
     assert ours["best_round"] == theirs["best_round"]
     assert ours["data"]["sha256"] == theirs["data"]["sha256"]
-    for site in SITES:
-        mine, serial = (s["test"]["per_site"][site] for s in (ours, theirs))
-        assert {k: mine[k] for k in ("average_precision", "n", "brier")} == {
-            k: serial[k] for k in ("average_precision", "n", "brier")
-        }
+    assert ours["test"]["per_site"] == theirs["test"]["per_site"]
     # Nobody may pool: what needs all rows in one place is null.
     assert ours["test"]["global"] is None and set(ours["test"]["baselines"].values()) == {None}
     assert "lyon" in (folder / "report.html").read_text()
-    # Neither the stranger nor the plain one got in, and both say why.
-    nodes = hq.flwr("supernode", "list", "here")["nodes"]
-    assert len(nodes) == len(SITES)
-    assert "SuperNode ID" not in stranger.said() + plain.said()
-    assert not ours["events"], json.dumps(ours["events"])
+    assert {event["site"] for event in ours["events"]} <= {"lyon"}, json.dumps(ours["events"])
 
 
 @pytest.mark.long
@@ -225,39 +226,11 @@ def test_trees_grown_over_the_network_are_those_of_one_process(scene: Scene) -> 
     assert (weights(folder, 1)[1]["left"] > 0).any()
 
 
-def test_server_and_site_are_killed_and_the_run_is_resumed_to_its_end(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run whose sites remember something: the bits of one that was never stopped."""
-    hq, folder, lyon = scene.server, scene.folder / "interrupted", scene.supernodes["lyon"]
-    monkeypatch.syspath_prepend(scene.lab)
-    chosen = ("strategy=pulled", "experiment=noise", "scaling=plant", "evaluate.fraction=0.34")
-    run = hq.run(overrides=f"--config-dir={scene.lab}/conf {TINY} site=[{','.join(SITES)}] "
-                 f"rounds=4 round_timeout=300 {' '.join(chosen)}",
-                 run_folder=str(folder))  # fmt: skip
-    until("round 1", lambda: committed(folder, 1), LONG)
-    hq.stop()
-    lyon.stop()
-    reached = max(n for n in range(5) if committed(folder, n))
-    assert reached < 4 and not (folder / "summary.json").exists()
-    hq.open()
-    lyon.come_back(LONG)
-    run = hq.run(resume=str(folder), overrides="imports=[mylab.strategies]")
-    expected = scene.serial("rounds=4", *chosen)
-
-    assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
-
-    assert f"continuing after round {reached}" in hq.shown(run)
-    assert equal(folder, expected, 4) and trained(folder) == [set(SITES)] * 4
-    tested, alike = (read_json(f / "summary.json")["test"] for f in (folder, expected))
-    assert tested["per_site"] == alike["per_site"]
-
-
 @pytest.mark.long
 def test_a_site_is_killed_in_a_run_and_comes_back(scene: Scene) -> None:
     """Goes on with the run of the test before."""
     hq, folder, lyon = scene.server, scene.folder / "interrupted", scene.supernodes["lyon"]
-    run = hq.run(resume=str(folder), overrides="imports=[mylab.strategies] rounds=200")
+    run = hq.run(resume=str(folder), overrides=f"imports=[{IMPORTS}] rounds=200")
     until("a round after that", lambda: committed(folder, 5), LONG)
     lyon.stop()
     until("a round without lyon", lambda: trained(folder)[-1] == {"gdansk", "porto"}, LONG)
@@ -265,7 +238,7 @@ def test_a_site_is_killed_in_a_run_and_comes_back(scene: Scene) -> None:
     until("a round with lyon", lambda: trained(folder)[-1] == set(SITES), LONG)
     hq.flwr("stop", run, "here")
     last = len(trained(folder)) + 1
-    run = hq.run(resume=str(folder), overrides=f"imports=[mylab.strategies] rounds={last}")
+    run = hq.run(resume=str(folder), overrides=f"imports=[{IMPORTS}] rounds={last}")
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
 
@@ -303,9 +276,9 @@ def test_a_hostile_site_is_named_and_changes_nothing(scene: Scene, kinds: dict[s
     impostor.register("impostor")
     hostile.connect()
     impostor.connect()
-    chosen = ("scaling=plant", f"rounds={len(kinds)}")
-    run = hq.run(overrides=f"{TINY} site=[gdansk,lyon,{HOSTILE}] round_timeout=40 "
-                 f"{' '.join(chosen)}", run_folder=str(folder))  # fmt: skip
+    chosen = ("scaling=plant", "experiment=noise", f"rounds={len(kinds)}")
+    run = hq.run(overrides=f"--config-dir={scene.lab}/conf {TINY} site=[gdansk,lyon,{HOSTILE}] "
+                 f"round_timeout=40 {' '.join(chosen)}", run_folder=str(folder))  # fmt: skip
     expected = scene.serial(*chosen, sites=("gdansk", "lyon"))
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
@@ -318,7 +291,7 @@ def test_a_hostile_site_is_named_and_changes_nothing(scene: Scene, kinds: dict[s
         assert all(np.isfinite(array).all() for array in each.values())
     assert trained(folder) == [{"gdansk", "lyon"}] * len(kinds)
     events = read_json(folder / "summary.json")["events"]
-    said = [(e["kind"], e.get("round"), e["site"]) for e in events]
+    said = [(e["kind"], e.get("round"), e["site"]) for e in events if "site" in e]
     for number, kind in enumerate(kinds.values(), start=1):
         assert (kind, number, HOSTILE) in said, said
     assert any(kind == "plant-refused" and site == "lyon" for kind, _, site in said)

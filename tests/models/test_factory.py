@@ -56,8 +56,7 @@ def test_every_setting_changes_the_model(name):
     """A documented setting that changes nothing is a lie (rule 15)."""
     config = ModelFactory.get_default_config(name)
     others = {"bidirectional": False, "dropout_rate": 0.7, "num_layers": 3, "shares": [0.5, 1.0],
-              "levels": [0] * 8 + [3, 4], "reconstructs": True, "frozen_encoder": True,
-              "beam": 2}  # fmt: skip
+              "levels": [0] * 8 + [3, 4], "reconstructs": True, "beam": 2}  # fmt: skip
     if "levels" in config:  # an embedding's size shows where there is one
         config["levels"] = [0] * 9 + [3]
     built = ModelFactory.create_model(name, **config)

@@ -19,6 +19,7 @@ from fedpdm.models.sensor_encoder import SensorEncoder
 from fedpdm.seeding import torch_seeded
 from fedpdm.tasks import Program
 from fedpdm.testing import check_model
+from fedpdm.training.freezing import Freezing
 from fedpdm.training.loop import TrainingSettings, fit
 from fedpdm.training.objective import LocalContext, outputs
 from fedpdm.training.teacher_forcing import STEPS, TeacherForcing
@@ -137,11 +138,13 @@ def test_a_blind_decoder_sees_no_sensor() -> None:
 
 
 def test_a_frozen_encoder_stays_in_eval_mode_and_does_not_change() -> None:
-    model = decoder(frozen_encoder=True, encoder_layers=2)
+    model = decoder(encoder_layers=2)
+    encoder = Freezing(frozenset(n for n in model.state_dict() if n.startswith("encoder.")), 1)
+    settings = TrainingSettings(1, 6, 0.01, freezing=encoder)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     x, y = windows(12), torch.from_numpy(programs.encode(LINES * 2))
-    fit(model, x, y, TeacherForcing(), TrainingSettings(1, 6, 0.01), seed=0, key=("t",), epochs=1)
-    model.train()
+    fit(model, x, y, TeacherForcing(), settings, seed=0, key=("t",), epochs=1)
+    encoder.quiet(model.train())
     assert model.training and not any(part.training for part in model.encoder.modules())
     for name, parameter in model.named_parameters():
         assert torch.equal(before[name], parameter) == name.startswith("encoder.")

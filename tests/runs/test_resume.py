@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-KILLS = int(os.environ.get("FEDPDM_KILLS", "20"))
-
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this processor's system has no fork")
-def test_twenty_kills_leave_no_trace_in_the_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [8, pytest.param(40, marks=pytest.mark.long)])
+def test_kills_leave_no_trace_in_the_weights(kills: int, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.kills", str(KILLS), str(tmp_path)],
+        [sys.executable, "-m", "tests.kills", str(kills), str(tmp_path)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -24,6 +23,6 @@ def test_twenty_kills_leave_no_trace_in_the_weights(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["kills"] == KILLS
+    assert result["kills"] == kills
     assert result["differing"] == []
-    assert len(set(result["after_round"])) > KILLS // 5, "the kills hit different rounds"
+    assert len(set(result["after_round"])) > kills // 8, "the kills hit different rounds"

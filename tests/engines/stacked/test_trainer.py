@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -278,12 +275,3 @@ def test_the_same_sites_again_start_from_what_was_received_and_wrong_options_are
         StackedTrainer(module, Supervised(LOSS), settings(), seed=3, chunk=0)
     with pytest.raises(ConfigError, match="engine.cuda_graphs=true needs device=cuda"):
         StackedTrainer(module, Supervised(LOSS), settings(), seed=3, cuda_graphs=True)
-
-
-def test_it_needs_neither_flower_nor_hydra_nor_ray():
-    code = (
-        "import sys, fedpdm.engines.stacked.trainer;"
-        "print(sorted({'flwr', 'hydra', 'omegaconf', 'ray'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
