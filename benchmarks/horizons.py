@@ -243,7 +243,7 @@ def table(stored: Mapping[str, Any]) -> str:
         "| arm | subset | within 30 | 60 | 90 | MB up | seeds |", "|---|---|---|---|---|---|---|"
     ]  # fmt: skip
     for arm, subsets in stored.items():
-        for subset, per_seed in subsets.items():
+        for subset, per_seed in sorted(subsets.items()):
             cells = [mean_of(per_seed, "ap", h) for h in HORIZONS]
             sent = [found["bytes_up"] for found in per_seed.values() if "bytes_up" in found]
             size = f"{fmean(sent) / 1e6:.1f}" if sent else "–"
@@ -259,7 +259,7 @@ def differences(stored: Mapping[str, Any]) -> str:
     ]
     for first, second in PAIRS:
         one, other = stored.get(first, {}), stored.get(second, {})
-        for subset in one:
+        for subset in sorted(one):
             seeds = sorted(set(one[subset]) & set(other.get(subset, {})))
             if not seeds:
                 continue
@@ -297,13 +297,11 @@ def missing(stored: Mapping[str, Any]) -> Iterator[str]:
 
 def reached(stored: Mapping[str, Any]) -> Iterator[str]:
     """Yield what was asked beside the mean over the subsets that were measured."""
-    found = stored.get("mixer", {})
+    found = sorted(stored.get("mixer", {}).items())
     for horizon, asked in ASKED.items():
-        means = [
-            fmean(f["ap"][str(horizon)] for f in per_seed.values()) for per_seed in found.values()
-        ]
+        means = [fmean(f["ap"][str(horizon)] for f in per_seed.values()) for _, per_seed in found]
         if means:
-            over = ", ".join(found)
+            over = ", ".join(subset for subset, _ in found)
             yield f"within {horizon}: {fmean(means):.3f} over {over}; asked {asked:.2f}"
 
 
