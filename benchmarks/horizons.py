@@ -18,7 +18,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import torch
 
 from benchmarks.predictions.runs import ROOT, Job, finish
 from benchmarks.pretraining import paired
@@ -34,6 +34,7 @@ from fedpdm.predict import load_predictor
 from fedpdm.runs.assembly import baseline_inputs
 from fedpdm.runs.experiment import build
 from fedpdm.storage import write_json
+from fedpdm.training.objective import outputs
 
 RESULTS = ROOT / "benchmarks" / "results" / "horizons.json"
 SEEDS = (0, 1, 2, 3, 4)
@@ -150,19 +151,17 @@ def of_run(job: Job) -> dict[str, Any]:
 
 
 def nested(job: Job) -> dict[str, int]:
-    """Return how many windows of a site the model scores, and in how many a risk falls.
+    """Return how many test windows a site has, and in how many of them a risk falls.
 
     A failure within 30 cycles is one within 60, so no risk may fall with the horizon.
     """
-    federation = build(compose([*job.overrides, f"seed={job.seed}"])).federation
-    site = federation.sites[0]
-    rows = federation.rows(site)
-    frame = pd.DataFrame(rows.values, columns=list(rows.features))
-    frame.insert(0, "time", rows.time)
-    frame.insert(0, "machine", rows.machine)
+    experiment = build(compose([*job.overrides, f"seed={job.seed}"]))
+    inputs = baseline_inputs(experiment)
+    site = inputs.names[0]
     own = site if "travels=adapters" in job.overrides else None
-    scored = load_predictor(job.folder, site=own).score(frame)
-    risks = scored[[f"risk_{h}" for h in HORIZONS]].to_numpy()
+    module = load_predictor(job.folder, site=own).model.module
+    windows = inputs.sites((site,))[0].test.x
+    risks = inputs.task.scores(outputs(module, torch.from_numpy(windows)))
     return {"windows": len(risks), "falls": int((np.diff(risks, axis=1) < 0).any(axis=1).sum())}
 
 
