@@ -53,8 +53,8 @@ LARGER = (
     "model.config.width=64", "model.config.num_layers=4", "model.config.hidden_size=32",
     "model.config.lora_rank=4", "training.learning_rate=0.002", "data.stride=16", "rounds=3",
 )  # fmt: skip
-"""The document's width and depth: in the small encoder there is little to leave at home. It takes
-four times as long, so these arms get half of the windows and of the rounds, all alike."""
+"""The document's width and depth: in the small encoder there is little to leave at home. An epoch
+takes several times as long, so these arms get half of the windows and of the rounds, all alike."""
 FROZEN = (*LARGER, "model.config.freeze_encoder=true")
 ADAPTERS = (*FROZEN, "travels=adapters")
 PRETRAINED = {
