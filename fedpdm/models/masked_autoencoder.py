@@ -40,6 +40,8 @@ class MaskedAutoencoder(nn.Module):
     The layout is that of the source document (moola-decision-log): 566,408 parameters for a
     BiLSTM of 2 x 128 at 4 inputs. Decoder: LayerNorm, Linear(D -> 128), GELU, Linear(128 -> F);
     where there are N tokens for T other steps, a Linear(N -> T) over the tokens comes first.
+    Where the encoder keeps channels apart (``apart``), each token rebuilds its own patch of its
+    own channel, Linear(128 -> steps of a patch); what comes before the first patch is the mean.
     Names: ``encoder.…`` as in the encoder's own model, ``mask_token``, ``norm``, ``fc1``,
     ``output``, ``spread``.
 
@@ -106,9 +108,11 @@ class MaskedAutoencoder(nn.Module):
         tokens, width = tokens_of(self.encoder, self.steps, input_dim)
         self.mask_token = nn.Parameter(torch.randn(input_dim) * 0.02)
         self.norm = nn.LayerNorm(width)
-        self.spread = nn.Identity() if tokens == self.steps else nn.Linear(tokens, self.steps)
+        self.apart: tuple[int, int] | None = getattr(self.encoder, "apart", None)
+        in_place = self.apart is not None or tokens == self.steps
+        self.spread = nn.Identity() if in_place else nn.Linear(tokens, self.steps)
         self.fc1 = nn.Linear(width, decoder_hidden)
-        self.output = nn.Linear(decoder_hidden, input_dim)
+        self.output = nn.Linear(decoder_hidden, self.apart[1] if self.apart else input_dim)
         self.coin = nn.Dropout(0.5)  # the one layer that draws alike on every engine
         self.register_buffer("folds", self._folds(), persistent=False)
 
@@ -142,6 +146,10 @@ class MaskedAutoencoder(nn.Module):
         )
         steps = self.spread(self.norm(tokens).transpose(1, 2)).transpose(1, 2)
         rebuilt: Tensor = self.output(functional.gelu(self.fc1(steps)))
+        if self.apart is not None:
+            patches, size = self.apart
+            rebuilt = rebuilt.reshape(-1, self.input_dim, patches * size).transpose(1, 2)
+            rebuilt = functional.pad(rebuilt, (0, 0, self.steps - patches * size, 0))
         return rebuilt, tokens
 
     def _errors(self, x: Tensor, rebuilt: Tensor, mask: Tensor) -> list[Tensor]:

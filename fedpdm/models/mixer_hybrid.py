@@ -198,6 +198,11 @@ class MixerHybrid(nn.Module):
             self.encoder.eval()
         return self
 
+    @property
+    def apart(self) -> tuple[int, int]:
+        """Patches of a channel, and steps of each: channel by channel, a token for every patch."""
+        return self.encoder.patches, self.encoder.patch
+
     def encode(self, x: Tensor) -> Tensor:
         """Return (B, sensors * patches, width) tokens of ``x``, (B, T, F)."""
         changes = [adapter() for adapter in self.adapters] if self.adapters else None

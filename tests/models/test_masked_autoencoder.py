@@ -113,3 +113,28 @@ def test_tokens_that_all_say_the_same_are_punished_in_training_only() -> None:
 def test_what_cannot_be_pretrained_is_refused(config: dict[str, Any], named: str) -> None:
     with pytest.raises(ModelError, match=named):
         build(**config)
+
+
+def test_a_token_of_one_channel_rebuilds_its_own_patch_of_that_channel() -> None:
+    settings = {"patch": 4, "width": 8, "num_layers": 1, "encoder_dropout": 0.0}
+    model = build(encoder="mixer_hybrid", settings=settings).module.eval()
+    assert isinstance(model, MaskedAutoencoder) and model.apart == (7, 4)
+    x, other = torch.randn(2, STEPS, FEATURES), torch.randn(2, STEPS)
+    hidden = torch.zeros(2, STEPS, dtype=torch.bool)
+    changed = x.clone()
+    changed[:, :, 3] = other
+    with torch.no_grad():
+        before, after = model.rebuild(x, hidden)[0], model.rebuild(changed, hidden)[0]
+    assert before.shape == x.shape and (before[:, :2] == 0).all()  # 30 steps: 7 patches and 2
+    others = [channel for channel in range(FEATURES) if channel != 3]
+    assert torch.equal(before[:, :, others], after[:, :, others])
+    assert not torch.isclose(before[:, 2:, 3], after[:, 2:, 3]).all()
+    # without mixing, a patch is rebuilt from its own token alone
+    for layer in model.encoder.encoder.layers.modules():  # type: ignore[union-attr]
+        if isinstance(layer, torch.nn.Linear):
+            torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
+    moved = x.clone()
+    moved[:, 2 + 4 : 2 + 8, 1] += 1.0
+    with torch.no_grad():
+        changes = (model.rebuild(x, hidden)[0] != model.rebuild(moved, hidden)[0]).nonzero()
+    assert set(changes[:, 1].tolist()) <= {6, 7, 8, 9} and set(changes[:, 2].tolist()) == {1}
