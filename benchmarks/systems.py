@@ -3,9 +3,9 @@
     python -m benchmarks.systems           runs what is missing, then writes results and the page
     python -m benchmarks.systems --show    only writes docs/source-systems.md from what there is
 
-Five seeds of each experiment. Finished runs are read again and half-finished ones resumed, so it may
-be stopped and started at will. The page also reads the results of the other benchmarks about source
-systems; a number that no file has is printed as "not measured".
+Five seeds of each experiment. Finished runs are read again and half-finished ones resumed, so it
+may be stopped and started at will. The page also reads the results of the other benchmarks about
+source systems; a number that no file has is printed as "not measured".
 """
 
 from __future__ import annotations
