@@ -309,16 +309,17 @@ def page(stored: Stored) -> str:
     """
     lines = [
         "# The source systems: claimed and measured", "",
-        "Five published documents are the source of this project's systems. Made by",
-        "`python -m benchmarks.systems --show` from `benchmarks/results/`; do not edit. Except for",
-        "AI4I, our data is not the documents': our number does not repeat a claim, it says what holds",
-        f"here. “{NOT_MEASURED}” means that no result file has the number.", "",
-        "Gain is federated minus the strongest simple baseline (no network, no federation), paired by",
-        "seed, with a 95 % interval of Student's t. Where it is not surely better, use the baseline.",
-        "", *table(("system", "command", "claimed", "ours, federated", "strongest simple baseline",
-                    "gain", "which is", "seeds"), [str(each) for each in summary(stored)]),
-        "AP is average precision, the mean of the sites. Trees and MiniRocket see pooled rows, which",
-        "sites would have to hand over. With one seed nothing is decided.", "",
+        "Five published documents are the source of this project's systems. This page is made by",
+        "`python -m benchmarks.systems --show` from `benchmarks/results/`; do not edit it. Except",
+        "for AI4I, our data is not the documents': our number repeats no claim.",
+        f"“{NOT_MEASURED}” means that no result file has the number.", "",
+        "Gain is federated minus the strongest simple baseline (no network, no federation), paired",
+        "by seed, with a 95 % interval of Student's t. Where it is not surely better, use the",
+        "baseline. With one seed nothing is decided.", "",
+        *table(("system", "command", "claimed", "ours, federated", "strongest simple baseline",
+                "gain", "which is", "seeds"), [str(each) for each in summary(stored)]),
+        "AP is average precision, the mean of the sites. Trees and MiniRocket see pooled rows,",
+        "which sites would have to hand over.", "",
     ]  # fmt: skip
     for name, document in DOCUMENTS.items():
         lines += [f"## {document.title}", "", "Claimed:", ""]
