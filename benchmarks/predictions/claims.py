@@ -121,7 +121,7 @@ DOCUMENTS: dict[str, Document] = {
              "Performance Metrics (Test Set)"),
             ("600 times better than random (0.15 %); majority 23.74 %", "Comparison to Baselines"),
             ("focal gamma 2 is best, 90.68 %", "Training Technique Ablation"),
-            ("proximity −6.70 points", "Sensor Modality Ablation"),
+            ("without proximity −6.70 %", "Sensor Modality Ablation"),
         ),
         (
             ("Token accuracy is teacher-forced and counts the end mark",
