@@ -17,7 +17,7 @@ import numpy as np
 from fedpdm.client.state import PersonalModels
 from fedpdm.data.leakage.checks import require_training_scaler
 from fedpdm.data.rows import Floats32, Split
-from fedpdm.errors import HistoryError, LeakError
+from fedpdm.errors import ConfigError, HistoryError, LeakError
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
 from fedpdm.evaluation.scoring import score
 from fedpdm.federation import Site
@@ -107,6 +107,11 @@ def collect(run: Path, *, site: str | None = None, imports: Sequence[str] = ()) 
             "model again; promote a simulated run on data that is here"
         )
     predictor = load_predictor(run, site=site, imports=imports)
+    if predictor.task.prepares:
+        raise ConfigError(
+            f"{run} has task={predictor.task.name}, which {predictor.task.predicts} and gives no "
+            f"risk to promote: start a run with init={run}, and promote that"
+        )
     with History.open(run) as history:
         if flaws := history.sealed.flaws():
             raise HistoryError(flaws[0])

@@ -85,6 +85,8 @@ class Task(ABC):
     or chooses a round: the loss does."""
     by_machine: bool = False
     """Whether all rows of a machine have one label, so that whole machines must be tested."""
+    prepares: bool = False
+    """Whether its weights are only a start for other runs: nothing of it can be promoted."""
     score_digits: int = 3
     """Digits after the point of a score that ``predict`` prints."""
 
