@@ -55,8 +55,8 @@ def reference(federation: Federation, sites: Sequence[Site], scores: Predictions
     for site in sites[:MOST_SITES]:
         rows = federation.rows(site.name)
         result[f"readings/{site.name}"] = quantiles(rows.values[rows.split == Split.TRAIN])
-        found = scores[site.name][Split.VALIDATION]
-        result[f"scores/{site.name}"] = quantiles(found.reshape(len(found), -1))
+        if len(found := scores[site.name][Split.VALIDATION]):
+            result[f"scores/{site.name}"] = quantiles(found.reshape(len(found), -1))
     return result
 
 
@@ -129,7 +129,7 @@ def drift_since(experiment: Experiment, sites: Sequence[Site]) -> dict[str, Any]
         old = before(start.reference, "scores", site.name)
         if old is not None and site.name in scores:
             found = scores[site.name][Split.VALIDATION]
-            new = found.reshape(len(found), -1)
+            new = found.reshape(len(found), -1) if len(found) else np.zeros((0, 0))
             if new.shape[1] == old.shape[1] == len(task.score_columns):
                 own["scores"] = distances(old, new, task.score_columns)
         per_site[site.name] = own

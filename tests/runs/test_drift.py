@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fedpdm.data.rows import Split
+from fedpdm.federation import Federation
 from fedpdm.predict import main as predict
-from fedpdm.runs.drift import MUCH, NAME
+from fedpdm.runs.drift import MUCH, NAME, reference
 from fedpdm.simulate import main as simulate
+from fedpdm.tasks import Failure
+from fedpdm.testing.tiny import TinySource
 from tests.promote.toy_sites import SENSORS, rows, write_sites
 
 SMALL = ("data=files", "data.window=9", "model=trend", "rounds=1", "training.local_epochs=1",
@@ -65,6 +70,15 @@ def test_new_files_are_compared_with_the_training(
         lines = capsys.readouterr().out.partition("drift from")[2].splitlines()
         found = [line.split(":")[0].strip() for line in lines if line.endswith("much")]
         assert [sensor for sensor in found if sensor in SENSORS] == drifted
+
+
+def test_a_site_without_validation_windows_keeps_readings_alone() -> None:
+    source = TinySource({"a": {"machines": 6}}, window=12)
+    federation = Federation(source, Failure(4.0))
+    site = federation.site("a", federation.moments("a").scaler())
+    for count in (0, 5):
+        kept = reference(federation, [site], {"a": {Split.VALIDATION: np.zeros(count)}})
+        assert set(kept) == {"readings/a", "scores/a"} - ({"scores/a"} if count == 0 else set())
 
 
 def test_an_altered_or_missing_reference_is_refused(
