@@ -22,6 +22,8 @@ from rich.console import Console
 
 from fedpdm.config.imports import import_all, lookup, names_of, own_code_error
 from fedpdm.data.features import WindowFeatures
+from fedpdm.data.sources.readings import values_of
+from fedpdm.data.sources.tables import Table
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError, printable, run_command
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
@@ -290,6 +292,37 @@ def print_machines(predictor: Predictor, scored: pd.DataFrame) -> None:
         say(console, f"* fewer rows than the model's window of {predictor.window}: padded")
 
 
+def drifted(
+    predictor: Predictor, table: Table, scored: pd.DataFrame, site: str | None
+) -> list[str]:
+    """Return lines: each sensor and score, how far it lies from training, the farthest first.
+
+    Args:
+        predictor: the model.
+        table: the new rows.
+        scored: what ``Predictor.score`` returned of them.
+        site: whose readings to compare with; None for all sites'.
+    """
+    from fedpdm.runs.drift import MUCH, before, distances, stored_reference
+
+    names, columns = predictor.mapping.inputs, list(predictor.task.score_columns)
+    stored = stored_reference(predictor.run, len(names))
+    old = before(stored, "readings", site)
+    if old is None:
+        return ["no readings to measure drift from"]
+    found = distances(old, values_of(table, predictor.mapping), names)
+    was = before(stored, "scores", site)
+    if was is not None and was.shape[1] == len(columns):
+        found |= distances(was, scored[columns].to_numpy(dtype=float), columns)
+    whose = f"site {site}" if site and f"readings/{site}" in stored else "all sites"
+    head = f"drift from the training of {predictor.run.name} ({whose}):  PSI    KS"
+    return [head] + [
+        f"  {printable(name)}: {each['psi']:.3f}  {each['ks']:.3f}"
+        + ("  much" if each["psi"] > MUCH else "")
+        for name, each in found.items()
+    ]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, or 2 for mistakes."""
     parser = argparse.ArgumentParser(
@@ -306,6 +339,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="where the scores go (default: FILE-scores.csv, all-scores.csv for *.csv)",
     )
     parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
+    parser.add_argument("--drift", action="store_true",
+                        help="also print how far the file lies from the training")  # fmt: skip
     parser.add_argument("--imports", help="modules of your own that the run used: mylab,…")
     words = list(sys.argv[1:] if argv is None else argv)
     torch.set_num_threads(1)
@@ -319,6 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )  # fmt: skip
             table = predictor.read(given.file)
             scored, silent = predictor.score(table), predictor.silent(table)
+            far = drifted(predictor, table, scored, given.site) if given.drift else []
         name = re.sub(r"[*?\[\]]+", "", given.file.name.partition(".")[0]).strip("-_ ")
         out = given.out or Path(f"{name or 'all'}-scores.csv")
         if out.exists() and given.file.exists() and out.samefile(given.file):
@@ -334,6 +370,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for note in (*predictor.notes, *about):
         print(f"note: {printable(note)}", file=sys.stderr)
     print_machines(predictor, scored)
+    print(*far, sep="\n", end="\n" if far else "")
     print(f"{len(scored)} scored rows: {out}")
     return 0
 

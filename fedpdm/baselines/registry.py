@@ -94,16 +94,30 @@ def predictors(found: Iterable[str] = ()) -> dict[str, Baseline]:
     return first | {"federated": FEDERATED} | baselines
 
 
-def wanted(names: Sequence[str]) -> tuple[str, ...]:
+def able(task: str) -> tuple[str, ...]:
+    """Return the names of the baselines that are a control for a task, by its name."""
+    return tuple(name for name, each in BASELINES.items() if each.task in (None, task))
+
+
+def wanted(names: Sequence[str], task: str) -> tuple[str, ...]:
     """Return names of baselines in the order of ``BASELINES``.
 
+    Args:
+        names: as ``baselines.controls`` has them.
+        task: name of the run's task.
+
     Raises:
-        ConfigError: there is no such baseline.
+        ConfigError: there is no such baseline, or it is a control for another task.
     """
     unknown = [name for name in names if name not in BASELINES]
     if unknown:
         raise ConfigError(
             f"baselines.controls: {unknown[0]} is unknown; choose some of {', '.join(BASELINES)}"
+        )
+    if foreign := [name for name in names if name not in able(task)]:
+        raise ConfigError(
+            f"baselines.controls: {foreign[0]} is a control for task={BASELINES[foreign[0]].task} "
+            f"only, and this run has task={task}; choose some of {', '.join(able(task))}"
         )
     return tuple(name for name in BASELINES if name in names)
 

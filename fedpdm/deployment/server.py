@@ -194,7 +194,8 @@ class DeployedRun(Run):
         described = self.registry.described
         shapes = [described[site].shape for site in self.registry.sites if site in described]
         positives = [(shape.get("prevalence") or {}).get("train") for shape in shapes]
-        if positives and all(share == 0 for share in positives):
+        learns = self.experiment.task.learns_labels
+        if learns and positives and all(share == 0 for share in positives):
             raise DataError(
                 f"no failure in the training data of any site ({', '.join(described)}): nothing "
                 "can be learned; bring a longer record, raise task.horizon, or check the logs"

@@ -18,6 +18,8 @@ from torch import nn
 from fedpdm.config.schema import conf_dir, refuse_unknown
 from fedpdm.config.values import class_of, make, plain, read_config
 from fedpdm.engines.hardware import check_counts, check_workers
+from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,25 @@ def check_engine(settings: Mapping[str, Any], device: torch.device) -> None:
     check = getattr(class_of(settings, "engine"), "check", None)
     if check is not None:  # a user's own engine need not have it
         check(device, **given)
+
+
+def check_can_train(
+    engine: Mapping[str, Any], module: nn.Module, objective: Objective, settings: TrainingSettings
+) -> None:
+    """Refuse training that an engine cannot do, before anything is written.
+
+    Args:
+        engine: the chosen yaml of ``conf/engine``.
+        module: the model.
+        objective: what sites minimise.
+        settings: of their training.
+
+    Raises:
+        ConfigError: says what it cannot do.
+    """
+    check = getattr(class_of(engine, "engine"), "check_training", None)
+    if check is not None:
+        check(module, objective, settings)
 
 
 def read(name: str) -> dict[str, Any]:

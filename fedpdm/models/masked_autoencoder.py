@@ -127,12 +127,12 @@ class MaskedAutoencoder(nn.Module):
                 deviation = tokens.flatten(1).std(dim=1)
                 error = error + self.spread_weight * (1 - deviation).relu()
             return torch.stack([error, *others][: self.errors], dim=1)
-        total = x.new_zeros(len(x), ERRORS)
+        total = x.new_zeros(x.shape[0], self.errors)
         for fold in self.folds:
-            mask = fold.expand(len(x), -1)
+            mask = fold.expand(x.shape[0], -1)
             found = self._errors(x, self.rebuild(x, mask)[0], mask)
-            total = total + torch.stack(found, dim=1) * fold.sum()
-        return (total / self.folds.sum())[:, : self.errors]
+            total = total + torch.stack(found[: self.errors], dim=1) * fold.sum()
+        return total / self.folds.sum()
 
     def rebuild(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, T, F) rebuilt windows and (B, N, D) tokens; nothing hidden is looked at.
@@ -154,6 +154,10 @@ class MaskedAutoencoder(nn.Module):
 
     def _errors(self, x: Tensor, rebuilt: Tensor, mask: Tensor) -> list[Tensor]:
         """Return (B,) mean squared errors over hidden readings: the model's, and the guesses'."""
+        weight = mask.to(x.dtype) / mask.sum(dim=1, keepdim=True)
+        own = ((rebuilt - x).square().mean(dim=2) * weight).sum(dim=1)
+        if self.errors == 1:
+            return [own]
         place = torch.arange(self.steps, device=x.device)
         before = torch.where(mask, -1, place).cummax(dim=1).values
         after = torch.where(mask, self.steps, place).flip(1).cummin(dim=1).values.flip(1)
@@ -162,15 +166,16 @@ class MaskedAutoencoder(nn.Module):
         after = torch.where(none_after, before, after)
         left, right = (x.gather(1, at.unsqueeze(-1).expand_as(x)) for at in (before, after))
         way = ((place - before) / (after - before).clamp_min(1)).unsqueeze(-1).to(x.dtype)
-        weight = mask.to(x.dtype) / mask.sum(dim=1, keepdim=True)
-        guesses = (rebuilt, torch.zeros_like(x), left, left + way * (right - left))
-        return [((guess - x).square().mean(dim=2) * weight).sum(dim=1) for guess in guesses]
+        guesses = (torch.zeros_like(x), left, left + way * (right - left))
+        return [
+            own, *(((guess - x).square().mean(dim=2) * weight).sum(dim=1) for guess in guesses)
+        ]  # fmt: skip
 
     def _drawn(self, x: Tensor) -> Tensor:
         """Return (B, T) bool: steps that are hidden in training."""
         place = torch.arange(self.steps, device=x.device)
         if self.masking == "last":
-            return (place >= self.steps - self.hidden).expand(len(x), -1)
+            return (place >= self.steps - self.hidden).expand(x.shape[0], -1)
         if self.masking == "block":
             free = self.steps - self.hidden + 1
             begin = (self._uniform(x, 1) * free).floor()
@@ -182,7 +187,7 @@ class MaskedAutoencoder(nn.Module):
 
     def _uniform(self, x: Tensor, count: int) -> Tensor:
         """Return (B, count) numbers from [0, 1), drawn for each site and step on its own."""
-        coins = self.coin(x.new_ones(len(x), count, BITS)) > 0
+        coins = self.coin(x.new_ones(x.shape[0], count, BITS)) > 0
         worth = 0.5 ** torch.arange(1, BITS + 1, device=x.device, dtype=x.dtype)
         numbers: Tensor = (coins * worth).sum(dim=-1)
         return numbers

@@ -18,7 +18,7 @@ from fedpdm.config.imports import names_of
 from fedpdm.config.values import Config, select
 from fedpdm.data.leakage.checks import require_training_scaler
 from fedpdm.data.rows import Floats32, Split
-from fedpdm.errors import LeakError
+from fedpdm.errors import ConfigError, LeakError
 from fedpdm.evaluation.final_test import FinalTest
 from fedpdm.evaluation.scoring import score
 from fedpdm.federation import Site
@@ -102,6 +102,11 @@ def collect(
         imports = names_of(select(cfg, "imports"))
     run_again = reopen(run, imports=imports, cfg=cfg)
     predictor = load_predictor(run, site=site, imports=imports)
+    if predictor.task.prepares:
+        raise ConfigError(
+            f"{run} has task={predictor.task.name}, which {predictor.task.predicts} and gives no "
+            f"risk to promote: start a run with init={run}, and promote that"
+        )
     experiment = run_again.experiment
     now, then = versions(), run_again.summary.get("versions", {})
     return Evidence(

@@ -45,6 +45,7 @@ SCORERS: dict[str, Scorer] = {
     "softmax": lambda output, cap: torch.softmax(output, dim=1),
     "hazards": _risks,
     "sigmoid": lambda output, cap: torch.sigmoid(output),
+    "unlikeness": lambda output, cap: 1 - torch.exp(-output[:, :1]),
     "capped life": lambda output, cap: output[:, :1].clamp(0.0, 1.0) * cap,
     "outputs": lambda output, cap: output,
 }

@@ -130,7 +130,10 @@ def _control(candidate: Candidate, name: str, words: str) -> Found:
     """Return whether the model is at least as good as a control on pooled data."""
     evidence, margin = candidate.evidence, candidate.thresholds.control_margin
     task = evidence.task
-    criterion = f"{task.primary} no worse than that of {words} on pooled data, margin {margin:g}"
+    criterion = (
+        f"{task.primary} no worse than that of {words} on pooled data, margin {margin:g}; point "
+        "values are compared, without an interval"
+    )
     other = evidence.summary["test"].get("baselines", {}).get(name)
     if not other:
         left = evidence.summary.get("baselines_left_out", {}).get(name)

@@ -13,7 +13,7 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 
 from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
-from fedpdm.baselines.registry import BASELINES, wanted
+from fedpdm.baselines.registry import able, wanted
 from fedpdm.client.faults import Fault, parse_faults
 from fedpdm.config.imports import import_all, names_of
 from fedpdm.config.kinds import check_arguments
@@ -23,7 +23,7 @@ from fedpdm.data.leakage import checks as guards
 from fedpdm.data.partition import PartitionedSource, RepartitionedSource
 from fedpdm.data.quality.sites import notes
 from fedpdm.data.sources.base import Source, expand_replicas
-from fedpdm.engines.auto import check_engine
+from fedpdm.engines.auto import check_can_train, check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.federation import Federation
@@ -183,6 +183,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
     task.check_model(fresh().module)
     objective = build_objective(cfg, task, federation)
     objective.check_model(fresh().module)
+    check_can_train(plain(cfg.engine), fresh().module, objective, settings)
     start = start or read_start(cfg, model, fresh, federation)
     build_model = partial(started_model, model, seed, start)
     settings = with_freezing(cfg, fresh(), settings)
@@ -269,14 +270,18 @@ def nearest(task: Task) -> float:
 def no_test_window(experiment: Experiment) -> str:
     """Say that nothing can be tested, and what would help."""
     source = experiment.federation.source
-    ways = [f"task.{'horizon' if experiment.task.risks else 'cap'} (now {experiment.task.reach:g})"]
+    task = experiment.task
+    key = "cap" if task.lives else "horizons" if len(task.risks) > 1 else "horizon"
+    ways = [f"task.{key} (now {task.reach:g})"] if task.reach > 0 else []
     if source.window is not None:
         ways.insert(0, f"data.window (now {source.window})")
     if isinstance(source, PartitionedSource):
         ways.insert(0, f"partition.sites (now {len(source.sites)} sites)")
     made = source.generated or isinstance(source, RepartitionedSource)
     longer = "raise data.days" if made else "bring a longer record"
-    return f"no site has a test window: lower {' or '.join(ways)}, or {longer}"
+    longer = "bring more machines" if task.by_machine else longer
+    lower = f"lower {' or '.join(ways)}, or " if ways else ""
+    return f"no site has a test window: {lower}{longer}"
 
 
 def try_to_build(build_model: Callable[[], ModelWrapper], federation: Federation) -> None:
@@ -302,12 +307,12 @@ def build_baselines(cfg: Config, task: Task) -> tuple[str, ...]:
     """Return the names of the baselines that are wanted; null: all there are for the task."""
     names = plain(select(cfg, "baselines.controls"))
     if names is None:
-        return tuple(n for n, each in BASELINES.items() if each.task in (None, task.name))
+        return able(task.name)
     if not isinstance(names, list):
         raise ConfigError(
             f"baselines.controls={names} must be a list, for example [alone,hgb], or [] for none"
         )
-    return wanted([str(name) for name in names])
+    return wanted([str(name) for name in names], task.name)
 
 
 def build_rocket(cfg: Config) -> RocketSettings:

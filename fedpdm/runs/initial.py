@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,15 @@ from fedpdm.history.schemas import Card, Manifest, Summary
 from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelWrapper, registry
 from fedpdm.models.encoders import encoder_tensors
+from fedpdm.runs.drift import NAME as REFERENCE
+from fedpdm.runs.drift import stored_reference
 from fedpdm.runs.inputs import scaler_of
 from fedpdm.storage import parse_tensors, write_tensors
 from fedpdm.training.freezing import Freezing
 from fedpdm.wire.records import Arrays
 
 NAME = "init.safetensors"
+DRIFT = "drift/"
 SCOPES = ("whole", "encoder")
 LEAST = 0.8
 """Share of the tensors that must be loaded and differ from a fresh model's."""
@@ -44,11 +47,13 @@ class Start:
         weights: tensors of this run's model by their names in it; the others are fresh.
         scaler: what readings were scaled with there; None where this run makes its own.
         record: what the manifest says of it: which run and round, hashes, counts.
+        reference: readings and scores that drift is measured from (``runs.drift``); may be empty.
     """
 
     weights: Arrays
     scaler: Scaler | None
     record: Mapping[str, Any]
+    reference: Arrays = field(default_factory=dict)
 
     def __str__(self) -> str:
         found = self.record
@@ -71,6 +76,7 @@ class Start:
         arrays = {f"weights/{name}": array for name, array in self.weights.items()}
         if self.scaler is not None:
             arrays |= {"scaler/mean": self.scaler.mean, "scaler/scale": self.scaler.scale}
+        arrays |= {f"{DRIFT}{name}": array for name, array in self.reference.items()}
         write_tensors(folder / NAME, arrays)
 
 
@@ -88,9 +94,11 @@ def stored_start(folder: Path) -> Start | None:
     scaler = None
     if "scaler/mean" in arrays:
         scaler = Scaler(arrays["scaler/mean"], arrays["scaler/scale"])
-    prefix = "weights/"
-    weights = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-    return Start(weights, scaler, record)
+    weights, reference = (
+        {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+        for prefix in ("weights/", DRIFT)
+    )
+    return Start(weights, scaler, record, reference)
 
 
 def read_start(
@@ -136,7 +144,12 @@ def read_start(
         "cost": {"rounds": summary["rounds"], "bytes": summary.get("bytes"),
                  "seconds": (summary.get("seconds") or {}).get("total")},
     }  # fmt: skip
-    return Start(taken, scaler, record)
+    reference: Arrays = {}
+    if (folder / REFERENCE).exists() and card["features"] == list(federation.source.features):
+        reference = stored_reference(folder, len(card["features"]))
+        if card.get("calibration") or card.get("calibrations"):  # a fresh start has none
+            reference = {n: a for n, a in reference.items() if n.startswith("readings/")}
+    return Start(taken, scaler, record, reference)
 
 
 def load(

@@ -33,6 +33,8 @@ from fedpdm.runs.assembly import (
     settled_engine,
     shared_scaler,
 )
+from fedpdm.runs.drift import NAME as REFERENCE
+from fedpdm.runs.drift import drift_since, reference
 from fedpdm.runs.experiment import Experiment, look_at_data
 from fedpdm.runs.folder import (
     SCHEMA,
@@ -58,7 +60,7 @@ from fedpdm.runs.results import (
 )
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.server.round_metrics import best_round
-from fedpdm.storage import write_json
+from fedpdm.storage import write_json, write_tensors
 from fedpdm.trackers.guard import Guard, build_tracker
 from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID, unpack_state
 from fedpdm.wire.records import Arrays
@@ -327,6 +329,12 @@ class Run:
         summary["init"] = began and {key: began.get(key) for key in STARTED}
         summary["processor_seconds"] = {**self._processor} if self._in_process else None
         card = model_card(self.experiment, self.cfg) | self._card
+        if self._trial is not None:
+            sites = self._trial.sites
+            summary["drift"] = drift_since(self.experiment, sites)
+            kept = reference(self.experiment.federation, sites, self._trial.predictions)
+            with self.sealed.writing(REFERENCE):
+                write_tensors(self.folder / REFERENCE, kept)
         with self.sealed.writing(*RESULTS):
             write_results(self.folder, summary, card, history, manifest, shapes)
 

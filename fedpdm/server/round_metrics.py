@@ -145,24 +145,30 @@ def further_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     return {n: v for n, v in metrics.items() if n not in usual and v is not None}
 
 
+def deciding(metrics: Mapping[str, Any], task: Task) -> float | None:
+    """Return the metric that judges and chooses rounds; None where labels only measure a result."""
+    return metrics.get(task.primary) if task.learns_labels else None
+
+
 def judged(number: int, metrics: Mapping[str, Any], task: Task) -> Judged:
     """Return what a round is judged by: the loss on validation data where there is any."""
     loss = metrics.get("validation_loss")
     loss = metrics.get("train_loss") if loss is None else loss
-    return Judged(number, loss, metrics.get(task.primary), metrics.get("parameter_norm"))
+    return Judged(number, loss, deciding(metrics, task), metrics.get("parameter_norm"))
 
 
 def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:
     """Return the round with the best validation metric, the earliest of equals.
 
-    Where no site's validation part lets the metric be computed, the lowest loss decides.
+    Where no site's validation part lets the metric be computed, and where the task does not learn
+    labels, the lowest loss decides.
     """
     best: tuple[int, float] | None = None
     fallback: tuple[int, float] | None = None
     for record in records:
         if record.round == 0:
             continue
-        value, loss = record.metrics.get(task.primary), record.metrics.get("validation_loss")
+        value, loss = deciding(record.metrics, task), record.metrics.get("validation_loss")
         if value is not None and task.better(value, best[1] if best else None):
             best = (record.round, value)
         if loss is not None and (fallback is None or loss < fallback[1]):

@@ -41,7 +41,3 @@ class Anomaly(Failure):
     def scores(self, output: Tensor) -> NDArray[np.float64]:
         """Return (N,) 1 - exp(-error): no probability, but it keeps the order."""
         return np.asarray(-np.expm1(-output[:, 0].double().cpu().numpy()))
-
-    def better(self, new: float | None, old: float | None) -> bool:
-        """Return False: no label chooses a round, so the validation loss does."""
-        return False

@@ -81,9 +81,12 @@ class Task(ABC):
     column: str | None = None
     """The column of words (``Rows.groups``) that labels come from, if they do."""
     learns_labels: bool = True
-    """Whether training reads targets; if not, data without a failure will do."""
+    """Whether training reads targets; if not, data without a failure will do, and no label judges
+    or chooses a round: the loss does."""
     by_machine: bool = False
     """Whether all rows of a machine have one label, so that whole machines must be tested."""
+    prepares: bool = False
+    """Whether its weights are only a start for other runs: nothing of it can be promoted."""
     score_digits: int = 3
     """Digits after the point of a score that ``predict`` prints."""
 

@@ -28,6 +28,7 @@ class Reconstruction(Task):
     primary = ERRORS[0]
     higher_is_better = False
     reach = 0.0
+    prepares = True
     score_digits = 4
     columns = False
     score_columns = ERRORS

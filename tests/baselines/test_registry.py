@@ -67,7 +67,7 @@ def test_every_control_has_a_column_and_is_explained() -> None:
 
 
 def test_only_what_is_wanted_is_done_the_longest_first() -> None:
-    some = inputs(baselines=wanted(["hgb", "alone", "trivial"]))
+    some = inputs(baselines=wanted(["hgb", "alone", "trivial"], "failure"))
     todo = pieces(some)
     assert [piece.baseline for piece in todo] == ["alone", "alone", "hgb", "trivial"]
     assert {piece.site for piece in todo[:2]} == {"a", "b"}
@@ -81,7 +81,7 @@ def trained(inputs: BaselineInputs, piece: Piece) -> dict[str, np.ndarray[Any, A
 
 def test_a_site_alone_has_a_schedule_of_its_own() -> None:
     longer = BaselineSchedule(TrainingSettings(1, 8, 0.01), rounds=30)
-    some = inputs(baselines=wanted(["alone", "pooled"]), alone=longer)
+    some = inputs(baselines=wanted(["alone", "pooled"], "failure"), alone=longer)
     assert pieces(some)[-1].baseline == "pooled", "30 epochs of a site take longer"
     before, after = (trained(b, Piece("alone", "a")) for b in (inputs(), some))
     assert not np.array_equal(before["alone/a/TEST"], after["alone/a/TEST"])
@@ -98,7 +98,7 @@ def test_training_that_diverges_leaves_its_control_out_and_says_where() -> None:
 
 def test_an_unknown_control_is_named() -> None:
     with pytest.raises(ConfigError, match="magic is unknown; choose some of trivial, alone"):
-        wanted(["alone", "magic"])
+        wanted(["alone", "magic"], "failure")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ import torch
 
 from fedpdm.errors import ConfigError
 from fedpdm.history import History
+from fedpdm.history.record import RoundRecord
+from fedpdm.server.monitor import MonitorSettings
+from fedpdm.server.round_metrics import best_round, judged
 from fedpdm.simulate import main
-from fedpdm.tasks import Anomaly
+from fedpdm.tasks import Anomaly, Failure
 
 SMALL = [
     "task=anomaly", "sites.detroit.machines=8", "sites.houston.machines=8", "data.days=150",
@@ -48,6 +51,20 @@ def test_labels_train_nothing_and_choose_no_round(tmp_path: Path) -> None:
     test = one["test"]
     assert test["baselines"]["isolation_forest"]["global"]["average_precision"] > 0
     assert test["global"]["average_precision"] != other["test"]["global"]["average_precision"]
+
+
+def test_labels_judge_no_round() -> None:
+    """A fall of labelled average precision is no reason to go back, nor its rise to stay."""
+    rounds = [
+        RoundRecord(number, 0, (), {"average_precision": ap, "validation_loss": loss}, {},
+                    bytes_up=0, bytes_down=0, seconds=0.0, events=(), started="")
+        for number, ap, loss in ((1, 0.9, 0.5), (2, 0.1, 0.3), (3, 0.2, 0.4))
+    ]  # fmt: skip
+    assert best_round(rounds, Anomaly(7.0)) == 2 and best_round(rounds, Failure(7.0)) == 1
+    for task, found in ((Anomaly(7.0), None), (Failure(7.0), 0.1)):
+        now, before = (judged(r.round, r.metrics, task) for r in (rounds[1], rounds[0]))
+        assert now.metric == found and now.loss == 0.3
+        assert (MonitorSettings().judge(now, [before], True) is None) == (found is None)
 
 
 def test_a_record_without_failures_will_do(tmp_path: Path) -> None:

@@ -16,16 +16,19 @@ from typing import Any
 import torch
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedpdm.client.app import SiteApp
 from fedpdm.client.site_client import SiteClient
 from fedpdm.client.strategy_runtime import halves_of
 from fedpdm.data.rows import Split
 from fedpdm.engines.local_grid import LocalGrid
+from fedpdm.engines.stacked.refusals import check_options, check_training
 from fedpdm.engines.stacked.schedule import sites_at_hand
-from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer, check_options
+from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer
 from fedpdm.errors import ConfigError
+from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import Objective
 from fedpdm.wire.records import CONFIG, Arrays, config_in
 
 
@@ -66,6 +69,13 @@ class BatchedGrid(LocalGrid):
     @classmethod
     def check(cls, device: torch.device, **settings: Any) -> None:
         check_options(device, settings.get("chunk"), bool(settings.get("cuda_graphs")))
+
+    @classmethod
+    def check_training(
+        cls, module: nn.Module, objective: Objective, settings: TrainingSettings
+    ) -> None:
+        """Refuse training that no stack of sites can do, before a run starts."""
+        check_training(module, objective, settings)
 
     def stream(
         self, messages: Iterable[Message], timeout: float | None = None

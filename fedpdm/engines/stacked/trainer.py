@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedpdm.engines.hardware import check_counts
+from fedpdm.engines.stacked.refusals import check_options, check_training
 from fedpdm.engines.stacked.schedule import (
     JoinedData,
     Schedule,
@@ -93,17 +93,7 @@ class StackedTrainer:
     ) -> None:
         self.device = torch.device(device)
         check_options(self.device, chunk, cuda_graphs)
-        if not any(parameter.requires_grad for parameter in module.parameters()):
-            raise ConfigError(
-                "engine=batched trains by gradients, and this model has none: use engine=serial"
-            )
-        if not objective.stacks:
-            raise ConfigError(
-                f"engine=batched cannot train {type(objective).__name__} as a stack of sites, "
-                "because it does not say `stacks = True`: use engine=serial"
-            )
-        if settings.amp:
-            raise ConfigError("engine=batched has no training.amp: use engine=serial")
+        check_training(module, objective, settings)
         self.module, self.settings, self.shared = module, settings, shared
         self.seed, self.chunk, self.cuda_graphs = seed, chunk, cuda_graphs
         self._step = StackedStep(module, objective, self.device, compile=compile)
@@ -340,17 +330,6 @@ def bind(
         else:
             bound.append(term)
     return [term for term in bound if term is not None]
-
-
-def check_options(device: torch.device, chunk: int | None, cuda_graphs: bool) -> None:
-    """Refuse options that cannot work.
-
-    Raises:
-        ConfigError: names the option.
-    """
-    check_counts(null=True, chunk=chunk)
-    if cuda_graphs and device.type != "cuda":
-        raise ConfigError(f"engine.cuda_graphs=true needs device=cuda, not device={device}")
 
 
 Step = Callable[..., Sequence[Tensor | None]]
