@@ -13,6 +13,7 @@ from fedpdm.data.partition import Natural, Partition, RepartitionedSource
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.data.sources.classes import ClassSource
+from fedpdm.data.sources.with_history import HistorySource
 from fedpdm.data.splits.saved_split import NAME as SPLIT
 from fedpdm.data.splits.saved_split import SavedSplit
 from fedpdm.errors import ConfigError
@@ -58,6 +59,8 @@ def build_source(cfg: Config, task: Task, seed: int) -> Source:
     source = RepartitionedSource(source, partition, seed, task.reach) if again else source
     if task.column is not None:
         source = ClassSource(source, task.column, seed if task.by_machine else None)
+    if select(cfg, "features.mode") == "history" and source.window is not None:
+        source = HistorySource(source)
     split = select(cfg, "split")
     if split is None:
         return source
