@@ -256,7 +256,7 @@ def test_the_page_stands_alone_and_says_the_conclusion_first(page: Path) -> None
     said = words(text)
     order = ["FedProx is better than FedAvg by 0.030", "Average precision asks", "Settings over",
              "Is the difference more than chance?", "Who gains, who loses", "What the words mean",
-             "Sign-flip permutation test"]  # fmt: skip
+             "Paired test"]  # fmt: skip
     places = [said.index(part) for part in order]
     assert places == sorted(places)
     assert text.count('<svg viewBox="0 0 420') == 4, "scores, differences, ranks, megabytes"

@@ -26,9 +26,9 @@ from fedpdm.comparison.statistics import (
     Ranking,
     effect,
     holm,
+    paired_test,
     ranking,
     ranks,
-    sign_flip,
     smallest_p,
 )
 from fedpdm.errors import ConfigError
@@ -43,7 +43,7 @@ class Pair:
         first: name of the setting that is judged.
         second: name of the one it is judged against.
         effect: of first − second, or second − first for errors.
-        p: of the sign-flip test.
+        p: of the paired test.
         corrected: the same after Holm's correction over its kind of pairs.
         better: seeds in which the first is better.
         worse: seeds in which it is worse.
@@ -226,7 +226,7 @@ def _pairs(chosen: Iterable[tuple[Standing, Standing]], metric: Metric) -> tuple
             d = metric.sign * (mine - its)
             better, worse = int(np.sum(d > 0)), int(np.sum(d < 0))
             result.append(
-                Pair(first.name, second.name, effect(d), float(sign_flip(d)), better, worse)
+                Pair(first.name, second.name, effect(d), float(paired_test(d)), better, worse)
             )
     return tuple(result)
 

@@ -77,8 +77,50 @@ def sign_flip(differences: Floats, seed: int = 0) -> Floats:
     return np.asarray((further + 1) / (DRAWS + 1))
 
 
+def skewness_corrected(differences: Floats) -> Floats:
+    """Return two-sided p-values of a t test whose statistic is freed of skewness.
+
+    With T = mean / s and k the skewness of n differences, √n · g(T) is nearly Student's with
+    n − 1 degrees of freedom, g(T) = ((1 + kT/3)³ − 1) / k + k / 6n (Hall 1992, Journal of the
+    Royal Statistical Society B 54). Differences that are all the same give 0, or 1 if they are 0.
+
+    Args:
+        differences: (…, n) one row per test; n of 2 or more.
+    """
+    from scipy import stats
+
+    d = np.asarray(differences, dtype=np.float64)
+    n, mean, spread = d.shape[-1], d.mean(axis=-1), d.std(axis=-1)
+    alike = spread <= TIE * np.abs(d).max(axis=-1)
+    spread = np.where(alike, 1.0, spread)
+    k = ((d - mean[..., None]) ** 3).mean(axis=-1) / spread**3
+    k = np.where(np.abs(k) < TIE, TIE, k)
+    ratio = mean / (spread * math.sqrt(n / (n - 1)))
+    free = ((1 + k * ratio / 3) ** 3 - 1) / k + k / (6 * n)
+    p = 2 * stats.t.sf(np.abs(free) * math.sqrt(n), n - 1)
+    return np.asarray(np.where(alike, np.where(mean == 0, 1.0, 0.0), p))
+
+
+def paired_test(differences: Floats, seed: int = 0) -> Floats:
+    """Return p-values of paired differences: the larger of two tests'.
+
+    Signs are as likely to flip only if differences are symmetric; where they are skewed,
+    ``sign_flip`` calls equal settings different in 9 % of the cases with ten pairs. The
+    skewness-corrected t test does not, and is not exact. Together they hold 5 % (±1.5) from six
+    pairs on for the laws in ``benchmarks/coverage.py``.
+
+    Args:
+        differences: (…, n) one row per test; n of 1 or more.
+        seed: of the drawn flips.
+    """
+    p = sign_flip(differences, seed)
+    if np.asarray(differences).shape[-1] < 3:
+        return p
+    return np.asarray(np.maximum(p, skewness_corrected(differences)))
+
+
 def smallest_p(pairs: int) -> float:
-    """Return the smallest p-value that the sign-flip test can give with so many pairs."""
+    """Return the smallest p-value that either test of so many pairs can give."""
     return min(1.0, 2.0 / 2.0**pairs) if pairs <= EXACT_UP_TO else 1.0 / (DRAWS + 1)
 
 

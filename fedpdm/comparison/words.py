@@ -21,8 +21,9 @@ GLOSSARY = {
                   "also where a smaller score is better",
     "95 % range": "Student's t interval of the mean difference over seeds, each by itself: with "
                   "several comparisons some leave 0 out by chance; corrected p decides",
-    "p": "sign-flip permutation test, two-sided: how often chance alone makes a difference at "
-         "least as large; every choice of signs is counted up to 20 seeds. It covers what differs "
+    "p": "paired test, two-sided: how often chance alone makes a difference at least as large. The "
+         "larger p of a sign-flip permutation test (up to 20 seeds every choice of signs is "
+         "counted) and of a t test that allows for skewed differences. It covers what differs "
          "between seeds: where seeds share their test data, training again on the same machines, "
          "not other machines",
     "Corrected p": "the same after Holm's correction: with many comparisons some look good by "

@@ -24,8 +24,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedpdm.data.normalise import Moments, Scaler
-from fedpdm.data.rows import Bools, Floats, Floats32
+from fedpdm.data.rows import Bools, Floats, Floats32, Rows
 from fedpdm.data.sources.base import Source, require_choice
+from fedpdm.data.sources.with_history import OF_SENSOR, add_history, history_names
 from fedpdm.errors import ConfigError
 
 ROLLING = (7, 14, 30)
@@ -46,7 +47,7 @@ RANGE = (
 """The 11, in the order of ``range_features``."""
 HALF, STEPS = 30, 10  # "recent" and "past" are 30 steps each; the rate of change looks 10 back
 TINY = 1e-10  # below it a mean is no divisor
-MODES = ("raw", "statistics", "both")
+MODES = ("raw", "statistics", "both", "history")
 CHUNK = 2048  # windows computed at once: bounds memory
 FARTHEST = 10.0
 """Scaled statistics end at so many deviations: a ratio to a mean near 0 has no bound."""
@@ -59,6 +60,8 @@ class WindowFeatures:
     Attributes:
         mode: ``raw``: (N, T, F) readings. ``statistics``: (N, K) rows, for models of tables.
             ``both``: (N, T, F + K), the statistics as channels that are the same at every step.
+            ``history``: (N, T, F) readings, whose source adds columns of each row's past
+            (``fedpdm.data.sources.with_history``).
         limits: lowest and highest allowed reading by sensor, in raw units, as data sheets give
             them; such a sensor gets the 11 range features, too. Limits are given, never
             estimated, so no data can leak through them.
@@ -88,8 +91,8 @@ class WindowFeatures:
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to compute."""
-        return self.mode != "raw"
+        """Whether there are statistics to compute."""
+        return self.mode in ("statistics", "both")
 
     def check(self, source: Source) -> None:
         """Raise ConfigError if this data has no such features; the message says what to do."""
@@ -103,7 +106,7 @@ class WindowFeatures:
             raise ConfigError(
                 "features.limits is of use only with features=statistics or features=both"
             )
-        if not self.active:
+        if self.mode == "raw":
             return
         if source.window is None:
             raise ConfigError(
@@ -117,6 +120,21 @@ class WindowFeatures:
                 "describe the switching: leave features=raw, or take data with one condition "
                 "(C-MAPSS FD001 and FD003)"
             )
+
+    def columns(self, sensors: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of a row's columns: the sensors, and their history if it is used."""
+        return history_names(tuple(sensors)) if self.mode == "history" else tuple(sensors)
+
+    def sensors(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Return the sensors among the columns of a row."""
+        count = len(columns)
+        return tuple(
+            columns[: (count - 1) // (1 + len(OF_SENSOR))] if self.mode == "history" else columns
+        )
+
+    def with_columns(self, rows: Rows) -> Rows:
+        """Return rows of sensors with all columns."""
+        return add_history(rows) if self.mode == "history" else rows
 
     def names(self, sensors: Sequence[str]) -> tuple[str, ...]:
         """Return the K names, sensor by sensor: ``vibration: mean`` …"""
@@ -204,9 +222,9 @@ class WindowFeatures:
         """
         if self.mode == "statistics":
             return None, x
-        if self.mode == "raw":
-            return x, None
-        return x[:, :, :sensors], x[:, -1, sensors:]
+        if self.mode == "both":
+            return x[:, :, :sensors], x[:, -1, sensors:]
+        return x, None
 
 
 RAW = WindowFeatures()

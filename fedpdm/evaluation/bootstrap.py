@@ -2,9 +2,14 @@
 
 Rows of a machine are alike, so drawing rows would promise far too much. Machines are drawn
 with replacement within their site (the sites of a federation are given, their machines a
-sample), B times; the interval is that of the percentiles. A machine drawn twice counts
-twice, so a resample is a weight per machine, and all resamples of a metric are a few
-products of matrices. N windows, M machines, B resamples, K levels of alarm.
+sample), B times. A machine drawn twice counts twice, so a resample is a weight per machine,
+and all resamples of a metric are a few products of matrices. N windows, M machines, B
+resamples, K levels of alarm.
+
+The interval is the symmetric bootstrap-t (Hall 1988, Journal of the Royal Statistical Society
+B 50): each resample is measured in units of its own standard error, which comes from the
+slopes of the metric in the weights (the infinitesimal jackknife). Percentiles cover too
+little: 0.84 to 0.92 of nominal 0.95 with 16 machines (``benchmarks/coverage.py``).
 
 What average precision rests on is machines that failed in the test part. Of two equally good
 models with two such machines, percentiles of a bootstrap call one better in half of all runs,
@@ -37,8 +42,41 @@ RISK = 0.05
 FEWEST = 10
 """Machines that carry the metric (for a risk those that failed) below which nothing is sure."""
 
-Resampled = Callable[[Floats], Floats]
-"""From (B, M) weights of machines to (B,) values of a metric; NaN where it has none."""
+
+@dataclass(frozen=True)
+class Drawn:
+    """A metric on resamples of machines.
+
+    Attributes:
+        values: (B,) the metric; NaN where it has none.
+        slopes: (B, M) its derivative in each machine's weight.
+    """
+
+    values: Floats
+    slopes: Floats
+
+    def __sub__(self, other: Drawn) -> Drawn:
+        return Drawn(self.values - other.values, self.slopes - other.slopes)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A monotone change of scale, its derivative, and the way back."""
+
+    to: Callable[[Floats], Floats]
+    slope: Callable[[Floats], Floats]
+    back: Callable[[Floats], Floats]
+
+
+LOGIT = Scale(
+    lambda p: np.log(p) - np.log1p(-p), lambda p: 1 / (p * (1 - p)), lambda z: 1 / (1 + np.exp(-z))
+)
+"""For shares, as average precision."""
+LOG = Scale(np.log, lambda x: 1 / x, np.exp)
+"""For errors."""
+
+Resampled = Callable[[Floats], Drawn]
+"""From (B, M) weights of machines to a metric."""
 
 
 def draws(site: Ints, resamples: int, seed: int) -> Floats:
@@ -56,6 +94,63 @@ def draws(site: Ints, resamples: int, seed: int) -> Floats:
         even = np.full(len(own), 1.0 / len(own))
         weights[:, own] = random.multinomial(len(own), even, size=resamples)
     return weights
+
+
+def standard_errors(drawn: Drawn, weights: Floats, site: Ints) -> Floats:
+    """Return (B,) standard errors of a metric, by the infinitesimal jackknife within sites.
+
+    The variance is the sum over machines of (weight · slope²), slopes centred within their site
+    of n machines, times n / (n − 1) (Efron 1982, The Jackknife, the Bootstrap and Other
+    Resampling Plans, chapter 6).
+
+    Args:
+        drawn: the metric.
+        weights: (B, M) how often each machine is drawn.
+        site: (M,) number of the site a machine belongs to.
+    """
+    variance = np.zeros(len(weights))
+    for number in np.unique(site):
+        own = site == number
+        n = int(own.sum())
+        if n < 2:
+            continue
+        weight, slope = weights[:, own], drawn.slopes[:, own]
+        centred = slope - (weight * slope).sum(axis=1, keepdims=True) / n
+        variance += n / (n - 1) * (weight * centred**2).sum(axis=1)
+    return np.asarray(np.sqrt(variance))
+
+
+def bootstrap_t(
+    value: float, drawn: Drawn, weights: Floats, site: Ints, scale: Scale | None = None
+) -> tuple[float, float] | None:
+    """Return the symmetric bootstrap-t interval of a metric.
+
+    Args:
+        value: the metric of the sample.
+        drawn: the metric; the first is that of the sample, the others of resamples.
+        weights: (1 + B, M) how often each machine is drawn; the first are ones.
+        site: (M,) number of the site a machine belongs to.
+        scale: on which the metric is nearer to normal; None for its own.
+
+    Returns:
+        The ends; None where the machines are too much alike, or too many resamples have no
+        value. A metric that is 0 whatever is drawn, as the gain of equal predictions, is known
+        without doubt.
+    """
+    if value == 0 and not drawn.values.any():
+        return 0.0, 0.0
+    scale = scale or Scale(lambda x: x, np.ones_like, lambda x: x)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        there = scale.to(drawn.values)
+        errors = standard_errors(drawn, weights, site) * np.abs(scale.slope(drawn.values))
+        studentised = np.abs(there[1:] - there[0]) / errors[1:]
+        middle = float(scale.to(np.array(value)))
+    known = studentised[np.isfinite(studentised)]
+    if len(known) < LEAST * len(studentised) or not 0 < errors[0] < np.inf:
+        return None
+    half = float(np.quantile(known, LEVEL)) * float(errors[0])
+    low, high = scale.back(np.array([middle - half, middle + half])).tolist()
+    return low, high
 
 
 def percentile_interval(values: Floats) -> tuple[float, float] | None:
@@ -95,10 +190,14 @@ def average_precision(
     alarms = _at_or_above(_counts(machine[alarmed], reached[alarmed], machines, k))
     hits = _at_or_above(positives)
 
-    def resampled(weights: Floats) -> Floats:
+    def resampled(weights: Floats) -> Drawn:
         at, found, said = weights @ positives, weights @ hits, weights @ alarms
-        precision = _ratio(found, said, 0.0)
-        return _ratio((at * precision).sum(axis=1), at.sum(axis=1), np.nan)
+        precision, share = _ratio(found, said, 0.0), _ratio(at, said, 0.0)
+        whole = at.sum(axis=1)
+        values = _ratio((at * precision).sum(axis=1), whole, np.nan)
+        slopes = precision @ positives.T + share @ hits.T - (share * precision) @ alarms.T
+        slopes -= values[:, None] * positives.sum(axis=1)
+        return Drawn(values, _ratio(slopes, np.broadcast_to(whole[:, None], slopes.shape), np.nan))
 
     return resampled
 
@@ -108,8 +207,13 @@ def root_mean_square(error: Floats, machine: Ints, machines: int) -> Resampled:
     squares = np.bincount(machine, weights=error**2, minlength=machines)
     count = np.bincount(machine, minlength=machines).astype(np.float64)
 
-    def resampled(weights: Floats) -> Floats:
-        return np.asarray(np.sqrt(_ratio(weights @ squares, weights @ count, np.nan)))
+    def resampled(weights: Floats) -> Drawn:
+        whole = weights @ count
+        mean = _ratio(weights @ squares, whole, np.nan)
+        values = np.sqrt(mean)
+        slopes = squares - mean[:, None] * count
+        under = np.broadcast_to((2 * values * whole)[:, None], slopes.shape)
+        return Drawn(values, _ratio(slopes, under, 0.0))
 
     return resampled
 
@@ -117,15 +221,19 @@ def root_mean_square(error: Floats, machine: Ints, machines: int) -> Resampled:
 def mean_of(parts: Sequence[Resampled]) -> Resampled:
     """Return the mean of several metrics, for example over horizons."""
 
-    def resampled(weights: Floats) -> Floats:
-        return np.asarray(np.mean([part(weights) for part in parts], axis=0))
+    def resampled(weights: Floats) -> Drawn:
+        drawn = [part(weights) for part in parts]
+        return Drawn(
+            np.mean([each.values for each in drawn], axis=0),
+            np.mean([each.slopes for each in drawn], axis=0),
+        )
 
     return resampled
 
 
 def affordable(resamples: int, machines: int, positives: int) -> int:
     """Return how many resamples are drawn: fewer where there are very many windows."""
-    cost = 3.0 * max(machines, 1) * min(max(positives, 1), MOST_LEVELS)
+    cost = 6.0 * max(machines, 1) * min(max(positives, 1), MOST_LEVELS)
     return max(0, min(resamples, int(WORK / cost)))
 
 

@@ -15,14 +15,18 @@ from fedpdm.data.rows import Floats, Ints, Split
 from fedpdm.data.windows import Windows
 from fedpdm.evaluation.bootstrap import (
     LEVEL,
+    LOG,
+    LOGIT,
+    Drawn,
     Resampled,
+    Scale,
     Size,
     affordable,
     average_precision,
     beyond_chance,
+    bootstrap_t,
     draws,
     mean_of,
-    percentile_interval,
     root_mean_square,
 )
 from fedpdm.evaluation.scoring import Predictions, machine_numbers
@@ -30,6 +34,8 @@ from fedpdm.federation import Site
 from fedpdm.tasks import Task
 from fedpdm.tasks.metrics import capped
 
+FEWEST_DRAWN = 4
+"""Machines that carry the metric below which there is no interval (``benchmarks/coverage.py``)."""
 LEAST = 200
 """Fewer resamples say nothing about the ends of an interval."""
 
@@ -40,13 +46,15 @@ class _Population:
 
     Attributes:
         of_window: by site, (N,) number of each window's machine.
-        weights: (B, M) how often each is drawn, within its site.
+        weights: (1 + B, M) how often each is drawn, within its site; the first are ones.
+        owner: (M,) number of the site that a machine is drawn in.
         failing: by site, numbers of its machines with a failure ahead; None without risks.
         shared: whether sites see the same machines.
     """
 
     of_window: Mapping[str, Ints]
     weights: Floats
+    owner: Ints
     failing: Mapping[str, Ints] | None
     shared: bool
 
@@ -107,10 +115,11 @@ def certainty(
         owner[own] = 0 if shared else number
         if failing is not None:
             failing[site.name] = np.unique(own[task.risks[0].of(site.test.y).astype(bool)])
-    population = _Population(of_window, draws(owner, count, seed), failing, shared)
+    weights = np.concatenate([np.ones((1, machines)), draws(owner, count, seed)])
+    population = _Population(of_window, weights, owner, failing, shared)
     ours = _resampled(predictions, tested, task, population)
-    result |= {"resamples": count, **_intervals(ours, population)}
-    sign = 1.0 if task.higher_is_better else -1.0
+    scale = LOGIT if task.risks else LOG
+    result |= {"resamples": count, **_intervals(ours, population, scale)}
     gain = {}
     for name, theirs in baselines.items():
         both = [site for site in tested if site.name in theirs]
@@ -118,48 +127,75 @@ def certainty(
             continue
         left = _resampled(predictions, both, task, population)
         right = _resampled(theirs, both, task, population)
-        difference = {key: sign * (left[key] - right[key]) for key in left}
-        gain[name] = _intervals(difference, population, judged=True)
+        worse, better = (right, left) if task.higher_is_better else (left, right)
+        gain[name] = _intervals({key: better[key] - worse[key] for key in left}, population)
     return result | {"gain": gain}
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """A metric, exact and on resamples.
+
+    Attributes:
+        value: of the sample; NaN where it has none.
+        drawn: of the sample and of resamples, at coarser levels of alarm.
+        index: numbers of the machines that ``drawn`` has slopes of.
+    """
+
+    value: float
+    drawn: Drawn
+    index: Ints
+
+    def __sub__(self, other: _Sampled) -> _Sampled:
+        return _Sampled(self.value - other.value, self.drawn - other.drawn, self.index)
 
 
 def _resampled(
     predictions: Predictions, sites: Sequence[Site], task: Task, population: _Population
-) -> dict[str, Floats]:
-    """Return (1 + B,) values by site, and over all windows (``""``) and sites (``"mean"``).
-
-    The first is that of the sample itself, and exact.
-    """
+) -> dict[str, _Sampled]:
+    """Return the metric by site, over all windows (``""``), and the mean of sites (``"mean"``)."""
     weights = population.weights
     result = {}
     for site in sites:
         own = population.of_window[site.name]
-        number = np.unique(own, return_inverse=True)[1]
+        index, number = np.unique(own, return_inverse=True)
         scores = predictions[site.name][Split.TEST]
-        metric = _metric(task, site.test, scores, number, int(number.max()) + 1)
-        exact = _exact(task, site.test, scores)
-        result[site.name] = np.concatenate([exact, metric(weights[:, np.unique(own)])])
-    means = np.stack(list(result.values()))
-    known = ~np.isnan(means)
-    with np.errstate(invalid="ignore"):
-        result["mean"] = np.where(known, means, 0.0).sum(axis=0) / known.sum(axis=0)
+        drawn = _metric(task, site.test, scores, number, len(index))(weights[:, index])
+        result[site.name] = _Sampled(_exact(task, site.test, scores), drawn, index)
+    result["mean"] = _mean(list(result.values()), weights.shape)
     together = Windows.concatenate([site.test for site in sites])
     scores = np.concatenate([predictions[site.name][Split.TEST] for site in sites])
     number = np.concatenate([population.of_window[site.name] for site in sites])
-    metric = _metric(task, together, scores, number, weights.shape[1])
-    result[""] = np.concatenate([_exact(task, together, scores), metric(weights)])
+    drawn = _metric(task, together, scores, number, weights.shape[1])(weights)
+    every = np.arange(weights.shape[1])
+    result[""] = _Sampled(_exact(task, together, scores), drawn, every)
     return result
 
 
+def _mean(parts: Sequence[_Sampled], shape: tuple[int, ...]) -> _Sampled:
+    """Return the mean over the sites that have a value; slopes are of all (1 + B, M) machines."""
+    known = np.stack([~np.isnan(part.drawn.values) for part in parts])
+    count = known.sum(axis=0)
+    slopes = np.zeros(shape)
+    for part, has in zip(parts, known, strict=True):
+        slopes[:, part.index] += np.where(has[:, None], part.drawn.slopes, 0.0)
+    exact = np.array([part.value for part in parts])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = np.where(known, [part.drawn.values for part in parts], 0.0).sum(axis=0) / count
+        slopes /= count[:, None]
+        value = exact[~np.isnan(exact)].sum() / (~np.isnan(exact)).sum()
+    return _Sampled(float(value), Drawn(values, slopes), np.arange(shape[1]))
+
+
 def _intervals(
-    values: Mapping[str, Floats], population: _Population, judged: bool = False
+    found: Mapping[str, _Sampled], population: _Population, scale: Scale | None = None
 ) -> dict[str, Any]:
-    """Return the intervals; of ``judged`` gains also whether each is ``sure``, or why not."""
-    sites = [name for name in values if name in population.of_window]
+    """Return the intervals on a scale; of gains (no scale) also whether each is ``sure``."""
+    sites = [name for name in found if name in population.of_window]
     sizes = dict.fromkeys(("", "mean"), population.size(sites))
     sizes |= {name: population.size([name]) for name in sites}
-    entries = {key: _interval(values[key], size) for key, size in sizes.items()}
-    if judged:
+    entries = {key: _interval(found[key], sizes[key], population, scale) for key in sizes}
+    if scale is None:
         asked = [n for n in sites if entries[n]["low"] is not None and not sizes[n].too_few]
         for key, entry in entries.items():
             entry["sure"] = None
@@ -170,7 +206,7 @@ def _intervals(
                 looks = len(asked) if key in sites else 1
                 outside = entry["low"] > 0 or entry["high"] < 0
                 entry["sure"] = outside and beyond_chance(
-                    entry["value"], values[key][1:], sizes[key], looks
+                    entry["value"], found[key].drawn.values[1:], sizes[key], looks
                 )
     return {
         "global": entries[""],
@@ -179,15 +215,20 @@ def _intervals(
     }
 
 
-def _interval(values: Floats, size: Size) -> dict[str, Any]:
-    value = float(values[0]) if np.isfinite(values[0]) else None
+def _interval(
+    found: _Sampled, size: Size, population: _Population, scale: Scale | None
+) -> dict[str, Any]:
+    value = found.value if np.isfinite(found.value) else None
     ends, reason = None, None
+    weights, owner = population.weights[:, found.index], population.owner[found.index]
     if value is None:
         reason = "the metric needs both classes"
     elif size.machines < 2:
         reason = "one machine: there is nothing to draw from"
-    elif (ends := percentile_interval(values[1:])) is None:
-        reason = "too often no machine with a failure was drawn"
+    elif size.carrying < FEWEST_DRAWN or size.carrying <= size.sites:
+        reason = "too few machines for an interval"
+    elif (ends := bootstrap_t(value, found.drawn, weights, owner, scale)) is None:
+        reason = "the machines that were drawn are too much alike, or none failed, too often"
     low, high = ends or (None, None)
     return {
         "value": value, "low": low, "high": high,
@@ -201,15 +242,16 @@ def _is_known(task: Task) -> bool:
     return bool(task.risks) and task.primary == "average_precision"
 
 
-def _exact(task: Task, windows: Windows, scores: Floats) -> Floats:
-    """Return (1,) the metric of the windows as they are, whatever their number.
+def _exact(task: Task, windows: Windows, scores: Floats) -> float:
+    """Return the metric of the windows as they are, whatever their number.
 
     NaN where it cannot be computed, as for the plain metric: no failure, or nothing else.
     """
     if any(len(np.unique(risk.of(windows.y))) < 2 for risk in task.risks):
-        return np.array([np.nan])
+        return float("nan")
     alike = np.zeros(len(windows), dtype=np.int64)
-    return _metric(task, windows, scores, alike, 1, coarse=False)(np.ones((1, 1)))
+    metric = _metric(task, windows, scores, alike, 1, coarse=False)
+    return float(metric(np.ones((1, 1))).values[0])
 
 
 def _metric(

@@ -239,7 +239,7 @@ def model_card(experiment: Experiment, cfg: Config) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         **experiment.model,
-        "features": list(source.features),
+        "features": list(features.sensors(source.features)),
         "window": source.window,
         "inputs": {"mode": features.mode, "limits": dict(features.limits)},
         "conditions": source.conditions,

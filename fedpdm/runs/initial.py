@@ -297,7 +297,7 @@ def _scaler(
     if "plant" in (cfg.scaling, card["scaling"]):
         return None, "each site scales by itself (scaling=plant)"
     inputs = {"mode": features.mode, "limits": dict(features.limits)}
-    here = list(source.features), inputs, source.conditions
+    here = list(features.sensors(source.features)), inputs, source.conditions
     if here != (card["features"], card["inputs"], card["conditions"]):
         return None, "that run has other inputs"
     return scaler_of(card, folder, None, features)[0], None

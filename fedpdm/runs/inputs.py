@@ -54,7 +54,8 @@ def scaler_of(
             f"{path} has no scaler for {scope}; it has {', '.join(scopes)}"
         ) from None
     sensors = [str(name) for name in card["features"]]
-    expected = (int(card["conditions"]), len(sensors) + len(features.names(sensors)))
+    columns = len(features.columns(sensors)) + len(features.names(sensors))
+    expected = (int(card["conditions"]), columns)
     if scaler.mean.shape != expected or scaler.scale.shape != expected:
         raise HistoryError(f"{path} is of another run: its shape is not {expected}")
     numbers = np.concatenate([scaler.mean, scaler.scale])

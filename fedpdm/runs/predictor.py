@@ -204,7 +204,7 @@ class Predictor:
             pad=True,
             max_gap=self.max_gap or longest_step(machine, time, self.window),
         )
-        return rows, written[order]
+        return self.features.with_columns(rows), written[order]
 
     def _conditions(self, table: Table) -> Ints:
         """Return (R,) operating conditions, by which the run's features are scaled."""

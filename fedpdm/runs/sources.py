@@ -13,6 +13,7 @@ from fedpdm.data.partition import Natural, Partition, RepartitionedSource
 from fedpdm.data.resampling import Resampler
 from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.data.sources.classes import ClassSource
+from fedpdm.data.sources.with_history import HistorySource
 from fedpdm.data.sources.without import WithoutSource
 from fedpdm.data.splits.saved_split import NAME as SPLIT
 from fedpdm.data.splits.saved_split import SavedSplit
@@ -68,7 +69,9 @@ def build_source(cfg: Config, task: Task, seed: int) -> Source:
     without = plain(select(cfg, "without")) or []
     if not isinstance(without, list):
         raise ConfigError(f"without={without} must be a list, for example without=[vibration]")
-    return WithoutSource(source, [str(name) for name in without]) if without else source
+    source = WithoutSource(source, [str(name) for name in without]) if without else source
+    past = select(cfg, "features.mode") == "history" and source.window is not None
+    return HistorySource(source) if past else source
 
 
 def repartitions(data: Mapping[str, Any], partition: Partition) -> bool:

@@ -19,9 +19,11 @@ from fedpdm.comparison.statistics import (
     effect,
     hedges,
     holm,
+    paired_test,
     ranking,
     ranks,
     sign_flip,
+    skewness_corrected,
     smallest_p,
 )
 
@@ -208,3 +210,16 @@ def test_groups_that_cannot_be_told_apart() -> None:
     assert cliques([1.0, 1.1, 1.2], 5.0) == [(0, 1, 2)]
     assert cliques([1.0, 3.0], 1.0) == []
     assert cliques([1.0, 2.0], 1.0) == [], "exactly the critical difference is enough"
+
+
+def test_without_skewness_the_correction_is_the_t_test() -> None:
+    d = np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [-1.0, 0.5, 2.0, 3.5, 5.0]])
+    assert skewness_corrected(d) == pytest.approx(stats.ttest_1samp(d, 0, axis=1).pvalue, abs=1e-6)
+    assert skewness_corrected(np.full((1, 4), 2.0)) == 0 and skewness_corrected(np.zeros(4)) == 1
+
+
+def test_of_skewed_differences_few_equal_settings_are_called_different() -> None:
+    d = np.random.default_rng(1).exponential(size=(4000, 10)) - 1
+    assert np.mean(sign_flip(d) <= 0.05) > 0.08
+    assert np.mean(paired_test(d) <= 0.05) < 0.065
+    assert (paired_test(d) >= sign_flip(d)).all()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.rows import Rows, Split
-from fedpdm.evaluation.confidence import certainty
+from fedpdm.evaluation.confidence import FEWEST_DRAWN, certainty
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
 from fedpdm.evaluation.protocol import EvaluationProtocol, ThresholdPolicy
 from fedpdm.evaluation.scoring import machine_numbers
@@ -192,7 +192,10 @@ def test_intervals_of_results_hold_the_result_and_gains_are_paired(task: Task) -
     assert test is not None
     for name, part in found["per_site"].items():
         assert part["value"] == pytest.approx(test["per_site"][name][task.primary])
-        assert part["low"] < part["value"] < part["high"]
+        if (part["failing"] or part["machines"]) < FEWEST_DRAWN:
+            assert part["low"] is None and "too few" in part["reason"]
+        else:
+            assert part["low"] < part["value"] < part["high"]
     assert found["global"]["value"] == pytest.approx(test["global"][task.primary])
     better = found["gain"]["alone"]["mean_site"]
     assert 0 < better["low"] < better["value"] < better["high"]
@@ -216,7 +219,6 @@ def test_one_machine_has_no_interval_and_says_why() -> None:
     assert (
         found["per_site"]["a"]["low"] is None and "one machine" in found["per_site"]["a"]["reason"]
     )
-    assert found["per_site"]["b"]["low"] is not None
 
 
 def test_sites_that_share_machines_draw_them_together() -> None:

@@ -36,7 +36,7 @@ def equal(random: np.random.Generator, machines: int, failing: int) -> tuple[flo
     for _ in range(2):
         level, gap = random.normal(0, 0.7, machines), random.normal(2, 1, machines)
         scores = level[machine] + gap[machine] * truth + random.normal(0, 1, len(machine))
-        both.append(average_precision(truth, scores, machine, machines)(every))
+        both.append(average_precision(truth, scores, machine, machines)(every).values)
     gain = both[0] - both[1]
     return float(gain[0]), gain[1:]
 
