@@ -24,12 +24,11 @@ FOLDER = ROOT / "benchmarks" / "results"
 RESULTS = FOLDER / "systems.json"
 PAGE = ROOT / "docs" / "source-systems.md"
 SEEDS = (42, 43, 44, 45, 46)
-FOREST = "baselines.controls=[trivial,alone,pooled,isolation_forest,hgb]"
 EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "moola": ("experiment=moola",),
     "asset_type": ("experiment=homeiq",),
     "device_failure": ("experiment=homeiq", "task=device_failure"),
-    "anomaly": ("experiment=homeiq", "task=anomaly", FOREST),
+    "anomaly": ("experiment=homeiq", "task=anomaly"),
     "gcode": ("experiment=gcode",),
 }
 """What follows ``python -m fedpdm.simulate``; the slowest comes last."""
