@@ -110,7 +110,8 @@ def jobs() -> Iterator[tuple[str, str, Job]]:
                 )  # fmt: skip
                 chosen = (
                     "experiment=hvac", f"data.subset={subset}", *SUBSETS[subset], *overrides,
-                    *start, "engine=serial", "baselines.controls=[]", "evaluate.bootstrap=0", "promote=false",
+                    *start, "engine=serial", "baselines.controls=[]", "evaluate.bootstrap=0",
+                    "promote=false",
                 )  # fmt: skip
                 yield arm, subset, Job(f"horizons_{named(arm)}_{subset}", chosen, seed)
 

@@ -54,6 +54,11 @@ def require_readable(predictor: Predictor) -> None:
         ModelError: names what of the site's yaml it is.
     """
     mapping = predictor.mapping
+    if predictor.features.mode == "history":
+        raise ModelError(
+            "the promoted predict.py does not compute features=history; promote a run with "
+            "features=raw, statistics or both"
+        )
     odd = {
         "variable and value (a reading a row)": mapping.long is not None,
         "time_zone": mapping.dialect.time_zone is not None,
