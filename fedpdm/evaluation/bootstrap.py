@@ -153,15 +153,6 @@ def bootstrap_t(
     return low, high
 
 
-def percentile_interval(values: Floats) -> tuple[float, float] | None:
-    """Return the central 95 % of (B,) resampled values; None where too many have no value."""
-    known = values[np.isfinite(values)]
-    if len(values) == 0 or len(known) < LEAST * len(values):
-        return None
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
 def average_precision(
     target: NDArray[np.generic],
     scores: Floats,

@@ -18,7 +18,6 @@ from fedpdm.evaluation.bootstrap import (
     bootstrap_t,
     draws,
     mean_of,
-    percentile_interval,
     root_mean_square,
     standard_errors,
 )
@@ -125,14 +124,6 @@ def test_machines_are_drawn_within_their_site_and_by_the_seed() -> None:
     assert (drawn != draws(site, 500, seed=2)).any()
 
 
-def test_the_interval_of_a_mean_is_that_of_the_normal_law() -> None:
-    values = np.random.default_rng(0).normal(10, 2, 100)
-    drawn = draws(np.zeros(100, dtype=np.int64), 4000, seed=3)
-    ends = percentile_interval(drawn @ values / 100)
-    half = 1.96 * values.std() / 10
-    assert ends == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05)
-
-
 def test_rows_of_a_machine_do_not_make_it_surer() -> None:
     random = np.random.default_rng(5)
     error = random.normal(size=12)
@@ -143,11 +134,13 @@ def test_rows_of_a_machine_do_not_make_it_surer() -> None:
 
 
 def test_too_many_resamples_without_a_value_give_no_interval() -> None:
-    values = np.r_[np.full(11, np.nan), np.linspace(0, 1, 89)]
-    assert percentile_interval(values) is None
-    assert percentile_interval(values[1:]) is None
-    assert percentile_interval(values[8:]) is not None
-    assert percentile_interval(np.zeros(0)) is None
+    weights = np.concatenate([np.ones((1, 4)), draws(np.zeros(4, dtype=np.int64), 99, seed=3)])
+    site, values = np.zeros(4, dtype=np.int64), np.array([1.0, 2.0, 4.0, 5.0])
+    mean = weights @ values / 4
+    slopes = (values - mean[:, None]) / 4
+    for lost, there in ((5, True), (20, False)):
+        some = np.where(np.arange(100) > 100 - lost - 1, np.nan, mean)
+        assert (bootstrap_t(3.0, Drawn(some, slopes), weights, site) is not None) == there
 
 
 def test_of_very_many_machines_fewer_resamples_are_drawn() -> None:

@@ -77,14 +77,14 @@ def test_the_majority_predictor_is_refused(evidence: Evidence, ask: Ask) -> None
 def test_the_interval_of_any_metric_is_that_of_the_fast_one(evidence: Evidence) -> None:
     """Of average precision both are known, so the slow one can be compared."""
     fast = gain_over_constant(evidence, 1000)
-    slow = intervals._drawn_again(evidence, constants(evidence), 100)
+    slow = intervals._jackknife(evidence, constants(evidence))
     assert slow["value"] == pytest.approx(fast["value"])
     assert slow["low"] == pytest.approx(fast["low"], abs=0.05)
     assert slow["high"] == pytest.approx(fast["high"], abs=0.05)
     assert slow["machines"] == fast["machines"]
     one = replace(evidence, sites=[replace(s, windows={Split.TEST: s.test.take(
         s.test.machine == s.test.machine[0])}) for s in evidence.sites])  # fmt: skip
-    assert intervals._drawn_again(one, constants(one), 200)["low"] is None
+    assert intervals._jackknife(one, constants(one))["low"] is None
 
 
 def constants(evidence: Evidence) -> dict[str, dict[Split, Any]]:
