@@ -77,7 +77,8 @@ def checked(words: Sequence[str], folders: Sequence[str], page: Path) -> int:
     from rich.console import Console
 
     from fedpdm.config.command_line import rewrite
-    from fedpdm.config.compose import check_own_sites, compose
+    from fedpdm.config.compose import compose
+    from fedpdm.config.sites import check_own_sites
     from fedpdm.config.values import resolved
     from fedpdm.report.page import render_page
     from fedpdm.runs.experiment import build

@@ -81,7 +81,8 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
         sweep: runs it, if it is one of several.
         folders: the user's own options (``--config-dir``).
     """
-    from fedpdm.config.compose import add_first_stage, check, check_own_sites
+    from fedpdm.config.compose import add_first_stage, check
+    from fedpdm.config.sites import check_own_sites
     from fedpdm.config.values import resolved, rooted
     from fedpdm.sweep import remove_if_empty
 

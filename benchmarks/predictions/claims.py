@@ -100,7 +100,7 @@ DOCUMENTS: dict[str, Document] = {
             ("The calibration error of 0.000 is an indexing bug; it is 0.20",
              "a test has this very case"),
             ("Batch 512 of 78 windows: three epochs are three steps",
-             "batch 32, 8 rounds of 2 epochs"),
+             "batch 32, 24 rounds of 2 epochs"),
             ("MiniRocket's gate compares 20 windows: the intervals .46 to .88 and .36 to .81 "
              "overlap",
              "MiniRocket is a control of the run and a gate, with intervals over machines, "

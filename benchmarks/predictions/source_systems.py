@@ -60,15 +60,16 @@ EXPERIMENTS = {
     ),
     "asset_type": Experiment(
         "homeiq", "HomeIQ, kind of machine", f"{RUN}homeiq", "F1 100 %", ("macro_f1", "accuracy"),
-        ("trivial", "hgb"),
+        ("trivial", "hgb", "minirocket"),
     ),
     "device_failure": Experiment(
         "homeiq", "HomeIQ, what will fail", f"{RUN}homeiq task=device_failure", "F1 98.2 %",
-        ("macro_f1", "accuracy"), ("trivial", "hgb"),
+        ("macro_f1", "accuracy"), ("trivial", "hgb", "minirocket"),
     ),
     "anomaly": Experiment(
         "homeiq", "HomeIQ, unusual windows", f"{RUN}homeiq task=anomaly", "no score",
-        ("average_precision",), ("trivial", "isolation_forest"), ("alone", "pooled", "hgb"),
+        ("average_precision",), ("trivial", "isolation_forest"),
+        ("alone", "pooled", "hgb"),
     ),
 }  # fmt: skip
 """Trees see labels, which the anomaly score does not: there they are no simple baseline."""

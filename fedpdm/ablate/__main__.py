@@ -110,6 +110,10 @@ def of_setting(given: argparse.Namespace) -> None:
     if given.config_dir:
         setting.append(f"--config-dir={given.config_dir}")
     variants = variants_of(given.variants)
+    if variants and given.groups and not given.retrain:
+        raise ConfigError(
+            "--groups takes sensors away and --variants compares settings: ask one after the other"
+        )
     for variant in variants:  # a wrong key is found before anything is trained
         compose([*setting, *variant])
     hows_of(given.how)

@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from fedpdm.config.command_line import (
     ANY_SITE,
@@ -37,6 +37,7 @@ from fedpdm.config.schema import (
     needs_block,
     suggestion,
 )
+from fedpdm.config.sites import leave_out_sites, name_sites
 from fedpdm.config.stages import first_stage
 from fedpdm.config.values import OF_ANY_SITE, plain, resolved, rooted, select
 from fedpdm.errors import ConfigError, FedPdmError
@@ -193,8 +194,10 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: names the key or the site, and the way out.
     """
-    name_sites(cfg, chosen_sites(overrides))
-    for name in chosen_sites(overrides):  # first: such a yaml's keys end up in strange places
+    chosen = chosen_sites(overrides)
+    name_sites(cfg, chosen)
+    leave_out_sites(cfg, chosen, overrides)
+    for name in chosen:  # first: such a yaml's keys end up in strange places
         if OmegaConf.is_dict(cfg.sites) and name not in cfg.sites:
             raise ConfigError(
                 f"site={name}: {name}.yaml defines no site {name}; its very first line must be "
@@ -237,56 +240,6 @@ def add_first_stage(cfg: DictConfig, overrides: Sequence[str]) -> None:
         raise ConfigError(f"init.pretrain, the first stage: {sentence}") from error
     first.init, first.promote = OmegaConf.load(conf_dir() / "config.yaml").init, False
     cfg.pretraining = plain(first)
-
-
-def name_sites(cfg: DictConfig, names: Sequence[str]) -> None:
-    """Turn keys of ``sites`` into text: yaml reads a site ``no`` as false, ``1000`` as a number."""
-    if not OmegaConf.is_dict(cfg.sites) or all(isinstance(key, str) for key in cfg.sites):
-        return
-    texts = {yaml.safe_load(name): name for name in names}
-    sites = OmegaConf.to_container(cfg.sites, resolve=False)
-    with open_dict(cfg):
-        cfg.sites = {texts.get(key, str(key)): value for key, value in sites.items()}  # type: ignore[union-attr]
-
-
-def check_own_sites(cfg: DictConfig, overrides: Sequence[str], folders: Sequence[str]) -> None:
-    """Refuse generated sites where sites bring files, and name those that there are.
-
-    Args:
-        cfg: the composed config.
-        overrides: as ``rewrite`` returns them.
-        folders: the user's own options (``--config-dir``).
-
-    Raises:
-        ConfigError: ``data=files`` without ``site=``, or with a site of ours.
-    """
-    if not str(cfg.data.get("_target_", "")).endswith(".FilesSource") or not cfg.sites:
-        return
-    places = [conf_dir() / "site", *(Path(folder) / "site" for folder in folders)]
-    yamls = {file.stem: file for place in places for file in sorted(place.glob("*.yaml"))}
-    yamls.pop("example_plant", None)  # a pattern, nobody's site
-    with_files = re.compile(r"^\s+path:", re.MULTILINE)
-    own = [
-        name for name, file in yamls.items()
-        if with_files.search(file.read_text("utf-8", errors="replace"))
-    ]  # fmt: skip
-    strange = [
-        name for name in cfg.sites
-        if name not in own and name in yamls and yamls[name].parent == places[0]
-    ]  # fmt: skip
-    if not strange:
-        return
-    chosen = [override for override in overrides if override.startswith("site=")]
-    way_out = (
-        f"name yours: site={','.join(own)} (from {', '.join(folders) or 'conf'})"
-        if own
-        else "write one yaml for each of yours after the pattern of conf/site/example_plant.yaml, "
-        "in FOLDER/site, and name them: --config-dir FOLDER site=NAME,NAME"
-    )
-    raise ConfigError(
-        f"data=files, {chosen[-1] if chosen else 'without site='}: {strange[0]} is a site that "
-        f"data=fleet generates, not one with files; {way_out}"
-    )
 
 
 def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:

@@ -29,6 +29,9 @@ def population_stability_index(before: Floats, after: Floats) -> float | None:
     if not len(before) or not len(after):
         return None
     inner = np.unique(np.quantile(before, np.arange(1, BINS) / BINS))
+    # A value that fills half a bin has one of its own, or what falls below it would not be seen.
+    filling = [edge for edge in inner if np.mean(before == edge) >= 0.5 / BINS]
+    inner = np.unique([*inner, *np.nextafter(filling, -np.inf)])
     p, q = (
         np.maximum(
             np.bincount(np.searchsorted(inner, values), minlength=len(inner) + 1) / len(values),

@@ -20,7 +20,7 @@ from fedpdm.history.record import RoundRecord
 from fedpdm.history.rounds import History
 from fedpdm.storage import read_bytes, read_json, write_bytes, write_json
 
-STALE = ("summary.json", "report.html", "metrics.csv")
+STALE = ("summary.json", "report.html", "metrics.csv", "drift.safetensors", "promotion")
 """Results that a rollback makes untrue."""
 _NOT_THE_METRIC = frozenset({"train_loss", "validation_loss", "parameter_norm"})
 

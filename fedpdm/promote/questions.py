@@ -10,9 +10,11 @@ from fedpdm.data.rows import Floats, Split
 from fedpdm.evaluation.drift import kolmogorov_smirnov, population_stability_index
 from fedpdm.evaluation.scoring import score
 from fedpdm.evaluation.wording import counted, listing
+from fedpdm.promote.evidence import Evidence
 from fedpdm.promote.export import latency, parity
 from fedpdm.promote.gates import Candidate, Found, gate
 from fedpdm.promote.intervals import gain_over_constant
+from fedpdm.tasks.metrics import expected_calibration_error
 
 MOST_ROWS = 200_000
 """Rows of a split that drift is measured on."""
@@ -189,6 +191,10 @@ def calibration(candidate: Candidate) -> Found:
         worst = max(known, key=known.__getitem__)
         said = f"{known[worst]:.3f}" + (f" (of {worst})" if len(known) > 1 else "")
         return Found(known[worst] <= bound, f"calibration error {said}", criterion, errors)
+    if (error := _error_of_classes(evidence)) is not None:
+        bound = bounds.calibration_error
+        criterion = f"expected calibration error of the likeliest class at most {bound:g}"
+        return Found(error <= bound, f"calibration error {error:.3f}", criterion, {"ece": error})
     intervals = test.get("intervals")
     if not intervals:
         return Found(None, "the scores are neither risks nor lives", "risks or lives")
@@ -342,6 +348,16 @@ def same_scores(candidate: Candidate) -> Found:
     apart = parity(candidate.exported, evidence.predictor.model.module, evidence.task, windows)
     said = f"at most {apart:.1e} apart on {counted(len(windows), 'window')}"
     return Found(apart <= bound, said, criterion, {"difference": apart, "windows": len(windows)})
+
+
+def _error_of_classes(evidence: Evidence) -> float | None:
+    """Return the calibration error of the likeliest class's probability; None without classes."""
+    task, sites = evidence.task, [site for site in evidence.sites if len(site.test)]
+    if task.classes != task.outputs or task.risks or not task.columns or not sites:
+        return None
+    scores = np.concatenate([evidence.test.predictions[site.name][Split.TEST] for site in sites])
+    right = scores.argmax(axis=1) == np.concatenate([site.test.y for site in sites])
+    return expected_calibration_error(right, scores.max(axis=1))
 
 
 def _lead(ours: float, theirs: float, higher_is_better: bool) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedpdm.baselines.registry import Baseline, predictors
-from fedpdm.evaluation.wording import Metric, listing, primary_metric
+from fedpdm.evaluation.wording import Metric, counted, listing, primary_metric
 
 ALL = "All test data together"
 
@@ -192,7 +192,7 @@ def _mean(rows: tuple[GainRow, ...], columns: Iterable[str], chosen: Metric, dra
     values: dict[str, float | None] = dict.fromkeys(columns)
     if full:
         values |= {c: sum(row.values[c] or 0.0 for row in full) / len(full) for c in used}
-    name = "Mean of sites" if len(full) == len(rows) else f"Mean of {len(full)} sites"
+    name = "Mean of sites" if len(full) == len(rows) else f"Mean of {counted(len(full), 'site')}"
     row = GainRow(name, chosen, values)
     # The bootstrap's mean is of all sites that both have; it may be of others than ours.
     own = drawn.get("per_site") or {}

@@ -43,6 +43,13 @@ def quantiles(values: Floats) -> Floats:
     return result
 
 
+def readings(federation: Federation, site: str) -> Floats:
+    """Return (R, F) training readings of a site's sensors, in raw units."""
+    rows = federation.rows(site)
+    count = len(federation.features.sensors(rows.features))
+    return rows.values[rows.split == Split.TRAIN, :count]
+
+
 def reference(federation: Federation, sites: Sequence[Site], scores: Predictions) -> Arrays:
     """Return ``readings/SITE`` of training rows and ``scores/SITE`` of validation windows.
 
@@ -53,8 +60,7 @@ def reference(federation: Federation, sites: Sequence[Site], scores: Predictions
     """
     result: Arrays = {}
     for site in sites[:MOST_SITES]:
-        rows = federation.rows(site.name)
-        result[f"readings/{site.name}"] = quantiles(rows.values[rows.split == Split.TRAIN])
+        result[f"readings/{site.name}"] = quantiles(readings(federation, site.name))
         if len(found := scores[site.name][Split.VALIDATION]):
             result[f"scores/{site.name}"] = quantiles(found.reshape(len(found), -1))
     return result
@@ -120,12 +126,13 @@ def drift_since(experiment: Experiment, sites: Sequence[Site]) -> dict[str, Any]
     if start.record["scope"] == "whole" and start.scaler is not None:
         module = experiment.build_model().module.to(experiment.device)
         scores = predict(module, sites[:MOST_SITES], task, experiment.device)
-    per_site = {}
+    per_site, federation = {}, experiment.federation
+    sensors = federation.features.sensors(federation.source.features)
     for site in sites[:MOST_SITES]:
-        rows = experiment.federation.rows(site.name)
+        new = readings(federation, site.name)
         old = before(start.reference, "readings", site.name)
         assert old is not None
-        own = {"readings": distances(old, rows.values[rows.split == Split.TRAIN], rows.features)}
+        own = {"readings": distances(old, new, sensors)}
         old = before(start.reference, "scores", site.name)
         if old is not None and site.name in scores:
             found = scores[site.name][Split.VALIDATION]

@@ -133,7 +133,15 @@ def read_start(
         begun = history.path(history.row(0)).exists()  # history.keep=N drops it
         # What that run took over itself was trained before it began.
         first = history.weights(0) if begun and manifest.get("init") is None else None
-    source = str(card["model_type"])
+    source, sensors = str(card["model_type"]), list(_sensors(federation))
+    if scope == "whole" and card["features"] != sensors:
+        other = [name for name in (*card["features"], *sensors)
+                 if (name in card["features"]) != (name in sensors)]  # fmt: skip
+        raise ConfigError(
+            f"init={folder}: that model sees other inputs, or in another order "
+            f"({_some(other or sensors, ', ')}); give this run the same, or take the encoder only: "
+            "init.scope=encoder"
+        )
     taken, counts = load(fresh(), there, source, scope, f"init={folder}", first)
     summary = Summary.read(read_sealed(folder, "summary.json"), folder / "summary.json")
     scaler, why_own = _scaler(cfg, card, folder, federation)
@@ -145,7 +153,7 @@ def read_start(
                  "seconds": (summary.get("seconds") or {}).get("total")},
     }  # fmt: skip
     reference: Arrays = {}
-    if (folder / REFERENCE).exists() and card["features"] == list(federation.source.features):
+    if (folder / REFERENCE).exists() and card["features"] == sensors:
         reference = stored_reference(folder, len(card["features"]))
         if card.get("calibration") or card.get("calibrations"):  # a fresh start has none
             reference = {n: a for n, a in reference.items() if n.startswith("readings/")}
@@ -297,7 +305,7 @@ def _scaler(
     if "plant" in (cfg.scaling, card["scaling"]):
         return None, "each site scales by itself (scaling=plant)"
     inputs = {"mode": features.mode, "limits": dict(features.limits)}
-    here = list(features.sensors(source.features)), inputs, source.conditions
+    here = list(_sensors(federation)), inputs, source.conditions
     if here != (card["features"], card["inputs"], card["conditions"]):
         return None, "that run has other inputs"
     return scaler_of(card, folder, None, features)[0], None
@@ -308,6 +316,10 @@ def _spent(cost: Mapping[str, Any]) -> str:
     sent = sum((cost["bytes"] or {}).get(way) or 0 for way in ("up", "down")) / 1e6
     took = "" if cost["seconds"] is None else f" and took {cost['seconds']:.0f} s"
     return f" It sent {sent:.3g} MB in {counted(cost['rounds'], 'round')}{took}, beside this run's."
+
+
+def _sensors(federation: Federation) -> tuple[str, ...]:
+    return federation.features.sensors(federation.source.features)
 
 
 def _hash(weights: Arrays) -> str:

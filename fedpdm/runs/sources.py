@@ -89,10 +89,10 @@ def build_federation(cfg: Config, task: Task, source: Source, seed: int) -> Fede
             f"training.resample={resample} needs labels, and task={task.name} trains without any: "
             "leave it null"
         )
-    if shuffle is not None and not task.learns_labels:
+    if shuffle is not None and task.prepares:
         raise ConfigError(
-            f"shuffle_labels={shuffle} shows whether labels are learned, and task={task.name} "
-            "learns none: leave it out"
+            f"shuffle_labels={shuffle} shows what a score owes to labels, and task={task.name} "
+            "reads none: leave it out"
         )
     return Federation(
         source,

@@ -143,6 +143,14 @@ def test_an_unknown_key_suggests_the_right_one() -> None:
         compose(["round=3"])
 
 
+def test_the_sites_of_a_command_are_those_of_the_run() -> None:
+    """An experiment that sets up four sites of ours leaves out those that are not chosen."""
+    assert [*compose(["experiment=homeiq", "site=detroit"]).sites] == ["detroit"]
+    assert [*compose(["experiment=homeiq"]).sites] == ["detroit", "houston", "leeds", "nagoya"]
+    kept = compose(["experiment=homeiq", "site=leeds"]).sites.leeds
+    assert kept.assets.fan == 3, "what the experiment says of it holds"
+
+
 @pytest.mark.parametrize(
     "words",
     [

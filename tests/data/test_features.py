@@ -212,7 +212,7 @@ def test_limits_go_with_the_federation_to_other_processes() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"mode": "all"}, "features.mode=all is unknown; choose raw, statistics or both"),
+        ({"mode": "all"}, "features.mode=all is unknown; choose raw, statistics, both or history"),
         ({"mode": "both", "limits": {"a": [2, 1]}}, r"features.limits.a=\[2, 1\] must be two"),
         ({"mode": "both", "limits": {"a": 3}}, "features.limits.a=3 must be two numbers"),
         ({"mode": "both", "limits": {"z": [0, 1]}}, "z is no sensor of data=tiny; there are a, b"),

@@ -25,6 +25,14 @@ def test_two_values_that_change_their_shares() -> None:
     assert kolmogorov_smirnov(before, after) == pytest.approx(0.3)
 
 
+def test_a_flag_that_switches_off_or_a_constant_that_falls_is_drift() -> None:
+    flag, off = np.repeat([1.0, 0.0], [950, 50]), np.zeros(100)
+    for before, after in ((flag, off), (np.full(9, 5.0), np.full(9, 3.0))):
+        found = population_stability_index(before, after)
+        assert found is not None and found > 2
+    assert population_stability_index(flag, flag[::-1]) == 0
+
+
 def test_a_shift_by_a_tenth_of_the_range() -> None:
     """Nine bins keep their share, the first loses it and the last gets it twice."""
     found = population_stability_index(EVEN, EVEN + 100)

@@ -126,6 +126,15 @@ def test_rollback_by_hand(run, capsys):
         )  # fmt: skip
 
 
+def test_what_told_of_undone_rounds_is_set_aside(run, capsys):
+    (run / "promotion").mkdir()
+    for name in ("drift.safetensors", "promotion/decision.md"):
+        (run / name).write_text("of round 4")
+    assert "promotion" in said(capsys, "rollback", run, 2)
+    assert not (run / "promotion").exists() and not (run / "drift.safetensors").exists()
+    assert (run / "rounds" / "undone" / "1-promotion" / "decision.md").exists()
+
+
 def test_rollback_waits_for_nobody(run, capsys):
     with RunLock(run):
         assert f"another run (pid {os.getpid()}) is working on" in refused(

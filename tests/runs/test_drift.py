@@ -72,6 +72,32 @@ def test_new_files_are_compared_with_the_training(
         assert [sensor for sensor in found if sensor in SENSORS] == drifted
 
 
+def test_with_history_drift_is_of_the_sensors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = run(write_sites(tmp_path / "sites"), tmp_path / "old", "features=history")
+    new = run(later(tmp_path / "later"), tmp_path / "new", "features=history", f"init={old}")
+    drift = json.loads((new / "summary.json").read_text())["drift"]["per_site"]["south"]
+    assert set(drift["readings"]) == set(SENSORS) and next(iter(drift["readings"])) == "s3"
+    capsys.readouterr()
+    words = ["--site", "south", "--drift", "--out", str(tmp_path / "out.csv")]
+    assert predict([str(old), str(tmp_path / "later" / "south.csv"), *words]) == 0
+    assert "s3" in capsys.readouterr().out.partition("drift from")[2].splitlines()[1]
+
+
+def test_a_model_is_not_taken_over_by_a_run_with_other_sensors(
+    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As many inputs, but not the same: the shapes fit, the meaning does not."""
+    sites = write_sites(tmp_path / "sites")
+    base = [*SMALL, "--config-dir", str(sites), f"data.path={sites}", "without=[s1]"]
+    assert simulate([*base, f"hydra.run.dir={tmp_path / 'one'}"]) == 0
+    base[-1] = "without=[s2]"
+    words = [*base, f"init={tmp_path / 'one'}", f"hydra.run.dir={tmp_path / 'two'}"]
+    assert simulate(words) == 2
+    assert "s2, s1" in capsys.readouterr().err and not (tmp_path / "two").exists()
+
+
 def test_a_site_without_validation_windows_keeps_readings_alone() -> None:
     source = TinySource({"a": {"machines": 6}}, window=12)
     federation = Federation(source, Failure(4.0))

@@ -36,6 +36,12 @@ class HistorySource(Source):
             setattr(self, name, getattr(inner, name))
         self.inner = inner
         self.features = history_names(inner.features)
+        own = ["", *(f": {of}" for of in OF_SENSOR)]
+        alone = {name: (name,) for name in inner.features}
+        self.groups = {
+            group: tuple(f"{name}{of}" for name in members for of in own)
+            for group, members in (inner.groups or alone).items()
+        }
 
     @property
     def sites(self) -> tuple[str, ...]:
