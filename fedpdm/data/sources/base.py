@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import get_annotations
 from types import MappingProxyType
 from typing import Any
 
@@ -134,6 +135,35 @@ class Source(ABC):
         A baseline without learning.
         """
         return None
+
+
+class WrappedSource(Source):
+    """Another source with something changed: what a subclass does not say stays as it is.
+
+    Args:
+        inner: the data.
+    """
+
+    def __init__(self, inner: Source) -> None:
+        for name in get_annotations(Source):  # name, unit, features, window …
+            setattr(self, name, getattr(inner, name))
+        self.inner = inner
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return self.inner.sites
+
+    def rows(self, site: str) -> Rows:
+        return self.inner.rows(site)
+
+    def expected_rows(self, site: str) -> int | None:
+        return self.inner.expected_rows(site)
+
+    def truth(self, site: str) -> Mapping[str, Strings]:
+        return self.inner.truth(site)
+
+    def rules(self, rows: Rows) -> Bools | None:
+        return self.inner.rules(rows)
 
 
 def expand_replicas(sites: dict[str, Any], replicas: int) -> dict[str, Any]:

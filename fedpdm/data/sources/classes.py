@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from inspect import get_annotations
 
 import numpy as np
 
-from fedpdm.data.rows import Bools, Rows, Split, Strings
-from fedpdm.data.sources.base import Source
+from fedpdm.data.rows import Rows, Split, Strings
+from fedpdm.data.sources.base import Source, WrappedSource
 from fedpdm.errors import DataError
 from fedpdm.seeding import numpy_generator
 
@@ -17,7 +15,7 @@ DEALT = (Split.TRAIN, Split.TEST, Split.VALIDATION, Split.TRAIN, Split.TRAIN)
 """How the machines of a class are dealt out, in turn: 60, 20 and 20 %, the first to training."""
 
 
-class ClassSource(Source):
+class ClassSource(WrappedSource):
     """The rows of another source, with a column of words that tells their class.
 
     Args:
@@ -29,13 +27,8 @@ class ClassSource(Source):
     """
 
     def __init__(self, inner: Source, column: str, seed: int | None) -> None:
-        for name in get_annotations(Source):  # name, unit, features, window …
-            setattr(self, name, getattr(inner, name))
-        self.inner, self.column, self.seed = inner, column, seed
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        return self.inner.sites
+        super().__init__(inner)
+        self.column, self.seed = column, seed
 
     def rows(self, site: str) -> Rows:
         rows = self.inner.rows(site)
@@ -51,15 +44,6 @@ class ClassSource(Source):
         if self.seed is None:
             return rows
         return by_machine(rows, words, numpy_generator(self.seed, "machines", site))
-
-    def expected_rows(self, site: str) -> int | None:
-        return self.inner.expected_rows(site)
-
-    def truth(self, site: str) -> Mapping[str, Strings]:
-        return self.inner.truth(site)
-
-    def rules(self, rows: Rows) -> Bools | None:
-        return self.inner.rules(rows)
 
 
 def by_machine(rows: Rows, words: Strings, generator: np.random.Generator) -> Rows:

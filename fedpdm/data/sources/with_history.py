@@ -7,14 +7,12 @@ of: a site knows its machines' past.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from inspect import get_annotations
 
 import numpy as np
 
-from fedpdm.data.rows import Bools, Floats, Ints, Rows, Strings
-from fedpdm.data.sources.base import Source
+from fedpdm.data.rows import Floats, Ints, Rows
+from fedpdm.data.sources.base import Source, WrappedSource
 
 FAST, MIDDLE, SLOW = 8, 28, 112
 """Half-lives of the weighted means, in rows; of the default fleet 2, 7 and 28 days."""
@@ -24,7 +22,7 @@ OF_SENSOR = ("level", "trend", "change")
 """The columns of each sensor, in the order of ``history``."""
 
 
-class HistorySource(Source):
+class HistorySource(WrappedSource):
     """The rows of another source with columns of their past.
 
     Args:
@@ -32,9 +30,7 @@ class HistorySource(Source):
     """
 
     def __init__(self, inner: Source) -> None:
-        for name in get_annotations(Source):  # name, unit, features, window …
-            setattr(self, name, getattr(inner, name))
-        self.inner = inner
+        super().__init__(inner)
         self.features = history_names(inner.features)
         own = ["", *(f": {of}" for of in OF_SENSOR)]
         alone = {name: (name,) for name in inner.features}
@@ -43,21 +39,8 @@ class HistorySource(Source):
             for group, members in (inner.groups or alone).items()
         }
 
-    @property
-    def sites(self) -> tuple[str, ...]:
-        return self.inner.sites
-
     def rows(self, site: str) -> Rows:
         return add_history(self.inner.rows(site))
-
-    def expected_rows(self, site: str) -> int | None:
-        return self.inner.expected_rows(site)
-
-    def truth(self, site: str) -> Mapping[str, Strings]:
-        return self.inner.truth(site)
-
-    def rules(self, rows: Rows) -> Bools | None:
-        return self.inner.rules(rows)
 
 
 def history_names(features: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from inspect import get_annotations
 
 import numpy as np
 
-from fedpdm.data.rows import Bools, Rows, Strings
-from fedpdm.data.sources.base import Source
+from fedpdm.data.rows import Bools, Rows
+from fedpdm.data.sources.base import Source, WrappedSource
 from fedpdm.errors import ConfigError
 
 
@@ -44,7 +43,7 @@ def sensors_of(source: Source, names: Sequence[str], where: str) -> tuple[str, .
     return tuple(name for name in source.features if name in chosen)
 
 
-class WithoutSource(Source):
+class WithoutSource(WrappedSource):
     """The rows of another source, without some of their sensors.
 
     Rows, labels and splits stay as they are, whatever is left out.
@@ -58,9 +57,7 @@ class WithoutSource(Source):
     """
 
     def __init__(self, inner: Source, names: Sequence[str]) -> None:
-        for name in get_annotations(Source):  # name, unit, features, window …
-            setattr(self, name, getattr(inner, name))
-        self.inner = inner
+        super().__init__(inner)
         gone = set(sensors_of(inner, names, "without"))
         self.kept = np.array([name not in gone for name in inner.features], dtype=bool)
         self.features = tuple(name for name in inner.features if name not in gone)
@@ -81,21 +78,11 @@ class WithoutSource(Source):
         }
         self.groups = {group: members for group, members in left.items() if members}
 
-    @property
-    def sites(self) -> tuple[str, ...]:
-        return self.inner.sites
-
     def rows(self, site: str) -> Rows:
         rows = self.inner.rows(site)
         return replace(
             rows, features=self.features, values=np.ascontiguousarray(rows.values[:, self.kept])
         )
-
-    def expected_rows(self, site: str) -> int | None:
-        return self.inner.expected_rows(site)
-
-    def truth(self, site: str) -> Mapping[str, Strings]:
-        return self.inner.truth(site)
 
     def rules(self, rows: Rows) -> Bools | None:
         return None  # rules are about sensors that need not be there

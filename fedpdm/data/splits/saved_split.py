@@ -20,10 +20,9 @@ import hashlib
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ from numpy.typing import NDArray
 
 from fedpdm.data.partition import PartitionedSource, RepartitionedSource
 from fedpdm.data.partition.base import site_names
-from fedpdm.data.rows import Bools, Ints, Rows, Split, machine_slices
-from fedpdm.data.sources.base import Source
+from fedpdm.data.rows import Ints, Rows, Split, Strings, machine_slices
+from fedpdm.data.sources.base import Source, WrappedSource
 from fedpdm.data.windows import segment_starts
 from fedpdm.errors import ConfigError, DataError, HistoryError, LeakError
 from fedpdm.storage import read_bytes
@@ -166,7 +165,7 @@ NUMBERED = re.compile(r"plant-\d{2,6}")
 """The name of a site that a partition named; of more digits it would be nobody's."""
 
 
-class SavedSplit(Source):
+class SavedSplit(WrappedSource):
     """The rows of another source, at the sites and in the splits that a file says.
 
     Seed and partition then decide neither, but ``partition.sites`` must be left out or be the
@@ -185,9 +184,8 @@ class SavedSplit(Source):
     """
 
     def __init__(self, inner: Source, path: str) -> None:
-        for name in get_annotations(Source):  # name, unit, features, window …
-            setattr(self, name, getattr(inner, name))
-        self.inner, self.path = inner, path
+        super().__init__(inner)
+        self.path = path
         self._parts = read_split_file(path)
         self._partitioned = inner if isinstance(inner, PartitionedSource) else None
         named = inner.names if isinstance(inner, PartitionedSource) else inner.sites
@@ -248,8 +246,8 @@ class SavedSplit(Source):
             )
         return cut
 
-    def rules(self, rows: Rows) -> Bools | None:
-        return self.inner.rules(rows)
+    def truth(self, site: str) -> Mapping[str, Strings]:
+        return {}  # its rows may be others
 
     @cached_property
     def _whole(self) -> tuple[Rows, dict[str, slice]]:
