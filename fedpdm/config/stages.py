@@ -16,7 +16,7 @@ OF_THE_TASK = {"task", "model", "objective"}
 def first_stage(overrides: Sequence[str], listed: object) -> list[str]:
     """Return the overrides of the first stage: those of the command, and its own after them.
 
-    A group that the stage chooses anew leaves behind all that the command says of it. A stage
+    A group that the stage chooses itself leaves behind all that the command says of it. A stage
     that chooses a task, a model or an experiment leaves behind what is said of any task, model
     or objective.
 
