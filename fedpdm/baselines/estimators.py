@@ -27,14 +27,9 @@ Answer: TypeAlias = Callable[[NDArray[Any]], Floats]
 """(N, K) features to (N,) probabilities or values."""
 
 
-def per_class(task: Task) -> bool:
-    """Return whether a task's scores are a probability for each class, of two classes too."""
-    return task.classes > 2 or (not task.risks and len(task.score_columns) == task.classes)
-
-
 def columns_of(task: Task, y: NDArray[np.generic]) -> NDArray[Any]:
     """Return (N,) or (N, H) targets as estimators know them: of C classes, (N, C) of 0 or 1."""
-    return y if not per_class(task) else (y[:, None] == np.arange(task.classes)).astype(np.int64)
+    return y if not task.per_class else (y[:, None] == np.arange(task.classes)).astype(np.int64)
 
 
 class PerColumn:
@@ -72,7 +67,7 @@ class PerColumn:
             unit = float(self._task.scores(torch.ones((1, 1)))[0])  # the cap: targets are shares
             return np.asarray(np.clip(self._answers[0](x), 0.0, 1.0) * unit)
         scores = np.stack([answer(x) for answer in self._answers], axis=1)
-        if per_class(self._task):  # one against the rest, each
+        if self._task.per_class:  # one against the rest, each
             total = scores.sum(axis=1, keepdims=True)
             return np.asarray(
                 np.where(total > 0, scores / np.where(total > 0, total, 1), 1 / scores.shape[1])

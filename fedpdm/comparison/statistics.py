@@ -106,8 +106,8 @@ def paired_test(differences: Floats, seed: int = 0) -> Floats:
 
     Signs are as likely to flip only if differences are symmetric; where they are skewed,
     ``sign_flip`` calls equal settings different in 9 % of the cases with ten pairs. The
-    skewness-corrected t test does not, and is not exact. Together they hold 5 % (±1.5) from six
-    pairs on for the laws in ``benchmarks/coverage.py``.
+    skewness-corrected t test does not, and is not exact. Together they are wrong in at most 6.5 %
+    of the cases from six pairs on, for the laws in ``benchmarks/coverage.py``.
 
     Args:
         differences: (…, n) one row per test; n of 1 or more.

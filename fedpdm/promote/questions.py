@@ -353,7 +353,7 @@ def same_scores(candidate: Candidate) -> Found:
 def _error_of_classes(evidence: Evidence) -> float | None:
     """Return the calibration error of the likeliest class's probability; None without classes."""
     task, sites = evidence.task, [site for site in evidence.sites if len(site.test)]
-    if task.classes != task.outputs or task.risks or not task.columns or not sites:
+    if not (task.per_class and task.columns and sites):
         return None
     scores = np.concatenate([evidence.test.predictions[site.name][Split.TEST] for site in sites])
     right = scores.argmax(axis=1) == np.concatenate([site.test.y for site in sites])

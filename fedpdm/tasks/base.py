@@ -159,6 +159,11 @@ class Task(ABC):
         """Names of the columns in which ``predict`` writes scores; an alarm rests on the first."""
         return tuple(f"risk{risk.suffix}" for risk in self.risks) or ("score",)
 
+    @property
+    def per_class(self) -> bool:
+        """Whether scores are a probability for each class, of two classes too."""
+        return self.classes > 2 or (not self.risks and len(self.score_columns) == self.classes)
+
     def trivial(self, target: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return the best constant score for training targets, their mean: shape () or (H,)."""
         values = target.astype(np.float64)

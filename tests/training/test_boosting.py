@@ -264,7 +264,9 @@ def test_a_task_without_a_loss_for_trees_is_refused() -> None:
         pass
 
     assert loss_of(Other(4.0)).outputs == (1,)
-    strange: Any = SimpleNamespace(lives=False, classes=3, outputs=3, columns=False, name="strange")
+    strange: Any = SimpleNamespace(
+        lives=False, per_class=True, outputs=3, columns=False, name="strange"
+    )
     with pytest.raises(ConfigError, match="task=strange"):
         loss_of(strange)
 

@@ -48,7 +48,7 @@ def loss_of(task: Task) -> Loss:
         return Loss(every, _sigmoid, _hazards, _logit)
     if isinstance(task, Failure):  # the output of the healthy class stays 0
         return Loss((1,), _sigmoid, lambda y: _counted(y[:, None]), _logit)
-    if task.classes == task.outputs and task.columns and task.learns_labels:
+    if task.per_class and task.columns and task.learns_labels:
         return Loss(
             every, _softmax, lambda y: _counted(y[:, None] == np.arange(task.classes)), _log
         )
