@@ -196,6 +196,10 @@ class Federation:
         key = (name, self._scaler[1])
         return self._built.get(key, lambda: Site(name, self._windows(name, scaler)))
 
+    def ends(self, name: str) -> dict[Split, Ints]:
+        """Return by split the positions of the rows at which a site's windows end."""
+        return {split: ends for split, (ends, _) in self._ends(self.rows(name)).items()}
+
     def _ends(self, rows: Rows) -> dict[Split, tuple[Ints, Bools]]:
         """Return by split where windows end, and which are padded."""
         source, task = self.source, self.task

@@ -1,6 +1,4 @@
-"""Baselines that are not networks: trees, MiniRocket with ridge regression, physical rules.
-
-The estimators of scikit-learn know one column of a task's targets each.
+"""MiniRocket with ridge regression, and physical rules.
 
 Shapes: N windows, K features, H horizons.
 """
@@ -8,12 +6,12 @@ Shapes: N windows, K features, H horizons.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from fedpdm.baselines.columns import Answer, PerColumn, columns_of, no_columns
 from fedpdm.baselines.inputs import BaselineInputs, predicted
 from fedpdm.baselines.minirocket import LENGTH, MiniRocket
 from fedpdm.baselines.registry import Baseline, register_baseline
@@ -21,99 +19,6 @@ from fedpdm.data.rows import Floats, Floats32, Ints
 from fedpdm.data.windows import Windows
 from fedpdm.evaluation.scoring import SPLITS, Predictions
 from fedpdm.seeding import numpy_generator
-from fedpdm.tasks import Task
-
-Answer: TypeAlias = Callable[[NDArray[Any]], Floats]
-"""(N, K) features to (N,) probabilities or values."""
-
-
-def columns_of(task: Task, y: NDArray[np.generic]) -> NDArray[Any]:
-    """Return (N,) or (N, H) targets as estimators know them: of C classes, (N, C) of 0 or 1."""
-    return y if not task.per_class else (y[:, None] == np.arange(task.classes)).astype(np.int64)
-
-
-class PerColumn:
-    """Scores of a task from estimators that know one column of its targets each.
-
-    Args:
-        task: what is predicted.
-        y: (N,) or (N, H) training targets; integers and several columns are classes, else values.
-        fit: returns the answer for one column, given its position, its targets (N,) and whether
-            they are classes. A column with one value only is answered by that value.
-    """
-
-    def __init__(
-        self,
-        task: Task,
-        y: NDArray[np.generic],
-        fit: Callable[[int, NDArray[Any], bool], Answer],
-    ) -> None:
-        y = columns_of(task, y)
-        self._task, self._several = task, y.ndim == 2
-        self._classes = self._several or y.dtype.kind == "i"
-        columns = list(y.T) if self._several else [y]
-        self._answers = [
-            fit(position, column, self._classes)
-            if len(np.unique(column)) > 1
-            else _constant(float(column.flat[0]))
-            for position, column in enumerate(columns)
-        ]
-
-    def __call__(self, x: NDArray[Any]) -> Floats:
-        """Return (N,) or (N, H) scores as the task's ``scores`` gives them."""
-        if len(x) == 0:
-            return np.zeros((0, len(self._answers)) if self._several else 0)
-        if not self._classes:
-            unit = float(self._task.scores(torch.ones((1, 1)))[0])  # the cap: targets are shares
-            return np.asarray(np.clip(self._answers[0](x), 0.0, 1.0) * unit)
-        scores = np.stack([answer(x) for answer in self._answers], axis=1)
-        if self._task.per_class:  # one against the rest, each
-            total = scores.sum(axis=1, keepdims=True)
-            return np.asarray(
-                np.where(total > 0, scores / np.where(total > 0, total, 1), 1 / scores.shape[1])
-            )
-        # Horizons are nested: a failure within 30 is one within 60.
-        return np.maximum.accumulate(scores, axis=1) if self._several else scores[:, 0]
-
-
-def _constant(value: float) -> Answer:
-    return lambda x: np.full(len(x), value)
-
-
-def trees(x: Floats, seed: int) -> Callable[[int, NDArray[Any], bool], Answer]:
-    """Return what fits histogram gradient boosting to columns, on (N, K) training features."""
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
-    def fit(position: int, target: NDArray[Any], classes: bool) -> Answer:
-        kind = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
-        model = kind(
-            max_iter=150, learning_rate=0.06, early_stopping=False, random_state=seed % 2**32
-        ).fit(x, target)
-        if classes:
-            return lambda new: np.asarray(model.predict_proba(new)[:, 1])
-        return lambda new: np.asarray(model.predict(new))
-
-    return fit
-
-
-@register_baseline("hgb", Baseline(
-    "Trees", "boosted trees on pooled rows, with summary features of each window",
-    name="Boosted trees", subject="Boosted trees on pooled data",
-    marker="^", colour="hgb", column="asked", cost=lambda inputs: 0.4 * len(inputs.pool),
-    missing=lambda inputs: no_columns(inputs),
-))  # fmt: skip
-def boosted_trees(inputs: BaselineInputs) -> Predictions:
-    """Histogram gradient boosting (scikit-learn) on summary features of the pooled windows.
-
-    With features=statistics or both it gets those features, too.
-    """
-    from threadpoolctl import threadpool_limits
-
-    sites = inputs.sites()
-    train = Windows.concatenate([site.train for site in inputs.sites(inputs.pool)])
-    with threadpool_limits(limits=1):
-        model = PerColumn(inputs.task, train.y, trees(inputs.table(train), inputs.seed))
-        return predicted(sites, lambda windows: model(inputs.table(windows)))
 
 
 def ridge(
@@ -168,13 +73,6 @@ def platt(distance: Floats, truth: Ints | Floats) -> tuple[float, float]:
     return (slope, float(curve.intercept_[0])) if slope > 0 else (1.0, 0.0)
 
 
-def no_columns(inputs: BaselineInputs) -> str | None:
-    """Return why trees and ridge regression cannot learn the task, or None."""
-    if inputs.task.columns:
-        return None
-    return f"task={inputs.task.name} has targets that it does not learn"
-
-
 def no_series(inputs: BaselineInputs) -> str | None:
     """Return why there is no time series for MiniRocket, or None."""
     if (reason := no_columns(inputs)) is not None:
@@ -195,12 +93,13 @@ def no_series(inputs: BaselineInputs) -> str | None:
     marker="v", colour="minirocket", cost=lambda inputs: 0.2 * len(inputs.pool), missing=no_series,
 ))  # fmt: skip
 def rocket(inputs: BaselineInputs) -> Predictions:
-    """MiniRocket and ridge regression on the pooled windows, at most ``rocket.windows`` of them."""
+    """MiniRocket and ridge regression on the pooled windows, ``rocket.windows`` at most."""
     from threadpoolctl import threadpool_limits
 
     settings, pool = inputs.rocket, inputs.sites(inputs.pool)
     train = Windows.concatenate([site.train.real() for site in pool])
-    train = train.take(some_windows(train, settings.windows, inputs.seed))
+    if settings.windows is not None:
+        train = train.take(some_windows(train, settings.windows, inputs.seed))
     checked = Windows.concatenate([site.validation for site in pool])
     wanted = columns_of(inputs.task, checked.y)
     transform = MiniRocket(inputs.series(train), settings.features, seed=inputs.seed)

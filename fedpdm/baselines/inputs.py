@@ -26,11 +26,11 @@ class RocketSettings:
 
     Attributes:
         features: about how many; rounded down to a multiple of 84.
-        windows: the most training windows that it sees.
+        windows: the most training windows that it sees; None for all.
     """
 
     features: int = 2016
-    windows: int = 2000
+    windows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,22 @@ class BaselineInputs:
     def task(self) -> Task:
         return self.federation.task
 
+    def own_scaler(self, name: str) -> Scaler:
+        """Return the scaler of a site's own training rows, or of the weights it starts from."""
+        return self.taken_scaler or self.federation.moments(name).scaler()
+
+    def scaler_of(self, name: str) -> Scaler:
+        """Return the scaler of a site in the federation."""
+        return self.own_scaler(name) if self.scaler is None else self.scaler
+
     def own_site(self, name: str) -> Site:
-        """Return a site scaled by its own training rows, or as the weights it starts from ask."""
-        own = self.taken_scaler or self.federation.moments(name).scaler()
-        return self.federation.site(name, own)
+        """Return a site scaled by itself."""
+        return self.federation.site(name, self.own_scaler(name))
 
     def sites(self, names: Sequence[str] | None = None) -> list[Site]:
         """Return the tested sites, or ``names``, as the federation scales them."""
         names = self.names if names is None else names
-        if self.scaler is None:
-            return [self.own_site(name) for name in names]
-        return [self.federation.site(name, self.scaler) for name in names]
+        return [self.federation.site(name, self.scaler_of(name)) for name in names]
 
     def series(self, windows: Windows) -> Floats32:
         """Return the (N, T, F) readings of windows, without features of whole windows."""

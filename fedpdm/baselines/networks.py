@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, predicted
 from fedpdm.baselines.registry import Baseline, register_baseline
+from fedpdm.data.rows import Split
 from fedpdm.data.summaries import tree_columns
 from fedpdm.data.windows import Windows
 from fedpdm.evaluation.scoring import SPLITS, Predictions, predict, predict_site
@@ -65,13 +67,23 @@ def guessed(inputs: BaselineInputs, error: str) -> Predictions:
 @register_baseline("alone", Baseline(
     "Alone", "the same model trained on that site's own data only",
     marker="o", hollow=True, colour="alone", column="always", per_site=True, interval=True,
-    cost=lambda inputs: inputs.alone.rounds / inputs.pooled.rounds,
+    cost=lambda inputs: 2 * inputs.alone.rounds / inputs.pooled.rounds,
 ))  # fmt: skip
 def alone(inputs: BaselineInputs, name: str) -> Predictions:
-    """One site that shares nothing: its own rows, its own scaler, its own best epoch."""
-    site = inputs.own_site(name)
-    model = train_whole(inputs, inputs.alone, site.train, site.validation, ("alone", name))
-    return {name: predict_site(model, site, inputs.task, inputs.device, SPLITS)}
+    """One site that shares nothing: its own rows, its own scaler, its own best epoch.
+
+    Once the epoch is chosen, it trains again with its validation windows beside the training
+    windows. Thresholds and calibration come from the model that never saw them.
+    """
+    site, key = inputs.own_site(name), ("alone", name)
+    chosen = train_whole(inputs, inputs.alone, site.train, site.validation, key)
+    found = predict_site(chosen.module, site, inputs.task, inputs.device, SPLITS)
+    if chosen.rounds is not None:
+        every = Windows.concatenate([site.train, site.validation])
+        final = train_whole(inputs, inputs.alone, every, None, key, chosen.rounds)
+        tested = (Split.TEST, Split.HELDOUT)
+        found |= predict_site(final.module, site, inputs.task, inputs.device, tested)
+    return {name: found}
 
 
 @register_baseline("pooled", Baseline(
@@ -90,31 +102,54 @@ def pooled(inputs: BaselineInputs) -> Predictions:
         Windows.concatenate([site.validation for site in pool]),
         ("pooled",),
     )
-    return predict(model, inputs.sites(), inputs.task, inputs.device)
+    return predict(model.module, inputs.sites(), inputs.task, inputs.device)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that was trained without a federation.
+
+    Attributes:
+        module: what predicts.
+        rounds: after how many looks at validation data it was at its best; None without looks.
+    """
+
+    module: nn.Module
+    rounds: int | None
 
 
 def train_whole(
     inputs: BaselineInputs,
     schedule: BaselineSchedule,
     train: Windows,
-    validation: Windows,
+    validation: Windows | None,
     key: tuple[str, ...],
-) -> nn.Module:
-    """Return what predicts, trained for all epochs at once, at its best look at validation data.
+    rounds: int | None = None,
+) -> Trained:
+    """Return a network trained for all epochs at once, at its best look at validation data.
 
     One whose outputs were never finite comes back as it is (``registry.diverged``).
+
+    Args:
+        inputs: what baselines need.
+        schedule: settings, and how often it looks.
+        train: windows to train on.
+        validation: windows to look at; None to look at none and keep the last weights.
+        key: of the draws.
+        rounds: stop after so many looks; None: the schedule's.
     """
+    rounds = schedule.rounds if rounds is None else rounds
     task, settings = inputs.task, schedule.settings
     model = inputs.build_model()
     model.module.to(inputs.device)
     x, y = tensors(train.x, train.y, inputs.device)
-    x_validation, y_validation = tensors(validation.x, validation.y, inputs.device)
     objective, context = inputs.objective or Supervised.of(task), LocalContext()
-    best: dict[str, Any] = {"metric": None, "loss": None, "weights": None}
+    best: dict[str, Any] = {"metric": None, "loss": None, "weights": None, "rounds": None}
 
     def look(epoch: int) -> None:
-        if epoch % settings.local_epochs or len(validation) == 0:
+        if epoch % settings.local_epochs or not validation:
             return
+        x_validation, y_validation = tensors(validation.x, validation.y, inputs.device)
         output = outputs(objective.predictor(model.module, context), x_validation)
         if not output.isfinite().all():
             return
@@ -123,31 +158,34 @@ def train_whole(
         loss = objective.mean_loss(model.module, x_validation, y_validation, context, output)
         lower = best["loss"] is None or loss < best["loss"]
         if task.better(metric, best["metric"]) or (metric is None and lower):
-            best.update(metric=metric, loss=loss, weights=copy.deepcopy(model.get_parameters()))
+            weights = copy.deepcopy(model.get_parameters())
+            number = epoch // settings.local_epochs
+            best.update(metric=metric, loss=loss, weights=weights, rounds=number)
 
     if isinstance(model.module, GradientBoostedTrees):
-        _grow(model, train, task, schedule, look)
+        _grow(model, train, task, rounds, settings.local_epochs, look)
     else:
         fit(
             model.module, x, y, objective, settings, seed=inputs.seed, key=key,
-            epochs=schedule.rounds * settings.local_epochs, after_epoch=look,
+            epochs=rounds * settings.local_epochs, after_epoch=look,
         )  # fmt: skip
     if best["weights"] is not None:
         model.set_parameters(best["weights"])
-    return objective.predictor(model.module, context)
+    return Trained(objective.predictor(model.module, context), best["rounds"])
 
 
 def _grow(
     model: ModelWrapper,
     train: Windows,
     task: Task,
-    schedule: BaselineSchedule,
+    rounds: int,
+    epochs: int,
     look: Callable[[int], None],
 ) -> None:
     """Grow trees as the federation does, on rows that lie in one place."""
     loss, growth = loss_of(task), Growth.of(model.config)
     rows, trees = Rows(tree_columns(train.x), train.y, loss), model.snapshot()
-    for number in range(1, min(schedule.rounds, model.config["rounds"]) + 1):
+    for number in range(1, min(rounds, model.config["rounds"]) + 1):
         drive(boost(trees, growth, loss, number), lambda request: rows.answer(request, trees))
         model.set_parameters(trees)
-        look(number * schedule.settings.local_epochs)
+        look(number * epochs)

@@ -321,7 +321,9 @@ def build_rocket(cfg: Config) -> RocketSettings:
         return RocketSettings()
     return RocketSettings(
         features=whole(cfg, "baselines.minirocket.features", 84, 1_000_000),
-        windows=whole(cfg, "baselines.minirocket.windows", 2, 10_000_000),
+        windows=None
+        if select(cfg, "baselines.minirocket.windows") is None
+        else whole(cfg, "baselines.minirocket.windows", 2, 10_000_000),
     )
 
 

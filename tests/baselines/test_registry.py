@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedpdm.baselines import estimators
-from fedpdm.baselines.estimators import boosted_trees, platt, rocket, some_windows
+from fedpdm.baselines.estimators import platt, rocket, some_windows
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, RocketSettings
 from fedpdm.baselines.minirocket import MiniRocket
 from fedpdm.baselines.registry import (
@@ -25,6 +25,7 @@ from fedpdm.baselines.registry import (
     wanted,
     work,
 )
+from fedpdm.baselines.trees import boosted_trees
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.windows import Windows

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
-from fedpdm.baselines.estimators import PerColumn, trees
+from fedpdm.baselines.columns import PerColumn
+from fedpdm.baselines.trees import grown
 from fedpdm.config.compose import compose
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.sources.base import Source
@@ -54,7 +55,11 @@ def test_trees_give_a_probability_of_every_class() -> None:
     draw = np.random.default_rng(0)
     y = draw.integers(0, 3, 300)
     x = np.stack([y + draw.normal(0, 0.1, 300), draw.normal(size=300)], axis=1)
-    scores = PerColumn(AssetType(KINDS), y, trees(x, 0))(x)
+
+    def fit(position: int, target: Any, classes: bool) -> Any:
+        return grown(x, target, {"max_iter": 50}, classes, 0)
+
+    scores = PerColumn(AssetType(KINDS), y, fit)(x)
     np.testing.assert_allclose(scores.sum(axis=1), 1)
     assert (scores.argmax(axis=1) == y).mean() > 0.95
 

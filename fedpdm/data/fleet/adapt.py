@@ -33,7 +33,8 @@ def adapt(spec: SiteSpec, dials: Dials) -> SiteSpec:
     Raises:
         ConfigError: the wanted prevalence cannot be reached with this site's settings.
     """
-    profile = spec.profile
+    # Fixed before anything else, so that a trial under another name changes on the same day.
+    profile = replace(spec.profile, change_day=spec.change_day)
     if profile.size:
         profile = replace(profile, machines=draw_size(profile.size, spec.generator("size")))
     if dials.prevalence is not None:

@@ -179,7 +179,7 @@ def _weak_part(
     script: np.random.Generator,
 ) -> tuple[int, int]:  # fmt: skip
     """Draw which mode is the weak part of a life that begins on ``day``, and its scenario."""
-    changed = sum(profile.modes_later) > 0 and day >= profile.change_day
+    changed = profile.change_day is not None and day >= profile.change_day
     shares = np.array(profile.modes_later if changed else profile.modes) * WEAK[kind]
     if shares.sum() == 0:  # the site names nothing that this kind can fail of
         shares = WEAK[kind]

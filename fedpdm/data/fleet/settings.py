@@ -26,6 +26,9 @@ SIZES = {"small": (10, 20), "medium": (20, 40), "large": (40, 60), "very_large":
 MIXED = {"small": 0.3, "medium": 0.4, "large": 0.2, "very_large": 0.1}
 """How common each class is where ``size: mixed``."""
 
+CHANGE = (0.2, 0.8)
+"""Shares of the record between which a change of weak parts is drawn."""
+
 # fmt: off
 _BUNDLES: dict[str, Any] = {
     "archetype":        ("machine_shop", "process_plant", "water_works", "cold_chain", "warehouse"),
@@ -106,7 +109,8 @@ class SiteProfile:
         calibration: spread of gains and offsets between sites and machines, likewise.
         modes: weight of each of ``MODES`` (all, in that order): how often it is the weak part.
         change_day: from this day of the record on, repaired machines come back with the weak
-            parts of ``modes_later``: other products, other suppliers.
+            parts of ``modes_later``: other products, other suppliers. None: drawn from the seed
+            and the site's name, anywhere in the middle of the record (``CHANGE``).
         modes_later: the weights from then on; all 0 for no change.
         archetype: name of the bundle of settings (``ARCHETYPES``) that the others start from.
         size: class that ``machines`` is drawn from (``SIZES``, or ``mixed``); empty: as given.
@@ -131,7 +135,7 @@ class SiteProfile:
     noise: float = _number(1.0, 0)
     calibration: float = _number(1.0, 0)
     modes: tuple[float, ...] = _weights(MODES, "way of failing", (1.0,) * len(MODES))
-    change_day: float = _number(0.0, 0)
+    change_day: float | None = _number(None, 0)
     modes_later: tuple[float, ...] = _weights(MODES, "way of failing", (0.0,) * len(MODES))
     archetype: str = field(default="", metadata={"names": tuple(ARCHETYPES)})
     size: str = field(default="", metadata={"names": (*SIZES, "mixed")})
@@ -198,6 +202,16 @@ class SiteSpec:
     seed: int
     steps: int
     step_days: float
+
+    @property
+    def change_day(self) -> float | None:
+        """The day of the change of weak parts, as set or drawn; None where nothing changes."""
+        if sum(self.profile.modes_later) <= 0:
+            return None
+        if self.profile.change_day is not None:
+            return self.profile.change_day
+        share = float(self.generator("change").uniform(*CHANGE))
+        return float(round(share * self.steps * self.step_days))
 
     def generator(self, *key: str | int) -> np.random.Generator:
         """Return the site's own generator for ``key``."""

@@ -39,6 +39,9 @@ from fedpdm.seeding import numpy_generator
 
 __all__ = ["FleetSource", "Latent"]
 
+MOST_FACTS = 6
+"""Sites whose days of change are said."""
+
 
 class FleetSource(Source):
     """Sites generated from a seed, each when it is first asked for."""
@@ -59,7 +62,7 @@ class FleetSource(Source):
         days: float = 320,
         step_hours: float = 6,
         window: int = 12,
-        stride: int = 28,
+        stride: int = 7,
         evaluation_stride: int = 4,
         missing: float = 0.02,
         outages: float = 0.01,
@@ -119,6 +122,7 @@ class FleetSource(Source):
         )  # fmt: skip
         self.seed, self.reach, self.days = seed, reach, float(days)
         self.profiles = _profiles(sites, scenarios)
+        self.facts = self._facts()
         self.folder = None if path is None else FleetFolder(path)
         if self.folder is not None:
             self.folder.require(self.settings, self.site_settings)
@@ -163,6 +167,19 @@ class FleetSource(Source):
         latent = self.latent(site)
         modes = np.array([*MODES, "none"])  # -1: no failure was seen
         return {"kind": np.array(KINDS)[latent.kind], "mode": modes[latent.mode]}
+
+    def _facts(self) -> tuple[str, ...]:
+        """Return on which days the first sites' weak parts change, as one fact; nothing if none."""
+        days = []
+        for site in list(self.profiles)[:MOST_FACTS]:
+            plain = SiteSpec(site, self.profiles[site], self.seed, self.steps, self.step_days)
+            if plain.change_day is not None:
+                days.append(f"{plain.change_day:g} at {site}")
+        if not days:
+            return ()
+        more = ", …" if len(self.profiles) > MOST_FACTS else ""
+        sites = f"{', '.join(days)}{more}"
+        return (f"repaired machines fail in other ways from day {sites} (of {self.days:g}) on",)
 
     def spec(self, site: str, settings: Dials | None = None) -> SiteSpec:
         """Return a site as it is generated: with its drawn size and the dials' effect.

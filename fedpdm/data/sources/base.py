@@ -98,10 +98,15 @@ class Source(ABC):
     split at all of them, or cut in time with its labels apart."""
     local_machines: bool = False
     """Whether machine ids are a site's own, so that two sites may use the same ones."""
+    tells_age: bool = True
+    """Whether a model may know how long a machine has run; C-MAPSS can withhold the cycle."""
     units: Mapping[str, str] = MappingProxyType({})
     """Unit of a feature, where the user states one: sites that state one must state the same."""
     warnings: Sequence[str] = ()
     """What a person should know about the data read so far."""
+    facts: tuple[str, ...] = ()
+    """What is known of how generated data came to be, and stands beside the result; each the
+    middle of a sentence: ``detroit's repaired machines fail in other ways from day 143 on``."""
 
     @property
     @abstractmethod

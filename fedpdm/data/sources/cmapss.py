@@ -114,6 +114,7 @@ class CmapssSource(PartitionedSource):
         self.stride = require_positive("data.stride", stride)
         self.pad_training = pad == "all"
         self.features = FEATURES[features]
+        self.tells_age = "cycle" in self.features
         # Six conditions have the same numbers in every subset; FD001 and FD003 fly in the first.
         self.conditions = max(CONDITIONS[name] for name in self.subsets)
         self.operating = OPERATING if self.conditions > 1 else None

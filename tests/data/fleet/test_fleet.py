@@ -45,11 +45,11 @@ def test_sites_ship_of_both_sorts() -> None:
 def test_the_default_fleet_has_not_moved() -> None:
     source = build(compose(["seed=42"])).federation.source
     rows = source.rows("detroit")
-    assert len(rows) == 24_933
+    assert len(rows) == 24_932
     expected = [
-        3.160651752888619, 3.4066737022506777, 57.814659536540674, 62.59021110651603,
-        3.55056227956155, 49.386634215999266, 36.24912701980471, 1480.0643980136572,
-        33.72917822949378, 21.504007293113602,
+        3.159952827129665, 3.40673692027723, 57.824202850076986, 62.55391320743278,
+        3.5500603717830375, 49.40175758344118, 36.248128026674806, 1480.1424863133514,
+        33.721692827065816, 21.504104008731684,
     ]  # fmt: skip
     assert int(np.isnan(rows.values).sum()) == 6_941
     np.testing.assert_allclose(np.nanmean(rows.values, axis=0), expected, rtol=1e-9)
@@ -104,16 +104,35 @@ def test_the_latent_wear_does(city: str, defaults: FleetSource) -> None:
     assert set(latent.mode[~np.isnan(rows.time_to_failure)]) <= set(range(len(MODES)))
 
 
+LATER = {"machines": 4, "modes_later": {"filter": 1}}
+
+
 def test_sites_meet_later_what_they_hardly_knew_before(defaults: FleetSource) -> None:
     for city in ("detroit", "houston"):
         rows, latent = defaults.rows(city), defaults.latent(city)
-        profile = defaults.profiles[city]
+        day = defaults.spec(city).change_day
+        assert day is not None
         fails = ~np.isnan(rows.time_to_failure)
         shares = []
-        for part in (rows.time < profile.change_day, rows.time > profile.change_day + 80):
+        for part in (rows.time < day, rows.time > day + 80):
             counts = np.bincount(latent.mode[fails & part], minlength=len(MODES))
             shares.append(counts / counts.sum())
         assert 0.5 * np.abs(shares[0] - shares[1]).sum() > 0.5, "total variation"
+
+
+def test_the_day_of_the_change_is_drawn_for_each_site_and_said() -> None:
+    days = set()
+    for seed in range(40):
+        source = fleet(seed=seed, sites={name: LATER for name in ("a", "b")})
+        drawn = [source.spec(name).change_day for name in ("a", "b")]
+        assert all(day is not None and 64 <= day <= 256 for day in drawn)
+        assert all(f"{day:g} at {name}" in source.facts[0] for name, day in
+                   zip("ab", drawn, strict=True))  # fmt: skip
+        days |= {*drawn}
+    assert len(days) > 60 and min(days) < 80 and max(days) > 240
+    fixed = fleet(sites={"a": LATER | {"change_day": 100}, "b": {}})
+    assert fixed.spec("a").change_day == 100 and fixed.spec("b").change_day is None
+    assert "at b" not in fixed.facts[0] and fleet(sites={"b": {}}).facts == ()
 
 
 def test_no_change_is_an_option() -> None:
