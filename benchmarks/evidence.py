@@ -18,6 +18,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,12 +40,20 @@ QUICKER = ("baselines.max_plants=0",)
 """What a run that only chooses a candidate does without."""
 
 
-def choices(name: str, experiment: Experiment) -> dict[str, Job]:
+def choices(name: str, experiment: Experiment) -> dict[str, list[Job]]:
     """Return the runs that a candidate is chosen by."""
     return {
-        label: Job(f"{name}-{label}", (*experiment.overrides, *overrides, *QUICKER), CHOICE)
+        label: [
+            Job(f"{name}-{label}", (*experiment.overrides, *overrides, *QUICKER), seed)
+            for seed in CHOICE
+        ]
         for label, overrides in experiment.candidates.items()
     }
+
+
+def validated(jobs: list[Job]) -> float:
+    """Return the mean validation metric of a candidate's runs."""
+    return fmean(job.summary()["validation"]["best"] for job in jobs)
 
 
 def choose(name: str, experiment: Experiment) -> tuple[str, ...]:
@@ -52,7 +61,7 @@ def choose(name: str, experiment: Experiment) -> tuple[str, ...]:
     runs = choices(name, experiment)
     if not runs:
         return ()
-    best = {label: job.summary()["validation"]["best"] for label, job in runs.items()}
+    best = {label: validated(jobs) for label, jobs in runs.items()}
     lowest = experiment.metric == "rmse"
     label = (min if lowest else max)(best, key=lambda key: best[key])
     return experiment.candidates[label]
@@ -82,11 +91,8 @@ def store(name: str, experiment: Experiment) -> None:
     }
     if experiment.candidates:
         found[name]["chosen_by_validation"] = {
-            "seed": CHOICE,
-            **{
-                label: job.summary()["validation"]["best"]
-                for label, job in choices(name, experiment).items()
-            },
+            "seeds": list(CHOICE),
+            **{label: validated(jobs) for label, jobs in choices(name, experiment).items()},
         }
     ordered = {key: found[key] for key in EXPERIMENTS if key in found}
     RESULTS.parent.mkdir(exist_ok=True)
@@ -97,7 +103,9 @@ def store(name: str, experiment: Experiment) -> None:
 def measure(names: list[str], at_once: int) -> None:
     """Run what is missing and store every experiment as soon as its seeds are finished."""
     begun = time.perf_counter()
-    first = [job for name in names for job in choices(name, EXPERIMENTS[name]).values()]
+    first = [
+        job for name in names for jobs in choices(name, EXPERIMENTS[name]).values() for job in jobs
+    ]
     for job, seconds in finish(first, at_once):
         print(f"{job.name}: validation {job.summary()['validation']['best']:.3f} "
               f"({seconds:.0f} s)", flush=True)  # fmt: skip
@@ -124,7 +132,8 @@ def plan(names: list[str]) -> None:
     """Print what is left to do; seconds as far as a seed of the experiment is known."""
     for name in names:
         experiment = EXPERIMENTS[name]
-        if any(not job.finished for job in choices(name, experiment).values()):
+        compared = choices(name, experiment).values()
+        if any(not job.finished for jobs in compared for job in jobs):
             print(f"{name:<18} {len(experiment.candidates)} candidates to compare first")
             continue
         runs = jobs(name, experiment)

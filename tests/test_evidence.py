@@ -107,8 +107,8 @@ def test_seeds_that_choose_are_not_those_that_are_reported() -> None:
     from benchmarks.predictions.experiments import CHOICE
 
     for experiment in EXPERIMENTS.values():
-        assert not experiment.candidates or CHOICE not in experiment.seeds
-        assert len(experiment.candidates) in (0, 2)
+        assert not experiment.candidates or not {*CHOICE} & {*experiment.seeds}
+        assert len(experiment.candidates) != 1
 
 
 def test_the_check_by_other_code_is_quoted_as_it_came_out() -> None:

@@ -62,7 +62,7 @@ class FleetSource(Source):
         days: float = 320,
         step_hours: float = 6,
         window: int = 12,
-        stride: int = 7,
+        stride: int = 14,
         evaluation_stride: int = 4,
         missing: float = 0.02,
         outages: float = 0.01,
