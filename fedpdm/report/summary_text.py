@@ -12,6 +12,9 @@ from fedpdm.report.sections.alarms import dearer, silence
 
 Record = Mapping[str, Any]
 
+FEW = 6
+"""Up to so many sites are named; of more it is said how many."""
+
 
 def headline(table: GainTable) -> str:
     """Return in one sentence whether the shared model helps each site, and by how much."""
@@ -66,12 +69,32 @@ def verdict(table: GainTable) -> str | None:
 def _from_to(table: GainTable) -> str:
     m = table.metric
     row = table.mean if table.mean.gain is not None else table.together
-    alone, federated = row.values.get("alone"), row.values.get("federated")
+    alone, federated = row.values.get(table.against), row.values.get("federated")
     before, after = number(alone, m.digits), number(federated, m.digits)
     if before == after:
         return f"{m.label} stays at {after}"
     verb = "rises" if (federated or 0.0) > (alone or 0.0) else "falls"
     return f"{m.label} {verb} from {before} to {after}"
+
+
+def chosen_alone(summary: Record) -> str | None:
+    """Return which kind of model is the best alone at which sites; None with one kind only."""
+    chosen = part_of(summary, "test", "baselines", "best_alone", "chosen")
+    if not isinstance(chosen, Mapping) or not chosen:
+        return None
+    kinds: dict[str, list[str]] = {}
+    for site, kind in chosen.items():
+        kinds.setdefault(str(kind), []).append(str(site))
+    known, many = predictors(kinds), len(chosen) > FEW
+    where = [
+        f"{known[kind].name or known[kind].heading} at "
+        + (f"{len(names)} of {counted(len(chosen), 'site')}" if many else listing(names))
+        for kind, names in sorted(kinds.items(), key=lambda item: -len(item[1]))
+    ]
+    return (
+        "Gain is measured against the best model that a site has by itself, which its validation "
+        f"data chose: {'; '.join(where)}."
+    )
 
 
 def _by(rows: Iterable[GainRow]) -> str:
@@ -158,7 +181,7 @@ def findings(summary: Record, table: GainTable) -> list[str]:
     m, mean, every = table.metric, table.mean, table.together
     many = len(table.rows) > 1
     reached = number(mean.values.get("federated"), m.digits)
-    result = []
+    result = [said] if (said := chosen_alone(summary)) else []
     if many and mean.gain is not None and mean.interval is not None:
         gain, low, high = (number(x, m.digits, sign=True) for x in (mean.gain, *mean.interval))
         narrow = f", too narrow: {mean.unsure}" if mean.sure is None and mean.unsure else ""

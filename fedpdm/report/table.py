@@ -15,7 +15,7 @@ from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.console import STYLE, console_for, grid_of, room_for_names, say
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 from fedpdm.report.sections.alarms import dearer, silence
-from fedpdm.report.summary_text import certainty, headline
+from fedpdm.report.summary_text import certainty, chosen_alone, headline
 
 LISTED = 20
 """Up to this many sites are all listed; of more, those with the largest changes."""
@@ -40,7 +40,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     tested = f"Test data at round {summary['best_round']}"
     say(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim", wrap=False)
     columns, gone = dict(table.columns), list[str]()
-    spare = [name for name, shown in columns.items() if shown.column == "found"]
+    spare = [n for n, shown in columns.items() if shown.column == "found" and n != table.against]
     heads, rows = _cells_of(table, columns)
     while spare and room_for_names(heads, rows, console) < 0:
         gone.insert(0, columns.pop(spare.pop()).heading)
@@ -55,7 +55,9 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     for note in dict.fromkeys(row.note for row in table.rows if row.note):
         names = [row.name for row in table.rows if row.note == note]
         say(console, f"{MISSING} at {listing(names)}: {note}.", style="dim")
-    if unseen := _unseen(summary, table.metric.digits):
+    if chosen := chosen_alone(summary):
+        say(console, chosen, style="dim")
+    if unseen := _unseen(summary, table):
         say(console, unseen)
     if mute := silence(summary, table.cases):
         say(console, mute, style="dim")
@@ -118,14 +120,15 @@ def _shown(table: GainTable) -> list[GainRow]:
     return judged if len(judged) <= LISTED else judged[:half] + judged[-half:]
 
 
-def _unseen(summary: Mapping[str, Any], digits: int) -> str | None:
-    """Return how alone and federated do on machines that no training row came from."""
-    path = ("mean_site", summary["validation"]["metric"])
-    alone = part_of(summary, "heldout", "baselines", "alone", *path)
+def _unseen(summary: Mapping[str, Any], table: GainTable) -> str | None:
+    """Return how the best alone and federated do on machines that no training row came from."""
+    path, digits = ("mean_site", summary["validation"]["metric"]), table.metric.digits
+    alone = part_of(summary, "heldout", "baselines", table.against, *path)
     federated = part_of(summary, "heldout", *path)
     if alone is None or federated is None:
         return None
+    heading = table.columns[table.against].heading.lower()
     return (
-        "Machines never seen in training, mean of sites: alone "
-        f"{number(alone, digits)}, federated {number(federated, digits)}."
+        f"Machines never seen in training, mean of sites: {heading} {number(alone, digits)}, "
+        f"federated {number(federated, digits)}."
     )

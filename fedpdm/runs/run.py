@@ -11,6 +11,8 @@ from typing import Any
 from flwr.app import Context, RecordDict
 from rich.console import Console
 
+from fedpdm.baselines.best_alone import NAME as BEST_ALONE
+from fedpdm.baselines.best_alone import kinds_alone
 from fedpdm.baselines.registry import diverged, gather
 from fedpdm.baselines.workers import BaselineWorkers
 from fedpdm.client.state import PersonalModels
@@ -159,7 +161,8 @@ class Run:
             if self._trial is not None:  # nobody may pool the windows of sites elsewhere
                 with self._timed("evaluation"), self._working("computing intervals and costs"):
                     add_confidence(summary, self._trial, baselines, experiment)
-                    summary["test"]["costs"] = alarm_costs(self._trial, baselines)
+                    own = (*kinds_alone(baselines), BEST_ALONE)
+                    summary["test"]["costs"] = alarm_costs(self._trial, baselines, own)
             with self._working("writing the report"):
                 self._conclude(summary, history, manifest, shapes, begun)
             if guard is not None:
