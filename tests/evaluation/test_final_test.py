@@ -152,12 +152,15 @@ def test_intervals_cover_and_sites_have_their_own_coverage() -> None:
     assert found["machines"] == 8 and found["reason"] is None and found["level"] == 0.5
     assert set(found["per_site"]) == set(SITES) and 0 < found["width"] <= 20
     parts = found["per_site"].values()
+    whole = sum(part["width_unclipped"] * part["n"] for part in parts) / found["n"]
+    assert found["width_unclipped"] == pytest.approx(whole) and whole > found["width"]
     share = sum(part["coverage"] * part["n"] for part in parts) / found["n"]
     assert found["coverage"] == pytest.approx(share)
     assert found["coverage_interval"] is None  # machines have more than one test window each
     few = tried(RemainingLife(20), EvaluationProtocol(interval=0.99)).parts["test"]
     assert few is not None and "too few" in few["intervals"]["reason"]
     assert few["intervals"]["coverage"] == 1.0 and few["intervals"]["width"] == 20.0
+    assert few["intervals"]["width_unclipped"] is None, "it is all of [0, cap]"
 
 
 def test_a_calibration_changes_what_is_said_and_not_the_ranking() -> None:
