@@ -51,6 +51,7 @@ from fedpdm.runs.folder import (
     write_manifest,
     write_scalers,
 )
+from fedpdm.runs.idle import idle_options
 from fedpdm.runs.local_training import idle_warning, rate_warning
 from fedpdm.runs.progress import Progress, Working
 from fedpdm.runs.results import (
@@ -112,7 +113,7 @@ class Run:
         tracker = build_tracker(self.cfg)
         with self._timed("setup"), self._working("reading the data") as working:
             warnings, shapes = self._look(working.says)
-        warnings += idle_warning(self.cfg)
+        warnings += [*idle_warning(self.cfg), *idle_options(self.cfg, experiment)]
         warnings += rate_warning(experiment.settings, experiment.rounds)
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:
