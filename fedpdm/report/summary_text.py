@@ -77,6 +77,15 @@ def _from_to(table: GainTable) -> str:
     return f"{m.label} {verb} from {before} to {after}"
 
 
+def facts(summary: Record) -> str | None:
+    """Return what is known of how generated data came to be; None of other data."""
+    known = part_of(summary, "data", "facts")
+    if not isinstance(known, Sequence) or isinstance(known, str) or not known:
+        return None
+    more = f"; and {len(known) - FEW} more" if len(known) > FEW else ""
+    return f"Of the data: {'; '.join(str(fact) for fact in known[:FEW])}{more}."
+
+
 def chosen_alone(summary: Record) -> str | None:
     """Return which kind of model is the best alone at which sites; None with one kind only."""
     chosen = part_of(summary, "test", "baselines", "best_alone", "chosen")

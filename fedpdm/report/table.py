@@ -15,7 +15,7 @@ from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.console import STYLE, console_for, grid_of, room_for_names, say
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 from fedpdm.report.sections.alarms import dearer, silence
-from fedpdm.report.summary_text import certainty, chosen_alone, headline
+from fedpdm.report.summary_text import certainty, chosen_alone, facts, headline
 
 LISTED = 20
 """Up to this many sites are all listed; of more, those with the largest changes."""
@@ -37,6 +37,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     say(console, headline(table), style="bold")
     if sure := certainty(table):
         say(console, sure)
+    if of_data := facts(summary):
+        say(console, of_data)
     tested = f"Test data at round {summary['best_round']}"
     say(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim", wrap=False)
     columns, gone = dict(table.columns), list[str]()

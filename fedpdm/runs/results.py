@@ -83,6 +83,7 @@ def summarise(
             "sha256": None,
             "time_unit": source.time_unit,
             "window": source.window,
+            "facts": list(source.facts),
         },
         "options": {
             "task": plain(cfg.task), "strategy": plain(cfg.strategy),

@@ -102,6 +102,9 @@ class Source(ABC):
     """Unit of a feature, where the user states one: sites that state one must state the same."""
     warnings: Sequence[str] = ()
     """What a person should know about the data read so far."""
+    facts: tuple[str, ...] = ()
+    """What is known of how generated data came to be, and stands beside the result; each the
+    middle of a sentence: ``detroit's repaired machines fail in other ways from day 143 on``."""
 
     @property
     @abstractmethod
