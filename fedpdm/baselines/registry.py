@@ -57,6 +57,12 @@ class Baseline:
     interval: bool = False
     task: str | None = None
 
+    @property
+    def in_sentence(self) -> str:
+        """The name as it stands in the middle of a sentence."""
+        first, *rest = (self.name or self.heading).split(" ")
+        return " ".join([first.lower() if first.istitle() else first, *rest])
+
 
 BASELINES: dict[str, Baseline] = {}
 """Every baseline by the name that ``baselines.controls`` and summary.json call it."""
@@ -97,7 +103,8 @@ def predictors(found: Iterable[str] = ()) -> dict[str, Baseline]:
     unknown = {n: Baseline(n.replace("_", " ").capitalize()) for n in found if n not in known}
     baselines = known | unknown
     # The gain is federated against what a site has by itself, so these stand side by side.
-    first = {n: each for n, each in baselines.items() if each.column == "always"} | derived
+    first = {n: each for n, each in baselines.items() if each.column == "always"}
+    first |= {n: each for n, each in baselines.items() if each.per_site} | derived
     return first | {"federated": FEDERATED} | baselines
 
 

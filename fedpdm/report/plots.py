@@ -24,6 +24,7 @@ KEYS = {
     "P": '<path d="M8 2h4v3h3v4h-3v3H8V9H5V5h3z" fill="var(--{})"/>',
 }
 """Matplotlib's markers as SVG for a legend of 20 by 14; ``{}`` stands for a colour."""
+HOLLOW = 'fill="none" stroke-width="2" stroke='
 RING = '<circle cx="10" cy="7" r="4.4" fill="none" stroke="var(--{})" stroke-width="2.4"/>'
 LABELLED = 6
 """Up to this many sites are drawn in colours of their own."""
@@ -109,7 +110,10 @@ def spread(table: GainTable) -> Markup:
 
 def key_of(shown: Baseline) -> Markup:
     """Return a predictor's mark for a legend: what stands inside an ``<svg>`` of 20 by 14."""
-    return Markup(RING if shown.hollow else KEYS.get(shown.marker, KEYS["P"])).format(shown.colour)
+    mark = KEYS.get(shown.marker, KEYS["P"])
+    if shown.hollow:
+        mark = RING if shown.marker == "o" else mark.replace("fill=", HOLLOW)
+    return Markup(mark).format(shown.colour)
 
 
 def _mark(axes: Axes, shown: Baseline, value: float, y: float, layer: int) -> None:

@@ -96,7 +96,7 @@ def chosen_alone(summary: Record) -> str | None:
         kinds.setdefault(str(kind), []).append(str(site))
     known, many = predictors(kinds), len(chosen) > FEW
     where = [
-        f"{known[kind].name or known[kind].heading} at "
+        f"{known[kind].in_sentence} at "
         + (f"{len(names)} of {counted(len(chosen), 'site')}" if many else listing(names))
         for kind, names in sorted(kinds.items(), key=lambda item: -len(item[1]))
     ]

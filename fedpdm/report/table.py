@@ -42,7 +42,11 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     tested = f"Test data at round {summary['best_round']}"
     say(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim", wrap=False)
     columns, gone = dict(table.columns), list[str]()
-    spare = [n for n, shown in columns.items() if shown.column == "found" and n != table.against]
+    spare = [
+        name
+        for name, shown in columns.items()
+        if name != table.against and (shown.column == "found" or shown.per_site)
+    ]
     heads, rows = _cells_of(table, columns)
     while spare and room_for_names(heads, rows, console) < 0:
         gone.insert(0, columns.pop(spare.pop()).heading)

@@ -295,9 +295,7 @@ def dearer(summary: Record) -> str | None:
         best = _best_alone(whole)
         names[best] = ALONE[best]
     if simple:
-        shown = predictors([simple])[simple]
-        first, *rest = (shown.name or shown.heading).split(" ")
-        names[simple] = " ".join([first.lower() if first.istitle() else first, *rest])
+        names[simple] = predictors([simple])[simple].in_sentence
     found = cheaper(whole, names)
     if not found:
         return None
