@@ -106,6 +106,41 @@ def chosen_alone(summary: Record) -> str | None:
     )
 
 
+def hindsight(table: GainTable) -> str | None:
+    """Return where another kind of model alone turned out better than the chosen one; else None.
+
+    Validation data chose, and cannot know: the mean gain against the best kind of each site on its
+    test data stands beside it. No site could have had that choice, so it is a bound.
+    """
+    kinds = [name for name, shown in table.columns.items() if shown.per_site]
+    better: dict[str, list[GainRow]] = {}
+    gains = []
+    for row in table.rows:
+        known = [kind for kind in kinds if row.values.get(kind) is not None]
+        if row.gain is None or not known or table.against in kinds:
+            continue
+        worth = {kind: row.difference("federated", kind) or 0.0 for kind in known}
+        best = min(worth, key=worth.__getitem__)
+        gains.append(min(worth[best], row.gain))
+        if row.judged(best, table.against) == "better":
+            better.setdefault(best, []).append(row)
+    if not better:
+        return None
+    digits, many = table.metric.digits, len(table.rows) > FEW
+    where = [
+        f"{table.columns[kind].in_sentence} at "
+        + (f"{len(rows)} of {counted(len(table.rows), 'site')}" if many else listing(
+            [f"{row.name} ({number(row.values[kind], digits)})" for row in rows], most=FEW
+        ))
+        for kind, rows in better.items()
+    ]  # fmt: skip
+    return (
+        f"On test data another kind alone turned out better: {'; '.join(where)}. Against the best "
+        "of each site with that hindsight the mean gain is "
+        f"{number(sum(gains) / len(gains), digits, sign=True)}."
+    )
+
+
 def _by(rows: Iterable[GainRow]) -> str:
     """Return "detroit by 0.012 and houston by 0.003"."""
     return listing([f"{r.name} by {number(abs(r.gain or 0.0), r.metric.digits)}" for r in rows])
@@ -190,7 +225,7 @@ def findings(summary: Record, table: GainTable) -> list[str]:
     m, mean, every = table.metric, table.mean, table.together
     many = len(table.rows) > 1
     reached = number(mean.values.get("federated"), m.digits)
-    result = [said] if (said := chosen_alone(summary)) else []
+    result = [said for said in (chosen_alone(summary), hindsight(table)) if said]
     if many and mean.gain is not None and mean.interval is not None:
         gain, low, high = (number(x, m.digits, sign=True) for x in (mean.gain, *mean.interval))
         narrow = f", too narrow: {mean.unsure}" if mean.sure is None and mean.unsure else ""

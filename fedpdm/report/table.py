@@ -15,7 +15,7 @@ from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.console import STYLE, console_for, grid_of, room_for_names, say
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 from fedpdm.report.sections.alarms import dearer, silence
-from fedpdm.report.summary_text import certainty, chosen_alone, facts, headline
+from fedpdm.report.summary_text import certainty, chosen_alone, facts, headline, hindsight
 
 LISTED = 20
 """Up to this many sites are all listed; of more, those with the largest changes."""
@@ -63,6 +63,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         say(console, f"{MISSING} at {listing(names)}: {note}.", style="dim")
     if chosen := chosen_alone(summary):
         say(console, chosen, style="dim")
+    if later := hindsight(table):
+        say(console, later)
     if unseen := _unseen(summary, table):
         say(console, unseen)
     if mute := silence(summary, table.cases):
