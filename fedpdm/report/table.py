@@ -52,7 +52,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         gone.insert(0, columns.pop(spare.pop()).heading)
         heads, rows = _cells_of(table, columns)
     if gone:
-        told = f"{listing(gone)}: in report.html, there is no room here"
+        told = f"{listing(gone, most=len(gone))}: in report.html, there is no room here"
         say(console, told, style="dim", wrap=False)
     console.print(grid_of(heads, rows, console, means=2 if len(table.rows) > 1 else 0))
     if rest := len(table.rows) - len(_shown(table)):
