@@ -138,3 +138,22 @@ def test_windows_and_scaling_of_the_check_are_those_of_plain_arithmetic() -> Non
     assert scaled.tolist() == [[2.0], [0.0]]
     line = np.tile(np.arange(80.0)[:, None] * 3, (1, 1, 1))
     assert np.allclose(recheck.summarised(line)[0, 1::2], 3.0), "slopes"
+
+
+def test_a_table_has_a_column_for_each_predictor_that_somebody_has() -> None:
+    def line(name: str, **arms: float) -> dict[str, Any]:
+        command = " ".join(("python -m fedpdm.simulate", *EXPERIMENTS[name].overrides))
+        part = {arm: {"mean": value, "sd": None} for arm, value in arms.items()}
+        return {"global": part, "mean_site": part, "metric": "average_precision",
+                "seeds": [0], "command": command}  # fmt: skip
+
+    fold = line("ai4i_fold_0", federated=0.8, rules=0.85)
+    stored = {"ai4i_fold_0": fold, "fleet": line("fleet", federated=0.5, best_alone=0.45)}
+    head, _, *rows = tables.scores(stored).splitlines()
+    assert head == "| experiment | best alone | federated | rules | seeds |"
+    assert [row.split(" | ")[1:] for row in rows] == [
+        ["0.450", "**0.500**", "–", "1 |"], ["–", "**0.800**", "0.850", "1 |"],
+    ]  # fmt: skip
+    every = {f"ai4i_fold_{k}": line(f"ai4i_fold_{k}", federated=0.8, pooled=0.8) for k in range(5)}
+    found = {t.what: t.note for t in targets.targets(every)}
+    assert found["AI4I, stratified 5-fold, federated AP"] == "", "older results have no rules"

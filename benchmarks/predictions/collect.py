@@ -61,6 +61,7 @@ def collect(
         "seconds": over(lambda s: s["seconds"]["total"]),
         "prevalence": over(lambda s: s["test"]["global"].get("prevalence")),
     }
+    result["gain_against"] = summaries[0].get("gain_against")
     if len(summaries[0]["sites"]) <= 10:
         result["gain_over_alone"] = {
             site: over(lambda s, site=site: s["gain"].get(site))  # type: ignore[misc]

@@ -42,6 +42,7 @@ class Experiment:
 INTERVALS = {
     "coverage": "test.intervals.coverage",
     "width": "test.intervals.width",
+    "width_unclipped": "test.intervals.width_unclipped",
     "rmse_uncapped": "test.global.rmse_uncapped",
     "nasa_score": "test.global.nasa_score",
 }

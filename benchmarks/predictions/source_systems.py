@@ -16,7 +16,7 @@ Stored = Mapping[str, Any]
 NOT_MEASURED = "not measured"
 NAMES = {
     "trivial": "trivial", "alone": "alone", "federated": "federated", "pooled": "pooled",
-    "hgb": "trees", "minirocket": "MiniRocket", "language": "no sensors",
+    "hgb": "trees", "minirocket": "MiniRocket", "rules": "rules", "language": "no sensors",
     "isolation_forest": "isolation forest",
 }  # fmt: skip
 METRICS = {
@@ -191,7 +191,7 @@ def summary(stored: Stored) -> Iterator[Compared]:
     yield Compared(
         "NetworkFed, on AI4I in order of time", f"{RUN}ai4i", "accuracy 94.15 %", "AP",
         of_evidence(stored, "ai4i", "federated"),
-        {arm: of_evidence(stored, "ai4i", arm) for arm in ("trivial", "hgb")},
+        {arm: of_evidence(stored, "ai4i", arm) for arm in ("trivial", "hgb", "rules")},
     )  # fmt: skip
     for horizon, claimed in zip(HORIZONS, ("0.2771", "0.2756", "0.2840"), strict=True):
         yield Compared(
@@ -224,7 +224,7 @@ def of_networkfed(stored: Stored) -> list[str]:
     seeds = {len(each["seeds"]) for each in cells.values()} or {0}
     commands = "; ".join(f"`{c}`" for c in found.get("commands", ())) or NOT_MEASURED
     return [
-        f"AP on AI4I, mean of sites, {min(seeds)} seeds. Commands: {commands}.",
+        f"AP on generated machines, mean of sites, {min(seeds)} seeds. Commands: {commands}.",
         "", *table(("rows", "model", *strategies), rows),
     ]  # fmt: skip
 

@@ -9,27 +9,35 @@ from typing import Any
 from benchmarks.predictions import targets
 from benchmarks.predictions.experiments import EXPERIMENTS, Experiment
 
-ARMS = {"trivial": "trivial", "alone": "alone", "federated": "federated", "pooled": "pooled",
-        "hgb": "trees", "minirocket": "MiniRocket"}  # fmt: skip
+ARMS = {"trivial": "trivial", "alone": "alone", "hgb_alone": "trees alone",
+        "best_alone": "best alone", "federated": "federated", "pooled": "pooled",
+        "hgb": "trees", "minirocket": "MiniRocket", "rules": "rules"}  # fmt: skip
 BEGIN, END = "<!-- made by benchmarks/evidence.py -->", "<!-- end -->"
 IN_README = ("fleet", "fleet_all", "fleet_unchanging", "ai4i", "failure_fd001", "rul_fd001",
              "fedcmapss_a", "fedcmapss_c")  # fmt: skip
 
 
 def scores(stored: Mapping[str, Any], names: tuple[str, ...] = tuple(EXPERIMENTS)) -> str:
-    """Return a table of all predictors on the named experiments, in Markdown."""
+    """Return a table of all predictors on the named experiments, in Markdown.
+
+    A predictor that none of them has gets no column.
+    """
+    names = tuple(n for n in names if n in stored and is_of(EXPERIMENTS[n], stored[n]))
+    parts = [stored[name][scope] for name in names for scope in EXPERIMENTS[name].scopes]
+    arms = {
+        arm: title for arm, title in ARMS.items()
+        if arm == "federated" or any(has(part.get(arm)) for part in parts)
+    }  # fmt: skip
     lines = [
-        f"| experiment | {' | '.join(ARMS.values())} | seeds |",
-        "|---|" + "---|" * (len(ARMS) + 1),
+        f"| experiment | {' | '.join(arms.values())} | seeds |",
+        "|---|" + "---|" * (len(arms) + 1),
     ]
     for name in names:
-        if name not in stored or not is_of(EXPERIMENTS[name], stored[name]):
-            continue
         experiment, found = EXPERIMENTS[name], stored[name]
         digits = 2 if found["metric"] == "rmse" else 3
         for scope in experiment.scopes:
             cells = []
-            for arm in ARMS:
+            for arm in arms:
                 cell = cell_of(found[scope].get(arm), digits, arm != "trivial")
                 cells.append(f"**{cell}**" if arm == "federated" else cell)
             where = ", mean of sites" if scope == "mean_site" else ""
@@ -47,9 +55,14 @@ def is_of(experiment: Experiment, found: Mapping[str, Any]) -> bool:
     }
 
 
+def has(found: Mapping[str, Any] | None) -> bool:
+    """Return whether there is a value."""
+    return found is not None and found["mean"] is not None
+
+
 def cell_of(found: Mapping[str, Any] | None, digits: int, spread: bool) -> str:
     """Return ``mean ± deviation``; a dash where there is nothing."""
-    if found is None or found["mean"] is None:
+    if found is None or not has(found):
         return "–"
     cell = f"{found['mean']:.{digits}f}"
     return cell + (f" ± {found['sd']:.{digits}f}" if spread and found["sd"] else "")

@@ -88,8 +88,10 @@ def targets(stored: Stored) -> Iterator[Target]:
     yield Target("… gap to pooled", 0.02, gap(stored, name), True)
     for name, what in (("ai4i", "forward"), ("ai4i_folds", "stratified 5-fold")):
         found = folds(stored) if name == "ai4i_folds" else stored
+        rules = mean(found, f"{name}.global.rules")
+        beside = f"rules without learning {rules:.3f}" if rules is not None else ""
         yield Target(f"AI4I, {what}, federated AP", 0.70,
-                     mean(found, f"{name}.global.federated"), False)  # fmt: skip
+                     mean(found, f"{name}.global.federated"), False, beside)  # fmt: skip
         yield Target("… gap to pooled", 0.04, gap(found, name), True)
     for subset in POOLED:
         rates = at(stored, f"failure_{subset}.also.false_alarm_rate.values")
@@ -97,8 +99,10 @@ def targets(stored: Stored) -> Iterator[Target]:
                      of(stored, lambda _, r=rates: fmean(r) / BUDGET), True)  # fmt: skip
         yield Target("… worst seed", 2.0, of(stored, lambda _, r=rates: max(r) / BUDGET), True)
     for subset, width in WIDTHS.items():
-        found_width = mean(stored, f"rul_{subset}.also.width")
-        beside = f"; ours {found_width:.1f} wide" if found_width is not None else ""
+        clipped, whole = (mean(stored, f"rul_{subset}.also.{key}")
+                          for key in ("width", "width_unclipped"))  # fmt: skip
+        beside = f"; ours {clipped:.1f} within [0, 125]" if clipped is not None else ""
+        beside += f", {whole:.1f} unclipped" if whole is not None else ""
         yield Target(
             f"{subset.upper()}, coverage of 90 % intervals", (0.86, 0.95),
             mean(stored, f"rul_{subset}.also.coverage"), None,
@@ -133,7 +137,8 @@ def folds(stored: Stored) -> dict[str, Any]:
         "ai4i_folds": {
             "global": {
                 arm: {"mean": fmean(part["global"][arm]["mean"] for part in parts)}
-                for arm in ("federated", "pooled")
+                for arm in ("federated", "pooled", "rules")
+                if all(arm in part["global"] for part in parts)
             }
         }
     }

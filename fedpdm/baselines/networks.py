@@ -65,7 +65,7 @@ def guessed(inputs: BaselineInputs, error: str) -> Predictions:
 
 
 @register_baseline("alone", Baseline(
-    "Alone", "the same model trained on that site's own data only",
+    "Alone", "the same model trained on that site's own data only", name="The same model alone",
     marker="o", hollow=True, colour="alone", column="always", per_site=True, interval=True,
     cost=lambda inputs: 2 * inputs.alone.rounds / inputs.pooled.rounds,
 ))  # fmt: skip

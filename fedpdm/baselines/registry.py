@@ -35,7 +35,9 @@ class Baseline:
         column: when it has a column: ``always``; ``asked`` for it, or where no baselines ran;
             or where scores were ``found``.
         cost: rough time, a site's share of a pooled network's training being 1.
-        per_site: whether the function takes a site's name too, and is called for each.
+        per_site: whether the function takes a site's name too, and is called for each: what a
+            site can have by itself. ``fedpdm.baselines.best_alone`` chooses among such by their
+            scores of validation windows, so what makes those must not have trained on them.
         missing: says why it cannot be had here, or None.
         interval: whether the gain over it gets a bootstrap interval.
         task: the only task that it is a control for; None: any.
@@ -55,11 +57,19 @@ class Baseline:
     interval: bool = False
     task: str | None = None
 
+    @property
+    def in_sentence(self) -> str:
+        """The name as it stands in the middle of a sentence."""
+        first, *rest = (self.name or self.heading).split(" ")
+        return " ".join([first.lower() if first.istitle() else first, *rest])
+
 
 BASELINES: dict[str, Baseline] = {}
 """Every baseline by the name that ``baselines.controls`` and summary.json call it."""
 RUNS: dict[str, Run] = {}
 """What makes the predictions of each."""
+DERIVED: dict[str, Baseline] = {}
+"""What follows from the predictions of baselines that ran, and is not run itself."""
 FEDERATED = Baseline(
     "Federated", "the shared model: sites exchange model weights, never rows",
     marker="o", colour="federated", column="always",
@@ -87,10 +97,14 @@ def predictors(found: Iterable[str] = ()) -> dict[str, Baseline]:
     Args:
         found: names in a summary; one that nobody registered here appears by its name.
     """
-    unknown = {n: Baseline(n.replace("_", " ").capitalize()) for n in found if n not in BASELINES}
-    baselines = BASELINES | unknown
-    # The gain is federated against alone, so the two stand side by side.
-    first = {name: each for name, each in baselines.items() if each.column == "always"}
+    found = tuple(found)
+    derived = {name: each for name, each in DERIVED.items() if name in found}
+    known = BASELINES | derived
+    unknown = {n: Baseline(n.replace("_", " ").capitalize()) for n in found if n not in known}
+    baselines = known | unknown
+    # The gain is federated against what a site has by itself, so these stand side by side.
+    first = {n: each for n, each in baselines.items() if each.column == "always"}
+    first |= {n: each for n, each in baselines.items() if each.per_site} | derived
     return first | {"federated": FEDERATED} | baselines
 
 

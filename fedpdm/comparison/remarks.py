@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedpdm.comparison.runs import FinishedRun
 from fedpdm.comparison.scores import PROCESSOR, clock_of
 from fedpdm.comparison.settings import NAMED, Setting
-from fedpdm.evaluation.wording import counted, listing
+from fedpdm.evaluation.wording import counted, gain_against, listing
 
 if TYPE_CHECKING:
     from fedpdm.comparison.result import Family
@@ -21,7 +21,7 @@ def remarks_of(found: Sequence[Family], settings: Sequence[Setting]) -> list[str
     """Return remarks on the runs behind the families, and on versions in all settings."""
     return [
         *_unjudged(found), *_unpaired(found), *_same_tests(found), *_code(found), *_splits(found),
-        *_baselines(found), *_started(found), *_versions(settings),
+        *_baselines(found), *_alone(found), *_started(found), *_versions(settings),
     ]  # fmt: skip
 
 
@@ -74,6 +74,19 @@ def _baselines(found: Sequence[Family]) -> list[str]:
         return []
     return ["baselines did not run alike beside the training, and slow it: seconds cannot be "
             f"compared ({_by(ran)})"]  # fmt: skip
+
+
+def _alone(found: Sequence[Family]) -> list[str]:
+    """Say where runs measure their sites' gain against other baselines."""
+    ran = _named(
+        (against.replace("_", " "), name)
+        for f in found for name, run in _runs(f)
+        if run.baseline(against := gain_against(run.summary))
+    )  # fmt: skip
+    if len(ran) < 2:
+        return []
+    return ["what sites gain over working alone (against_alone) is not measured alike in all "
+            f"runs ({_by(ran)})"]  # fmt: skip
 
 
 def _started(found: Sequence[Family]) -> list[str]:

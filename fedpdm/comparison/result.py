@@ -75,7 +75,7 @@ class SiteChange:
     against: float | None
     """Mean difference to the reference over common seeds; None for the reference itself."""
     alone: float | None
-    """Mean difference to working alone; None without that baseline."""
+    """Mean difference to the best model alone; None without such a baseline."""
     seeds: int
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedpdm.comparison.runs import FinishedRun
 from fedpdm.comparison.settings import Setting
-from fedpdm.evaluation.wording import Metric
+from fedpdm.evaluation.wording import Metric, gain_against
 
 VIEWS = {
     "global": "all test data together",
@@ -40,7 +40,7 @@ class Standing:
         seconds: a run took without its baselines, mean over seeds.
         above_guess: the compared score above what guessing reaches; None if unknown.
         per_site: each site's score, by site and seed.
-        alone: each site's score when it works alone, likewise.
+        alone: each site's score by the best model that it has by itself, likewise.
         curve: (megabytes, validation metric) per round, mean over the seeds.
     """
 
@@ -99,7 +99,10 @@ def standing_of(setting: Setting, view: str, chosen: Metric, clock: str) -> Stan
     score = mean_of(by_seed.values())
     sites = list(dict.fromkeys(site for run in runs.values() for site in run.per_site))
     shared = {seed: run.per_site for seed, run in runs.items()}
-    alone = {seed: run.baseline("alone").get("per_site") or {} for seed, run in runs.items()}
+    alone = {
+        seed: run.baseline(gain_against(run.summary)).get("per_site") or {}
+        for seed, run in runs.items()
+    }
     curves = [run.curve for run in runs.values()] if chosen.name == setting.any.metric else []
     return Standing(
         setting,

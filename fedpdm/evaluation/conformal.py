@@ -60,6 +60,10 @@ class Interval:
             np.clip(predicted + half, 0.0, self.cap),
         )
 
+    def unclipped(self, predicted: Floats) -> Floats:
+        """Return (N,) widths before the ends are clipped to [0, cap], as others state theirs."""
+        return np.asarray(2 * self.factor * scale(predicted, self.cap))
+
 
 def scale(predicted: Floats, cap: float) -> Floats:
     """Return (N,) what an error is measured by at a predicted life."""

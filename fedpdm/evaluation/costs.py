@@ -7,7 +7,7 @@ of its own, and a positive one a failure. N windows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,6 +239,7 @@ def cost_table(
     predictions: Predictions,
     level_of: Callable[[str], float],
     others: Mapping[str, Predictions],
+    alone: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return what alarms cost per machine-month, or per 1,000 cycles or rows (docs/summary.md).
 
@@ -248,10 +249,11 @@ def cost_table(
         predictions: of the shared model.
         level_of: its threshold at a site.
         others: predictions of baselines, by name.
+        alone: names of those that are each site's own models, with a threshold of its own.
     """
     own = accounts.protocol.policy.scope == "plant"
     raised = {
-        name: accounts.alarms_of(found, risk, Split.TEST, own or name == "alone")
+        name: accounts.alarms_of(found, risk, Split.TEST, own or name in alone)
         for name, found in others.items()
     }
     result: dict[str, Any] = {

@@ -7,7 +7,7 @@ test and held-out windows (docs/summary.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,19 +157,23 @@ def _fitted(
     )
 
 
-def alarm_costs(trial: FinalTest, baselines: Mapping[str, Predictions]) -> dict[str, Any] | None:
+def alarm_costs(
+    trial: FinalTest, baselines: Mapping[str, Predictions], own: Collection[str] = ()
+) -> dict[str, Any] | None:
     """Return what alarms of the nearest risk cost; None if thresholds were not chosen for it.
 
     Args:
         trial: the test of the shared model.
         baselines: predictions to set beside it, by name.
+        own: names of those that are each site's own models, with a threshold of its own.
     """
     if trial.accounts is None or trial.threshold is None:
         return None
     risk = trial.accounts.risks[0]
     return cost_table(
-        trial.accounts, risk, trial.predictions, lambda site: trial.levels.at(site, risk), baselines
-    )
+        trial.accounts, risk, trial.predictions, lambda site: trial.levels.at(site, risk),
+        baselines, own,
+    )  # fmt: skip
 
 
 def _calibrated(raw: Predictions, scale: calibration.Calibration) -> Predictions:

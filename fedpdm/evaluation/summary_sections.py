@@ -178,8 +178,10 @@ def intervals(
     predicted, truth, machine = map(np.concatenate, zip(*told(Split.VALIDATION), strict=True))
     interval = conformal.calibrate(predicted, truth, machine, level, cap)
     enough = bool(np.isfinite(interval.factor))
-    parts = [(*conformal.covered(interval, p, t), owner) for p, t, owner in told(Split.TEST)]
-    inside, width, machine = map(np.concatenate, zip(*parts, strict=True))
+    parts = [
+        (*conformal.covered(interval, p, t), interval.unclipped(p), owner)
+        for p, t, owner in told(Split.TEST)
+    ]
     reason = (
         f"{interval.machines} validation machines are too few for a level of {level:g}: "
         "the interval is all of [0, cap]"
@@ -189,19 +191,20 @@ def intervals(
         "machines": interval.machines,
         "factor": interval.factor if enough else None,
         "reason": None if enough else reason,
-        **_coverage(inside, width, machine),
+        **_coverage(*map(np.concatenate, zip(*parts, strict=True))),
         "per_site": {s.name: _coverage(*part) for s, part in zip(sites, parts, strict=True)},
     }
     return (dict(vars(interval)) if enough else None), result
 
 
-def _coverage(inside: Bools, width: Floats, machine: Ints) -> dict[str, Any]:
+def _coverage(inside: Bools, width: Floats, whole: Floats, machine: Ints) -> dict[str, Any]:
     count, machines = len(inside), len(np.unique(machine))
     ends = conformal.binomial_interval(int(inside.sum()), count) if count == machines else ()
     return {
         "coverage": float(inside.mean()) if count else None,
         "coverage_interval": list(ends) if count and ends else None,
         "width": float(width.mean()) if count else None,
+        "width_unclipped": float(whole.mean()) if count and np.isfinite(whole).all() else None,
         "n": count,
         "test_machines": machines,
     }

@@ -172,6 +172,11 @@ def primary_metric(summary: Mapping[str, Any]) -> Metric:
     return metric(str(said.get("metric") or "average_precision"))
 
 
+def gain_against(summary: Mapping[str, Any]) -> str:
+    """Return the predictor that a summary's gain is measured against: once always ``alone``."""
+    return str(summary.get("gain_against") or "alone")
+
+
 def metric(name: str) -> Metric:
     """Return how ``name`` is written; ``average_precision_30`` is that of horizon 30.
 

@@ -114,6 +114,7 @@ class Summary(_File):
     rounds: Count
     best_round: Count | None = None
     task: Name | None = None
+    gain_against: Name | None = None
     test: Tested
     bytes: Bytes | None = None
     seconds: dict[str, Seconds | None] | None = None

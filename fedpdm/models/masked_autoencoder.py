@@ -16,6 +16,7 @@ from fedpdm.models.layers import check_windows, require_sizes, require_windows
 from fedpdm.models.registry import register
 
 MASKINGS = ("random", "block", "patch", "last")
+PATCH = 7
 BITS = 16
 """Coins of which a random number is made."""
 ERRORS = 4
@@ -78,7 +79,7 @@ class MaskedAutoencoder(nn.Module):
         settings: Mapping[str, Any] = {},
         masking: str = "random",
         share: float = 0.15,
-        patch: int = 7,
+        patch: int = PATCH,
         decoder_hidden: int = 128,
         spread_weight: float = 0.0,
     ) -> None:
@@ -115,6 +116,10 @@ class MaskedAutoencoder(nn.Module):
         self.output = nn.Linear(decoder_hidden, self.apart[1] if self.apart else input_dim)
         self.coin = nn.Dropout(0.5)  # the one layer that draws alike on every engine
         self.register_buffer("folds", self._folds(), persistent=False)
+        self.idle = (
+            [f"model.config.patch={patch}: model.config.masking=patch hides patches"]
+            if masking != "patch" and patch != PATCH else []
+        )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C) errors of ``x``, (B, T, F)."""

@@ -16,6 +16,8 @@ from fedpdm.models.registry import register
 PATCH = 8
 """Time steps of a patch, as in the source."""
 FUSIONS = ("concat", "cross_attention", "none")
+RANK, ALPHA, DROPPED = 8, 16.0, 0.1
+"""Of adapters, and of dropout in the encoder, unless a config says otherwise."""
 
 
 class Attention(nn.Module):
@@ -133,10 +135,10 @@ class MixerHybrid(nn.Module):
         heads: int = 4,
         hidden_size: int = 128,
         freeze_encoder: bool = False,
-        lora_rank: int = 8,
-        lora_alpha: float = 16.0,
+        lora_rank: int = RANK,
+        lora_alpha: float = ALPHA,
         dropout_rate: float = 0.3,
-        encoder_dropout: float = 0.1,
+        encoder_dropout: float = DROPPED,
     ) -> None:
         super().__init__()
         steps = require_windows("mixer_hybrid", sequence_length)
@@ -167,6 +169,39 @@ class MixerHybrid(nn.Module):
         self.shared, self.shared_norm = nn.Linear(joined, hidden_size), nn.LayerNorm(hidden_size)
         self.drop = dropout(dropout_rate)
         self.output = Heads(hidden_size, max(1, hidden_size // 2), num_classes, dropout_rate)
+        self.idle = self._idle(fusion, lora_rank, lora_alpha, encoder_dropout)
+
+    def _idle(
+        self, fusion: str, lora_rank: int, lora_alpha: float, encoder_dropout: float
+    ) -> list[str]:
+        """Return a sentence for each setting that is without effect beside the others."""
+        said, unread = [], self.input_dim - self.sensors
+        if fusion != "none" and not unread:
+            said.append(
+                f"model.config.fusion={fusion} has no statistics to join: features=both computes "
+                "them, fusion=none does without"
+            )
+        if fusion == "none" and unread:
+            said.append(
+                f"model.config.fusion=none does not look at {unread} of the {self.input_dim} "
+                "inputs: features=raw computes readings only, fusion=concat looks at all"
+            )
+        if not self.frozen and lora_rank not in (0, RANK):
+            said.append(
+                f"model.config.lora_rank={lora_rank}: only a frozen encoder has adapters; "
+                "model.config.freeze_encoder=true freezes it"
+            )
+        if not self.adapters and lora_alpha != ALPHA:
+            said.append(
+                f"model.config.lora_alpha={lora_alpha}: there are no adapters; "
+                "model.config.freeze_encoder=true adds them, with lora_rank above 0"
+            )
+        if self.frozen and encoder_dropout != DROPPED:
+            said.append(
+                f"model.config.encoder_dropout={encoder_dropout}: a frozen encoder drops nothing; "
+                "freeze_encoder=false trains it"
+            )
+        return said
 
     def _check(self, fusion: str, width: int, heads: int, lora_rank: int) -> None:
         """Refuse settings that do not fit together."""

@@ -22,7 +22,7 @@ from fedpdm.data.programs import COMMAND, LENGTH, NUMBER, PARAMETER, PARTS, SIZE
 from fedpdm.errors import ModelError
 from fedpdm.models.layers import check_windows, require_sizes, require_windows
 from fedpdm.models.registry import register
-from fedpdm.models.sensor_encoder import Encoder
+from fedpdm.models.sensor_encoder import EMBEDDING, Encoder
 
 VALUES = sum(SIZES)
 PLACES = [slice(end - size, end) for size, end in zip(SIZES, accumulate(SIZES), strict=True)]
@@ -122,7 +122,7 @@ class ProgramDecoder(nn.Module):
         width: int = 128,
         hidden_size: int = 64,
         encoder_layers: int = 2,
-        embedding_dim: int = 4,
+        embedding_dim: int = EMBEDDING,
         d_model: int = 192,
         n_heads: int = 8,
         n_layers: int = 4,
@@ -147,6 +147,7 @@ class ProgramDecoder(nn.Module):
         self.encoder = Encoder(
             input_dim, levels, width, hidden_size, encoder_layers, embedding_dim, dropout_rate
         )
+        self.idle = self.encoder.idle
         self.memory = nn.Sequential(
             nn.Linear(2 * hidden_size, d_model), nn.LayerNorm(d_model), nn.GELU()
         )

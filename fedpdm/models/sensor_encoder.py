@@ -18,6 +18,8 @@ from fedpdm.errors import ModelError
 from fedpdm.models.layers import check_windows, dropout, require_sizes, require_windows
 from fedpdm.models.registry import register
 
+EMBEDDING = 4
+
 
 class Encoder(nn.Module):
     """(B, T, F) windows to (B, T, M) memory.
@@ -48,7 +50,7 @@ class Encoder(nn.Module):
         width: int = 128,
         hidden_size: int = 64,
         num_layers: int = 2,
-        embedding_dim: int = 4,
+        embedding_dim: int = EMBEDDING,
         dropout_rate: float = 0.2,
     ) -> None:
         super().__init__()
@@ -67,6 +69,10 @@ class Encoder(nn.Module):
         if not numbers:
             raise ModelError("model.config.levels: at least one feature must be a number (0)")
         self.counts = [levels[place] for place in codes]
+        self.idle = (
+            [f"model.config.embedding_dim={embedding_dim}: no feature of the data is a code"]
+            if not codes and embedding_dim != EMBEDDING else []
+        )  # fmt: skip
         self.register_buffer("numbers", torch.tensor(numbers), persistent=False)
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.long), persistent=False)
         self.reading = nn.Linear(len(numbers), width)
@@ -138,7 +144,7 @@ class SensorEncoder(nn.Module):
         width: int = 128,
         hidden_size: int = 64,
         num_layers: int = 2,
-        embedding_dim: int = 4,
+        embedding_dim: int = EMBEDDING,
         fc_hidden: int = 128,
         dropout_rate: float = 0.2,
         reconstructs: bool = False,
@@ -150,6 +156,7 @@ class SensorEncoder(nn.Module):
         self.encoder = Encoder(
             input_dim, levels, width, hidden_size, num_layers, embedding_dim, dropout_rate
         )
+        self.idle = self.encoder.idle
         self.pool = nn.Linear(2 * hidden_size, 1, bias=False)  # a softmax takes a bias away
         self.drop = dropout(dropout_rate)
         self.fc1 = nn.Linear(2 * hidden_size, fc_hidden)

@@ -9,7 +9,7 @@ import numpy as np
 from fedpdm.data.rows import Floats, Split
 from fedpdm.evaluation.drift import kolmogorov_smirnov, population_stability_index
 from fedpdm.evaluation.scoring import score
-from fedpdm.evaluation.wording import counted, listing
+from fedpdm.evaluation.wording import counted, gain_against, listing
 from fedpdm.promote.evidence import Evidence
 from fedpdm.promote.export import latency, parity
 from fedpdm.promote.gates import Candidate, Found, gate
@@ -209,15 +209,16 @@ def calibration(candidate: Candidate) -> Found:
 
 @gate(
     "sites",
-    "No site is harmed: each does at least as well as with a model of its own.",
+    "No site is harmed: each does at least as well as with the best model of its own.",
     "leave that site its own model, or keep its layers at home (travels=body)",
 )
 def sites(candidate: Candidate) -> Found:
     """No site lies further behind its own model than the margin."""
     evidence, margin = candidate.evidence, candidate.thresholds.site_margin
     task = evidence.task
-    criterion = f"no site more than {margin:g} behind the model that it trains alone"
-    alone = evidence.summary["test"].get("baselines", {}).get("alone")
+    criterion = f"no site more than {margin:g} behind the best model that it has by itself"
+    against = gain_against(evidence.summary)
+    alone = evidence.summary["test"].get("baselines", {}).get(against)
     if not alone:
         return Found(None, "the run was made without models of single sites", criterion)
     leads, unknown = {}, []

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedpdm.baselines.registry import Baseline, predictors
-from fedpdm.evaluation.wording import Metric, counted, listing, primary_metric
+from fedpdm.evaluation.wording import Metric, counted, gain_against, listing, primary_metric
 
 ALL = "All test data together"
 
@@ -32,6 +32,8 @@ class GainRow:
     """Why it is not said whether the gain is sure."""
     beyond_chance: bool | None = None
     """What the bootstrap says of the gain; None where it cannot say."""
+    against: str = "alone"
+    """The predictor that the gain is measured against."""
 
     @property
     def sure(self) -> bool | None:
@@ -47,13 +49,13 @@ class GainRow:
 
     @property
     def gain(self) -> float | None:
-        """Federated against alone; positive is better whatever the metric."""
-        return self.difference("federated", "alone")
+        """Federated against ``against``; positive is better whatever the metric."""
+        return self.difference("federated", self.against)
 
     @property
     def verdict(self) -> str:
         """``better``, ``worse``, ``same`` (as far as the digits show), or ``unknown``."""
-        return self.judged("federated", "alone")
+        return self.judged("federated", self.against)
 
     def difference(self, first: str, second: str) -> float | None:
         """Return by how much predictor ``first`` is better than ``second``; None if unknown."""
@@ -84,6 +86,8 @@ class GainTable:
     """What is judged one by one: windows, or rows where there is no time."""
     left_out: tuple[str, ...] = ()
     """Sites that were not evaluated."""
+    against: str = "alone"
+    """The predictor that the gain is measured against: the best that a site has by itself."""
 
     def having(self, verdict: str) -> list[GainRow]:
         """Return the sites with a verdict, the largest change first."""
@@ -117,7 +121,9 @@ def gain_table(summary: Mapping[str, Any], part: str = "test") -> GainTable:
         or (shown.column == "asked" and (name in baselines or not baselines))
     }
     reasons = summary.get("baselines_left_out") or {}
-    drawn = part_of(tested, "bootstrap", "gain", "alone") or {}
+    against = gain_against(summary)
+    against = against if against in columns else "alone"
+    drawn = part_of(tested, "bootstrap", "gain", against) or {}
 
     def row(name: str, *path: str) -> GainRow:
         parts = {c: part_of(scored.get(c), *path) for c in columns}
@@ -125,7 +131,8 @@ def gain_table(summary: Mapping[str, Any], part: str = "test") -> GainTable:
         own = parts["federated"]
         counts = {k: _value(own, k) for k in ("n", "positives", "prevalence")}
         note = _why(values, own, columns, reasons)
-        return GainRow(name, chosen, values, counts, note, **_certainty(part_of(drawn, *path)))
+        sure = _certainty(part_of(drawn, *path))
+        return GainRow(name, chosen, values, counts, note, **sure, against=against)
 
     tested_sites = tested.get("per_site") or {}
     names = [str(name) for name in summary.get("sites") or sorted(tested_sites)]
@@ -135,10 +142,11 @@ def gain_table(summary: Mapping[str, Any], part: str = "test") -> GainTable:
         chosen,
         columns,
         rows,
-        _mean(rows, columns, chosen, drawn),
+        _mean(rows, columns, chosen, drawn, against),
         row(ALL, "global"),
         "rows" if "window" in data and data["window"] is None else "windows",
         tuple(name for name in names if name not in tested_sites),
+        against,
     )
 
 
@@ -185,7 +193,9 @@ def _certainty(drawn: Any) -> dict[str, Any]:
     return {"interval": (float(low), float(high)), "unsure": reason, "beyond_chance": sure}
 
 
-def _mean(rows: tuple[GainRow, ...], columns: Iterable[str], chosen: Metric, drawn: Any) -> GainRow:
+def _mean(
+    rows: tuple[GainRow, ...], columns: Iterable[str], chosen: Metric, drawn: Any, against: str
+) -> GainRow:
     """Return the mean over the sites that have every predictor, so that columns compare."""
     used = [c for c in columns if any(row.values[c] is not None for row in rows)]
     full = [row for row in rows if used and all(row.values[c] is not None for c in used)]
@@ -193,7 +203,7 @@ def _mean(rows: tuple[GainRow, ...], columns: Iterable[str], chosen: Metric, dra
     if full:
         values |= {c: sum(row.values[c] or 0.0 for row in full) / len(full) for c in used}
     name = "Mean of sites" if len(full) == len(rows) else f"Mean of {counted(len(full), 'site')}"
-    row = GainRow(name, chosen, values)
+    row = GainRow(name, chosen, values, against=against)
     # The bootstrap's mean is of all sites that both have; it may be of others than ours.
     own = drawn.get("per_site") or {}
     theirs = {name for name, part in own.items() if part.get("value") is not None}

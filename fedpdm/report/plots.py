@@ -24,6 +24,7 @@ KEYS = {
     "P": '<path d="M8 2h4v3h3v4h-3v3H8V9H5V5h3z" fill="var(--{})"/>',
 }
 """Matplotlib's markers as SVG for a legend of 20 by 14; ``{}`` stands for a colour."""
+HOLLOW = 'fill="none" stroke-width="2" stroke='
 RING = '<circle cx="10" cy="7" r="4.4" fill="none" stroke="var(--{})" stroke-width="2.4"/>'
 LABELLED = 6
 """Up to this many sites are drawn in colours of their own."""
@@ -32,13 +33,13 @@ LISTED = 24
 
 
 def sites(table: GainTable) -> Markup:
-    """Return one line per site: every predictor's metric, alone and federated joined."""
+    """Return one line per site: every predictor's metric, best alone and federated joined."""
     known = [row for row in table.rows if any(v is not None for v in row.values.values())]
     rows = known[::-1]
     pitch = 44 if len(rows) <= LABELLED else 28
     figure, axes = rows_figure([row.name for row in rows], 52 + pitch * max(len(rows), 2))
     for y, row in enumerate(rows):
-        alone, federated = row.values.get("alone"), row.values.get("federated")
+        alone, federated = row.values.get(table.against), row.values.get("federated")
         if alone is not None and federated is not None:
             colour = COLOUR[row.verdict] if row.verdict in ("better", "worse") else COLOUR["quiet"]
             axes.plot([alone, federated], [y, y], color=colour, lw=3.5, solid_capstyle="butt")
@@ -47,7 +48,7 @@ def sites(table: GainTable) -> Markup:
             if value is not None:
                 # What the site cannot have or need not train stands a little lower, so
                 # that close scores do not hide each other.
-                joined = name in ("alone", "federated")
+                joined = name in (table.against, "federated")
                 _mark(axes, shown, value, y if joined else y - 0.3, 4 if name == "federated" else 3)
     axes.set_xlabel(direction(table.metric))
     return svg_of(figure, "sites", "Every predictor's score at each site")
@@ -109,7 +110,10 @@ def spread(table: GainTable) -> Markup:
 
 def key_of(shown: Baseline) -> Markup:
     """Return a predictor's mark for a legend: what stands inside an ``<svg>`` of 20 by 14."""
-    return Markup(RING if shown.hollow else KEYS.get(shown.marker, KEYS["P"])).format(shown.colour)
+    mark = KEYS.get(shown.marker, KEYS["P"])
+    if shown.hollow:
+        mark = RING if shown.marker == "o" else mark.replace("fill=", HOLLOW)
+    return Markup(mark).format(shown.colour)
 
 
 def _mark(axes: Axes, shown: Baseline, value: float, y: float, layer: int) -> None:

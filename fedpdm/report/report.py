@@ -19,7 +19,7 @@ from fedpdm.report import plots, sections
 from fedpdm.report.gain_table import gain_table, part_of
 from fedpdm.report.page import render_page
 from fedpdm.report.sections import SECTIONS, Page
-from fedpdm.report.summary_text import certainty, headline, shuffled
+from fedpdm.report.summary_text import certainty, facts, headline, shuffled
 from fedpdm.storage import write_bytes
 
 Record = Mapping[str, Any]
@@ -70,6 +70,7 @@ def render(
     values: dict[str, Any] = {
         "headline": headline(table),
         "sure": certainty(table),
+        "of_data": facts(summary),
         "shuffled": shuffled(summary),
         "meaning": table.metric.meaning.format(unit=unit, cases=table.cases),
         "summary": summary,

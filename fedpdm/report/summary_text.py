@@ -12,6 +12,9 @@ from fedpdm.report.sections.alarms import dearer, silence
 
 Record = Mapping[str, Any]
 
+FEW = 6
+"""Up to so many sites are named; of more it is said how many."""
+
 
 def headline(table: GainTable) -> str:
     """Return in one sentence whether the shared model helps each site, and by how much."""
@@ -66,12 +69,76 @@ def verdict(table: GainTable) -> str | None:
 def _from_to(table: GainTable) -> str:
     m = table.metric
     row = table.mean if table.mean.gain is not None else table.together
-    alone, federated = row.values.get("alone"), row.values.get("federated")
+    alone, federated = row.values.get(table.against), row.values.get("federated")
     before, after = number(alone, m.digits), number(federated, m.digits)
     if before == after:
         return f"{m.label} stays at {after}"
     verb = "rises" if (federated or 0.0) > (alone or 0.0) else "falls"
     return f"{m.label} {verb} from {before} to {after}"
+
+
+def facts(summary: Record) -> str | None:
+    """Return what is known of how generated data came to be; None of other data."""
+    known = part_of(summary, "data", "facts")
+    if not isinstance(known, Sequence) or isinstance(known, str) or not known:
+        return None
+    more = f"; and {len(known) - FEW} more" if len(known) > FEW else ""
+    return f"Of the data: {'; '.join(str(fact) for fact in known[:FEW])}{more}."
+
+
+def chosen_alone(summary: Record) -> str | None:
+    """Return which kind of model is the best alone at which sites; None with one kind only."""
+    chosen = part_of(summary, "test", "baselines", "best_alone", "chosen")
+    if not isinstance(chosen, Mapping) or not chosen:
+        return None
+    kinds: dict[str, list[str]] = {}
+    for site, kind in chosen.items():
+        kinds.setdefault(str(kind), []).append(str(site))
+    known, many = predictors(kinds), len(chosen) > FEW
+    where = [
+        f"{known[kind].in_sentence} at "
+        + (f"{len(names)} of {counted(len(chosen), 'site')}" if many else listing(names))
+        for kind, names in sorted(kinds.items(), key=lambda item: -len(item[1]))
+    ]
+    return (
+        "Gain is measured against the best model that a site has by itself, which its validation "
+        f"data chose: {'; '.join(where)}."
+    )
+
+
+def hindsight(table: GainTable) -> str | None:
+    """Return where another kind of model alone turned out better than the chosen one; else None.
+
+    Validation data chose, and cannot know: the mean gain against the best kind of each site on its
+    test data stands beside it. No site could have had that choice, so it is a bound.
+    """
+    kinds = [name for name, shown in table.columns.items() if shown.per_site]
+    better: dict[str, list[GainRow]] = {}
+    gains = []
+    for row in table.rows:
+        known = [kind for kind in kinds if row.values.get(kind) is not None]
+        if row.gain is None or not known or table.against in kinds:
+            continue
+        worth = {kind: row.difference("federated", kind) or 0.0 for kind in known}
+        best = min(worth, key=worth.__getitem__)
+        gains.append(min(worth[best], row.gain))
+        if row.judged(best, table.against) == "better":
+            better.setdefault(best, []).append(row)
+    if not better:
+        return None
+    digits, many = table.metric.digits, len(table.rows) > FEW
+    where = [
+        f"{table.columns[kind].in_sentence} at "
+        + (f"{len(rows)} of {counted(len(table.rows), 'site')}" if many else listing(
+            [f"{row.name} ({number(row.values[kind], digits)})" for row in rows], most=FEW
+        ))
+        for kind, rows in better.items()
+    ]  # fmt: skip
+    return (
+        f"On test data another kind alone turned out better: {'; '.join(where)}. Against the best "
+        "of each site with that hindsight the mean gain is "
+        f"{number(sum(gains) / len(gains), digits, sign=True)}."
+    )
 
 
 def _by(rows: Iterable[GainRow]) -> str:
@@ -158,7 +225,7 @@ def findings(summary: Record, table: GainTable) -> list[str]:
     m, mean, every = table.metric, table.mean, table.together
     many = len(table.rows) > 1
     reached = number(mean.values.get("federated"), m.digits)
-    result = []
+    result = [said for said in (chosen_alone(summary), hindsight(table)) if said]
     if many and mean.gain is not None and mean.interval is not None:
         gain, low, high = (number(x, m.digits, sign=True) for x in (mean.gain, *mean.interval))
         narrow = f", too narrow: {mean.unsure}" if mean.sure is None and mean.unsure else ""

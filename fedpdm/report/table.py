@@ -15,7 +15,7 @@ from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.console import STYLE, console_for, grid_of, room_for_names, say
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 from fedpdm.report.sections.alarms import dearer, silence
-from fedpdm.report.summary_text import certainty, headline
+from fedpdm.report.summary_text import certainty, chosen_alone, facts, headline, hindsight
 
 LISTED = 20
 """Up to this many sites are all listed; of more, those with the largest changes."""
@@ -37,16 +37,22 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     say(console, headline(table), style="bold")
     if sure := certainty(table):
         say(console, sure)
+    if of_data := facts(summary):
+        say(console, of_data)
     tested = f"Test data at round {summary['best_round']}"
     say(console, f"{tested}, {table.metric.label}, {aim} is better:", style="dim", wrap=False)
     columns, gone = dict(table.columns), list[str]()
-    spare = [name for name, shown in columns.items() if shown.column == "found"]
+    spare = [
+        name
+        for name, shown in columns.items()
+        if name != table.against and (shown.column == "found" or shown.per_site)
+    ]
     heads, rows = _cells_of(table, columns)
     while spare and room_for_names(heads, rows, console) < 0:
         gone.insert(0, columns.pop(spare.pop()).heading)
         heads, rows = _cells_of(table, columns)
     if gone:
-        told = f"{listing(gone)}: in report.html, there is no room here"
+        told = f"{listing(gone, most=len(gone))}: in report.html, there is no room here"
         say(console, told, style="dim", wrap=False)
     console.print(grid_of(heads, rows, console, means=2 if len(table.rows) > 1 else 0))
     if rest := len(table.rows) - len(_shown(table)):
@@ -55,7 +61,11 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     for note in dict.fromkeys(row.note for row in table.rows if row.note):
         names = [row.name for row in table.rows if row.note == note]
         say(console, f"{MISSING} at {listing(names)}: {note}.", style="dim")
-    if unseen := _unseen(summary, table.metric.digits):
+    if chosen := chosen_alone(summary):
+        say(console, chosen, style="dim")
+    if later := hindsight(table):
+        say(console, later)
+    if unseen := _unseen(summary, table):
         say(console, unseen)
     if mute := silence(summary, table.cases):
         say(console, mute, style="dim")
@@ -118,14 +128,15 @@ def _shown(table: GainTable) -> list[GainRow]:
     return judged if len(judged) <= LISTED else judged[:half] + judged[-half:]
 
 
-def _unseen(summary: Mapping[str, Any], digits: int) -> str | None:
-    """Return how alone and federated do on machines that no training row came from."""
-    path = ("mean_site", summary["validation"]["metric"])
-    alone = part_of(summary, "heldout", "baselines", "alone", *path)
+def _unseen(summary: Mapping[str, Any], table: GainTable) -> str | None:
+    """Return how the best alone and federated do on machines that no training row came from."""
+    path, digits = ("mean_site", summary["validation"]["metric"]), table.metric.digits
+    alone = part_of(summary, "heldout", "baselines", table.against, *path)
     federated = part_of(summary, "heldout", *path)
     if alone is None or federated is None:
         return None
+    heading = table.columns[table.against].heading.lower()
     return (
-        "Machines never seen in training, mean of sites: alone "
-        f"{number(alone, digits)}, federated {number(federated, digits)}."
+        f"Machines never seen in training, mean of sites: {heading} {number(alone, digits)}, "
+        f"federated {number(federated, digits)}."
     )

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedpdm.baselines.registry import BASELINES
+from fedpdm.baselines.best_alone import NAME as BEST_ALONE
+from fedpdm.baselines.best_alone import best_alone, gain_against
+from fedpdm.baselines.registry import predictors
 from fedpdm.config.values import Config, plain
 from fedpdm.data.rows import Split
 from fedpdm.evaluation.confidence import certainty
@@ -68,6 +70,7 @@ def summarise(
         "test": {**tested["test"], "baselines": {}},
         "heldout": tested["heldout"],
         "gain": {},
+        "gain_against": None,
         "bytes": {
             "up": sum(r.bytes_up for r in sent),
             "down": sum(r.bytes_down for r in sent),
@@ -80,6 +83,7 @@ def summarise(
             "sha256": None,
             "time_unit": source.time_unit,
             "window": source.window,
+            "facts": list(source.facts),
         },
         "options": {
             "task": plain(cfg.task), "strategy": plain(cfg.strategy),
@@ -90,16 +94,19 @@ def summarise(
 
 
 def add_baselines(
-    summary: dict[str, Any], found: Mapping[str, Predictions], sites: list[Site], task: Task
+    summary: dict[str, Any], found: dict[str, Predictions], sites: list[Site], task: Task
 ) -> None:
     """Put the baselines beside the federation, on the same test windows, in place.
 
     Args:
         summary: what ``summarise`` made.
-        found: the baselines' scores.
+        found: the baselines' scores; the best alone is added where sites have several kinds.
         sites: the sites they were tested on.
         task: what is predicted.
     """
+    chosen = None
+    if (best := best_alone(found, sites, task)) is not None:
+        found[BEST_ALONE], chosen = best
     baselines, heldout = summary["test"]["baselines"], {}
     for name, predictions in found.items():
         result = score(predictions, sites, task, Split.TEST)
@@ -108,7 +115,10 @@ def add_baselines(
             heldout[name] = score(predictions, sites, task, Split.HELDOUT)
     if summary["heldout"] is not None:
         summary["heldout"]["baselines"] = heldout
-    alone = baselines.get("alone", {}).get("per_site", {})
+    if chosen is not None:
+        baselines[BEST_ALONE]["chosen"] = chosen
+    summary["gain_against"] = gain_against(found)
+    alone = baselines.get(summary["gain_against"], {}).get("per_site", {})
     summary["gain"] = gains(summary["test"]["per_site"], alone, task)
     summary["test"]["spread"]["gain"] = gain_spread(summary["gain"])
 
@@ -122,7 +132,11 @@ def add_confidence(
     """Add intervals over machines to the results and to the gains, in place."""
     summary["test"]["bootstrap"] = certainty(
         trial.predictions,
-        {n: baselines[n] for n, b in BASELINES.items() if b.interval and n in baselines},
+        {
+            name: baselines[name]
+            for name, shown in predictors(baselines).items()
+            if shown.interval and name in baselines
+        },
         trial.sites,
         experiment.task,
         resamples=experiment.protocol.bootstrap,

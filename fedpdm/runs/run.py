@@ -11,6 +11,8 @@ from typing import Any
 from flwr.app import Context, RecordDict
 from rich.console import Console
 
+from fedpdm.baselines.best_alone import NAME as BEST_ALONE
+from fedpdm.baselines.best_alone import kinds_alone
 from fedpdm.baselines.registry import diverged, gather
 from fedpdm.baselines.workers import BaselineWorkers
 from fedpdm.client.state import PersonalModels
@@ -49,6 +51,7 @@ from fedpdm.runs.folder import (
     write_manifest,
     write_scalers,
 )
+from fedpdm.runs.idle import idle_options
 from fedpdm.runs.local_training import idle_warning, rate_warning
 from fedpdm.runs.progress import Progress, Working
 from fedpdm.runs.results import (
@@ -110,7 +113,7 @@ class Run:
         tracker = build_tracker(self.cfg)
         with self._timed("setup"), self._working("reading the data") as working:
             warnings, shapes = self._look(working.says)
-        warnings += idle_warning(self.cfg)
+        warnings += [*idle_warning(self.cfg), *idle_options(self.cfg, experiment)]
         warnings += rate_warning(experiment.settings, experiment.rounds)
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:
@@ -159,7 +162,8 @@ class Run:
             if self._trial is not None:  # nobody may pool the windows of sites elsewhere
                 with self._timed("evaluation"), self._working("computing intervals and costs"):
                     add_confidence(summary, self._trial, baselines, experiment)
-                    summary["test"]["costs"] = alarm_costs(self._trial, baselines)
+                    own = (*kinds_alone(baselines), BEST_ALONE)
+                    summary["test"]["costs"] = alarm_costs(self._trial, baselines, own)
             with self._working("writing the report"):
                 self._conclude(summary, history, manifest, shapes, begun)
             if guard is not None:

@@ -18,6 +18,7 @@ from fedpdm.errors import ConfigError
 from fedpdm.models.program_decoder import PLACES, tokens_of
 from fedpdm.training.objective import LocalContext, Objective
 
+SAMPLING_STEPS = 1000
 STEPS = "steps_trained"
 """What a site remembers: how many steps it trained so far."""
 WEIGHTS = (1.0, 2.5, 1.5, 1.0, 0.25, 0.25, 0.25, 0.25)
@@ -48,7 +49,7 @@ class TeacherForcing(Objective):
         self,
         curriculum: Sequence[int] | None = None,
         sampling: float = 0.0,
-        sampling_steps: int = 1000,
+        sampling_steps: int = SAMPLING_STEPS,
         gamma: float = 0.0,
         label_smoothing: float = 0.0,
     ) -> None:
@@ -69,6 +70,10 @@ class TeacherForcing(Objective):
             raise ConfigError(f"objective.sampling_steps={sampling_steps} must be at least 1")
         self.curriculum, self.sampling, self.sampling_steps = curriculum, sampling, sampling_steps
         self.gamma, self.label_smoothing = gamma, label_smoothing
+        self.idle = (
+            [f"objective.sampling_steps={sampling_steps}: objective.sampling above 0 uses it"]
+            if not sampling and sampling_steps != SAMPLING_STEPS else []
+        )  # fmt: skip
 
     def check_model(self, model: nn.Module) -> None:
         if not (hasattr(model, "remember") and hasattr(model, "decode")):

@@ -40,6 +40,20 @@ def test_of_one_commit_or_none_known_nothing_is_remarked(tmp_path: Path) -> None
         assert compared(tmp_path / f"{index}")[0].remarks == ()
 
 
+def test_gains_over_different_baselines_are_remarked(tmp_path: Path) -> None:
+    for seed in range(2):
+        for name, against in (("FedAvg", None), ("FedProx", "best_alone")):
+            folder = tmp_path / f"{name}{seed}"
+            make_run(folder, seed, strategy=name, split=f"split-{seed}")
+            made = json.loads((folder / "summary.json").read_text())
+            alone = {"per_site": made["test"]["per_site"]}
+            made["test"]["baselines"] = {"alone": alone, "best_alone": alone}
+            made |= {} if against is None else {"gain_against": against}
+            (folder / "summary.json").write_text(json.dumps(made))
+    (remark,) = compared(tmp_path)[0].remarks
+    assert "alone for FedAvg; best alone for FedProx" in remark
+
+
 def test_other_splits_of_the_same_data_are_no_strict_pairs(tmp_path: Path) -> None:
     for seed in range(3):
         make_run(tmp_path / f"a{seed}", seed, split=f"split-{seed}")

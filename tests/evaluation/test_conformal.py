@@ -90,6 +90,7 @@ def test_an_interval_stays_between_nothing_and_the_cap() -> None:
     inside, width = covered(interval, np.array([50.0, 50.0, 100.0]), np.array([84.0, 86.0, 250.0]))
     assert inside.tolist() == [True, False, True]  # a truth above the cap counts as the cap
     np.testing.assert_allclose(width, [70.0, 70.0, 60.0])
+    np.testing.assert_allclose(interval.unclipped(np.array([50.0, 100.0])), [70.0, 120.0])
     assert scale(np.array([0.0]), CAP)[0] > 0
 
 

@@ -145,6 +145,20 @@ def test_a_test_that_is_cut_weighs_validation_like_it() -> None:
         assert 0 < expected <= 0.1 + 1e-9
 
 
+@pytest.mark.parametrize("method", ["temperature", "isotonic"])
+@pytest.mark.parametrize("task", [t for t in TASKS if t.risks], ids=lambda task: task.name)
+def test_calibrated_risks_rank_windows_as_they_were(task: Task, method: str) -> None:
+    plain, found = (tried(task, EvaluationProtocol(calibration=how)) for how in ("none", method))
+    before, after = plain.parts["test"], found.parts["test"]
+    assert before is not None and after is not None and after["calibration"]["fitted"]
+    assert after["calibration"]["after"] != after["calibration"]["before"]
+    for split in ("global", "mean_site"):
+        ranked = [n for n in before[split] if n.startswith(("average_precision", "roc_auc"))]
+        assert ranked
+        for name in ranked:
+            assert after[split][name] == before[split][name]
+
+
 def test_intervals_cover_and_sites_have_their_own_coverage() -> None:
     test = tried(RemainingLife(20), EvaluationProtocol(interval=0.5)).parts["test"]
     assert test is not None
@@ -152,12 +166,15 @@ def test_intervals_cover_and_sites_have_their_own_coverage() -> None:
     assert found["machines"] == 8 and found["reason"] is None and found["level"] == 0.5
     assert set(found["per_site"]) == set(SITES) and 0 < found["width"] <= 20
     parts = found["per_site"].values()
+    whole = sum(part["width_unclipped"] * part["n"] for part in parts) / found["n"]
+    assert found["width_unclipped"] == pytest.approx(whole) and whole > found["width"]
     share = sum(part["coverage"] * part["n"] for part in parts) / found["n"]
     assert found["coverage"] == pytest.approx(share)
     assert found["coverage_interval"] is None  # machines have more than one test window each
     few = tried(RemainingLife(20), EvaluationProtocol(interval=0.99)).parts["test"]
     assert few is not None and "too few" in few["intervals"]["reason"]
     assert few["intervals"]["coverage"] == 1.0 and few["intervals"]["width"] == 20.0
+    assert few["intervals"]["width_unclipped"] is None, "it is all of [0, cap]"
 
 
 def test_a_calibration_changes_what_is_said_and_not_the_ranking() -> None:

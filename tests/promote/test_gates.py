@@ -177,6 +177,20 @@ def test_a_model_that_harms_one_site_is_refused(evidence: Evidence, ask: Ask) ->
     assert [name for name, lead in found.numbers.items() if lead < -0.05] == ["west"]
 
 
+def test_a_site_is_harmed_that_has_a_better_model_by_itself(evidence: Evidence, ask: Ask) -> None:
+    """The network alone may be worse, and other models alone better."""
+    summary = json.loads(json.dumps(evidence.summary))
+    baselines, metric = summary["test"]["baselines"], evidence.task.primary
+    baselines["best_alone"] = json.loads(json.dumps(baselines["alone"]))
+    baselines["best_alone"]["per_site"]["west"][metric] = 1.2
+    changed = replace(evidence, summary=summary)
+    assert ask("sites", changed).passed is True, "a run from before: against the network"
+    summary["gain_against"] = "best_alone"
+    found = ask("sites", changed)
+    assert found.passed is False
+    assert [name for name, lead in found.numbers.items() if lead < -0.05] == ["west"]
+
+
 def test_an_export_that_differs_is_refused(evidence: Evidence, ask: Ask) -> None:
     module = evidence.predictor.model.module
     state = {name: value.clone() for name, value in module.state_dict().items()}

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from fedpdm.data.sources.base import WrappedSource
+from fedpdm.report.gain_table import gain_table
+from fedpdm.report.report import render
+from fedpdm.report.summary_text import headline
 from fedpdm.report.table import events_line, print_summary
+from fedpdm.testing.tiny import TinySource
 from tests.comparison.example_runs import failure_run, life_run
 from tests.report.example_details import detailed_failure, silent_site
 
@@ -151,3 +156,22 @@ def test_a_site_that_never_gets_an_alarm_is_named() -> None:
     text = " ".join(printed(silent_site(detailed_failure(3), "houston")["summary"]).split())
     assert "At houston no alarm is raised: 0 of 6 failures are warned of." in text
     assert "evaluate.threshold_scope=plant gives each site a level of its own." in text
+
+
+def test_facts_of_generated_data_stand_below_the_headline(tmp_path: Path) -> None:
+    summary = failure_run(2)["summary"]
+    without = printed(summary, tmp_path, width=300)
+    summary["data"]["facts"] = [f"site-{i} changes on day <{100 + i}> [red]" for i in range(8)]
+    lines = printed(summary, tmp_path, width=600).splitlines()
+    place = next(i for i, line in enumerate(lines) if "site-0 changes on day <100> [red]" in line)
+    assert "The shared model" in "".join(lines[:place]) and "Test data" in "".join(lines[place:])
+    assert "site-5" in lines[place] and "site-6" not in lines[place] and "2 more" in lines[place]
+    assert "Of the data" not in without
+    page = render(summary, [], {}, [])
+    assert "site-0 changes on day &lt;100&gt;" in page.split("<nav")[0]
+    assert headline(gain_table(summary)) in page
+
+    class Told(TinySource):
+        facts = ("its mean rises",)
+
+    assert WrappedSource(Told({"a": {}})).facts == ("its mean rises",), "wrappers tell it, too"

@@ -21,6 +21,9 @@ PRICES = ("missed", "false_alarm", "inspection")
 COUNTS = ("hits", "missed", "false_alarms", "quiet")
 """What happened at the chosen alarm level."""
 WITHOUT = {"never": "never to raise an alarm", "always": "to be in alarm all the time"}
+ALONE = {"alone": "the model of each site alone",
+         "best_alone": "the best model that each site has by itself"}  # fmt: skip
+"""Models of each site's own, the network and the best there is."""
 OTHERWISE = {"never": "never an alarm", "always": "an alarm all the time"}
 """What can be done without a model, as ``test.costs`` calls it, and in words."""
 
@@ -263,9 +266,14 @@ def simple_baseline(costs: Any) -> str | None:
     known = {
         name: amount
         for name, amount in (costs or {}).items()
-        if name not in (*OTHERWISE, "level", "alone", "pooled", "trivial") and amount is not None
+        if name not in (*OTHERWISE, *ALONE, "level", "pooled", "trivial") and amount is not None
     }
     return min(known, key=known.__getitem__, default=None)
+
+
+def _best_alone(costs: Record) -> str:
+    """Return which of ``ALONE`` stands for what each site has by itself."""
+    return "best_alone" if "best_alone" in costs else "alone"
 
 
 def sure_choice(tested: Record) -> str | None:
@@ -282,11 +290,12 @@ def dearer(summary: Record) -> str | None:
     costs = part_of(summary, "test", "costs")
     whole = part_of(costs, "global")
     simple = simple_baseline(whole)
-    names = {**OTHERWISE, "alone": "the model of each site alone"}
+    names = dict(OTHERWISE)
+    if whole:
+        best = _best_alone(whole)
+        names[best] = ALONE[best]
     if simple:
-        shown = predictors([simple])[simple]
-        first, *rest = (shown.name or shown.heading).split(" ")
-        names[simple] = " ".join([first.lower() if first.istitle() else first, *rest])
+        names[simple] = predictors([simple])[simple].in_sentence
     found = cheaper(whole, names)
     if not found:
         return None
@@ -309,7 +318,7 @@ def cost_table(tested: Record) -> dict[str, Any] | None:
         return None
     per_site, whole = costs["per_site"], costs.get("global") or {}
     simple = simple_baseline(whole)
-    columns = ["level", *OTHERWISE, *(["alone"] if "alone" in whole else [])]
+    columns = ["level", *OTHERWISE, *([best] if (best := _best_alone(whole)) in whole else [])]
     columns += [simple] if simple else []
     heads = {name: shown.heading for name, shown in predictors(columns).items()}
     titles = {"level": "At the alarm level", "never": "Never an alarm", "always": "Always an alarm"}

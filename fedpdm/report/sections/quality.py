@@ -143,9 +143,15 @@ def _covered(part: Record) -> list[str]:
     return [
         percent(part.get("coverage"), 0),
         f"{percent(ends[0], 0)} to {percent(ends[1], 0)}" if ends else MISSING,
-        number(part.get("width"), 1),
+        _widths(part),
         number(part.get("n"), 0),
     ]
+
+
+def _widths(part: Record) -> str:
+    """Return the mean width within [0, cap], and in brackets before clipping, where known."""
+    whole = part.get("width_unclipped")
+    return number(part.get("width"), 1) + ("" if whole is None else f" ({number(whole, 1)})")
 
 
 def _said(found: Record, unit: str) -> str:
@@ -162,7 +168,10 @@ def _said(found: Record, unit: str) -> str:
             else "more often than promised" if share > level else "less often than promised"
         )  # fmt: skip
         text += f" ({percent(ends[0])} to {percent(ends[1])} by the luck of the test): {verdict}"
-    text += f". It is {number(found.get('width'), 1)} {unit} wide on average."
+    text += f". It is {number(found.get('width'), 1)} {unit} wide on average"
+    if (whole := found.get("width_unclipped")) is not None:
+        text += f", and {number(whole, 1)} before its ends are cut off at 0 and at the cap"
+    text += "."
     if reason := str(found.get("reason") or ""):
         text += f" {reason[:1].upper()}{reason[1:]}."
     return text
