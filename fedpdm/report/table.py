@@ -54,8 +54,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         gone.insert(0, columns.pop(spare.pop()).heading)
         heads, rows = _cells_of(table, columns)
         if not spare:  # names may give way, numbers never
-            names = max(row[0].cell_len for row in rows)
-            if room_for_names(heads, rows, console) < NAME - names:
+            longest = max(row[0].cell_len for row in rows)
+            if room_for_names(heads, rows, console) < NAME - longest:
                 spare = [n for n, shown in columns.items() if shown.column == "asked"]
     if gone:
         told = f"{listing(gone, most=len(gone))}: in report.html, there is no room here"
