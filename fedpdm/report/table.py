@@ -17,6 +17,8 @@ from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 from fedpdm.report.sections.alarms import dearer, silence
 from fedpdm.report.summary_text import certainty, chosen_alone, facts, headline, hindsight
 
+NAME = 6
+"""A site's name is not cut shorter."""
 LISTED = 20
 """Up to this many sites are all listed; of more, those with the largest changes."""
 FILES = ("report.html", "summary.json", "metrics.csv", "manifest.json")
@@ -51,6 +53,10 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     while spare and room_for_names(heads, rows, console) < 0:
         gone.insert(0, columns.pop(spare.pop()).heading)
         heads, rows = _cells_of(table, columns)
+        if not spare:  # names may give way, numbers never
+            longest = max(row[0].cell_len for row in rows)
+            if room_for_names(heads, rows, console) < NAME - longest:
+                spare = [n for n, shown in columns.items() if shown.column == "asked"]
     if gone:
         told = f"{listing(gone, most=len(gone))}: in report.html, there is no room here"
         say(console, told, style="dim", wrap=False)
