@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,11 @@ from fedpdm.federation import Federation
 from fedpdm.tasks import Task
 
 GRID: tuple[dict[str, Any], ...] = (
-    {"max_leaf_nodes": 31},
+    {"max_leaf_nodes": 15, "max_features": 0.3},
     {"max_leaf_nodes": 8, "min_samples_leaf": 50, "l2_regularization": 1.0},
-    {"max_leaf_nodes": 6, "max_features": 0.3},
 )
-"""Settings that validation chooses from: large trees, small ones, and those of random columns."""
-RATE, MOST, PATIENCE = 0.06, 300, 20
+"""Settings that validation chooses from: trees of random columns, and small cautious ones."""
+RATE, MOST, PATIENCE = 0.06, 300, 15
 """Learning rate, the most trees, and how many more may not lower the loss on validation."""
 UNCHECKED = 100
 """Trees where there is no validation window to choose by."""
@@ -178,7 +178,7 @@ def best_of_grid(
     if len(np.unique(checked[1])) < 2:
         settings = {**GRID[0], "max_iter": UNCHECKED}
         return settings, grown(x, target, settings, classes, seed)
-    best: tuple[float, dict[str, Any]] | None = None
+    best: tuple[float, int, dict[str, Any], Any] | None = None
     for setting in GRID:
         model = _kind(classes)(
             learning_rate=RATE, max_iter=MOST, early_stopping=True, scoring="loss",
@@ -187,9 +187,16 @@ def best_of_grid(
         scores = model.validation_score_[1:]  # negative losses; the first is without a tree
         number = int(np.argmax(scores))
         if best is None or scores[number] > best[0]:
-            best = float(scores[number]), {**setting, "max_iter": number + 1}
+            best = float(scores[number]), number, setting, model
     assert best is not None
-    return best[1], grown(x, target, best[1], classes, seed)
+    _, number, setting, model = best
+
+    def answer(new: NDArray[Any]) -> Floats:
+        staged = model.staged_predict_proba(new) if classes else model.staged_predict(new)
+        found = np.asarray(next(islice(staged, number, None)))
+        return found[:, 1] if classes else found
+
+    return {**setting, "max_iter": number + 1}, answer
 
 
 def grown(
