@@ -36,6 +36,7 @@ from fedpdm.evaluation import confidence
 from fedpdm.evaluation.bootstrap import Drawn
 from fedpdm.evaluation.confidence import certainty
 from fedpdm.federation import Site
+from fedpdm.promote.intervals import leaving_out
 from fedpdm.storage import write_json
 from fedpdm.tasks import Failure, RemainingLife, Task
 
@@ -58,6 +59,7 @@ LIVES: dict[str, tuple[Callable[[np.random.Generator, int], Floats], float]] = {
     "heavy tails": (lambda random, n: random.gamma(2.0, 4.0, (n, 1)), 3.0),
 }
 """Scale of a machine's own error, spread of the errors of its windows around that."""
+CLASSES = ("every class", "a machine has one class", "half fail, in two ways")
 SKEWED: dict[str, Callable[[np.random.Generator, tuple[int, int]], Floats]] = {
     "normal": lambda random, shape: random.normal(size=shape),
     "exponential": lambda random, shape: random.exponential(size=shape) - 1,
@@ -216,6 +218,52 @@ def engines(folder: Path) -> dict[str, Any]:
     return {"unlike": found}
 
 
+def classes(random: np.random.Generator, machines: int, kind: str) -> tuple[Any, Any]:
+    """Return (M, W) classes of three and answers; machines are told apart unequally well."""
+    target = random.choice(3, (machines, WINDOWS), p=(0.5, 0.3, 0.2))
+    if kind == "a machine has one class":
+        target[:] = target[:, :1]
+    elif kind == "half fail, in two ways":
+        back, length = np.arange(WINDOWS)[::-1], random.integers(3, 9, (machines, 1))
+        fails = (random.random((machines, 1)) < 0.5) & (back < length)
+        target = np.where(fails, random.integers(1, 3, (machines, 1)), 0)
+    clear = 1.2 * np.exp(random.normal(0, 0.5, (machines, 1, 1)))
+    level = random.normal(0, 0.8, (machines, 1, 3))
+    said = clear * np.eye(3)[target] + level + random.normal(0, 0.8, (*target.shape, 3))
+    return target, said.argmax(axis=2)
+
+
+def macro_f1(target: Any, answer: Any) -> float:
+    """Return the mean F1 of the classes that occur, of three."""
+    both = np.bincount(3 * target + answer, minlength=9).reshape(3, 3)
+    there, said = both.sum(axis=1), both.sum(axis=0)
+    return float(np.mean((2 * both.diagonal() / np.maximum(there + said, 1))[there > 0]))
+
+
+def left_out(kind: str, machines: int, sites: int) -> dict[str, Any]:
+    """Return how often the jackknife's interval holds the gain in macro F1 over class 0."""
+    random = np.random.default_rng([machines, sites, *kind.encode()])
+
+    def gain(target: Any, answer: Any) -> float:
+        return macro_f1(target, answer) - macro_f1(target, np.zeros_like(target))
+
+    made = classes(np.random.default_rng(7), POPULATION, kind)
+    true, held = gain(*(each.ravel() for each in made)), 0
+    number = np.repeat(np.arange(machines), WINDOWS)
+    order = np.argsort(number % sites, kind="stable")
+    groups = np.split(number[order], np.flatnonzero(np.diff(number[order] % sites)) + 1)
+    widths = []
+    for _ in range(TRIALS):
+        target, answer = (e.ravel()[order] for e in classes(random, machines, kind))
+        found = leaving_out(lambda k, t=target, a=answer: gain(t[k], a[k]), groups)
+        held += found["low"] <= true <= found["high"]
+        widths.append(found["high"] - found["low"])
+    return {
+        "truth": {"gain": true}, "trials": TRIALS, "intervals": {"gain": TRIALS}, "twins": {},
+        "coverage": {"gain": held / TRIALS}, "median_width": {"gain": float(np.median(widths))},
+    }  # fmt: skip
+
+
 def false_claims(draw: Any, pairs: int) -> dict[str, Any]:
     """Return how often the paired test calls a difference of mean 0 real."""
     drawn = draw(np.random.default_rng(pairs), (TRIALS, pairs))
@@ -237,6 +285,12 @@ def cells() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
                     f"{metric} | {kind} | {machines} | {sites}",
                     lambda a=(make, kind, task, machines, sites): cell(*a),
                 )
+    for machines, sites in SIZES:
+        for kind in CLASSES:
+            yield (
+                f"macro F1 over a constant, jackknife | {kind} | {machines} | {sites}",
+                lambda a=(kind, machines, sites): left_out(*a),
+            )
     for law, draw in SKEWED.items():
         for pairs in PAIRS:
             yield f"paired test, {law}, {pairs} pairs", lambda d=draw, n=pairs: false_claims(d, n)
@@ -255,10 +309,11 @@ def main() -> None:
         if name not in found and not given.show:
             found[name] = measure()
             write_json(RESULTS, found)
+            rewrite(PAGE, found)
             print(show({name: found[name]}), flush=True)
     if given.show:
+        rewrite(PAGE, found)
         print(show(found))
-    rewrite(PAGE, found)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ def covers(found: Mapping[str, Any]) -> str:
                 shown.setdefault(int(machines), []).append(_fits(share))
             parts.append(_share(share))
         plain = entry["coverage"].get("percentiles")
-        none = 1 - entry["intervals"].get("value", 0) / entry["trials"]
-        width = entry["median_width"].get("value")
+        none = 1 - max(entry["intervals"].values(), default=0) / entry["trials"]
+        width = entry["median_width"].get("value", entry["median_width"].get("gain"))
         parts += ["–" if plain is None else f"{plain:.3f}"]
         parts += ["–" if width is None else f"{width:.3g}", f"{none:.0%}"]
         lines.append(" | ".join((f"| {metric}, {kind}", machines, sites, *parts)) + " |")
     head = [
-        "| 95 % intervals hold the truth | machines | sites | value | gain | mean of sites | its gain "
-        "| percentiles | width | no interval |",
+        "| 95 % intervals hold the truth | machines | sites | value | gain | mean of sites "
+        "| its gain | percentiles | width | no interval |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     said = ", ".join(
