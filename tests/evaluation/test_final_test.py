@@ -193,7 +193,7 @@ def test_intervals_of_results_hold_the_result_and_gains_are_paired(task: Task) -
         assert part["value"] == pytest.approx(test["per_site"][name][task.primary])
     many, few = found["per_site"]["a"], found["per_site"]["b"]
     assert many["low"] < many["value"] < many["high"]
-    assert few["machines"] == 4 and few["low"] is None and "too few" in few["reason"]
+    assert few["machines"] < 8 and few["low"] is None and "too few" in few["reason"]
     assert found["global"]["value"] == pytest.approx(test["global"][task.primary])
     better = found["gain"]["alone"]["mean_site"]
     assert 0 < better["low"] < better["value"] < better["high"]
