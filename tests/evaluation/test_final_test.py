@@ -195,7 +195,7 @@ def test_intervals_of_results_hold_the_result_and_gains_are_paired(task: Task) -
     assert many["low"] < many["value"] < many["high"]
     assert few["machines"] < 8 and few["low"] is None and "too few" in few["reason"]
     assert found["global"]["value"] == pytest.approx(test["global"][task.primary])
-    better = found["gain"]["alone"]["mean_site"]
+    better = found["gain"]["alone"]["per_site"]["a"]
     assert 0 < better["low"] < better["value"] < better["high"]
     same = found["gain"]["pooled"]["global"]
     assert same["value"] == same["low"] == same["high"] == 0.0
