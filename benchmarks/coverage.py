@@ -274,17 +274,6 @@ def false_claims(draw: Any, pairs: int) -> dict[str, Any]:
 
 def cells() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Yield the name of each cell and what measures it."""
-    kinds: Mapping[str, tuple[Any, Task, tuple[str, ...]]] = {
-        "average precision": (failures, Failure(8), tuple(RISKS)),
-        "rmse of lives": (lives, RemainingLife(1000.0), tuple(LIVES)),
-    }
-    for machines, sites in SIZES:
-        for metric, (make, task, laws) in kinds.items():
-            for kind in laws:
-                yield (
-                    f"{metric} | {kind} | {machines} | {sites}",
-                    lambda a=(make, kind, task, machines, sites): cell(*a),
-                )
     for machines, sites in SIZES:
         for kind in CLASSES:
             yield (
@@ -297,6 +286,17 @@ def cells() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     folder = Path(os.environ.get("FEDPDM_DATA", "data")) / "cmapss"
     if folder.is_dir():
         yield "engines of C-MAPSS", lambda: engines(folder)
+    kinds: Mapping[str, tuple[Any, Task, tuple[str, ...]]] = {
+        "average precision": (failures, Failure(8), tuple(RISKS)),
+        "rmse of lives": (lives, RemainingLife(1000.0), tuple(LIVES)),
+    }
+    for machines, sites in SIZES:
+        for metric, (make, task, laws) in kinds.items():
+            for kind in laws:
+                yield (
+                    f"{metric} | {kind} | {machines} | {sites}",
+                    lambda a=(make, kind, task, machines, sites): cell(*a),
+                )
 
 
 def main() -> None:
