@@ -34,8 +34,10 @@ from fedpdm.federation import Site
 from fedpdm.tasks import Task
 from fedpdm.tasks.metrics import capped
 
-FEWEST_DRAWN = 4
-"""Machines that carry the metric below which there is no interval (``benchmarks/coverage.py``)."""
+FEWEST_RISKS, FEWEST_LIVES, FEWEST_FAILED, FEWEST_AT_A_SITE = 8, 16, 3, 4
+"""Machines below which there is no interval of average precision, of an error of lives; of them
+those that failed; and the mean number at a site: with fewer, coverage was not shown
+(``benchmarks/coverage.py``)."""
 LEAST = 200
 """Fewer resamples say nothing about the ends of an interval."""
 
@@ -125,7 +127,8 @@ def certainty(
         both = [site for site in tested if site.name in theirs]
         if not both:
             continue
-        left = _resampled(predictions, both, task, population)
+        # Mostly a baseline tests every site, and what it is compared with is known already.
+        left = ours if both == tested else _resampled(predictions, both, task, population)
         right = _resampled(theirs, both, task, population)
         worse, better = (right, left) if task.higher_is_better else (left, right)
         gain[name] = _intervals({key: better[key] - worse[key] for key in left}, population)
@@ -162,6 +165,8 @@ def _resampled(
         scores = predictions[site.name][Split.TEST]
         drawn = _metric(task, site.test, scores, number, len(index))(weights[:, index])
         result[site.name] = _Sampled(_exact(task, site.test, scores), drawn, index)
+    if len(sites) == 1:
+        return result | {"mean": result[sites[0].name], "": result[sites[0].name]}
     result["mean"] = _mean(list(result.values()), weights.shape)
     together = Windows.concatenate([site.test for site in sites])
     scores = np.concatenate([predictions[site.name][Split.TEST] for site in sites])
@@ -225,7 +230,7 @@ def _interval(
         reason = "the metric needs both classes"
     elif size.machines < 2:
         reason = "one machine: there is nothing to draw from"
-    elif size.carrying < FEWEST_DRAWN or size.carrying <= size.sites:
+    elif _too_few(size, len(np.unique(owner))):
         reason = "too few machines for an interval"
     elif (ends := bootstrap_t(value, found.drawn, weights, owner, scale)) is None:
         reason = "the machines that were drawn are too much alike, or none failed, too often"
@@ -234,6 +239,16 @@ def _interval(
         "value": value, "low": low, "high": high,
         "machines": size.machines, "failing": size.failing, "reason": reason,
     }  # fmt: skip
+
+
+def _too_few(size: Size, sites: int) -> bool:
+    """Return whether intervals of so few machines at so many sites were not shown to cover."""
+    fewest = FEWEST_LIVES if size.failing is None else FEWEST_RISKS
+    return (
+        size.machines < max(fewest, FEWEST_AT_A_SITE * sites)
+        or size.carrying < FEWEST_FAILED
+        or size.carrying <= size.sites
+    )
 
 
 def _is_known(task: Task) -> bool:

@@ -95,6 +95,22 @@ def test_the_interval_of_a_mean_is_students() -> None:
     assert ends[1] - mean[0] == pytest.approx(half, rel=0.1) == mean[0] - ends[0]
 
 
+def test_the_bias_of_resamples_is_taken_off_and_students_width_is_the_least() -> None:
+    values = np.random.default_rng(0).normal(10, 2, 12)
+    site = np.zeros(12, dtype=np.int64)
+    weights = np.concatenate([np.ones((1, 12)), draws(site, 400, seed=3)])
+    slopes = (values - (weights @ values / 12)[:, None]) / 12
+    error = standard_errors(Drawn(weights[:, 0], slopes), weights, site)[0]
+    still = np.append(values.mean(), values.mean() + 0.1 * error + np.zeros(400))
+    ends = bootstrap_t(still[0], Drawn(still, slopes), weights, site)
+    half = stats.t.ppf(0.975, 11) * error
+    assert ends is not None
+    np.testing.assert_allclose(ends, still[0] - 0.1 * error + np.array([-half, half]))
+    far = np.append(values.mean(), values.mean() + 100 * error + np.zeros(400))
+    ends = bootstrap_t(far[0], Drawn(far, slopes), weights, site)
+    assert ends is not None and ends[0] < far[0] <= ends[1], "an interval holds its value"
+
+
 def test_on_its_scale_an_interval_stays_within_it() -> None:
     site, weights = np.zeros(8, dtype=np.int64), draws(np.zeros(8, dtype=np.int64), 500, seed=3)
     weights = np.concatenate([np.ones((1, 8)), weights])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.rows import Rows, Split
-from fedpdm.evaluation.confidence import FEWEST_DRAWN, certainty
+from fedpdm.evaluation.confidence import certainty
 from fedpdm.evaluation.final_test import FinalTest, run_final_test
 from fedpdm.evaluation.protocol import EvaluationProtocol, ThresholdPolicy
 from fedpdm.evaluation.scoring import machine_numbers
@@ -192,11 +192,11 @@ def test_a_calibration_changes_what_is_said_and_not_the_ranking() -> None:
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_intervals_of_results_hold_the_result_and_gains_are_paired(task: Task) -> None:
-    data = federation(task)
+    sizes = {"a": {"rows": 240, "machines": 20}, "b": {"rows": 240}}
+    data = Federation(TinySource(sizes, reach=task.reach), task)
     sites = sites_of(data)
-    good = run_final_test(
-        lambda site: Creep(task), sites, data, CPU, EvaluationProtocol()
-    ).predictions
+    tested = run_final_test(lambda site: Creep(task), sites, data, CPU, EvaluationProtocol())
+    good, test = tested.predictions, tested.parts["test"]
     random = np.random.default_rng(0)
     bad = {
         name: {split: random.permutation(scores) for split, scores in own.items()}
@@ -205,16 +205,14 @@ def test_intervals_of_results_hold_the_result_and_gains_are_paired(task: Task) -
     baselines = {"alone": bad, "pooled": good}
     found = certainty(good, baselines, sites, task, resamples=300, seed=1)
     assert found is not None and found["metric"] == task.primary
-    test = tried(task).parts["test"]
     assert test is not None
     for name, part in found["per_site"].items():
         assert part["value"] == pytest.approx(test["per_site"][name][task.primary])
-        if (part["failing"] or part["machines"]) < FEWEST_DRAWN:
-            assert part["low"] is None and "too few" in part["reason"]
-        else:
-            assert part["low"] < part["value"] < part["high"]
+    many, few = found["per_site"]["a"], found["per_site"]["b"]
+    assert many["low"] < many["value"] < many["high"]
+    assert few["machines"] < 8 and few["low"] is None and "too few" in few["reason"]
     assert found["global"]["value"] == pytest.approx(test["global"][task.primary])
-    better = found["gain"]["alone"]["mean_site"]
+    better = found["gain"]["alone"]["per_site"]["a"]
     assert 0 < better["low"] < better["value"] < better["high"]
     same = found["gain"]["pooled"]["global"]
     assert same["value"] == same["low"] == same["high"] == 0.0

@@ -117,11 +117,29 @@ def test_the_nearest_horizon_counts_and_of_lives_the_machines() -> None:
     gain = found["gain"]["alone"]
     assert gain["global"]["sure"] is None
     assert gain["global"]["reason"] == "only 7 machines failed: too few to be sure"
-    found, _ = judged(RemainingLife(30.0), {"a": (9, 9), "b": (10, 10)})
+    found, _ = judged(RemainingLife(30.0), {"a": (15, 15), "b": (16, 16)})
     gain = found["gain"]["alone"]["per_site"]
     assert gain["a"]["sure"] is None and gain["a"]["failing"] is None
-    assert gain["a"]["reason"] == "only 9 machines: too few to be sure"
-    assert gain["b"]["sure"] is True
+    assert gain["a"]["low"] is None and gain["b"]["sure"] is True
+
+
+def test_where_coverage_was_not_shown_there_is_no_interval() -> None:
+    for task, sizes in (
+        (Failure(4), {"a": (7, 5)}), (Failure(4), {"a": (20, 2)}),
+        (Failure(4), {"a": (4, 3), "b": (3, 3)}), (RemainingLife(30.0), {"a": (15, 15)}),
+    ):  # fmt: skip
+        found, _ = judged(task, sizes)
+        for entry in (found["global"], found["gain"]["alone"]["global"]):
+            assert entry["low"] is None and entry["value"] is not None
+            assert entry["reason"] == "too few machines for an interval"
+        assert found["gain"]["alone"]["global"]["sure"] is None
+    for task, sizes in (
+        (Failure(4), {"a": (8, 3)}), (Failure(4), {"a": (5, 3), "b": (4, 3)}),
+        (RemainingLife(30.0), {"a": (16, 16)}),
+    ):  # fmt: skip
+        found, _ = judged(task, sizes)
+        gain = found["gain"]["alone"]["global"]
+        assert gain["low"] < gain["value"] < gain["high"]
 
 
 def test_machines_that_sites_share_count_once_and_single_failures_tell_nothing() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.metrics import precision_recall_curve
 from torch import Tensor, nn
 
@@ -85,6 +86,16 @@ def test_the_interval_of_any_metric_is_that_of_the_fast_one(evidence: Evidence) 
     one = replace(evidence, sites=[replace(s, windows={Split.TEST: s.test.take(
         s.test.machine == s.test.machine[0])}) for s in evidence.sites])  # fmt: skip
     assert intervals._jackknife(one, constants(one))["low"] is None
+
+
+def test_the_jackknife_of_a_mean_knows_that_sites_are_drawn_apart() -> None:
+    values = np.array([1.0, 2, 4, 9, 30, 33, 31])
+    machines = np.split(np.arange(7), [4])
+    found = intervals.leaving_out(lambda kept: float(values[kept].mean()), machines)
+    parts = [len(p) * p.var(ddof=1) for p in np.split(values, [4])]
+    half = stats.t.ppf(0.975, 5) * np.sqrt(sum(parts)) / 7
+    assert found["value"] == pytest.approx(values.mean())
+    assert found["high"] - found["value"] == pytest.approx(half)
 
 
 def constants(evidence: Evidence) -> dict[str, dict[Split, Any]]:
