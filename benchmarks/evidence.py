@@ -27,7 +27,6 @@ if str(ROOT) not in sys.path:
 from benchmarks.predictions import tables, targets  # noqa: E402
 from benchmarks.predictions.collect import collect  # noqa: E402
 from benchmarks.predictions.experiments import (  # noqa: E402
-    CHOICE,
     EXPERIMENTS,
     GROUPS,
     Experiment,
@@ -35,33 +34,11 @@ from benchmarks.predictions.experiments import (  # noqa: E402
 from benchmarks.predictions.runs import Job, finish  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "evidence.json"
-QUICKER = ("baselines.max_plants=0",)
-"""What a run that only chooses a candidate does without."""
-
-
-def choices(name: str, experiment: Experiment) -> dict[str, Job]:
-    """Return the runs that a candidate is chosen by."""
-    return {
-        label: Job(f"{name}-{label}", (*experiment.overrides, *overrides, *QUICKER), CHOICE)
-        for label, overrides in experiment.candidates.items()
-    }
-
-
-def choose(name: str, experiment: Experiment) -> tuple[str, ...]:
-    """Return the overrides of the best candidate; its runs must be finished."""
-    runs = choices(name, experiment)
-    if not runs:
-        return ()
-    best = {label: job.summary()["validation"]["best"] for label, job in runs.items()}
-    lowest = experiment.metric == "rmse"
-    label = (min if lowest else max)(best, key=lambda key: best[key])
-    return experiment.candidates[label]
 
 
 def jobs(name: str, experiment: Experiment) -> list[Job]:
-    """Return the runs of an experiment, after its candidate is chosen."""
-    overrides = (*experiment.overrides, *choose(name, experiment))
-    return [Job(name, overrides, seed) for seed in experiment.seeds]
+    """Return the runs of an experiment."""
+    return [Job(name, experiment.overrides, seed) for seed in experiment.seeds]
 
 
 def load() -> dict[str, Any]:
@@ -80,14 +57,6 @@ def store(name: str, experiment: Experiment) -> None:
         "versions": summaries[0]["versions"],
         **collect(summaries, experiment.metric, experiment.also),
     }
-    if experiment.candidates:
-        found[name]["chosen_by_validation"] = {
-            "seed": CHOICE,
-            **{
-                label: job.summary()["validation"]["best"]
-                for label, job in choices(name, experiment).items()
-            },
-        }
     ordered = {key: found[key] for key in EXPERIMENTS if key in found}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(ordered, indent=1) + "\n")
@@ -97,10 +66,6 @@ def store(name: str, experiment: Experiment) -> None:
 def measure(names: list[str], at_once: int) -> None:
     """Run what is missing and store every experiment as soon as its seeds are finished."""
     begun = time.perf_counter()
-    first = [job for name in names for job in choices(name, EXPERIMENTS[name]).values()]
-    for job, seconds in finish(first, at_once):
-        print(f"{job.name}: validation {job.summary()['validation']['best']:.3f} "
-              f"({seconds:.0f} s)", flush=True)  # fmt: skip
     todo = {job: name for name in names for job in jobs(name, EXPERIMENTS[name])}
     left = sum(not job.finished for job in todo)
     spent: list[float] = []
@@ -124,9 +89,6 @@ def plan(names: list[str]) -> None:
     """Print what is left to do; seconds as far as a seed of the experiment is known."""
     for name in names:
         experiment = EXPERIMENTS[name]
-        if any(not job.finished for job in choices(name, experiment).values()):
-            print(f"{name:<18} {len(experiment.candidates)} candidates to compare first")
-            continue
         runs = jobs(name, experiment)
         known = [job.summary()["seconds"]["total"] for job in runs if job.finished]
         each = f"{sum(known) / len(known):.0f} s each" if known else "time unknown"
