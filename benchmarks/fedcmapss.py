@@ -53,6 +53,7 @@ FEDAVG = (
 """Some epochs of Adam at each site, then the mean."""
 TREES = ("model=gbdt", "strategy=fedavg", "rounds=30")
 """150 boosted trees from sums (docs/decisions/032-federated-trees.md)."""
+NARROW = (*FEDAVG, "model.config.hidden=[128,64]")
 CANDIDATES: dict[str, dict[str, tuple[str, ...]]] = {
     "a": {
         "FedSGD": (*FEDSGD, "strategy.eta=0.003", "data.stride=2"),
@@ -69,18 +70,18 @@ CANDIDATES: dict[str, dict[str, tuple[str, ...]]] = {
         "FedSGD, rate .005": (*FEDSGD, "strategy.eta=0.005", "data.stride=3"),
     },
     "d": {
-        "FedAvg": (*FEDAVG, "rounds=20", "training.step_size=8", "data.window=30",
+        "FedAvg": (*NARROW, "rounds=20", "training.step_size=8", "data.window=30",
                    "data.stride=1"),
-        "FedAvg, window 50": (*FEDAVG, "rounds=20", "training.step_size=8", "data.window=50",
+        "FedAvg, window 50": (*NARROW, "rounds=20", "training.step_size=8", "data.window=50",
                               "data.stride=2"),
-        "FedAvg, window 50, 40 rounds": (*FEDAVG, "rounds=40", "training.step_size=16",
+        "FedAvg, window 50, 40 rounds": (*NARROW, "rounds=40", "training.step_size=16",
                                          "data.window=50", "data.stride=2"),
         "wider FedAvg, window 50, 40 rounds": (*FEDAVG, "rounds=40", "training.step_size=16",
                                                "data.window=50", "data.stride=2",
                                                "model.config.hidden=[256,128]"),
-        "FedAvg, window 80, 40 rounds": (*FEDAVG, "rounds=40", "training.step_size=16",
+        "FedAvg, window 80, 40 rounds": (*NARROW, "rounds=40", "training.step_size=16",
                                          "data.window=80", "data.stride=2"),
-        "trees": (*TREES, "data.window=30", "data.stride=2"),
+        "trees": (*TREES, "~model.config.hidden", "data.window=30", "data.stride=2"),
     },
     "e": {
         "FedSGD": (*FEDSGD, "strategy.eta=0.003", "data.stride=2"),

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -74,6 +75,11 @@ class Cell:
 
 def settings(overrides: Iterable[str]) -> dict[str, Any]:
     """Return what a command trains with, by dotted key."""
+    return _settings(tuple(overrides))
+
+
+@cache
+def _settings(overrides: tuple[str, ...]) -> dict[str, Any]:
     cfg = compose(list(overrides))
     found = ((key, OmegaConf.select(cfg, key)) for key in SETTINGS)
     return {
