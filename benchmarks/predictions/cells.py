@@ -81,7 +81,9 @@ def settings(overrides: Iterable[str]) -> dict[str, Any]:
 @cache
 def _settings(overrides: tuple[str, ...]) -> dict[str, Any]:
     cfg = compose(list(overrides))
-    found = ((key, OmegaConf.select(cfg, key)) for key in SETTINGS)
+    trees = cfg.model.model_type == "gbdt"  # they take no notice of training.*
+    keys = [key for key in SETTINGS if not (trees and key.startswith("training."))]
+    found = ((key, OmegaConf.select(cfg, key)) for key in keys)
     return {
         key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         for key, value in found
