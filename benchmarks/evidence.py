@@ -25,6 +25,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.predictions import tables, targets  # noqa: E402
+from benchmarks.predictions.cells import settings  # noqa: E402
 from benchmarks.predictions.collect import collect  # noqa: E402
 from benchmarks.predictions.experiments import (  # noqa: E402
     EXPERIMENTS,
@@ -52,6 +53,7 @@ def store(name: str, experiment: Experiment) -> None:
     found = load()
     found[name] = {
         "command": runs[0].stated,
+        "settings": settings(experiment.overrides),
         "seeds": list(experiment.seeds),
         "commits": sorted({str(job.commit) for job in runs}),
         "versions": summaries[0]["versions"],
