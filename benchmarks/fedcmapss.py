@@ -135,7 +135,8 @@ def ablation(task: str) -> Iterator[Cell]:
     if task not in ABLATED:
         return
     name = f"experiment=fedcmapss_{task}"
-    taken: tuple[str, ...] = (name, *RECIPE)
+    alone = ("~strategy.eta",) if task == "c" else ()  # its yaml sets it for FedSGD only
+    taken: tuple[str, ...] = (name, *RECIPE, *alone)
     for title, overrides in STEPS:
         longer = ABLATED[task] if "data.window=80" in overrides else ()
         taken = (*without(taken, (*overrides, *longer)), *overrides, *longer)

@@ -42,6 +42,8 @@ def test_every_step_of_the_ablation_changes_something_within_the_budget() -> Non
         assert recipe["scaling"] == "plant" and recipe["data.conditions"] is False
         assert recipe["data.window"] == 30 and recipe["model.model_type"] == "lstm"
         assert found[-2] == cells.settings([f"experiment=fedcmapss_{task}"])
+        for each in found[:-2]:
+            assert each["strategy"].keys() == {"_target_", "fraction_train"}, "plain FedAvg"
         folders = {cell.job(0).folder for cell in steps}
         assert len(folders) == len(steps)
     (cell,) = fedcmapss.without_age("b")
