@@ -18,7 +18,6 @@ import json
 import sys
 import time
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,9 +25,9 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.predictions import tables, targets  # noqa: E402
+from benchmarks.predictions.cells import settings  # noqa: E402
 from benchmarks.predictions.collect import collect  # noqa: E402
 from benchmarks.predictions.experiments import (  # noqa: E402
-    CHOICE,
     EXPERIMENTS,
     GROUPS,
     Experiment,
@@ -36,41 +35,11 @@ from benchmarks.predictions.experiments import (  # noqa: E402
 from benchmarks.predictions.runs import Job, finish  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "evidence.json"
-QUICKER = ("baselines.max_plants=0",)
-"""What a run that only chooses a candidate does without."""
-
-
-def choices(name: str, experiment: Experiment) -> dict[str, list[Job]]:
-    """Return the runs that a candidate is chosen by."""
-    return {
-        label: [
-            Job(f"{name}-{label}", (*experiment.overrides, *overrides, *QUICKER), seed)
-            for seed in CHOICE
-        ]
-        for label, overrides in experiment.candidates.items()
-    }
-
-
-def validated(jobs: list[Job]) -> float:
-    """Return the mean validation metric of a candidate's runs."""
-    return fmean(job.summary()["validation"]["best"] for job in jobs)
-
-
-def choose(name: str, experiment: Experiment) -> tuple[str, ...]:
-    """Return the overrides of the best candidate; its runs must be finished."""
-    runs = choices(name, experiment)
-    if not runs:
-        return ()
-    best = {label: validated(jobs) for label, jobs in runs.items()}
-    lowest = experiment.metric == "rmse"
-    label = (min if lowest else max)(best, key=lambda key: best[key])
-    return experiment.candidates[label]
 
 
 def jobs(name: str, experiment: Experiment) -> list[Job]:
-    """Return the runs of an experiment, after its candidate is chosen."""
-    overrides = (*experiment.overrides, *choose(name, experiment))
-    return [Job(name, overrides, seed) for seed in experiment.seeds]
+    """Return the runs of an experiment."""
+    return [Job(name, experiment.overrides, seed) for seed in experiment.seeds]
 
 
 def load() -> dict[str, Any]:
@@ -84,16 +53,12 @@ def store(name: str, experiment: Experiment) -> None:
     found = load()
     found[name] = {
         "command": runs[0].stated,
+        "settings": settings(experiment.overrides),
         "seeds": list(experiment.seeds),
         "commits": sorted({str(job.commit) for job in runs}),
         "versions": summaries[0]["versions"],
         **collect(summaries, experiment.metric, experiment.also),
     }
-    if experiment.candidates:
-        found[name]["chosen_by_validation"] = {
-            "seeds": list(CHOICE),
-            **{label: validated(jobs) for label, jobs in choices(name, experiment).items()},
-        }
     ordered = {key: found[key] for key in EXPERIMENTS if key in found}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(ordered, indent=1) + "\n")
@@ -103,12 +68,6 @@ def store(name: str, experiment: Experiment) -> None:
 def measure(names: list[str], at_once: int) -> None:
     """Run what is missing and store every experiment as soon as its seeds are finished."""
     begun = time.perf_counter()
-    first = [
-        job for name in names for jobs in choices(name, EXPERIMENTS[name]).values() for job in jobs
-    ]
-    for job, seconds in finish(first, at_once):
-        print(f"{job.name}: validation {job.summary()['validation']['best']:.3f} "
-              f"({seconds:.0f} s)", flush=True)  # fmt: skip
     todo = {job: name for name in names for job in jobs(name, EXPERIMENTS[name])}
     left = sum(not job.finished for job in todo)
     spent: list[float] = []
@@ -132,10 +91,6 @@ def plan(names: list[str]) -> None:
     """Print what is left to do; seconds as far as a seed of the experiment is known."""
     for name in names:
         experiment = EXPERIMENTS[name]
-        compared = choices(name, experiment).values()
-        if any(not job.finished for jobs in compared for job in jobs):
-            print(f"{name:<18} {len(experiment.candidates)} candidates to compare first")
-            continue
         runs = jobs(name, experiment)
         known = [job.summary()["seconds"]["total"] for job in runs if job.finished]
         each = f"{sum(known) / len(known):.0f} s each" if known else "time unknown"

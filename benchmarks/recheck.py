@@ -1,6 +1,7 @@
 """The remaining lives of docs/evidence.md once more, by code that shares nothing with fedpdm.
 
-    FEDPDM_DATA=data python benchmarks/recheck.py      # results/recheck.json
+    FEDPDM_DATA=data python benchmarks/recheck.py             # results/recheck.json
+    FEDPDM_DATA=data python benchmarks/recheck.py --rescore   # the first question only
 
 Two questions of a sceptic. *Do the runs' weights give these figures?* The kept runs of
 ``benchmarks/evidence.py rul fedcmapss`` are scored again: raw text, windows, scaling, network and
@@ -37,6 +38,8 @@ SENSORS = [2, 3, 4, 7, 8, 9, 11, 12, 13, 14, 15, 17, 20, 21]
 ALTITUDES = (0, 10, 20, 25, 35, 42)
 """Thousand feet: which of the six operating conditions a cycle was flown in."""
 CAP, WINDOW, STRIDE, EPOCHS, BATCH = 125, 80, 2, 15, 128
+UNSCORED = ("fedcmapss_b", "fedcmapss_d")
+"""B is trees, not the network written here; D's windows are of one operating condition each."""
 SPANS = (5, 10, 20, 40, 80)
 
 
@@ -154,22 +157,30 @@ def retrained(folder: Path, subset: str, age: bool) -> dict[str, list[float]]:
 def main() -> int:
     """Score kept runs again, train once more, print and write; 1 where a figure differs."""
     folder = Path(os.environ.get("FEDPDM_DATA", "data")) / "cmapss"
+    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known = stored.get("rescored", {}).get("each", {})
     again: dict[str, dict[str, Any]] = {}
     for name, told in json.loads(EVIDENCE.read_text()).items():
-        if not name.startswith(("rul_", "fedcmapss_")) or name == "fedcmapss_d":
-            continue  # D's windows are of one operating condition each
+        if not name.startswith(("rul_", "fedcmapss_")) or name in UNSCORED:
+            continue
         for seed, value in zip(told["seeds"], told["global"]["federated"]["values"], strict=True):
             runs = [run for run in RUNS.glob(f"{name}-????????-{seed}") if tells(run, value)]
+            scored = f"{name}, seed {seed}"
+            if known.get(scored, {}).get("told") == value:
+                again[scored] = known[scored]
+                continue
             if not runs:
                 print(
                     f"{name}, seed {seed}: make the run first: python benchmarks/evidence.py {name}"
                 )
                 continue
-            again[f"{name}, seed {seed}"] = {"told": value, "again": rescored(folder, runs[0])}
+            again[scored] = {"told": value, "again": rescored(folder, runs[0])}
     farthest = max((abs(each["told"] - each["again"]) for each in again.values()), default=0.0)
     print(f"{len(again)} runs scored again; farthest apart: {farthest:.1e} cycles", flush=True)
     trained: dict[str, dict[str, Any]] = {}
-    for subset in SUBSETS:
+    if "--rescore" in sys.argv:
+        trained = stored["retrained"]["rmse"]
+    for subset in () if trained else SUBSETS:
         start = time.monotonic()
         trained[subset] = {
             "with_age": retrained(folder, subset, age=True),

@@ -10,6 +10,7 @@ file gives what life was left.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -46,6 +47,7 @@ FEATURES = {
     "informative": tuple(f"sensor_{number:02d}" for number in INFORMATIVE),
     "aged": ("cycle", *(f"sensor_{number:02d}" for number in INFORMATIVE)),
     "all": COLUMNS[2:],
+    "benchmark": COLUMNS[1:],
 }
 AGAIN = "fetch it again with python -m fedpdm.data fetch cmapss"
 CONDITIONS = {"FD001": 1, "FD002": 6, "FD003": 1, "FD004": 6}
@@ -82,6 +84,7 @@ class CmapssSource(PartitionedSource):
         window: int = 30,
         stride: int = 1,
         pad: str = "short",
+        conditions: bool = True,
         validation_fraction: float = 0.2,
         verify: bool = True,
     ) -> None:
@@ -94,13 +97,15 @@ class CmapssSource(PartitionedSource):
             reach: not needed, as training and validation never share an engine.
             path: the data folder; None means FEDPDM_DATA or ~/.cache/fedpdm.
             subset: FD001, FD002, FD003 or FD004, or several of them.
-            features: ``informative`` (14 sensors), ``aged`` (those and the cycle: an engine's age)
-                or ``all`` (3 settings and 21 sensors).
+            features: ``informative`` (14 sensors), ``aged`` (those and the cycle: an engine's age),
+                ``all`` (3 settings and 21 sensors) or ``benchmark`` (those and the cycle: the
+                inputs of FedCMAPSS).
             window: cycles in a model input.
             stride: cycles between two training windows.
             pad: ``short``: an engine shorter than the window gives one window, padded with
                 its first row. ``all``: moreover every early row of a training engine ends a
                 padded window, so that a model has seen what short test engines look like.
+            conditions: whether scaling tells the operating conditions of FD002 and FD004 apart.
             validation_fraction: share of each site's training engines to validate on.
             verify: refuse files that have not the published number of rows.
 
@@ -116,7 +121,7 @@ class CmapssSource(PartitionedSource):
         self.features = FEATURES[features]
         self.tells_age = "cycle" in self.features
         # Six conditions have the same numbers in every subset; FD001 and FD003 fly in the first.
-        self.conditions = max(CONDITIONS[name] for name in self.subsets)
+        self.conditions = max(CONDITIONS[name] for name in self.subsets) if conditions else 1
         self.operating = OPERATING if self.conditions > 1 else None
         super().__init__(sites, partition, seed)
         self._path, self._verify = path, verify
@@ -125,7 +130,10 @@ class CmapssSource(PartitionedSource):
         )
 
     def rows(self, site: str) -> Rows:
-        return self.hold_back(super().rows(site), site, self._validation_fraction)
+        rows = super().rows(site)
+        if self.conditions == 1:  # only now: partition=condition deals by them all the same
+            rows = replace(rows, condition=np.zeros_like(rows.condition))
+        return self.hold_back(rows, site, self._validation_fraction)
 
     def read(self) -> Rows:
         return Rows.concatenate([self._read(subset) for subset in self.subsets])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedpdm.data.partition import ByMachine, ByType, Natural
+from fedpdm.data.partition import ByCondition, ByMachine, ByType, Natural
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.sources import cmapss
 from fedpdm.data.sources.cmapss import CONDITIONS, SET_POINTS, CmapssSource, read_subset
@@ -127,6 +127,22 @@ def test_operating_condition_is_the_nearest_set_point(folder: Path) -> None:
         np.testing.assert_allclose(rows.values[:, :3], SET_POINTS[rows.condition], atol=0.003)
         seen |= set(rows.condition.tolist())
     assert seen == set(range(6))
+
+
+def test_conditions_can_be_left_out_of_the_scaling_and_deal_rows_all_the_same(
+    folder: Path,
+) -> None:
+    told, untold = (
+        source(folder, subset="FD002", features="benchmark", partition=ByCondition(), conditions=c)
+        for c in (True, False)
+    )
+    assert untold.features == ("cycle", *source(folder, features="all").features)
+    assert (told.conditions, untold.conditions) == (6, 1) and untold.operating is None
+    assert told.sites == untold.sites and len(told.sites) == 6
+    for number, site in enumerate(told.sites):
+        assert np.array_equal(told.rows(site).values, untold.rows(site).values)
+        assert set(told.rows(site).condition.tolist()) == {number}
+        assert set(untold.rows(site).condition.tolist()) == {0}
 
 
 def test_settings_far_from_every_set_point_are_refused(folder: Path) -> None:
@@ -256,7 +272,7 @@ def test_file_with_another_number_of_rows_than_published_is_refused(folder: Path
     ("options", "message"),
     [
         ({"subset": "FD005"}, r"data\.subset=FD005.*FD001, FD002, FD003 or FD004"),
-        ({"features": "some"}, r"data\.features=some.*informative, aged or all"),
+        ({"features": "some"}, r"data\.features=some.*informative, aged, all or benchmark"),
         ({"subset": ["FD001", "FD007"]}, r"data\.subset=FD007 is unknown"),
         ({"subset": ["FD001", "FD001"]}, r"must name each subset once"),
         ({"subset": []}, r"must name each subset once"),
