@@ -10,6 +10,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip
 INSTALL := $(PIP) install -qq --disable-pip-version-check -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
+EVIDENCE := fleet fedcmapss nodes when coverage
 
 # In a variable, because the comma would end an argument of $(or …).
 TWO_SITES := site=detroit,houston
@@ -48,8 +49,9 @@ check: $(VENV)/.dev-stamp ## formatting, lint, strict types, examples in the doc
 bench: $(VENV)/.dev-stamp ## measure speed, against peers too: make bench ARGS="--cells cnn:100"
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-evidence: $(VENV)/.dev-stamp ## measure predictions again: make evidence ARGS="fleet ai4i"
+evidence: $(VENV)/.dev-stamp ## measure predictions again, all or some: make evidence ARGS="fleet ai4i"
 	$(BIN)/python benchmarks/evidence.py $(ARGS)
+	$(if $(ARGS),,for each in $(EVIDENCE); do $(BIN)/python -m benchmarks.$$each || exit; done)
 
 clean: ## remove .venv, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

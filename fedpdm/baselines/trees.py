@@ -221,7 +221,7 @@ def _kind(classes: bool) -> Any:
 @register_baseline("hgb", Baseline(
     "Trees", "boosted trees on pooled rows: every window in figures, and its history",
     name="Boosted trees", subject="Boosted trees on pooled data",
-    marker="^", colour="hgb", column="asked", cost=lambda inputs: 0.8 * len(inputs.pool),
+    marker="^", colour="hgb", column="asked", cost=lambda inputs: 0.5 * len(inputs.pool),
     missing=no_columns,
 ))  # fmt: skip
 def boosted_trees(inputs: BaselineInputs) -> Predictions:
@@ -235,7 +235,7 @@ def boosted_trees(inputs: BaselineInputs) -> Predictions:
 @register_baseline("hgb_alone", Baseline(
     "Trees alone", "boosted trees on that site's own rows, like those on pooled rows",
     name="Boosted trees alone", marker="^", hollow=True, colour="hgb", per_site=True,
-    interval=True, cost=lambda inputs: 0.8, missing=no_columns,
+    interval=True, cost=lambda inputs: 0.4, missing=no_columns,
 ))  # fmt: skip
 def boosted_trees_alone(inputs: BaselineInputs, name: str) -> Predictions:
     """Boosted trees of one site that shares nothing, not even sums for scaling."""
