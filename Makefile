@@ -10,7 +10,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip
 INSTALL := $(PIP) install -qq --disable-pip-version-check -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
-EVIDENCE := fleet fedcmapss nodes when coverage
+EVIDENCE := fleet boosters fedcmapss nodes when coverage
 
 # In a variable, because the comma would end an argument of $(or …).
 TWO_SITES := site=detroit,houston

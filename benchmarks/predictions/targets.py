@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, TypeVar
 
 from benchmarks.predictions.collect import at
@@ -65,6 +65,8 @@ TASKS = {"a": 12.5, "b": 12.0, "c": 12.5, "d": 13.0, "e": 12.0}
 POOLED = {"fd001": 12.8, "fd002": 14.0, "fd003": 12.8, "fd004": 14.5}
 WIDTHS = {"fd001": 47.6, "fd002": 50.7, "fd003": 42.2, "fd004": 58.5}
 BUDGET = 0.05
+T_OF_TEN = 2.262
+"""97.5 % point of Student's t with nine degrees of freedom: the fleet has ten seeds."""
 
 
 def targets(stored: Stored) -> Iterator[Target]:
@@ -79,6 +81,14 @@ def targets(stored: Stored) -> Iterator[Target]:
         yield Target(
             f"{subset.upper()} pooled, RMSE", limit,
             mean(stored, f"rul_{subset}.global.pooled"), True,
+        )  # fmt: skip
+    if found := of(stored, lambda s: best_alone(s, "fleet_chosen")):
+        kind, gained = found
+        middle, half = fmean(gained), T_OF_TEN * stdev(gained) / len(gained) ** 0.5
+        yield Target(
+            "default fleet, experiment=fleet, AP over the best kind of model alone", 0.0, middle,
+            False, f"{kind} is best; 95 % of Student's t over {len(gained)} seeds: "
+            f"{middle - half:+.3f} to {middle + half:+.3f}",
         )  # fmt: skip
     name = "failure_fd001"
     yield Target(
@@ -121,6 +131,15 @@ def targets(stored: Stored) -> Iterator[Target]:
             of(stored, lambda s, n=name: f"AP {s[n]['global']['federated']['mean']:.3f}, "
                f"prevalence {s[n]['prevalence']['mean']:.3f}") or "",
         )  # fmt: skip
+
+
+def best_alone(stored: Stored, name: str) -> tuple[str, list[float]]:
+    """Return the kind of model alone with the best mean, and the federated gain over it by seed."""
+    scores = stored[name]["mean_site"]
+    kinds = [kind for kind in ("alone", "hgb_alone", "best_alone") if kind in scores]
+    best = max(kinds, key=lambda kind: scores[kind]["mean"])
+    pairs = zip(scores["federated"]["values"], scores[best]["values"], strict=True)
+    return best, [ours - theirs for ours, theirs in pairs]
 
 
 def gap(stored: Stored, name: str) -> float | None:
