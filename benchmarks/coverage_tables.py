@@ -59,9 +59,7 @@ def twins(found: Mapping[str, Any]) -> str:
             for part in map(entry["twins"].get, ("global", "mean_site", "any site"))
         ]
         lines.append(" | ".join((f"| {metric}, {kind}", machines, sites, *parts)) + " |")
-    said = (
-        f"Of twins {max(shares):.3f} at most are called surely different (of 500 or more judged)."
-    )
+    said = f"Of twins {max(shares):.3f} at most are called surely different (500 or more judged)."
     return "\n".join([said, "", *lines])
 
 
