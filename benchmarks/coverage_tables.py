@@ -49,15 +49,18 @@ def twins(found: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     rows = {tuple(name.split(" | ")): entry for name, entry in found.items() if " | " in name}
+    shares = [0.0]
     for (metric, kind, machines, sites), entry in sorted(rows.items(), key=_place):
         if not entry["twins"]:
             continue
+        shares += [p["sure"] / p["judged"] for p in entry["twins"].values() if p["judged"] >= 500]
         parts = [
             f"{part['sure'] / part['judged']:.3f} of {part['judged']}" if part else "–"
             for part in map(entry["twins"].get, ("global", "mean_site", "any site"))
         ]
         lines.append(" | ".join((f"| {metric}, {kind}", machines, sites, *parts)) + " |")
-    return "\n".join(lines)
+    said = f"Of twins {max(shares):.3f} at most are called surely different (500 or more judged)."
+    return "\n".join([said, "", *lines])
 
 
 def others(found: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ and how seldom percentiles do, is measured by ``benchmarks/coverage.py``.
 What average precision rests on is machines that failed in the test part. Of two equally good
 models with two such machines, percentiles of a bootstrap call one better in half of all runs,
 with five in every seventh. So nothing is called sure of fewer than ``FEWEST``; from there on
-equal models are called surely different in about 5 % of the runs, however many sites there are
+equal models are called surely different in 5 % of the runs, at most 7 %, with one to ten sites
 (twins in ``benchmarks/coverage.py``, and tests/evaluation/test_significance.py).
 """
 
