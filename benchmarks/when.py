@@ -62,7 +62,7 @@ class Cell:
             raise SystemExit(f"{self.sites} sites are no multiple of at most {len(SITES)}")
         change = "modes_later=null" if self.change_day is None else f"change_day={self.change_day}"
         return (
-            "data=fleet", f"site=[{','.join(named)}]", f"replicas={copies}",
+            "experiment=fleet", f"site=[{','.join(named)}]", f"replicas={copies}",
             *(f"sites.{name}.{setting}" for name in named
               for setting in (change, f"machines={self.machines}")),
             f"data.heterogeneity.feature_shift={self.feature_shift:g}",

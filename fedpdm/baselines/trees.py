@@ -3,8 +3,8 @@
 A table row is a window in figures (``fedpdm.data.summaries``) and, where rows have a time, what
 its last row's history says (``fedpdm.data.sources.with_history``). Windows end at every row,
 whatever ``data.stride`` networks train with. Settings and the number of trees are chosen by the
-loss on validation windows; then the trees are grown again on training and validation windows
-together. Thresholds and calibration come from those that never saw validation windows.
+loss on validation windows; then trees are grown again on training and validation windows
+together, as many more as there are more windows. Thresholds and calibration come from those that never saw validation windows.
 
 Shapes: N windows, K columns, T steps, F sensors.
 """
@@ -145,7 +145,9 @@ class ChosenTrees:
             return answer
 
         def grow(position: int, target: NDArray[Any], classes: bool) -> Answer:
-            settings = chosen.get(position, {**GRID[0], "max_iter": UNCHECKED})
+            settings = dict(chosen.get(position, {**GRID[0], "max_iter": UNCHECKED}))
+            # More rows bear more trees.
+            settings["max_iter"] = round(settings["max_iter"] * len(target) / len(x))
             return grown(np.concatenate([x, x_checked]), target, settings, classes, seed % 2**32)
 
         self._checked = PerColumn(task, y, choose)

@@ -93,6 +93,7 @@ def test_validation_is_predicted_by_trees_that_never_saw_it_and_test_by_those_th
     (x, y), (more, their) = (table.fitted[split] for split in (TRAIN, VALIDATION))
     unseen = grown(x, y, chosen, True, 0)
     np.testing.assert_allclose(found[VALIDATION], unseen(table.asked[VALIDATION]), atol=1e-9)
+    chosen["max_iter"] = round(chosen["max_iter"] * (len(x) + len(more)) / len(x))
     every = grown(np.concatenate([x, more]), np.concatenate([y, their]), chosen, True, 0)
     assert np.array_equal(found[TEST], every(table.asked[TEST]))
     assert not np.array_equal(found[TEST], unseen(table.asked[TEST]))
