@@ -4,7 +4,8 @@ A table row is a window in figures (``fedpdm.data.summaries``) and, where rows h
 its last row's history says (``fedpdm.data.sources.with_history``). Windows end at every row,
 whatever ``data.stride`` networks train with. Settings and the number of trees are chosen by the
 loss on validation windows; then trees are grown again on training and validation windows
-together, as many more as there are more windows. Thresholds and calibration come from those that never saw validation windows.
+together, as many more as there are more windows. Thresholds and calibration come from those that
+never saw validation windows.
 
 Shapes: N windows, K columns, T steps, F sensors.
 """
