@@ -22,11 +22,9 @@ import torch
 
 from benchmarks.predictions.runs import ROOT, Job, finish
 from benchmarks.pretraining import paired
-from fedpdm.baselines.estimators import PerColumn, trees
-from fedpdm.baselines.inputs import BaselineInputs
+from fedpdm.baselines.trees import boosted_trees, boosted_trees_alone
 from fedpdm.config.compose import compose
 from fedpdm.data.rows import Split
-from fedpdm.data.windows import Windows
 from fedpdm.evaluation.scoring import score
 from fedpdm.models import ModelFactory
 from fedpdm.models.policy import Adapters
@@ -182,15 +180,15 @@ def of_bytes() -> dict[str, dict[str, int]]:
 
 
 def of_trees(job: Job) -> dict[str, Any]:
-    """Return what boosted trees on the same windows reach, pooled and at each site alone."""
+    """Return what boosted trees reach, pooled and at each site alone."""
     experiment = build(compose([*job.overrides, f"seed={job.seed}"]))
     inputs = baseline_inputs(experiment)
     found = {
-        "pooled": fitted(inputs, inputs.pool, inputs.names),
+        "pooled": boosted_trees(inputs),
         "alone": {
             site: predictions
             for name in inputs.names
-            for site, predictions in fitted(inputs, (name,), (name,)).items()
+            for site, predictions in boosted_trees_alone(inputs, name).items()
         },
     }
     sites, task = inputs.sites(), inputs.task
@@ -202,17 +200,6 @@ def of_trees(job: Job) -> dict[str, Any]:
                 str(h): tested[scope][f"average_precision_{h}"] for h in HORIZONS
             }
     return result
-
-
-def fitted(
-    inputs: BaselineInputs, trained: tuple[str, ...], tested: tuple[str, ...]
-) -> dict[str, dict[Split, Any]]:
-    """Return the test scores of sites by trees fitted to the windows of others, or their own."""
-    train = Windows.concatenate([site.train for site in inputs.sites(trained)])
-    model = PerColumn(inputs.task, train.y, trees(inputs.table(train), inputs.seed))
-    return {
-        site.name: {Split.TEST: model(inputs.table(site.test))} for site in inputs.sites(tested)
-    }
 
 
 def read() -> dict[str, Any]:

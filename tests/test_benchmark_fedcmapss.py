@@ -72,4 +72,8 @@ def test_validation_takes_a_method_once_all_are_measured(tmp_path: Path) -> None
     for seed in nodes.CHOICE:
         cells.keep(other, seed, {"validation": 0.95}, path)
     taken = nodes.tested(cells.read(path), "FD001", 5)
-    assert taken is not None and taken.path[2] == other.path[2] and not {*nodes.CHOICE} & {*taken.seeds}
+    assert (
+        taken is not None
+        and taken.path[2] == other.path[2]
+        and not {*nodes.CHOICE} & {*taken.seeds}
+    )

@@ -152,7 +152,7 @@ def test_alone_and_pooled_start_from_the_same_weights(pretrained: Path, tmp_path
     site = inputs.own_site("detroit")
     trained = train_whole(inputs, inputs.alone, site.train, site.validation, ("alone", "detroit"))
     there = weights(pretrained, 3)
-    for name, tensor in trained.state_dict().items():
+    for name, tensor in trained.module.state_dict().items():
         if name.startswith("lstm."):
             assert np.array_equal(tensor.numpy(), there[f"encoder.{name}"])
     assert inputs.scaler is inputs.taken_scaler is not None
