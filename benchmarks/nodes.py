@@ -5,8 +5,8 @@
     python -m benchmarks.nodes --show                   the page again, and what is missing
 
 Average precision over the windows of all test engines, window 50, as there; shorter engines have no
-window. Of two federated methods one is taken by validation engines, with five seeds that are shown
-nowhere; five others are tested. It can be stopped and started: what ``results/nodes.json`` holds is
+window. Two federated methods are tested with five seeds, and the page says which one validation
+engines take, with five others. A published figure is of the best method, too. It can be stopped and started: what ``results/nodes.json`` holds is
 not measured again. The page is docs/fedcmapss.md.
 """
 
@@ -48,15 +48,19 @@ def choose(subset: str, nodes: int) -> Iterator[Cell]:
                    CHOICE, choosing=True)  # fmt: skip
 
 
-def tested(stored: Mapping[str, Any], subset: str, nodes: int) -> Cell | None:
-    """Return the method that validation engines take; None while one is open."""
+def tested(subset: str, nodes: int) -> Iterator[Cell]:
+    """Yield the methods with the seeds that are tested."""
+    for name, overrides in METHODS.items():
+        yield Cell(("test", place(subset, nodes), name), command(subset, nodes, overrides), FIVE)
+
+
+def taken(stored: Mapping[str, Any], subset: str, nodes: int) -> str | None:
+    """Return the method that validation engines take; None while a seed of one is open."""
     compared = list(choose(subset, nodes))
     if any(cell.missing(stored) for cell in compared):
         return None
     found = {cell.path[2]: fmean(values(cell.entry(stored), "validation")) for cell in compared}
-    name = max(found, key=lambda method: found[method])
-    chosen = command(subset, nodes, METHODS[name])
-    return Cell(("test", place(subset, nodes), name), chosen, FIVE)
+    return max(found, key=lambda method: found[method])
 
 
 def place(subset: str, nodes: int) -> str:
@@ -73,27 +77,28 @@ def command(subset: str, nodes: int, overrides: tuple[str, ...]) -> tuple[str, .
 
 def table(stored: Mapping[str, Any]) -> str:
     """Return average precision by subset and number of nodes in Markdown."""
-    names = " | ".join(f"{name}, validation" for name in METHODS)
+    heads = [f"{name}: {part}" for name in METHODS for part in ("validation", "test", "MB")]
     lines = [
-        f"| subset | nodes | {names} | taken | test AP | asked | published | MB up and down "
-        "| seeds |",
-        "|---|---|" + "---|" * (len(METHODS) + 6),
+        f"| subset | nodes | {' | '.join(heads)} | validation takes | asked | published | seeds |",
+        "|---|---|" + "---|" * (len(heads) + 4),
     ]
     for subset in SUBSETS:
         for nodes in NODES:
-            cell = tested(stored, subset, nodes)
-            if cell is None or not (
-                found := values(entry := cell.entry(stored), "average_precision")
-            ):
+            chosen, parts, seeds = taken(stored, subset, nodes), [], 0
+            for chooses, tests in zip(choose(subset, nodes), tested(subset, nodes), strict=True):
+                entry = tests.entry(stored)
+                found, sent = values(entry, "average_precision"), values(entry, "bytes")
+                seeds = max(seeds, len(found))
+                parts += [
+                    mean_of(values(chooses.entry(stored), "validation"), 3), mean_of(found, 3),
+                    f"{fmean(sent) / 1e6:.0f}" if sent else "–",
+                ]  # fmt: skip
+            if not seeds:
                 continue
-            scores = [
-                fmean(values(each.entry(stored), "validation")) for each in choose(subset, nodes)
-            ]
             asked = ASKED.get((subset, nodes))
-            parts = [
-                *(f"{score:.4f}" for score in scores), cell.path[2], mean_of(found, 3),
-                f"≥ {asked:g}" if asked else "–", PUBLISHED.get((subset, nodes), "–"),
-                f"{fmean(values(entry, 'bytes')) / 1e6:.0f}", f"{len(found)}",
+            parts += [
+                chosen or "–", f"≥ {asked:g}" if asked else "–",
+                PUBLISHED.get((subset, nodes), "–"), f"{seeds}",
             ]  # fmt: skip
             lines.append(f"| {subset} | {nodes} | {' | '.join(parts)} |")
     return "\n".join(lines)
@@ -106,18 +111,18 @@ def main() -> None:
     parser.add_argument("--nodes", nargs="+", type=int, choices=NODES, default=list(NODES))
     parser.add_argument("--show", action="store_true", help="only the page of what there is")
     chosen = parser.parse_args()
-    places = [(subset, nodes) for subset in chosen.subsets for nodes in chosen.nodes]
-    for subset, nodes in places if not chosen.show else ():
-        cells.measure(choose(subset, nodes), RESULTS)
-        if cell := tested(cells.read(RESULTS), subset, nodes):
-            cells.measure([cell], RESULTS)
+    listed = [
+        cell
+        for subset in chosen.subsets
+        for nodes in chosen.nodes
+        for cell in (*choose(subset, nodes), *tested(subset, nodes))
+    ]
+    if not chosen.show:
+        cells.measure(listed, RESULTS)
     stored = cells.read(RESULTS)
     tables.replace(PAGE, [table(stored)], BEGIN)
-    for subset, nodes in places:
-        cell = tested(stored, subset, nodes)
-        listed = [*choose(subset, nodes), *([] if cell is None else [cell])]
-        for line in cells.open_of(listed, RESULTS):
-            print(line)
+    for line in cells.open_of(listed, RESULTS):
+        print(line)
 
 
 if __name__ == "__main__":
