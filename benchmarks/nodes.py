@@ -6,8 +6,8 @@
 
 Average precision over the windows of all test engines, window 50, as there; shorter engines have no
 window. Two federated methods are tested with five seeds, and the page says which one validation
-engines take, with five others. A published figure is of the best method, too. It can be stopped and started: what ``results/nodes.json`` holds is
-not measured again. The page is docs/fedcmapss.md.
+engines take, with five others. A published figure is of the best method, too. It can be stopped and
+started: what ``results/nodes.json`` holds is not measured again. The page is docs/fedcmapss.md.
 """
 
 from __future__ import annotations

@@ -23,13 +23,13 @@ COLUMNS = {
 }  # fmt: skip
 TITLE = "# When federation helps\n"
 NOTE = """
-Made by `python -m benchmarks.when` from `benchmarks/results/when.json`: generated fleets, average
-precision, mean of the sites, network and settings of `experiment=fleet`. *Best alone* is the best model
-that a site has by itself, network or boosted trees, chosen on its own validation data. *Gain* is the
-federation's against it, paired by seed, with the 95 % interval of Student's t over the seeds; it
-is *sure* where that leaves 0 out, which one fleet in twenty does by chance. *Change*: the day from
-which on repaired machines have other weak parts; never: they keep them. *Shift*: how far a sensor
-reads beside another site's, in spreads.
+Made by `python -m benchmarks.when` from `benchmarks/results/when.json`: generated fleets,
+average precision, mean of the sites, network and settings of `experiment=fleet`. *Best alone*
+is the best model that a site has by itself, network or boosted trees, chosen on its own
+validation data. *Gain* is the federation's against it, paired by seed, with the 95 % interval
+of Student's t over the seeds; it is *sure* where that leaves 0 out, which one fleet in twenty
+does by chance. *Change*: the day from which on repaired machines have other weak parts; never:
+they keep them. *Shift*: how far a sensor reads beside another site's, in spreads.
 """
 
 
