@@ -13,8 +13,8 @@ ARMS = {"trivial": "trivial", "alone": "alone", "hgb_alone": "trees alone",
         "best_alone": "best alone", "federated": "federated", "pooled": "pooled",
         "hgb": "trees", "minirocket": "MiniRocket", "rules": "rules"}  # fmt: skip
 BEGIN, END = "<!-- made by benchmarks/evidence.py -->", "<!-- end -->"
-IN_README = ("fleet", "fleet_chosen", "fleet_all", "fleet_unchanging", "ai4i", "failure_fd001", "rul_fd001",
-             "fedcmapss_a", "fedcmapss_c")  # fmt: skip
+IN_README = ("fleet", "fleet_chosen", "fleet_all", "fleet_unchanging", "ai4i", "failure_fd001",
+             "rul_fd001", "fedcmapss_a", "fedcmapss_c")  # fmt: skip
 
 
 def scores(stored: Mapping[str, Any], names: tuple[str, ...] = tuple(EXPERIMENTS)) -> str:
