@@ -174,12 +174,12 @@ class FleetSource(Source):
         for site in list(self.profiles)[:MOST_FACTS]:
             plain = SiteSpec(site, self.profiles[site], self.seed, self.steps, self.step_days)
             if plain.change_day is not None:
-                days.append(f"{plain.change_day:g} at {site}")
+                of = "" if days else f" of {self.days:g}"
+                days.append(f"day {plain.change_day:g}{of} on at {site}")
         if not days:
             return ()
         more = ", …" if len(self.profiles) > MOST_FACTS else ""
-        sites = f"{', '.join(days)}{more}"
-        return (f"repaired machines fail in other ways from day {sites} (of {self.days:g}) on",)
+        return (f"repaired machines fail in other ways from {', '.join(days)}{more}",)
 
     def spec(self, site: str, settings: Dials | None = None) -> SiteSpec:
         """Return a site as it is generated: with its drawn size and the dials' effect.

@@ -126,7 +126,7 @@ def test_the_day_of_the_change_is_drawn_for_each_site_and_said() -> None:
         source = fleet(seed=seed, sites={name: LATER for name in ("a", "b")})
         drawn = [source.spec(name).change_day for name in ("a", "b")]
         assert all(day is not None and 64 <= day <= 256 for day in drawn)
-        assert all(f"{day:g} at {name}" in source.facts[0] for name, day in
+        assert all(name in source.facts[0] and f"day {day:g}" in source.facts[0] for name, day in
                    zip("ab", drawn, strict=True))  # fmt: skip
         days |= {*drawn}
     assert len(days) > 60 and min(days) < 80 and max(days) > 240
