@@ -52,7 +52,9 @@ def table_of(rows: Rows) -> Floats:
     for half in (8, 28, 112):
         mean = readings.groupby(life).transform(lambda own, h=half: own.ewm(halflife=h).mean())
         found.append(mean)
-    new = readings.groupby(life).transform(lambda own: own.iloc[:28].mean())
+    new = readings.groupby(life).transform(
+        lambda own: own.expanding().mean().where(np.arange(len(own)) < 28).ffill()
+    )
     age = pd.Series(rows.time).groupby(life).transform(lambda own: own - own.iloc[0])
     found += [found[2] - new, found[1] - found[3], age.to_frame()]
     return pd.concat(found, axis=1).to_numpy()

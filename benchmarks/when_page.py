@@ -25,16 +25,32 @@ TITLE = "# When federation helps\n"
 NOTE = """
 Made by `python -m benchmarks.when` from `benchmarks/results/when.json`: generated fleets,
 average precision, mean of the sites, network and settings of `experiment=fleet`. *Best alone*
-is the best model that a site has by itself, network or boosted trees, chosen on its own
-validation data. *Gain* is the federation's against it, paired by seed, with the 95 % interval
-of Student's t over the seeds; it is *sure* where that leaves 0 out, which one fleet in twenty
-does by chance. *Change*: the day from which on repaired machines have other weak parts; never:
-they keep them. *Shift*: how far a sensor reads beside another site's, in spreads.
+is the best kind of model that a site has by itself, in the mean of a fleet: the network,
+boosted trees, or the one that its own validation data chooses. *Gain* is the federation's
+against it, paired by seed, with the 95 % interval of Student's t over the seeds; it is *sure*
+where that leaves 0 out, which one fleet in twenty does by chance. *Change*: the day from which
+on repaired machines have other weak parts; never: they keep them. *Shift*: how far a sensor
+reads beside another site's, in spreads.
 """
 
 
-def gain(cell: Mapping[str, Any], other: str = "best_alone") -> Effect | None:
-    """Return the federation's gain over another predictor, paired by seed; None without seeds."""
+def best_kind(cell: Mapping[str, Any]) -> str:
+    """Return which kind of model alone has the best mean, or the one that validation chooses."""
+    found = {
+        kind: [v for seed in cell["seeds"].values() if (v := seed.get(kind)) is not None]
+        for kind in ("best_alone", "alone", "hgb_alone")
+    }
+    return max(found, key=lambda kind: fmean(found[kind]) if found[kind] else -1.0)
+
+
+def gain(cell: Mapping[str, Any], other: str | None = None) -> Effect | None:
+    """Return the federation's gain, paired by seed; None without seeds.
+
+    Args:
+        cell: a fleet and its scores.
+        other: the predictor it is measured against; None: the best kind alone.
+    """
+    other = other or best_kind(cell)
     pairs = [
         values["federated"] - values[other]
         for values in cell["seeds"].values()
@@ -122,7 +138,8 @@ def by_cell(cells: Sequence[Mapping[str, Any]]) -> str:
     ]
     for cell in cells:
         parts = [_level(cell[factor]) for factor in FACTORS]
-        for name in COLUMNS:
+        for column in COLUMNS:
+            name = best_kind(cell) if column == "best_alone" else column
             known = [v[name] for v in cell["seeds"].values() if v.get(name) is not None]
             parts.append(f"{fmean(known):.3f}" if known else "–")
         found, said = gain(cell), verdict(cell)

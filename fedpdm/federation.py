@@ -196,6 +196,16 @@ class Federation:
         key = (name, self._scaler[1])
         return self._built.get(key, lambda: Site(name, self._windows(name, scaler)))
 
+    def with_source(self, source: Source) -> Federation:
+        """Return the same sites with windows as ``source`` cuts them, none of them resampled.
+
+        Args:
+            source: this federation's, with the same rows, which are not read again.
+        """
+        other = Federation(source, self.task, self._budget, self.features, None, self.shuffle)
+        other._rows = self._rows
+        return other
+
     def ends(self, name: str) -> dict[Split, Ints]:
         """Return by split the positions of the rows at which a site's windows end."""
         return {split: ends for split, (ends, _) in self._ends(self.rows(name)).items()}

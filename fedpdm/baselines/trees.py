@@ -2,10 +2,9 @@
 
 A table row is a window in figures (``fedpdm.data.summaries``) and, where rows have a time, what
 its last row's history says (``fedpdm.data.sources.with_history``). Windows end at every row,
-whatever ``data.stride`` networks train with. Settings and the number of trees are chosen by the
-loss on validation windows; then trees are grown again on training and validation windows
-together, as many more as there are more windows. Thresholds and calibration come from those that
-never saw validation windows.
+whatever ``data.stride`` networks train with. The loss on validation windows chooses the number of
+trees; then trees are grown again on training and validation windows together, as many more as
+there are more windows. Thresholds and calibration come from those that never saw validation.
 
 Shapes: N windows, K columns, T steps, F sensors.
 """
@@ -32,28 +31,25 @@ from fedpdm.evaluation.scoring import SPLITS, Predictions
 from fedpdm.federation import Federation
 from fedpdm.tasks import Task
 
-GRID: tuple[dict[str, Any], ...] = (
-    {"max_leaf_nodes": 15, "max_features": 0.3},
-    {"max_leaf_nodes": 8, "min_samples_leaf": 50, "l2_regularization": 1.0},
-)
-"""Settings that validation chooses from: trees of random columns, and small cautious ones."""
+SETTINGS: dict[str, Any] = {"max_leaf_nodes": 15, "max_features": 0.3}
+"""Small trees, each split of which looks at a random third of the columns."""
 RATE, MOST, PATIENCE = 0.06, 300, 15
 """Learning rate, the most trees, and how many more may not lower the loss on validation."""
 UNCHECKED = 100
 """Trees where there is no validation window to choose by."""
-READINGS = 20_000_000
-"""The most readings in a site's windows; where every row would make more, some are left out."""
+MORE = 2.0
+"""At most so many times as many trees grow on training and validation windows together."""
+READINGS = 100_000_000
+"""The most readings in all sites' windows; where every row would make more, some are left out."""
 
 
 class _EveryRow(WrappedSource):
-    """A source whose windows end at every row, or at every few of a large record."""
+    """A source whose windows end at every row, or at every few where there are very many."""
 
     def __init__(self, inner: Source, rows: int) -> None:
         super().__init__(inner)
         readings = rows * len(inner.features) * (inner.window or 1)
-        step = max(1, -(-readings // READINGS))
-        self.stride = min(inner.stride, step)
-        self.evaluation_stride = min(inner.evaluation_stride, step)
+        self.stride = self.evaluation_stride = max(1, -(-readings // READINGS))
 
 
 FITTED = (Split.TRAIN, Split.VALIDATION)
@@ -77,8 +73,10 @@ class Table:
         """Return the table of a site, scaled as the federation does or by itself alone."""
         own = inputs.federation
         scaler = inputs.own_scaler(name) if alone else inputs.scaler_of(name)
-        source = _EveryRow(own.source, len(own.rows(name)))
-        every = Federation(source, own.task, features=own.features, shuffle=own.shuffle)
+        every = own
+        if own.shuffle is None:  # labels are turned with the windows that a run is tested on
+            rows = len(own.rows(name)) * len(inputs.pool)
+            every = own.with_source(_EveryRow(own.source, rows))
         windows, columns = every.site(name, scaler).windows, _columns(every, name, scaler, FITTED)
         return Table(
             {split: (columns[split], windows[split].y) for split in FITTED},
@@ -121,7 +119,7 @@ def _past(federation: Federation, name: str, scaler: Scaler) -> Floats | None:
 
 
 class ChosenTrees:
-    """Boosted trees of all columns of a task, whose settings validation chooses.
+    """Boosted trees of all columns of a task, whose number validation chooses.
 
     Args:
         task: what is predicted.
@@ -135,23 +133,23 @@ class ChosenTrees:
             (np.concatenate([x for x, _ in part]), np.concatenate([y for _, y in part]))
             for part in parts
         )
-        checked = columns_of(task, y_checked).reshape(len(y_checked), -1)
-        chosen: dict[int, dict[str, Any]] = {}
+        several = columns_of(task, y_checked)
+        checked = several if several.ndim == 2 else several[:, None]
+        counts: dict[int, int] = {}
+        seed %= 2**32
 
-        def choose(position: int, target: NDArray[Any], classes: bool) -> Answer:
-            found = best_of_grid(
-                x, target, (x_checked, checked[:, position]), classes, seed % 2**32
-            )
-            chosen[position], answer = found
+        def stop(position: int, target: NDArray[Any], classes: bool) -> Answer:
+            validation = x_checked, checked[:, position]
+            counts[position], answer = stopped(x, target, validation, classes, seed)
             return answer
 
         def grow(position: int, target: NDArray[Any], classes: bool) -> Answer:
-            settings = dict(chosen.get(position, {**GRID[0], "max_iter": UNCHECKED}))
             # More rows bear more trees.
-            settings["max_iter"] = round(settings["max_iter"] * len(target) / len(x))
-            return grown(np.concatenate([x, x_checked]), target, settings, classes, seed % 2**32)
+            more = min(len(target) / len(x), MORE)
+            count = round(counts.get(position, UNCHECKED) * more)
+            return grown(np.concatenate([x, x_checked]), target, count, classes, seed)
 
-        self._checked = PerColumn(task, y, choose)
+        self._checked = PerColumn(task, y, stop)
         self._final = PerColumn(task, np.concatenate([y, y_checked]), grow)
 
     def __call__(self, asked: dict[Split, Floats]) -> dict[Split, Floats]:
@@ -162,14 +160,14 @@ class ChosenTrees:
         }
 
 
-def best_of_grid(
+def stopped(
     x: Floats,
     target: NDArray[Any],
     checked: tuple[Floats, NDArray[Any]],
     classes: bool,
     seed: int,
-) -> tuple[dict[str, Any], Answer]:
-    """Return the settings with the lowest loss on validation windows, and what they answer.
+) -> tuple[int, Answer]:
+    """Return the number of trees with the lowest loss on validation windows, and their answer.
 
     Args:
         x: (N, K) training windows.
@@ -179,35 +177,25 @@ def best_of_grid(
         seed: of the draws of columns.
     """
     if len(np.unique(checked[1])) < 2:
-        settings = {**GRID[0], "max_iter": UNCHECKED}
-        return settings, grown(x, target, settings, classes, seed)
-    best: tuple[float, int, dict[str, Any], Any] | None = None
-    for setting in GRID:
-        model = _kind(classes)(
-            learning_rate=RATE, max_iter=MOST, early_stopping=True, scoring="loss",
-            n_iter_no_change=PATIENCE, random_state=seed, **setting,
-        ).fit(x, target, X_val=checked[0], y_val=checked[1])  # fmt: skip
-        scores = model.validation_score_[1:]  # negative losses; the first is without a tree
-        number = int(np.argmax(scores))
-        if best is None or scores[number] > best[0]:
-            best = float(scores[number]), number, setting, model
-    assert best is not None
-    _, number, setting, model = best
+        return UNCHECKED, grown(x, target, UNCHECKED, classes, seed)
+    model = _kind(classes)(
+        learning_rate=RATE, max_iter=MOST, early_stopping=True, scoring="loss",
+        n_iter_no_change=PATIENCE, random_state=seed, **SETTINGS,
+    ).fit(x, target, X_val=checked[0], y_val=checked[1])  # fmt: skip
+    best = int(np.argmax(model.validation_score_[1:]))  # of negative losses; the first has no tree
 
     def answer(new: NDArray[Any]) -> Floats:
         staged = model.staged_predict_proba(new) if classes else model.staged_predict(new)
-        found = np.asarray(next(islice(staged, number, None)))
+        found = np.asarray(next(islice(staged, best, None)))
         return found[:, 1] if classes else found
 
-    return {**setting, "max_iter": number + 1}, answer
+    return best + 1, answer
 
 
-def grown(
-    x: Floats, target: NDArray[Any], settings: dict[str, Any], classes: bool, seed: int
-) -> Answer:
-    """Return what trees of given settings answer, grown on (N, K) windows."""
+def grown(x: Floats, target: NDArray[Any], count: int, classes: bool, seed: int) -> Answer:
+    """Return what ``count`` trees answer, grown on (N, K) windows."""
     model = _kind(classes)(
-        learning_rate=RATE, early_stopping=False, random_state=seed, **settings
+        learning_rate=RATE, max_iter=count, early_stopping=False, random_state=seed, **SETTINGS
     ).fit(x, target)
     if classes:
         return lambda new: np.asarray(model.predict_proba(new)[:, 1])
@@ -238,7 +226,7 @@ def boosted_trees(inputs: BaselineInputs) -> Predictions:
 @register_baseline("hgb_alone", Baseline(
     "Trees alone", "boosted trees on that site's own rows, like those on pooled rows",
     name="Boosted trees alone", marker="^", hollow=True, colour="hgb", per_site=True,
-    interval=True, cost=lambda inputs: 0.4, missing=no_columns,
+    interval=True, cost=lambda inputs: 0.5, missing=no_columns,
 ))  # fmt: skip
 def boosted_trees_alone(inputs: BaselineInputs, name: str) -> Predictions:
     """Boosted trees of one site that shares nothing, not even sums for scaling."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import signal
 import sys
@@ -88,7 +89,9 @@ class BaselineWorkers:
         self._children.clear()
 
     def _path(self, number: int) -> Path:
-        name = f"{self._inputs.pooled.rounds}-rounds-part-{number + 1}-of-{len(self._shares)}"
+        # Another version may have other baselines, or share them out in another way.
+        share = hashlib.sha256(repr(self._shares[number]).encode()).hexdigest()[:8]
+        name = f"{self._inputs.pooled.rounds}-rounds-part-{number + 1}-{share}"
         return self._folder / f"{name}.safetensors"
 
     def _write(self, number: int, share: list[Piece]) -> dict[str, Floats]:

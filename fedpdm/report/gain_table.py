@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fedpdm.baselines.best_alone import kinds_alone
 from fedpdm.baselines.registry import Baseline, predictors
 from fedpdm.evaluation.wording import Metric, counted, gain_against, listing, primary_metric
 
@@ -37,9 +38,16 @@ class GainRow:
 
     @property
     def sure(self) -> bool | None:
-        """Whether the gain or loss is more than chance; None where that cannot be said."""
+        """Whether the gain or loss is more than chance; None where that cannot be said.
+
+        A gain is not where another kind of model alone turned out as good.
+        """
         if self.gain is None or self.beyond_chance is None:
             return None
+        if self.verdict == "better":
+            kinds = [kind for kind in kinds_alone(self.values) if self.values[kind] is not None]
+            if any(self.judged("federated", kind) != "better" for kind in kinds):
+                return False
         return self.verdict != "same" and self.beyond_chance
 
     @property

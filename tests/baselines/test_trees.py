@@ -12,8 +12,8 @@ import torch
 from fedpdm.baselines import trees
 from fedpdm.baselines.networks import alone, pooled
 from fedpdm.baselines.trees import (
-    GRID,
     RATE,
+    SETTINGS,
     UNCHECKED,
     ChosenTrees,
     Table,
@@ -22,6 +22,7 @@ from fedpdm.baselines.trees import (
     grown,
 )
 from fedpdm.data.features import WindowFeatures
+from fedpdm.data.leakage.label_shuffle import LabelShuffle
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.sources.with_history import HistorySource
 from fedpdm.federation import Federation
@@ -79,47 +80,55 @@ def test_trees_are_the_same_whatever_the_test_rows_are() -> None:
 
 
 def test_validation_is_predicted_by_trees_that_never_saw_it_and_test_by_those_that_did() -> None:
-    table, chosen = Table.of(inputs(), "a"), {}
-    real = trees.best_of_grid
+    table, counts = Table.of(inputs(), "a"), []
+    real = trees.stopped
 
     def watched(*given: Any) -> Any:
-        settings, answer = real(*given)
-        chosen.update(settings)
-        return settings, answer
+        count, answer = real(*given)
+        counts.append(count)
+        return count, answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trees, "best_of_grid", watched)
+        patch.setattr(trees, "stopped", watched)
         found = ChosenTrees(Failure(4.0), [table], 0)(table.asked)
     (x, y), (more, their) = (table.fitted[split] for split in (TRAIN, VALIDATION))
-    unseen = grown(x, y, chosen, True, 0)
+    unseen = grown(x, y, counts[0], True, 0)
     np.testing.assert_allclose(found[VALIDATION], unseen(table.asked[VALIDATION]), atol=1e-9)
-    chosen["max_iter"] = round(chosen["max_iter"] * (len(x) + len(more)) / len(x))
-    every = grown(np.concatenate([x, more]), np.concatenate([y, their]), chosen, True, 0)
+    count = round(counts[0] * (len(x) + len(more)) / len(x))
+    every = grown(np.concatenate([x, more]), np.concatenate([y, their]), count, True, 0)
     assert np.array_equal(found[TEST], every(table.asked[TEST]))
     assert not np.array_equal(found[TEST], unseen(table.asked[TEST]))
 
 
-def test_validation_chooses_settings_and_the_number_of_trees() -> None:
+def test_validation_chooses_the_number_of_trees() -> None:
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import log_loss
 
     (x, y), checked = (Table.of(inputs(), "a").fitted[split] for split in (TRAIN, VALIDATION))
-    settings, _ = trees.best_of_grid(x, y, checked, True, 0)
-    losses = {}
-    for number, setting in enumerate(GRID):
-        model = HistGradientBoostingClassifier(
-            learning_rate=RATE, max_iter=150, early_stopping=False, random_state=0, **setting
-        ).fit(x, y)
-        for count, risks in enumerate(model.staged_predict_proba(checked[0]), 1):
-            losses[number, count] = log_loss(checked[1], risks)
-    number, count = min(losses, key=lambda key: losses[key])
-    assert settings == {**GRID[number], "max_iter": count}
+    model = HistGradientBoostingClassifier(
+        learning_rate=RATE, max_iter=150, early_stopping=False, random_state=0, **SETTINGS
+    ).fit(x, y)
+    losses = [log_loss(checked[1], risks) for risks in model.staged_predict_proba(checked[0])]
+    assert trees.stopped(x, y, checked, True, 0)[0] == int(np.argmin(losses)) + 1
 
 
-def test_without_a_failure_in_validation_nothing_is_chosen() -> None:
-    (x, y), (more, their) = (Table.of(inputs(), "a").fitted[split] for split in (TRAIN, VALIDATION))
-    settings, _ = trees.best_of_grid(x, y, (more, np.zeros_like(their)), True, 0)
-    assert settings == {**GRID[0], "max_iter": UNCHECKED}
+@pytest.mark.parametrize("kept", [0, None])
+def test_without_a_failure_in_validation_nothing_is_chosen(kept: int | None) -> None:
+    table = Table.of(inputs(), "a")
+    x, y = table.fitted[VALIDATION]
+    table.fitted[VALIDATION] = (x[:kept], np.zeros_like(y)[:kept])
+    found = ChosenTrees(Failure(4.0), [table], 0)(table.asked)
+    unseen = grown(*table.fitted[TRAIN], UNCHECKED, True, 0)
+    assert np.array_equal(found[VALIDATION], unseen(table.asked[VALIDATION]))
+
+
+def test_labels_turn_with_the_windows_of_the_run() -> None:
+    given = inputs()
+    shuffle = LabelShuffle("rotated", 0)
+    shuffled = Federation(given.federation.source, given.task, shuffle=shuffle)
+    table = Table.of(replace(given, federation=shuffled), "a")
+    windows = shuffled.site("a", given.scaler_of("a")).windows
+    assert np.array_equal(table.fitted[TRAIN][1], windows[TRAIN].y)
 
 
 def test_windows_end_at_every_row_whatever_the_stride(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +140,7 @@ def test_windows_end_at_every_row_whatever_the_stride(monkeypatch: pytest.Monkey
         for one, other in zip(often.fitted[split], seldom.fitted[split], strict=True):
             assert np.array_equal(one, other)
     assert len(often.asked[TEST]) > 5 * len(seldom.asked[TEST])
-    monkeypatch.setattr(trees, "READINGS", 3 * 12 * 720 // 4)  # a quarter of the windows
+    monkeypatch.setattr(trees, "READINGS", 2 * 3 * 12 * 720 // 4)  # a quarter of the windows
     few = Table.of(inputs(source=Sparse), "a").fitted[TRAIN][0]
     assert 3.5 < len(often.fitted[TRAIN][0]) / len(few) < 4.5
 

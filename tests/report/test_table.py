@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from fedpdm.data.sources.base import WrappedSource
-from fedpdm.report.gain_table import gain_table
+from fedpdm.evaluation.wording import Metric
+from fedpdm.report.gain_table import GainRow, gain_table
 from fedpdm.report.report import render
 from fedpdm.report.summary_text import headline
 from fedpdm.report.table import events_line, print_summary
@@ -175,3 +177,12 @@ def test_facts_of_generated_data_stand_below_the_headline(tmp_path: Path) -> Non
         facts = ("its mean rises",)
 
     assert WrappedSource(Told({"a": {}})).facts == ("its mean rises",), "wrappers tell it, too"
+
+
+def test_a_gain_is_not_sure_where_another_kind_alone_turned_out_as_good() -> None:
+    metric = Metric("average_precision", "average precision", "AP", True, 3, "")
+    values = {"federated": 0.6, "best_alone": 0.5, "alone": 0.5, "hgb_alone": 0.55}
+    row = GainRow("a", metric, values, beyond_chance=True, against="best_alone")
+    assert row.sure
+    assert replace(row, values=values | {"hgb_alone": 0.6}).sure is False
+    assert replace(row, values=values | {"federated": 0.4}).sure, "a loss is one all the same"

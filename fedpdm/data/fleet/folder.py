@@ -57,6 +57,7 @@ class FleetFolder:
         try:
             self.summary: dict[str, Any] = json.loads((self.path / SUMMARY).read_text("utf-8"))
             form = self.summary["format"]
+            self.seed = int(self.summary["seed"])
             self.files: dict[str, str] = self.summary["files"]
             self.profiles: dict[str, Any] = self.summary["settings"]["plants"]
         except FileNotFoundError:

@@ -62,7 +62,7 @@ class FleetSource(Source):
         days: float = 320,
         step_hours: float = 6,
         window: int = 12,
-        stride: int = 14,
+        stride: int = 16,
         evaluation_stride: int = 4,
         missing: float = 0.02,
         outages: float = 0.01,
@@ -122,10 +122,10 @@ class FleetSource(Source):
         )  # fmt: skip
         self.seed, self.reach, self.days = seed, reach, float(days)
         self.profiles = _profiles(sites, scenarios)
-        self.facts = self._facts()
         self.folder = None if path is None else FleetFolder(path)
         if self.folder is not None:
             self.folder.require(self.settings, self.site_settings)
+        self.facts = self._facts(seed if self.folder is None else self.folder.seed)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -168,11 +168,11 @@ class FleetSource(Source):
         modes = np.array([*MODES, "none"])  # -1: no failure was seen
         return {"kind": np.array(KINDS)[latent.kind], "mode": modes[latent.mode]}
 
-    def _facts(self) -> tuple[str, ...]:
+    def _facts(self, seed: int) -> tuple[str, ...]:
         """Return on which days the first sites' weak parts change, as one fact; nothing if none."""
-        days = []
+        days: list[str] = []
         for site in list(self.profiles)[:MOST_FACTS]:
-            plain = SiteSpec(site, self.profiles[site], self.seed, self.steps, self.step_days)
+            plain = SiteSpec(site, self.profiles[site], seed, self.steps, self.step_days)
             if plain.change_day is not None:
                 of = "" if days else f" of {self.days:g}"
                 days.append(f"day {plain.change_day:g}{of} on at {site}")

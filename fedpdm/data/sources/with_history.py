@@ -32,6 +32,7 @@ class HistorySource(WrappedSource):
     def __init__(self, inner: Source) -> None:
         super().__init__(inner)
         self.features = history_names(inner.features)
+        self.tells_age = True  # it is one of the columns
         own = ["", *(f": {of}" for of in OF_SENSOR)]
         alone = {name: (name,) for name in inner.features}
         self.groups = {

@@ -80,6 +80,8 @@ def test_the_run_on_the_files_is_the_run_without_them(made: Made, tmp_path: Path
 def test_the_summary_counts_what_is_there(made: Made) -> None:
     summary = json.loads((made.folder / "summary.json").read_text())
     built = source_of(federation(f"data.path={made.folder}"))
+    other = source_of(federation(f"data.path={made.folder}", "seed=99"))
+    assert built.facts == other.facts, "days are those of the files, whatever the run's seed"
     for site, profile in summary["plants"].items():
         rows = built.rows(site)
         assert profile["rows"] == len(rows) and profile["machines"] == len(np.unique(rows.machine))
