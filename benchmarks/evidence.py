@@ -111,7 +111,7 @@ def main() -> None:
         names += GROUPS.get(word, (word,))
     names = names or list(EXPERIMENTS)
     if "targets" in options.names:
-        print(targets.as_text(load()))
+        print(targets.as_text(tables.current(load())))
     elif "report" in options.names:
         tables.write(ROOT, load())
     elif "plan" in options.names:
