@@ -30,7 +30,7 @@ class RocketSettings:
     """
 
     features: int = 2016
-    windows: int | None = None
+    windows: int | None = 30_000
 
 
 @dataclass(frozen=True)
