@@ -15,14 +15,19 @@ unless the settings behind them changed.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from benchmarks.predictions.runs import ROOT, Job, digest, finish
+from omegaconf import OmegaConf
+
+from benchmarks.predictions.cells import settings as trained
+from benchmarks.predictions.runs import ROOT, Job, finish
 from benchmarks.when_page import draw, page
 from fedpdm.baselines.registry import BASELINES
+from fedpdm.config.compose import compose
 from fedpdm.storage import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "when.json"
@@ -98,6 +103,16 @@ def measured(summary: Mapping[str, Any]) -> dict[str, float | None]:
     return found
 
 
+def digest(cell: Cell) -> str:
+    """Return what stands for a cell's data and training; other keys may come and go."""
+    cfg = compose([*cell.overrides])
+    blocks = {
+        key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("data", "sites", "task")
+    }
+    known = json.dumps({**trained(cell.overrides), **blocks}, sort_keys=True)
+    return hashlib.sha256(known.encode()).hexdigest()[:8]
+
+
 def load() -> list[dict[str, Any]]:
     """Return the stored cells, in the order of the sweep."""
     stored: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
@@ -107,7 +122,7 @@ def load() -> list[dict[str, Any]]:
 def store(cell: Cell, seed: int, summary: Mapping[str, Any]) -> None:
     """Keep a run's result; what other settings gave is dropped."""
     kept = {entry["name"]: entry for entry in load()}
-    settings = digest(cell.overrides)
+    settings = digest(cell)
     entry = kept.get(cell.name)
     if entry is None or entry["settings"] != settings:
         entry = {"name": cell.name, "settings": settings, **vars(cell), "seeds": {}}
@@ -127,7 +142,7 @@ def is_stored(cell: Cell, seed: int) -> bool:
     """Return whether a result of these very settings is there."""
     return any(
         entry["name"] == cell.name
-        and entry["settings"] == digest(cell.overrides)
+        and entry["settings"] == digest(cell)
         and str(seed) in entry["seeds"]
         for entry in load()
     )
@@ -148,14 +163,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="separated by commas")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     options = parser.parse_args(arguments)
     jobs = {
         Job(f"when-{cell.name}", cell.overrides, seed): cell
-        for seed in map(int, options.seeds.split(","))
         for cell in cells()
+        for seed in map(int, options.seeds.split(","))
         if not options.show and not is_stored(cell, seed)
     }
-    for job, seconds in finish(list(jobs), 1):
+    for job, seconds in finish(list(jobs), options.jobs):
         store(jobs[job], job.seed, job.summary())
         show()
         print(f"{job.name}, seed {job.seed}: {seconds:.0f} s", flush=True)
