@@ -57,7 +57,7 @@ def test_trees_give_a_probability_of_every_class() -> None:
     x = np.stack([y + draw.normal(0, 0.1, 300), draw.normal(size=300)], axis=1)
 
     def fit(position: int, target: Any, classes: bool) -> Any:
-        return grown(x, target, {"max_iter": 50}, classes, 0)
+        return grown(x, target, 50, classes, 0)
 
     scores = PerColumn(AssetType(KINDS), y, fit)(x)
     np.testing.assert_allclose(scores.sum(axis=1), 1)
