@@ -22,7 +22,8 @@ def scores(stored: Mapping[str, Any], names: tuple[str, ...] = tuple(EXPERIMENTS
 
     A predictor that none of them has gets no column.
     """
-    names = tuple(n for n in names if n in stored and is_of(EXPERIMENTS[n], stored[n]))
+    stored = current(stored)
+    names = tuple(name for name in names if name in stored)
     parts = [stored[name][scope] for name in names for scope in EXPERIMENTS[name].scopes]
     arms = {
         arm: title for arm, title in ARMS.items()
