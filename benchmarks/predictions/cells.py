@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +38,10 @@ SETTINGS = (
         "schedule", "step_size", "gamma",
     )),
 )  # fmt: skip
-"""What a cell was trained with. Other keys may come and go, and a cell stays what it is."""
+"""What a cell was trained with. Other keys may come and go, and a cell stays what it is.
+
+Sites that are generated are known by a digest of all that they are generated from.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,15 @@ def _settings(overrides: tuple[str, ...]) -> dict[str, Any]:
     cfg = compose(list(overrides))
     trees = cfg.model.model_type == "gbdt"  # they take no notice of training.*
     keys = [key for key in SETTINGS if not (trees and key.startswith("training."))]
-    found = ((key, OmegaConf.select(cfg, key)) for key in keys)
-    return {
-        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        for key, value in found
-    }
+    found = {key: _plain(OmegaConf.select(cfg, key)) for key in keys}
+    if cfg.sites:
+        made_from = json.dumps([_plain(cfg.sites), _plain(cfg.data)], sort_keys=True)
+        found["sites"] = hashlib.sha256(made_from.encode()).hexdigest()[:8]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def of_run(job: Job, choosing: bool) -> dict[str, Any]:

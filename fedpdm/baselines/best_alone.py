@@ -31,7 +31,7 @@ def kinds_alone(found: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(kinds, key=lambda name: (name != NETWORK, order.index(name))))
 
 
-def gain_against(found: Iterable[str]) -> str | None:
+def reference_alone(found: Iterable[str]) -> str | None:
     """Return the predictor that the gain is measured against; None where no site trained alone.
 
     Args:

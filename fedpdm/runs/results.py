@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpdm.baselines.best_alone import NAME as BEST_ALONE
-from fedpdm.baselines.best_alone import best_alone, gain_against
+from fedpdm.baselines.best_alone import best_alone, reference_alone
 from fedpdm.baselines.registry import predictors
 from fedpdm.config.values import Config, plain
 from fedpdm.data.rows import Split
@@ -117,7 +117,7 @@ def add_baselines(
         summary["heldout"]["baselines"] = heldout
     if chosen is not None:
         baselines[BEST_ALONE]["chosen"] = chosen
-    summary["gain_against"] = gain_against(found)
+    summary["gain_against"] = reference_alone(found)
     alone = baselines.get(summary["gain_against"], {}).get("per_site", {})
     summary["gain"] = gains(summary["test"]["per_site"], alone, task)
     summary["test"]["spread"]["gain"] = gain_spread(summary["gain"])

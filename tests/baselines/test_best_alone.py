@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedpdm.baselines.best_alone import best_alone, gain_against, kinds_alone
+from fedpdm.baselines.best_alone import best_alone, kinds_alone, reference_alone
 from fedpdm.baselines.inputs import BaselineInputs
 from fedpdm.baselines.registry import BASELINES, RUNS, Baseline, register_baseline
 from fedpdm.comparison.runs import read_run
@@ -109,10 +109,10 @@ def test_of_one_kind_there_is_no_best_and_the_gain_is_against_it() -> None:
     one = {s.name: {split: np.zeros(len(s.windows[split])) for split in SPLITS} for s in sites}
     assert best_alone({"alone": one, "hgb": one}, sites, task) is None
     assert kinds_alone([OTHER, "hgb", "alone"]) == ("alone", OTHER)
-    assert gain_against(["pooled", OTHER]) == OTHER
-    assert gain_against(["alone", "hgb"]) == "alone"
-    assert gain_against(["alone", OTHER, "best_alone"]) == "best_alone"
-    assert gain_against(["pooled"]) is None
+    assert reference_alone(["pooled", OTHER]) == OTHER
+    assert reference_alone(["alone", "hgb"]) == "alone"
+    assert reference_alone(["alone", OTHER, "best_alone"]) == "best_alone"
+    assert reference_alone(["pooled"]) is None
     some = best_alone({"alone": one, OTHER: {"a": one["a"]}}, sites, task)
     assert some is not None and set(some[0]) == {"a", "b"}, "not all kinds ran everywhere"
 
