@@ -28,6 +28,7 @@ from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError, pr
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.evaluation.costs import NEVER
+from fedpdm.history.lock import FEDERATIONS
 from fedpdm.history.schemas import Card
 from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelFactory, ModelWrapper
@@ -123,6 +124,12 @@ def load_predictor(
 def _card(folder: Path, imports: Sequence[str]) -> dict[str, Any]:
     """Return the run's model card; the modules that the run used are imported."""
     path = folder / "model.json"
+    if not path.exists() and (own := sorted(folder.glob(f"{FEDERATIONS}/*/model.json"))):
+        raise HistoryError(
+            f"{folder} holds several federations, a model each; predict with one of them: "
+            f"{', '.join(str(model.parent) for model in own)} (models.json says which validation "
+            "chose at each site)"
+        )
     card = Card.read(read_sealed(folder, path.name), path)
     if not set(used := names_of(card.get("imports"))) <= set(imports):
         raise ConfigError(

@@ -81,7 +81,8 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
         sweep: runs it, if it is one of several.
         folders: the user's own options (``--config-dir``).
     """
-    from fedpdm.config.compose import add_first_stage, check
+    from fedpdm.config.compose import check
+    from fedpdm.config.parts import add_parts
     from fedpdm.config.sites import check_own_sites
     from fedpdm.config.values import resolved, rooted
     from fedpdm.sweep import remove_if_empty
@@ -92,8 +93,11 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
     try:
         check(cfg, job.overrides)
         check_own_sites(cfg, job.overrides, folders)
-        add_first_stage(cfg, job.overrides)
+        add_parts(cfg, job.overrides)
         cfg = rooted(resolved(cfg))
+        if job.sweep is not None and cfg.federations:
+            raise ConfigError("sites.NAME.models makes several federations, which no sweep runs; "
+                              "leave -m out, or sweep over model=…")  # fmt: skip
         if job.sweep is None:
             summary: dict[str, Any] | None = simulate(cfg, job.folder)
         else:
@@ -119,6 +123,10 @@ def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, A
     """
     from fedpdm.runs.progress import Working
 
+    if cfg.get("federations"):
+        from fedpdm.runs.federations import run_federations
+
+        return run_federations(cfg, folder, simulate, resumed)
     with Working("starting"):  # torch and Flower are imported here
         from fedpdm.report.table import print_summary
         from fedpdm.runs.assembly import one_thread

@@ -16,7 +16,6 @@ import hydra
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.singleton import Singleton
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -38,8 +37,7 @@ from fedpdm.config.schema import (
     suggestion,
 )
 from fedpdm.config.sites import leave_out_sites, name_sites
-from fedpdm.config.stages import first_stage
-from fedpdm.config.values import OF_ANY_SITE, plain, resolved, rooted, select
+from fedpdm.config.values import OF_ANY_SITE
 from fedpdm.errors import ConfigError, FedPdmError
 
 VERSION_BASE = "1.3"
@@ -78,7 +76,9 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> D
         with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
             cfg = hydra.compose("config", overrides=rewritten)
             check(cfg, rewritten)
-            add_first_stage(cfg, rewritten)
+            from fedpdm.config.parts import add_parts  # it composes, too
+
+            add_parts(cfg, rewritten)
             return cfg
     except Exception as error:
         sentence = translate(error, arguments)
@@ -205,41 +205,6 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
             )
     check_keys(cfg)
     check_types(cfg, overrides)
-
-
-def add_first_stage(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Put the first stage's config under ``pretraining``, where ``init.pretrain`` asks for one.
-
-    Args:
-        cfg: the composed config, changed in place.
-        overrides: as ``rewrite`` returns them.
-
-    Raises:
-        ConfigError: the first stage's config cannot be composed; the message says why.
-    """
-    if cfg.pretraining is not None:
-        raise ConfigError("pretraining is filled from init.pretrain=[OVERRIDE,…]: write that")
-    listed = plain(select(cfg, "init.pretrain"))
-    if listed is None:
-        return
-    if select(cfg, "init.run") is not None:
-        raise ConfigError(
-            f"init={cfg.init.run} and init.pretrain both say what the run starts from; leave one"
-        )
-    words = first_stage(overrides, listed)
-    hydra_now = Singleton.get_state()
-    try:
-        first = hydra.compose("config", overrides=words)
-        check(first, words)
-        first = rooted(resolved(first))
-    except Exception as error:
-        sentence = translate(error, words)
-        Singleton.set_state(hydra_now)  # to say what there is, another config was composed
-        if not isinstance(sentence, FedPdmError):
-            raise
-        raise ConfigError(f"init.pretrain, the first stage: {sentence}") from error
-    first.init, first.promote = OmegaConf.load(conf_dir() / "config.yaml").init, False
-    cfg.pretraining = plain(first)
 
 
 def check_types(cfg: DictConfig, overrides: Sequence[str]) -> None:

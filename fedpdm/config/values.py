@@ -16,8 +16,8 @@ from fedpdm.config.imports import check_kind, note
 from fedpdm.config.schema import located, refuse_unknown
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 
-OF_ANY_SITE = ("costs",)
-"""Keys of ``sites.NAME`` that a site of any data set may have: the test reads them."""
+OF_ANY_SITE = ("costs", "models")
+"""Keys of ``sites.NAME`` that a site of any data set may have: no data set reads them."""
 
 Config = DictConfig
 """A composed config, for those who only pass it on."""

@@ -13,7 +13,18 @@ _held: set[RunLock] = set()
 
 PRETRAINING = "pretraining"
 """Folder of a run's first stage, if it has two: a run folder in its own."""
-FOLDERS = ("rounds", "clients", "baselines", "tensorboard", "mlflow", "promotion", PRETRAINING)
+FEDERATIONS = "models"
+"""Folder of the federations of a run with several, each a run folder in its own."""
+FOLDERS = (
+    "rounds",
+    "clients",
+    "baselines",
+    "tensorboard",
+    "mlflow",
+    "promotion",
+    PRETRAINING,
+    FEDERATIONS,
+)
 """Those that a run makes in its folder; others that lie there are not its own."""
 
 

@@ -109,8 +109,11 @@ class ModelFactory:
     def recommend(
         data_characteristics: Mapping[str, Any],
         performance_requirements: Mapping[str, Any] | None = None,
+        measured: Mapping[str, str] | None = None,
     ) -> list[tuple[str, str]]:
         """Return (model, reason) pairs in order of preference, each model once.
+
+        What was measured comes first.
 
         A model is named for the wishes that its class lists in ``good_for``, where it takes
         this data. If no such model is left, or ``max_accuracy`` is wished for, every model that
@@ -122,7 +125,9 @@ class ModelFactory:
                 ``complex_patterns``. Without ``sequence_length`` the data is taken to be windows
                 if patterns in time are wished for, else tabular.
             performance_requirements: further wishes: ``fastest_training``, ``smallest_update``,
-                ``comprehensive_analysis``, ``max_accuracy``. They come first.
+                ``comprehensive_analysis``, ``max_accuracy``. They come before those.
+            measured: models and what runs of your own found, the best first, as
+                ``fedpdm.comparison.recommend.measured_models`` returns them.
         """
         data = dict(data_characteristics)
         features = data.pop("feature_count", SOURCE_SHAPE["input_dim"])
@@ -136,7 +141,7 @@ class ModelFactory:
             and _takes(name, features, length)
         ]
         wishes = [w for w, wished in {**(performance_requirements or {}), **data}.items() if wished]
-        found: dict[str, str] = {}
+        found = {name: reason for name, reason in (measured or {}).items() if name in able}
         for wish in wishes:
             for name in able:
                 if reason := getattr(registry.find(name), "good_for", {}).get(wish):

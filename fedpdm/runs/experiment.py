@@ -17,6 +17,7 @@ from fedpdm.baselines.registry import able, wanted
 from fedpdm.client.faults import Fault, parse_faults
 from fedpdm.config.imports import import_all, names_of
 from fedpdm.config.kinds import check_arguments
+from fedpdm.config.parts import MODELS
 from fedpdm.config.schema import check_keys
 from fedpdm.config.values import Config, block, make, plain, positive, select, share, whole
 from fedpdm.data.leakage import checks as guards
@@ -157,6 +158,11 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
     """
     quiet()
     check_keys(cfg)
+    if preferring := [name for name, site in block(cfg, "sites").items() if MODELS in (site or {})]:
+        raise ConfigError(
+            f"sites.{preferring[0]}.models makes several federations, which only "
+            "python -m fedpdm.simulate runs, without -m"
+        )
     import_all(names_of(select(cfg, "imports")))
     task = cast(Task, make(cfg.task, "task"))
     check_trees(cfg, task)

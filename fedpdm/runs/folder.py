@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
+from fedpdm.config.parts import parts_of
 from fedpdm.config.schema import check_keys
 from fedpdm.config.values import Config, plain, select, stored_config, yaml_of
 from fedpdm.data.normalise import Scaler
 from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.history import History
-from fedpdm.history.lock import PRETRAINING
+from fedpdm.history.lock import FEDERATIONS, PRETRAINING
 from fedpdm.history.schemas import Manifest
 from fedpdm.history.sealed import FIRST
 from fedpdm.runs.experiment import Experiment
@@ -51,8 +52,7 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     folder, imports = Path(given.pop("resume")), names_of(given.pop("imports", None))
     stored = folder / "config.yaml"
-    places = (folder, folder / PRETRAINING)  # killed in its first stage, a run has that alone
-    if not any((p / "manifest.json").is_file() for p in places) or not stored.is_file():
+    if not _places(folder) or not stored.is_file():
         raise HistoryError(
             f"resume={folder}: there is no run in this folder (no manifest.json); runs are in "
             "runs/<time>-<random>"
@@ -91,11 +91,16 @@ def stored_run(arguments: Sequence[str]) -> tuple[Config, Path]:
     return cfg, folder
 
 
+def _places(folder: Path) -> list[Path]:
+    """Return where runs were begun in a folder: in its first stage or a federation, too."""
+    places = (folder, folder / PRETRAINING, *sorted(folder.glob(f"{FEDERATIONS}/*")))
+    return [place for place in places if (place / "manifest.json").is_file()]
+
+
 def _refuse_foreign(config: Mapping[str, Any], imports: Sequence[str], folder: Path) -> None:
-    first = config.get(PRETRAINING)
-    if isinstance(first, Mapping):
-        _refuse_foreign(first, imports, folder)
-        config = {key: value for key, value in config.items() if key != PRETRAINING}
+    config, inside = parts_of(config)
+    for part in inside:
+        _refuse_foreign(part, imports, folder)
     way_out = f"resume with resume={str(folder).replace('{', '{{').replace('}', '}}')}"
     refuse_foreign(config, imports, f"{way_out} imports=[{{}}]")
 
@@ -119,8 +124,8 @@ def _outside(config: Mapping[str, Any], given: Mapping[str, str], folder: Path) 
                 f"address, add {shlex.quote(f'{key}={address}')}"
             )
         found.add(key)
-    first = config.get(PRETRAINING)
-    return found | (_outside(first, given, folder) if isinstance(first, Mapping) else set())
+    _, inside = parts_of(config)
+    return found.union(*(_outside(part, given, folder) for part in inside))
 
 
 def _checked(folder: Path, name: str) -> bytes:
@@ -186,8 +191,8 @@ def refuse_used(folder: Path, second: bool = False) -> None:
     Raises:
         HistoryError: it holds another run, or the first stage of one.
     """
-    first = not second and (folder / PRETRAINING / "manifest.json").exists()
-    if first or (folder / "manifest.json").exists() or (folder / "history.sqlite").exists():
+    first = [folder / PRETRAINING] if second else []
+    if set(_places(folder)) - {*first} or (folder / "history.sqlite").exists():
         raise HistoryError(
             f"{folder} already holds a run; continue it with resume={folder}, or "
             "choose another folder with hydra.run.dir=…"
