@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedpdm.config.imports import note
 from fedpdm.config.schema import HYDRA_KEYS, located
-from fedpdm.config.values import Config, block, class_of, make, plain, select
+from fedpdm.config.values import Config, block, make, plain, select
 from fedpdm.engines.grid_view import GridView
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import seeded_globals
@@ -104,13 +104,12 @@ def build_transforms(cfg: Config, seed: int, strategy: Strategy) -> Chain:
     made: dict[str, Any] = {name: make(nodes[name], f"transforms.{name}") for name in nodes}
     chain = Chain(made, seed)
     chain.check(strategy)
-    if chain.down is not None and (server := select(cfg, "server")) is not None:
-        if class_of(server, "server") is not Synchronous:
-            raise ConfigError(
-                "transforms: direction=both or down compresses the model that sites get, and with "
-                "another server than server=synchronous they hold different ones; set "
-                f"direction=up of transforms"
-            )
+    if chain.down is not None and type(build_server(cfg)) is not Synchronous:
+        name = next(each.name for each in chain.transforms if getattr(each, "down", False))
+        raise ConfigError(
+            f"transforms.{name} compresses the model that sites get, and with another server than "
+            f"server=synchronous they hold different ones; set transforms.{name}.direction=up"
+        )
     return chain
 
 

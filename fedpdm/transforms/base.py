@@ -169,14 +169,12 @@ class Chain:
                     f"transforms.{names[0]} and transforms.{names[1]} both compress on the way "
                     f"{way}; give one of them direction={other}, or leave it out"
                 )
-        for each in reversed(self.transforms):
-            if packing and each.name == packing[0]:
-                return
-            if packing:
-                raise ConfigError(
-                    f"transforms.{each.name} would work on what transforms.{packing[0]} has "
-                    "packed; leave one of the two out"
-                )
+        names = [each.name for each in self.transforms if getattr(each, "up", True)]
+        for later in names[names.index(packing[0]) + 1 :] if packing else ():
+            raise ConfigError(
+                f"transforms.{later} would work on what transforms.{packing[0]} has packed; leave "
+                "one of the two out"
+            )
 
     def publish(self, version: int, old: Arrays, new: Arrays, attempt: int) -> Arrays:
         """Return the model of a round as sites come to know it.
