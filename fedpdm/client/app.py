@@ -46,6 +46,7 @@ from fedpdm.wire.records import (
 
 def train(client: SiteClient, message: Message, context: Context) -> Message:
     """Train and reply with the new weights."""
+    message = client.opened(message, context.state)
     site = client.site(message, client.name(context))
     records, report = client.train(site, message, context.state)
     metrics = {EXAMPLES: float(len(site.train)), **report}
@@ -54,11 +55,14 @@ def train(client: SiteClient, message: Message, context: Context) -> Message:
         records, metrics = dict(sent.records), dict(sent.metrics)
     reply: dict[str, RecordType] = {METRICS: metric_record(int(metrics.pop(EXAMPLES)), metrics)}
     reply |= {name: to_record(arrays) for name, arrays in records.items() if arrays}
+    if client.transforms.down is not None:
+        client.transforms.down.keep(message.content, context.state)
     return Message(content_of(reply), reply_to=message)
 
 
 def evaluate(client: SiteClient, message: Message, context: Context) -> Message:
     """Reply with the loss and the metrics on the site's validation windows."""
+    message = client.opened(message, context.state)
     site = client.site(message, client.name(context))
     values = client.evaluate(site, message, context.state)
     metrics = metric_record(len(site.validation), values)

@@ -75,7 +75,8 @@ def fault_mod(faults: list[Fault], seed: int) -> Mod:
 
 
 def _nan(arrays: Arrays, generator: np.random.Generator) -> Arrays:
-    name = sorted(arrays)[int(generator.integers(len(arrays)))]
+    names = sorted(n for n, array in arrays.items() if array.dtype.kind == "f")  # codes hold none
+    name = names[int(generator.integers(len(names)))]
     broken = arrays[name].copy()
     broken.flat[int(generator.integers(broken.size))] = np.nan
     return {**arrays, name: broken}

@@ -27,6 +27,7 @@ from fedpdm.tasks.base import Metrics
 from fedpdm.training.loop import TrainingSettings, fit, tensors
 from fedpdm.training.objective import LocalContext, Objective, Supervised
 from fedpdm.transforms.base import Chain
+from fedpdm.wire.flower import rebuilt
 from fedpdm.wire.records import (
     ARRAYS,
     BUFFERS,
@@ -127,6 +128,16 @@ class SiteClient:
         return StrategyRuntime(self.settings, names, self.device)
 
     # What messages and states say -------------------------------------------------------
+
+    def opened(self, message: Message, state: RecordDict) -> Message:
+        """Return a message with the whole model, where one came with what changed of it.
+
+        Raises:
+            SiteError: the site does not hold the model that it changed from.
+        """
+        if self.transforms.down is None:
+            return message
+        return rebuilt(self.transforms.down.opened(message.content, state), message.metadata)
 
     def name(self, context: Context) -> str:
         """Return which site this is; Flower's simulation runtime only numbers them."""

@@ -36,7 +36,7 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     ``init.pretrain=[task=reconstruction,rounds=5]`` are put into quotes.
 
     A whole block, ``strategy={_target_: …}``, takes the place of the chosen option: Hydra would
-    mix the two.
+    mix the two. With ``transforms``, of which there may be several, it comes beside them.
 
     Raises:
         ConfigError: a site is named twice.
@@ -50,6 +50,8 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
             argument = f"init.run={argument.removeprefix('init=')}"
         if argument.startswith("init.pretrain="):
             argument = quoted_items(argument)
+        if argument == "transforms=null":
+            argument = "transforms=[]"
         if ANY_SITE.match(argument):
             argument = f"++{argument}"
         if match := re.fullmatch(r"site=([^\[\]{}()'\"]+)", argument):
@@ -67,7 +69,7 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
                     "(replicas=2 makes two of a kind)"
                 )
         if match := re.match(r"(\w+)=\{.*\b_target_:", argument):
-            if match[1] in groups():
+            if match[1] in groups() and match[1] != "transforms":
                 result.append(f"~{match[1]}")
                 argument = f"+{argument}"
         result.append(argument)

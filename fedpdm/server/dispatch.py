@@ -140,6 +140,8 @@ class Dispatcher:
         timeout: seconds to wait for replies, or None.
         asked_for_sums: bytes down and up of the query for the scaler.
         clock: what time it is.
+        shorten: given a site and the content of its message, returns a shorter one that says the
+            same to this site; None to send all as it is.
     """
 
     grid: Grid
@@ -147,6 +149,7 @@ class Dispatcher:
     timeout: float | None = None
     asked_for_sums: tuple[int, int] = (0, 0)
     clock: Clock = field(default_factory=Clock)
+    shorten: Callable[[str, RecordDict], RecordDict] | None = None
     _submitted: deque[Iterator[tuple[str, Message]]] = field(default_factory=deque)
     _beside: dict[str, ArrayRecord] = field(default_factory=dict)
 
@@ -184,6 +187,10 @@ class Dispatcher:
         for content in {id(m.content): m.content for m in messages}.values():
             for key, record in beside.items():
                 content[key] = record
+        if (shorten := self.shorten) is not None:
+            for message in messages:
+                site = nodes.get(message.metadata.dst_node_id, "")
+                message.content = shorten(site, message.content)
         return Outgoing(nodes, messages)
 
     def answers(

@@ -8,7 +8,7 @@ monitor that can roll back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from flwr.app import Context, RecordDict
@@ -126,7 +126,10 @@ class RoundLoop:
             TrainingStopped: the monitor rolled back too often in a row.
         """
         roster = self.make_roster(grid)
-        self._dispatcher = Dispatcher(grid, roster, self.round_timeout, clock=self.clock)
+        self._dispatcher = Dispatcher(
+            grid, roster, self.round_timeout, clock=self.clock,
+            shorten=None if self.transforms.down is None else self._shortened,
+        )  # fmt: skip
         self._calls = StrategyCalls(self.strategy, self.seed)
         fraction = take_over_sampling(self.strategy, len(roster.sites))
         self.server.services = Services(
@@ -239,10 +242,20 @@ class RoundLoop:
         while (heard := server.next_reply(round)) is not None:
             server.apply(round, *heard)
         try:
-            return server.result(round)
+            result = server.result(round)
         except SiteError as error:
             reasons = "; ".join(event["message"] for event in events)
             raise SiteError(f"{error} ({reasons})") from None
+        sent, attempt = round.model.arrays, round.attempt
+        published = self.transforms.publish(round.number, sent, result.arrays, attempt)
+        return replace(result, arrays=published)
+
+    def _shortened(self, site: str, content: RecordDict) -> RecordDict:
+        """Return a message to a site: what changed, if the site holds the model before it."""
+        assert self.transforms.down is not None
+        counted = self.counted.get(site)
+        number = None if counted is None else int(counted.partition("-")[0])
+        return self.transforms.down.shortened(content, number)
 
     def _evaluate(
         self, round: Round, result: Result

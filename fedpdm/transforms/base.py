@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
@@ -26,6 +26,7 @@ from fedpdm.aggregation.sums import Total, adds_up, weighs_by_examples
 from fedpdm.aggregation.update import Contribution, Update
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import numpy_generator
+from fedpdm.transforms.downlink import Codec, Downlink
 from fedpdm.wire.records import Arrays
 
 
@@ -47,6 +48,7 @@ class Transform:
         needs_values: the server half reads single updates.
         needs_examples: the client half multiplies by the number of examples (and its ``decode``
             returns the update as ``premultiplied``), so the strategy must weigh by it.
+        packs: what ``encode`` returns only its ``decode`` can read: no client half comes after it.
         hides_values: the server cannot read single updates: they are not screened for NaN and
             outliers, and no norm of theirs is known.
         records: which records it changes; None for all that there are.
@@ -57,8 +59,9 @@ class Transform:
 
     stage: ClassVar[Stage]
     needs_sums: ClassVar[bool] = False
-    needs_values: ClassVar[bool] = False
+    needs_values: bool = False
     needs_examples: ClassVar[bool] = False
+    packs: bool = False
     hides_values: ClassVar[bool] = False
     records: ClassVar[tuple[str, ...] | None] = None
     name: str
@@ -116,6 +119,10 @@ class Chain:
         self.transforms = tuple(sorted(named.values(), key=lambda each: each.stage))
         self.seed = seed
         self.key: tuple[int, ...] = ()
+        # Compressions of the model that sites get, of which there may be one (``check``).
+        down = [each for each in self.transforms if getattr(each, "down", False)]
+        self._down = [each.name for each in down]
+        self.down = Downlink(cast(Codec, down[0])) if down else None
 
     def __len__(self) -> int:
         return len(self.transforms)
@@ -128,6 +135,7 @@ class Chain:
         """
         adding, who = adds_up(strategy), type(strategy).__name__
         hiding = [each.name for each in self.transforms if each.hides_values]
+        self._check_packing()
         for each in self.transforms:
             key = f"transforms.{each.name}"
             others = [name for name in hiding if name != each.name]
@@ -152,6 +160,35 @@ class Chain:
                     f"{key} changes {', '.join(each.records)} only, and {who} sends "
                     f"{', '.join(sorted(missed))} as well, which would leave the site as it is"
                 )
+
+    def _check_packing(self) -> None:
+        packing = [each.name for each in self.transforms if each.packs]
+        for names, way, other in ((packing, "up", "down"), (self._down, "down", "up")):
+            if len(names) > 1:
+                raise ConfigError(
+                    f"transforms.{names[0]} and transforms.{names[1]} both compress on the way "
+                    f"{way}; give one of them direction={other}, or leave it out"
+                )
+        names = [each.name for each in self.transforms if getattr(each, "up", True)]
+        for later in names[names.index(packing[0]) + 1 :] if packing else ():
+            raise ConfigError(
+                f"transforms.{later} would work on what transforms.{packing[0]} has packed; leave "
+                "one of the two out"
+            )
+
+    def publish(self, version: int, old: Arrays, new: Arrays, attempt: int) -> Arrays:
+        """Return the model of a round as sites come to know it.
+
+        Args:
+            version: number of the round.
+            old: the model of the round before.
+            new: what the strategy made of it.
+            attempt: how many rollbacks lie before it.
+        """
+        if self.down is None:
+            return new
+        key = self._down[0], version, attempt
+        return self.down.publish(version, old, new, numpy_generator(self.seed, "down", *key))
 
     def on_server(self, *key: int) -> Chain | None:
         """Return the chain for the round that ``key`` names; None if there is nothing in it."""

@@ -28,6 +28,7 @@ from fedpdm.server.loop import RoundLoop
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.testing.federated import Screen, named
 from fedpdm.training.loop import TrainingSettings
+from fedpdm.transforms.base import Chain, Transform
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,17 @@ def settle(
     overrides: Sequence[str] = (),
     clip_norm: float | None = None,
     engine: Callable[..., LocalGrid] = SerialGrid,
+    transforms: Callable[[], Mapping[str, Transform]] = dict,
 ) -> Any:
     """Return the point that a run comes to, from the origin."""
     bowls = Bowls(sites)
     settings = TrainingSettings(
         epochs, 2, rate, optimizer="sgd", gamma=1.0, clip_norm=clip_norm
     )  # fmt: skip
-    app = make_client_app(bowls, lambda: ModelWrapper(Point()), settings, seed=0)  # type: ignore[arg-type]
+    app = make_client_app(
+        bowls, lambda: ModelWrapper(Point()), settings, seed=0,  # type: ignore[arg-type]
+        transforms=Chain(transforms()),
+    )  # fmt: skip
     grid = engine(app, bowls.sites)
     folder.mkdir(parents=True, exist_ok=True)
     with History.create(folder, keep=1) as history:
@@ -131,6 +136,6 @@ def settle(
             history=history, initial={"w": np.zeros(2)}, trainable=("w",),
             task=bowls.task,  # type: ignore[arg-type]
             rounds=rounds, seed=0, monitor=MonitorSettings(), display=Screen(),
-            evaluate_fraction=0, federated_scaling=False,
+            evaluate_fraction=0, federated_scaling=False, transforms=Chain(transforms()),
         ).run(grid, Context(1, 1, {}, RecordDict(), {}))  # fmt: skip
         return history.weights()["w"]

@@ -7,6 +7,7 @@ sites one by one, as in the serial engine.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -91,7 +92,7 @@ class BatchedGrid(LocalGrid):
                 stack = together[begin : begin + size]
                 if train:
                     self._done.clear()
-                    for same in alike(stack):
+                    for same in alike(self._opened(stack)):
                         self._train(same)
                 replies = [self.answer(message) for message in stack]
                 if deadline is None or time.monotonic() < deadline:
@@ -101,6 +102,15 @@ class BatchedGrid(LocalGrid):
     def trained(self, site: str) -> tuple[Arrays, float] | None:
         """Return what the stack found for a site; asked by the site's own app."""
         return self._done.pop(site, None)
+
+    def _opened(self, messages: Sequence[Message]) -> list[Message]:
+        """Return messages with whole models; whose cannot be read, its own answer says why."""
+        found = []
+        for message in messages:
+            state = self.states.get(self.sites[message.metadata.dst_node_id], RecordDict())
+            with contextlib.suppress(Exception):
+                found.append(self._client.opened(message, state))
+        return found
 
     def _train(self, messages: Sequence[Message]) -> None:
         """Train the sites of these messages, which were all sent the same."""

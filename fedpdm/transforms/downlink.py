@@ -1,0 +1,173 @@
+"""Compression on the way down: sites that hold the last model get what changed.
+
+Tang et al. 2019, *DoubleSqueeze* (ICML), algorithm 1: the server compresses, too, with error
+feedback of its own. With x_t the model of round t as every site knows it, y what the strategy
+made of the round and e the server's rest,
+
+    d = C(y − x_{t−1} + e),   x_t = x_{t−1} + d,   e ← y − x_{t−1} + e − d
+
+The model of a round *is* x_t: it is committed, evaluated and tested, so what is measured is what
+sites have, and the strategy starts from it again.
+
+*Who gets what.* A site keeps the model that it last trained from, as its memory: with a round
+that does not count it is taken back, in deployment it lies in the site's own files. So the server
+knows from its history which one that is. A site whose update went into the round before gets d,
+once to evaluate x_t and once to train from it; all others (new ones, those that were not sampled,
+failed, were late or were refused) get the whole model. Nothing has to be added up over rounds,
+and no message depends on one that may have been lost. With d the scaler is left out, too, which
+never changes.
+
+*It costs* memory of one model at each site, and of the rest at the server. A checksum goes with
+d: a site that comes to another model refuses, with an event, and gets the whole model next time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Protocol, cast
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+
+from fedpdm.errors import SiteError
+from fedpdm.wire.flower import content_of
+from fedpdm.wire.records import ARRAYS, SCALER, Arrays, arrays_in, to_record
+
+DIFFERENCE, SUM = "difference", "difference.sum"
+HELD = "strategy.downlink."
+"""How the names of records begin in which a site keeps what it was sent (``client.state``)."""
+DIGEST_BYTES = 8
+"""Of a SHA-256: it guards against mistakes, not against people."""
+
+
+class Codec(Protocol):
+    """What the way down needs of a compression."""
+
+    state: dict[str, Any]
+
+    def step(
+        self,
+        change: Arrays,
+        memory: dict[str, Arrays],
+        record: str,
+        generator: np.random.Generator,
+    ) -> tuple[Arrays, Arrays]: ...
+
+    def unpack(self, packed: Arrays, like: Arrays) -> Arrays: ...
+
+
+class Downlink:
+    """Both ends of the way down.
+
+    Args:
+        codec: packs and unpacks; what the server must remember is in its ``state``, which the
+            history keeps.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._short: tuple[RecordDict, RecordDict] | None = None
+        self._opened: tuple[bytes, RecordDict] | None = None
+
+    # The server's end -----------------------------------------------------------------------
+
+    def publish(
+        self, version: int, old: Arrays, new: Arrays, generator: np.random.Generator
+    ) -> Arrays:
+        """Return the model that sites come to, in place of one that the strategy made.
+
+        Args:
+            version: its number.
+            old: the model of the version before, as sites know it.
+            new: what the strategy made of it.
+            generator: draws what is random.
+        """
+        if not all(np.isfinite(array).all() for array in new.values()):
+            return new  # the loop says whose fault it is
+        memory: dict[str, Arrays] = self._codec.state.get("memory", {})
+        memory = dict(memory)
+        change = {name: new[name] - array for name, array in old.items()}
+        packed, sent = self._codec.step(change, memory, ARRAYS, generator)
+        model = moved(old, sent)
+        self._short = None
+        self._codec.state = {
+            "version": version, "packed": packed, "memory": memory,
+            "model": digest(model).hex(),
+        }  # fmt: skip
+        return model
+
+    def shortened(self, content: RecordDict, counted: int | None) -> RecordDict:
+        """Return the content of a message to a site: what changed, where that is enough.
+
+        Args:
+            content: with the whole model.
+            counted: the last round that an update of the site went into: it holds the model from
+                which it made that update.
+        """
+        state = self._codec.state
+        if counted is None or state.get("version") != counted:
+            return content
+        if self._short is None or self._short[0] is not content:
+            self._short = (content, self._shorten(content, state))
+        return self._short[1]
+
+    def _shorten(self, content: RecordDict, state: dict[str, Any]) -> RecordDict:
+        arrays = arrays_in(content, ARRAYS)
+        if digest(arrays).hex() != state["model"]:
+            return content  # the strategy sends something else
+        packed, check = to_record(state["packed"]), digest(arrays, arrays_in(content, SCALER))
+        kept = {n: r for n, r in content.items() if n not in (ARRAYS, SCALER)}
+        return content_of({**kept, DIFFERENCE: packed, SUM: ConfigRecord({"sha256": check})})
+
+    # The site's end -------------------------------------------------------------------------
+
+    def opened(self, content: RecordDict, state: RecordDict) -> RecordDict:
+        """Return the content of a message with the whole model.
+
+        Args:
+            content: as it came.
+            state: the site's ``Context.state``.
+
+        Raises:
+            SiteError: the site does not come to the model that the server means.
+        """
+        if DIFFERENCE not in content:
+            return content
+        held, scaler = arrays_in(state, HELD + ARRAYS), arrays_in(state, HELD + SCALER)
+        arrays = moved(held, self._codec.unpack(arrays_in(content, DIFFERENCE), held))
+        check = digest(arrays, scaler)
+        if check != cast(ConfigRecord, content[SUM])["sha256"]:
+            raise SiteError("the model that this site holds is not the one that the server means")
+        if self._opened is None or self._opened[0] != check:
+            # The same records for all sites of a process: what is made of them is made once.
+            found = {ARRAYS: to_record(arrays)} | ({SCALER: to_record(scaler)} if scaler else {})
+            self._opened = (check, content_of(found))
+        kept = {n: r for n, r in content.items() if n not in (DIFFERENCE, SUM)}
+        return content_of({**self._opened[1], **kept})
+
+    def keep(self, content: RecordDict, state: RecordDict) -> None:
+        """Let a site remember what it was sent, once it has trained.
+
+        Args:
+            content: with the whole model.
+            state: changed in place.
+        """
+        for name in (ARRAYS, SCALER):
+            if name in content:
+                state[HELD + name] = content[name]
+
+
+def moved(old: Arrays, change: Arrays) -> Arrays:
+    """Return arrays moved by differences, in their own types: the same bits at both ends."""
+    return {name: (array + change[name]).astype(array.dtype) for name, array in old.items()}
+
+
+def digest(*records: Arrays) -> bytes:
+    """Return a checksum of names, types and values."""
+    found = hashlib.sha256()
+    for arrays in records:
+        for name in sorted(arrays):
+            array = np.ascontiguousarray(arrays[name])
+            found.update(f"{name} {array.dtype} {array.shape}\n".encode())
+            found.update(array.data if array.size else b"")
+    return found.digest()[:DIGEST_BYTES]
