@@ -11,6 +11,9 @@ from flwr.app import Message, RecordDict
 
 from fedpdm.aggregation.collector import Note
 
+SIMULATED, MESSAGES = "simulated_", "messages_"
+"""How the names of a clock's metrics begin."""
+
 Answers = Iterable[tuple[str, Message]]
 States = dict[str, RecordDict]
 
@@ -100,5 +103,8 @@ class Clock:
         return True
 
     def metrics(self) -> dict[str, float]:
-        """Return what is to stand beside a round's metrics: simulated time and messages."""
+        """Return what is to stand beside a round's metrics: simulated time and messages.
+
+        Their names begin with ``SIMULATED`` or ``MESSAGES``.
+        """
         return {}

@@ -10,8 +10,8 @@ same.
 Of the messages to the sites, ``sent = received + timed_out + under_way``: the reply was taken in
 time, the server stopped waiting, or it still waits. Of those that it stopped waiting for,
 ``timed_out = late + dropped + overdue``: the reply came too late, never came, or is still to come.
-``duplicate`` counts further copies of replies; a copy is never taken. All are counted from the
-start of the run.
+``duplicate`` counts further copies of replies; a copy is never taken. ``bytes`` are those of the
+messages and of all replies that came. All are counted from the start of the run.
 
 Evaluation and the query for the shared scaler take no simulated time. A rollback takes the clock
 back to the round that it returns to: what was undone is not on the clock.
@@ -27,14 +27,14 @@ from flwr.app import Error, Message, RecordDict
 
 from fedpdm.aggregation.collector import Note
 from fedpdm.errors import HistoryError
-from fedpdm.server.clock import Answers, Carrier, States
+from fedpdm.server.clock import MESSAGES, SIMULATED, Answers, Carrier, States
 from fedpdm.server.network import SimulatedNetwork
 from fedpdm.wire.flower import content_bytes
 from fedpdm.wire.records import EXAMPLES, config_in, metrics_in
 
 LOST = 991
 """Error code of the reply that stands for a site that was given up."""
-COUNTED = ("sent", "received", "timed_out", "late", "dropped", "duplicate")
+COUNTED = ("sent", "received", "timed_out", "late", "dropped", "duplicate", "bytes")
 WAITING, OVERDUE, COPY = "waiting", "overdue", "copy"
 """Phases of a message: the server waits; it no longer does; a copy of the reply is to come."""
 
@@ -118,8 +118,8 @@ class VirtualClock(SimulatedNetwork, Carrier):
         counts = {**self.state["counts"], "under_way": phases.count(WAITING),
                   "overdue": phases.count(OVERDUE)}  # fmt: skip
         return {
-            "simulated_seconds": self.now,
-            **{f"messages_{name}": float(count) for name, count in counts.items()},
+            f"{SIMULATED}seconds": self.now,
+            **{f"{MESSAGES}{name}": count for name, count in counts.items()},
         }
 
     # Simulated time ---------------------------------------------------------------------------
@@ -208,16 +208,18 @@ class VirtualClock(SimulatedNetwork, Carrier):
         """Put a message on its way at ``now``: what will come of it is settled here."""
         number = self.state["counts"]["sent"]
         self.state["counts"]["sent"] += 1
+        down = content_bytes(message.content)
+        self.state["counts"]["bytes"] += down
         up = 0 if reply.has_error() else content_bytes(reply.content)
         busy, key = self.state["busy"], _key(message)
         fate = self.fate(
             site, (*key, number), self.now, busy.get(site, 0.0),
-            (content_bytes(message.content), up), _examples(reply),
+            (down, up), _examples(reply),
         )  # fmt: skip
         busy[site] = fate.free
         job: Job = {
             "site": site, "key": list(key), "number": number, "sent": self.now, "phase": WAITING,
-            "arrives": fate.arrives, "copy": fate.copy, "gives_up": fate.gives_up,
+            "arrives": fate.arrives, "copy": fate.copy, "gives_up": fate.gives_up, "bytes": up,
         }  # fmt: skip
         self._jobs.append(job)
         return job
@@ -233,12 +235,13 @@ class VirtualClock(SimulatedNetwork, Carrier):
     def _settle(self, job: Job) -> None:
         """Count what happens next to a message, and move it on."""
         counts, copied = self.state["counts"], job["copy"] is not None
+        if job["phase"] == WAITING and not _answers(job):
+            self._lose(job)
+            return
+        counts["bytes"] += job["bytes"]  # a reply has come, whatever becomes of it
         if job["phase"] == COPY:
             counts["duplicate"] += 1
             self._jobs.remove(job)
-            return
-        if job["phase"] == WAITING and not _answers(job):
-            self._lose(job)
             return
         counts["received" if job["phase"] == WAITING else "late"] += 1
         if copied:

@@ -19,6 +19,7 @@ from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import ConfigError
 from fedpdm.history import History
+from fedpdm.models.policy import POLICIES
 from fedpdm.server.asynchronous import Group
 from fedpdm.server.base import Server
 from fedpdm.server.deadline import Deadline
@@ -178,6 +179,24 @@ def test_a_stop_in_mid_flight_changes_no_bit(server: Callable[[], Server], tmp_p
     with History.open(tmp_path / "part") as left:
         assert 0 < len(left.rounds()) < 7
     equal(whole, run(tmp_path / "part", server, 6, **options))
+
+
+@pytest.mark.parametrize("name", ["body", "no_norm"])
+def test_what_sites_remember_is_part_of_the_flight(name: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"network": ROUGH, "policy": POLICIES[name](), "model": "cnn"}
+
+    def power_cut(message: Message, context: Context, call: ClientAppCallable) -> Message:
+        seen.append(1)
+        if len(seen) == 8:
+            raise KeyboardInterrupt
+        return call(message, context)
+
+    seen: list[int] = []
+    whole = run(tmp_path / "whole", lambda: FedBuff(buffer=2), 4, **options)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part", lambda: FedBuff(buffer=2), 4, mods=[power_cut], **options)
+    assert states(whole)
+    equal(whole, run(tmp_path / "part", lambda: FedBuff(buffer=2), 4, **options))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
