@@ -20,6 +20,8 @@ from fedpdm.errors import ConfigError
 
 ANY_SITE = re.compile(rf"sites\.([^.=]+)\.(?:{'|'.join(OF_ANY_SITE)})(?:\.[^=]*)?=")
 """An override of what a site of any data set may have."""
+CLOCK_SITE = re.compile(r"clock\.sites\.[^.=]+\.[^=]+=")
+"""An override of what the clock knows of a single site."""
 
 
 def rewrite(arguments: Sequence[str]) -> list[str]:
@@ -30,7 +32,8 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     federations. Names must differ.
 
     What a site of any data set may have stands in no yaml of ours, so Hydra would want a ``+``
-    before ``sites.houston.costs.missed=500``; here it is put there.
+    before ``sites.houston.costs.missed=500``; here it is put there. So it is before
+    ``clock.sites.houston.speed=0.1``.
 
     ``init=RUN_FOLDER`` is short for ``init.run=RUN_FOLDER``. The overrides in the list of
     ``init.pretrain=[task=reconstruction,rounds=5]`` are put into quotes.
@@ -52,7 +55,7 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
             argument = quoted_items(argument)
         if argument == "transforms=null":
             argument = "transforms=[]"
-        if ANY_SITE.match(argument):
+        if ANY_SITE.match(argument) or CLOCK_SITE.match(argument):
             argument = f"++{argument}"
         if match := re.fullmatch(r"site=([^\[\]{}()'\"]+)", argument):
             if "" in match[1].split(","):

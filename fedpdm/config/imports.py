@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "features": ("fedpdm.data.features:WindowFeatures",),
     "engine": ("flwr.serverapp:Grid", "fedpdm.engines.auto:Auto"),
     "server": ("fedpdm.server.base:Server",),
+    "clock": ("fedpdm.server.clock:Clock",),
     "objective": ("fedpdm.training.objective:Objective",),
     "travels": ("fedpdm.models.policy:ParameterPolicy",),
     "tracker": ("fedpdm.trackers:Tracker",),

@@ -75,8 +75,10 @@ def resolved(cfg: Config) -> Config:
 
 def rooted(cfg: Config) -> Config:
     """Return a resolved config whose paths do not depend on the folder that it is read in."""
-    for key in ("data.path", "split", "init.run"):
+    for key in ("data.path", "split", "init.run", "clock.availability"):
         path = select(cfg, key)
+        if key == "clock.availability" and path in ("always", "diurnal"):
+            continue
         if path is None and key == "data.path" and needs_folder(cfg):
             path = "."  # where relative paths of the sites start
         if isinstance(path, str) and path:

@@ -15,6 +15,7 @@ from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
 from fedpdm.report.console import STYLE, console_for, grid_of, room_for_names, say
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 from fedpdm.report.sections.alarms import dearer, silence
+from fedpdm.report.sections.simulated import said
 from fedpdm.report.summary_text import certainty, chosen_alone, facts, headline, hindsight
 
 NAME = 6
@@ -79,6 +80,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         say(console, other, style="yellow")
     if table.left_out:
         say(console, f"Not evaluated: {listing(table.left_out)}.", style="dim")
+    if in_time := said(summary):
+        say(console, in_time)
     if happened := events_line(summary.get("events") or ()):
         say(console, happened, style="yellow")
     present = [name for name in FILES if (folder / name).exists()]

@@ -71,6 +71,7 @@ def round_loop(
         scaler=start.scaler if (start := experiment.start) else None,
         transforms=experiment.transforms,
         server=experiment.server,
+        clock=experiment.clock,
     )
 
 

@@ -42,9 +42,16 @@ from fedpdm.runs.local_training import (
 from fedpdm.runs.sizes import check_data, check_duration, check_model
 from fedpdm.runs.sources import build_federation, build_source
 from fedpdm.runs.trees import check_trees
-from fedpdm.runs.update_pipeline import build_mods, build_server, build_transforms, check_sent
+from fedpdm.runs.update_pipeline import (
+    build_clock,
+    build_mods,
+    build_server,
+    build_transforms,
+    check_sent,
+)
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.base import Server
+from fedpdm.server.clock import Clock
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import sample_size, seeded_sample, take_over_sampling
 from fedpdm.server.synchronous import Synchronous
@@ -93,6 +100,7 @@ class Experiment:
     objective: Objective
     transforms: Chain = field(default_factory=Chain)
     server: Server = field(default_factory=Synchronous)
+    clock: Clock = field(default_factory=Clock)
     start: Start | None = None
 
     @property
@@ -195,6 +203,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
     settings = with_freezing(cfg, fresh(), settings)
     check_training(strategy, settings)  # again: the encoder may have a rate of its own
     policy = build_policy(cfg, build_model)
+    timeout = None if cfg.round_timeout is None else positive(cfg, "round_timeout")
     experiment = Experiment(
         federation=federation,
         task=task,
@@ -215,7 +224,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         alone_schedule=frozen_schedule(cfg, fresh(), "baselines", "baselines.alone"),
         baselines=build_baselines(cfg, task),
         rocket=build_rocket(cfg),
-        round_timeout=None if cfg.round_timeout is None else positive(cfg, "round_timeout"),
+        round_timeout=timeout,
         keep=None if select(cfg, "history.keep") == "all" else whole(cfg, "history.keep", 1),
         engine=plain(cfg.engine),
         model=model,
@@ -224,7 +233,11 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         objective=objective,
         transforms=build_transforms(cfg, seed, strategy),
         server=build_server(cfg),
+        clock=build_clock(cfg, federation.sites, seed, settings, timeout),
         start=start,
+    )
+    experiment.server.check(
+        experiment.strategy, experiment.transforms, experiment.clock, experiment.keep
     )
     shared = {name: experiment.initial[name] for name in experiment.parts.shared}
     check_sent(copy, shared, sampled, seed)

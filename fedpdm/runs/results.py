@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from fedpdm.evaluation.scoring import Predictions, gains, score
 from fedpdm.evaluation.summary_sections import gain_spread
 from fedpdm.evaluation.wording import described
 from fedpdm.federation import Site
-from fedpdm.history import History
+from fedpdm.history import History, RoundRecord
 from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.folder import SCHEMA, versions
+from fedpdm.server.clock import MESSAGES, SIMULATED
 from fedpdm.server.round_metrics import further_metrics
 from fedpdm.storage import write_bytes, write_json
 from fedpdm.tasks import Task
@@ -76,6 +77,7 @@ def summarise(
             "down": sum(r.bytes_down for r in sent),
         },
         "seconds": {},
+        "simulated": simulated(records, best),
         "seed": experiment.seed,
         "versions": versions(),
         "data": {
@@ -91,6 +93,27 @@ def summarise(
         },
         "events": history.events(),
     }  # fmt: skip
+
+
+def simulated(records: Sequence[RoundRecord], best: RoundRecord) -> dict[str, Any] | None:
+    """Return what a virtual clock says of a run; None for the clock of this machine.
+
+    Args:
+        records: the rounds that count.
+        best: the round that validation chose.
+    """
+    last = records[-1].metrics
+    if f"{SIMULATED}seconds" not in last:
+        return None
+    of_best = {"seconds": best.metrics.get(f"{SIMULATED}seconds", 0.0),
+               "bytes": best.metrics.get(f"{MESSAGES}bytes", 0)}  # fmt: skip
+    messages = {
+        name.removeprefix(MESSAGES): count
+        for name, count in last.items()
+        if name.startswith(MESSAGES)
+    }
+    return {"seconds": last[f"{SIMULATED}seconds"], "bytes": messages.pop("bytes"),
+            "best_round": of_best, "messages": messages}  # fmt: skip
 
 
 def add_baselines(

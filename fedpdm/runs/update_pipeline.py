@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -19,9 +19,11 @@ from fedpdm.engines.grid_view import GridView
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import seeded_globals
 from fedpdm.server.base import Server
+from fedpdm.server.clock import Clock
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.strategies.local_terms import refuse_unknown_keys
 from fedpdm.strategies.wrappers import check_mods, is_ours, unwrap
+from fedpdm.training.loop import TrainingSettings, batch_sizes
 from fedpdm.transforms.base import Chain
 from fedpdm.wire.flower import become_server, has_identity
 from fedpdm.wire.records import Arrays, config_in, to_record
@@ -150,6 +152,31 @@ def check_sent(strategy: Strategy, arrays: Arrays, nodes: int, seed: int) -> Non
     except Exception:  # the run says what is wrong, with its round
         return
     refuse_unknown_keys(sent, f"strategy {foreign[0].__name__}", foreign[0].__module__)
+
+
+def build_clock(
+    cfg: Config, sites: Sequence[str], seed: int, settings: TrainingSettings, timeout: float | None
+) -> Clock:
+    """Make the clock of a run; null is that of this machine.
+
+    Args:
+        cfg: a composed config.
+        sites: all sites.
+        seed: of the run.
+        settings: local training, which says how many steps a site makes.
+        timeout: seconds for which a site is waited for, or None.
+
+    Raises:
+        ConfigError: it cannot be made, or is no clock.
+    """
+    node = select(cfg, "clock")
+    clock = Clock() if node is None else cast(Clock, make(node, "clock"))
+
+    def steps(examples: int) -> int:
+        return settings.local_epochs * len(batch_sizes(examples, settings.batch_size))
+
+    clock.prepare(sites, seed, steps, timeout)
+    return clock
 
 
 def build_server(cfg: Config) -> Server:

@@ -19,7 +19,8 @@ from flwr.serverapp.strategy import Strategy
 from fedpdm.aggregation.collector import Note
 from fedpdm.aggregation.update import Base, Contribution
 from fedpdm.history import History
-from fedpdm.server.dispatch import Clock, Dispatcher
+from fedpdm.server.clock import Clock
+from fedpdm.server.dispatch import Dispatcher
 from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.tasks import Task
 from fedpdm.transforms.base import Chain
@@ -129,6 +130,21 @@ class Server(ABC):
         again.
         """
         self.state = state
+
+    def check(  # noqa: B027
+        self, strategy: Strategy, transforms: Chain, clock: Clock, keep: int | None
+    ) -> None:
+        """Refuse a run that this kind of server cannot do, before anything is written.
+
+        Args:
+            strategy: the run's.
+            transforms: of updates.
+            clock: the run's.
+            keep: of how many rounds the history keeps weights; None: of all.
+
+        Raises:
+            ConfigError: the message says what to choose.
+        """
 
     @abstractmethod
     def select(self, round: Round) -> list[str]:

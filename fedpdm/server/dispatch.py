@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 import operator
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Protocol
 
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -19,6 +17,7 @@ from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.engines.grid_view import SampledGrid
 from fedpdm.engines.local_grid import REFUSED, LocalGrid
 from fedpdm.errors import ConfigError, SiteError
+from fedpdm.server.clock import Carrier, Clock
 from fedpdm.server.selection import scaler_sites
 from fedpdm.wire.flower import wire_bytes
 from fedpdm.wire.records import (
@@ -30,22 +29,6 @@ from fedpdm.wire.records import (
     scaler_record,
     to_record,
 )
-
-
-class Clock:
-    """The time of this machine; a subclass may have its own."""
-
-    def date(self) -> datetime:
-        """Return the date and the time of day."""
-        return datetime.now(UTC)
-
-    def seconds(self) -> float:
-        """Return seconds since some instant; never fewer than before."""
-        return time.perf_counter()
-
-    def sleep(self, seconds: float) -> None:
-        """Let time go by."""
-        time.sleep(seconds)
 
 
 class Roster(Protocol):
@@ -233,7 +216,9 @@ class Dispatcher:
             note: remembers who stays silent.
             in_order: other Grids, too, give all of these replies at once and in site order.
         """
-        if in_order or isinstance(self.grid, LocalGrid):
+        if (carrier := self.clock.carrier()) is not None:
+            self._simulate(carrier, asked, note, in_order)
+        elif in_order or isinstance(self.grid, LocalGrid):
             self._submitted.append(self.answers(asked, note))
         else:
             self._elsewhere.push(asked, note)
@@ -244,7 +229,18 @@ class Dispatcher:
             if (found := next(self._submitted[0], None)) is not None:
                 return found
             self._submitted.popleft()
-        return self._elsewhere.next()
+        carrier = self.clock.carrier()
+        return self._elsewhere.next() if carrier is None else carrier.pop()
+
+    def _simulate(self, carrier: Carrier, asked: Outgoing, note: Note, in_order: bool) -> None:
+        if not isinstance(self.grid, LocalGrid):
+            raise ConfigError("clock=virtual simulates sites on this machine; use clock=wall here")
+        sent = {asked.nodes[m.metadata.dst_node_id]: m for m in asked.messages}
+        answers, states = self.answers(asked, None, patient=True), self.grid.states
+        if in_order:
+            self._submitted.append(carrier.in_turn(sent, answers, states, note))
+        else:
+            carrier.push(sent, answers, states)
 
     def forget(self) -> None:
         """Give up the replies to what was submitted."""

@@ -24,7 +24,8 @@ from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.history import History, RoundRecord
 from fedpdm.history.record import version_name
 from fedpdm.server.base import MAIN, Result, Round, Server, Services
-from fedpdm.server.dispatch import Clock, Dispatcher, LocalRoster, Roster
+from fedpdm.server.clock import Clock
+from fedpdm.server.dispatch import Dispatcher, LocalRoster, Roster
 from fedpdm.server.finite import refuse_non_finite
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.round_metrics import (
@@ -50,7 +51,7 @@ Event = dict[str, Any]
 IDLE_ROUNDS = 3
 """After so many rounds in a row without a usable update the run stops."""
 
-TRANSFORMS, SERVER = ":transforms", ":server"
+TRANSFORMS, SERVER, CLOCK = ":transforms", ":server", ":clock"
 """Where their states lie beside the strategy's; no attribute has such a name."""
 
 
@@ -190,11 +191,12 @@ class RoundLoop:
         # Supernodes keep their states themselves, and are told from which to go on.
         accepted = {update.site for update in result.updates}
         self.counted |= dict.fromkeys(accepted, self.version)
-        undo_round(states, before, {*round.sampled} - accepted)
+        undo_round(states, before, {*states} - accepted)
         validation, down, up = self._evaluate(round, result)
         metrics, sites = describe(
             result.updates, validation, result.arrays, self.task, self._calls.reported
         )
+        metrics |= self.clock.metrics()
         fault = self.monitor.judge(
             judged(number, metrics, self.task),
             [judged(record.round, record.metrics, self.task) for record in self._finished],
@@ -311,7 +313,9 @@ class RoundLoop:
 
     def _state(self) -> dict[str, Any]:
         """Return what the strategy, the transforms and the server remember."""
-        beside = {TRANSFORMS: self.transforms.state, SERVER: self.server.state}
+        beside = {
+            TRANSFORMS: self.transforms.state, SERVER: self.server.state, CLOCK: self.clock.state
+        }  # fmt: skip
         return capture(self.strategy) | {name: state for name, state in beside.items() if state}
 
     def _split(self, version: int, weights: Arrays) -> Base:
@@ -332,6 +336,7 @@ class RoundLoop:
         state = self.history.strategy_state() or {}
         self.transforms.restore(state.pop(TRANSFORMS, {}))
         self._dispatcher.forget()
+        self.clock.restore(state.pop(CLOCK, {}))
         self.server.restore(state.pop(SERVER, {}))
         restore(self.strategy, state)
         if isinstance(grid := self._dispatcher.grid, LocalGrid):

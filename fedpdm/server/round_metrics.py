@@ -14,6 +14,7 @@ from fedpdm.aggregation.collector import Note
 from fedpdm.aggregation.screening import beyond
 from fedpdm.aggregation.update import Base, Contribution
 from fedpdm.history import RoundRecord
+from fedpdm.server.clock import MESSAGES, SIMULATED
 from fedpdm.server.dispatch import Dispatcher
 from fedpdm.server.monitor import Judged
 from fedpdm.server.reported import flaw_of
@@ -142,7 +143,11 @@ def further_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     sites, metrics = record.get("sites") or {}, record.get("metrics") or {}
     measured = {name for site in sites.values() for name in site.get("validation") or ()}
     usual = {"train_loss", "validation_loss", "parameter_norm", *measured}
-    return {n: v for n, v in metrics.items() if n not in usual and v is not None}
+    return {
+        n: v
+        for n, v in metrics.items()
+        if n not in usual and v is not None and not n.startswith((SIMULATED, MESSAGES))
+    }
 
 
 def deciding(metrics: Mapping[str, Any], task: Task) -> float | None:

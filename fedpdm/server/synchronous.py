@@ -13,7 +13,7 @@ from fedpdm.aggregation.sums import adds_up
 from fedpdm.errors import ConfigError, SiteError
 from fedpdm.server.base import Result, Round, Server
 from fedpdm.server.finite import with_options
-from fedpdm.server.selection import seeded_sample
+from fedpdm.server.selection import sample_size, seeded_sample
 from fedpdm.strategies.base import ServerHalf
 from fedpdm.strategies.wrappers import unwrap
 from fedpdm.wire.records import Arrays, from_record
@@ -26,8 +26,12 @@ class Synchronous(Server):
         services = self.services
         left_out = services.history.excluded(round.number)
         sites = [site for site in services.dispatcher.roster.sites if site not in left_out]
+        there = services.clock.present(sites)
+        share = services.fraction
+        if len(there) < len(sites):  # as many as ever, if there are so many
+            share = min(1.0, sample_size(share, len(sites)) / len(there))
         key = (round.number, round.attempt)
-        return seeded_sample(sites, services.fraction, services.seed, "sample", *key)
+        return seeded_sample(there, share, services.seed, "sample", *key)
 
     def submit(self, round: Round, sites: Sequence[str]) -> None:
         self.collector = self.collect(round)

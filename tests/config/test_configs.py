@@ -90,6 +90,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("sites.a.costs.missed=3", "++sites.a.costs.missed=3"),
         ("sites.a.costs={missed: 3}", "++sites.a.costs={missed: 3}"),
         ("+sites.a.costs.missed=3", "+sites.a.costs.missed=3"),
+        ("clock.sites.a.speed=0.1", "++clock.sites.a.speed=0.1"),
         ("~sites.a.costs", "~sites.a.costs"),
         ("-m", "-m"),
     ],
