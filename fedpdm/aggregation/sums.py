@@ -85,12 +85,14 @@ class Sums:
         weight: the sum of their weights.
         mean: the weighted mean of their parameters, in float64.
         means: the same of each further record that they sent.
+        norms: the length of each update, in site order; None where its values are hidden.
     """
 
     sites: Sequence[Mapping[str, float]]
     weight: float
     mean: Arrays
     means: Mapping[str, Arrays]
+    norms: Sequence[float | None] = ()
 
 
 @runtime_checkable
@@ -226,7 +228,8 @@ class Accumulation:
             return None
         means = {n: total.mean() for n, total in totals.items() if n not in (ARRAYS, BUFFERS)}
         metrics = [each.metrics for each in contributions]
-        return Sums(metrics, totals[ARRAYS].weight, totals[ARRAYS].mean(), means)
+        norms = [each.norm for each in contributions]
+        return Sums(metrics, totals[ARRAYS].weight, totals[ARRAYS].mean(), means, norms)
 
     def buffers(self, totals: Mapping[str, Total]) -> Arrays | None:
         """Return the sites' buffers combined, in their own types; None if no site sent any."""

@@ -244,7 +244,7 @@ class SiteClient:
                 state[LOCAL] = to_record(local)
         for half in halves_of(order["terms"]):
             rates = self.settings.rates(len(site.train), order["epochs"], order["first_epoch"])
-            outcome = self.runtime.finish(half, arrays, rates, message.content, state)
+            outcome = self.runtime.finish(half, arrays, rates, message.content, state, site.train.y)
             records |= outcome.records
             report |= outcome.metrics
         return records, report

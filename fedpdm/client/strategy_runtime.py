@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.app import RecordDict
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpdm.aggregation.screening import not_finite
@@ -82,6 +83,7 @@ class StrategyRuntime:
         rates: Sequence[float],
         content: RecordDict,
         state: RecordDict,
+        targets: NDArray[Any],
     ) -> Outcome:
         """Return what a half makes of a round, and put what it wants remembered into the state.
 
@@ -91,6 +93,7 @@ class StrategyRuntime:
             rates: the learning rate of each step that it made.
             content: what it was sent.
             state: its ``Context.state``.
+            targets: (N, …) of its training windows.
 
         Raises:
             ConfigError: the half returns memory or records that its class does not name.
@@ -102,6 +105,7 @@ class StrategyRuntime:
             memory=recall(state, half.key, half.groups, received),
             sent={name: arrays_in(content, name) for name in half.reads},
             rates=rates,
+            targets=targets,
         )
         with np.errstate(all="ignore"):  # weights may have diverged; the server says so
             outcome = half.finish(work)

@@ -89,7 +89,7 @@ def baseline_inputs(experiment: Experiment) -> BaselineInputs:
         device=experiment.device,
         baselines=experiment.baselines,
         rocket=experiment.rocket,
-        objective=experiment.objective,
+        objective=experiment.objective.without_federation(),
         taken_scaler=experiment.start.scaler if experiment.start else None,
     )
 

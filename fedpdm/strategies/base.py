@@ -25,6 +25,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpdm.aggregation.collector import Collector
@@ -48,6 +49,7 @@ class Work:
         memory: what it remembered, by group.
         sent: the records that came with the parameters, by name.
         rates: the learning rate of each of its steps.
+        targets: (N, …) of its training windows.
     """
 
     received: Arrays
@@ -55,6 +57,7 @@ class Work:
     memory: Mapping[str, Arrays]
     sent: Mapping[str, Arrays]
     rates: Sequence[float]
+    targets: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,11 @@ def client_half(key: str) -> Callable[[type[Half]], type[Half]]:
     return decorate
 
 
+@client_half("plain-training")
+class PlainClient(ClientHalf):
+    """The half of a strategy whose sites train as with FedAvg."""
+
+
 class _Sent:
     """The arrays of the round, as no part of the strategy's memory (``state.capture``)."""
 
@@ -147,7 +155,7 @@ class ServerHalf(FedAvg):
         **flower: further arguments of Flower's FedAvg.
 
     Attributes:
-        client: the other half.
+        client: the other half; ``PlainClient`` where sites train as with FedAvg.
         sites: how many sites the federation has, sampled or not.
     """
 

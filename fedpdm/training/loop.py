@@ -200,7 +200,7 @@ def fit(
     if received is None:
         received = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     context = LocalContext(
-        received, {} if memory is None else memory, torch_generator(seed, "objective", *key)
+        received, {} if memory is None else memory, torch_generator(seed, "objective", *key), y
     )
     encoder, optimizers = _optimizers(named, settings)
     generator = torch_generator(seed, "batches", *key)

@@ -32,11 +32,13 @@ class LocalContext:
         memory: tensors that the site keeps for the objective from round to round; empty at
             first. What ``begin``, ``loss`` and ``end`` put in is kept if the update counts.
         generator: drawn for seed, site, round and attempt.
+        targets: (N, …) of all training windows of the site; None outside of training.
     """
 
     received: Mapping[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
     generator: torch.Generator = field(default_factory=torch.Generator)
+    targets: Tensor | None = None
 
 
 class Objective:
@@ -65,6 +67,10 @@ class Objective:
 
     def for_task(self, task: Task) -> Objective:
         """Return the objective for a run's task; asked once, before anything else."""
+        return self
+
+    def without_federation(self) -> Objective:
+        """Return what a network alone or on pooled data minimises, to compare with."""
         return self
 
     def begin(self, model: nn.Module, context: LocalContext) -> None:

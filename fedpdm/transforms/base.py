@@ -136,6 +136,11 @@ class Chain:
         adding, who = adds_up(strategy), type(strategy).__name__
         hiding = [each.name for each in self.transforms if each.hides_values]
         self._check_packing()
+        if hiding and getattr(strategy, "needs_norms", False):
+            raise ConfigError(
+                f"transforms.{hiding[0]} hides the lengths of updates, from which {who} makes its "
+                "step; leave one of the two out"
+            )
         for each in self.transforms:
             key = f"transforms.{each.name}"
             others = [name for name in hiding if name != each.name]
