@@ -11,11 +11,11 @@ from tests.test_surface import FILES, ROOT, imports
 
 PACKAGE = ROOT / "fedpdm"
 LAYERS = [
-    {"simulate", "predict", "compare", "sweep", "check", "promote", "ablate"},
+    {"simulate", "predict", "compare", "sweep", "check", "promote", "ablate", "audit"},
     {"runs", "deployment"},
     {"report", "comparison", "baselines", "trackers"},
     {"server", "client", "engines", "testing"},
-    {"history", "evaluation", "strategies", "transforms", "aggregation"},
+    {"history", "evaluation", "strategies", "transforms", "aggregation", "privacy"},
     {"wire", "training", "models", "tasks", "data", "federation"},
     {"config", "seeding", "errors", "storage"},
 ]

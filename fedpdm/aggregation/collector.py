@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
 from flwr.app import Message
 
 from fedpdm.aggregation.screening import HIDDEN, OPEN, screen
 from fedpdm.aggregation.sums import Accumulation, AddsUp, MeanByExamples, Sums, Total
 from fedpdm.aggregation.update import Base, Contribution, Update, decode
 from fedpdm.wire.flower import content_bytes
-from fedpdm.wire.records import ARRAYS, BUFFERS, Arrays
+from fedpdm.wire.records import ARRAYS, BUFFERS, EXAMPLES, Arrays
 
 
 class Note(Protocol):
@@ -90,6 +91,20 @@ class Collector:
         if self._transforms is not None:
             update = self._transforms.before_sum(update)
         self._accumulation.add(update, reply)
+
+    def take_nothing(self) -> None:
+        """Take a round in which nobody's update counts as one that changes nothing.
+
+        What transforms add to the sum is added all the same: that there was none must not show.
+        """
+        self.answers += 1
+        if self._transforms is None:
+            return
+        arrays, buffers = self._base.arrays, self._base.buffers
+        zeros = {name: np.zeros_like(array) for name, array in arrays.items()}
+        records = dict.fromkeys(self._wanted, zeros) | {ARRAYS: arrays, BUFFERS: buffers}
+        update = Update("", self._base, records, {EXAMPLES: 1.0}, 1.0)
+        self._accumulation.add(self._transforms.before_sum(update), None)
 
     def _decode(self, site: str, reply: Message) -> Update:
         wanted, content, weigh = self._wanted, reply.content, self._read.weight

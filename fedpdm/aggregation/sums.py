@@ -186,16 +186,19 @@ class Accumulation:
         self._weight = 0.0
         self.messages: list[Message] = []
 
-    def add(self, update: Update, reply: Message) -> None:
+    def add(self, update: Update, reply: Message | None) -> None:
         """Add an update.
 
         Args:
             update: its values.
-            reply: the message that it came with; given a content of the update's own.
+            reply: the message that it came with; given a content of the update's own. None: it
+                came with none.
         """
         once = update.premultiplied
         self._buffers.add(update.buffers, 1.0 if once else update.examples, update.examples)
         if self._adding is None:
+            if reply is None:
+                return
             # Records of their own: FedMedian and others take arrays out of them.
             content = {ARRAYS: to_record(update.arrays), METRICS: reply.content[METRICS]}
             reply.content = RecordDict(content)

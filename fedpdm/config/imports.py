@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "objective": ("fedpdm.training.objective:Objective",),
     "travels": ("fedpdm.models.policy:ParameterPolicy",),
     "tracker": ("fedpdm.trackers:Tracker",),
+    "privacy": ("fedpdm.privacy.base:Privacy",),
     "transforms": ("fedpdm.transforms.base:Transform",),
     "client_mods": (),
 }

@@ -162,6 +162,12 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
         )
     start = stored_start(order.folder) if order.resumed else None
     experiment = replace(build(cfg, RemoteSource(sites, agreed), start), baseline_sites=0)
+    if experiment.privacy is not None:
+        raise ConfigError(
+            f"privacy={experiment.privacy.name} draws its noise from the run's seed, which every "
+            "supernode gets with the config, so it would hide nothing under a SuperLink; "
+            "simulate it (docs/privacy.md)"
+        )
     if experiment.start is not None and experiment.parts.local:
         raise ConfigError(
             f"init={cfg.init.run} with travels={cfg.travels}: what stays at a site would start "

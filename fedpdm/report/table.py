@@ -12,6 +12,7 @@ from rich.text import Text
 
 from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import EVENTS, MISSING, counted, listing, number
+from fedpdm.privacy.base import sentence
 from fedpdm.report.console import STYLE, console_for, grid_of, room_for_names, say
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 from fedpdm.report.sections.alarms import dearer, silence
@@ -78,6 +79,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         say(console, mute, style="dim")
     if other := dearer(summary):
         say(console, other, style="yellow")
+    if privacy := summary.get("privacy"):
+        say(console, f"{sentence(privacy)}.")
     if table.left_out:
         say(console, f"Not evaluated: {listing(table.left_out)}.", style="dim")
     if in_time := said(summary):

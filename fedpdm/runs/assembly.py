@@ -35,7 +35,9 @@ def client_app(experiment: Experiment) -> SiteApp:
         seed=experiment.seed,
         device=experiment.device,
         policy=experiment.policy,
-        objective=experiment.objective,
+        objective=experiment.privacy.trains(experiment.objective)
+        if experiment.privacy
+        else experiment.objective,
         train_mods=[*mods, *(AdaptedMod(mod, seed) for mod in experiment.client_mods)],
         transforms=experiment.transforms,
     )
@@ -64,7 +66,9 @@ def round_loop(
         seed=experiment.seed,
         monitor=experiment.monitor,
         display=display,
-        evaluate_fraction=experiment.evaluate_fraction,
+        evaluate_fraction=0.0
+        if experiment.privacy and experiment.privacy.withholds_validation
+        else experiment.evaluate_fraction,
         federated_scaling=experiment.federated_scaling,
         round_timeout=experiment.round_timeout,
         on_scaler=on_scaler,

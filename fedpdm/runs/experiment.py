@@ -30,6 +30,7 @@ from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper, registry
 from fedpdm.models.policy import ParameterPolicy, Parts
+from fedpdm.privacy.base import Protection
 from fedpdm.runs.initial import Start, read_start
 from fedpdm.runs.local_training import (
     build_device,
@@ -39,6 +40,7 @@ from fedpdm.runs.local_training import (
     frozen_schedule,
     with_freezing,
 )
+from fedpdm.runs.privacy import build_privacy
 from fedpdm.runs.sizes import check_data, check_duration, check_model
 from fedpdm.runs.sources import build_federation, build_source
 from fedpdm.runs.trees import check_trees
@@ -102,6 +104,7 @@ class Experiment:
     server: Server = field(default_factory=Synchronous)
     clock: Clock = field(default_factory=Clock)
     start: Start | None = None
+    privacy: Protection | None = None
 
     @property
     def initial(self) -> Arrays:
@@ -202,8 +205,14 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
     build_model = partial(started_model, model, seed, start)
     settings = with_freezing(cfg, fresh(), settings)
     check_training(strategy, settings)  # again: the encoder may have a rate of its own
-    policy = build_policy(cfg, build_model)
+    policy, server = build_policy(cfg, build_model), build_server(cfg)
     timeout = None if cfg.round_timeout is None else positive(cfg, "round_timeout")
+    privacy = build_privacy(
+        cfg, federation.source, strategy, server, settings, build_model(), policy, rounds
+    )
+    if privacy is not None:
+        trained = privacy.trains(objective)
+        check_can_train(plain(cfg.engine), fresh().module, trained, settings)
     experiment = Experiment(
         federation=federation,
         task=task,
@@ -231,10 +240,11 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         protocol=build_protocol(cfg),
         policy=policy,
         objective=objective,
-        transforms=build_transforms(cfg, seed, strategy),
-        server=build_server(cfg),
+        transforms=build_transforms(cfg, seed, strategy, privacy),
+        server=server,
         clock=build_clock(cfg, federation.sites, seed, settings, timeout),
         start=start,
+        privacy=privacy,
     )
     experiment.server.check(
         experiment.strategy, experiment.transforms, experiment.clock, experiment.keep

@@ -91,6 +91,7 @@ def summarise(
             "task": plain(cfg.task), "strategy": plain(cfg.strategy),
             "scaling": str(cfg.scaling),
         },
+        "privacy": None,
         "events": history.events(),
     }  # fmt: skip
 

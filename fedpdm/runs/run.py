@@ -28,6 +28,7 @@ from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.history.lock import RunLock
 from fedpdm.history.sealed import SealedFiles
+from fedpdm.privacy.base import sentence, uncovered
 from fedpdm.runs.assembly import (
     baseline_inputs,
     client_app,
@@ -53,6 +54,7 @@ from fedpdm.runs.folder import (
 )
 from fedpdm.runs.idle import idle_options
 from fedpdm.runs.local_training import idle_warning, rate_warning
+from fedpdm.runs.privacy import refuse_other_noise
 from fedpdm.runs.progress import Progress, Working
 from fedpdm.runs.results import (
     RESULTS,
@@ -114,6 +116,8 @@ class Run:
         with self._timed("setup"), self._working("reading the data") as working:
             warnings, shapes = self._look(working.says)
         warnings += [*idle_warning(self.cfg), *idle_options(self.cfg, experiment)]
+        if (privacy := experiment.privacy) is not None:
+            warnings += [sentence(privacy.plan()), *privacy.notes, uncovered(privacy)]
         warnings += rate_warning(experiment.settings, experiment.rounds)
         self.folder.mkdir(parents=True, exist_ok=True)
         with RunLock(self.folder) as lock, ExitStack() as stack:
@@ -196,6 +200,7 @@ class Run:
                     "or splits), or an older version of fedpdm dealt it otherwise; put the old "
                     "data back, continue with the version in manifest.json, or start a new run"
                 )
+            refuse_other_noise(manifest.get("privacy"), self.experiment.privacy, self.folder)
             return manifest
         refuse_used(self.folder, second=select(self.cfg, "pretraining") is not None)
         experiment = self.experiment
@@ -208,6 +213,8 @@ class Run:
             "engine": self._settle_engine(shapes),
             "config": plain(self.cfg),
         }
+        if experiment.privacy is not None:
+            manifest["privacy"] = experiment.privacy.plan()
         if self.split is not None:
             manifest["data"]["split"] = self.split.write(self.folder)
         if experiment.start is not None:
@@ -329,6 +336,8 @@ class Run:
         summary["data"]["sha256"] = manifest["data"]["sha256"]
         summary["data"]["split_sha256"] = manifest["data"].get("split", {}).get("sha256")
         summary["seconds"] = {**self.seconds, "total": time.perf_counter() - begun}
+        if (privacy := self.experiment.privacy) is not None:
+            summary["privacy"] = privacy.spent(history.rounds(undone=True))
         began = manifest.get("init")
         summary["init"] = began and {key: began.get(key) for key in STARTED}
         summary["processor_seconds"] = {**self._processor} if self._in_process else None

@@ -17,6 +17,7 @@ from fedpdm.config.schema import HYDRA_KEYS, located
 from fedpdm.config.values import Config, block, make, plain, select
 from fedpdm.engines.grid_view import GridView
 from fedpdm.errors import ConfigError
+from fedpdm.privacy.base import Protection
 from fedpdm.seeding import seeded_globals
 from fedpdm.server.base import Server
 from fedpdm.server.clock import Clock
@@ -96,15 +97,17 @@ def build_mod(entry: Any) -> Mod:
     return cast(Mod, mod)
 
 
-def build_transforms(cfg: Config, seed: int, strategy: Strategy) -> Chain:
-    """Make the chain of ``transforms``.
+def build_transforms(
+    cfg: Config, seed: int, strategy: Strategy, privacy: Protection | None = None
+) -> Chain:
+    """Make the chain of ``transforms``, and of those that the run's privacy brings.
 
     Raises:
         ConfigError: an entry cannot be made, or the chain cannot work.
     """
     nodes = block(cfg, "transforms")
     made: dict[str, Any] = {name: make(nodes[name], f"transforms.{name}") for name in nodes}
-    chain = Chain(made, seed)
+    chain = Chain(made | dict(privacy.transforms if privacy else {}), seed)
     chain.check(strategy)
     if chain.down is not None and type(build_server(cfg)) is not Synchronous:
         name = next(each.name for each in chain.transforms if getattr(each, "down", False))

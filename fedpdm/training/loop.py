@@ -204,6 +204,7 @@ def fit(
     )
     encoder, optimizers = _optimizers(named, settings)
     generator = torch_generator(seed, "batches", *key)
+    sample = objective.batches or batches
     total = torch.zeros((), device=x.device)
     with torch_seeded(seed, "dropout", *key), released(encoder):
         objective.begin(module, context)
@@ -213,7 +214,7 @@ def fit(
             if settings.freezing is not None:
                 settings.freezing.apply(module, encoder, first_epoch + epoch)
             total.zero_()
-            for index in batches(len(x), settings.batch_size, generator):
+            for index in sample(len(x), settings.batch_size, generator):
                 for parameter in parameters:
                     parameter.grad = None
                 with autocast(x.device) if settings.amp else contextlib.nullcontext():

@@ -8,7 +8,7 @@ for every objective. An objective of your own is a subclass of ``Objective`` and
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fedpdm.data.rows import Floats
 from fedpdm.tasks.base import Metrics, Task
 
+BatchRule = Callable[[int, int, torch.Generator], Iterator[Tensor]]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) to a mean loss, or to the loss of each row."""
 
@@ -53,10 +54,13 @@ class Objective:
             ``torch.func.vmap``; ``begin``, ``backward`` and ``end`` are not overridden.
         row_losses: (outputs, targets) to (B,) losses, where the loss needs no more: faster
             in a stack.
+        batches: (windows of a site, ``batch_size``, generator) to the indices of each step of a
+            pass, of any number; None: shuffled, each window once.
     """
 
     stacks: ClassVar[bool] = False
     row_losses: LossFunction | None = None
+    batches: BatchRule | None = None
 
     def check_model(self, model: nn.Module) -> None:
         """Refuse a model that it cannot train; asked once, before the run.
