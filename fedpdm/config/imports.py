@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "travels": ("fedpdm.models.policy:ParameterPolicy",),
     "tracker": ("fedpdm.trackers:Tracker",),
     "transforms": ("fedpdm.transforms.base:Transform",),
+    "attack": ("fedpdm.client.attacks.base:Attack",),
     "client_mods": (),
 }
 """The blocks of a config that name a class, and what it must be."""

@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
 from fedpdm.baselines.registry import able, wanted
+from fedpdm.client.attacks.base import Attack
 from fedpdm.client.faults import Fault, parse_faults
 from fedpdm.config.imports import import_all, names_of
 from fedpdm.config.kinds import check_arguments
@@ -29,6 +30,7 @@ from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper, registry
 from fedpdm.models.policy import ParameterPolicy, Parts
+from fedpdm.runs.attacked import build_attack
 from fedpdm.runs.initial import Start, read_start
 from fedpdm.runs.local_training import (
     build_device,
@@ -93,6 +95,7 @@ class Experiment:
     transforms: Chain = field(default_factory=Chain)
     server: Server = field(default_factory=Synchronous)
     start: Start | None = None
+    attack: Attack | None = None
 
     @property
     def initial(self) -> Arrays:
@@ -219,6 +222,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         transforms=build_transforms(cfg, seed, strategy),
         server=build_server(cfg),
         start=start,
+        attack=build_attack(cfg, federation, strategy, rounds, seed),
     )
     shared = {name: experiment.initial[name] for name in experiment.parts.shared}
     check_sent(copy, shared, sampled, seed)

@@ -89,6 +89,7 @@ def summarise(
             "task": plain(cfg.task), "strategy": plain(cfg.strategy),
             "scaling": str(cfg.scaling),
         },
+        "attack": tested.get("attack"),
         "events": history.events(),
     }  # fmt: skip
 
