@@ -88,15 +88,11 @@ def robust_z(values: Vector, floor: float) -> Vector:
 
     Args:
         values: (n,).
-        floor: the least deviation.
+        floor: the least deviation; 0 only where all values are 0.
     """
     away = values - np.median(values)
     spread = max(CONSISTENT * float(np.median(np.abs(away))), floor)
-    return (
-        np.asarray(away / spread)
-        if spread > 0
-        else np.where(away == 0, 0.0, np.sign(away) * np.inf)
-    )
+    return np.asarray(away / (spread or 1.0))
 
 
 def directions(vectors: NDArray[np.float64], other: Vector) -> Vector:
