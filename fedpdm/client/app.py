@@ -17,6 +17,7 @@ from flwr.clientapp.typing import Mod
 
 from fedpdm.aggregation.screening import not_finite
 from fedpdm.aggregation.update import Base, Update
+from fedpdm.client.attacks.base import Attack
 from fedpdm.client.site_client import SiteClient
 from fedpdm.client.state import STRATEGY, remember
 from fedpdm.client.trees import TreeClient
@@ -49,6 +50,8 @@ def train(client: SiteClient, message: Message, context: Context) -> Message:
     message = client.opened(message, context.state)
     site = client.site(message, client.name(context))
     records, report = client.train(site, message, context.state)
+    if client.attack is not None:
+        records = client.attack.sent(site.name, records, message.content)
     metrics = {EXAMPLES: float(len(site.train)), **report}
     if client.transforms.transforms:
         sent = encoded(client.transforms, site.name, records, metrics, message, context)
@@ -102,6 +105,7 @@ def make_client_app(
     policy: ParameterPolicy = ALL,
     objective: Objective | None = None,
     transforms: Chain | None = None,
+    attack: Attack | None = None,
 ) -> SiteApp:
     """Return the Flower app of a site.
 
@@ -115,10 +119,11 @@ def make_client_app(
         policy: which tensors travel, and which stay at the site.
         objective: what is minimised; None for the loss of the task.
         transforms: what updates go through before they are sent.
+        attack: what malicious sites do.
     """
     client = SiteClient(
         federation, build_model, settings, seed, device, policy, objective,
-        transforms=transforms or Chain(),
+        transforms=transforms or Chain(), attack=attack,
     )  # fmt: skip
     return SiteApp(client, train_mods)
 

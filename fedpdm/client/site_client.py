@@ -16,6 +16,7 @@ from flwr.app import Context, Message, RecordDict
 from torch import Tensor
 
 from fedpdm.aggregation.screening import not_finite
+from fedpdm.client.attacks.base import Attack
 from fedpdm.client.state import LOCAL, OBJECTIVE
 from fedpdm.client.strategy_runtime import StrategyRuntime, Terms, halves_of
 from fedpdm.data.normalise import Scaler
@@ -74,6 +75,7 @@ class SiteClient:
         objective: what is minimised; None for the supervised loss of the task.
         trainer: trains in place of ``fit``, for engines that train many sites at once.
         transforms: what an update goes through before it is sent.
+        attack: what malicious sites do; None where all are honest.
     """
 
     federation: Federation
@@ -85,6 +87,7 @@ class SiteClient:
     objective: Objective | None = None
     trainer: Trainer | None = None
     transforms: Chain = field(default_factory=Chain)
+    attack: Attack | None = None
 
     def __post_init__(self) -> None:
         self.minimised = self.objective or Supervised.of(self.federation.task)
@@ -95,6 +98,7 @@ class SiteClient:
         self._tensors: WeakKeyDictionary[Site, dict[Split, tuple[Tensor, Tensor]]] = (
             WeakKeyDictionary()
         )
+        self._poisoned: WeakKeyDictionary[Site, Site] = WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to another process without model and data; it makes its own."""
@@ -145,7 +149,18 @@ class SiteClient:
         return str(config.get("site") or self.federation.sites[int(config["partition-id"])])
 
     def site(self, message: Message, name: str) -> Site:
-        """Return a site's windows, scaled as the message asks."""
+        """Return a site's windows, scaled as the message asks; a malicious one may have others."""
+        site, attack = self._honest(message, name), self.attack
+        if attack is None or not attack.poisons:
+            return site
+        if not attack.active(name, int(config_in(message.content)["server-round"])):
+            return site
+        if site not in self._poisoned:
+            train = attack.windows(site.train, name)
+            self._poisoned[site] = Site(name, {**site.windows, Split.TRAIN: train})
+        return self._poisoned[site]
+
+    def _honest(self, message: Message, name: str) -> Site:
         record = message.content.get(SCALER)
         if record is None:
             return self.federation.site(name, self.federation.moments(name).scaler())

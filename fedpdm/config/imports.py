@@ -42,6 +42,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "tracker": ("fedpdm.trackers:Tracker",),
     "privacy": ("fedpdm.privacy.base:Privacy",),
     "transforms": ("fedpdm.transforms.base:Transform",),
+    "attack": ("fedpdm.client.attacks.base:Attack",),
     "client_mods": (),
 }
 """The blocks of a config that name a class, and what it must be."""

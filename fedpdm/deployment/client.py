@@ -44,6 +44,7 @@ from fedpdm.engines.local_grid import CLIENT_APP_RAISED, REFUSED, refusal
 from fedpdm.errors import ConfigError, DataError, FedPdmError, printable
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.runs.assembly import client_app, one_thread
+from fedpdm.runs.attacked import SIMULATED, is_attacked
 from fedpdm.runs.experiment import Experiment, build, nearest
 from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, scaler_in
 
@@ -137,6 +138,8 @@ def allow(cfg: Config, where: Whereabouts) -> None:
     Raises:
         ConfigError: the run has ``imports=`` or a ``_target_`` that this supernode lacks.
     """
+    if is_attacked(cfg):
+        raise Refused(f"{where.site or 'a supernode'} refuses attack=…: {SIMULATED}")
     asked = names_of(select(cfg, "imports"))
     own = asked if simulated() else list(where.imports)
     start = "start this supernode with --node-config 'imports=\"{}\"'"

@@ -39,6 +39,7 @@ from fedpdm.evaluation.scoring import mean_metrics
 from fedpdm.history import History
 from fedpdm.report.table import print_summary
 from fedpdm.runs.assembly import one_thread
+from fedpdm.runs.attacked import SIMULATED, is_attacked
 from fedpdm.runs.experiment import Experiment, build
 from fedpdm.runs.folder import stored_run
 from fedpdm.runs.initial import stored_start
@@ -144,6 +145,8 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
             "init.pretrain makes two runs, and under a SuperLink each is a run of its own: start "
             "the pretraining, then this one with init=RUN_FOLDER"
         )
+    if is_attacked(cfg):
+        raise ConfigError(f"attack=…: {SIMULATED}")
     import_all(names_of(select(cfg, "imports")))
     carrier = DeployedGrid(grid, yaml_of(cfg))
     start_timeout = positive(cfg, "deployment.start_timeout")

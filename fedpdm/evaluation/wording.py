@@ -12,6 +12,8 @@ MINUS = "\u2212"
 
 EVENTS = {
     "refused": "Update refused",
+    "suspected": "Update left out",
+    "attack": "Attacked on purpose",
     "site-failed": "Site failed",
     "timeout": "Site too late",
     "disconnected": "Site disconnected",
@@ -258,3 +260,19 @@ def counted(count: int, singular: str, plural: str | None = None) -> str:
 def direction(chosen: Metric) -> str:
     """Return a metric's label with the direction in which it is better."""
     return f"{chosen.label} ({chosen.aim} is better)"
+
+
+def attack_sentence(found: Mapping[str, Any]) -> str:
+    """Return who attacks a run, and how.
+
+    Args:
+        found: ``attack`` of summary.json.
+    """
+    names, (first, last) = found["sites"], found["rounds"]
+    if not names:
+        return f"No site attacks: this run is the control of {found['name']} attacks"
+    until = "to the end" if last is None else f"to {last}"
+    return (
+        f"ATTACKED ON PURPOSE ({found['name']}): {len(names)} of {found['of_sites']} sites are "
+        f"malicious from round {first} {until} ({listing(names)})"
+    )

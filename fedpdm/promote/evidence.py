@@ -108,6 +108,11 @@ def collect(
             f"risk to promote: start a run with init={run}, and promote that"
         )
     experiment = run_again.experiment
+    if experiment.attack is not None and experiment.attack.malicious:
+        raise ConfigError(
+            f"{run} was attacked on purpose (attack={experiment.attack.name}), so its model is not "
+            "to be used: promote a run without an attack"
+        )
     now, then = versions(), run_again.summary.get("versions", {})
     return Evidence(
         run=run,

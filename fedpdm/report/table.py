@@ -16,6 +16,7 @@ from fedpdm.privacy.base import sentence
 from fedpdm.report.console import STYLE, console_for, grid_of, room_for_names, say
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 from fedpdm.report.sections.alarms import dearer, silence
+from fedpdm.report.sections.attack import attacked
 from fedpdm.report.sections.simulated import said
 from fedpdm.report.summary_text import certainty, chosen_alone, facts, headline, hindsight
 
@@ -38,6 +39,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     table = gain_table(summary)
     aim = "higher" if table.metric.higher_is_better else "lower"
     say(console, "")
+    if attack := attacked(summary):
+        say(console, attack, style="bold red")
     say(console, headline(table), style="bold")
     if sure := certainty(table):
         say(console, sure)

@@ -17,6 +17,7 @@ from fedpdm.data.normalise import Scaler
 from fedpdm.engines.auto import Engine, Workload, settle_engine
 from fedpdm.engines.hardware import cores
 from fedpdm.history import History
+from fedpdm.runs.attacked import warnings_of
 from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.progress import Progress
 from fedpdm.server.loop import RoundLoop
@@ -40,6 +41,7 @@ def client_app(experiment: Experiment) -> SiteApp:
         else experiment.objective,
         train_mods=[*mods, *(AdaptedMod(mod, seed) for mod in experiment.client_mods)],
         transforms=experiment.transforms,
+        attack=experiment.attack,
     )
 
 
@@ -56,6 +58,13 @@ def round_loop(
     if said is not None and history.head() is None:
         history.note({"kind": "warning", "round": 0, "message": said})
         display.say(f"note: {said}")
+    defended = warnings_of(
+        experiment.strategy, experiment.attack, experiment.federation.sites, parts.buffers
+    )
+    for kind, sentence in defended:
+        if history.head() is None and kind != "note":
+            history.note({"kind": kind, "round": 0, "message": sentence})
+        display.say(sentence if kind == "attack" else f"note: {sentence}")
     return RoundLoop(
         strategy=experiment.strategy,
         history=history,

@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedpdm.baselines.inputs import BaselineSchedule, RocketSettings
 from fedpdm.baselines.registry import able, wanted
+from fedpdm.client.attacks.base import Attack
 from fedpdm.client.faults import Fault, parse_faults
 from fedpdm.config.imports import import_all, names_of
 from fedpdm.config.kinds import check_arguments
@@ -31,6 +32,7 @@ from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper, registry
 from fedpdm.models.policy import ParameterPolicy, Parts
 from fedpdm.privacy.base import Protection
+from fedpdm.runs.attacked import build_attack
 from fedpdm.runs.initial import Start, read_start
 from fedpdm.runs.local_training import (
     build_device,
@@ -105,6 +107,7 @@ class Experiment:
     clock: Clock = field(default_factory=Clock)
     start: Start | None = None
     privacy: Protection | None = None
+    attack: Attack | None = None
 
     @property
     def initial(self) -> Arrays:
@@ -245,6 +248,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         clock=build_clock(cfg, federation.sites, seed, settings, timeout),
         start=start,
         privacy=privacy,
+        attack=build_attack(cfg, federation, strategy, rounds, seed),
     )
     experiment.server.check(
         experiment.strategy, experiment.transforms, experiment.clock, experiment.keep

@@ -92,6 +92,7 @@ def summarise(
             "scaling": str(cfg.scaling),
         },
         "privacy": None,
+        "attack": tested.get("attack"),
         "events": history.events(),
     }  # fmt: skip
 

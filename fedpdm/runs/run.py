@@ -36,6 +36,7 @@ from fedpdm.runs.assembly import (
     settled_engine,
     shared_scaler,
 )
+from fedpdm.runs.attacked import came_to
 from fedpdm.runs.drift import NAME as REFERENCE
 from fedpdm.runs.drift import drift_since, reference
 from fedpdm.runs.experiment import Experiment, look_at_data
@@ -322,7 +323,15 @@ class Run:
         self._trial = run_final_test(
             models, sites, experiment.federation, experiment.device, experiment.protocol
         )
-        return {**self._trial.parts, "threshold": self._trial.threshold, "card": self._trial.card}
+        found = {
+            **self._trial.parts, "threshold": self._trial.threshold, "card": self._trial.card
+        }  # fmt: skip
+        if experiment.attack is not None:
+            found["attack"] = came_to(
+                experiment.attack, models, self._trial, experiment.federation, experiment.device,
+                experiment.protocol,
+            )  # fmt: skip
+        return found
 
     def _conclude(
         self,

@@ -36,6 +36,7 @@ def check_trees(cfg: Config, task: Task) -> None:
         ("travels", "all", "leave travels=all"),
         ("transforms", {}, "leave it out"),
         ("client_mods", [], "leave it out"),
+        ("attack._target_", None, "leave it out"),
         ("objective._target_", None, "leave it out"),
         ("init.run", None, "leave it out"),
         ("init.pretrain", None, "leave it out"),

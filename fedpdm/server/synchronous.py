@@ -15,6 +15,7 @@ from fedpdm.server.base import Result, Round, Server
 from fedpdm.server.finite import with_options
 from fedpdm.server.selection import sample_size, seeded_sample
 from fedpdm.strategies.base import ServerHalf
+from fedpdm.strategies.robust import RobustStrategy
 from fedpdm.strategies.wrappers import unwrap
 from fedpdm.wire.records import Arrays, from_record
 
@@ -77,6 +78,10 @@ class Synchronous(Server):
     def _combine(self, round: Round, replies: list[Message]) -> Arrays | None:
         """Let the strategy combine replies; it may not be able to if some were refused."""
         name = type(self.services.strategy).__name__
+        robust = [e for e in unwrap(self.services.strategy) if isinstance(e, RobustStrategy)]
+        for layer in robust:
+            names = [each.site for each in self.collector.updates]
+            layer.told(names, self.services.dispatcher.roster.sites)
         try:
             record = self.services.calls.aggregate_train(round.number, replies)
         except (AggregationError, ValueError, ArithmeticError) as error:
@@ -87,12 +92,15 @@ class Synchronous(Server):
                 ) from error
             round.note("warning", f"{name} could not aggregate the updates that were left: {error}")
             return None
-        for layer in unwrap(self.services.strategy):
-            meant = getattr(layer, "num_sampled_clients", 0)
+        for layer in robust:
+            for site, why in layer.suspected.items():
+                round.note("suspected", f"{site}: update left out by {name}, {why}", site)
+        for held in unwrap(self.services.strategy):
+            meant = getattr(held, "num_sampled_clients", 0)
             if len(replies) < meant:
                 round.note(
                     "warning",
-                    f"{type(layer).__name__} added noise for {meant} sites and combined "
+                    f"{type(held).__name__} added noise for {meant} sites and combined "
                     f"{len(replies)}: it hides less of each than its settings say",
                 )
         return None if record is None else from_record(record)

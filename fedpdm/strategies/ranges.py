@@ -8,7 +8,9 @@ from typing import Any
 from fedpdm.errors import ConfigError
 
 
-def check_range(name: str, value: float, *, zero: bool = False, below: float = 1e6) -> None:
+def check_range(
+    name: str, value: float, *, zero: bool = False, below: float = 1e6, block: str = "strategy"
+) -> None:
     """Refuse an argument of a strategy that is out of its range.
 
     Args:
@@ -16,13 +18,14 @@ def check_range(name: str, value: float, *, zero: bool = False, below: float = 1
         value: must be above 0.
         zero: 0 is allowed, too.
         below: the value must be below this.
+        block: of the config, where it is another's argument.
 
     Raises:
         ConfigError: names ``strategy.NAME``.
     """
     if not (value > 0 or (zero and value == 0)) or value >= below:
         least = "at least 0" if zero else "above 0"
-        raise ConfigError(f"strategy.{name}={value} must be {least} and below {below:g}")
+        raise ConfigError(f"{block}.{name}={value} must be {least} and below {below:g}")
 
 
 FLOWER_RANGES: dict[str, dict[str, Any]] = {

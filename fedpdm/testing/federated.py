@@ -15,6 +15,7 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 
 from fedpdm.client.app import SiteApp, make_client_app
+from fedpdm.client.attacks.base import Attack
 from fedpdm.client.faults import fault_mod, parse_faults
 from fedpdm.config.compose import compose
 from fedpdm.config.values import make
@@ -116,6 +117,7 @@ def federate(
     transforms: Mapping[str, Transform] | None = None,
     server: Callable[[], Server] = Synchronous,
     monitor: MonitorSettings | None = None,
+    attack: Attack | None = None,
     **loop_options: Any,
 ) -> Federated:
     """Run or continue a federation in ``folder``; ``loop_options`` are fields of ``RoundLoop``."""
@@ -135,10 +137,13 @@ def federate(
             made.module.register_forward_pre_hook(as_double)
         return made.to(torch.float64) if double else made
 
+    if attack is not None:
+        attack.settle(federation, rounds, seed)
     injected = parse_faults(dict(faults or {}), federation.sites, rounds)
     client = make_client_app(
         federation, build, settings, seed=seed, policy=policy, objective=objective,
         train_mods=[*mods, fault_mod(injected, seed)], transforms=Chain(transforms, seed),
+        attack=attack,
     )  # fmt: skip
     grid, screen = engine(client, federation.sites), Screen()
     exists = (folder / "history.sqlite").exists()
