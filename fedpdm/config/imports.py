@@ -37,6 +37,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "engine": ("flwr.serverapp:Grid", "fedpdm.engines.auto:Auto"),
     "server": ("fedpdm.server.base:Server",),
     "objective": ("fedpdm.training.objective:Objective",),
+    "personal": ("fedpdm.training.personal.base:Personal",),
     "travels": ("fedpdm.models.policy:ParameterPolicy",),
     "tracker": ("fedpdm.trackers:Tracker",),
     "transforms": ("fedpdm.transforms.base:Transform",),

@@ -88,7 +88,7 @@ def baseline_inputs(experiment: Experiment) -> BaselineInputs:
         device=experiment.device,
         baselines=experiment.baselines,
         rocket=experiment.rocket,
-        objective=experiment.objective,
+        objective=experiment.objective.plain(),
         taken_scaler=experiment.start.scaler if experiment.start else None,
     )
 

@@ -37,6 +37,7 @@ def check_trees(cfg: Config, task: Task) -> None:
         ("transforms", {}, "leave it out"),
         ("client_mods", [], "leave it out"),
         ("objective._target_", None, "leave it out"),
+        ("personal._target_", None, "leave it out"),
         ("init.run", None, "leave it out"),
         ("init.pretrain", None, "leave it out"),
         ("training.amp", False, "leave it false"),

@@ -28,6 +28,7 @@ from fedpdm.server.loop import RoundLoop
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.testing.federated import Screen, named
 from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,21 @@ def settle(
     overrides: Sequence[str] = (),
     clip_norm: float | None = None,
     engine: Callable[..., LocalGrid] = SerialGrid,
+    objective: Objective | None = None,
+    kept: dict[str, RecordDict] | None = None,
 ) -> Any:
-    """Return the point that a run comes to, from the origin."""
+    """Return the point that a run comes to, from the origin; ``kept`` gets the sites' states."""
     bowls = Bowls(sites)
     settings = TrainingSettings(
         epochs, 2, rate, optimizer="sgd", gamma=1.0, clip_norm=clip_norm
     )  # fmt: skip
-    app = make_client_app(bowls, lambda: ModelWrapper(Point()), settings, seed=0)  # type: ignore[arg-type]
+    app = make_client_app(
+        bowls,
+        lambda: ModelWrapper(Point()),
+        settings,
+        seed=0,
+        objective=objective,  # type: ignore[arg-type]
+    )
     grid = engine(app, bowls.sites)
     folder.mkdir(parents=True, exist_ok=True)
     with History.create(folder, keep=1) as history:
@@ -133,4 +142,6 @@ def settle(
             rounds=rounds, seed=0, monitor=MonitorSettings(), display=Screen(),
             evaluate_fraction=0, federated_scaling=False,
         ).run(grid, Context(1, 1, {}, RecordDict(), {}))  # fmt: skip
+        if kept is not None:
+            kept.update(grid.states)
         return history.weights()["w"]
