@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ def test_fedrep_trains_the_head_first_and_then_the_body() -> None:
     )  # fmt: skip
     moved = [
         {n for n in before if not torch.equal(before[n], after[n])}
-        for before, after in zip(seen, seen[1:], strict=False)
+        for before, after in itertools.pairwise(seen)
     ]
     head, body = {"2.weight", "2.bias"}, {"0.weight", "0.bias"}
     assert moved == [head, head, body, body, body]
