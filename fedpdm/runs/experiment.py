@@ -39,7 +39,7 @@ from fedpdm.runs.local_training import (
     with_freezing,
 )
 from fedpdm.runs.sizes import check_data, check_duration, check_model
-from fedpdm.runs.sources import build_federation, build_source
+from fedpdm.runs.sources import build_federation, build_source, named_newcomers
 from fedpdm.runs.trees import check_trees
 from fedpdm.runs.update_pipeline import build_mods, build_server, build_transforms, check_sent
 from fedpdm.seeding import torch_seeded
@@ -93,6 +93,8 @@ class Experiment:
     transforms: Chain = field(default_factory=Chain)
     server: Server = field(default_factory=Synchronous)
     start: Start | None = None
+    newcomers: tuple[str, ...] = ()
+    newcomer_epochs: int = 1
 
     @property
     def initial(self) -> Arrays:
@@ -121,8 +123,8 @@ class Experiment:
         All that have real data, or that a partition deals.
         """
         if not self.federation.source.generated:
-            return list(self.federation.sites)
-        return self.evaluated[:LOOK_AT]
+            return [*self.federation.sites, *self.newcomers]
+        return [*self.evaluated[:LOOK_AT], *self.newcomers]
 
     @property
     def pooled(self) -> list[str]:
@@ -162,6 +164,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
     check_trees(cfg, task)
     seed = whole(cfg, "seed", 0)
     federation = build_federation(cfg, task, source or build_source(cfg, task, seed), seed)
+    newcomers, newcomer_epochs = named_newcomers(cfg, federation.source.sites)
     check_data(federation.source, federation.sites[:LOOK_AT])
     device = build_device(str(cfg.device))
     rounds = whole(cfg, "rounds", 1)
@@ -219,6 +222,8 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         transforms=build_transforms(cfg, seed, strategy),
         server=build_server(cfg),
         start=start,
+        newcomers=newcomers,
+        newcomer_epochs=newcomer_epochs,
     )
     shared = {name: experiment.initial[name] for name in experiment.parts.shared}
     check_sent(copy, shared, sampled, seed)
