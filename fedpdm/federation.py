@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -106,6 +106,7 @@ class Federation:
         features: what a model sees of a window.
         resampler: makes up for rare failures in training windows; None leaves them as they are.
         shuffle: gives labels to the wrong windows, to look for leaks; None leaves them.
+        without: sites of the source that take no part; their rows can be asked for all the same.
     """
 
     def __init__(
@@ -116,11 +117,13 @@ class Federation:
         features: WindowFeatures = RAW,
         resampler: Resampler | None = None,
         shuffle: LabelShuffle | None = None,
+        without: Collection[str] = (),
     ) -> None:
         features.check(source)  # before anything is read
         self.source = source
         self.task = task
-        self.sites = source.sites
+        self.sites = tuple(name for name in source.sites if name not in without)
+        self._without = tuple(without)
         if not self.sites:
             raise ConfigError(
                 "no site to run: name some with site=detroit,houston, or let the partition "
@@ -140,7 +143,8 @@ class Federation:
     def __reduce__(self) -> tuple[type[Federation], tuple[Any, ...]]:
         """Go to another process without the rows; it reads those of its own sites."""
         return type(self), (
-            self.source, self.task, self._budget, self.features, self.resampler, self.shuffle
+            self.source, self.task, self._budget, self.features, self.resampler, self.shuffle,
+            self._without,
         )  # fmt: skip
 
     @property
@@ -202,7 +206,9 @@ class Federation:
         Args:
             source: this federation's, with the same rows, which are not read again.
         """
-        other = Federation(source, self.task, self._budget, self.features, None, self.shuffle)
+        other = Federation(
+            source, self.task, self._budget, self.features, None, self.shuffle, self._without
+        )
         other._rows = self._rows
         return other
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,9 +24,10 @@ from fedpdm.data.rows import Split
 from fedpdm.federation import Federation, Site
 from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import ALL, ParameterPolicy, Parts
+from fedpdm.seeding import torch_generator
 from fedpdm.tasks.base import Metrics
 from fedpdm.training.loop import TrainingSettings, fit, tensors
-from fedpdm.training.objective import LocalContext, Objective, Supervised
+from fedpdm.training.objective import LocalContext, LocalWork, Objective, Supervised
 from fedpdm.transforms.base import Chain
 from fedpdm.wire.flower import rebuilt
 from fedpdm.wire.records import (
@@ -245,6 +246,7 @@ class SiteClient:
             report["received_loss"] = self.minimised.mean_loss(
                 self.model.module, *self.tensors(site, Split.TRAIN), self.context(message, state)
             )
+        self.personalise("train", site, message, state)
         trained = self.trainer.trained(site.name) if self.trainer else None
         weights, report["train_loss"] = trained or self._fit(
             site, message, state, self.key(site.name, config), order
@@ -266,11 +268,52 @@ class SiteClient:
 
     def evaluate(self, site: Site, message: Message, state: RecordDict) -> Metrics:
         """Return the loss and the metrics on the site's validation windows."""
+        self.personalise("evaluate", site, message, state)
         self.load(message, state)
         return self.minimised.evaluate(
             self.model.module, *self.tensors(site, Split.VALIDATION), site.validation.truth,
             self.federation.task, self.context(message, state),
         )  # fmt: skip
+
+    def personalise(
+        self,
+        moment: Literal["train", "evaluate"],
+        site: Site,
+        message: Message,
+        state: RecordDict,
+        key: Key | None = None,
+    ) -> None:
+        """Let the objective fit what the site keeps for itself, if this is the moment for it.
+
+        Args:
+            moment: what comes next.
+            site: whose windows it is fitted to.
+            message: with the model that was received.
+            state: what is kept goes into it.
+            key: what draws are for; None for the message's round.
+        """
+        if self.minimised.personalises != moment or len(site.train) == 0:
+            return
+        config = {} if key else config_in(message.content)
+        key = key or (moment, *self.key(site.name, config)[1:])
+        epochs = self.settings.local_epochs
+        work = LocalWork(
+            *self.tensors(site, Split.TRAIN), self.settings, self.seed, key, epochs,
+            (int(config.get("server-round", 1)) - 1) * epochs,
+            self.tensors(site, Split.VALIDATION) if moment == "evaluate" else None,
+        )  # fmt: skip
+        self.load(message, state)
+        memory = self._on_device(state, OBJECTIVE)
+        generator = torch_generator(self.seed, "personal", *key)
+        context = LocalContext(self.received(message), memory, generator, work)
+        self.minimised.personalise(self.model.module, context)
+        self._keep(memory, state)
+
+    def _keep(self, memory: Mapping[str, Tensor], state: RecordDict) -> None:
+        """Put what an objective keeps into a site's state, if it is finite."""
+        kept = {name: tensor.detach().cpu().numpy() for name, tensor in memory.items()}
+        if kept and not_finite(kept) is None:
+            state[OBJECTIVE] = to_record(kept)
 
     def _fit(
         self, site: Site, message: Message, state: RecordDict, key: Key, order: Order
@@ -286,10 +329,9 @@ class SiteClient:
             terms=self.runtime.bound(order["terms"], received, content, state),
             shared=self.parts.shared, received=received, memory=memory,
         )  # fmt: skip
-        kept = {name: tensor.detach().cpu().numpy() for name, tensor in memory.items()}
-        if kept and not_finite(kept) is None:
-            state[OBJECTIVE] = to_record(kept)
-        return self.model.snapshot(), loss
+        weights = self.model.snapshot()
+        self._keep(memory, state)
+        return weights, loss
 
     def _on_device(self, state: RecordDict, name: str) -> dict[str, Tensor]:
         return to_tensors(arrays_in(state, name), self.device)

@@ -38,6 +38,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "server": ("fedpdm.server.base:Server",),
     "clock": ("fedpdm.server.clock:Clock",),
     "objective": ("fedpdm.training.objective:Objective",),
+    "personal": ("fedpdm.training.personal.base:Personal",),
     "travels": ("fedpdm.models.policy:ParameterPolicy",),
     "tracker": ("fedpdm.trackers:Tracker",),
     "privacy": ("fedpdm.privacy.base:Privacy",),

@@ -330,6 +330,9 @@ def try_out(
     The alarm threshold is the site's own, chosen on its validation windows.
     """
     federation, content = experiment.federation, message.content
+    if experiment.objective.personalises == "evaluate":  # with the model that is tested
+        client, key = client_app(experiment).client, ("test", name)
+        client.personalise("evaluate", client.site(message, name), message, state, key)
     models = PersonalModels(
         experiment.build_model(),
         {**arrays_in(content, ARRAYS), **arrays_in(content, BUFFERS)},

@@ -147,6 +147,11 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
         )
     if is_attacked(cfg):
         raise ConfigError(f"attack=…: {SIMULATED}")
+    if select(cfg, "newcomers.sites"):
+        raise ConfigError(
+            "newcomers.sites: a deployed run asks the sites that take part only; start no "
+            "supernode for the others, and leave newcomers.sites=[]"
+        )
     import_all(names_of(select(cfg, "imports")))
     carrier = DeployedGrid(grid, yaml_of(cfg))
     start_timeout = positive(cfg, "deployment.start_timeout")

@@ -167,6 +167,7 @@ class Card(_File):
         seed: Count
         sites: Names
         objective: dict[str, Any] | None
+        method: Name | None = None
 
     model_type: Name
     config: dict[str, Any]

@@ -78,6 +78,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         say(console, later)
     if unseen := _unseen(summary, table):
         say(console, unseen)
+    for line in newcomers(summary, table):
+        say(console, line)
     if mute := silence(summary, table.cases):
         say(console, mute, style="dim")
     if other := dearer(summary):
@@ -141,6 +143,21 @@ def _shown(table: GainTable) -> list[GainRow]:
     judged = sorted((r for r in table.rows if r.gain is not None), key=lambda r: r.gain or 0.0)
     half = LISTED // 2
     return judged if len(judged) <= LISTED else judged[:half] + judged[-half:]
+
+
+def newcomers(summary: Mapping[str, Any], table: GainTable) -> list[str]:
+    """Return how sites that took no part do with the shared model, a sentence for each."""
+    found, digits = summary.get("newcomers") or {}, table.metric.digits
+    metric = summary["validation"]["metric"]
+    words = {"zero_shot": "the shared model as it is", "fine_tuned": "fine-tuned there"}
+    words[table.against or "alone"] = "the best by itself"
+    lines = []
+    for site in part_of(found, "zero_shot", "per_site") or {}:
+        scores = {name: part_of(found, name, "per_site", site, metric) for name in words}
+        known = [f"{words[n]} {number(v, digits)}" for n, v in scores.items() if v is not None]
+        told = listing(known, most=len(known)) if known else "no score: one class only"
+        lines.append(f"{site} took no part, {table.metric.label}: {told}.")
+    return lines
 
 
 def _unseen(summary: Mapping[str, Any], table: GainTable) -> str | None:

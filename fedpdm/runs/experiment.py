@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -29,7 +28,7 @@ from fedpdm.engines.auto import check_can_train, check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError
 from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.federation import Federation
-from fedpdm.models import ModelFactory, ModelWrapper, registry
+from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import ParameterPolicy, Parts
 from fedpdm.privacy.base import Protection
 from fedpdm.runs.attacked import build_attack
@@ -42,9 +41,10 @@ from fedpdm.runs.local_training import (
     frozen_schedule,
     with_freezing,
 )
+from fedpdm.runs.model import model_entries, started_model
 from fedpdm.runs.privacy import build_privacy
 from fedpdm.runs.sizes import check_data, check_duration, check_model
-from fedpdm.runs.sources import build_federation, build_source
+from fedpdm.runs.sources import build_federation, build_source, named_newcomers
 from fedpdm.runs.trees import check_trees
 from fedpdm.runs.update_pipeline import (
     build_clock,
@@ -53,7 +53,6 @@ from fedpdm.runs.update_pipeline import (
     build_transforms,
     check_sent,
 )
-from fedpdm.seeding import torch_seeded
 from fedpdm.server.base import Server
 from fedpdm.server.clock import Clock
 from fedpdm.server.monitor import MonitorSettings
@@ -108,6 +107,8 @@ class Experiment:
     start: Start | None = None
     privacy: Protection | None = None
     attack: Attack | None = None
+    newcomers: tuple[str, ...] = ()
+    newcomer_epochs: int = 1
 
     @property
     def initial(self) -> Arrays:
@@ -136,8 +137,8 @@ class Experiment:
         All that have real data, or that a partition deals.
         """
         if not self.federation.source.generated:
-            return list(self.federation.sites)
-        return self.evaluated[:LOOK_AT]
+            return [*self.federation.sites, *self.newcomers]
+        return [*self.evaluated[:LOOK_AT], *self.newcomers]
 
     @property
     def pooled(self) -> list[str]:
@@ -182,6 +183,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
     check_trees(cfg, task)
     seed = whole(cfg, "seed", 0)
     federation = build_federation(cfg, task, source or build_source(cfg, task, seed), seed)
+    newcomers, newcomer_epochs = named_newcomers(cfg, federation.source.sites)
     check_data(federation.source, federation.sites[:LOOK_AT])
     device = build_device(str(cfg.device))
     rounds = whole(cfg, "rounds", 1)
@@ -201,7 +203,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
     check_model(fresh)
     try_to_build(fresh, federation)
     task.check_model(fresh().module)
-    objective = build_objective(cfg, task, federation)
+    objective = build_objective(cfg, task, federation, settings)
     objective.check_model(fresh().module)
     check_can_train(plain(cfg.engine), fresh().module, objective, settings)
     start = start or read_start(cfg, model, fresh, federation)
@@ -249,6 +251,8 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         start=start,
         privacy=privacy,
         attack=build_attack(cfg, federation, strategy, rounds, seed),
+        newcomers=newcomers,
+        newcomer_epochs=newcomer_epochs,
     )
     experiment.server.check(
         experiment.strategy, experiment.transforms, experiment.clock, experiment.keep
@@ -368,50 +372,3 @@ def build_monitor(cfg: Config) -> MonitorSettings:
     whole(cfg, "monitor.max_rollbacks", 0)
     check_arguments(MonitorSettings, monitor, "monitor")
     return MonitorSettings(**monitor)
-
-
-def model_entries(cfg: Config, federation: Federation) -> dict[str, Any]:
-    """Return what ``create_model`` needs, as ``model.json`` keeps it."""
-    return {
-        "model_type": str(cfg.model.model_type),
-        "config": model_config(cfg, federation),
-        "input_dim": len(federation.inputs),
-        "num_classes": federation.task.outputs,
-        "sequence_length": federation.input_length,
-    }
-
-
-def model_config(cfg: Config, federation: Federation) -> dict[str, Any]:
-    """Return a model's settings; one that asks is told how many inputs are readings, or codes.
-
-    Args:
-        cfg: a composed config.
-        federation: knows the inputs.
-    """
-    config: dict[str, Any] = plain(cfg.model.config) or {}
-    levels = [federation.source.levels.get(name, 0) for name in federation.inputs]
-    if any(levels) and "levels" in signature(registry.find(str(cfg.model.model_type))).parameters:
-        config["levels"] = config.get("levels") or levels
-    if config.get("sensors", 0) is None:
-        config["sensors"] = len(federation.source.features)
-    return config
-
-
-def started_model(model: Mapping[str, Any], seed: int, start: Start | None = None) -> ModelWrapper:
-    """Make the model of round 0: fresh, but for what ``start`` takes over from another run."""
-    with torch_seeded(seed, "model"):
-        made = create_model(model)
-    if start is not None:
-        made.set_parameters({**made.get_parameters(), **start.weights})
-    return made
-
-
-def create_model(model: Mapping[str, Any]) -> ModelWrapper:
-    """Make a model from the entries of ``model.json``."""
-    return ModelFactory.create_model(
-        model["model_type"],
-        model["input_dim"],
-        model["num_classes"],
-        sequence_length=model["sequence_length"],
-        **model["config"],
-    )

@@ -26,6 +26,7 @@ from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.sources import site_blocks
 from fedpdm.storage import read_bytes, write_bytes, write_json, write_tensors
 from fedpdm.training.objective import Objective
+from fedpdm.training.personal import Personal
 
 SCHEMA = 1
 PACKAGES = ("flwr", "torch", "numpy", "pandas", "scikit-learn", "hydra-core", "safetensors")
@@ -276,12 +277,16 @@ def described(experiment: Experiment, cfg: Config) -> dict[str, Any] | None:
     """
     if not experiment.personal:
         return None
-    plainly = type(experiment.objective).predictor is Objective.predictor  # as the model does
+    objective = experiment.objective
+    plainly = (
+        type(objective.without_federation()).predictor is Objective.predictor
+    )  # as the model does
     return {
         "tensors": list(experiment.parts.local),
         "seed": experiment.seed,  # of the tensors of a site that never trained
         "sites": list(experiment.federation.sites),
         "objective": None if plainly else plain(cfg.objective),
+        "method": objective.name if isinstance(objective, Personal) else None,
     }
 
 

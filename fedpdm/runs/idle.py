@@ -22,7 +22,7 @@ def idle_options(cfg: Config, experiment: Experiment) -> list[str]:
         cfg: a composed config.
         experiment: made from it.
     """
-    module, objective = experiment.build_model().module, experiment.objective
+    module, objective = experiment.build_model().module, experiment.objective.without_federation()
     said = [*getattr(module, "idle", ()), *getattr(objective, "idle", ())]
     if getattr(module, "reconstructs", False) and isinstance(objective, Supervised):
         said.append(

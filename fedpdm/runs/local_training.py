@@ -21,6 +21,7 @@ from fedpdm.tasks import Program, Task
 from fedpdm.training.augmentations import Augmentations, Augmented
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective, Supervised
+from fedpdm.training.personal import Personal
 from fedpdm.training.teacher_forcing import TeacherForcing
 
 
@@ -129,13 +130,18 @@ def build_policy(cfg: Config, build_model: Callable[[], ModelWrapper]) -> Parame
     return policy
 
 
-def build_objective(cfg: Config, task: Task, federation: Federation) -> Objective:
+def build_objective(
+    cfg: Config, task: Task, federation: Federation, settings: TrainingSettings
+) -> Objective:
     """Make what sites minimise: what ``objective`` names, or the task's own loss.
+
+    A personal method (``personal``) is put around it.
 
     Args:
         cfg: a composed config.
         task: the run's.
         federation: knows a model's inputs.
+        settings: of local training.
 
     Raises:
         ConfigError: an objective or augmentation that cannot work with this task or data.
@@ -148,11 +154,15 @@ def build_objective(cfg: Config, task: Task, federation: Federation) -> Objectiv
     given = block(cfg, "training.augment")
     check_arguments(Augmentations, given, "training.augment")
     augmentations = Augmentations.of(given)
-    if augmentations is None:
+    if augmentations is not None:
+        length, levels = federation.input_length, federation.source.levels
+        augmentations.check(length, levels, federation.features.mode == "both")
+        objective = Augmented(objective, augmentations)
+    if select(cfg, "personal") is None:
         return objective
-    length, levels = federation.input_length, federation.source.levels
-    augmentations.check(length, levels, federation.features.mode == "both")
-    return Augmented(objective, augmentations)
+    method = cast(Personal, make(cfg.personal, "personal"))
+    method.check(task, settings)
+    return method.around(objective)
 
 
 def with_freezing(cfg: Config, model: ModelWrapper, settings: TrainingSettings) -> TrainingSettings:

@@ -32,6 +32,7 @@ from fedpdm.models import ModelWrapper
 from fedpdm.storage import Arrays
 from fedpdm.tasks import Task
 from fedpdm.training.objective import Objective, Supervised, outputs
+from fedpdm.training.personal import METHODS
 
 CHUNK = 4096  # windows gathered at once: bounds memory
 
@@ -282,18 +283,24 @@ def personal_model(
             "what the model's outputs mean: score from Python, with "
             "fedpdm.predict.load_predictor(…, objective=…)"
         )
-    if card["tensors"] and site is None:
+    method = card.get("method")
+    own = ", ".join(card["tensors"][:3]) or (method and f"the model of personal={method}")
+    if own and site is None:
         raise ConfigError(
-            f"{folder}: each site has {', '.join(card['tensors'][:3])} of its own: say whose data "
-            f"this is with --site ({', '.join(card['sites'][:20])})"
+            f"{folder}: each site has {own} of its own: say whose data this is with --site "
+            f"({', '.join(card['sites'][:20])})"
         )
-    if card["tensors"] and _engine(folder) == "flower":
-        raise ConfigError(
-            f"{folder} is a deployed run: {card['tensors'][0]} of {site} never left {site}"
-        )
+    if own and _engine(folder) == "flower":
+        raise ConfigError(f"{folder} is a deployed run: {own} of {site} never left {site}")
+    objective = objective or Supervised.of(task)
+    if method is not None:
+        if method not in METHODS:
+            raise ConfigError(
+                f"{folder}: personal={method} is not known here; there are {', '.join(METHODS)}, "
+                "and one of your own needs --imports PACKAGE"
+            )
+        objective = METHODS[method]().around(objective)
     name = str(site)
-    own = {name: unpack_state(states[name])} if name in states else {}
-    models = PersonalModels(
-        model, weights, card["tensors"], own, objective or Supervised.of(task), torch.device("cpu")
-    )
+    kept = {name: unpack_state(states[name])} if name in states else {}
+    models = PersonalModels(model, weights, card["tensors"], kept, objective, torch.device("cpu"))
     return ModelWrapper(models(name), model.model_type, model.config)

@@ -55,6 +55,7 @@ from fedpdm.runs.folder import (
 )
 from fedpdm.runs.idle import idle_options
 from fedpdm.runs.local_training import idle_warning, rate_warning
+from fedpdm.runs.newcomers import test_newcomers
 from fedpdm.runs.privacy import refuse_other_noise
 from fedpdm.runs.progress import Progress, Working
 from fedpdm.runs.results import (
@@ -295,7 +296,7 @@ class Run:
         own = {site: unpack_state(data) for site, data in states.items()}
         tested = self._test(history.weights(chosen), own, scaler)
         self._card = tested.get("card", {})
-        return summarise(
+        summary = summarise(
             self.experiment,
             self.cfg,
             history,
@@ -303,6 +304,10 @@ class Run:
             best_round=chosen,
             tested=tested,
         )
+        if self.experiment.newcomers:
+            weights = history.weights(chosen)
+            summary["newcomers"] = test_newcomers(self.experiment, weights, scaler)
+        return summary
 
     def _test(
         self, weights: Arrays, states: Mapping[str, RecordDict], scaler: Scaler | None

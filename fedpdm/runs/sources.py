@@ -82,7 +82,7 @@ def repartitions(data: Mapping[str, Any], partition: Partition) -> bool:
 
 
 def build_federation(cfg: Config, task: Task, source: Source, seed: int) -> Federation:
-    """Make the sites of a config, with what happens to their windows."""
+    """Make the sites of a config that take part, with what happens to their windows."""
     resample, shuffle = select(cfg, "training.resample"), select(cfg, "shuffle_labels")
     if resample is not None and not task.learns_labels:
         raise ConfigError(
@@ -100,6 +100,7 @@ def build_federation(cfg: Config, task: Task, source: Source, seed: int) -> Fede
         features=RAW if select(cfg, "features") is None else make(cfg.features, "features"),
         resampler=None if resample is None else Resampler(str(resample), seed, source.categorical),
         shuffle=None if shuffle is None else LabelShuffle(str(shuffle), seed),
+        without=named_newcomers(cfg, source.sites)[0],
     )
 
 
@@ -110,3 +111,29 @@ def site_blocks(cfg: Config) -> dict[str, Any]:
         for key in OF_ANY_SITE if isinstance(own, dict) else ():
             own.pop(key, None)
     return sites
+
+
+def named_newcomers(cfg: Config, sites: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+    """Return which sites a config leaves out of training, and for how many epochs to tune.
+
+    Args:
+        cfg: a composed config.
+        sites: all sites of its data.
+
+    Raises:
+        ConfigError: one is no site of the data, or no site would be left.
+    """
+    given = plain(select(cfg, "newcomers.sites")) or []
+    if not isinstance(given, list):
+        raise ConfigError(f"newcomers.sites={given} must be a list: newcomers.sites=[houston]")
+    names = tuple(str(name) for name in given)
+    if strange := [name for name in names if name not in sites]:
+        raise ConfigError(
+            f"newcomers.sites: there is no site {strange[0]!r} in this run; there are "
+            f"{', '.join(sites[:20])}"
+        )
+    if set(names) == set(sites):
+        raise ConfigError("newcomers.sites names every site, so that none is left to train")
+    if select(cfg, "newcomers.epochs") is None:  # a run from before
+        return names, 1
+    return names, whole(cfg, "newcomers.epochs", 1)

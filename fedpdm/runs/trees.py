@@ -38,6 +38,7 @@ def check_trees(cfg: Config, task: Task) -> None:
         ("client_mods", [], "leave it out"),
         ("attack._target_", None, "leave it out"),
         ("objective._target_", None, "leave it out"),
+        ("personal._target_", None, "leave it out"),
         ("init.run", None, "leave it out"),
         ("init.pretrain", None, "leave it out"),
         ("training.amp", False, "leave it false"),

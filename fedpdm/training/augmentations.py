@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -162,7 +161,7 @@ class Augmented(Supervised):
         ConfigError: the objective is not a supervised one.
     """
 
-    stacks: ClassVar[bool] = False
+    stacks = False
 
     def __init__(self, objective: Objective, augmentations: Augmentations) -> None:
         if not isinstance(objective, Supervised):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fedpdm.errors import ConfigError
 from fedpdm.seeding import torch_generator, torch_seeded
 from fedpdm.training.freezing import Freezing, released
-from fedpdm.training.objective import LocalContext, Objective
+from fedpdm.training.objective import LocalContext, LocalWork, Objective
 from fedpdm.training.optimizers import OPTIMIZERS, Rule
 
 GradientTerm = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
@@ -200,8 +200,9 @@ def fit(
     if received is None:
         received = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     context = LocalContext(
-        received, {} if memory is None else memory, torch_generator(seed, "objective", *key), y
-    )
+        received, {} if memory is None else memory, torch_generator(seed, "objective", *key),
+        LocalWork(x, y, settings, seed, key, epochs, first_epoch),
+    )  # fmt: skip
     encoder, optimizers = _optimizers(named, settings)
     generator = torch_generator(seed, "batches", *key)
     sample = objective.batches or batches

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,9 +19,38 @@ from torch import Tensor, nn
 from fedpdm.data.rows import Floats
 from fedpdm.tasks.base import Metrics, Task
 
+if TYPE_CHECKING:
+    from fedpdm.training.loop import TrainingSettings
+
 BatchRule = Callable[[int, int, torch.Generator], Iterator[Tensor]]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) to a mean loss, or to the loss of each row."""
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """A site's windows in a round, and how it trains on them.
+
+    Attributes:
+        x: (N, …) training inputs.
+        y: (N, …) their targets.
+        settings: of local training.
+        seed: the run's seed.
+        key: what draws are for: the site, the round and the attempt are in it.
+        epochs: passes over the windows in a round.
+        first_epoch: global number of the first of them.
+        validation: (M, …) inputs and targets of the validation windows; None but before a site
+            evaluates.
+    """
+
+    x: Tensor
+    y: Tensor
+    settings: TrainingSettings
+    seed: int
+    key: tuple[str | int, ...]
+    epochs: int
+    first_epoch: int = 0
+    validation: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass
@@ -33,13 +62,13 @@ class LocalContext:
         memory: tensors that the site keeps for the objective from round to round; empty at
             first. What ``begin``, ``loss`` and ``end`` put in is kept if the update counts.
         generator: drawn for seed, site, round and attempt.
-        targets: (N, …) of all training windows of the site; None outside of training.
+        work: the windows, where a site has them at hand: in training and in ``personalise``.
     """
 
     received: Mapping[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
     generator: torch.Generator = field(default_factory=torch.Generator)
-    targets: Tensor | None = None
+    work: LocalWork | None = None
 
 
 class Objective:
@@ -56,11 +85,14 @@ class Objective:
             in a stack.
         batches: (windows of a site, ``batch_size``, generator) to the indices of each step of a
             pass, of any number; None: shuffled, each window once.
+        personalises: when ``personalise`` is called: before a site trains, before it evaluates,
+            or never.
     """
 
-    stacks: ClassVar[bool] = False
+    stacks: bool = False
     row_losses: LossFunction | None = None
     batches: BatchRule | None = None
+    personalises: ClassVar[Literal["train", "evaluate"] | None] = None
 
     def check_model(self, model: nn.Module) -> None:
         """Refuse a model that it cannot train; asked once, before the run.
@@ -76,6 +108,15 @@ class Objective:
     def without_federation(self) -> Objective:
         """Return what a network alone or on pooled data minimises, to compare with."""
         return self
+
+    def personalise(self, model: nn.Module, context: LocalContext) -> None:
+        """Fit what a site keeps for itself; the same on every engine.
+
+        Args:
+            model: as the site received it; may be changed, what counts goes into
+                ``context.memory``.
+            context: with ``context.work``.
+        """
 
     def begin(self, model: nn.Module, context: LocalContext) -> None:
         """Get ready for a site's local training in a round."""

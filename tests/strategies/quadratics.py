@@ -28,6 +28,7 @@ from fedpdm.server.loop import RoundLoop
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.testing.federated import Screen, named
 from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import Objective
 from fedpdm.transforms.base import Chain, Transform
 
 
@@ -116,15 +117,17 @@ def settle(
     clip_norm: float | None = None,
     engine: Callable[..., LocalGrid] = SerialGrid,
     transforms: Callable[[], Mapping[str, Transform]] = dict,
+    objective: Objective | None = None,
+    kept: dict[str, RecordDict] | None = None,
 ) -> Any:
-    """Return the point that a run comes to, from the origin."""
+    """Return the point that a run comes to, from the origin; ``kept`` gets the sites' states."""
     bowls = Bowls(sites)
     settings = TrainingSettings(
         epochs, 2, rate, optimizer="sgd", gamma=1.0, clip_norm=clip_norm
     )  # fmt: skip
     app = make_client_app(
         bowls, lambda: ModelWrapper(Point()), settings, seed=0,  # type: ignore[arg-type]
-        transforms=Chain(transforms()),
+        objective=objective, transforms=Chain(transforms()),
     )  # fmt: skip
     grid = engine(app, bowls.sites)
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,4 +141,6 @@ def settle(
             rounds=rounds, seed=0, monitor=MonitorSettings(), display=Screen(),
             evaluate_fraction=0, federated_scaling=False, transforms=Chain(transforms()),
         ).run(grid, Context(1, 1, {}, RecordDict(), {}))  # fmt: skip
+        if kept is not None:
+            kept.update(grid.states)
         return history.weights()["w"]

@@ -25,7 +25,7 @@ from fedpdm.tasks.classes import AssetType
 from fedpdm.testing.federated import Federated, check_resume, federate, same
 from fedpdm.training.loop import TrainingSettings, fit
 from fedpdm.training.losses import Focal
-from fedpdm.training.objective import LocalContext, Objective, Supervised
+from fedpdm.training.objective import LocalContext, LocalWork, Objective, Supervised
 from fedpdm.training.objectives.balanced_softmax import BalancedSoftmax
 from fedpdm.training.objectives.feddecorr import FedDecorr, correlation
 from fedpdm.training.objectives.fedlc import FedLC
@@ -54,6 +54,11 @@ class Small(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(torch.tanh(self.first(x)))  # type: ignore[no-any-return]
+
+
+def in_training(x: Tensor, y: Tensor) -> LocalContext:
+    """Return what an objective sees of a site with these windows."""
+    return LocalContext(work=LocalWork(x, y, TrainingSettings(1, 4, 0.1), 0, ("site",), 1))
 
 
 def for_task(objective: Objective, task: Task = TASK) -> Any:
@@ -120,7 +125,7 @@ def test_logits_are_changed_by_the_sites_counts(
 ) -> None:
     made, model = for_task(objective), Small()
     x, y = torch.randn(10, 3), torch.tensor([0] * 9 + [1])
-    context = LocalContext(targets=y)
+    context = in_training(x, y)
     made.begin(model, context)
     found = made.loss(model, x, y, context)
     expected = functional.cross_entropy(changed(model(x), torch.tensor([9.0, 1.0])), y)
@@ -137,7 +142,7 @@ def test_a_class_that_a_site_lacks_is_not_unlearned() -> None:
         ("bal", BalancedSoftmax()),
     ):  # fmt: skip
         torch.manual_seed(0)
-        model, made, context = Small(), for_task(objective), LocalContext(targets=y)
+        model, made, context = Small(), for_task(objective), in_training(x, y)
         made.begin(model, context)
         made.backward(model, x, y, context)
         assert model.output.bias.grad is not None

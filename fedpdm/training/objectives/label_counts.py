@@ -22,8 +22,8 @@ class OfLabelCounts(OfOtherModels):
         self.classes = require_classes(task, self.key)
 
     def begin(self, model: nn.Module, context: LocalContext) -> None:
-        assert context.targets is not None
-        counts = torch.bincount(context.targets, minlength=self.classes)
+        assert context.work is not None
+        counts = torch.bincount(context.work.y, minlength=self.classes)
         self.counts = counts.to(torch.float32)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, context: LocalContext) -> Tensor:
