@@ -11,7 +11,7 @@ from tests.test_surface import FILES, ROOT, imports
 
 PACKAGE = ROOT / "fedpdm"
 LAYERS = [
-    {"simulate", "predict", "compare", "sweep", "check", "promote", "ablate", "audit"},
+    {"simulate", "predict", "compare", "sweep", "check", "promote", "ablate", "catalogue", "audit"},
     {"runs", "deployment"},
     {"report", "comparison", "baselines", "trackers"},
     {"server", "client", "engines", "testing"},

@@ -16,6 +16,7 @@ import pkgutil
 from fedpdm.strategies.local_terms import gradient_terms, local_term
 
 for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+    if _module.name != "__main__":  # the command, which lists them
+        importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["gradient_terms", "local_term"]

@@ -24,6 +24,11 @@ def asks_nothing(*keys: str) -> None:
     ASK_NOTHING.update(keys)
 
 
+def makers() -> list[Maker]:
+    """Return what was registered, in no order."""
+    return list(_MAKERS.values())
+
+
 def local_term(key: str) -> Callable[[Term], Term]:
     """Register a term that is the same for every site under the train config's ``key``.
 
