@@ -30,7 +30,9 @@ boosted trees, or the one that its own validation data chooses. *Gain* is the fe
 against it, paired by seed, with the 95 % interval of Student's t over the seeds; it is *sure*
 where that leaves 0 out, which one fleet in twenty does by chance. *Change*: the day from which
 on repaired machines have other weak parts; never: they keep them. *Shift*: how far a sensor
-reads beside another site's, in spreads.
+reads beside another site's, in spreads. Two seeds of one fleet say little; the table by what was
+varied has many fleets at each level, and its interval is Student's t over their mean gains. Fleets
+share seeds, so it is somewhat too narrow.
 """
 
 
@@ -79,6 +81,11 @@ def opening(cells: Sequence[Mapping[str, Any]]) -> str:
         f"has by itself in {len(counts['better'])}, surely worse in {len(counts['worse'])}, and in "
         f"{unsure} it could be chance."
     ]
+    over = effect(np.array([_mean(gain(cell)) for cell, _ in judged]))
+    lines.append(
+        f"Over all fleets the mean gain is {_signed(over)} (95 % over the fleets: "
+        f"{_between(over)})."
+    )
     for word, chosen in counts.items():
         parts = [part for factor in FACTORS if (part := _only(factor, chosen, judged))]
         if chosen and parts:
@@ -113,18 +120,19 @@ def described(cell: Mapping[str, Any]) -> str:
 def by_factor(cells: Sequence[Mapping[str, Any]]) -> str:
     """Return the table of mean gains by what was varied; one row a level."""
     lines = [
-        "| varied | level | fleets | mean gain | surely better | surely worse |",
-        "|---|---|---|---|---|---|",
+        "| varied | level | fleets | mean gain | 95 % over the fleets | surely better "
+        "| surely worse |",
+        "|---|---|---|---|---|---|---|",
     ]
     for factor, title in FACTORS.items():
         for level in _levels(factor, cells):
             own = [cell for cell in cells if cell[factor] == level]
             known = [found.mean for cell in own if (found := gain(cell))]
             said = [verdict(cell) for cell in own]
-            mean = f"{fmean(known):+.3f}" if known else "–"
+            over = effect(np.array(known)) if known else None
             lines.append(
-                f"| {title} | {_level(level)} | {len(own)} | {mean} | {said.count('better')} "
-                f"| {said.count('worse')} |"
+                f"| {title} | {_level(level)} | {len(own)} | {_signed(over)} | {_between(over)} "
+                f"| {said.count('better')} | {said.count('worse')} |"
             )
     return "\n".join(lines)
 
@@ -143,11 +151,8 @@ def by_cell(cells: Sequence[Mapping[str, Any]]) -> str:
             known = [v[name] for v in cell["seeds"].values() if v.get(name) is not None]
             parts.append(f"{fmean(known):.3f}" if known else "–")
         found, said = gain(cell), verdict(cell)
-        between = "–"
-        if found is not None and found.low is not None and found.high is not None:
-            between = f"{found.low:+.3f} to {found.high:+.3f}"
         mean = _signed(found)
-        parts += [f"**{mean}**" if said in ("better", "worse") else mean, between]
+        parts += [f"**{mean}**" if said in ("better", "worse") else mean, _between(found)]
         lines.append(f"| {' | '.join((*parts, str(len(cell['seeds']))))} |")
     return "\n".join(lines)
 
@@ -240,6 +245,12 @@ def _level(level: float | None) -> str:
 
 def _mean(found: Effect | None) -> float:
     return found.mean if found is not None else 0.0
+
+
+def _between(found: Effect | None) -> str:
+    if found is None or found.low is None or found.high is None:
+        return "–"
+    return f"{found.low:+.3f} to {found.high:+.3f}"
 
 
 def _signed(found: Effect | None) -> str:
