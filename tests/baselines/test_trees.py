@@ -192,3 +192,10 @@ def test_only_a_network_alone_trains_on_validation_rows_in_the_end(
         torch.manual_seed(0)  # the same weights to begin with
         found.append(baseline(given, *(["a"] if uses else []))["a"][TEST])
     assert np.array_equal(*found) != uses
+
+
+@pytest.mark.parametrize(("rare", "leaf"), [(19, 5), (71, 7), (254, 20), (5000, 20)])
+def test_a_leaf_is_small_beside_the_rarest_class(rare: int, leaf: int) -> None:
+    target = np.r_[np.ones(rare), np.zeros(6000)]
+    assert trees.leaf_of(target, classes=True) == leaf
+    assert trees.leaf_of(target, classes=False) == 20
