@@ -106,8 +106,9 @@ def test_validation_chooses_the_number_of_trees() -> None:
 
     (x, y), checked = (Table.of(inputs(), "a").fitted[split] for split in (TRAIN, VALIDATION))
     model = HistGradientBoostingClassifier(
-        learning_rate=RATE, max_iter=150, early_stopping=False, random_state=0, **SETTINGS
-    ).fit(x, y)
+        learning_rate=RATE, max_iter=150, early_stopping=False, random_state=0, **SETTINGS,
+        min_samples_leaf=trees.leaf_of(y, True),
+    ).fit(x, y)  # fmt: skip
     losses = [log_loss(checked[1], risks) for risks in model.staged_predict_proba(checked[0])]
     assert trees.stopped(x, y, checked, True, 0)[0] == int(np.argmin(losses)) + 1
 
