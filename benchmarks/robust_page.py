@@ -3,64 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 WITHIN = 0.9
 """Of the clean score: what a defence is asked to keep."""
 
-HEAD = """# Attacks and defences
-
-Made by `python -m benchmarks.robust` from `benchmarks/results/robust.json`.
-
-## How to
-
-    python -m fedpdm.simulate site=[detroit,houston,nagoya,pune,seattle] attack=sign_flip attack.sites=[pune]
-    python -m fedpdm.simulate site=[detroit,houston,nagoya,pune,seattle] attack=sign_flip attack.sites=[pune] strategy=rfa
-
-`attack.sites` names sites, says how many (`3`) or which share (`0.4`; drawn from the seed);
-`attack.first_round` and `attack.last_round` say when. Attacks exist in a simulation only: servers and
-supernodes under a SuperLink refuse them. An attacked run says so on the screen, in the report and in
-`summary.json` (`attack`), and the gates of `fedpdm.promote` refuse its model.
-
-| `attack=` | what malicious sites do |
-|---|---|
-| `sign_flip` | send the opposite of their update, `strength` times as long |
-| `scaling` | send their update `factor` times as long (model replacement) |
-| `gaussian_noise` | send the received model plus noise |
-| `free_rider` | send the received model plus a little noise |
-| `label_flip` | train on opposite labels |
-| `backdoor` | train on windows with a trigger on one sensor and the label they want; `boost` enlarges the update |
-
-Data attacks change training windows only. `attack=backdoor attack.sites=[]` is the control: nobody attacks,
-the trigger is measured all the same.
-
-## When a defence can work
-
-| `strategy=` | bears f malicious of n sites in a round if | where it fails |
-|---|---|---|
-| `krum`, `multikrum` | n ≥ 2f + 3, and `num_malicious_nodes` says f | attackers that look alike; unlike honest sites |
-| `bulyan` | n ≥ 4f + 3, and `num_malicious_nodes` says f | needs many sites; fewer than 4f + 3 are refused |
-| `fedtrimmedavg` | f ≤ ⌊β·n⌋, β < ½ | attacks within the spread of each coordinate |
-| `fedmedian` | f < n/2 | unlike honest sites: the median of each coordinate is nobody's model |
-| `rfa` | f < n/2 | attacks as long as honest updates |
-| `norm_clipping` | any f: each site's part is bounded, not undone | sign flips |
-| `centred_clipping` | f ≤ n/10 by its proof | the first rounds, and unlike honest sites |
-| `fltrust` | any f, if the `root` site is honest and its data like the others' | other data than the root's |
-| `outlier_detection` | f < n/2 of four or more, if they lie outside the others' spread | everything that looks usual |
-
-**With three sites or fewer no defence can be relied on**, and a run with a defence says so before its first
-round: one malicious site stands against two honest ones with different data, and nobody can tell which of
-three updates is the odd one. A run also says how many malicious sites its strategy bears, and warns if an
-attack has more. All conditions assume that honest updates are alike up to chance; sites with different
-machines are not, so the conditions are necessary and not sufficient.
-
-**What no defence here covers.** Buffers (running statistics of BatchNorm) are averaged by examples whatever the
-strategy: use models without them. Sites choose the best round and the alarm thresholds with validation scores that
-they report themselves; a site that lies about those is not simulated, nor one that sends false sums for the
-shared scaler. The number of examples is a site's own word, so the strategies of ours count sites alike. FedAvg and
-Flower's Krum family weigh by it. Attackers here do not know the defence; an adaptive one does more harm.
-"""
+HEAD = (Path(__file__).parent / "robust_head.md").read_text("utf-8")
 
 
 def values(stored: Mapping[str, Any], defence: str, attack: str, name: str) -> dict[str, float]:
@@ -118,11 +68,13 @@ def _opening(
     if not clean:
         return ["Nothing is measured yet."]
     lines = [
-        "Twelve sites (six sites of the generated fleet, each twice, ten machines each), `model=mlp`, ten "
-        "rounds; three are malicious in every round. Average precision on the test windows of all "
+        "Twelve sites (six sites of the generated fleet, each twice, ten machines each), "
+        "`model=mlp`, ten rounds; three are malicious in every round. Average precision on the "
+        "test windows of all "
         f"twelve, mean of the sites; {len(clean)} seed{'s' if len(clean) != 1 else ''}. Clean "
-        f"FedAvg scores {fmean(clean):.3f}. Shown is the score as a part of it, the mean over seeds ± the "
-        "standard deviation; bold: at least nine tenths.\n"
+        f"FedAvg scores {fmean(clean):.3f}. Shown is the score as a part of it, "
+        f"the mean over seeds ± "
+        "the standard deviation; bold: at least nine tenths.\n"
     ]
     borne = bearing(stored, attacks, defences)
     fallen = {a: fmean(p) for a in borne if (p := kept(stored, "fedavg", a))}
@@ -154,8 +106,9 @@ def _table(stored: Mapping[str, Any], attacks: Sequence[str], defences: Sequence
 
 def _doors(stored: Mapping[str, Any], defences: Sequence[str]) -> str:
     lines = [
-        "The backdoor hides failures: the share of test windows before a failure that the model calls healthy "
-        "with the trigger, and without it; beside it the same of a run that nobody attacks.\n",
+        "The backdoor hides failures: the share of test windows before a failure that the model "
+        "calls healthy with the trigger, and without it; beside it the same of a "
+        "run that nobody attacks.\n",
         "| strategy | attacked, trigger | without | control, trigger | without |",
         "|---|---|---|---|---|",
     ]
@@ -173,8 +126,8 @@ def _doors(stored: Mapping[str, Any], defences: Sequence[str]) -> str:
 
 def _named(stored: Mapping[str, Any], attacks: Sequence[str]) -> str:
     lines = [
-        "`outlier_detection` names sites: the share of malicious updates that it left out, and of honest "
-        "ones.\n",
+        "`outlier_detection` names sites: the share of malicious updates that it left out, and of "
+        "honest ones.\n",
         "| attack | malicious | honest |",
         "|---|---|---|",
     ]
@@ -186,9 +139,8 @@ def _named(stored: Mapping[str, Any], attacks: Sequence[str]) -> str:
             continue
         found, bad = True, 3 if attack != "none" else 0
         malicious = f"{fmean(p[0] for p in pairs) / (10 * bad):.0%}" if bad else "–"
-        lines.append(
-            f"| {attack} | {malicious} | {fmean(p[1] for p in pairs) / (120 - 10 * bad):.0%} |"
-        )
+        honest = f"{fmean(p[1] for p in pairs) / (120 - 10 * bad):.0%}"
+        lines.append(f"| {attack} | {malicious} | {honest} |")
     return "\n".join(lines) + "\n" if found else ""
 
 
@@ -197,8 +149,8 @@ def _candidates(stored: Mapping[str, Any], against: Sequence[str]) -> str:
     if not part:
         return ""
     lines = [
-        "Settings were chosen by average precision on validation windows with seed 100, whose test scores "
-        "nobody looked at; all others are their yaml's or follow from 3 of 12:\n",
+        "Settings were chosen by average precision on validation windows with seed 100, whose test "
+        "scores nobody looked at; all others are their yaml's or follow from 3 of 12:\n",
         f"| candidate | {' | '.join(against)} |",
         f"|---|{'---|' * len(against)}",
     ]
@@ -218,7 +170,8 @@ def _missing(stored: Mapping[str, Any], attacks: Sequence[str], defences: Sequen
     most = max(counts.values(), default=0)
     few = [f"{d} against {a} ({n} of {most} seeds)" for (d, a), n in counts.items() if n < most]
     said = (
-        "**Not measured**: other models and tasks, other numbers of sites and malicious ones, attackers that "
-        "know the defence, several attacks at once, and defences inside other strategies."
+        "**Not measured**: other models and tasks, other numbers of sites and malicious ones, "
+        "attackers that know the defence, several attacks at once, and defences "
+        "inside other strategies."
     )
     return f"{said} Fewer seeds: {'; '.join(few)}.\n" if few else f"{said}\n"
