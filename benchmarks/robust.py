@@ -202,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             begun = time.perf_counter()
             keep(cell, seed, run(cell.job(seed)))
+            show()
             took = time.perf_counter() - begun
             print(f"{cell.defence}, {cell.attack}, seed {seed}: {took:.0f} s", flush=True)
     show()
