@@ -64,6 +64,7 @@ DEFENCES: dict[str, tuple[str, ...]] = {
     "norm_clipping": ("strategy=norm_clipping",),
     "centred_clipping": ("strategy=centred_clipping",),
     "fltrust": ("strategy=fltrust", "strategy.root=detroit-001"),
+    "dnc": ("strategy=dnc", "strategy.num_malicious=3"),
     "bulyan": ("strategy=bulyan", "strategy.num_malicious_nodes=2"),  # 12 sites bear no third
     "krum": ("strategy=krum", "strategy.num_malicious_nodes=3"),
 }  # fmt: skip

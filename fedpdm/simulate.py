@@ -209,8 +209,7 @@ def help_text(arguments: Sequence[str] = ()) -> str:
     return HELP.format(options=listed)
 
 
-HELP_ORDER = ["site", "data", "task", "partition", "model", "strategy", "attack", "engine",
-              "debug"]
+HELP_ORDER = ["site", "data", "task", "partition", "model", "strategy", "attack", "engine", "debug"]
 
 HELP = """\
 Simulate federated learning for predictive maintenance across factory sites.

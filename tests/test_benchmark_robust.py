@@ -47,9 +47,7 @@ def test_what_was_not_measured_is_said() -> None:
     assert "Nothing is measured yet." in page({}, ["none"], ["fedavg"])
 
 
-ONCE = [
-    cell for cell in robust.cells() if cell.defence == "fedavg" or cell.attack == "free_rider"
-]
+ONCE = [cell for cell in robust.cells() if cell.defence == "fedavg" or cell.attack == "free_rider"]
 """Every attack and every defence once."""
 
 
