@@ -106,9 +106,9 @@ def _table(stored: Mapping[str, Any], attacks: Sequence[str], defences: Sequence
 
 def _doors(stored: Mapping[str, Any], defences: Sequence[str]) -> str:
     lines = [
-        "The backdoor hides failures: the share of test windows before a failure that the model "
-        "calls healthy with the trigger, and without it; beside it the same of a "
-        "run that nobody attacks.\n",
+        "A backdoor leaves the scores above nearly as they are. It hides failures: the share of "
+        "test windows before a failure that the model calls healthy with the trigger, and "
+        "without it; beside it the same of a run that nobody attacks.\n",
         "| strategy | attacked, trigger | without | control, trigger | without |",
         "|---|---|---|---|---|",
     ]

@@ -23,6 +23,7 @@ from fedpdm.strategies.robust import RobustStrategy, Updates
 from fedpdm.testing.federated import federate, same
 from fedpdm.wire.flower import become_server
 from fedpdm.wire.records import ARRAYS, METRICS, from_record, metric_record, to_record
+from tests.toys.two_models import TwoModels
 
 FAR = 1e6
 MAKERS = (
@@ -284,3 +285,24 @@ def test_by_examples_is_what_a_malicious_site_can_abuse() -> None:
 def test_values_out_of_range_are_refused(make: Any, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"strategy\.{key}"):
         make()
+
+
+def test_a_round_of_two_models_clips_each_about_its_own(tmp_path: Path) -> None:
+    bound = 0.05
+
+    def models(rounds: int) -> Any:
+        clip = [f"strategy.clip={bound}"]
+        folder = tmp_path / str(rounds)
+        run = federate(
+            folder, "norm_clipping", overrides=clip, sites=4, rounds=rounds, server=TwoModels
+        )
+        return run.history.models()
+
+    def apart(first: Any, second: Any) -> float:
+        squares = (np.sum((first[n].astype(float) - second[n]) ** 2) for n in first)
+        return float(np.sqrt(sum(squares)))
+
+    before, after = models(3), models(4)
+    assert apart(before["even"], before["odd"]) > bound, "they went their own ways"
+    for name, arrays in after.items():
+        assert 0 < apart(before[name], arrays) <= 1.001 * bound
