@@ -52,6 +52,7 @@ ATTACKS: dict[str, tuple[str, ...]] = {
     "scaling": ("attack=scaling", MALICIOUS),
     "gaussian_noise": ("attack=gaussian_noise", MALICIOUS),
     "free_rider": ("attack=free_rider", MALICIOUS),
+    "quiet_backdoor": ("attack=backdoor", MALICIOUS),  # as long as an honest update
 }
 DEFENCES: dict[str, tuple[str, ...]] = {
     "fedavg": ("strategy=fedavg",),

@@ -79,10 +79,19 @@ def _opening(
     borne = bearing(stored, attacks, defences)
     fallen = {a: fmean(p) for a in borne if (p := kept(stored, "fedavg", a))}
     for attack, part in sorted(fallen.items(), key=lambda pair: pair[1]):
-        names = ", ".join(f"`{name}`" for name in borne[attack]) or "no defence"
         fell = f"FedAvg keeps {part:.0%} of the clean score"
+        names = _listed(borne[attack])
         lines.append(f"- `{attack}`: {fell}; nine tenths or more keep {names}.")
-    return [*lines, ""]
+    every = [d for d in defences if borne and all(d in names for names in borne.values())]
+    lines.append(
+        f"\nAgainst every one of these attacks nine tenths keep {_listed(every)}. A score that is "
+        "kept says nothing of the backdoors: their table is below.\n"
+    )
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "no defence"
 
 
 def _table(stored: Mapping[str, Any], attacks: Sequence[str], defences: Sequence[str]) -> str:
@@ -108,14 +117,16 @@ def _doors(stored: Mapping[str, Any], defences: Sequence[str]) -> str:
     lines = [
         "A backdoor leaves the scores above nearly as they are. It hides failures: the share of "
         "test windows before a failure that the model calls healthy with the trigger, and "
-        "without it; beside it the same of a run that nobody attacks.\n",
-        "| strategy | attacked, trigger | without | control, trigger | without |",
-        "|---|---|---|---|---|",
+        "without it. `backdoor` enlarges the update four times, `quiet_backdoor` does not; the "
+        "control is the same of a run that nobody attacks.\n",
+        "| strategy | backdoor, trigger | without | quiet, trigger | without "
+        "| control, trigger | without |",
+        "|---|---|---|---|---|---|---|",
     ]
     found = False
     for defence in defences:
         cells = []
-        for attack in ("backdoor", "none"):
+        for attack in ("backdoor", "quiet_backdoor", "none"):
             for name in ("success", "without_trigger"):
                 numbers = list(values(stored, defence, attack, name).values())
                 found = found or bool(numbers)
