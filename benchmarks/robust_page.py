@@ -182,7 +182,7 @@ def _missing(stored: Mapping[str, Any], attacks: Sequence[str], defences: Sequen
     few = [f"{d} against {a} ({n} of {most} seeds)" for (d, a), n in counts.items() if n < most]
     said = (
         "**Not measured**: other models and tasks, fleets whose sites differ more, other numbers "
-        "of sites and malicious ones, attackers that know the defence, several attacks at once, and defences "
-        "inside other strategies."
+        "of sites and malicious ones, attackers that know the defence, several attacks at once, "
+        "and defences inside other strategies."
     )
     return f"{said} Fewer seeds: {'; '.join(few)}.\n" if few else f"{said}\n"
