@@ -9,6 +9,9 @@ from typing import Any
 
 WITHIN = 0.9
 """Of the clean score: what a defence is asked to keep."""
+DOORS = ("backdoor", "quiet_backdoor")
+SHUT = 0.1
+"""A backdoor whose success is no further above that of the control does not work."""
 
 HEAD = (Path(__file__).parent / "robust_head.md").read_text("utf-8")
 
@@ -123,16 +126,27 @@ def _doors(stored: Mapping[str, Any], defences: Sequence[str]) -> str:
         "| control, trigger | without |",
         "|---|---|---|---|---|---|---|",
     ]
-    found = False
+    rows: dict[str, dict[tuple[str, str], float]] = {}
     for defence in defences:
-        cells = []
-        for attack in ("backdoor", "quiet_backdoor", "none"):
-            for name in ("success", "without_trigger"):
-                numbers = list(values(stored, defence, attack, name).values())
-                found = found or bool(numbers)
-                cells.append(f"{fmean(numbers):.2f}" if numbers else "–")
+        rows[defence] = {
+            (attack, name): fmean(numbers.values())
+            for attack in (*DOORS, "none")
+            for name in ("success", "without_trigger")
+            if (numbers := values(stored, defence, attack, name))
+        }
+        cells = [
+            f"{rows[defence][attack, name]:.2f}" if (attack, name) in rows[defence] else "–"
+            for attack in (*DOORS, "none")
+            for name in ("success", "without_trigger")
+        ]
         lines.append(f"| {defence} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n" if found else ""
+    if not any(rows.values()):
+        return ""
+    for attack in DOORS:
+        key, control = (attack, "success"), ("none", "success")
+        shut = [d for d, row in rows.items() if key in row and row[key] <= row[control] + SHUT]
+        lines.append(f"\nWithin {SHUT:g} of the control against `{attack}` stay {_listed(shut)}.")
+    return "\n".join(lines) + "\n"
 
 
 def _named(stored: Mapping[str, Any], attacks: Sequence[str]) -> str:

@@ -41,6 +41,14 @@ def test_a_defence_bears_an_attack_if_it_keeps_nine_tenths_of_fedavg_s_clean_sco
     assert "| bad | **1.00 ± 0.00** | 0.82 ± 0.02 |" in text
 
 
+def test_a_backdoor_is_judged_by_the_control() -> None:
+    found = stored({(d, a): [0.5] for d in ("fedavg", "good") for a in ("none", "backdoor")})
+    found["measured"]["fedavg"]["backdoor"]["seeds"]["50"]["success"] = 0.95
+    text = page(found, ["none", "backdoor"], ["fedavg", "good"])
+    assert "Within 0.1 of the control against `backdoor` stay `good`." in text
+    assert "| fedavg | 0.95 | 0.25 | – | – | 0.50 | 0.25 |" in text
+
+
 def test_what_was_not_measured_is_said() -> None:
     text = page(RESULTS, ["none", "flip", "noise"], ["fedavg", "good", "bad"])
     assert "good against noise (0 of 2 seeds)" in text
