@@ -52,6 +52,7 @@ ATTACKS: dict[str, tuple[str, ...]] = {
     "scaling": ("attack=scaling", MALICIOUS),
     "gaussian_noise": ("attack=gaussian_noise", MALICIOUS),
     "free_rider": ("attack=free_rider", MALICIOUS),
+    "quiet_backdoor": ("attack=backdoor", MALICIOUS),  # as long as an honest update
 }
 DEFENCES: dict[str, tuple[str, ...]] = {
     "fedavg": ("strategy=fedavg",),
@@ -64,6 +65,7 @@ DEFENCES: dict[str, tuple[str, ...]] = {
     "norm_clipping": ("strategy=norm_clipping",),
     "centred_clipping": ("strategy=centred_clipping",),
     "fltrust": ("strategy=fltrust", "strategy.root=detroit-001"),
+    "dnc": ("strategy=dnc", "strategy.num_malicious=3"),
     "bulyan": ("strategy=bulyan", "strategy.num_malicious_nodes=2"),  # 12 sites bear no third
     "krum": ("strategy=krum", "strategy.num_malicious_nodes=3"),
 }  # fmt: skip
@@ -202,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             begun = time.perf_counter()
             keep(cell, seed, run(cell.job(seed)))
+            show()
             took = time.perf_counter() - begun
             print(f"{cell.defence}, {cell.attack}, seed {seed}: {took:.0f} s", flush=True)
     show()

@@ -9,6 +9,9 @@ from typing import Any
 
 WITHIN = 0.9
 """Of the clean score: what a defence is asked to keep."""
+DOORS = ("backdoor", "quiet_backdoor")
+SHUT = 0.1
+"""A backdoor whose success is no further above that of the control does not work."""
 
 HEAD = (Path(__file__).parent / "robust_head.md").read_text("utf-8")
 
@@ -79,10 +82,19 @@ def _opening(
     borne = bearing(stored, attacks, defences)
     fallen = {a: fmean(p) for a in borne if (p := kept(stored, "fedavg", a))}
     for attack, part in sorted(fallen.items(), key=lambda pair: pair[1]):
-        names = ", ".join(f"`{name}`" for name in borne[attack]) or "no defence"
         fell = f"FedAvg keeps {part:.0%} of the clean score"
+        names = _listed(borne[attack])
         lines.append(f"- `{attack}`: {fell}; nine tenths or more keep {names}.")
-    return [*lines, ""]
+    every = [d for d in defences if borne and all(d in names for names in borne.values())]
+    lines.append(
+        f"\nAgainst every one of these attacks nine tenths keep {_listed(every)}. A score that is "
+        "kept says nothing of the backdoors: their table is below.\n"
+    )
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "no defence"
 
 
 def _table(stored: Mapping[str, Any], attacks: Sequence[str], defences: Sequence[str]) -> str:
@@ -106,22 +118,35 @@ def _table(stored: Mapping[str, Any], attacks: Sequence[str], defences: Sequence
 
 def _doors(stored: Mapping[str, Any], defences: Sequence[str]) -> str:
     lines = [
-        "The backdoor hides failures: the share of test windows before a failure that the model "
-        "calls healthy with the trigger, and without it; beside it the same of a "
-        "run that nobody attacks.\n",
-        "| strategy | attacked, trigger | without | control, trigger | without |",
-        "|---|---|---|---|---|",
+        "A backdoor leaves the scores above nearly as they are. It hides failures: the share of "
+        "test windows before a failure that the model calls healthy with the trigger, and "
+        "without it. `backdoor` enlarges the update four times, `quiet_backdoor` does not; the "
+        "control is the same of a run that nobody attacks.\n",
+        "| strategy | backdoor, trigger | without | quiet, trigger | without "
+        "| control, trigger | without |",
+        "|---|---|---|---|---|---|---|",
     ]
-    found = False
+    rows: dict[str, dict[tuple[str, str], float]] = {}
     for defence in defences:
-        cells = []
-        for attack in ("backdoor", "none"):
-            for name in ("success", "without_trigger"):
-                numbers = list(values(stored, defence, attack, name).values())
-                found = found or bool(numbers)
-                cells.append(f"{fmean(numbers):.2f}" if numbers else "–")
+        rows[defence] = {
+            (attack, name): fmean(numbers.values())
+            for attack in (*DOORS, "none")
+            for name in ("success", "without_trigger")
+            if (numbers := values(stored, defence, attack, name))
+        }
+        cells = [
+            f"{rows[defence][attack, name]:.2f}" if (attack, name) in rows[defence] else "–"
+            for attack in (*DOORS, "none")
+            for name in ("success", "without_trigger")
+        ]
         lines.append(f"| {defence} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n" if found else ""
+    if not any(rows.values()):
+        return ""
+    for attack in DOORS:
+        key, control = (attack, "success"), ("none", "success")
+        shut = [d for d, row in rows.items() if key in row and row[key] <= row[control] + SHUT]
+        lines.append(f"\nWithin {SHUT:g} of the control against `{attack}` stay {_listed(shut)}.")
+    return "\n".join(lines) + "\n"
 
 
 def _named(stored: Mapping[str, Any], attacks: Sequence[str]) -> str:
@@ -170,8 +195,8 @@ def _missing(stored: Mapping[str, Any], attacks: Sequence[str], defences: Sequen
     most = max(counts.values(), default=0)
     few = [f"{d} against {a} ({n} of {most} seeds)" for (d, a), n in counts.items() if n < most]
     said = (
-        "**Not measured**: other models and tasks, other numbers of sites and malicious ones, "
-        "attackers that know the defence, several attacks at once, and defences "
-        "inside other strategies."
+        "**Not measured**: other models and tasks, fleets whose sites differ more, other numbers "
+        "of sites and malicious ones, attackers that know the defence, several attacks at once, "
+        "and defences inside other strategies."
     )
     return f"{said} Fewer seeds: {'; '.join(few)}.\n" if few else f"{said}\n"

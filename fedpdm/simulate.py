@@ -217,7 +217,7 @@ def help_text(arguments: Sequence[str] = ()) -> str:
     return HELP.format(options=listed)
 
 
-HELP_ORDER = ["site", "data", "task", "partition", "model", "strategy", "engine", "debug"]
+HELP_ORDER = ["site", "data", "task", "partition", "model", "strategy", "attack", "engine", "debug"]
 
 HELP = """\
 Simulate federated learning for predictive maintenance across factory sites.
@@ -241,6 +241,7 @@ Change (KEY=VALUE):
   partition=machine partition.sites=10 site=[]   the partition makes the sites
   monitor.rollback=true            return to the last good round by itself
   faults.nan=houston@4             put a fault in: SITE@ROUND
+  attack=sign_flip attack.sites=[houston]   malicious sites, to measure strategies that defend
   init.pretrain=[task=reconstruction,rounds=10]   pretrain without labels first
   promote=true                     ask the gates at the end (fedpdm.promote)
   hydra.run.dir=my/run             where to write

@@ -81,7 +81,7 @@ class Synchronous(Server):
         robust = [e for e in unwrap(self.services.strategy) if isinstance(e, RobustStrategy)]
         for layer in robust:
             names = [each.site for each in self.collector.updates]
-            layer.told(names, self.services.dispatcher.roster.sites)
+            layer.told(round.model.arrays, names, self.services.dispatcher.roster.sites)
         try:
             record = self.services.calls.aggregate_train(round.number, replies)
         except (AggregationError, ValueError, ArithmeticError) as error:

@@ -12,7 +12,7 @@ sites are taken for malicious; towards the end of training, when updates turn ev
 ones drop out as well (metric ``trusted_sites``). It costs memory at the server (every update of a
 round), no bytes.
 
-In the paper the server has a small data set of its own, and does not say from where. Here it is
+In the paper the service provider collects a small clean data set of its own. Here it is that of
 one of the sites, ``root``, whose plant the server trusts: its update of the same round, from its
 own training windows, is Δ_0. No row of anybody moves, and splits and guards are those of every
 run. Here the root's update counts as one of the sum (TS_0 = 1), so there is always one. The paper

@@ -112,9 +112,17 @@ class RobustStrategy(FedAvg):
         """Whose updates the last round left out, and why."""
         return self._round.suspected
 
-    def told(self, sites: Sequence[str], everyone: Sequence[str]) -> None:
-        """Learn whose replies come next, in their order; Flower's messages know nodes only."""
-        self._round.sites, self._round.everyone = tuple(sites), tuple(everyone)
+    def told(self, sent: Arrays, sites: Sequence[str], everyone: Sequence[str]) -> None:
+        """Learn what the next replies answer, and whose they are, in their order.
+
+        Flower's messages know nodes only, and a round may have several models.
+
+        Args:
+            sent: the parameters of the model.
+            sites: the names of those who reply.
+            everyone: the names of all sites of the federation.
+        """
+        self._round = _Round(sent, tuple(sites), tuple(everyone))
 
     # Flower's side ------------------------------------------------------------------------
 

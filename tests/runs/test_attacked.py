@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Context, RecordDict
 from rich.console import Console
 
 from fedpdm.config.compose import compose
@@ -69,7 +70,7 @@ def test_it_is_said_on_the_screen_in_the_summary_and_in_the_report(
     assert "ATTACKED ON PURPOSE" in report
     clean, quiet = runs["clean"]
     assert clean["attack"] is None and clean["events"] == []
-    assert "ttack" not in quiet
+    assert "attacked on purpose" not in quiet.lower()
     assert "ATTACKED" not in (runs["folder"] / "clean" / "report.html").read_text()
 
 
@@ -88,7 +89,7 @@ def test_the_trigger_works_in_the_attacked_run_and_not_in_the_control(
 ) -> None:
     attacked, control = (runs[name][0]["attack"]["backdoor"] for name in ("attacked", "control"))
     assert attacked["windows"] == control["windows"] > 50
-    assert attacked["success"] > 0.9 > 0.6 > control["success"]
+    assert attacked["success"] > max(0.9, control["success"] + 0.15)
     assert attacked["success"] > attacked["without_trigger"] + 0.2
 
 
@@ -104,11 +105,9 @@ def test_no_attack_is_made_under_a_superlink() -> None:
         allow(cfg, here)
     allow(resolved(compose([*SITES])), here)
 
-    class Context:
-        run_config = {"overrides": "attack=label_flip site=[pune,detroit]"}
-
+    asked = {"overrides": "attack=label_flip site=[pune,detroit]"}
     with pytest.raises(ConfigError, match="simulation only"):
-        serve(None, Context())  # type: ignore[arg-type]
+        serve(None, Context(0, 0, {}, RecordDict(), asked))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from fedpdm.testing.federated import named
         (["strategy=rfa"], 12, 5), (["strategy=outlier_detection"], 4, 1),
         (["strategy=outlier_detection"], 3, 0), (["strategy=centred_clipping"], 12, 1),
         (["strategy=norm_clipping"], 12, 0), (["strategy=fltrust"], 12, 11),
+        (["strategy=dnc", "strategy.num_malicious=3"], 12, 3), (["strategy=dnc"], 12, 1),
     ],
 )  # fmt: skip
 def test_every_defence_has_its_own_condition(

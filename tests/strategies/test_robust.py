@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedpdm.errors import ConfigError
 from fedpdm.strategies.centred_clipping import CentredClipping
 from fedpdm.strategies.checkpoint import capture, restore
+from fedpdm.strategies.dnc import DnC, stretches
 from fedpdm.strategies.fltrust import FLTrust
 from fedpdm.strategies.norm_clipping import NormClipping
 from fedpdm.strategies.outlier_detection import OutlierDetection, robust_z
@@ -22,6 +23,7 @@ from fedpdm.strategies.robust import RobustStrategy, Updates
 from fedpdm.testing.federated import federate, same
 from fedpdm.wire.flower import become_server
 from fedpdm.wire.records import ARRAYS, METRICS, from_record, metric_record, to_record
+from tests.toys.two_models import TwoModels
 
 FAR = 1e6
 MAKERS = (
@@ -30,6 +32,7 @@ MAKERS = (
     CentredClipping,
     lambda: FLTrust(root="s2"),
     OutlierDetection,
+    lambda: DnC(num_malicious=2),
 )
 
 
@@ -60,7 +63,9 @@ def test_the_order_of_sites_does_not_matter(make: Any) -> None:
     assert np.allclose(make().step(asked), make().step(turned), atol=1e-9)
 
 
-@pytest.mark.parametrize("make", [RFA, NormClipping, CentredClipping, OutlierDetection])
+@pytest.mark.parametrize(
+    "make", [RFA, NormClipping, CentredClipping, OutlierDetection, lambda: DnC(num_malicious=3)]
+)
 def test_three_of_twelve_cannot_pull_the_model_away(make: Any) -> None:
     good = honest(9)
     for bad in (-FAR * good[:3], FAR * honest(3, seed=9), np.full((3, 20), FAR)):
@@ -207,6 +212,20 @@ def test_the_detector_leaves_out_nobody_where_sites_agree() -> None:
         assert not strategy.suspected and np.allclose(step, asked.mean(0))
 
 
+def test_dnc_leaves_out_who_lies_along_the_first_singular_vector() -> None:
+    good = honest(9)
+    vectors = np.vstack([good, good[:3] + 2 * honest(1, seed=6)])
+    away = vectors - vectors.mean(0)
+    along = away @ np.linalg.svd(away)[2][0]
+    assert np.allclose(stretches(vectors), along**2)
+    step = DnC(num_malicious=3).step(updates(vectors))
+    assert np.allclose(step, good.mean(0), atol=1e-12), "attackers that agree"
+    half = DnC(num_malicious=3, filtering=0.5)
+    assert half.left_out == 2 and half.tolerated(12) == 2 and half.min_sites == 7
+    with pytest.raises(ConfigError, match="num_malicious"):
+        DnC(num_malicious=-1)
+
+
 def test_who_is_left_out_is_an_event_of_the_round(tmp_path: Path) -> None:
     faults = {"poison": "p1@2"}
     run = federate(tmp_path, "outlier_detection", sites=5, rounds=3, faults=faults)
@@ -220,6 +239,7 @@ def test_who_is_left_out_is_an_event_of_the_round(tmp_path: Path) -> None:
     [
         ["norm_clipping", "strategy.clip=1e9", "strategy.by_examples=true"],
         ["outlier_detection", "strategy.threshold=1e9", "strategy.by_examples=true"],
+        ["dnc", "strategy.num_malicious=0", "strategy.by_examples=true"],
     ],
 )
 def test_without_a_bound_it_is_fedavg_to_the_bit(named: list[str], tmp_path: Path) -> None:
@@ -265,3 +285,24 @@ def test_by_examples_is_what_a_malicious_site_can_abuse() -> None:
 def test_values_out_of_range_are_refused(make: Any, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"strategy\.{key}"):
         make()
+
+
+def test_a_round_of_two_models_clips_each_about_its_own(tmp_path: Path) -> None:
+    bound = 0.05
+
+    def models(rounds: int) -> Any:
+        clip = [f"strategy.clip={bound}"]
+        folder = tmp_path / str(rounds)
+        run = federate(
+            folder, "norm_clipping", overrides=clip, sites=4, rounds=rounds, server=TwoModels
+        )
+        return run.history.models()
+
+    def apart(first: Any, second: Any) -> float:
+        squares = (np.sum((first[n].astype(float) - second[n]) ** 2) for n in first)
+        return float(np.sqrt(sum(squares)))
+
+    before, after = models(3), models(4)
+    assert apart(before["even"], before["odd"]) > bound, "they went their own ways"
+    for name, arrays in after.items():
+        assert 0 < apart(before[name], arrays) <= 1.001 * bound
