@@ -12,6 +12,7 @@ import torch
 from fedpdm.baselines import trees
 from fedpdm.baselines.networks import alone, pooled
 from fedpdm.baselines.trees import (
+    PATIENCE,
     RATE,
     SETTINGS,
     UNCHECKED,
@@ -110,7 +111,9 @@ def test_validation_chooses_the_number_of_trees() -> None:
         min_samples_leaf=trees.leaf_of(y, True),
     ).fit(x, y)  # fmt: skip
     losses = [log_loss(checked[1], risks) for risks in model.staged_predict_proba(checked[0])]
-    assert trees.stopped(x, y, checked, True, 0)[0] == int(np.argmin(losses)) + 1
+    found = trees.stopped(x, y, checked, True, 0)[0]
+    assert found == int(np.argmin(losses[: found + PATIENCE])) + 1
+    assert found > 1 and losses[found - 1] < losses[0]
 
 
 @pytest.mark.parametrize("kept", [0, None])
