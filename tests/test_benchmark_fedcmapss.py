@@ -63,6 +63,14 @@ def test_a_cell_is_known_by_its_settings(tmp_path: Path) -> None:
     assert list(cells.open_of([other], path)) == ["not measured: part, a, line, seed 1"]
 
 
+@pytest.mark.parametrize("task", list("abcde"))
+def test_a_stored_command_is_that_of_its_settings(task: str) -> None:
+    stored = cells.read(fedcmapss.RESULTS)
+    for cell in (*fedcmapss.choose(task), *fedcmapss.without_age(task)):
+        if entry := cell.entry(stored):
+            assert entry["command"] == cell.job(0).stated
+
+
 def test_validation_takes_a_method_once_all_are_measured(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     one, other = nodes.choose("FD001", 5)

@@ -326,7 +326,7 @@ def page(stored: Stored) -> str:
                 "gain", "which is", "seeds"), [str(each) for each in summary(stored)]),
         "AP is average precision, the mean of the sites. Trees and MiniRocket see pooled rows,",
         "which sites would have to hand over. Unusual windows are found without labels: trees,",
-        "which see them, stand in the table below and not here. HVAC has further subsets below.", "",
+        "which see them, stand in the table below. HVAC has further subsets below.", "",
     ]  # fmt: skip
     for name, document in DOCUMENTS.items():
         lines += [f"## {document.title}", "", "Claimed:", ""]
