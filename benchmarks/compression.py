@@ -81,14 +81,16 @@ def powersgd(rank: int) -> tuple[str, ...]:
     return ("transforms=powersgd", f"transforms.powersgd.rank={rank}")
 
 
+FEEDBACK = "transforms.quantise.error_feedback=true"
 CANDIDATES: dict[str, tuple[str, ...]] = {
-    "top-k, 8 %": topk(0.08),
-    "top-k, 1.5 %": topk(0.015),
-    "sign": ("transforms=sign",),
+    "4 bits, error feedback": ("transforms=quantise", "transforms.quantise.bits=4", FEEDBACK),
+    "PowerSGD, rank 1 up, sign down": both("powersgd", "sign", "transforms.powersgd.rank=1"),
+    "top-k, 5 %": topk(0.05),
     "PowerSGD, rank 4": powersgd(4),
+    "sign": ("transforms=sign",),
     "PowerSGD, rank 1": powersgd(1),
-    "top-k 3 % up, sign down": both("topk", "sign", "transforms.topk.share=0.03"),
-    "4 bits up, sign down": both("quantise", "sign", "transforms.quantise.bits=4"),
+    "top-k, 1.5 %": topk(0.015),
+    "4 bits": ("transforms=quantise", "transforms.quantise.bits=4"),
 }
 
 
