@@ -43,12 +43,14 @@ class Part:
         metric: of the summary; ``rmse`` is better when lower.
         where: of ``summary["test"]``.
         rounds: of the run.
+        tried: the candidates that are compared.
     """
 
     overrides: tuple[str, ...]
     metric: str
     where: str
     rounds: int
+    tried: tuple[str, ...]
 
     @property
     def higher_is_better(self) -> bool:
@@ -59,10 +61,21 @@ class Part:
         return (full - score) / full * (1 if self.higher_is_better else -1)
 
 
+FOUR, LOW, SIGN = "4 bits, error feedback", "PowerSGD, rank 1 up, sign down", "sign"
 PARTS = {
-    "FD001": Part(("experiment=cmapss_rul",), "rmse", "global", 100),
-    "fleet": Part((), "average_precision", "mean_site", 10),
-}
+    "FD001": Part(
+        ("experiment=cmapss_rul",), "rmse", "global", 100,
+        (FOUR, LOW, "top-k, 5 %", "8 bits up, sign down", "PowerSGD, rank 4 up, 8 bits down",
+         "PowerSGD, rank 4"),
+    ),
+    "fleet": Part(
+        (), "average_precision", "mean_site", 10,
+        (FOUR, LOW, "top-k, 5 %", "top-k, 1.5 %", "PowerSGD, rank 4", SIGN),
+    ),
+    "FD001, failure": Part(
+        ("experiment=cmapss_failure",), "average_precision", "global", 100, (FOUR, LOW, SIGN),
+    ),
+}  # fmt: skip
 
 
 def both(up: str, down: str, *settings: str) -> tuple[str, ...]:
@@ -77,20 +90,18 @@ def topk(share: float) -> tuple[str, ...]:
     return ("transforms=topk", f"transforms.topk.share={share:g}")
 
 
-def powersgd(rank: int) -> tuple[str, ...]:
-    return ("transforms=powersgd", f"transforms.powersgd.rank={rank}")
-
-
 FEEDBACK = "transforms.quantise.error_feedback=true"
+RANK_1 = ("transforms.powersgd.rank=1",)
+RANK_4 = ("transforms.powersgd.rank=4",)
 CANDIDATES: dict[str, tuple[str, ...]] = {
     "4 bits, error feedback": ("transforms=quantise", "transforms.quantise.bits=4", FEEDBACK),
-    "PowerSGD, rank 1 up, sign down": both("powersgd", "sign", "transforms.powersgd.rank=1"),
+    "PowerSGD, rank 1 up, sign down": both("powersgd", "sign", *RANK_1),
     "top-k, 5 %": topk(0.05),
-    "PowerSGD, rank 4": powersgd(4),
-    "sign": ("transforms=sign",),
-    "PowerSGD, rank 1": powersgd(1),
     "top-k, 1.5 %": topk(0.015),
-    "4 bits": ("transforms=quantise", "transforms.quantise.bits=4"),
+    "PowerSGD, rank 4": ("transforms=powersgd", *RANK_4),
+    "sign": ("transforms=sign",),
+    "8 bits up, sign down": both("quantise", "sign"),
+    "PowerSGD, rank 4 up, 8 bits down": both("powersgd", "quantise", *RANK_4),
 }
 
 
@@ -105,7 +116,7 @@ class Line:
 
     def job(self, seed: int) -> Job:
         words = (*PARTS[self.part].overrides, *self.overrides, *WITHOUT)
-        return Job(f"compression-{self.part}", words, seed)
+        return Job(f"compression-{self.part.replace(', ', '-')}", words, seed)
 
     @property
     def stated(self) -> str:
@@ -120,9 +131,10 @@ class Line:
 
 def choosing() -> Iterator[Line]:
     """Yield what is compared on validation data."""
-    for part in PARTS:
-        for name, overrides in {NONE: (), **CANDIDATES}.items():
-            yield Line(part, name, overrides, choosing=True)
+    for part, settings in PARTS.items():
+        yield Line(part, NONE, (), choosing=True)
+        for name in settings.tried:
+            yield Line(part, name, CANDIDATES[name], choosing=True)
 
 
 def factor(line: Mapping[str, Any], full: Mapping[str, Any], what: str = "total") -> float:
@@ -228,9 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
-    parser.add_argument("--parts", default=",".join(PARTS), help="separated by commas")
+    parser.add_argument("--parts", default=";".join(PARTS), help="separated by semicolons")
     options = parser.parse_args(arguments)
-    parts = options.parts.split(",")
+    parts = options.parts.split(";")
     if not options.show:
         run([line for line in choosing() if line.part in parts], CHOOSING, options.jobs)
         run([line for line in reported(load()) if line.part in parts], SEEDS, options.jobs)

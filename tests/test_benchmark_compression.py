@@ -33,8 +33,8 @@ def candidates(part: str, values: dict[str, tuple[float, float]]) -> dict[bench.
 FOUND = {
     "none": (10.0, 1.0),
     "top-k, 5 %": (10.5, 20.0),
-    "sign": (12.0, 33.0),
-    "4 bits": (9.0, 7.0),
+    bench.LOW: (12.0, 33.0),
+    bench.FOUR: (9.0, 7.0),
 }
 
 
@@ -45,14 +45,14 @@ def test_the_page_is_the_result() -> None:
 
 def test_the_best_on_validation_data_that_saves_enough_is_chosen() -> None:
     found = stored(candidates("FD001", FOUND))
-    assert bench.chosen(found)["FD001"] == {8: ("top-k, 5 %", "total"), 30: ("sign", "total")}
+    assert bench.chosen(found)["FD001"] == {8: ("top-k, 5 %", "total"), 30: (bench.LOW, "total")}
     found = stored(candidates("fleet", FOUND))  # here higher is better
-    assert bench.chosen(found)["fleet"][8] == ("sign", "total")
-    few = candidates("FD001", {"none": (10.0, 1.0), "sign": (12.0, 33.0)})
+    assert bench.chosen(found)["fleet"][8] == (bench.LOW, "total")
+    few = candidates("FD001", {"none": (10.0, 1.0), bench.LOW: (12.0, 33.0)})
     for seeds in few.values():
         seeds["100"]["total"] = 1e6  # the first model is most of the run
     few[bench.Line("FD001", "none", (), choosing=True)]["100"]["round"] = 33e6
-    assert bench.chosen(stored(few))["FD001"][8] == ("sign", "round")
+    assert bench.chosen(stored(few))["FD001"][8] == (bench.LOW, "round")
 
 
 def test_the_page_says_what_was_reached_missed_and_not_measured() -> None:
@@ -65,7 +65,7 @@ def test_the_page_says_what_was_reached_missed_and_not_measured() -> None:
     text = page(found, list(bench.reported(found)), bench.chosen(found))
     assert "8 times at most 2%: **reached** by top-k, 5 %, 20.0 times" in text
     assert "| top-k, 5 % | 20.20 | +1.0% | 20.0 ×" in text
-    assert "30 times, over the whole run: sign was chosen, and is not measured" in text
+    assert f"30 times, over the whole run: {bench.LOW} was chosen, and is not measured" in text
     assert "| none, 12 rounds | not measured" in text
     assert "10.5" not in text  # no score that chose is shown
     line = bench.Line("FD001", "top-k, 5 %", ("transforms=topk",))

@@ -66,7 +66,7 @@ def evaluate(client: SiteClient, message: Message, context: Context) -> Message:
     site = client.site(message, client.name(context))
     values = client.evaluate(site, message, context.state)
     if client.transforms.down is not None:
-        client.transforms.down.keep(message.content, context.state)
+        client.transforms.down.keep(message.content, context.state, first=False)
     metrics = metric_record(len(site.validation), values)
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 

@@ -153,15 +153,16 @@ class Downlink:
         kept = {n: r for n, r in content.items() if n not in (DIFFERENCE, SUM)}
         return content_of({**self._opened[1], **kept})
 
-    def keep(self, content: RecordDict, state: RecordDict) -> None:
+    def keep(self, content: RecordDict, state: RecordDict, first: bool = True) -> None:
         """Let a site remember what it was sent, once it has worked with it.
 
         Args:
             content: with the whole model.
             state: changed in place.
+            first: also where it holds nothing yet. A site that never trains is never sent less.
         """
         for name in (ARRAYS, SCALER):
-            if name in content:
+            if name in content and (first or HELD + name in state):
                 state[HELD + name] = content[name]
 
 

@@ -155,6 +155,14 @@ def test_sites_that_do_not_evaluate_get_what_changed_when_they_train(tmp_path: P
             assert much == ("nothing" if site == asked else "change")
 
 
+def test_a_site_that_only_evaluates_keeps_nothing(tmp_path: Path) -> None:
+    run = federate(
+        tmp_path, rounds=2, sites=4, transforms=topk(), overrides=["strategy.fraction_train=0.3"]
+    )
+    sampled = {site for record in run.history.rounds() for site in record.sampled}
+    assert set(run.grid.states) == sampled and len(sampled) < 4
+
+
 def test_a_site_with_another_model_is_named_and_gets_the_whole_one_next(tmp_path: Path) -> None:
     class Forgetful(SerialGrid):
         """Site p0 holds something else when round 3 begins."""
