@@ -65,8 +65,8 @@ FOUR, LOW, SIGN = "4 bits, error feedback", "PowerSGD, rank 1 up, sign down", "s
 PARTS = {
     "FD001": Part(
         ("experiment=cmapss_rul",), "rmse", "global", 100,
-        (FOUR, LOW, "top-k, 5 %", "8 bits up, sign down", "PowerSGD, rank 4 up, 8 bits down",
-         "PowerSGD, rank 4"),
+        (FOUR, LOW, "top-k, 5 %", "8 bits up, sign down", "4 bits, error feedback, buckets of 64",
+         "4 bits, buckets of 64", "PowerSGD, rank 4 up, 8 bits down", "PowerSGD, rank 4"),
     ),
     "fleet": Part(
         (), "average_precision", "mean_site", 10,
@@ -90,11 +90,14 @@ def topk(share: float) -> tuple[str, ...]:
     return ("transforms=topk", f"transforms.topk.share={share:g}")
 
 
+BITS_4 = ("transforms=quantise", "transforms.quantise.bits=4")
 FEEDBACK = "transforms.quantise.error_feedback=true"
 RANK_1 = ("transforms.powersgd.rank=1",)
 RANK_4 = ("transforms.powersgd.rank=4",)
 CANDIDATES: dict[str, tuple[str, ...]] = {
-    "4 bits, error feedback": ("transforms=quantise", "transforms.quantise.bits=4", FEEDBACK),
+    "4 bits, error feedback": (*BITS_4, FEEDBACK),
+    "4 bits, error feedback, buckets of 64": (*BITS_4, FEEDBACK, "transforms.quantise.bucket=64"),
+    "4 bits, buckets of 64": (*BITS_4, "transforms.quantise.bucket=64"),
     "PowerSGD, rank 1 up, sign down": both("powersgd", "sign", *RANK_1),
     "top-k, 5 %": topk(0.05),
     "top-k, 1.5 %": topk(0.015),
