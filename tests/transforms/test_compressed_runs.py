@@ -209,6 +209,14 @@ def test_a_hostile_record_is_refused_naming_the_site(change: Any, tmp_path: Path
     assert "p1" not in {s for s, v in run.history.rounds()[1].sites.items() if "examples" in v}
 
 
+@pytest.mark.parametrize("name", ["fedadam", "fedmedian", "krum", "feddyn", "fednova", "qfedavg"])
+def test_strategies_of_every_kind_go_with_it(name: str, tmp_path: Path) -> None:
+    plain = federate(tmp_path / "plain", name, rounds=3)
+    run = federate(tmp_path / "short", name, rounds=3, transforms={"c": Quantise(8)})
+    assert not run.screen.events
+    assert 0 < distance(plain.weights(), run.weights()) < 0.05
+
+
 def test_a_rollback_brings_back_rests_at_both_ends(tmp_path: Path) -> None:
     def go(name: str, rounds: int) -> Federated:
         return federate(tmp_path / name, rounds=rounds, transforms=topk(), sites=2)
