@@ -107,8 +107,8 @@ def build_transforms(cfg: Config, seed: int, strategy: Strategy) -> Chain:
     if chain.down is not None and not vars(type(build_server(cfg))).get("one_model"):
         name = next(each.name for each in chain.transforms if getattr(each, "down", False))
         raise ConfigError(
-            f"transforms.{name} compresses the model that sites get, and with this server they may hold "
-            f"different ones; set transforms.{name}.direction=up, or server=synchronous"
+            f"transforms.{name} compresses the model that sites get, and with this server they may "
+            f"hold different ones; set transforms.{name}.direction=up, or server=synchronous"
         )
     return chain
 
