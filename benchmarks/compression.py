@@ -178,8 +178,7 @@ def reported(stored: Mapping[str, Any]) -> Iterator[Line]:
         yield Line(part, NONE, ())
         for name in dict.fromkeys(name for name, _ in targets.values()):
             yield Line(part, name, CANDIDATES[name])
-        for target in targets:
-            rounds = max(1, PARTS[part].rounds // target)
+        for rounds in dict.fromkeys(max(1, PARTS[part].rounds // t) for t in targets):
             yield Line(part, f"{NONE}, {rounds} rounds", (f"rounds={rounds}",))
 
 

@@ -63,9 +63,9 @@ def test_the_page_says_what_was_reached_missed_and_not_measured() -> None:
     }
     found = stored(lines)
     text = page(found, list(bench.reported(found)), bench.chosen(found))
-    assert "8 times at most 2%: **reached** by top-k, 5 %, 20.0 times" in text
+    assert "8 times fewer bytes, at most 2% lost: **reached** by top-k, 5 %, 20.0 times" in text
     assert "| top-k, 5 % | 20.20 | +1.0% | 20.0 ×" in text
-    assert f"30 times, over the whole run: {bench.LOW} was chosen, and is not measured" in text
+    assert f"at most 5% lost: {bench.LOW} was chosen, and is not measured" in text
     assert "| none, 12 rounds | not measured" in text
     assert "10.5" not in text  # no score that chose is shown
     line = bench.Line("FD001", "top-k, 5 %", ("transforms=topk",))
