@@ -67,7 +67,7 @@ FOUR, LOW, SIGN = "4 bits, error feedback", "PowerSGD, rank 1 up, sign down", "s
 PARTS = {
     "FD001": Part(
         ("experiment=cmapss_rul",), "rmse", "global", 100,
-        (FOUR, LOW, "top-k, 5 %", "8 bits up, sign down", "4 bits, error feedback, buckets of 64",
+        (FOUR, LOW, "PowerSGD, rank 2 up, sign down", "top-k, 5 %", "8 bits up, sign down", "4 bits, error feedback, buckets of 64",
          "4 bits, buckets of 64", "PowerSGD, rank 4 up, 8 bits down", "PowerSGD, rank 4"),
     ),
     "fleet": Part(
@@ -102,6 +102,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "4 bits, error feedback, buckets of 64": (*BITS_4, FEEDBACK, "transforms.quantise.bucket=64"),
     "4 bits, buckets of 64": (*BITS_4, "transforms.quantise.bucket=64"),
     "PowerSGD, rank 1 up, sign down": both("powersgd", "sign", *RANK_1),
+    "PowerSGD, rank 2 up, sign down": both("powersgd", "sign"),
     "top-k, 5 %": topk(0.05),
     "top-k, 1.5 %": topk(0.015),
     "PowerSGD, rank 4": ("transforms=powersgd", *RANK_4),
