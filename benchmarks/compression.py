@@ -67,8 +67,9 @@ FOUR, LOW, SIGN = "4 bits, error feedback", "PowerSGD, rank 1 up, sign down", "s
 PARTS = {
     "FD001": Part(
         ("experiment=cmapss_rul",), "rmse", "global", 100,
-        (FOUR, LOW, "PowerSGD, rank 2 up, sign down", "top-k, 5 %", "8 bits up, sign down", "4 bits, error feedback, buckets of 64",
-         "4 bits, buckets of 64", "PowerSGD, rank 4 up, 8 bits down", "PowerSGD, rank 4"),
+        (FOUR, LOW, "PowerSGD, rank 2 up, sign down", "top-k, 5 %", "8 bits up, sign down",
+         "4 bits, error feedback, buckets of 64", "4 bits, buckets of 64",
+         "PowerSGD, rank 4 up, 8 bits down", "PowerSGD, rank 4"),
     ),
     "fleet": Part(
         (), "average_precision", "mean_site", 10,
