@@ -68,6 +68,8 @@ def evaluate(client: SiteClient, message: Message, context: Context) -> Message:
     message = client.opened(message, context.state)
     site = client.site(message, client.name(context))
     values = client.evaluate(site, message, context.state)
+    if client.transforms.down is not None:
+        client.transforms.down.keep(message.content, context.state, first=False)
     metrics = metric_record(len(site.validation), values)
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 

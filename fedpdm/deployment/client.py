@@ -234,7 +234,11 @@ class DeployedSiteApp(ClientApp):
         reply = app(message, inner)
         if memory is None:
             context.state = inner.state
-        elif kind == MessageType.TRAIN and not reply.has_error():
+        elif not reply.has_error() and (
+            kind == MessageType.TRAIN
+            # It was sent what its model came to after a round that it had a part in.
+            or (experiment.transforms.down is not None and envelope.base == envelope.version)
+        ):
             memory.write(envelope, inner.state)
         return reply
 

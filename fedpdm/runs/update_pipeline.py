@@ -109,11 +109,11 @@ def build_transforms(
     made: dict[str, Any] = {name: make(nodes[name], f"transforms.{name}") for name in nodes}
     chain = Chain(made | dict(privacy.transforms if privacy else {}), seed)
     chain.check(strategy)
-    if chain.down is not None and type(build_server(cfg)) is not Synchronous:
+    if chain.down is not None and not vars(type(build_server(cfg))).get("one_model"):
         name = next(each.name for each in chain.transforms if getattr(each, "down", False))
         raise ConfigError(
-            f"transforms.{name} compresses the model that sites get, and with another server than "
-            f"server=synchronous they hold different ones; set transforms.{name}.direction=up"
+            f"transforms.{name} compresses the model that sites get, and with this server they may "
+            f"hold different ones; set transforms.{name}.direction=up, or server=synchronous"
         )
     return chain
 

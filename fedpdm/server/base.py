@@ -115,10 +115,13 @@ class Server(ABC):
             the history keeps it.
         in_order: replies are wanted in site order, all that there will be at once; else each as
             it comes.
+        one_model: every update that counts in a round was made from the model of the round
+            before, the only one there is. A class says so itself, it is not inherited.
     """
 
     services: Services
     in_order: ClassVar[bool] = True
+    one_model: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.state: dict[str, Any] = {}

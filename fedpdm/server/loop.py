@@ -257,7 +257,8 @@ class RoundLoop:
         assert self.transforms.down is not None
         counted = self.counted.get(site)
         number = None if counted is None else int(counted.partition("-")[0])
-        return self.transforms.down.shortened(content, number)
+        last = self._head.round if "validation" in self._head.sites.get(site, {}) else None
+        return self.transforms.down.shortened(content, number, last)
 
     def _evaluate(
         self, round: Round, result: Result

@@ -23,6 +23,8 @@ from fedpdm.wire.records import Arrays, from_record
 class Synchronous(Server):
     """Waits for every sampled site, or for the round's timeout."""
 
+    one_model = True
+
     def select(self, round: Round) -> list[str]:
         services = self.services
         left_out = services.history.excluded(round.number)

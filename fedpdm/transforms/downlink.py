@@ -9,16 +9,17 @@ made of the round and e the server's rest,
 The model of a round *is* x_t: it is committed, evaluated and tested, so what is measured is what
 sites have, and the strategy starts from it again.
 
-*Who gets what.* A site keeps the model that it last trained from, as its memory: with a round
-that does not count it is taken back, in deployment it lies in the site's own files. So the server
+*Who gets what.* A site keeps the model that it was last sent, as its memory: with a round that
+does not count it is taken back, in deployment it lies in the site's own files. So the server
 knows from its history which one that is. A site whose update went into the round before gets d,
-once to evaluate x_t and once to train from it; all others (new ones, those that were not sampled,
-failed, were late or were refused) get the whole model. Nothing has to be added up over rounds,
-and no message depends on one that may have been lost. With d the scaler is left out, too, which
-never changes.
+to evaluate x_t, and if it answered, nothing but a checksum to train from it; all others (new
+ones, those that were not sampled, failed, were late or were refused) get the whole model. Nothing
+has to be added up over rounds, and no message depends on one that may have been lost. The scaler,
+which never changes, is left out in the same way.
 
-*It costs* memory of one model at each site, and of the rest at the server. A checksum goes with
-d: a site that comes to another model refuses, with an event, and gets the whole model next time.
+*It costs* memory of one model at each site, and of the rest at the server. The checksum is that of
+the model that is meant: a site that comes to another one refuses, with an event, and gets the
+whole model next time.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Downlink:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._short: tuple[RecordDict, RecordDict] | None = None
+        self._short: tuple[RecordDict, RecordDict, RecordDict] | None = None
         self._opened: tuple[bytes, RecordDict] | None = None
 
     # The server's end -----------------------------------------------------------------------
@@ -96,28 +97,32 @@ class Downlink:
         }  # fmt: skip
         return model
 
-    def shortened(self, content: RecordDict, counted: int | None) -> RecordDict:
+    def shortened(
+        self, content: RecordDict, counted: int | None, evaluated: int | None
+    ) -> RecordDict:
         """Return the content of a message to a site: what changed, where that is enough.
 
         Args:
             content: with the whole model.
             counted: the last round that an update of the site went into: it holds the model from
                 which it made that update.
+            evaluated: the last round whose model it evaluated after that: it holds this one.
         """
         state = self._codec.state
         if counted is None or state.get("version") != counted:
             return content
         if self._short is None or self._short[0] is not content:
-            self._short = (content, self._shorten(content, state))
-        return self._short[1]
+            self._short = (content, *self._shorten(content, state))
+        return self._short[2 if evaluated == counted else 1]
 
-    def _shorten(self, content: RecordDict, state: dict[str, Any]) -> RecordDict:
+    def _shorten(self, content: RecordDict, state: dict[str, Any]) -> tuple[RecordDict, RecordDict]:
+        """Return the content with what changed, and with the checksum only."""
         arrays = arrays_in(content, ARRAYS)
         if digest(arrays).hex() != state["model"]:
-            return content  # the strategy sends something else
-        packed, check = to_record(state["packed"]), digest(arrays, arrays_in(content, SCALER))
-        kept = {n: r for n, r in content.items() if n not in (ARRAYS, SCALER)}
-        return content_of({**kept, DIFFERENCE: packed, SUM: ConfigRecord({"sha256": check})})
+            return content, content  # the strategy sends something else
+        check = ConfigRecord({"sha256": digest(arrays, arrays_in(content, SCALER))})
+        kept = {n: r for n, r in content.items() if n not in (ARRAYS, SCALER)} | {SUM: check}
+        return content_of({**kept, DIFFERENCE: to_record(state["packed"])}), content_of(kept)
 
     # The site's end -------------------------------------------------------------------------
 
@@ -131,12 +136,15 @@ class Downlink:
         Raises:
             SiteError: the site does not come to the model that the server means.
         """
-        if DIFFERENCE not in content:
+        if SUM not in content:
             return content
         held, scaler = arrays_in(state, HELD + ARRAYS), arrays_in(state, HELD + SCALER)
-        arrays = moved(held, self._codec.unpack(arrays_in(content, DIFFERENCE), held))
+        arrays, wanted = held, cast(ConfigRecord, content[SUM])["sha256"]
         check = digest(arrays, scaler)
-        if check != cast(ConfigRecord, content[SUM])["sha256"]:
+        if check != wanted and DIFFERENCE in content:
+            arrays = moved(held, self._codec.unpack(arrays_in(content, DIFFERENCE), held))
+            check = digest(arrays, scaler)
+        if check != wanted:
             raise SiteError("the model that this site holds is not the one that the server means")
         if self._opened is None or self._opened[0] != check:
             # The same records for all sites of a process: what is made of them is made once.
@@ -145,15 +153,16 @@ class Downlink:
         kept = {n: r for n, r in content.items() if n not in (DIFFERENCE, SUM)}
         return content_of({**self._opened[1], **kept})
 
-    def keep(self, content: RecordDict, state: RecordDict) -> None:
-        """Let a site remember what it was sent, once it has trained.
+    def keep(self, content: RecordDict, state: RecordDict, first: bool = True) -> None:
+        """Let a site remember what it was sent, once it has worked with it.
 
         Args:
             content: with the whole model.
             state: changed in place.
+            first: also where it holds nothing yet. A site that never trains is never sent less.
         """
         for name in (ARRAYS, SCALER):
-            if name in content:
+            if name in content and (first or HELD + name in state):
                 state[HELD + name] = content[name]
 
 

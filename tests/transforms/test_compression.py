@@ -369,6 +369,15 @@ def test_one_method_for_each_way_and_others_beside_it() -> None:
     )
 
 
+def test_ones_own_is_an_option_beside_ours(tmp_path: Path) -> None:
+    (tmp_path / "transforms").mkdir()
+    own = "half:\n  _target_: tests.toys.half_codec.HalfCodec\n"
+    (tmp_path / "transforms" / "half.yaml").write_text(own)
+    words = ["transforms=[half,topk]", "transforms.topk.direction=down"]
+    chain = build_transforms(compose(words, tmp_path), 0, named(["strategy=fedavg"]))
+    assert {each.name for each in chain.transforms} == {"half", "topk"}
+
+
 def test_nothing_works_on_what_is_packed() -> None:
     mask: Transform = Mask()
     with pytest.raises(ConfigError, match=r"leave one of the two out"):
