@@ -80,7 +80,8 @@ def attack(sites: Sequence[Site], model: Any, objective: Objective, seed: int) -
         objective: gives losses.
         seed: of the run.
     """
-    members, others = [], []
+    members: list[Losses] = []
+    others: list[Losses] = []
     for site in sites:
         module = model(site.name).eval()
         for windows, into in ((site.train, members), (never_used(site), others)):
@@ -108,7 +109,7 @@ def never_used(site: Site) -> Windows:
 
 def part_of(windows: Windows, chosen: Any) -> Windows:
     """Return some of the windows."""
-    parts = {n: None if v is None else v[chosen] for n, v in vars(windows).items()}
+    parts: dict[str, Any] = {n: None if v is None else v[chosen] for n, v in vars(windows).items()}
     return Windows(**parts)
 
 

@@ -1,4 +1,4 @@
-"""The attack on members: closed forms, what guessing looks like, and a model that knows by heart."""
+"""The attack on members: closed forms, guessing, and a model that knows windows by heart."""
 
 from __future__ import annotations
 
