@@ -144,6 +144,11 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
             "init.pretrain makes two runs, and under a SuperLink each is a run of its own: start "
             "the pretraining, then this one with init=RUN_FOLDER"
         )
+    if select(cfg, "privacy._target_") is not None:
+        raise ConfigError(
+            "privacy draws its noise from the run's seed, which every supernode gets with the "
+            "config, so it would hide nothing under a SuperLink; simulate it (docs/privacy.md)"
+        )
     import_all(names_of(select(cfg, "imports")))
     carrier = DeployedGrid(grid, yaml_of(cfg))
     start_timeout = positive(cfg, "deployment.start_timeout")
@@ -162,12 +167,6 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
         )
     start = stored_start(order.folder) if order.resumed else None
     experiment = replace(build(cfg, RemoteSource(sites, agreed), start), baseline_sites=0)
-    if experiment.privacy is not None:
-        raise ConfigError(
-            f"privacy={experiment.privacy.name} draws its noise from the run's seed, which every "
-            "supernode gets with the config, so it would hide nothing under a SuperLink; "
-            "simulate it (docs/privacy.md)"
-        )
     if experiment.start is not None and experiment.parts.local:
         raise ConfigError(
             f"init={cfg.init.run} with travels={cfg.travels}: what stays at a site would start "
