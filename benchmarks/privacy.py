@@ -8,7 +8,8 @@
 A cell is a kind of privacy at an epsilon, on a generated fleet of so many sites; ``inf`` clips and
 adds no noise, ``none`` is FedAvg without privacy. The score is average precision on test windows,
 mean of the sites, of the last round (of ``none``: of the round that validation chose). Each run is
-attacked by ``fedpdm.audit``. It can be stopped and started: finished runs are kept in ``runs/evidence`` until they are measured.
+attacked by ``fedpdm.audit``. It can be stopped and started: finished runs are kept in
+``runs/evidence`` until they are measured.
 """
 
 from __future__ import annotations

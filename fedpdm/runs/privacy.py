@@ -63,6 +63,12 @@ def build_privacy(
             "leave client_mods out"
         )
     central, drawn = kind.name.startswith("central"), sampling_of(server)
+    if drawn == "none":  # trees send sums; others release a model of a site at any time
+        raise ConfigError(
+            f"{name} knows what leaves the sites under server=poisson and server=synchronous, and "
+            f"this run's {type(server).__name__} sends otherwise; choose one of the two, and a "
+            "model that is trained by gradients"
+        )
     check_strategy(strategy, name, sums=central)
     counts = isinstance(strategy, ServerHalf) and strategy.client.groups
     if central and counts and drawn == "poisson" and fraction_of(strategy) < 1:

@@ -129,6 +129,7 @@ def test_what_is_not_covered_is_named() -> None:
         (["privacy=central", "strategy=fedmedian"], "every single update"),
         (["privacy=central", "strategy=fednova"], "counts every site once"),
         (["privacy=central", "strategy=scaffold", "strategy.fraction_train=0.5"], "count them"),
+        (["privacy=local", "model=gbdt"], "trained by gradients"),
         (["privacy=local", "strategy=qfedavg"], "counts every site once"),
         (["privacy=dpsgd", "strategy=scaffold"], "number of steps"),
         (["privacy=central", "model=cnn"], "travels=no_norm"),
