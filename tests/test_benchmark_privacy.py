@@ -13,7 +13,8 @@ def entry(cell: Cell, score: float, seed: int = 1) -> dict[str, Any]:
     attack = {"auc": measured, "advantage": measured}
     return {
         **vars(cell), "seed": seed, "settings": list(cell.overrides), "average_precision": score,
-        "alone": {"alone": 0.3}, "noise_multiplier": 1.25, "model": attack, "untrained": attack,
+        "alone": {"alone": 0.3}, "same_sites": 0.4, "prevalence": 0.1,
+        "noise_multiplier": 1.25, "model": attack, "untrained": attack,
         "control": attack, "bound": 0.9 if cell.kind == "dpsgd" else None,
     }  # fmt: skip
 
