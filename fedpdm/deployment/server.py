@@ -145,12 +145,22 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
             "init.pretrain makes two runs, and under a SuperLink each is a run of its own: start "
             "the pretraining, then this one with init=RUN_FOLDER"
         )
+    if select(cfg, "federations"):
+        raise ConfigError(
+            "sites.NAME.models makes a federation for each model, and under a SuperLink each is a "
+            "run of its own: start one for each model, at the sites that prefer it"
+        )
     if is_attacked(cfg):
         raise ConfigError(f"attack=…: {SIMULATED}")
     if select(cfg, "newcomers.sites"):
         raise ConfigError(
             "newcomers.sites: a deployed run asks the sites that take part only; start no "
             "supernode for the others, and leave newcomers.sites=[]"
+        )
+    if select(cfg, "privacy._target_") is not None:
+        raise ConfigError(
+            "privacy draws its noise from the run's seed, which every supernode gets with the "
+            "config, so it would hide nothing under a SuperLink; simulate it (docs/privacy.md)"
         )
     import_all(names_of(select(cfg, "imports")))
     carrier = DeployedGrid(grid, yaml_of(cfg))
@@ -170,12 +180,6 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
         )
     start = stored_start(order.folder) if order.resumed else None
     experiment = replace(build(cfg, RemoteSource(sites, agreed), start), baseline_sites=0)
-    if experiment.privacy is not None:
-        raise ConfigError(
-            f"privacy={experiment.privacy.name} draws its noise from the run's seed, which every "
-            "supernode gets with the config, so it would hide nothing under a SuperLink; "
-            "simulate it (docs/privacy.md)"
-        )
     if experiment.start is not None and experiment.parts.local:
         raise ConfigError(
             f"init={cfg.init.run} with travels={cfg.travels}: what stays at a site would start "

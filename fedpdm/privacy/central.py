@@ -203,11 +203,6 @@ class Central(Privacy):
     def protect(self, facts: Facts) -> Protection:
         refuse_buffers(facts, self.name)
         drawn = facts.fraction
-        if facts.sampling == "none":
-            raise ConfigError(
-                f"privacy={self.name} counts rounds whose sites are drawn by server=poisson or "
-                "server=synchronous; choose one of the two"
-            )
         if facts.sampling == "fixed":
             drawn = max(1, int(facts.fraction * facts.sites + 1e-9))
         mechanism = self.settled(

@@ -62,7 +62,20 @@ def build_privacy(
             f"{name} and client_mods exclude each other: a mod changes updates after their noise; "
             "leave client_mods out"
         )
-    check_strategy(strategy, name, sums=kind.name.startswith("central"))
+    central, drawn = kind.name.startswith("central"), sampling_of(server)
+    if drawn == "none":  # trees send sums; others release a model of a site at any time
+        raise ConfigError(
+            f"{name} knows what leaves the sites under server=poisson and server=synchronous, and "
+            f"this run's {type(server).__name__} sends otherwise; choose one of the two, and a "
+            "model that is trained by gradients"
+        )
+    check_strategy(strategy, name, sums=central)
+    counts = isinstance(strategy, ServerHalf) and strategy.client.groups
+    if central and counts and drawn == "poisson" and fraction_of(strategy) < 1:
+        raise ConfigError(
+            f"{name} hides how many sites are in a round, and {type(strategy).__name__}'s formulas "
+            "count them; use server=synchronous, or strategy.fraction_train=1"
+        )
     adding = adds_up(strategy)
     augment = block(cfg, "training.augment")
     mixes = [f"training.augment.{n}" for n in ("mixup", "cutmix") if augment.get(n) is not None]
@@ -71,7 +84,7 @@ def build_privacy(
     facts = Facts(
         sites=len(source.sites),
         fraction=fraction_of(strategy),
-        sampling=sampling_of(server),
+        sampling=drawn,
         rounds=rounds,
         settings=settings,
         module=model.module,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import html
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from flwr.app import Context, RecordDict
+from flwr.serverapp import Grid
 
 from fedpdm.config.command_line import options
 from fedpdm.config.compose import compose
+from fedpdm.deployment.server import serve
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError
 from fedpdm.history import History
 from fedpdm.privacy.base import sentence
@@ -125,6 +128,8 @@ def test_what_is_not_covered_is_named() -> None:
     [
         (["privacy=central", "strategy=fedmedian"], "every single update"),
         (["privacy=central", "strategy=fednova"], "counts every site once"),
+        (["privacy=central", "strategy=scaffold", "strategy.fraction_train=0.5"], "count them"),
+        (["privacy=local", "model=gbdt"], "trained by gradients"),
         (["privacy=local", "strategy=qfedavg"], "counts every site once"),
         (["privacy=dpsgd", "strategy=scaffold"], "number of steps"),
         (["privacy=central", "model=cnn"], "travels=no_norm"),
@@ -160,6 +165,12 @@ def test_what_cannot_work_is_refused(overrides: list[str], words: str) -> None:
 )
 def test_what_goes_together_is_built(overrides: list[str]) -> None:
     assert build(compose([*TINY, *overrides])).privacy is not None
+
+
+def test_under_a_superlink_it_is_refused_before_anybody_is_waited_for() -> None:
+    context = Context(1, 1, {}, RecordDict(), {"overrides": "privacy=local model=mlp"})
+    with pytest.raises(ConfigError, match="every supernode"):
+        serve(cast(Grid, None), context)
 
 
 def test_a_folder_with_other_noise_is_named() -> None:
