@@ -16,6 +16,8 @@ from fedpdm.server.synchronous import Synchronous
 class Poisson(Synchronous):
     """Draws every site by itself."""
 
+    one_model = True
+
     def select(self, round: Round) -> list[str]:
         services = self.services
         left_out = services.history.excluded(round.number)
