@@ -41,6 +41,7 @@ from fedpdm.runs.experiment import Experiment, look_at_data
 from fedpdm.runs.folder import (
     SCHEMA,
     data_hashes,
+    described,
     git_commit,
     model_card,
     opened_history,
@@ -296,6 +297,8 @@ class Run:
             best_round=chosen,
             tested=tested,
         )
+        if (said := described(self.experiment, self.cfg)) and (said["tensors"] or said["method"]):
+            summary["personal"] = {key: said[key] for key in ("method", "tensors")}
         if self.experiment.newcomers:
             weights = history.weights(chosen)
             summary["newcomers"] = test_newcomers(self.experiment, weights, scaler)
