@@ -240,6 +240,29 @@ def test_what_stays_at_a_site_is_not_in_a_message(
     assert not same(kept[0], kept[1])
 
 
+@pytest.mark.parametrize("strategy", ["fedbn", "fedper", "lgfedavg"])
+def test_what_travels_is_averaged_and_the_rest_is_what_each_site_came_to(
+    tmp_path: Path, strategy: str
+) -> None:
+    found = run(
+        tmp_path, strategy, rounds=1, settings=WHOLE, model="cnn", federated_scaling=False,
+        model_config={"dropout_rate": 0.0}, sites={"p0": {"machines": 1}, "p1": {"machines": 3}},
+    )  # fmt: skip
+    client, _ = site_of(found, "p0")
+    start = {n: t.numpy() for n, t in client.build_model().get_parameters().items()}
+    alone = {name: trained_alone(found, name, start, 1) for name in ("p0", "p1")}
+    rows = {name: len(site_of(found, name)[1].train) for name in alone}
+    shared = {
+        name: sum(rows[s] * alone[s][name].astype(float) for s in alone) / sum(rows.values())
+        for name in client.parts.shared
+    }
+    assert distance(shared, {name: found.weights()[name] for name in shared}) < 1e-6
+    for name, own in alone.items():
+        kept = arrays_in(found.grid.states[name], LOCAL)
+        assert set(kept) == set(client.parts.local)
+        assert all(np.allclose(kept[n], own[n], atol=1e-6) for n in kept)
+
+
 def test_lgfedavg_sends_the_last_layer_only(tmp_path: Path) -> None:
     found = run(tmp_path, "lgfedavg")
     assert set(found.weights()) == {"output.weight", "output.bias"}
