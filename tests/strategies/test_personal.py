@@ -344,7 +344,9 @@ def test_predict_uses_the_sites_own_model(tmp_path: Path, strategy: list[str]) -
             scores.append(predictor.model.module(torch.from_numpy(again.sites[0].test.x[:50])))
         assert torch.equal(mine, tested)
     assert not torch.equal(*scores), "of another site"
-    assert np.isfinite(again.summary["test"]["global"]["roc_auc"] or 0.0)
+    shared = again.summary["personal"]["shared"]["per_site"]
+    assert again.summary["personal"]["method"] == strategy[0]
+    assert shared != again.summary["test"]["per_site"]
 
 
 def test_it_goes_with_transforms_sampling_and_a_resume(tmp_path: Path) -> None:
