@@ -19,6 +19,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -84,7 +85,8 @@ def overrides_of(data: str, method: str, candidate: Sequence[str]) -> tuple[str,
     return (*DATA[data].overrides, f"strategy={method}", *candidate)
 
 
-def digest(data: str, method: str, candidate: Sequence[str]) -> str:
+@cache
+def digest(data: str, method: str, candidate: tuple[str, ...]) -> str:
     """Return what stands for a run's data, training and method; other keys may come and go."""
     cfg = compose([*overrides_of(data, method, candidate)])
     blocks = ("data", "sites", "task", "strategy", "personal", "travels", "objective")
