@@ -12,7 +12,8 @@ shared model. Nothing is trained: the memory is made anew of each model that is 
 answers for machines that the site has never seen, too.
 
 A site keeps at most ``capacity`` windows, each as long as φ: with model=lstm 512 bytes, in the
-history of every round. Messages are those of FedAvg. For tasks of one class per window.
+history of every round: the run folder of a simulation then holds features of the sites' rows. At
+a deployed site they stay there. Messages are those of FedAvg. For tasks of one class per window.
 """
 
 from __future__ import annotations
