@@ -1,7 +1,7 @@
 """kNN-Per: a site asks its own memory of windows, and mixes the answer with the shared model's.
 
 Marfoq, Neglia, Kameni, Vidal 2022, Personalized Federated Learning through Local Memorization
-(ICML), eq. 5 to 7. The shared model is FedAvg's; φ(x) is what enters its last layer. A site
+(ICML). The shared model is FedAvg's; φ(x) is what enters its last layer. A site
 keeps φ and the class of its training windows. Of the k that are nearest to φ(x) it makes
 
     h_knn(y|x) ∝ Σ_i 1{y = y_i}·exp(−‖φ(x) − φ(x_i)‖)
