@@ -27,7 +27,7 @@ from fedpdm.models.policy import Body
 from fedpdm.tasks.base import Task
 from fedpdm.tasks.cross_entropy import CrossEntropy
 from fedpdm.training.loop import TrainingSettings
-from fedpdm.training.objective import LocalContext, outputs
+from fedpdm.training.objective import LocalContext
 from fedpdm.training.personal.base import (
     Personal,
     aside,
@@ -80,11 +80,14 @@ class KNNPer(Personal):
         }  # fmt: skip
         if work.validation is not None and len(work.validation[0]):
             x, y = work.validation
-            losses = []
-            for share in GRID:
-                memory["share"] = torch.tensor([share])
-                output = outputs(Remembering(model, memory), x)
-                losses.append(self.base.mean_loss(model, x, y, aside(context), output))
+            model.eval()
+            with torch.no_grad():
+                parts = [answers(model, memory, part) for part in torch.split(x, 1024)]
+            remembered, known = (torch.cat(each) for each in zip(*parts, strict=True))
+            losses = [
+                self.base.mean_loss(model, x, y, aside(context), mixed(remembered, known, share))
+                for share in GRID
+            ]
             memory["share"] = torch.tensor([GRID[int(np.argmin(losses))]])
         keep(context, MEMORY, memory)
 
@@ -106,14 +109,23 @@ class Remembering(nn.Module):
         self.model, self.memory = model, memory
 
     def forward(self, x: Tensor) -> Tensor:
-        asked, logits = looked_into(self.model, x)
-        kept, share = self.memory["features"], float(self.memory["share"])
-        known = logits.softmax(dim=1)
-        many = min(int(self.memory["neighbours"]), len(kept))
-        near = torch.cdist(asked, kept.to(asked.dtype)).topk(many, dim=1, largest=False)
-        classes = self.memory["classes"][near.indices]
-        remembered = torch.zeros_like(known).scatter_add_(1, classes, (-near.values).softmax(dim=1))
-        return (share * remembered + (1 - share) * known).clamp_min(LEAST).log()
+        return mixed(*answers(self.model, self.memory, x), float(self.memory["share"]))
+
+
+def answers(model: nn.Module, memory: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (B, C) probabilities that a memory gives, and those that its model gives."""
+    asked, logits = looked_into(model, x)
+    kept, known = memory["features"], logits.softmax(dim=1)
+    many = min(int(memory["neighbours"]), len(kept))
+    near = torch.cdist(asked, kept.to(asked.dtype)).topk(many, dim=1, largest=False)
+    classes = memory["classes"][near.indices]
+    weights = (-near.values).softmax(dim=1)
+    return torch.zeros_like(known).scatter_add_(1, classes, weights), known
+
+
+def mixed(remembered: Tensor, known: Tensor, share: float) -> Tensor:
+    """Return (B, C) logarithms of the mixture's probabilities."""
+    return (share * remembered + (1 - share) * known).clamp_min(LEAST).log()
 
 
 def features(model: nn.Module, x: Tensor) -> Tensor:
