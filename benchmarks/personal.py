@@ -19,6 +19,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -84,7 +85,8 @@ def overrides_of(data: str, method: str, candidate: Sequence[str]) -> tuple[str,
     return (*DATA[data].overrides, f"strategy={method}", *candidate)
 
 
-def digest(data: str, method: str, candidate: Sequence[str]) -> str:
+@cache
+def digest(data: str, method: str, candidate: tuple[str, ...]) -> str:
     """Return what stands for a run's data, training and method; other keys may come and go."""
     cfg = compose([*overrides_of(data, method, candidate)])
     blocks = ("data", "sites", "task", "strategy", "personal", "travels", "objective")
@@ -155,18 +157,19 @@ def job(data: str, method: str, candidate: Sequence[str], seed: int) -> Job:
 def todo(
     names: Sequence[str], count: int | None
 ) -> Iterator[tuple[str, str, tuple[str, ...], int]]:
-    """Yield what is not measured, one after another: the choices of some data, then its seeds."""
-    for data in names:
-        for method, candidates in CANDIDATES.items():
-            for candidate in candidates if len(candidates) > 1 else ():
-                known = entry_of(load(), data, method)["choice"]
-                if digest(data, method, candidate) not in known:
-                    yield data, method, candidate, CHOICE
+    """Yield what is not measured, one after another: the first seed of all before any second.
+
+    A method's candidates come just before its first seed.
+    """
     for number in range(max(len(DATA[data].seeds) for data in names)):
         if count is not None and number >= count:
             return
         for data in names:
-            for method in CANDIDATES:
+            for method, candidates in CANDIDATES.items():
+                for candidate in candidates if len(candidates) > 1 else ():
+                    known = entry_of(load(), data, method)["choice"]
+                    if digest(data, method, candidate) not in known:
+                        yield data, method, candidate, CHOICE
                 entry = entry_of(load(), data, method)
                 best = chosen(entry, data, method)
                 for seed in DATA[data].seeds[number : number + 1]:

@@ -56,7 +56,7 @@ def _table(name: str, found: Mapping[str, Any], data: Described) -> list[str]:
         "| | score | against FedAvg | against the best alone | worst site against it |",
         "|---|--:|--:|--:|--:|",
     ]
-    for method in [*found]:
+    for method in sorted(found, key=lambda name: name != "fedavg"):  # the others in their order
         own = found[method]["seeds"]
         if not own:
             continue

@@ -84,14 +84,22 @@ class ParameterPolicy:
 
 
 class NoNorm(ParameterPolicy):
-    """FedBN (Li et al. 2021): parameters and statistics of normalisation layers stay local."""
+    """FedBN: parameters and statistics of normalisation layers stay at their site.
+
+    Li, Jiang, Zhang, Kamp, Dou 2021, FedBN: Federated Learning on Non-IID Features via Local Batch
+    Normalization (ICLR). For sites whose sensors read differently; messages are shorter.
+    """
 
     def is_local(self, name: str, layer: nn.Module) -> bool:
         return isinstance(layer, NORMALISATION)
 
 
 class Body(ParameterPolicy):
-    """The body travels (FedPer): ``output``, or else the last layer, stays at its site."""
+    """FedPer: the body travels; ``output``, or else the last layer, stays at its site.
+
+    Arivazhagan, Aggarwal, Singh, Choudhary 2019, Federated Learning with Personalization Layers
+    (arXiv:1912.00818). For sites that agree on what matters in a window and not on what it means.
+    """
 
     def local(self, module: nn.Module) -> Collection[str]:
         layers = {prefix: layer for prefix, layer in module.named_modules() if layer._parameters}
@@ -104,7 +112,11 @@ class Body(ParameterPolicy):
 
 
 class Head(Body):
-    """The head travels: all but the last layer that has parameters stay at their site."""
+    """LG-FedAvg: the head travels; all but the last layer with parameters stay at their site.
+
+    Liang et al. 2020, Think Locally, Act Globally: Federated Learning with Local and Global
+    Representations (arXiv:2001.01523). For sites whose signals differ; messages are the shortest.
+    """
 
     def local(self, module: nn.Module) -> Collection[str]:
         return set(module.state_dict()) - set(super().local(module))

@@ -96,6 +96,8 @@ class GainTable:
     """Sites that were not evaluated."""
     against: str = "alone"
     """The predictor that the gain is measured against: the best that a site has by itself."""
+    subject: str = "The shared model"
+    """What is compared with it, at the beginning of a sentence."""
 
     def having(self, verdict: str) -> list[GainRow]:
         """Return the sites with a verdict, the largest change first."""
@@ -155,6 +157,7 @@ def gain_table(summary: Mapping[str, Any], part: str = "test") -> GainTable:
         "rows" if "window" in data and data["window"] is None else "windows",
         tuple(name for name in names if name not in tested_sites),
         against,
+        "Each site's own model" if summary.get("personal") else "The shared model",
     )
 
 

@@ -17,7 +17,7 @@ FEW = 6
 
 
 def headline(table: GainTable) -> str:
-    """Return in one sentence whether the shared model helps each site, and by how much."""
+    """Return in one sentence whether the federation's model helps each site, and by how much."""
     label, digits = table.metric.label, table.metric.digits
     count = len(table.rows)
     known = sum(row.verdict != "unknown" for row in table.rows)
@@ -31,7 +31,7 @@ def headline(table: GainTable) -> str:
                 f"{label} could not be computed for any site."
             )
         return (
-            f"The shared model reaches {label} {number(reached, digits)}{where}; "
+            f"{table.subject} reaches {label} {number(reached, digits)}{where}; "
             "no site was trained alone to compare it with."
         )
     if count == 1:
@@ -43,7 +43,7 @@ def headline(table: GainTable) -> str:
         )
     unknown = count - known
     judged = f" {unknown} could not be judged." if unknown else ""
-    return f"The shared model {verdict(table)}. Mean {_from_to(table)}.{judged}"
+    return f"{table.subject} {verdict(table)}. Mean {_from_to(table)}.{judged}"
 
 
 def verdict(table: GainTable) -> str | None:

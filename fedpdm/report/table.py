@@ -78,7 +78,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         say(console, later)
     if unseen := _unseen(summary, table):
         say(console, unseen)
-    for line in newcomers(summary, table):
+    for line in [*shared_model(summary, table), *newcomers(summary, table)]:
         say(console, line)
     if mute := silence(summary, table.cases):
         say(console, mute, style="dim")
@@ -143,6 +143,19 @@ def _shown(table: GainTable) -> list[GainRow]:
     judged = sorted((r for r in table.rows if r.gain is not None), key=lambda r: r.gain or 0.0)
     half = LISTED // 2
     return judged if len(judged) <= LISTED else judged[:half] + judged[-half:]
+
+
+def shared_model(summary: Mapping[str, Any], table: GainTable) -> list[str]:
+    """Return how the shared model does where each site has a model of its own: no or one line."""
+    metric, digits = summary["validation"]["metric"], table.metric.digits
+    mean = part_of(summary, "personal", "shared", "mean_site", metric)
+    own = part_of(summary, "test", "mean_site", metric)
+    if mean is None or own is None:
+        return []
+    return [
+        f"The shared model of the same round, mean of sites: {table.metric.label} "
+        f"{number(mean, digits)}; each site's own {number(own, digits)}."
+    ]
 
 
 def newcomers(summary: Mapping[str, Any], table: GainTable) -> list[str]:

@@ -43,6 +43,7 @@ from fedpdm.runs.experiment import Experiment, look_at_data
 from fedpdm.runs.folder import (
     SCHEMA,
     data_hashes,
+    described,
     git_commit,
     model_card,
     opened_history,
@@ -65,6 +66,7 @@ from fedpdm.runs.results import (
     summarise,
     write_results,
 )
+from fedpdm.runs.shared_model import shared_scores
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.server.round_metrics import best_round
 from fedpdm.storage import write_json, write_tensors
@@ -304,6 +306,11 @@ class Run:
             best_round=chosen,
             tested=tested,
         )
+        if (said := described(self.experiment, self.cfg)) and (said["tensors"] or said["method"]):
+            summary["personal"] = {key: said[key] for key in ("method", "tensors")}
+            if self._trial is not None and not said["tensors"]:
+                shared = shared_scores(self.experiment, self._trial, history.weights(chosen))
+                summary["personal"]["shared"] = shared
         if self.experiment.newcomers:
             weights = history.weights(chosen)
             summary["newcomers"] = test_newcomers(self.experiment, weights, scaler)

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from flwr.app import Message, RecordDict
 
 from fedpdm.client.state import LOCAL, OBJECTIVE, PersonalModels
 from fedpdm.config.compose import compose
 from fedpdm.config.values import make
 from fedpdm.data.rows import Split
+from fedpdm.deployment.client import try_out
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
@@ -29,7 +31,9 @@ from fedpdm.testing.federated import Federated, check_resume, distance, federate
 from fedpdm.training.loop import TrainingSettings, fit
 from fedpdm.training.objective import Objective, Supervised
 from fedpdm.training.personal import APFL, METHODS, FineTune, KNNPer
-from fedpdm.wire.records import arrays_in
+from fedpdm.wire.flower import become_server
+from fedpdm.wire.records import ARRAYS, arrays_in, to_record
+from tests.toys.half_codec import HalfCodec
 
 BESIDE = ("ditto", "finetune", "apfl", "knnper")
 """The shared model of these is FedAvg's, whatever stays at the sites."""
@@ -236,6 +240,29 @@ def test_what_stays_at_a_site_is_not_in_a_message(
     assert not same(kept[0], kept[1])
 
 
+@pytest.mark.parametrize("strategy", ["fedbn", "fedper", "lgfedavg"])
+def test_what_travels_is_averaged_and_the_rest_is_what_each_site_came_to(
+    tmp_path: Path, strategy: str
+) -> None:
+    found = run(
+        tmp_path, strategy, rounds=1, settings=WHOLE, model="cnn", federated_scaling=False,
+        model_config={"dropout_rate": 0.0}, sites={"p0": {"machines": 1}, "p1": {"machines": 3}},
+    )  # fmt: skip
+    client, _ = site_of(found, "p0")
+    start = {n: t.numpy() for n, t in client.build_model().get_parameters().items()}
+    alone = {name: trained_alone(found, name, start, 1) for name in ("p0", "p1")}
+    rows = {name: len(site_of(found, name)[1].train) for name in alone}
+    shared = {
+        name: sum(rows[s] * alone[s][name].astype(float) for s in alone) / sum(rows.values())
+        for name in client.parts.shared
+    }
+    assert distance(shared, {name: found.weights()[name] for name in shared}) < 1e-6
+    for name, own in alone.items():
+        kept = arrays_in(found.grid.states[name], LOCAL)
+        assert set(kept) == set(client.parts.local)
+        assert all(np.allclose(kept[n], own[n], atol=1e-6) for n in kept)
+
+
 def test_lgfedavg_sends_the_last_layer_only(tmp_path: Path) -> None:
     found = run(tmp_path, "lgfedavg")
     assert set(found.weights()) == {"output.weight", "output.bias"}
@@ -317,4 +344,33 @@ def test_predict_uses_the_sites_own_model(tmp_path: Path, strategy: list[str]) -
             scores.append(predictor.model.module(torch.from_numpy(again.sites[0].test.x[:50])))
         assert torch.equal(mine, tested)
     assert not torch.equal(*scores), "of another site"
-    assert np.isfinite(again.summary["test"]["global"]["roc_auc"] or 0.0)
+    shared = again.summary["personal"]["shared"]["per_site"]
+    assert again.summary["personal"]["method"] == strategy[0]
+    assert shared != again.summary["test"]["per_site"]
+
+
+def test_it_goes_with_transforms_sampling_and_a_resume(tmp_path: Path) -> None:
+    def combined(label: str, rounds: int) -> Federated:
+        return run(
+            tmp_path / label, "ditto", "strategy.fraction_train=0.5", rounds=rounds,
+            transforms={"codec": HalfCodec()},
+        )  # fmt: skip
+
+    check_resume(combined)
+    found = combined("whole", 3)
+    kinds = {name.partition(".")[0] for state in found.grid.states.values() for name in state}
+    assert kinds == {"strategy", "objective"}, "the codec's rest and the personal model"
+
+
+def test_a_deployed_site_adapts_the_model_that_it_tests(tmp_path: Path) -> None:
+    found = {}
+    for strategy in ("fedavg", "finetune"):
+        experiment = build(compose([f"strategy={strategy}", *TINY]))
+        parts, initial = experiment.parts, experiment.initial
+        content = RecordDict({ARRAYS: to_record({n: initial[n] for n in parts.shared})})
+        become_server()
+        found[strategy] = try_out(
+            experiment, "houston", Message(content, 1, "query.test"), RecordDict()
+        )
+    shared, tuned = (each["validation"]["average_precision"] for each in found.values())
+    assert shared != tuned

@@ -86,7 +86,7 @@ def apfl_by_hand(
     a: Any, b: Any, w: Any, v: Any, alpha: float, rates: tuple[float, float], steps: int,
     adaptive: bool,
 ) -> tuple[Any, Any, float]:  # fmt: skip
-    """Algorithm 1 and eq. 11 of the paper for ½·a·(x − b)²."""
+    """Algorithm 1 of the paper with the adaptive share, for ½·a·(x − b)²."""
     for _ in range(steps):
         slope = a * (alpha * v + (1 - alpha) * w - b)
         new = alpha - rates[1] * float(((v - w) * slope).sum()) if adaptive else alpha

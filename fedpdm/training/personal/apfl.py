@@ -1,8 +1,9 @@
 """APFL: every site mixes a model of its own with the shared one, in a share that it learns.
 
 Deng, Kamani, Mahdavi 2020, Adaptive Personalized Federated Learning (arXiv:2003.13461),
-algorithm 1 and eq. 11. Beside its copy w_k of the shared model, which FedAvg combines, a site
-keeps v_k and a share α_k. With v̄_k = α_k·v_k + (1 − α_k)·w_k, each step on a batch is
+algorithm 1 with the adaptive share. Beside its copy w_k of the shared model, which FedAvg
+combines, a site keeps v_k and a share α_k. With v̄_k = α_k·v_k + (1 − α_k)·w_k, each step on a
+batch is
 
     w_k ← w_k − η·∇F_k(w_k)
     v_k ← v_k − η·α_k·∇F_k(v̄_k)                    the gradient of F_k(v̄_k) in v_k

@@ -1,7 +1,7 @@
 """FedALA: a site mixes its last model with the received one, each weight in its own share.
 
 Zhang, Hua, Wang, Song, Xue, Ma, Guan 2023, FedALA: Adaptive Local Aggregation for Personalized
-Federated Learning (AAAI), algorithm 1 and eq. 4 to 7. Before a site trains, the layers near the
+Federated Learning (AAAI), algorithm 1. Before a site trains, the layers near the
 output start from
 
     Θ̂_k = Θ_k + (Θ_t − Θ_k) ⊙ W_k

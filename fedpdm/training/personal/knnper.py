@@ -1,7 +1,7 @@
 """kNN-Per: a site asks its own memory of windows, and mixes the answer with the shared model's.
 
 Marfoq, Neglia, Kameni, Vidal 2022, Personalized Federated Learning through Local Memorization
-(ICML), eq. 5 to 7. The shared model is FedAvg's; φ(x) is what enters its last layer. A site
+(ICML). The shared model is FedAvg's; φ(x) is what enters its last layer. A site
 keeps φ and the class of its training windows. Of the k that are nearest to φ(x) it makes
 
     h_knn(y|x) ∝ Σ_i 1{y = y_i}·exp(−‖φ(x) − φ(x_i)‖)
@@ -12,7 +12,8 @@ shared model. Nothing is trained: the memory is made anew of each model that is 
 answers for machines that the site has never seen, too.
 
 A site keeps at most ``capacity`` windows, each as long as φ: with model=lstm 512 bytes, in the
-history of every round. Messages are those of FedAvg. For tasks of one class per window.
+history of every round: the run folder of a simulation then holds features of the sites' rows. At
+a deployed site they stay there. Messages are those of FedAvg. For tasks of one class per window.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fedpdm.models.policy import Body
 from fedpdm.tasks.base import Task
 from fedpdm.tasks.cross_entropy import CrossEntropy
 from fedpdm.training.loop import TrainingSettings
-from fedpdm.training.objective import LocalContext, outputs
+from fedpdm.training.objective import LocalContext
 from fedpdm.training.personal.base import (
     Personal,
     aside,
@@ -79,11 +80,14 @@ class KNNPer(Personal):
         }  # fmt: skip
         if work.validation is not None and len(work.validation[0]):
             x, y = work.validation
-            losses = []
-            for share in GRID:
-                memory["share"] = torch.tensor([share])
-                output = outputs(Remembering(model, memory), x)
-                losses.append(self.base.mean_loss(model, x, y, aside(context), output))
+            model.eval()
+            with torch.no_grad():
+                parts = [answers(model, memory, part) for part in torch.split(x, 1024)]
+            remembered, known = (torch.cat(each) for each in zip(*parts, strict=True))
+            losses = [
+                self.base.mean_loss(model, x, y, aside(context), mixed(remembered, known, share))
+                for share in GRID
+            ]
             memory["share"] = torch.tensor([GRID[int(np.argmin(losses))]])
         keep(context, MEMORY, memory)
 
@@ -105,14 +109,23 @@ class Remembering(nn.Module):
         self.model, self.memory = model, memory
 
     def forward(self, x: Tensor) -> Tensor:
-        asked, logits = looked_into(self.model, x)
-        kept, share = self.memory["features"], float(self.memory["share"])
-        known = logits.softmax(dim=1)
-        many = min(int(self.memory["neighbours"]), len(kept))
-        near = torch.cdist(asked, kept.to(asked.dtype)).topk(many, dim=1, largest=False)
-        classes = self.memory["classes"][near.indices]
-        remembered = torch.zeros_like(known).scatter_add_(1, classes, (-near.values).softmax(dim=1))
-        return (share * remembered + (1 - share) * known).clamp_min(LEAST).log()
+        return mixed(*answers(self.model, self.memory, x), float(self.memory["share"]))
+
+
+def answers(model: nn.Module, memory: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (B, C) probabilities that a memory gives, and those that its model gives."""
+    asked, logits = looked_into(model, x)
+    kept, known = memory["features"], logits.softmax(dim=1)
+    many = min(int(memory["neighbours"]), len(kept))
+    near = torch.cdist(asked, kept.to(asked.dtype)).topk(many, dim=1, largest=False)
+    classes = memory["classes"][near.indices]
+    weights = (-near.values).softmax(dim=1)
+    return torch.zeros_like(known).scatter_add_(1, classes, weights), known
+
+
+def mixed(remembered: Tensor, known: Tensor, share: float) -> Tensor:
+    """Return (B, C) logarithms of the mixture's probabilities."""
+    return (share * remembered + (1 - share) * known).clamp_min(LEAST).log()
 
 
 def features(model: nn.Module, x: Tensor) -> Tensor:
