@@ -22,7 +22,7 @@ def shared_scores(experiment: Experiment, trial: FinalTest, weights: Arrays) -> 
     """
     task, device = experiment.task, experiment.device
     models = PersonalModels(
-        experiment.build_model(), weights, (), {}, experiment.objective.plain(), device
+        experiment.build_model(), weights, (), {}, experiment.objective.without_federation(), device
     )
     sites = list(trial.sites)
     found = predict(models("any"), sites, task, device, (Split.TEST,))
