@@ -169,8 +169,8 @@ def trained_alone(found: Federated, name: str, start: Any, epochs: int) -> dict[
     model = client.build_model()
     model.set_parameters({n: torch.from_numpy(np.array(t)) for n, t in start.items()})
     fit(
-        model.module, *client.tensors(site, Split.TRAIN), client.minimised.without_federation(), WHOLE,
-        seed=0, key=("alone",), epochs=epochs,
+        model.module, *client.tensors(site, Split.TRAIN), client.minimised.without_federation(),
+        WHOLE, seed=0, key=("alone",), epochs=epochs,
     )  # fmt: skip
     return model.snapshot()  # type: ignore[no-any-return]
 
