@@ -46,7 +46,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "server=deadline", "server.seconds=30", "server.late=take", "rounds=40", *NONE
     ),
     "FedBuff, K = 10": ("server=fedbuff", "rounds=90", *NONE),
-    "FedAsync": ("server=fedasync", "rounds=400", *NONE),
+    "FedAsync": ("server=fedasync", "rounds=250", *NONE),
 }  # fmt: skip
 ASKED = 1 / 3
 """Of FedAvg's simulated time, in which FedBuff is to reach its score."""
@@ -152,12 +152,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--show", action="store_true", help="only the table of what there is")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="separated by commas")
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), help="all, if none")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     options = parser.parse_args(arguments)
     wanted = {
         job(name, seed): name
         for seed in map(int, options.seeds.split(","))
-        for name in SETTINGS
+        for name in options.settings or SETTINGS
         if not options.show
     }
     for done, seconds in finish(list(wanted), options.jobs):
