@@ -17,7 +17,7 @@ from fedpdm.aggregation.update import Base
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
-from fedpdm.errors import ConfigError
+from fedpdm.errors import ConfigError, SiteError
 from fedpdm.history import History
 from fedpdm.models.policy import POLICIES
 from fedpdm.server.asynchronous import Group
@@ -134,6 +134,22 @@ def test_fedasync_with_one_site_and_alpha_one_is_fedavg(tmp_path: Path) -> None:
     plain = federate(tmp_path / "plain", sites=1, rounds=3)
     found = run(tmp_path / "found", lambda: FedAsync(alpha=1.0), 3, count=1)
     assert same(plain.weights(), found.weights())
+
+
+def test_a_site_that_fails_is_one_event_and_all_of_them_the_end(tmp_path: Path) -> None:
+    found = federate(
+        tmp_path / "one", sites=3, rounds=2, server=lambda: FedBuff(buffer=2), broken=["p1"],
+        federated_scaling=False, clock=clocked(3),
+    )  # fmt: skip
+    told = [e for e in found.history.events() if "evaluate" not in e["message"]]
+    assert [(e["kind"], e["site"], e["round"]) for e in told] == [
+        ("site-failed", "p1", 1), ("site-failed", "p1", 2)
+    ]  # fmt: skip
+    with pytest.raises(SiteError, match="every site failed"):
+        federate(
+            tmp_path / "all", sites=2, rounds=2, server=FedBuff, broken=["p0", "p1"],
+            federated_scaling=False, clock=clocked(2),
+        )  # fmt: skip
 
 
 def test_a_wall_clock_serves_too(tmp_path: Path) -> None:
