@@ -48,8 +48,6 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "FedBuff, K = 10": ("server=fedbuff", "rounds=90", *NONE),
     "FedAsync": ("server=fedasync", "rounds=250", *NONE),
 }  # fmt: skip
-ASKED = 1 / 3
-"""Of FedAvg's simulated time, in which FedBuff is to reach its score."""
 
 
 def job(name: str, seed: int) -> Job:
@@ -98,44 +96,46 @@ def load() -> dict[str, dict[str, Any]]:
 
 
 def table(stored: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the settings side by side in Markdown, means over the seeds that all have."""
-    seeds = sorted(set.intersection(*(set(stored.get(name, {})) for name in SETTINGS)))
+    """Return the settings side by side in Markdown, each over the seeds that FedAvg has, too."""
     lines = [
-        "| server | validation AP, best | simulated time to it | time to FedAvg's score | of "
-        "FedAvg's time | bytes, of FedAvg's | test AP, mean of sites |",
-        "|---|---|---|---|---|---|---|",
+        "| server | best validation AP | simulated seconds to it | to FedAvg's score | share of "
+        "FedAvg's time | of its bytes | test AP, mean of sites | seeds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    if not seeds:
-        return "\n".join([*lines, "| nothing is measured yet | | | | | | |"])
+    whole = stored.get(FEDAVG, {})
     for name in SETTINGS:
-        found, whole = [stored[name][s] for s in seeds], [stored[FEDAVG][s] for s in seeds]
-        tops, aims = [best(f["curve"]) for f in found], [best(f["curve"]) for f in whole]
+        seeds = sorted(set(stored.get(name, {})) & set(whole))
+        if not seeds:
+            lines.append(f"| {name} | not measured yet | | | | | | 0 |")
+            continue
+        found = [stored[name][seed] for seed in seeds]
+        tops, aims = ([best(s[seed]["curve"]) for seed in seeds] for s in (stored[name], whole))
         when = [reached(f["curve"], aim[2]) for f, aim in zip(found, aims, strict=True)]
         there = [(at, aim) for at, aim in zip(when, aims, strict=True) if at is not None]
         if name == FEDAVG:
             there = [(aim, aim) for aim in aims]
-        few = "" if len(there) == len(seeds) else f" ({len(there)} of {len(seeds)} seeds)"
-        ratios = [(at[0] / aim[0], at[1] / aim[1]) for at, aim in there]
         time, share, sent = "never", "–", "–"
         if there:
-            time = f"{fmean(at[0] for at, _ in there):.0f} s{few}"
-            share, sent = spread([t for t, _ in ratios]), spread([b for _, b in ratios])
+            few = "" if len(there) == len(seeds) else f" ({len(there)} of {len(seeds)} seeds)"
+            time = f"{fmean(at[0] for at, _ in there):.0f}{few}"
+            share, sent = (spread([at[n] / aim[n] for at, aim in there], 2) for n in (0, 1))
         lines.append(
-            f"| {name} | {spread([top[2] for top in tops])} | {fmean(t[0] for t in tops):.0f} s "
-            f"| {time} | {share} | {sent} | {spread([f['test'] for f in found])} |"
+            f"| {name} | {spread([top[2] for top in tops])} | {fmean(t[0] for t in tops):.0f} "
+            f"| {time} | {share} | {sent} | {spread([f['test'] for f in found])} | {len(seeds)} |"
         )
-    others = {
-        baseline: spread([stored[FEDAVG][s]["baselines"][baseline] for s in seeds])
-        for baseline in stored[FEDAVG][seeds[0]]["baselines"]
-    }
-    told = ", ".join(f"{name} {score}" for name, score in others.items())
-    return "\n".join([*lines, "", f"Seeds {', '.join(seeds)}. Test AP of baselines: {told}."])
+    if whole:
+        names = next(iter(whole.values()))["baselines"]
+        others = {name: spread([each["baselines"][name] for each in whole.values()])
+                  for name in names}  # fmt: skip
+        told = ", ".join(f"{name} {score}" for name, score in others.items())
+        lines += ["", f"Test AP of baselines, mean of sites: {told}."]
+    return "\n".join(lines)
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 3) -> str:
     """Return a mean and its deviation over seeds."""
-    told = f"{fmean(values):.3f}"
-    return f"{told} ± {stdev(values):.3f}" if len(values) > 1 else told
+    told = f"{fmean(values):.{digits}f}"
+    return f"{told} ± {stdev(values):.{digits}f}" if len(values) > 1 else told
 
 
 def show() -> None:

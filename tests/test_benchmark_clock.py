@@ -30,11 +30,11 @@ def test_the_table_compares_within_a_seed_and_says_what_never_came() -> None:
         return {"test": 0.4, "baselines": {"hgb": 0.5}, "curve": curve, "messages": {}}
 
     stored = {name: {"0": found(0.1, 0.1, 0.1)} for name in clock.SETTINGS}
-    assert "never" in clock.table({**stored, clock.FEDAVG: {"0": found(0.2, 0.3, step=100.0)}})
-    stored["FedBuff, K = 10"] = {"0": found(0.3, 0.3, 0.3), "1": found(0.9)}
     stored[clock.FEDAVG] = {"0": found(0.2, 0.3, step=100.0)}
+    stored["FedBuff, K = 10"] = {"0": found(0.3, 0.3, 0.3), "1": found(0.9)}
     lines = clock.table(stored).splitlines()
     (row,) = [line for line in lines if line.startswith("| FedBuff")]
-    assert "| 30 s | 0.150 | 1.500 | 0.400 |" in row
-    assert lines[-1] == "Seeds 0. Test AP of baselines: hgb 0.500."
-    assert "nothing is measured" in clock.table({})
+    assert row.endswith("| 0.300 | 10 | 30 | 0.15 | 1.50 | 0.400 | 1 |")
+    assert sum("never" in line for line in lines) == len(clock.SETTINGS) - 2
+    assert lines[-1] == "Test AP of baselines, mean of sites: hgb 0.500."
+    assert clock.table({}).count("not measured") == len(clock.SETTINGS)
