@@ -180,6 +180,8 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
         )
     start = stored_start(order.folder) if order.resumed else None
     experiment = replace(build(cfg, RemoteSource(sites, agreed), start), baseline_sites=0)
+    if experiment.clock.carrier() is not None:
+        raise ConfigError("clock=virtual simulates sites; these are real ones: use clock=wall")
     if experiment.start is not None and experiment.parts.local:
         raise ConfigError(
             f"init={cfg.init.run} with travels={cfg.travels}: what stays at a site would start "

@@ -111,6 +111,7 @@ class Asynchronous(Server):
 
     def select(self, round: Round) -> list[str]:
         self._heard, self._failed, self._draws = [], 0, 0
+        self._broken: set[str] = set()  # they raised an error, and are not asked again so soon
         used = {job["version"] for job in self.jobs.values()}
         self._bases = {version: base for version, base in self._bases.items() if version in used}
         self._bases[round.model.version] = round.model
@@ -119,7 +120,7 @@ class Asynchronous(Server):
     def _free(self, round: Round) -> list[str]:
         """Return the sites that are to be given work now, in site order."""
         services, key = self.services, [round.number, round.attempt]
-        left_out = services.history.excluded(round.number)
+        left_out = services.history.excluded(round.number) | self._broken
         every = services.dispatcher.roster.sites
         idle = [site for site in every if site not in left_out and site not in self.jobs]
         room = self.room(len(every)) - len(self.jobs)
@@ -157,12 +158,10 @@ class Asynchronous(Server):
             key = (round.model.version, round.attempt)
             repeat = given[site][2] + 1 if tuple(given.get(site, ())[:2]) == key else 0
             given[site] = [*key, repeat]
-            self.jobs[site] = {
-                "version": key[0], "attempt": key[1], "repeat": repeat
-            }  # fmt: skip
+            self.jobs[site] = {"version": key[0], "attempt": key[1], "repeat": repeat}
             kinds.setdefault(repeat, []).append(site)
-        for repeat, same in sorted(kinds.items()):
-            self._give(round, same, self.jobs[same[0]] | {"repeat": repeat})
+        for _, same in sorted(kinds.items()):
+            self._give(round, same, self.jobs[same[0]])
 
     def _give(self, round: Round, sites: Sequence[str], job: Job) -> None:
         base = self._base(job["version"])
@@ -208,6 +207,7 @@ class Asynchronous(Server):
         if reply.has_error():
             self._failed += 1
             if reply.error.code != LOST:
+                self._broken.add(site)
                 round.note("site-failed", f"{site} failed: {reply.error.reason}", site)
         elif site in self.services.history.excluded(round.number):
             round.note("refused", f"{site}: its update is left out after a rollback", site)

@@ -72,7 +72,8 @@ class Deadline(Asynchronous):
         self._staleness = Staleness(staleness, a, b)
 
     def check(self, strategy: Strategy, transforms: Chain, clock: Clock, keep: int | None) -> None:
-        super().check(strategy, transforms, clock, keep)
+        # Without late updates nobody works on an old version when a round is committed.
+        super().check(strategy, transforms, clock, None if self._late == "drop" else keep)
         if not isinstance(clock, VirtualClock):
             raise ConfigError(
                 "server=deadline counts simulated seconds: add clock=virtual, or use "

@@ -17,7 +17,7 @@ from fedpdm.aggregation.update import Base
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
-from fedpdm.errors import ConfigError
+from fedpdm.errors import ConfigError, SiteError
 from fedpdm.history import History
 from fedpdm.models.policy import POLICIES
 from fedpdm.server.asynchronous import Group
@@ -31,6 +31,7 @@ from fedpdm.server.synchronous import Synchronous
 from fedpdm.server.virtual_clock import VirtualClock
 from fedpdm.testing.federated import Federated, federate, same, states
 from fedpdm.training.loop import batch_sizes
+from tests.toys.one_by_one import OneByOne
 
 SITES = 5
 STILL = {"step_seconds": 0.0, "bandwidth": None, "latency": 0.0}
@@ -135,6 +136,22 @@ def test_fedasync_with_one_site_and_alpha_one_is_fedavg(tmp_path: Path) -> None:
     assert same(plain.weights(), found.weights())
 
 
+def test_a_site_that_fails_is_one_event_and_all_of_them_the_end(tmp_path: Path) -> None:
+    found = federate(
+        tmp_path / "one", sites=3, rounds=2, server=lambda: FedBuff(buffer=2), broken=["p1"],
+        federated_scaling=False, clock=clocked(3),
+    )  # fmt: skip
+    told = [e for e in found.history.events() if "evaluate" not in e["message"]]
+    assert [(e["kind"], e["site"], e["round"]) for e in told] == [
+        ("site-failed", "p1", 1), ("site-failed", "p1", 2)
+    ]  # fmt: skip
+    with pytest.raises(SiteError, match="every site failed"):
+        federate(
+            tmp_path / "all", sites=2, rounds=2, server=FedBuff, broken=["p0", "p1"],
+            federated_scaling=False, clock=clocked(2),
+        )  # fmt: skip
+
+
 def test_a_wall_clock_serves_too(tmp_path: Path) -> None:
     found = federate(tmp_path, sites=SITES, rounds=3, server=lambda: FedBuff(buffer=2))
     assert (
@@ -179,6 +196,31 @@ def test_a_stop_in_mid_flight_changes_no_bit(server: Callable[[], Server], tmp_p
     with History.open(tmp_path / "part") as left:
         assert 0 < len(left.rounds()) < 7
     equal(whole, run(tmp_path / "part", server, 6, **options))
+
+
+def test_a_server_from_elsewhere_works_in_simulated_time(tmp_path: Path) -> None:
+    def power_cut(message: Message, context: Context, call: ClientAppCallable) -> Message:
+        seen.append(1)
+        if len(seen) == 9:
+            raise KeyboardInterrupt
+        return call(message, context)
+
+    seen: list[int] = []
+    whole = run(tmp_path / "whole", OneByOne, 6, network=ROUGH)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part", OneByOne, 6, network=ROUGH, mods=[power_cut])
+    part = run(tmp_path / "part", OneByOne, 6, network=ROUGH)
+    for record in whole.history.rounds():
+        assert same(whole.weights(record.round), part.weights(record.round))
+    assert column(whole, "simulated_seconds") == column(part, "simulated_seconds")
+    assert column(whole, "messages_sent") == column(part, "messages_sent")
+
+
+def test_a_round_in_which_everybody_drops_out_is_no_end(tmp_path: Path) -> None:
+    found = run(tmp_path, Synchronous, 4, count=2, network={**ROUGH, "dropout": 0.6})
+    idle = [r.round for r in found.history.rounds() if r.round and "train_loss" not in str(r.sites)]
+    assert idle and len(found.history.rounds()) == 5
+    assert same(found.weights(idle[0]), found.weights(idle[0] - 1))
 
 
 @pytest.mark.parametrize("name", ["body", "no_norm"])
