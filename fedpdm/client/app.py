@@ -34,6 +34,7 @@ from fedpdm.wire.records import (
     EXAMPLES,
     METRICS,
     MOMENTS,
+    ON_TRAINING,
     Arrays,
     arrays_in,
     config_in,
@@ -58,10 +59,17 @@ def train(client: SiteClient, message: Message, context: Context) -> Message:
 
 
 def evaluate(client: SiteClient, message: Message, context: Context) -> Message:
-    """Reply with the loss and the metrics on the site's validation windows."""
+    """Reply with the loss and the metrics on the site's validation windows.
+
+    A message that says ``on-training`` gets the loss on training windows alone.
+    """
     site = client.site(message, client.name(context))
-    values = client.evaluate(site, message, context.state)
-    metrics = metric_record(len(site.validation), values)
+    if config_in(message.content).get(ON_TRAINING):
+        loss = client.training_loss(site, message, context.state)
+        metrics = metric_record(len(site.train), {"loss": loss})
+    else:
+        values = client.evaluate(site, message, context.state)
+        metrics = metric_record(len(site.validation), values)
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
 

@@ -22,6 +22,7 @@ EVENTS = {
     "damaged-round": "Damaged round file",
     "fault": "Fault injected on purpose",
     "warning": "Warning",
+    "clusters": "Sites grouped",
 }
 """Kinds of events, in words."""
 

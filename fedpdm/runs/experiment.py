@@ -220,6 +220,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         server=build_server(cfg),
         start=start,
     )
+    experiment.server.check(strategy, experiment.transforms)
     shared = {name: experiment.initial[name] for name in experiment.parts.shared}
     check_sent(copy, shared, sampled, seed)
     return experiment

@@ -61,6 +61,7 @@ from fedpdm.runs.results import (
     summarise,
     write_results,
 )
+from fedpdm.server.base import models_of
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.server.round_metrics import best_round
 from fedpdm.storage import write_json, write_tensors
@@ -99,6 +100,8 @@ class Run:
         self._processor: dict[str, float] = {}
         self._in_process = False
         self._trial: FinalTest | None = None
+        self._models: dict[str, Arrays] = {}  # of clusters, as of the chosen round
+        self._members: dict[str, str] = {}
         self._card: dict[str, Any] = {}
 
     def execute(self, resume: bool = False) -> dict[str, Any]:
@@ -285,6 +288,7 @@ class Run:
         chosen = best_round(records, self.experiment.task) or records[-1].round
         states = history.client_states(chosen) if self.experiment.personal else {}
         own = {site: unpack_state(data) for site, data in states.items()}
+        self._models, self._members = models_of(history, chosen)
         tested = self._test(history.weights(chosen), own, scaler)
         self._card = tested.get("card", {})
         return summarise(
@@ -294,6 +298,7 @@ class Run:
             engine=self.engine["name"],
             best_round=chosen,
             tested=tested,
+            members=self._members,
         )
 
     def _test(
@@ -309,7 +314,7 @@ class Run:
         experiment = self.experiment
         models = PersonalModels(
             experiment.build_model(), weights, experiment.parts.local, states,
-            experiment.objective, experiment.device,
+            experiment.objective, experiment.device, self._models, self._members,
         )  # fmt: skip
         sites = self._sites(experiment.evaluated, scaler)
         self._trial = run_final_test(

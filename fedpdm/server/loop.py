@@ -23,7 +23,7 @@ from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.history import History, RoundRecord
 from fedpdm.history.record import version_name
-from fedpdm.server.base import MAIN, Result, Round, Server, Services
+from fedpdm.server.base import MAIN, SERVER, Result, Round, Server, Services
 from fedpdm.server.dispatch import Clock, Dispatcher, LocalRoster, Roster
 from fedpdm.server.finite import refuse_non_finite
 from fedpdm.server.monitor import MonitorSettings
@@ -50,7 +50,7 @@ Event = dict[str, Any]
 IDLE_ROUNDS = 3
 """After so many rounds in a row without a usable update the run stops."""
 
-TRANSFORMS, SERVER = ":transforms", ":server"
+TRANSFORMS = ":transforms"
 """Where their states lie beside the strategy's; no attribute has such a name."""
 
 
@@ -125,6 +125,7 @@ class RoundLoop:
             SiteError: every site failed in a round.
             TrainingStopped: the monitor rolled back too often in a row.
         """
+        self.server.check(self.strategy, self.transforms)
         roster = self.make_roster(grid)
         self._dispatcher = Dispatcher(grid, roster, self.round_timeout, clock=self.clock)
         self._calls = StrategyCalls(self.strategy, self.seed)
