@@ -34,9 +34,10 @@ from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.runs.initial import stored_start
 from fedpdm.runs.inputs import mapping_of, operating_of, scaler_of
-from fedpdm.runs.predictor import Predictor, personal_model
+from fedpdm.runs.predictor import Predictor, personal_model, weights_for
 from fedpdm.runs.progress import Working
 from fedpdm.seeding import torch_seeded
+from fedpdm.server.base import models_of
 from fedpdm.server.round_metrics import best_round
 from fedpdm.storage import write_bytes
 from fedpdm.tasks import TASKS, Task
@@ -88,8 +89,9 @@ def load_predictor(
         with History.open(folder) as history:
             chosen, notes = _round(history, card, task, round, folder)
             model = _model(card, history, chosen, folder, task, site, objective)
+            members = models_of(history, chosen)[1]
         features = WindowFeatures(**card.get("inputs", {}))
-        scaler, alone = scaler_of(card, folder, site, features)
+        scaler, alone = scaler_of(card, folder, site, features, members)
         name = site or alone
         own = {
             key: card.get(f"{key}s", {}).get(name, card.get(key))
@@ -150,7 +152,7 @@ def _model(
     objective: Objective | None,
 ) -> ModelWrapper:
     """Return the model with the weights of the chosen round, and of ``site`` what it kept."""
-    weights, personal = history.weights(chosen), card.get("personal")
+    weights, personal = weights_for(history, chosen, card, site, folder), card.get("personal")
 
     def build() -> ModelWrapper:
         return ModelFactory.create_model(

@@ -35,6 +35,7 @@ from fedpdm.wire.records import (
     EXAMPLES,
     METRICS,
     MOMENTS,
+    ON_TRAINING,
     Arrays,
     arrays_in,
     config_in,
@@ -64,13 +65,20 @@ def train(client: SiteClient, message: Message, context: Context) -> Message:
 
 
 def evaluate(client: SiteClient, message: Message, context: Context) -> Message:
-    """Reply with the loss and the metrics on the site's validation windows."""
+    """Reply with the loss and the metrics on the site's validation windows.
+
+    A message that says ``on-training`` gets the loss on training windows alone.
+    """
     message = client.opened(message, context.state)
     site = client.site(message, client.name(context))
-    values = client.evaluate(site, message, context.state)
+    if config_in(message.content).get(ON_TRAINING):
+        loss = client.training_loss(site, message, context.state)
+        metrics = metric_record(len(site.train), {"loss": loss})
+    else:
+        values = client.evaluate(site, message, context.state)
+        metrics = metric_record(len(site.validation), values)
     if client.transforms.down is not None:
         client.transforms.down.keep(message.content, context.state, first=False)
-    metrics = metric_record(len(site.validation), values)
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
 

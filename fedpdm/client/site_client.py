@@ -242,10 +242,7 @@ class SiteClient:
         report: dict[str, float] = {}
         config, order = self.order(message)
         if config.get("report-received-loss"):
-            self.load(message, state)
-            report["received_loss"] = self.minimised.mean_loss(
-                self.model.module, *self.tensors(site, Split.TRAIN), self.context(message, state)
-            )
+            report["received_loss"] = self.training_loss(site, message, state)
         self.personalise("train", site, message, state)
         trained = self.trainer.trained(site.name) if self.trainer else None
         weights, report["train_loss"] = trained or self._fit(
@@ -265,6 +262,13 @@ class SiteClient:
             records |= outcome.records
             report |= outcome.metrics
         return records, report
+
+    def training_loss(self, site: Site, message: Message, state: RecordDict) -> float:
+        """Return the loss of the received model on the site's training windows."""
+        self.load(message, state)
+        return self.minimised.mean_loss(
+            self.model.module, *self.tensors(site, Split.TRAIN), self.context(message, state)
+        )
 
     def evaluate(self, site: Site, message: Message, state: RecordDict) -> Metrics:
         """Return the loss and the metrics on the site's validation windows."""

@@ -17,7 +17,7 @@ from typing import cast
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, RecordDict
-from torch import nn
+from torch import Tensor, nn
 
 from fedpdm.models import ModelWrapper
 from fedpdm.training.objective import LocalContext, Objective
@@ -84,6 +84,8 @@ class PersonalModels:
         states: ``Context.state`` by site, as of the same round.
         objective: whose predictions are wanted.
         device: where to compute.
+        models: further models of the round, by name.
+        members: which of those a site has; the others have ``weights``.
 
     Raises:
         ModelError: the tensors are not the model's.
@@ -97,17 +99,22 @@ class PersonalModels:
         states: Mapping[str, RecordDict],
         objective: Objective,
         device: torch.device,
+        models: Mapping[str, Arrays] | None = None,
+        members: Mapping[str, str] | None = None,
     ) -> None:
         self._model, self._states, self._objective = model.to(device), states, objective
         self._device = device
-        model.check_names({*weights, *local})
-        self._shared = {**model.get_parameters(), **to_tensors(weights)}
+        initial, self._members = model.get_parameters(), members or {}
+        self._of: dict[str, dict[str, Tensor]] = {}
+        for name, arrays in {"": weights, **(models or {})}.items():
+            model.check_names({*arrays, *local})
+            self._of[name] = {**initial, **to_tensors(arrays)}
 
     def __call__(self, site: str) -> nn.Module:
         """Return the module that predicts for a site; good until the next call."""
-        state = self._states.get(site, RecordDict())
+        state, shared = self._states.get(site, RecordDict()), self._of[self._members.get(site, "")]
         local = to_tensors(arrays_in(state, LOCAL))
-        self._model.set_parameters({**self._shared, **local})
+        self._model.set_parameters({**shared, **local})
         memory = to_tensors(arrays_in(state, OBJECTIVE), self._device)
-        context = LocalContext(self._shared, memory)
+        context = LocalContext(shared, memory)
         return self._objective.predictor(self._model.module, context)

@@ -46,6 +46,7 @@ from fedpdm.runs.initial import stored_start
 from fedpdm.runs.progress import Progress
 from fedpdm.runs.run import Run
 from fedpdm.runs.sources import build_source
+from fedpdm.server.base import MAIN
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.storage import parse_tensors
 from fedpdm.tasks import Task
@@ -294,16 +295,17 @@ class DeployedRun(Run):
         ``global``, over pooled windows, is null: nobody may pool. The threshold is each
         site's own.
         """
-        names = set(self.experiment.build_model().parameter_names)
-        content = RecordDict({ARRAYS: to_record({n: a for n, a in weights.items() if n in names})})
-        if buffers := {n: a for n, a in weights.items() if n not in names}:
-            content[BUFFERS] = to_record(buffers)
-        if scaler is not None:
-            content[SCALER] = scaler_record(scaler)
+        contents = {
+            name: self._content(arrays, scaler)
+            for name, arrays in {MAIN: weights, **self._models}.items()
+        }
         connected = self.registry.connected()
         asked = {connected[site]: site for site in self.experiment.evaluated if site in connected}
         replies = self.grid.send_and_receive(
-            [Message(content, node, TEST_QUERY) for node in asked],
+            [
+                Message(contents[self._members.get(site, MAIN)], node, TEST_QUERY)
+                for node, site in asked.items()
+            ],
             timeout=self.experiment.round_timeout,
         )
         answers: dict[str, dict[str, Any]] = {}
@@ -336,6 +338,16 @@ class DeployedRun(Run):
         told = {site: details[site] for site in ordered}
         result["test"] |= gathered(told, result["test"]["per_site"], self.experiment.task)
         return result | {"card": cards(told)}
+
+    def _content(self, weights: Arrays, scaler: Scaler | None) -> RecordDict:
+        """Return what is sent to test a model."""
+        names = set(self.experiment.build_model().parameter_names)
+        content = RecordDict({ARRAYS: to_record({n: a for n, a in weights.items() if n in names})})
+        if buffers := {n: a for n, a in weights.items() if n not in names}:
+            content[BUFFERS] = to_record(buffers)
+        if scaler is not None:
+            content[SCALER] = scaler_record(scaler)
+        return content
 
     def _summary(self, history: History, scaler: Scaler | None) -> dict[str, Any]:
         summary = super()._summary(history, scaler)

@@ -24,6 +24,7 @@ EVENTS = {
     "damaged-round": "Damaged round file",
     "fault": "Fault injected on purpose",
     "warning": "Warning",
+    "clusters": "Sites grouped",
 }
 """Kinds of events, in words."""
 

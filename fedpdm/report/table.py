@@ -17,6 +17,7 @@ from fedpdm.report.console import STYLE, console_for, grid_of, room_for_names, s
 from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 from fedpdm.report.sections.alarms import dearer, silence
 from fedpdm.report.sections.attack import attacked
+from fedpdm.report.sections.clusters import cluster_lines
 from fedpdm.report.sections.simulated import said
 from fedpdm.report.summary_text import certainty, chosen_alone, facts, headline, hindsight
 
@@ -76,6 +77,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         say(console, chosen, style="dim")
     if later := hindsight(table):
         say(console, later)
+    if together := cluster_lines(summary):
+        say(console, together)
     if unseen := _unseen(summary, table):
         say(console, unseen)
     for line in [*shared_model(summary, table), *newcomers(summary, table)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,16 @@ from fedpdm.storage import parse_tensors
 
 
 def scaler_of(
-    card: dict[str, Any], folder: Path, site: str | None, features: WindowFeatures
+    card: dict[str, Any],
+    folder: Path,
+    site: str | None,
+    features: WindowFeatures,
+    members: Iterable[str] = (),
 ) -> tuple[Scaler, str | None]:
-    """Return the scaler for ``site``, and the site it belongs to if there is only one."""
+    """Return the scaler for ``site``, and the site it belongs to if there is only one.
+
+    ``members`` are sites that are in clusters, which a site of the card may stand for.
+    """
     path = folder / "scaler.safetensors"
     if not path.exists():
         raise HistoryError(
@@ -32,7 +40,7 @@ def scaler_of(
     arrays = parse_tensors(read_sealed(folder, path.name), path)
     scopes = [name.removesuffix("/mean") for name in arrays if name.endswith("/mean")]
     named = [*card["sites"], *(s for s in scopes if s != "federated"), *card.get("thresholds", {}),
-             *((card.get("personal") or {}).get("sites", ()))]  # fmt: skip
+             *((card.get("personal") or {}).get("sites", ())), *members]  # fmt: skip
     sites = list(dict.fromkeys(named))
     if site is not None and site not in sites:
         there = f"there are {', '.join(sites)}." if sites else "leave --site out."

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,10 +29,14 @@ from fedpdm.evaluation.conformal import Interval
 from fedpdm.history.schemas import Manifest
 from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelWrapper
+from fedpdm.server.base import models_of
 from fedpdm.storage import Arrays
 from fedpdm.tasks import Task
 from fedpdm.training.objective import Objective, Supervised, outputs
 from fedpdm.training.personal import METHODS
+
+if TYPE_CHECKING:
+    from fedpdm.history import History
 
 CHUNK = 4096  # windows gathered at once: bounds memory
 
@@ -304,3 +308,23 @@ def personal_model(
     kept = {name: unpack_state(states[name])} if name in states else {}
     models = PersonalModels(model, weights, card["tensors"], kept, objective, torch.device("cpu"))
     return ModelWrapper(models(name), model.model_type, model.config)
+
+
+def weights_for(
+    history: History, chosen: int, card: dict[str, Any], site: str | None, folder: Path
+) -> Arrays:
+    """Return a round's weights as a site has them: those of its cluster, if it is in one.
+
+    Raises:
+        ConfigError: sites are in several clusters, and it is not said whose data this is.
+    """
+    models, members = models_of(history, chosen)
+    if not models:
+        return history.weights(chosen)
+    if site is None and len(set(members.values())) > 1:
+        raise ConfigError(
+            f"{folder}: its sites are in {len(set(members.values()))} clusters, each with a model "
+            f"of its own: say whose data this is with --site ({', '.join(list(members)[:20])})"
+        )
+    name = members.get(site or next(iter(members), ""))
+    return history.weights(chosen) if name is None else models[name]

@@ -23,6 +23,7 @@ from fedpdm.runs.experiment import Experiment, build
 from fedpdm.runs.folder import data_hashes, stored_manifest, stored_run
 from fedpdm.runs.initial import stored_start
 from fedpdm.runs.inputs import scaler_of
+from fedpdm.server.base import models_of
 from fedpdm.server.round_metrics import best_round
 from fedpdm.wire.flower import unpack_state
 
@@ -105,10 +106,11 @@ def reopen(run: Path, *, imports: Sequence[str] = (), cfg: Config | None = None)
         records = history.rounds()
         chosen = best_round(records, experiment.task) or records[-1].round
         states = history.client_states(chosen) if experiment.personal else {}
+        of_clusters, members = models_of(history, chosen)
         models = PersonalModels(
             experiment.build_model(), history.weights(chosen), experiment.parts.local,
             {name: unpack_state(data) for name, data in states.items()},
-            experiment.objective, experiment.device,
+            experiment.objective, experiment.device, of_clusters, members,
         )  # fmt: skip
     federation, shared = experiment.federation, None
     if card["scaling"] == "federated":

@@ -11,6 +11,7 @@ from fedpdm.baselines.best_alone import best_alone, reference_alone
 from fedpdm.baselines.registry import predictors
 from fedpdm.config.values import Config, plain
 from fedpdm.data.rows import Split
+from fedpdm.evaluation.clusters import found_clusters
 from fedpdm.evaluation.confidence import certainty
 from fedpdm.evaluation.final_test import FinalTest
 from fedpdm.evaluation.scoring import Predictions, gains, score
@@ -37,6 +38,7 @@ def summarise(
     engine: str,
     best_round: int,
     tested: Mapping[str, Any],
+    members: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``summary.json``, still without baselines (docs/summary.md).
 
@@ -47,6 +49,7 @@ def summarise(
         engine: name of the engine.
         best_round: the round that validation chose.
         tested: ``threshold``, ``test`` and ``heldout`` of its weights, and what else was found.
+        members: by site, its cluster in that round, if sites are in clusters.
     """
     task, source = experiment.task, experiment.federation.source
     records = history.rounds()
@@ -67,6 +70,7 @@ def summarise(
             **described(task.primary, task.higher_is_better),
         },
         "reported": further_metrics(best.to_dict()),
+        "clusters": found_clusters(members, source.families) if members else None,
         "threshold": tested["threshold"],
         "test": {**tested["test"], "baselines": {}},
         "heldout": tested["heldout"],

@@ -67,6 +67,7 @@ from fedpdm.runs.results import (
     write_results,
 )
 from fedpdm.runs.shared_model import shared_scores
+from fedpdm.server.base import models_of
 from fedpdm.server.loop import RoundLoop, make_server_app
 from fedpdm.server.round_metrics import best_round
 from fedpdm.storage import write_json, write_tensors
@@ -105,6 +106,8 @@ class Run:
         self._processor: dict[str, float] = {}
         self._in_process = False
         self._trial: FinalTest | None = None
+        self._models: dict[str, Arrays] = {}  # of clusters, as of the chosen round
+        self._members: dict[str, str] = {}
         self._card: dict[str, Any] = {}
 
     def execute(self, resume: bool = False) -> dict[str, Any]:
@@ -296,6 +299,7 @@ class Run:
         chosen = best_round(records, self.experiment.task) or records[-1].round
         states = history.client_states(chosen) if self.experiment.personal else {}
         own = {site: unpack_state(data) for site, data in states.items()}
+        self._models, self._members = models_of(history, chosen)
         tested = self._test(history.weights(chosen), own, scaler)
         self._card = tested.get("card", {})
         summary = summarise(
@@ -305,6 +309,7 @@ class Run:
             engine=self.engine["name"],
             best_round=chosen,
             tested=tested,
+            members=self._members,
         )
         if (said := described(self.experiment, self.cfg)) and (said["tensors"] or said["method"]):
             summary["personal"] = {key: said[key] for key in ("method", "tensors")}
@@ -329,7 +334,7 @@ class Run:
         experiment = self.experiment
         models = PersonalModels(
             experiment.build_model(), weights, experiment.parts.local, states,
-            experiment.objective, experiment.device,
+            experiment.objective, experiment.device, self._models, self._members,
         )  # fmt: skip
         sites = self._sites(experiment.evaluated, scaler)
         self._trial = run_final_test(

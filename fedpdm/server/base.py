@@ -28,6 +28,10 @@ from fedpdm.wire.records import Arrays, to_record
 
 MAIN = ""
 """The model that a round's weights file holds, beside which a commit may hold others by name."""
+SERVER = ":server"
+"""Where the server's state lies beside the strategy's in the history; no attribute is named so."""
+MEMBERS = "members"
+"""Key of a server's state: by site, the name of its model, where sites have different ones."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Server(ABC):
     Attributes:
         services: what it works with.
         state: what it must remember from round to round, a tree of plain values and arrays;
-            the history keeps it.
+            the history keeps it. Under ``members``: which site has which further model.
         in_order: replies are wanted in site order, all that there will be at once; else each as
             it comes.
         one_model: every update that counts in a round was made from the model of the round
@@ -207,4 +211,15 @@ class Server(ABC):
 
     def evaluated(self, panel: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Return which sites of the panel evaluate which model, by the models' names."""
-        return {MAIN: panel}
+        members, groups = self.state.get(MEMBERS, {}), dict[str, list[str]]()
+        for site in panel:
+            groups.setdefault(members.get(site, MAIN), []).append(site)
+        return groups or {MAIN: panel}
+
+
+def models_of(history: History, round: int) -> tuple[dict[str, Arrays], dict[str, str]]:
+    """Return a committed round's further models by name, and which of them each site has."""
+    state: Any = history.strategy_state(round)
+    own = state.get(SERVER, {}) if isinstance(state, dict) else {}
+    models, members = history.models(round), own.get(MEMBERS, {})
+    return models, {site: name for site, name in members.items() if name in models}

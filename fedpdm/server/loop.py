@@ -23,7 +23,7 @@ from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.errors import SiteError, TrainingStopped
 from fedpdm.history import History, RoundRecord
 from fedpdm.history.record import version_name
-from fedpdm.server.base import MAIN, Result, Round, Server, Services
+from fedpdm.server.base import MAIN, SERVER, Result, Round, Server, Services
 from fedpdm.server.clock import Clock
 from fedpdm.server.dispatch import Dispatcher, LocalRoster, Roster
 from fedpdm.server.finite import refuse_non_finite
@@ -51,7 +51,7 @@ Event = dict[str, Any]
 IDLE_ROUNDS = 3
 """After so many rounds in a row without a usable update the run stops."""
 
-TRANSFORMS, SERVER, CLOCK = ":transforms", ":server", ":clock"
+TRANSFORMS, CLOCK = ":transforms", ":clock"
 """Where their states lie beside the strategy's; no attribute has such a name."""
 
 
@@ -126,6 +126,7 @@ class RoundLoop:
             SiteError: every site failed in a round.
             TrainingStopped: the monitor rolled back too often in a row.
         """
+        self.server.check(self.strategy, self.transforms, self.clock, None)
         roster = self.make_roster(grid)
         self._dispatcher = Dispatcher(
             grid, roster, self.round_timeout, clock=self.clock,

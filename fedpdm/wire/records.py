@@ -4,6 +4,7 @@
                up    arrays  buffers?  metrics{num-examples, train_loss, …}
     evaluate   down  the same
                up    metrics{num-examples, loss, one number per metric, NaN for none}
+               where config has on-training: metrics{num-examples, loss} of training windows
     query      up    moments{count, total, squares, spread}
 
 Messages ``train.trees`` are in ``fedpdm.client.trees``.
@@ -36,6 +37,7 @@ ARRAYS, BUFFERS, SCALER, CONFIG, METRICS, MOMENTS = (
 )  # fmt: skip
 EXAMPLES = "num-examples"
 MOMENTS_QUERY = "query.moments"
+ON_TRAINING = "on-training"
 
 
 @functools.cache

@@ -19,7 +19,9 @@ from fedpdm.strategies.fedams import FedAMS
 from fedpdm.strategies.fedcm import FedCM
 from fedpdm.strategies.feddc import FedDC
 from fedpdm.strategies.fedexp import FedExP
+from fedpdm.strategies.fedmom import FedMom
 from fedpdm.strategies.scheduled import ScheduledAvg
+from fedpdm.strategies.term import TiltedAvg
 from fedpdm.strategies.weighted import WeightedAvg, positives
 from fedpdm.testing.federated import federate, same
 from fedpdm.transforms.base import Chain
@@ -156,6 +158,8 @@ def test_fedexp_goes_farther_where_updates_disagree_and_not_where_they_agree(
     ("fedcm", ["strategy.alpha=1.0"]),
     ("fedavg_weighted", ["strategy.weights=examples"]),
     ("fedavg_scheduled", ["strategy.schedule=constant"]),
+    ("fedmom", ["strategy.server_momentum=0.0"]),
+    ("term", ["strategy.tilt=0.0"]),
 ])  # fmt: skip
 def test_in_its_limit_it_is_fedavg_to_the_bit(
     name: str, overrides: list[str], tmp_path: Path
@@ -193,6 +197,46 @@ def test_fedams_steps_as_torchs_amsgrad_does_without_its_corrections() -> None:
     still = FedAMS()
     sent = {"w": np.array([0.1, -7.3], dtype=np.float32)}
     assert np.array_equal(still.combine(1, sent, sums_of(sent["w"]))["w"], sent["w"])
+
+
+def test_fedmom_steps_as_torchs_nesterov_does_on_the_gradient() -> None:
+    weight = torch.nn.Parameter(torch.tensor([2.0, -1.0], dtype=torch.float64))
+    nesterov = torch.optim.SGD([weight], lr=0.1, momentum=0.8, nesterov=True)
+    server, ours = (
+        FedMom(server_learning_rate=0.1, server_momentum=0.8),
+        {"w": weight.detach().numpy().copy()},
+    )
+    for step in range(15):
+        gradient = np.array([1.0, 3.0]) * ours["w"] - 0.5
+        weight.grad = torch.from_numpy(gradient.copy())
+        nesterov.step()
+        ours = server.combine(step + 1, ours, sums_of(ours["w"] - gradient))
+        assert np.allclose(ours["w"], weight.detach().numpy(), atol=1e-12)
+
+
+def test_tilted_sites_come_to_the_optimum_of_the_tilted_loss(tmp_path: Path) -> None:
+    # One step on two rows a round is a gradient step on the formula.
+    bowls = {
+        "p0": Bowl((1.0, 1.0), (1.0, 0.0), rows=2), "p1": Bowl((1.0, 1.0), (-1.0, 0.0), rows=2),
+        "p2": Bowl((1.0, 1.0), (-1.0, 1.0), rows=2),
+    }  # fmt: skip
+
+    def losses(w: Vector) -> Vector:
+        return np.array([0.5 * np.sum((w - np.array(b.b)) ** 2) for b in bowls.values()])
+
+    largest = []
+    for tilt in (-0.5, 2.0, 6.0):
+        found = settle(
+            tmp_path / str(tilt), "term", bowls, rounds=60, rate=0.2,
+            overrides=[f"strategy.tilt={tilt}"],
+        )  # fmt: skip
+        largest.append(losses(found).max())
+        shares = np.exp(tilt * (losses(found) - losses(found).max()))
+        centre = sum(q * np.array(b.b) for q, b in zip(shares, bowls.values(), strict=True))
+        assert np.allclose(found, centre / shares.sum(), atol=1e-3), "the gradient is zero"
+    # No point has a smaller largest loss than the one halfway between the two farthest sites.
+    least = losses(np.array([0.0, 0.5])).max()
+    assert largest[0] > largest[1] > largest[2] > least > 0.95 * largest[2]
 
 
 def test_inverse_variance_weighs_as_the_best_linear_estimate_does() -> None:
@@ -255,6 +299,8 @@ def test_the_servers_rate_follows_its_schedule(
     (lambda: ScheduledAvg(gamma=2.0), "gamma"),
     (lambda: ScheduledAvg(schedule="wave"), "schedule"),
     (lambda: WeightedAvg("size"), "weights"),
+    (lambda: FedMom(server_momentum=1.0), "server_momentum"),
+    (lambda: TiltedAvg(float("nan")), "tilt"),
 ])  # fmt: skip
 def test_a_value_out_of_range_is_named(make: Callable[[], Any], key: str) -> None:
     with pytest.raises(ConfigError, match=rf"strategy\.{key}="):
@@ -277,6 +323,8 @@ def test_impossible_reports_are_refused(told: dict[str, float]) -> None:
     for strategy in (FedCM(), FedDC()):
         with pytest.raises((ValueError, KeyError)):
             strategy.weight({"num-examples": 3.0, **told})
+    with pytest.raises((ValueError, KeyError)):
+        TiltedAvg().weight({"num-examples": 3.0, "received_loss": math.inf})
     for loss in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="train_loss"):
             WeightedAvg("inverse_variance").weight({"num-examples": 3.0, "train_loss": loss})

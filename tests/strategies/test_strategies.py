@@ -107,6 +107,8 @@ def test_proximal_gradient_is_that_of_half_mu_times_the_squared_distance() -> No
         ("fedcm", "strategy.alpha=0.9"),
         ("feddc", "strategy.alpha=1.0"),
         ("fedams", "strategy.eta=0.05"),
+        ("fedmom", "strategy.server_momentum=0.9"),
+        ("term", "strategy.tilt=-3.0"),
     ],
 )
 def test_every_setting_changes_the_run(name: str, change: str, tmp_path: Path) -> None:
@@ -151,6 +153,7 @@ def test_too_few_sites_are_refused_with_the_number_needed(
         "feddyn",
         "scaffold",
         "fedams",
+        "fedmom",
         "fedcm",
         "feddc",
     ],

@@ -310,6 +310,8 @@ def test_a_base_may_be_focal_loss_and_networks_alone_train_by_it() -> None:
     (["objective=fedlc", "task=rul"], "a logit for each class"),
     (["objective=moon", "objective.base={_target_: fedpdm.training.objectives.moon.Moon}"],
      r"objective\.base=Moon is none"),
+    (["objective=moon", "objective.base=focal"], r"objective\.base=focal must be a block"),
+    (["objective=moon", "objective.base={a: 1}"], r"objective\.base=.* must be a block"),
     (["objective=moon", "training.augment.jitter=0.1"], "supervised loss"),
     (["objective=moon", "engine=batched"], "stacks = True"),
 ])  # fmt: skip

@@ -122,6 +122,9 @@ class FleetSource(Source):
         )  # fmt: skip
         self.seed, self.reach, self.days = seed, reach, float(days)
         self.profiles = _profiles(sites, scenarios)
+        self.families = {
+            name: profile.archetype or profile.industry for name, profile in self.profiles.items()
+        }
         self.folder = None if path is None else FleetFolder(path)
         if self.folder is not None:
             self.folder.require(self.settings, self.site_settings)

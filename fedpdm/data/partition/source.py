@@ -100,6 +100,7 @@ class RepartitionedSource(PartitionedSource):
             setattr(self, name, getattr(source, name))
         super().__init__({}, partition, seed)
         self.source, self.reach, self.generated = source, reach, False
+        self.families = {}  # whose sites were other ones
         if hasattr(partition, "sites") and self.asked is None:
             self.partition = copy(partition)
             vars(self.partition)["sites"] = len(source.sites)

@@ -102,6 +102,8 @@ class Source(ABC):
     """Whether a model may know how long a machine has run; C-MAPSS can withhold the cycle."""
     units: Mapping[str, str] = MappingProxyType({})
     """Unit of a feature, where the user states one: sites that state one must state the same."""
+    families: Mapping[str, str] = MappingProxyType({})
+    """Which kind of site each one is, where whoever made the data knows it. No training does."""
     warnings: Sequence[str] = ()
     """What a person should know about the data read so far."""
     facts: tuple[str, ...] = ()

@@ -40,6 +40,11 @@ class Wrapping(Objective):
     def for_task(self, task: Task) -> Objective:
         if isinstance(task, Program) or not task.learns_labels:
             raise ConfigError(f"{self.key} needs labels, and task={task.name} has none")
+        if not isinstance(self.given, Objective | None):
+            raise ConfigError(
+                f"objective.base={self.given} must be a block with the _target_ of a loss, or "
+                "null: objective.base={_target_: fedpdm.training.losses.Focal}"
+            )
         base = Supervised.of(task) if self.given is None else self.given.for_task(task)
         if not isinstance(base, Supervised):
             raise ConfigError(
