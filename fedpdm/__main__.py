@@ -16,6 +16,7 @@ COMMANDS = {
     "ablate": ("fedpdm.ablate.__main__", "say what sensors, losses and parts of a model are worth"),
     "audit": ("fedpdm.audit.__main__", "attack a finished run: who was in the training data?"),
     "promote": ("fedpdm.promote.__main__", "ask gates whether a model may be used, and export it"),
+    "strategies": ("fedpdm.strategies.__main__", "list the methods there are, or explain one"),
     "history": ("fedpdm.history.__main__", "list, show, roll back or export the rounds of a run"),
     "data": (
         "fedpdm.data.__main__",
