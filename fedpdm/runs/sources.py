@@ -94,13 +94,14 @@ def build_federation(cfg: Config, task: Task, source: Source, seed: int) -> Fede
             f"shuffle_labels={shuffle} shows what a score owes to labels, and task={task.name} "
             "reads none: leave it out"
         )
+    left_out = select(cfg, "newcomers.sites")  # the rows are not read for a config without any
     return Federation(
         source,
         task,
         features=RAW if select(cfg, "features") is None else make(cfg.features, "features"),
         resampler=None if resample is None else Resampler(str(resample), seed, source.categorical),
         shuffle=None if shuffle is None else LabelShuffle(str(shuffle), seed),
-        without=named_newcomers(cfg, source.sites)[0],
+        without=named_newcomers(cfg, source.sites)[0] if left_out else (),
     )
 
 
