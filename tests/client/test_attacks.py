@@ -146,6 +146,7 @@ def test_the_batched_engine_comes_to_the_same(kind: type[Attack], tmp_path: Path
     assert distance(serial.weights(), batched.weights()) < 1e-9
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_workers_of_ray_attack_to_the_bit_as_the_serial_engine(tmp_path: Path) -> None:

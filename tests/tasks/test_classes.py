@@ -163,7 +163,9 @@ def test_data_without_the_column_says_where_it_comes_from() -> None:
         parts("data.days=60", "task.column=colour")[1]
 
 
-@pytest.mark.parametrize("task", ["asset_type", "device_failure"])
+@pytest.mark.parametrize(
+    "task", [pytest.param("asset_type", marks=pytest.mark.long), "device_failure"]
+)  # test_experiments runs the other
 def test_the_experiment_ends_with_a_report(task: str, tmp_path: Path) -> None:
     words = [
         *SMALL, f"task={task}", "data.days=80", "rounds=1", "training.local_epochs=1",
