@@ -30,6 +30,7 @@ from fedpdm.tasks import Failure
 from fedpdm.testing.federated import Federated, check_resume, distance, federate, same, states
 from fedpdm.training.loop import TrainingSettings, fit
 from fedpdm.training.objective import Objective, Supervised
+from fedpdm.training.objectives.moon import Moon
 from fedpdm.training.personal import APFL, METHODS, FineTune, KNNPer
 from fedpdm.wire.flower import become_server
 from fedpdm.wire.records import ARRAYS, arrays_in, to_record
@@ -297,6 +298,18 @@ def test_fedbn_says_that_a_model_has_no_normalisation(tmp_path: Path) -> None:
 def test_what_cannot_work_is_refused(overrides: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build(compose(overrides))
+
+
+@pytest.mark.parametrize("strategy", sorted(METHODS))
+def test_it_goes_with_an_objective_that_remembers(tmp_path: Path, strategy: str) -> None:
+    personal = make(compose([f"strategy={strategy}"]).personal, "personal")
+    around = personal.around(Moon().for_task(Failure(4.0)))
+    found = run(tmp_path, strategy, rounds=2, objective=around)
+    assert {"error", "warning"}.isdisjoint(event["kind"] for event in found.screen.events)
+    assert all("examples" in site for site in found.history.rounds()[-1].sites.values())
+    kept = arrays_in(found.grid.states["p0"], OBJECTIVE)
+    assert any(name.startswith("moon.") for name in kept)
+    assert any(name.startswith("personal.") for name in kept) or strategy == "fedrep"
 
 
 def test_the_loss_inside_is_the_runs_own() -> None:

@@ -36,6 +36,9 @@ from fedpdm.training.objectives.wrapping import (
 
 __all__ = ["Moon"]
 
+KEPT = "moon."
+"""How the names begin of what a site remembers: a personal model may lie beside it."""
+
 
 class Moon(OfOtherModels):
     """A supervised loss and the model-contrastive term.
@@ -64,9 +67,10 @@ class Moon(OfOtherModels):
 
     def begin(self, model: nn.Module, context: LocalContext) -> None:
         self.received = self.previous = None
-        if context.memory and self.mu:
+        last = {n.removeprefix(KEPT): t for n, t in context.memory.items() if n.startswith(KEPT)}
+        if last and self.mu:
             self.received = still(model, context.received)
-            self.previous = still(model, context.memory)
+            self.previous = still(model, last)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, context: LocalContext) -> Tensor:
         if self.received is None or self.previous is None:
@@ -80,7 +84,8 @@ class Moon(OfOtherModels):
     def end(self, model: nn.Module, context: LocalContext) -> None:
         self.received = self.previous = None  # a stored engine does not carry models along
         if self.mu:
-            context.memory.update({n: t.detach().clone() for n, t in model.state_dict().items()})
+            own = {f"{KEPT}{n}": t.detach().clone() for n, t in model.state_dict().items()}
+            context.memory.update(own)
 
 
 def contrastive(z: Tensor, near: Tensor, far: Tensor, temperature: float) -> Tensor:
