@@ -34,7 +34,7 @@ class Described(Protocol):
 
 
 def page(stored: Mapping[str, Any], data: Mapping[str, Described]) -> str:
-    """Return the page with its table made anew; all else is as it was."""
+    """Return the page with a new table; the rest stays as it was."""
     text = PAGE.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)

@@ -1,7 +1,7 @@
 """Counts the privacy budget with dp-accounting's Rényi accountant.
 
 A run releases the same mechanism again and again: a Gaussian mechanism (Dwork and Roth 2014) of
-one noise, on a sample drawn anew each time. Its Rényi divergences add up over releases (Mironov
+one noise, on a fresh sample each time. Its Rényi divergences add up over releases (Mironov
 2017) and give epsilon for a delta. What the sample is worth depends on how it is drawn:
 
 - ``poisson``: every unit is in by itself with probability q; neighbours differ by one unit more

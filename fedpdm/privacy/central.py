@@ -190,16 +190,6 @@ class Central(Privacy):
 
     name: ClassVar[str] = "central"
 
-    def __init__(
-        self,
-        epsilon: float | None = None,
-        delta: float = 1e-5,
-        noise_multiplier: float | None = None,
-        clip: float | None = 1.0,
-        validation: Literal["withheld", "reported"] = "withheld",
-    ) -> None:
-        super().__init__(epsilon, delta, noise_multiplier, clip, validation)
-
     def protect(self, facts: Facts) -> Protection:
         refuse_buffers(facts, self.name)
         drawn = facts.fraction

@@ -16,8 +16,6 @@ strategy.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from fedpdm.aggregation.update import Update
@@ -67,16 +65,6 @@ class Local(Privacy):
     """
 
     name = "local"
-
-    def __init__(
-        self,
-        epsilon: float | None = None,
-        delta: float = 1e-5,
-        noise_multiplier: float | None = None,
-        clip: float | None = 1.0,
-        validation: Literal["withheld", "reported"] = "withheld",
-    ) -> None:
-        super().__init__(epsilon, delta, noise_multiplier, clip, validation)
 
     def protect(self, facts: Facts) -> Protection:
         refuse_buffers(facts, self.name)

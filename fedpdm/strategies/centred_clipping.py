@@ -13,7 +13,7 @@ iteration is the mean, whatever v is.
 
 The server remembers v; the history keeps it. In the paper sites send momentum of single
 gradients; here they send the change of a round of local epochs, which averages many, and keep
-none. The paper fixes τ; ``radius: null`` takes the median distance from the center, anew in each
+none. The paper fixes τ; ``radius: null`` takes the median distance from the center, again in each
 iteration. Its proof is for f ≤ n/10; above that it is a rule of thumb.
 """
 

@@ -7,7 +7,7 @@ time that a new one is evaluated, a site makes E epochs on its own training wind
     v_k ← w_t,   then   v_k ← v_k − η·∇F_k(v_k)   for E epochs
 
 With ``stop=best`` it keeps the epoch, 0 among them, whose loss on its validation windows is lowest,
-so that a site whom fine-tuning would hurt has the shared model; with ``stop=last`` the last one.
+so that a site that fine-tuning would hurt keeps the shared model; with ``stop=last`` the last one.
 
 A site remembers the fine-tuned model of the round, so that the final test and ``predict --site``
 have it. Nothing is sent beside what FedAvg sends; a round takes E more epochs.

@@ -8,7 +8,7 @@ keeps φ and the class of its training windows. Of the k that are nearest to φ(
     p(y|x)     = λ_k·h_knn(y|x) + (1 − λ_k)·h_w(y|x)
 
 λ_k is the one of 0, 0.1, …, 1 with the lowest loss on the site's validation windows; 0 is the
-shared model. Nothing is trained: the memory is made anew of each model that is evaluated, so it
+shared model. Nothing is trained: the memory is made again from each model that is evaluated, so it
 answers for machines that the site has never seen, too.
 
 A site keeps at most ``capacity`` windows, each as long as φ: with model=lstm 512 bytes, in the
