@@ -46,6 +46,12 @@ class Data:
     metric: str = "average_precision"
 
 
+NETWORK = (
+    "model=trend", "training.optimizer=adam", "training.local_epochs=2", "training.batch_size=128",
+    "training.learning_rate=0.001", "training.weight_decay=0.001", "training.schedule=step",
+    "training.gamma=0.5", "rounds=10", "training.step_size=4", "data.stride=3",
+)  # fmt: skip
+"""FedAvg as benchmarks.fedcmapss compares it: the experiments of B and C take trees and FedSGD."""
 NEVER = ("sites.detroit.modes_later=null", "sites.houston.modes_later=null")
 DATA: dict[str, Data] = {
     "ai4i": Data(("experiment=ai4i",), (0, 1, 2, 3, 4, 5)),
@@ -53,9 +59,13 @@ DATA: dict[str, Data] = {
         ("experiment=fleet", "site=[detroit,houston]", *NEVER), tuple(range(30, 36))
     ),
     "fleet": Data(("experiment=fleet", "site=[detroit,houston]"), tuple(range(30, 36))),
-    "fedcmapss_b": Data(("experiment=fedcmapss_b",), (0, 1, 2, 3, 4, 5), "rmse"),
-    "fedcmapss_c": Data(("experiment=fedcmapss_c",), (0, 1, 2, 3, 4, 5), "rmse"),
-    "fedcmapss_d": Data(("experiment=fedcmapss_d",), (0, 1, 2, 3, 4, 5), "rmse"),
+    "fedcmapss_b": Data(("experiment=fedcmapss_b", *NETWORK), (0, 1, 2, 3, 4, 5), "rmse"),
+    "fedcmapss_c": Data(
+        ("experiment=fedcmapss_c", "~strategy.eta", *NETWORK), (0, 1, 2, 3, 4, 5), "rmse"
+    ),
+    "fedcmapss_d": Data(
+        ("experiment=fedcmapss_d", "rounds=20", "training.step_size=8"), (0, 1, 2, 3, 4, 5), "rmse"
+    ),
 }
 """Small ones first."""
 
@@ -68,8 +78,13 @@ CANDIDATES: dict[str, tuple[tuple[str, ...], ...]] = {
     "ditto": (("personal.weight=0.01",), ("personal.weight=0.1",), ("personal.weight=1",)),
     "apfl": ((), ("personal.adaptive=false",)),
     "pfedme": (
-        ("training.learning_rate=0.05", "personal.inner_rate=0.1"),
-        ("training.learning_rate=0.2", "personal.weight=5", "personal.inner_rate=0.2"),
+        ("training.optimizer=sgd", "training.learning_rate=0.05", "personal.inner_rate=0.1"),
+        (
+            "training.optimizer=sgd",
+            "training.learning_rate=0.2",
+            "personal.weight=5",
+            "personal.inner_rate=0.2",
+        ),
     ),
     "fedper": ((),),
     "fedrep": (("training.local_epochs=2",), ("training.local_epochs=3",)),
