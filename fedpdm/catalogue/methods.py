@@ -125,7 +125,7 @@ class Method:
         if self.group in ("objective", "attack"):
             return "sites"
         if self.group == "server":
-            return "server"
+            return "both" if getattr(self.targets["server"], "at_sites", False) else "server"
         if self.group in ("transforms", "privacy"):
             return "both"
         strategy = self.targets["strategy"]

@@ -58,6 +58,10 @@ def round_loop(
     if said is not None and history.head() is None:
         history.note({"kind": "warning", "round": 0, "message": said})
         display.say(f"note: {said}")
+    if (hidden := experiment.server.uncovered(scaling)) is not None:
+        if history.head() is None:
+            history.note({"kind": "warning", "round": 0, "message": hidden})
+        display.say(hidden)
     defended = warnings_of(
         experiment.strategy, experiment.attack, experiment.federation.sites, parts.buffers
     )

@@ -1,0 +1,450 @@
+"""Secure aggregation: the server learns the sum of a round's updates, and none of them.
+
+Bonawitz et al. 2017, Practical Secure Aggregation for Privacy-Preserving Machine Learning (CCS),
+figure 4; with ``neighbours``, Bell et al. 2020, Secure Single-Server Aggregation with
+(Poly)Logarithmic Overhead (CCS, SecAgg+), algorithm 2. Site i holds x_i, whole numbers modulo
+R = 2^64, and sends
+
+    y_i = x_i + PRG(b_i) + Σ_{j<i} PRG(s_ij) - Σ_{j>i} PRG(s_ij)    (mod R)
+
+with b_i its own secret and s_ij = s_ji the key that it agreed on with site j. One y_i is uniform
+noise; in the sum over all sites the pairs' masks cancel. A round has four stages:
+
+    setup                   a site sends two public keys
+    share_keys              gets its neighbours' keys, and sends each an encrypted share (Shamir) of
+                            b_i and of the private key behind its s_ij
+    collect_masked_vectors  gets the shares meant for it, trains, and sends y_i
+    unmask                  gives up shares: of b_j of each neighbour whose y_j came, of the
+                            private key of each that shared keys and then went away
+
+From ``threshold`` shares the server restores these secrets and takes their masks off. So sites may
+drop out at any stage. Where fewer are left, no sum is made: the model stays, and an event says so.
+A site gives up one kind of share for each other, once, and none for a sum of fewer sites.
+
+x_i is made of what the site would have sent without it, as differences d from what it got,
+clipped to ±C (``clip``) and rounded at random to one of 2^B + 1 levels (``bits``), times its weight
+n_i. The sum of these is exact, so what it decodes to differs from FedAvg's mean by rounding only:
+
+    |mean of d, decoded - mean of d| < 2C / 2^B    for every value within ±C
+
+1.5e-8 with the defaults, whatever the number and the weights of the sites. How many values were
+clipped is in the sum as well, and is said. Where no site changes anything, the model stays as it
+is, bit for bit. Keys, masks and shares come from the operating system and are different each time;
+as they cancel exactly, the same seed gives the same model.
+
+Use it where a server that follows the protocol must not see a single site's update. It costs three
+short messages more per site and round, eight bytes a value on the way up instead of four, and
+4·k elliptic-curve operations for k neighbours. Nothing is remembered between rounds; a round that
+was begun is begun again with new keys.
+
+Keys, Shamir's shares, encryption and rounding are those of ``flwr.common.secure_aggregation``; its
+own SecAgg+ is a workflow of Flower's old API. Deviations from it: masks are ChaCha20's keystream
+with 32 bytes of key, where Flower's generator has 32 bits of seed, which can be tried out;
+R is 2^64 and not 2^32, so that weights are exact factors and the error does not grow with
+``max_weight``; a site that went away before it shared keys does not end the round; a restored key
+is compared with its public half; sites refuse requests that would uncover one of them. Losses and
+numbers of examples do not leave a site, and buffers of whole numbers stay as the server has them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import ConfigRecord, Message
+from flwr.common.secure_aggregation.crypto.shamir import combine_shares
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+from fedpdm.aggregation.screening import MOST_EXAMPLES
+from fedpdm.aggregation.sums import AddsUp, Total, adds_up
+from fedpdm.aggregation.update import Contribution
+from fedpdm.errors import ConfigError
+from fedpdm.seeding import numpy_generator
+from fedpdm.server.base import Round
+from fedpdm.server.clock import Clock
+from fedpdm.server.synchronous import Synchronous
+from fedpdm.strategies.ranges import check_range
+from fedpdm.transforms.base import Chain, Stage, Transform
+from fedpdm.transforms.masking import (
+    COLLECT,
+    MASKED,
+    SECAGG,
+    SECAGG_MESSAGE,
+    SETUP,
+    SHARE_KEYS,
+    UNMASK,
+    Coding,
+    key_of,
+    mask,
+    pair_mask,
+    ring,
+    signed,
+    size_of,
+)
+from fedpdm.wire.flower import content_bytes, content_of
+from fedpdm.wire.records import ARRAYS, BUFFERS, CONFIG, EXAMPLES, Arrays, arrays_in, to_record
+
+Values = dict[str, Any]
+Stages = Generator[tuple[str, dict[int, Values]], dict[int, Values], None]
+"""Yields a stage and what each site is asked, and is sent what each answered."""
+
+
+class TooFew(Exception):
+    """Too few sites are left for a sum; says so."""
+
+
+class SecAgg(Synchronous):
+    """Synchronous rounds of four stages, at whose end the server has a sum.
+
+    Args:
+        threshold: share of a site's neighbourhood, itself included, that must be left for a sum:
+            above a half, up to 1.
+        neighbours: with how many others a site shares masks and secrets, an even number; None
+            for all.
+        clip: bound of each value of an update, C.
+        bits: of each value, B.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    one_model = True
+    least_sites = 2
+    at_sites = True
+
+    def __init__(
+        self,
+        threshold: float = 0.6,
+        neighbours: int | None = None,
+        clip: float = 8.0,
+        bits: int = 30,
+    ) -> None:
+        super().__init__()
+        if not 0.5 < threshold <= 1:
+            raise ConfigError(
+                f"server.threshold={threshold} must be above 0.5 and at most 1: with half of the "
+                "shares, two halves of the sites could be asked for different secrets"
+            )
+        if neighbours is not None and (neighbours < 2 or neighbours % 2):
+            raise ConfigError(
+                f"server.neighbours={neighbours} must be an even number from 2 on, or null for all"
+            )
+        if not 2 <= bits <= 30:
+            raise ConfigError(f"server.bits={bits} must be between 2 and 30")
+        check_range("clip", clip, below=1e6, block="server")
+        self.threshold, self.neighbours = threshold, neighbours
+        self.coding = Coding(clip, bits)
+
+    # Before a run --------------------------------------------------------------------------
+
+    def check(self, strategy: Strategy, transforms: Chain, clock: Clock, keep: int | None) -> None:
+        adding, who = adds_up(strategy), type(strategy).__name__
+        if adding is None:
+            raise ConfigError(
+                f"server=secagg shows the sum of updates only, and {who} needs every single one; "
+                "choose strategy=fedavg, or server=synchronous"
+            )
+        if getattr(strategy, "needs_norms", False):
+            raise ConfigError(
+                f"server=secagg hides the lengths of updates, from which {who} makes its step; "
+                "choose strategy=fedavg, or server=synchronous"
+            )
+        if weighs(adding) is None:
+            raise ConfigError(
+                f"server=secagg knows weights by examples and equal ones, and {who} weighs sites "
+                "by what else they report, which does not leave them; choose strategy=fedavg"
+            )
+        for each in transforms.transforms:
+            if (reason := obstacle(each)) is not None:
+                raise ConfigError(
+                    f"transforms.{each.name} {reason}, and server=secagg shows sums of masked "
+                    "whole numbers only; leave one of the two out"
+                )
+        if clock.carrier() is not None:
+            raise ConfigError(
+                "clock=virtual reads from a reply how many examples a site worked on, which "
+                "server=secagg hides; use clock=wall"
+            )
+
+    def uncovered(self, scaling: bool) -> str:
+        """Say what leaves the sites beside masked updates."""
+        sums = ["sums of training rows for the shared scaler (not with scaling=plant)"]
+        return (
+            "server=secagg hides each update from a server that follows the protocol; not "
+            f"covered: {', '.join(sums * scaling)}{', ' * scaling}validation losses and metrics of "
+            "each site (not with evaluate.fraction=0), test scores, who takes part, and what the "
+            "sum itself says; updates can be screened neither by value nor by norm"
+        )
+
+    # A round -------------------------------------------------------------------------------
+
+    def submit(self, round: Round, sites: Sequence[str]) -> None:
+        self.collector = self.collect(round)
+        numbers = {site: n for n, site in enumerate(self.services.dispatcher.roster.sites)}
+        self._sites = {numbers[site]: site for site in sites}
+        self._stages, self._heard = self._protocol(round), dict[int, Values]()
+        self._lost, self._config = False, ConfigRecord(dict(round.config.items()))
+        self._go_on(round, None)
+
+    def next_reply(self, round: Round) -> tuple[str, Message] | None:
+        while not self._lost:
+            if (heard := super().next_reply(round)) is not None:
+                return heard
+            if not self._go_on(round, self._heard):
+                break
+        return None
+
+    def apply(self, round: Round, site: str, reply: Message) -> None:
+        collector = self.collector
+        if reply.has_error():
+            round.note("site-failed", f"{site} failed: {reply.error.reason}", site)
+            return
+        collector.answers += 1
+        collector.bytes_up += content_bytes(reply.content)
+        number = next(n for n, name in self._sites.items() if name == site)
+        try:
+            self._heard[number] = self._read(number, reply)
+        except Exception as error:  # whatever a site sends, the others' round goes on
+            what = f"its answer to {self._stage} cannot be read ({type(error).__name__}: {error})"
+            round.note("refused", f"{site}: {what}", site)
+
+    def _go_on(self, round: Round, heard: dict[int, Values] | None) -> bool:
+        """End a stage and submit the next one; return whether there is one."""
+        try:
+            stage, asked = next(self._stages) if heard is None else self._stages.send(heard)
+        except StopIteration:
+            return False
+        except TooFew as error:
+            round.note("warning", f"round {round.number} has no sum: {error}")
+            self._lost = True
+            return False
+        self._stage, self._asked, self._heard = stage, asked, {}
+        nodes = self.services.dispatcher.roster.connected()
+        by_node = {nodes[self._sites[n]]: a for n, a in asked.items() if self._sites[n] in nodes}
+        contents = {
+            node: ConfigRecord({"stage": stage, **values}) for node, values in by_node.items()
+        }
+        self._send(round, [self._sites[number] for number in asked], contents)
+        return True
+
+    def _send(
+        self, round: Round, sites: Sequence[str], contents: Mapping[int, ConfigRecord]
+    ) -> None:
+        calls, model = self.services.calls, round.model
+        parameters = to_record(model.arrays)
+
+        def train(grid: Grid) -> list[Message]:
+            messages = calls.configure_train(round.number, parameters, round.config, grid)
+            found = [m for m in messages if m.metadata.dst_node_id in contents]
+            for message in found:
+                beside = {SECAGG: contents[message.metadata.dst_node_id]}
+                message.content = content_of({**message.content, **beside})
+            return found
+
+        def ask(grid: Grid) -> list[Message]:
+            return [
+                Message(
+                    content_of({CONFIG: self._config, SECAGG: contents[node]}), node, SECAGG_MESSAGE
+                )
+                for node in grid.get_node_ids()
+                if node in contents  # not one that has come back under another number
+            ]
+
+        collects = self._stage == COLLECT
+        buffers = model.buffers if collects else None
+        self.send(round, sites, train if collects else ask, buffers)
+
+    # The protocol ----------------------------------------------------------------------------
+
+    def _protocol(self, round: Round) -> Stages:
+        """Yield the stages of a round; put the sum into the collector at the end."""
+        services, sites = self.services, list(self._sites)
+        generator = numpy_generator(services.seed, "secagg-ring", round.number, round.attempt)
+        graph = ring(sites, self.neighbours, generator)
+        hood = 1 + max((len(others) for others in graph.values()), default=0)
+        least = max(2, hood // 2 + 1, math.ceil(self.threshold * hood - 1e-9))
+        if hood < least:
+            raise TooFew(f"{len(sites)} sites cannot hide their updates among each other")
+
+        keys = yield SETUP, {site: {"id": site} for site in sites}
+        graph = left(graph, keys, least)
+        asked = {
+            site: {
+                "threshold": least,
+                "neighbourhood": hood,
+                "peers": peers,
+                "pk1": [keys[peer]["pk1"] for peer in peers],
+                "pk2": [keys[peer]["pk2"] for peer in peers],
+            }
+            for site, peers in ordered(graph)
+        }
+        shared = yield SHARE_KEYS, asked
+        graph = left(graph, shared, least)
+        texts = {
+            site: dict(zip(said["peers"], said["ciphertexts"], strict=True))
+            for site, said in shared.items()
+        }
+        adding = cast(AddsUp, adds_up(services.strategy))
+        coding: Values = {"clip": self.coding.clip, "bits": self.coding.bits,
+                          "by-examples": weighs(adding) == EXAMPLES}  # fmt: skip
+        records = [ARRAYS, *adding.replies]
+        model = round.model
+        self._total = np.zeros(size_of(model.arrays, model.buffers, records), np.uint64)
+        asked = {
+            site: {"sources": peers, "ciphertexts": [texts[peer][site] for peer in peers], **coding}
+            for site, peers in ordered(graph)
+        }
+        came = yield COLLECT, asked
+        left(graph, came, least)
+
+        asked = {
+            site: {
+                "there": sorted({site, *(graph[site] & came.keys())}),
+                "gone": sorted(graph[site] - came.keys()),
+            }
+            for site in came
+        }
+        answers = yield UNMASK, asked
+        shares: dict[int, list[bytes]] = {site: [] for site in graph}
+        for said in answers.values():
+            for owner, share in zip(said["ids"], said["shares"], strict=True):
+                shares[owner].append(share)
+        self._unmask(graph, keys, shares, set(came), least)
+        self._decode(round, list(came), records)
+
+    def _read(self, number: int, reply: Message) -> Values:
+        """Return what a site answered; a masked vector is added up and not kept.
+
+        Raises:
+            Exception: of any kind; a site may send whatever it likes.
+        """
+        if self._stage == COLLECT:
+            vector = arrays_in(reply.content, MASKED)["vector"]
+            if vector.shape != self._total.shape or vector.dtype != np.uint64:
+                raise ValueError(f"a vector of {vector.dtype} {vector.shape}")
+            self._total += vector
+            return {}
+        said: Values = dict(cast(ConfigRecord, reply.content[SECAGG]).items())
+        asked, fits = self._asked[number], True
+        if self._stage == SETUP:
+            count, given = 2, [said["pk1"], said["pk2"]]
+        elif self._stage == SHARE_KEYS:
+            count, given = len(asked["peers"]), said["ciphertexts"]
+            fits = said["peers"] == asked["peers"]
+        else:
+            named = [*asked["there"], *asked["gone"]]
+            count, given, fits = len(named), said["shares"], said["ids"] == named
+        if not (fits and len(given) == count and all(isinstance(each, bytes) for each in given)):
+            raise ValueError("it is not what was asked for")
+        return said
+
+    def _unmask(
+        self,
+        graph: Mapping[int, set[int]],
+        keys: Mapping[int, Values],
+        shares: Mapping[int, list[bytes]],
+        came: set[int],
+        least: int,
+    ) -> None:
+        """Take from the sum the masks that are in it."""
+        size = len(self._total)
+        for site, found in shares.items():
+            if len(found) < least:
+                raise TooFew(
+                    f"{len(found)} shares of a secret of {self._sites[site]} came, and {least} "
+                    "are needed"
+                )
+            try:
+                secret = combine_shares(found[:least])
+                if site in came:
+                    self._total -= mask(secret, size)
+                    continue
+                own = key_of(secret)
+                if public_key_to_bytes(own.public_key()) != keys[site]["pk1"]:
+                    raise ValueError
+            except ValueError:
+                raise TooFew(f"shares of a secret of {self._sites[site]} do not fit") from None
+            for other in sorted(graph[site] & came):
+                values = pair_mask(own, keys[other]["pk1"], size)
+                self._total -= signed(values, other, site)
+
+    def _decode(self, round: Round, came: Sequence[int], records: Sequence[str]) -> None:
+        """Hand the sum over to the collector, as if it had added up updates."""
+        model, total = round.model, self._total
+        weight, examples = int(total[0]), int(total[1])
+        most = min(self.coding.most - 1, int(MOST_EXAMPLES) * len(came))
+        if not (0 < weight <= most and 0 < examples <= most):
+            raise TooFew("the sum says that some site did not keep to the protocol")
+        _, _, clipped, means = self.coding.decode(total, model.arrays, model.buffers, records)
+        if clipped:
+            round.note(
+                "warning",
+                f"{clipped} of {len(came) * (len(total) - 3)} values of the updates were beyond "
+                f"server.clip={self.coding.clip:g} and were clipped to it",
+            )
+        totals = {
+            record: Total(weighted_sum(origin(record, model.arrays, model.buffers), means.get(
+                record, {}), by), float(by))
+            for record, by in [*((record, weight) for record in records), (BUFFERS, examples)]
+            if record != BUFFERS or model.buffers
+        }  # fmt: skip
+        updates = [Contribution(self._sites[n], {EXAMPLES: 1.0}, None) for n in came]
+        self.collector.take_sums(totals, updates)
+
+
+def origin(record: str, arrays: Arrays, buffers: Arrays) -> Arrays:
+    """Return what a record's values were compared with."""
+    if record == ARRAYS:
+        return arrays
+    return buffers if record == BUFFERS else {n: np.zeros_like(a) for n, a in arrays.items()}
+
+
+def weighted_sum(sent: Arrays, means: Arrays, weight: int) -> Arrays:
+    """Return sums of new values, from what was sent and the means of their differences."""
+    return {
+        name: (array.astype(np.float64) + means.get(name, 0.0)) * weight
+        for name, array in sent.items()
+    }
+
+
+def left(
+    graph: Mapping[int, set[int]], heard: Mapping[int, object], least: int
+) -> dict[int, set[int]]:
+    """Return the graph of those sites that answered.
+
+    Raises:
+        TooFew: around one of them fewer than ``least`` are left, itself included.
+    """
+    found = {site: others & heard.keys() for site, others in graph.items() if site in heard}
+    fewest = min((1 + len(others) for others in found.values()), default=0)
+    if fewest < least:
+        raise TooFew(f"{fewest} of {len(graph)} sites are left, and {least} are needed to unmask")
+    return found
+
+
+def ordered(graph: Mapping[int, set[int]]) -> list[tuple[int, list[int]]]:
+    """Return each site with its neighbours, in order."""
+    return [(site, sorted(others)) for site, others in graph.items()]
+
+
+def weighs(adding: AddsUp) -> str | None:
+    """Return what a strategy weighs sites by: ``num-examples``, ``alike``, or None: by others."""
+    try:
+        weight = adding.weight({EXAMPLES: 3.0})
+    except Exception:  # it needs more than that
+        return None
+    return {3.0: EXAMPLES, 1.0: "alike"}.get(weight)
+
+
+def obstacle(transform: Transform) -> str | None:
+    """Return why masked updates cannot go through a transform, or None."""
+    kind = type(transform)
+    if transform.packs or transform.stage >= Stage.COMPRESS or getattr(transform, "down", False):
+        return "compresses"
+    if kind.decode is not Transform.decode or kind.before_sum is not Transform.before_sum:
+        return "reads single updates at the server"
+    return "needs more than sums" if transform.needs_values or transform.hides_values else None
