@@ -48,16 +48,13 @@ numbers of examples do not leave a site, and buffers of whole numbers stay as th
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from flwr.app import ConfigRecord, Message
-from flwr.common.secure_aggregation.crypto.shamir import combine_shares
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from fedpdm.aggregation.screening import MOST_EXAMPLES
 from fedpdm.aggregation.sums import AddsUp, Total, adds_up
@@ -66,6 +63,7 @@ from fedpdm.errors import ConfigError
 from fedpdm.seeding import numpy_generator
 from fedpdm.server.base import Round
 from fedpdm.server.clock import Clock
+from fedpdm.server.secagg_protocol import Protocol, TooFew, Values
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.strategies.ranges import check_range
 from fedpdm.transforms.base import Chain, Stage, Transform
@@ -74,27 +72,12 @@ from fedpdm.transforms.masking import (
     MASKED,
     SECAGG,
     SECAGG_MESSAGE,
-    SETUP,
-    SHARE_KEYS,
-    UNMASK,
     Coding,
-    key_of,
-    mask,
-    pair_mask,
     ring,
-    signed,
     size_of,
 )
 from fedpdm.wire.flower import content_bytes, content_of
 from fedpdm.wire.records import ARRAYS, BUFFERS, CONFIG, EXAMPLES, Arrays, arrays_in, to_record
-
-Values = dict[str, Any]
-Stages = Generator[tuple[str, dict[int, Values]], dict[int, Values], None]
-"""Yields a stage and what each site is asked, and is sent what each answered."""
-
-
-class TooFew(Exception):
-    """Too few sites are left for a sum; says so."""
 
 
 class SecAgg(Synchronous):
@@ -186,12 +169,13 @@ class SecAgg(Synchronous):
         self.collector = self.collect(round)
         numbers = {site: n for n, site in enumerate(self.services.dispatcher.roster.sites)}
         self._sites = {numbers[site]: site for site in sites}
-        self._stages, self._heard = self._protocol(round), dict[int, Values]()
-        self._lost, self._config = False, ConfigRecord(dict(round.config.items()))
+        self._protocol = self._begin(round)
+        self._stages, self._heard = self._protocol.stages(), dict[int, Values]()
+        self._over, self._config = False, ConfigRecord(dict(round.config.items()))
         self._go_on(round, None)
 
     def next_reply(self, round: Round) -> tuple[str, Message] | None:
-        while not self._lost:
+        while not self._over:
             if (heard := super().next_reply(round)) is not None:
                 return heard
             if not self._go_on(round, self._heard):
@@ -206,23 +190,31 @@ class SecAgg(Synchronous):
         collector.answers += 1
         collector.bytes_up += content_bytes(reply.content)
         number = next(n for n, name in self._sites.items() if name == site)
+        said: Values = {}
         try:
-            self._heard[number] = self._read(number, reply)
+            if self._stage == COLLECT:
+                self._protocol.masked(arrays_in(reply.content, MASKED)["vector"])
+            else:
+                said = dict(cast(ConfigRecord, reply.content[SECAGG]).items())
+                self._protocol.check(number, said)
         except Exception as error:  # whatever a site sends, the others' round goes on
             what = f"its answer to {self._stage} cannot be read ({type(error).__name__}: {error})"
             round.note("refused", f"{site}: {what}", site)
+        else:
+            self._heard[number] = said
 
     def _go_on(self, round: Round, heard: dict[int, Values] | None) -> bool:
         """End a stage and submit the next one; return whether there is one."""
         try:
             stage, asked = next(self._stages) if heard is None else self._stages.send(heard)
-        except StopIteration:
+        except (StopIteration, TooFew) as error:
+            self._over = True
+            if isinstance(error, TooFew):
+                round.note("warning", f"round {round.number} has no sum: {error}")
+            else:
+                self._decode(round)
             return False
-        except TooFew as error:
-            round.note("warning", f"round {round.number} has no sum: {error}")
-            self._lost = True
-            return False
-        self._stage, self._asked, self._heard = stage, asked, {}
+        self._stage, self._heard = stage, {}
         nodes = self.services.dispatcher.roster.connected()
         by_node = {nodes[self._sites[n]]: a for n, a in asked.items() if self._sites[n] in nodes}
         contents = {
@@ -260,175 +252,58 @@ class SecAgg(Synchronous):
 
     # The protocol ----------------------------------------------------------------------------
 
-    def _protocol(self, round: Round) -> Stages:
-        """Yield the stages of a round; put the sum into the collector at the end."""
-        services, sites = self.services, list(self._sites)
+    def _begin(self, round: Round) -> Protocol:
+        """Return a round of the protocol."""
+        services, model, sites = self.services, round.model, self._sites
         generator = numpy_generator(services.seed, "secagg-ring", round.number, round.attempt)
-        graph = ring(sites, self.neighbours, generator)
-        hood = 1 + max((len(others) for others in graph.values()), default=0)
-        least = max(2, hood // 2 + 1, math.ceil(self.threshold * hood - 1e-9))
-        if hood < least:
-            raise TooFew(f"{len(sites)} sites cannot hide their updates among each other")
+        graph = ring(list(sites), self.neighbours, generator)
+        size = size_of(model.arrays, model.buffers, self._records)
+        coding = {"clip": self.coding.clip, "bits": self.coding.bits,
+                  "by-examples": weighs(self._adding) == EXAMPLES}  # fmt: skip
+        return Protocol(sites, graph, self.threshold, size, coding)
 
-        keys = yield SETUP, {site: {"id": site} for site in sites}
-        graph = left(graph, keys, least)
-        asked = {
-            site: {
-                "threshold": least,
-                "neighbourhood": hood,
-                "peers": peers,
-                "pk1": [keys[peer]["pk1"] for peer in peers],
-                "pk2": [keys[peer]["pk2"] for peer in peers],
-            }
-            for site, peers in ordered(graph)
-        }
-        shared = yield SHARE_KEYS, asked
-        graph = left(graph, shared, least)
-        texts = {
-            site: dict(zip(said["peers"], said["ciphertexts"], strict=True))
-            for site, said in shared.items()
-        }
-        adding = cast(AddsUp, adds_up(services.strategy))
-        coding: Values = {"clip": self.coding.clip, "bits": self.coding.bits,
-                          "by-examples": weighs(adding) == EXAMPLES}  # fmt: skip
-        records = [ARRAYS, *adding.replies]
-        model = round.model
-        self._total = np.zeros(size_of(model.arrays, model.buffers, records), np.uint64)
-        asked = {
-            site: {"sources": peers, "ciphertexts": [texts[peer][site] for peer in peers], **coding}
-            for site, peers in ordered(graph)
-        }
-        came = yield COLLECT, asked
-        left(graph, came, least)
+    @property
+    def _adding(self) -> AddsUp:
+        return cast(AddsUp, adds_up(self.services.strategy))  # ``check`` has looked
 
-        asked = {
-            site: {
-                "there": sorted({site, *(graph[site] & came.keys())}),
-                "gone": sorted(graph[site] - came.keys()),
-            }
-            for site in came
-        }
-        answers = yield UNMASK, asked
-        shares: dict[int, list[bytes]] = {site: [] for site in graph}
-        for said in answers.values():
-            for owner, share in zip(said["ids"], said["shares"], strict=True):
-                shares[owner].append(share)
-        self._unmask(graph, keys, shares, set(came), least)
-        self._decode(round, list(came), records)
+    @property
+    def _records(self) -> list[str]:
+        return [ARRAYS, *self._adding.replies]
 
-    def _read(self, number: int, reply: Message) -> Values:
-        """Return what a site answered; a masked vector is added up and not kept.
-
-        Raises:
-            Exception: of any kind; a site may send whatever it likes.
-        """
-        if self._stage == COLLECT:
-            vector = arrays_in(reply.content, MASKED)["vector"]
-            if vector.shape != self._total.shape or vector.dtype != np.uint64:
-                raise ValueError(f"a vector of {vector.dtype} {vector.shape}")
-            self._total += vector
-            return {}
-        said: Values = dict(cast(ConfigRecord, reply.content[SECAGG]).items())
-        asked, fits = self._asked[number], True
-        if self._stage == SETUP:
-            count, given = 2, [said["pk1"], said["pk2"]]
-        elif self._stage == SHARE_KEYS:
-            count, given = len(asked["peers"]), said["ciphertexts"]
-            fits = said["peers"] == asked["peers"]
-        else:
-            named = [*asked["there"], *asked["gone"]]
-            count, given, fits = len(named), said["shares"], said["ids"] == named
-        if not (fits and len(given) == count and all(isinstance(each, bytes) for each in given)):
-            raise ValueError("it is not what was asked for")
-        return said
-
-    def _unmask(
-        self,
-        graph: Mapping[int, set[int]],
-        keys: Mapping[int, Values],
-        shares: Mapping[int, list[bytes]],
-        came: set[int],
-        least: int,
-    ) -> None:
-        """Take from the sum the masks that are in it."""
-        size = len(self._total)
-        for site, found in shares.items():
-            if len(found) < least:
-                raise TooFew(
-                    f"{len(found)} shares of a secret of {self._sites[site]} came, and {least} "
-                    "are needed"
-                )
-            try:
-                secret = combine_shares(found[:least])
-                if site in came:
-                    self._total -= mask(secret, size)
-                    continue
-                own = key_of(secret)
-                if public_key_to_bytes(own.public_key()) != keys[site]["pk1"]:
-                    raise ValueError
-            except ValueError:
-                raise TooFew(f"shares of a secret of {self._sites[site]} do not fit") from None
-            for other in sorted(graph[site] & came):
-                values = pair_mask(own, keys[other]["pk1"], size)
-                self._total -= signed(values, other, site)
-
-    def _decode(self, round: Round, came: Sequence[int], records: Sequence[str]) -> None:
+    def _decode(self, round: Round) -> None:
         """Hand the sum over to the collector, as if it had added up updates."""
-        model, total = round.model, self._total
+        model, total, came = round.model, self._protocol.total, self._protocol.came
         weight, examples = int(total[0]), int(total[1])
         most = min(self.coding.most - 1, int(MOST_EXAMPLES) * len(came))
         if not (0 < weight <= most and 0 < examples <= most):
-            raise TooFew("the sum says that some site did not keep to the protocol")
-        _, _, clipped, means = self.coding.decode(total, model.arrays, model.buffers, records)
+            why = "what it says cannot be, so some site did not keep to the protocol"
+            round.note("warning", f"round {round.number} has no sum: {why}")
+            return
+        records = self._records
+        clipped, means = self.coding.decode(total, model.arrays, model.buffers, records)
         if clipped:
             round.note(
                 "warning",
                 f"{clipped} of {len(came) * (len(total) - 3)} values of the updates were beyond "
                 f"server.clip={self.coding.clip:g} and were clipped to it",
             )
+        weights = dict.fromkeys(records, weight) | ({BUFFERS: examples} if model.buffers else {})
+        sent = {ARRAYS: model.arrays, BUFFERS: model.buffers}
+        zeros = {name: np.zeros_like(array) for name, array in model.arrays.items()}
         totals = {
-            record: Total(weighted_sum(origin(record, model.arrays, model.buffers), means.get(
-                record, {}), by), float(by))
-            for record, by in [*((record, weight) for record in records), (BUFFERS, examples)]
-            if record != BUFFERS or model.buffers
-        }  # fmt: skip
+            record: summed(sent.get(record, zeros), means.get(record, {}), by)
+            for record, by in weights.items()
+        }
         updates = [Contribution(self._sites[n], {EXAMPLES: 1.0}, None) for n in came]
         self.collector.take_sums(totals, updates)
 
 
-def origin(record: str, arrays: Arrays, buffers: Arrays) -> Arrays:
-    """Return what a record's values were compared with."""
-    if record == ARRAYS:
-        return arrays
-    return buffers if record == BUFFERS else {n: np.zeros_like(a) for n, a in arrays.items()}
-
-
-def weighted_sum(sent: Arrays, means: Arrays, weight: int) -> Arrays:
-    """Return sums of new values, from what was sent and the means of their differences."""
-    return {
-        name: (array.astype(np.float64) + means.get(name, 0.0)) * weight
-        for name, array in sent.items()
+def summed(sent: Arrays, means: Arrays, weight: int) -> Total:
+    """Return the sum of new values, from what was sent and the means of their differences."""
+    values = {
+        name: (a.astype(np.float64) + means.get(name, 0.0)) * weight for name, a in sent.items()
     }
-
-
-def left(
-    graph: Mapping[int, set[int]], heard: Mapping[int, object], least: int
-) -> dict[int, set[int]]:
-    """Return the graph of those sites that answered.
-
-    Raises:
-        TooFew: around one of them fewer than ``least`` are left, itself included.
-    """
-    found = {site: others & heard.keys() for site, others in graph.items() if site in heard}
-    fewest = min((1 + len(others) for others in found.values()), default=0)
-    if fewest < least:
-        raise TooFew(f"{fewest} of {len(graph)} sites are left, and {least} are needed to unmask")
-    return found
-
-
-def ordered(graph: Mapping[int, set[int]]) -> list[tuple[int, list[int]]]:
-    """Return each site with its neighbours, in order."""
-    return [(site, sorted(others)) for site, others in graph.items()]
+    return Total(values, float(weight))
 
 
 def weighs(adding: AddsUp) -> str | None:

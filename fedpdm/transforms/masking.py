@@ -85,7 +85,7 @@ class Coding:
 
     def decode(
         self, total: Vector, arrays: Arrays, buffers: Arrays, records: Sequence[str]
-    ) -> tuple[int, int, int, dict[str, Arrays]]:
+    ) -> tuple[int, dict[str, Arrays]]:
         """Return what a sum of vectors says.
 
         Args:
@@ -95,8 +95,8 @@ class Coding:
             records: what sites send beside these.
 
         Returns:
-            The sums of weights, of examples, and of clipped values; and by record the weighted
-            mean of how its values differ from what was sent, in float64.
+            How many values were clipped; and by record the weighted mean of how its values differ
+            from what was sent, in float64.
         """
         weight, examples, clipped = (int(number) for number in total[:HEAD])
         means: dict[str, Arrays] = {}
@@ -112,7 +112,7 @@ class Coding:
                 middle = np.uint64((by << (self.bits - 1)) % 2**64)
                 values = (part - middle).view(np.int64) / by * self.step
                 means[record][name] = values.reshape(like[name].shape)
-        return weight, examples, clipped, means
+        return clipped, means
 
 
 def layout(
