@@ -95,10 +95,9 @@ class SecAggSite:
         else:
             secrets = self._remembered(site, message, context, stage)
         found = _STAGES[stage](site, secrets, asked)
-        if stage == UNMASK:  # a second set of shares could uncover this site
-            del context.state[SECRETS]
-        else:
-            context.state[SECRETS] = ConfigRecord(secrets)
+        if stage == UNMASK:  # a second set of shares could uncover a site
+            secrets = {name: secrets[name] for name in ("round", "stage")}
+        context.state[SECRETS] = ConfigRecord(secrets)
         return Message(content_of({SECAGG: ConfigRecord(found)}), reply_to=message)
 
     def mask(self, message: Message, context: Context, call: ClientAppCallable) -> Message:
