@@ -80,7 +80,8 @@ def round_loop(
         monitor=experiment.monitor,
         display=display,
         evaluate_fraction=0.0
-        if experiment.privacy and experiment.privacy.withholds_validation
+        if (experiment.privacy and experiment.privacy.withholds_validation)
+        or experiment.server.withholds_validation
         else experiment.evaluate_fraction,
         federated_scaling=experiment.federated_scaling,
         round_timeout=experiment.round_timeout,

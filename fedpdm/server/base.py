@@ -123,6 +123,8 @@ class Server(ABC):
             before, the only one there is. A class says so itself, it is not inherited.
         least_sites: how many sites a round must be able to have.
         at_sites: sites have a part in it beside training.
+        costs: what it costs beside FedAvg, for its page.
+        withholds_validation: sites do not evaluate during training; the last round is the result.
     """
 
     services: Services
@@ -130,6 +132,8 @@ class Server(ABC):
     one_model: ClassVar[bool] = False
     least_sites: ClassVar[int] = 1
     at_sites: ClassVar[bool] = False
+    costs: ClassVar[Sequence[str]] = ()
+    withholds_validation: bool = False
 
     def __init__(self) -> None:
         self.state: dict[str, Any] = {}

@@ -2,8 +2,8 @@
 
 Bonawitz et al. 2017, Practical Secure Aggregation for Privacy-Preserving Machine Learning (CCS),
 figure 4; with ``neighbours``, Bell et al. 2020, Secure Single-Server Aggregation with
-(Poly)Logarithmic Overhead (CCS, SecAgg+), algorithm 2. Site i holds x_i, whole numbers modulo
-R = 2^64, and sends
+(Poly)Logarithmic Overhead (CCS, SecAgg+), its semi-honest protocol. Site i holds x_i, whole numbers
+modulo R = 2^64, and sends
 
     y_i = x_i + PRG(b_i) + Σ_{j<i} PRG(s_ij) - Σ_{j>i} PRG(s_ij)    (mod R)
 
@@ -33,9 +33,10 @@ is, bit for bit. Keys, masks and shares come from the operating system and are d
 as they cancel exactly, the same seed gives the same model.
 
 Use it where a server that follows the protocol must not see a single site's update. It costs three
-short messages more per site and round, eight bytes a value on the way up instead of four, and
-4·k elliptic-curve operations for k neighbours. Nothing is remembered between rounds; a round that
-was begun is begun again with new keys.
+short messages more per site and round, eight bytes a value on the way up instead of four, and two
+to three milliseconds of processor time for each site and neighbour, which is why many sites want
+``neighbours``. Nothing is remembered between rounds; a round that was begun is begun again with new
+keys.
 
 Keys, Shamir's shares, encryption and rounding are those of ``flwr.common.secure_aggregation``; its
 own SecAgg+ is a workflow of Flower's old API. Deviations from it: masks are ChaCha20's keystream
@@ -49,7 +50,7 @@ numbers of examples do not leave a site, and buffers of whole numbers stay as th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from flwr.app import ConfigRecord, Message
@@ -90,6 +91,8 @@ class SecAgg(Synchronous):
             for all.
         clip: bound of each value of an update, C.
         bits: of each value, B.
+        validation: ``reported``: sites evaluate each round, and what each of them measured is seen;
+            ``withheld``: they do not, and the last round is the result.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -98,6 +101,7 @@ class SecAgg(Synchronous):
     one_model = True
     least_sites = 2
     at_sites = True
+    costs = ("up: 8 bytes a value in place of 4", "three further messages to each site in a round")
 
     def __init__(
         self,
@@ -105,6 +109,7 @@ class SecAgg(Synchronous):
         neighbours: int | None = None,
         clip: float = 8.0,
         bits: int = 30,
+        validation: Literal["reported", "withheld"] = "reported",
     ) -> None:
         super().__init__()
         if not 0.5 < threshold <= 1:
@@ -121,6 +126,7 @@ class SecAgg(Synchronous):
         check_range("clip", clip, below=1e6, block="server")
         self.threshold, self.neighbours = threshold, neighbours
         self.coding = Coding(clip, bits)
+        self.withholds_validation = validation == "withheld"
 
     # Before a run --------------------------------------------------------------------------
 
@@ -155,12 +161,15 @@ class SecAgg(Synchronous):
 
     def uncovered(self, scaling: bool) -> str:
         """Say what leaves the sites beside masked updates."""
-        sums = ["sums of training rows for the shared scaler (not with scaling=plant)"]
+        sums = "sums of training rows for the shared scaler (not with scaling=plant)"
+        measured = (
+            "what each site measures on validation data (not with server.validation=withheld)"
+        )
+        seen = [*[sums] * scaling, *[measured] * (not self.withholds_validation), "test scores",
+                "who takes part", "what the sum itself says"]  # fmt: skip
         return (
             "server=secagg hides each update from a server that follows the protocol; not "
-            f"covered: {', '.join(sums * scaling)}{', ' * scaling}validation losses and metrics of "
-            "each site (not with evaluate.fraction=0), test scores, who takes part, and what the "
-            "sum itself says; updates can be screened neither by value nor by norm"
+            f"covered: {', '.join(seen)}; updates can be screened neither by value nor by norm"
         )
 
     # A round -------------------------------------------------------------------------------

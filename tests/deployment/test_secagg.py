@@ -18,7 +18,9 @@ from tests.deployment import test_hostile_sites as sites
 TINY = sites.TINY.replace("strategy=fedadam", "server=secagg")
 
 
-@pytest.mark.parametrize("strategy", ["strategy=fedavg", "strategy=scaffold travels=body"])
+@pytest.mark.parametrize(
+    "strategy", ["strategy=fedavg", "strategy=scaffold travels=body server.validation=withheld"]
+)
 def test_a_deployed_run_has_the_bits_of_one_process(
     strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -31,9 +33,11 @@ def test_a_deployed_run_has_the_bits_of_one_process(
     with History.open(tmp_path / "deployed") as run, History.open(tmp_path / "one") as serial:
         assert same(run.weights(2), serial.weights(2)) and not same(run.weights(1), run.weights(0))
         assert [r.bytes_up for r in run.rounds()] == [r.bytes_up for r in serial.rounds()]
-        assert "examples" not in run.rounds()[1].sites["pune"]
+        assert "examples" not in run.rounds()[1].sites.get("pune", {})
         (said,) = [e for e in run.events() if "server=secagg" in e["message"]]
         assert said["kind"] == "warning"
+        reported = any("validation" in s for r in run.rounds() for s in r.sites.values())
+        assert reported == ("withheld" not in strategy) == ("validation" in said["message"])
     kept = list((tmp_path / "flower").rglob("*.bin"))
     assert bool(kept) == ("scaffold" in strategy)
     assert all(b"round.secagg" not in path.read_bytes() for path in kept)

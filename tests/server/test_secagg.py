@@ -502,7 +502,8 @@ class Peeks(Transform):
         return update
 
 
-def test_the_run_says_what_is_not_covered(tmp_path: Path) -> None:
+def test_it_says_what_is_not_covered() -> None:
     said = SecAgg().uncovered(scaling=True)
     assert all(word in said for word in ("scaler", "validation", "norm"))
     assert "scaler" not in SecAgg().uncovered(scaling=False)
+    assert "validation" not in SecAgg(validation="withheld").uncovered(scaling=False)
