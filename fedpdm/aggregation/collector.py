@@ -106,6 +106,17 @@ class Collector:
         update = Update("", self._base, records, {EXAMPLES: 1.0}, 1.0)
         self._accumulation.add(self._transforms.before_sum(update), None)
 
+    def take_sums(self, totals: Mapping[str, Total], updates: Sequence[Contribution]) -> None:
+        """Take the sums of a round whose updates nobody could read.
+
+        Args:
+            totals: by record.
+            updates: whose they are.
+        """
+        self.updates, self._totals = list(updates), dict(totals)
+        if self._transforms is not None:
+            self._totals = self._transforms.after_sum(self._totals, self.updates)
+
     def _decode(self, site: str, reply: Message) -> Update:
         wanted, content, weigh = self._wanted, reply.content, self._read.weight
         if self._transforms is None:

@@ -125,7 +125,7 @@ class Method:
         if self.group in ("objective", "attack"):
             return "sites"
         if self.group == "server":
-            return "server"
+            return "both" if getattr(self.targets["server"], "at_sites", False) else "server"
         if self.group in ("transforms", "privacy"):
             return "both"
         strategy = self.targets["strategy"]
@@ -150,6 +150,8 @@ class Method:
                 found.append(f"down: {_models(len(client.reads))} more")
             if client.replies:
                 found.append(f"up: {_models(len(client.replies))} more")
+        if self.group == "server":
+            found += getattr(self.targets["server"], "costs", ())
         if "personal" in self.targets:
             found.append("a site keeps a model of its own")
         travels = self.config.get("travels")

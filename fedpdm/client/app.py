@@ -18,6 +18,7 @@ from flwr.clientapp.typing import Mod
 from fedpdm.aggregation.screening import not_finite
 from fedpdm.aggregation.update import Base, Update
 from fedpdm.client.attacks.base import Attack
+from fedpdm.client.secagg import SecAggSite
 from fedpdm.client.site_client import SiteClient
 from fedpdm.client.state import STRATEGY, remember
 from fedpdm.client.trees import TreeClient
@@ -95,7 +96,9 @@ class SiteApp(ClientApp):
         super().__init__()
         self.client = client
         self.train_mods = list(train_mods)
-        self.train(mods=self.train_mods)(partial(train, client))
+        secagg = SecAggSite(client)
+        self.train(mods=[secagg.mask, *self.train_mods])(partial(train, client))
+        self.train("secagg")(secagg.answer)
         self.train("trees", mods=self.train_mods)(TreeClient(client))
         self.evaluate()(partial(evaluate, client))
         self.query("moments")(partial(moments, client))

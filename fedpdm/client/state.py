@@ -3,10 +3,11 @@
     strategy.KEY.GROUP    what the client half of a strategy remembers, by group
     local.tensors         the tensors of the model that do not travel (``models.policy``)
     objective.memory      what the local objective keeps (``training.objective``)
+    round.NAME            what it needs in a later stage of the same round, and nobody else may know
 
 One ArrayRecord each, beside whatever else is in the state. Engines on this machine keep it in
 the history; a supernode keeps its own (``deployment.site_memory``). A round that does not count is
-taken back.
+taken back. What is under ``round.`` is never written anywhere.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from fedpdm.models import ModelWrapper
 from fedpdm.training.objective import LocalContext, Objective
+from fedpdm.wire.flower import RecordType
 from fedpdm.wire.records import Arrays, arrays_in, from_record, to_record, to_tensors
 
 STRATEGY = "strategy."
@@ -28,6 +30,8 @@ LOCAL = "local.tensors"
 OBJECTIVE = "objective.memory"
 KEPT = (STRATEGY, LOCAL, OBJECTIVE)
 """How the names of records begin that are taken back with a round."""
+PASSING = "round."
+"""How the names of records begin that do not outlast their round."""
 
 
 def recall(state: RecordDict, key: str, groups: Sequence[str], like: Arrays) -> dict[str, Arrays]:
@@ -53,6 +57,25 @@ def forget(state: RecordDict, before: RecordDict | None) -> None:
     for name, record in () if before is None else before.items():
         if name.startswith(KEPT):
             state[name] = record
+
+
+def passing(state: RecordDict) -> dict[str, RecordType]:
+    """Return what of a state does not outlast its round."""
+    return {name: record for name, record in state.items() if name.startswith(PASSING)}
+
+
+def end_round(states: dict[str, RecordDict]) -> None:
+    """Let sites forget what they needed inside a round.
+
+    Args:
+        states: by site; changed in place. A state that was nothing else is taken out.
+    """
+    for site, state in list(states.items()):
+        names = list(passing(state))
+        for name in names:
+            del state[name]
+        if names and not len(state):
+            del states[site]
 
 
 def undo_round(

@@ -24,7 +24,7 @@ from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedpdm import __version__
-from fedpdm.client.state import PersonalModels
+from fedpdm.client.state import PersonalModels, end_round, passing
 from fedpdm.config.imports import import_all, names_of, refuse_foreign
 from fedpdm.config.values import Config, plain, read_config, select, stored_config
 from fedpdm.data.leakage import checks as guards
@@ -226,6 +226,8 @@ class DeployedSiteApp(ClientApp):
         state = context.state
         if memory is not None:
             state = remembered(memory, envelope.best if kind == TEST_QUERY else envelope.base)
+            for name, record in passing(context.state).items():  # of an earlier stage
+                state[name] = record
         if kind == TEST_QUERY:
             found = try_out(experiment, site, message, state)
             return Message(result_content(found), reply_to=message)
@@ -234,7 +236,10 @@ class DeployedSiteApp(ClientApp):
         reply = app(message, inner)
         if memory is None:
             context.state = inner.state
-        elif not reply.has_error() and (
+            return reply
+        context.state = RecordDict(passing(inner.state))
+        end_round({site: inner.state})
+        if not reply.has_error() and (
             kind == MessageType.TRAIN
             # It was sent what its model came to after a round that it had a part in.
             or (experiment.transforms.down is not None and envelope.base == envelope.version)

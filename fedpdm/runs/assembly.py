@@ -58,6 +58,10 @@ def round_loop(
     if said is not None and history.head() is None:
         history.note({"kind": "warning", "round": 0, "message": said})
         display.say(f"note: {said}")
+    if (hidden := experiment.server.uncovered(scaling)) is not None:
+        if history.head() is None:
+            history.note({"kind": "warning", "round": 0, "message": hidden})
+        display.say(hidden)
     defended = warnings_of(
         experiment.strategy, experiment.attack, experiment.federation.sites, parts.buffers
     )
@@ -76,7 +80,8 @@ def round_loop(
         monitor=experiment.monitor,
         display=display,
         evaluate_fraction=0.0
-        if experiment.privacy and experiment.privacy.withholds_validation
+        if (experiment.privacy and experiment.privacy.withholds_validation)
+        or experiment.server.withholds_validation
         else experiment.evaluate_fraction,
         federated_scaling=experiment.federated_scaling,
         round_timeout=experiment.round_timeout,

@@ -254,6 +254,11 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         newcomers=newcomers,
         newcomer_epochs=newcomer_epochs,
     )
+    if sampled < (least := server.least_sites):
+        raise ConfigError(
+            f"{type(server).__name__} needs at least {least} sites in a round, and this run has "
+            f"{sampled}; name more sites, or raise strategy.fraction_train"
+        )
     experiment.server.check(
         experiment.strategy, experiment.transforms, experiment.clock, experiment.keep
     )

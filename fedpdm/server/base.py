@@ -121,11 +121,19 @@ class Server(ABC):
             it comes.
         one_model: every update that counts in a round was made from the model of the round
             before, the only one there is. A class says so itself, it is not inherited.
+        least_sites: how many sites a round must be able to have.
+        at_sites: sites have a part in it beside training.
+        costs: what it costs beside FedAvg, for its page.
+        withholds_validation: sites do not evaluate during training; the last round is the result.
     """
 
     services: Services
     in_order: ClassVar[bool] = True
     one_model: ClassVar[bool] = False
+    least_sites: ClassVar[int] = 1
+    at_sites: ClassVar[bool] = False
+    costs: ClassVar[Sequence[str]] = ()
+    withholds_validation: bool = False
 
     def __init__(self) -> None:
         self.state: dict[str, Any] = {}
@@ -152,6 +160,14 @@ class Server(ABC):
         Raises:
             ConfigError: the message says what to choose.
         """
+
+    def uncovered(self, scaling: bool) -> str | None:
+        """Say what a server that hides updates does not hide; None for one that hides nothing.
+
+        Args:
+            scaling: whether sites send sums for a shared scaler.
+        """
+        return None
 
     @abstractmethod
     def select(self, round: Round) -> list[str]:

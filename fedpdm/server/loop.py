@@ -16,7 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
 from fedpdm.aggregation.update import Base
-from fedpdm.client.state import undo_round
+from fedpdm.client.state import end_round, undo_round
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.hardware import settled
 from fedpdm.engines.local_grid import LocalGrid
@@ -186,6 +186,7 @@ class RoundLoop:
         states = self._states()
         before = dict(states)
         result = self._train(round, events)
+        end_round(states)
         models = {**result.arrays, **result.buffers, **result.models}
         refuse_non_finite(number, self.strategy, self._state(), models)
         # The server's half knows nothing of those that do not count, and the two must agree.

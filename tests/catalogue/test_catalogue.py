@@ -40,7 +40,7 @@ OWN = {"fedavg_weighted", "finetune", "outlier_detection", "local"}
 @pytest.mark.parametrize(("name", "where"), [
     ("fedavg", "-"), ("fedprox", "sites"), ("scaffold", "both"), ("krum", "server"),
     ("fedadam", "server"), ("ditto", "sites"), ("fedbn", "sites"), ("moon", "sites"),
-    ("topk", "both"), ("fedbuff", "server"),
+    ("topk", "both"), ("fedbuff", "server"), ("secagg", "both"),
 ])  # fmt: skip
 def test_it_says_who_works_differently(name: str, where: str) -> None:
     assert find(name).where == where

@@ -227,6 +227,21 @@ def test_trees_grown_over_the_network_are_those_of_one_process(scene: Scene) -> 
 
 
 @pytest.mark.long
+def test_secure_aggregation_of_three_sites_has_the_bits_of_one_process(scene: Scene) -> None:
+    hq, folder = scene.server, scene.folder / "secagg"
+    chosen = ("rounds=2", "server=secagg", "strategy=scaffold")
+    run = hq.run(overrides=f"{TINY} site=[{','.join(SITES)}] {' '.join(chosen)}",
+                 run_folder=str(folder))  # fmt: skip
+    expected = scene.serial(*chosen)
+
+    assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
+
+    assert equal(folder, expected, 2) and trained(folder) == [set(SITES)] * 2
+    one, two = weights(folder, 2)[1:]
+    assert not same(one, two)
+
+
+@pytest.mark.long
 def test_a_site_is_killed_in_a_run_and_comes_back(scene: Scene) -> None:
     """Goes on with the run of the test before."""
     hq, folder, lyon = scene.server, scene.folder / "interrupted", scene.supernodes["lyon"]

@@ -30,6 +30,7 @@ from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer
 from fedpdm.errors import ConfigError
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective
+from fedpdm.transforms.masking import SECAGG
 from fedpdm.wire.records import CONFIG, Arrays, config_in
 
 
@@ -156,14 +157,17 @@ def stacked_trainer(client: SiteClient, **options: Any) -> StackedTrainer:
 
 
 def alike(messages: Sequence[Message]) -> list[list[Message]]:
-    """Return messages in groups of equal records and config; a strategy may send several."""
+    """Return messages in groups of equal records and config; a strategy may send several.
+
+    What secure aggregation tells each site comes after its training.
+    """
     groups: dict[tuple[object, ...], list[Message]] = {}
     keys: dict[int, tuple[object, ...]] = {}
     for message in messages:
         content = message.content
         if id(content) not in keys:  # most strategies send one content to all
             config = repr(sorted(config_in(content).items()))
-            records = sorted((key, id(record)) for key, record in content.items() if key != CONFIG)
+            records = sorted((k, id(r)) for k, r in content.items() if k not in (CONFIG, SECAGG))
             keys[id(content)] = *records, config
         groups.setdefault(keys[id(content)], []).append(message)
     return list(groups.values())

@@ -30,6 +30,7 @@ from fedpdm.engines.serial import SerialGrid
 from fedpdm.errors import ConfigError
 from fedpdm.models.policy import NoNorm
 from fedpdm.server.boosting import Boosting
+from fedpdm.server.secagg import SecAgg
 from fedpdm.testing import check_engine
 from fedpdm.testing.federated import Federated, federate
 from fedpdm.wire.flower import pack_state
@@ -259,6 +260,18 @@ def test_trees_have_the_bits_of_serial(tmp_path: Path) -> None:
     found = run("ray", lambda app, sites: RayGrid(app, sites, workers=2))
     found.grid.close()
     assert outcome(found) == outcome(serial)
+
+
+def test_secure_aggregation_has_the_bits_of_serial(tmp_path: Path) -> None:
+    def run(name: str, engine: Callable[[SiteApp, Any], LocalGrid]) -> Federated:
+        return federate(
+            tmp_path / name, "scaffold", sites=RAGGED, rounds=2, server=SecAgg, engine=engine
+        )
+
+    serial = run("serial", SerialGrid)
+    found = run("ray", lambda app, sites: RayGrid(app, sites, workers=2))
+    found.grid.close()
+    assert outcome(found) == outcome(serial) and not serial.screen.events
 
 
 def test_replies_are_those_of_serial_in_site_order(grid: RayGrid, ask: Any) -> None:
