@@ -32,7 +32,7 @@ SHOWN = 8
 
 def ranked(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the sites of ``contribution`` in summary.json with their values, the largest first."""
-    return sorted(found["sites"].items(), key=lambda item: -item[1]["value"])
+    return sorted(found["sites"].items(), key=lambda item: -(item[1]["value"] or 0.0))
 
 
 def _metric(found: Mapping[str, Any]) -> Metric:
