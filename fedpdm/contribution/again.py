@@ -12,33 +12,23 @@ differs in that site's updates alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flwr.app import Context, RecordDict
-
-from fedpdm.config.values import make
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.wording import metric, number
 from fedpdm.history import History, RoundRecord
-from fedpdm.history.lock import CONTRIBUTION, RunLock
+from fedpdm.history.lock import CONTRIBUTION
 from fedpdm.report.sections.contribution import lines, ranked
-from fedpdm.runs.assembly import client_app, round_loop
+from fedpdm.runs.again import fresh, train_again
 from fedpdm.runs.contribution import check_contribution, contributions
-from fedpdm.runs.experiment import Experiment, build
-from fedpdm.runs.folder import opened_history, stored_run
-from fedpdm.runs.initial import stored_start
-from fedpdm.runs.progress import Progress
 from fedpdm.runs.reopened import Reopened, reopen
 from fedpdm.server.base import Result, Round
-from fedpdm.server.loop import make_server_app
 from fedpdm.server.round_metrics import best_round
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.server.valuation import Shapley
-from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID
 
 RETRAINED = "retrained"
 
@@ -72,37 +62,6 @@ def opened(run: Path, imports: Sequence[str]) -> tuple[Reopened, list[RoundRecor
         return found, history.rounds()
 
 
-def fresh(run: Path, imports: Sequence[str]) -> Experiment:
-    """Return a run's experiment, made anew: a strategy remembers what it has done."""
-    words = [f"resume={run}", *([f"imports={','.join(imports)}"] if imports else [])]
-    return build(stored_run(words)[0], start=stored_start(run))
-
-
-def rounds_of(experiment: Experiment, engine: Mapping[str, Any], folder: Path) -> list[RoundRecord]:
-    """Train an experiment's rounds in a folder, or go on with those that are there.
-
-    Args:
-        experiment: made anew.
-        engine: ``settings`` of the manifest's engine.
-        folder: of the rounds.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with RunLock(folder), opened_history(folder, 1) as history:
-        history.recover()
-        head = history.head()
-        display = Progress(
-            experiment.rounds, experiment.task.primary, done=head.round if head else 0
-        )
-        client, sites = client_app(experiment), experiment.federation.sites
-        with display:
-            loop = round_loop(experiment, history, display, lambda scaler: None)
-            grid = make(dict(engine), "engine", client_app=client, sites=sites)
-            with closing(grid):
-                context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
-                make_server_app(loop)(grid, context)
-        return history.rounds()
-
-
 def replayed(run: Path, *, imports: Sequence[str] = ()) -> dict[str, Any]:
     """Return the Shapley values of a run's updates, which are made again.
 
@@ -120,7 +79,9 @@ def replayed(run: Path, *, imports: Sequence[str] = ()) -> dict[str, Any]:
     check_contribution(experiment)
     print(f"training {run.name} once more, to see its updates", flush=True)
     with TemporaryDirectory() as place:
-        again = rounds_of(experiment, before.manifest["engine"]["settings"], Path(place) / "again")
+        again = train_again(
+            experiment, before.manifest["engine"]["settings"], Path(place) / "again"
+        )
     key = experiment.task.primary
     same = [r.metrics.get(key) for r in again] == [r.metrics.get(key) for r in records]
     chosen = best_round(again, experiment.task) or again[-1].round
@@ -158,7 +119,7 @@ def retrained(run: Path, *, imports: Sequence[str] = ()) -> dict[str, Any]:
         print(f"training without {site} ({place + 1} of {len(sites)})", flush=True)
         left = replace(fresh(run, imports), server=Without(site))
         folder = run / CONTRIBUTION / f"without-{place:03d}"
-        found[site] = best(rounds_of(left, before.manifest["engine"]["settings"], folder), task)
+        found[site] = best(train_again(left, before.manifest["engine"]["settings"], folder), task)
     name = task.primary if None not in (whole[0], *(b[0] for b in found.values())) else "loss"
     at = 0 if name == task.primary else 1
     sign = 1.0 if at == 0 and task.higher_is_better else -1.0
