@@ -13,6 +13,7 @@ Beside each stands the error of the mean training window, which needs no gradien
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,7 +41,7 @@ from fedpdm.federation import Site
 from fedpdm.runs.again import fresh, train_again
 from fedpdm.runs.reopened import Reopened, reopen
 from fedpdm.seeding import numpy_generator, torch_generator
-from fedpdm.server.loop import RoundLoop
+from fedpdm.server.base import Round
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.server.valuation import Kept
 from fedpdm.training.loop import tensors
@@ -170,6 +171,22 @@ def over(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+class Watched(Synchronous):
+    """Synchronous rounds whose accepted updates are kept.
+
+    Args:
+        kept: where.
+    """
+
+    def __init__(self, kept: Kept) -> None:
+        super().__init__()
+        self._kept = kept
+
+    def submit(self, round: Round, sites: Sequence[str]) -> None:
+        round.accept = self._kept.accept
+        super().submit(round, sites)
+
+
 def update(opened: Reopened, run: Path, imports: Sequence[str]) -> dict[str, Any] | None:
     """Return what matching finds in the update of a site in round 1; None if none can be seen.
 
@@ -177,24 +194,12 @@ def update(opened: Reopened, run: Path, imports: Sequence[str]) -> dict[str, Any
     one. The same is measured of guesses without the update: the mean window, and windows of
     another site.
     """
-    experiment = fresh(run, imports)
+    experiment, kept = fresh(run, imports), Kept()
     if not isinstance(experiment.server, Synchronous) or experiment.transforms.hides_values:
         return None
-    kept = Kept()
-
-    def first_round(loop: RoundLoop) -> None:
-        loop.rounds, begin = 1, loop._begin
-
-        def begun(number: int, events: list[Any]) -> Any:
-            round = begin(number, events)
-            round.accept = kept.accept
-            return round
-
-        loop._begin = begun  # type: ignore[method-assign]
-
+    first = replace(experiment, rounds=1, server=Watched(kept))
     with TemporaryDirectory() as place:
-        engine = opened.manifest["engine"]["settings"]
-        train_again(experiment, engine, Path(place) / "again", first_round)
+        train_again(first, opened.manifest["engine"]["settings"], Path(place) / "again")
     sites = {site.name: site for site in opened.sites}
     seen = next((u for u, _ in kept.updates if u.site in sites), None)
     return None if seen is None else matched(opened, seen, sites)

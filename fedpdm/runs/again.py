@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from fedpdm.runs.experiment import Experiment, build
 from fedpdm.runs.folder import opened_history, stored_run
 from fedpdm.runs.initial import stored_start
 from fedpdm.runs.progress import Progress
-from fedpdm.server.loop import RoundLoop, make_server_app
+from fedpdm.server.loop import make_server_app
 from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID
 
 
@@ -33,10 +33,7 @@ def fresh(run: Path, imports: Sequence[str] = ()) -> Experiment:
 
 
 def train_again(
-    experiment: Experiment,
-    engine: Mapping[str, Any],
-    folder: Path,
-    change: Callable[[RoundLoop], None] = lambda loop: None,
+    experiment: Experiment, engine: Mapping[str, Any], folder: Path
 ) -> list[RoundRecord]:
     """Train an experiment's rounds in a folder, or go on with those that are there.
 
@@ -44,7 +41,6 @@ def train_again(
         experiment: made anew.
         engine: ``settings`` of the manifest's engine.
         folder: of the rounds; weights of the last and the best are kept.
-        change: given the loop before it runs.
 
     Raises:
         UserError: the folder is damaged.
@@ -60,7 +56,6 @@ def train_again(
         client, sites = client_app(experiment), experiment.federation.sites
         with display:
             loop = round_loop(experiment, history, display, lambda scaler: None)
-            change(loop)
             grid = make(dict(engine), "engine", client_app=client, sites=sites)
             with closing(grid):
                 make_server_app(loop)(grid, Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {}))
