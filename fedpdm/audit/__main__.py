@@ -144,15 +144,16 @@ def rebuilt(found: Mapping[str, Any]) -> str:
 def conclusion(found: Mapping[str, Any]) -> str:
     """Return what the errors say, and what they do not."""
     plain = [s for s in found["steps"] if s["noise"] is None]
-    given = [s for s in plain if any(own["recovered"] for own in s["attacks"].values())]
+    given = sorted({s["batch"] for s in plain if any(a["recovered"] for a in _of(s))})
+    nearer = {s["batch"] for s in plain if min(a["error"] for a in _of(s)) < s["mean_window"]}
+    first = "No window was recovered from a plain step"
     if given:
-        sizes = " and of ".join(str(size) for size in sorted({s["batch"] for s in given}))
         first = (
-            f"A plain step on a batch of {sizes} gives windows away: who sees it reads the "
-            "sensors. Such steps must not be sent without noise"
+            f"A plain step on a batch of {' and of '.join(map(str, given))} gives windows away: "
+            "who sees it reads the sensors. Such steps must not be sent without noise"
         )
-    else:
-        first = "No window was recovered from a plain step"
+    for size in sorted(nearer - set(given)):
+        first += f". From one on {size}, guesses come nearer than the mean window"
     sent = found["update"]
     if sent is None:
         return f"{first}. The run's own updates were not seen: this server adds up none by itself."
@@ -164,6 +165,10 @@ def conclusion(found: Mapping[str, Any]) -> str:
         "stronger one (simulated local steps, priors on windows) was not tried"
     )
     return f"{first}. {second}."
+
+
+def _of(step: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(step["attacks"].values())
 
 
 def both(of: Mapping[str, Any]) -> str:

@@ -88,7 +88,11 @@ def test_matching_finds_the_window_of_a_smooth_model(attack: object) -> None:
     one = Step(module, step().objective, torch.tensor([1]), SHAPE)
     x = window()
     found = attack(one, one.gradients(x), torch.Generator().manual_seed(0))  # type: ignore[operator]
-    assert errors(found.numpy(), x.numpy())[0] < 0.05 < errors(np.zeros(SHAPE, np.float32), x.numpy())[0]
+    assert (
+        errors(found.numpy(), x.numpy())[0]
+        < 0.05
+        < errors(np.zeros(SHAPE, np.float32), x.numpy())[0]
+    )
 
 
 def test_noise_of_a_private_step_hides_the_window() -> None:
