@@ -14,6 +14,7 @@ COMMANDS = {
     "compare": ("fedpdm.compare", "say which setting is better over seeds, and how surely"),
     "predict": ("fedpdm.predict", "score a site's new rows with a finished run"),
     "ablate": ("fedpdm.ablate.__main__", "say what sensors, losses and parts of a model are worth"),
+    "contribution": ("fedpdm.contribution.__main__", "say what each site brought to a run"),
     "audit": ("fedpdm.audit.__main__", "attack a finished run: who was in the training data?"),
     "promote": ("fedpdm.promote.__main__", "ask gates whether a model may be used, and export it"),
     "strategies": ("fedpdm.strategies.__main__", "list the methods there are, or explain one"),

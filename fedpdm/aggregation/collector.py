@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -46,6 +46,7 @@ class Collector:
         adding: how to add updates up at once and keep none. None: every accepted reply is
             kept, for a strategy that needs all of them.
         transforms: what updates go through on their way, if anything.
+        accept: told of every accepted update and its reply.
 
     Attributes:
         updates: who was accepted.
@@ -59,8 +60,10 @@ class Collector:
         note: Note,
         adding: AddsUp | None,
         transforms: ServerHalves | None = None,
+        accept: Callable[[Update, Message], None] | None = None,
     ) -> None:
         self._base, self._note, self._transforms = base, note, transforms
+        self._accept = accept
         self._read = adding or MeanByExamples()
         self._wanted = [ARRAYS, BUFFERS, *self._read.replies]
         self._hidden = transforms is not None and transforms.hides_values
@@ -90,6 +93,8 @@ class Collector:
         self.updates.append(Contribution(site, update.metrics, norm))
         if self._transforms is not None:
             update = self._transforms.before_sum(update)
+        if self._accept is not None:
+            self._accept(update, reply)
         self._accumulation.add(update, reply)
 
     def take_nothing(self) -> None:

@@ -43,6 +43,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "tracker": ("fedpdm.trackers:Tracker",),
     "privacy": ("fedpdm.privacy.base:Privacy",),
     "transforms": ("fedpdm.transforms.base:Transform",),
+    "contribution": ("fedpdm.server.valuation:Valuation",),
     "attack": ("fedpdm.client.attacks.base:Attack",),
     "client_mods": (),
 }

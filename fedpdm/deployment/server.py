@@ -40,6 +40,7 @@ from fedpdm.history import History
 from fedpdm.report.table import print_summary
 from fedpdm.runs.assembly import one_thread
 from fedpdm.runs.attacked import SIMULATED, is_attacked
+from fedpdm.runs.contribution import SHOWS_SITES, asks
 from fedpdm.runs.experiment import Experiment, build
 from fedpdm.runs.folder import stored_run
 from fedpdm.runs.initial import stored_start
@@ -153,6 +154,8 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
         )
     if is_attacked(cfg):
         raise ConfigError(f"attack=…: {SIMULATED}")
+    if asks(cfg):
+        raise ConfigError(SHOWS_SITES)
     if select(cfg, "newcomers.sites"):
         raise ConfigError(
             "newcomers.sites: a deployed run asks the sites that take part only; start no "

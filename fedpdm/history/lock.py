@@ -15,6 +15,8 @@ PRETRAINING = "pretraining"
 """Folder of a run's first stage, if it has two: a run folder in its own."""
 FEDERATIONS = "models"
 """Folder of the federations of a run with several, each a run folder in its own."""
+CONTRIBUTION = "contribution"
+"""Folder of trainings without a site, which ``fedpdm.contribution`` makes."""
 FOLDERS = (
     "rounds",
     "clients",
@@ -24,6 +26,7 @@ FOLDERS = (
     "promotion",
     PRETRAINING,
     FEDERATIONS,
+    CONTRIBUTION,
 )
 """Those that a run makes in its folder; others that lie there are not its own."""
 

@@ -18,6 +18,7 @@ from fedpdm.report.gain_table import GainRow, GainTable, gain_table, part_of
 from fedpdm.report.sections.alarms import dearer, silence
 from fedpdm.report.sections.attack import attacked
 from fedpdm.report.sections.clusters import cluster_lines
+from fedpdm.report.sections.contribution import lines as contribution_lines
 from fedpdm.report.sections.simulated import said
 from fedpdm.report.summary_text import certainty, chosen_alone, facts, headline, hindsight
 
@@ -87,6 +88,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         say(console, mute, style="dim")
     if other := dearer(summary):
         say(console, other, style="yellow")
+    for line in contribution_lines(summary):
+        say(console, line)
     if privacy := summary.get("privacy"):
         say(console, f"{sentence(privacy)}.")
     if table.left_out:

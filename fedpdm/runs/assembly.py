@@ -90,6 +90,7 @@ def round_loop(
         transforms=experiment.transforms,
         server=experiment.server,
         clock=experiment.clock,
+        valuation=experiment.valuation,
     )
 
 

@@ -32,6 +32,7 @@ from fedpdm.models import ModelWrapper
 from fedpdm.models.policy import ParameterPolicy, Parts
 from fedpdm.privacy.base import Protection
 from fedpdm.runs.attacked import build_attack
+from fedpdm.runs.contribution import build_valuation, check_contribution
 from fedpdm.runs.initial import Start, read_start
 from fedpdm.runs.local_training import (
     build_device,
@@ -58,6 +59,7 @@ from fedpdm.server.clock import Clock
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.selection import sample_size, seeded_sample, take_over_sampling
 from fedpdm.server.synchronous import Synchronous
+from fedpdm.server.valuation import Valuation
 from fedpdm.strategies.ranges import check_flower
 from fedpdm.strategies.wrappers import check_training
 from fedpdm.tasks import Task
@@ -107,6 +109,7 @@ class Experiment:
     start: Start | None = None
     privacy: Protection | None = None
     attack: Attack | None = None
+    valuation: Valuation | None = None
     newcomers: tuple[str, ...] = ()
     newcomer_epochs: int = 1
 
@@ -251,6 +254,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         start=start,
         privacy=privacy,
         attack=build_attack(cfg, federation, strategy, rounds, seed),
+        valuation=build_valuation(cfg),
         newcomers=newcomers,
         newcomer_epochs=newcomer_epochs,
     )
@@ -262,6 +266,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
     experiment.server.check(
         experiment.strategy, experiment.transforms, experiment.clock, experiment.keep
     )
+    check_contribution(experiment)
     shared = {name: experiment.initial[name] for name in experiment.parts.shared}
     check_sent(copy, shared, sampled, seed)
     return experiment

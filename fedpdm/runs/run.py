@@ -37,6 +37,7 @@ from fedpdm.runs.assembly import (
     shared_scaler,
 )
 from fedpdm.runs.attacked import came_to
+from fedpdm.runs.contribution import contributions
 from fedpdm.runs.drift import NAME as REFERENCE
 from fedpdm.runs.drift import drift_since, reference
 from fedpdm.runs.experiment import Experiment, look_at_data
@@ -316,6 +317,8 @@ class Run:
             if self._trial is not None and not said["tensors"]:
                 shared = shared_scores(self.experiment, self._trial, history.weights(chosen))
                 summary["personal"]["shared"] = shared
+        if self.experiment.valuation is not None:
+            summary["contribution"] = contributions(self.experiment, records, chosen)
         if self.experiment.newcomers:
             weights = history.weights(chosen)
             summary["newcomers"] = test_newcomers(self.experiment, weights, scaler)

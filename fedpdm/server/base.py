@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedpdm.aggregation.collector import Note
-from fedpdm.aggregation.update import Base, Contribution
+from fedpdm.aggregation.update import Base, Contribution, Update
 from fedpdm.history import History
 from fedpdm.server.clock import Clock
 from fedpdm.server.dispatch import Dispatcher
@@ -79,6 +79,7 @@ class Round:
         note: remembers an event.
         sampled: the sites that ``select`` chose.
         bytes_down: bytes to the sites so far.
+        accept: told of every accepted update and its reply, where updates are to be kept.
     """
 
     number: int
@@ -89,6 +90,7 @@ class Round:
     note: Note
     sampled: Sequence[str] = ()
     bytes_down: int = 0
+    accept: Callable[[Update, Message], None] | None = None
 
 
 @dataclass(frozen=True)

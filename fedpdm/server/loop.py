@@ -39,6 +39,7 @@ from fedpdm.server.round_metrics import (
 from fedpdm.server.selection import seeded_sample, take_over_sampling
 from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.server.synchronous import Synchronous
+from fedpdm.server.valuation import Kept, Valuation, Valuer
 from fedpdm.strategies.checkpoint import capture, restore
 from fedpdm.tasks import Task
 from fedpdm.transforms.base import Chain
@@ -86,6 +87,7 @@ class RoundLoop:
         transforms: what updates go through on their way; the sites have the same.
         server: how rounds come about.
         clock: what time it is.
+        valuation: says what each site brings to a round; None: nobody asks.
         version: the name of the version that is being made.
         counted: by site, the last version that an update of it went into.
     """
@@ -108,6 +110,7 @@ class RoundLoop:
     transforms: Chain = field(default_factory=Chain)
     server: Server = field(default_factory=Synchronous)
     clock: Clock = field(default_factory=Clock)
+    valuation: Valuation | None = None
     version: str = field(init=False, default="")
     counted: dict[str, str] = field(init=False, default_factory=dict)
     _dispatcher: Dispatcher = field(init=False)
@@ -185,7 +188,10 @@ class RoundLoop:
         round = self._begin(number, events)
         states = self._states()
         before = dict(states)
-        result = self._train(round, events)
+        kept = Kept()
+        if self.valuation is not None:
+            round.accept = kept.accept
+        result = self._train(round, events, kept)
         end_round(states)
         models = {**result.arrays, **result.buffers, **result.models}
         refuse_non_finite(number, self.strategy, self._state(), models)
@@ -206,6 +212,11 @@ class RoundLoop:
         )
         if fault is not None:
             round.note("warning", f"round {number} looks bad: {fault}")
+        if self.valuation is not None and (fault is None or not self.monitor.rollback):
+            valuer = Valuer(self.valuation, self.task, self.seed, self._dispatcher, self._panel)
+            found = valuer.value(round, kept, validation, self._head.sites)
+            metrics, down, up = metrics | found.metrics, down + found.down, up + found.up
+            sites = {site: {**said, **found.sites.get(site, {})} for site, said in sites.items()}
         record = RoundRecord(
             round=number,
             attempt=round.attempt,
@@ -238,13 +249,15 @@ class RoundLoop:
         config = config_record(server_round=number, attempt=attempt)
         return Round(number, attempt, self._model, self._models, config, note)
 
-    def _train(self, round: Round, events: list[Event]) -> Result:
+    def _train(self, round: Round, events: list[Event], kept: Kept) -> Result:
         """Let the server take its steps until a new version is there."""
         server = self.server
         round.sampled = server.select(round)
         server.submit(round, round.sampled)
         while (heard := server.next_reply(round)) is not None:
             server.apply(round, *heard)
+        if self.valuation is not None:
+            kept.freeze(self.strategy)
         try:
             result = server.result(round)
         except SiteError as error:

@@ -23,6 +23,8 @@ from fedpdm.tasks import Task
 from fedpdm.wire.flower import wire_bytes
 from fedpdm.wire.records import EXAMPLES, Arrays, metrics_in, to_record
 
+CONTRIBUTION = "contribution_"
+"""Prefix of the metrics that say how a round's updates were valued."""
 OUTLIER_FACTOR = 5.0
 """An update this many times the usual norm is left out when a round is repeated. With two
 sites a z-score could never tell (it cannot pass sqrt(n - 1)), so past rounds count too."""
@@ -143,10 +145,11 @@ def further_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     sites, metrics = record.get("sites") or {}, record.get("metrics") or {}
     measured = {name for site in sites.values() for name in site.get("validation") or ()}
     usual = {"train_loss", "validation_loss", "parameter_norm", *measured}
+    elsewhere = (SIMULATED, MESSAGES, CONTRIBUTION)
     return {
         n: v
         for n, v in metrics.items()
-        if n not in usual and v is not None and not n.startswith((SIMULATED, MESSAGES))
+        if n not in usual and v is not None and not n.startswith(elsewhere)
     }
 
 

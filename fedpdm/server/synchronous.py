@@ -43,7 +43,8 @@ class Synchronous(Server):
     def collect(self, round: Round) -> Collector:
         """Return what takes the updates of the round's model."""
         halves = self.services.transforms.on_server(round.number, round.attempt)
-        return Collector(round.model, round.note, adds_up(self.services.strategy), halves)
+        adding = adds_up(self.services.strategy)
+        return Collector(round.model, round.note, adding, halves, round.accept)
 
     def apply(self, round: Round, site: str, reply: Message) -> None:
         self.collector.take(site, reply)

@@ -1,0 +1,1 @@
+"""What each site brought to a finished run, found by training again."""
