@@ -79,6 +79,12 @@ class Method:
         return self.comment[0]
 
     @property
+    def command(self) -> str:
+        """What a person types to try it: what its first paragraph says, or its override alone."""
+        said = [line.strip() for line in self.header if "python -m" in line]
+        return said[0] if said else f"python -m fedpdm.simulate {self.override}"
+
+    @property
     def line(self) -> str:
         """What it does, in one sentence."""
         whole = " ".join(line for line in self.header if "python -m" not in line)

@@ -20,7 +20,7 @@ def page_of(method: Method, measured: str = "") -> str:
         differs.append(f"Costs beside FedAvg: {'; '.join(method.costs)}.")
     sections = [
         f"# {method.name}",
-        f"    python -m fedpdm.simulate {method.override}",
+        f"    {method.command}",
         " ".join(line.strip() for line in method.header if "python -m" not in line),
         *([" ".join(differs)] if differs else []),
     ]
