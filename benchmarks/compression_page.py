@@ -17,7 +17,7 @@ One override lets updates, and the model on its way back, travel in fewer bytes:
 python -m fedpdm.simulate transforms=topk transforms.topk.share=0.015
 python -m fedpdm.simulate transforms=powersgd transforms.powersgd.direction=up
 python -m fedpdm.simulate 'transforms=[quantise,powersgd]' \
-    transforms.quantise.direction=down transforms.powersgd.direction=up
+transforms.quantise.direction=down transforms.powersgd.direction=up
 ```
 
 | method | bytes of D values of 4 bytes | error feedback | paper |

@@ -1,8 +1,9 @@
 """The catalogue of methods: what each does and changes, from its yaml and its docstring.
 
 A method is one override: an option of one of ``GROUPS``. Its yaml says in the first comment what
-it does, and its arguments; the module of the class that it names says the rest. So a method of
-your own, in ``--config-dir``, is listed like ours.
+it does, and its arguments; the module of the class that it names says the rest. Where Flower
+wrote the class, the yaml does: after an empty comment line. So a method of your own, in
+``--config-dir``, is listed like ours.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +66,23 @@ class Method:
         return self.file.read_text("utf-8")
 
     @cached_property
+    def comment(self) -> tuple[list[str], list[str]]:
+        """The lines that the yaml begins with: its first paragraph, and what comes after it."""
+        lines = takewhile(lambda line: line.startswith("#"), self.text.splitlines())
+        texts = [line[1:].removeprefix(" ").rstrip() for line in lines if "@package" not in line]
+        end = texts.index("") if "" in texts else len(texts)
+        return texts[:end], texts[end + 1 :]
+
+    @property
     def header(self) -> list[str]:
-        """The comment lines that the yaml begins with."""
-        found = []
-        for line in self.text.splitlines():
-            if not line.startswith("#"):
-                break
-            if "@package" not in line:
-                found.append(line.lstrip("# ").rstrip())
-        return found
+        """The first paragraph of the comment that the yaml begins with."""
+        return self.comment[0]
+
+    @property
+    def command(self) -> str:
+        """What a person types to try it: what its first paragraph says, or its override alone."""
+        said = [line.strip() for line in self.header if "python -m" in line]
+        return said[0] if said else f"python -m fedpdm.simulate {self.override}"
 
     @property
     def line(self) -> str:
@@ -105,13 +115,11 @@ class Method:
 
     @property
     def document(self) -> str:
-        """The docstring of the class's module, or of the class where Flower wrote it."""
+        """The docstring of the class's module; where Flower wrote it, what the yaml says."""
         target = self.explained_by
-        if target is None:
-            return ""
-        home = sys.modules[target.__module__]
-        ours = not target.__module__.startswith("flwr.")
-        return inspect.cleandoc((home.__doc__ if ours else target.__doc__) or "")
+        if target is None or target.__module__.startswith("flwr."):
+            return "\n".join(self.comment[1]).strip()
+        return inspect.cleandoc(sys.modules[target.__module__].__doc__ or "")
 
     @property
     def arguments(self) -> str:
@@ -153,15 +161,15 @@ class Method:
         if self.group == "server":
             found += getattr(self.targets["server"], "costs", ())
         if "personal" in self.targets:
-            found.append("a site keeps a model of its own")
+            found.append("a site keeps tensors of its own")
         travels = self.config.get("travels")
         if travels is not None:
-            found.append(f"travels: {travels}; the rest stays at its site")
+            found.append(f"only the part travels={travels} is sent, the rest stays at its site")
         return found
 
 
 def _models(count: int) -> str:
-    return f"{count} time{'s' if count > 1 else ''} the model's size"
+    return "one model" if count == 1 else f"{count} models"
 
 
 def methods(arguments: Sequence[str] = ()) -> Iterator[Method]:

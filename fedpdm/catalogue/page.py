@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from fedpdm.catalogue.methods import Method
 
+WHO = {"sites": "Sites work", "server": "The server works", "both": "Sites and server work"}
+"""The beginning of a sentence, by ``Method.where``."""
+
 
 def page_of(method: Method, measured: str = "") -> str:
     """Return a page: what the method does, its formulas, arguments, costs, and what was measured.
@@ -12,12 +15,14 @@ def page_of(method: Method, measured: str = "") -> str:
         method: from the catalogue.
         measured: a section in Markdown; empty for none.
     """
-    costs = "; ".join(method.costs) or "nothing beside FedAvg that its classes state"
+    differs = [f"{WHO[method.where]} differently from FedAvg."] if method.where in WHO else []
+    if method.costs:
+        differs.append(f"Costs beside FedAvg: {'; '.join(method.costs)}.")
     sections = [
         f"# {method.name}",
-        f"    python -m fedpdm.simulate {method.override}",
+        f"    {method.command}",
         " ".join(line.strip() for line in method.header if "python -m" not in line),
-        f"Works differently from FedAvg: {method.where}. Costs: {costs}.",
+        *([" ".join(differs)] if differs else []),
     ]
     if method.document:
         sections += ["## What it does", method.document]

@@ -17,6 +17,8 @@ DERIVED = {"training": ("model", "strategy")}
 """Groups whose values other groups' options may set: named only where those do not say it."""
 DATA = ("data", "sites", "partition", "replicas", "task", "split")
 """Groups that decide which rows a site has and how they are split."""
+STRATEGY, PERSONAL = "strategy._target_", "personal._target_"
+"""The first names a setting that has nothing of what the others are named by."""
 REFERENCE = "FedAvg"
 """Part of a setting's name that is the reference unless another is asked for."""
 NAMED = 6
@@ -66,6 +68,9 @@ def settings_of(runs: Sequence[FinishedRun]) -> tuple[list[Setting], list[str]]:
     for seeds in gathered.values():
         config = next(iter(seeds.values())).config
         parts = {key: _label(key, config[key]) for key in named if key in config}
+        lacking = not parts or (PERSONAL in named and PERSONAL not in config)
+        if named and lacking and STRATEGY in config:  # FedAvg beside Ditto, which only adds to it
+            parts[STRATEGY] = _label(STRATEGY, config[STRATEGY])
         settings.append(Setting(parts, dict(sorted(seeds.items()))))
     unsaid = [
         key

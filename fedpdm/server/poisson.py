@@ -4,6 +4,8 @@ Poisson sampling, as the account of ``privacy=central`` assumes it (Abadi et al.
 al. 2018): every site is in a round by itself with probability ``strategy.fraction_train``, so the
 number of sites differs from round to round, and may be zero. With a fraction of 1 all of them are
 in every round.
+
+Use it with ``privacy=central``, which chooses it. Beside ``server=synchronous`` it costs nothing.
 """
 
 from __future__ import annotations

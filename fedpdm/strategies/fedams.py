@@ -12,6 +12,8 @@ The largest v̂ so far is kept, as in AMSGrad: where FedAdam takes long steps ag
 time, this one does not. ε is inside the maximum, where FedAdam adds τ to the root. Δ is weighted by
 examples; the paper's is a plain mean. Sites train as with FedAvg. The server remembers three
 numbers per parameter in float64.
+
+Use it in the place of FedAdam where its late steps undo what was learnt.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ the sites' gradients do, too: that is the common optimum, where FedAvg stops bes
 double the first step, as in FedDyn.
 
 Messages are twice as long both ways; a site remembers two models.
+
+Use it where sites differ much and take part in most rounds, and bandwidth is no matter.
 """
 
 from __future__ import annotations

@@ -10,6 +10,9 @@ Site k minimises L_k(w) − ⟨λ_k, w⟩ + (α/2)·‖w − w_t‖² and then s
 So h is the mean of all sites' λ_k: those that were not sampled have not changed theirs.
 Means are the paper's, not weighted by examples. As α goes to 0 this does not become FedAvg:
 h/α stays.
+
+Use it where sites differ and all of them, or most, take part; a λ_k that is seldom renewed is out
+of date. A site remembers λ_k and the server h, a model each; messages are those of FedAvg.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ Huo et al. 2020, Faster On-Device Training Using New Federated Momentum Algorith
 FedAvgM adds the last step again before the new one is known, this one after it: the next round
 begins where the momentum leads. β = 0 with η = 1 is FedAvg, bit for bit. Sites train as with
 FedAvg. The server remembers one model in float64, and no byte more travels.
+
+Use it as FedAvgM, where rounds pull to and fro.
 """
 
 from __future__ import annotations

@@ -10,6 +10,9 @@ For plain gradient steps a_k holds each step's rate over the round's first, so �
 number of local steps as long as the rate does not fall within a round. Sites of unequal
 size make unequally many. With equally many this is FedAvg. A site sends its weights and
 ‖a_k‖₁, from which the server makes d_k.
+
+Use it where sites make very different numbers of local steps: it takes out the pull of the busy
+ones. One number travels beside the weights, and nobody remembers anything.
 """
 
 from __future__ import annotations

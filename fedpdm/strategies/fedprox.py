@@ -3,6 +3,9 @@
 Li et al. 2020, Federated Optimization in Heterogeneous Networks (MLSys), eq. 2. The
 local objective is F_k(w) + (mu/2)·‖w − w_t‖², whose gradient adds mu·(w − w_t). The
 server half is Flower's: FedAvg that sends ``proximal-mu``.
+
+Use it where sites differ and train long in a round, or stop at different times. It costs one pass
+over the parameters in each step; messages are those of FedAvg.
 """
 
 from __future__ import annotations

@@ -11,6 +11,10 @@ takes it as Adam does (Kingma and Ba 2015; Reddi et al. 2021, algorithm 2):
 
 All of it is in float64: a mean of float32 weights that were not changed would differ from
 them in the last digits, and Adam makes steps of full length of such noise.
+
+Use it as a reference: it is training on pooled rows without moving them, so what local steps gain
+or lose shows beside it. It needs far more rounds than FedAvg, and so more bytes. The server
+remembers two models in float64; a message is as long as FedAvg's.
 """
 
 from __future__ import annotations

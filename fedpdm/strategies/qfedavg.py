@@ -3,6 +3,10 @@
 Li et al. 2020, Fair Resource Allocation in Federated Learning (ICLR), algorithm 2: a
 site's weight is F_k(w_t)^q, the loss of the model it *received*. Flower's class leaves
 to the client which loss it reports; this one asks for it.
+
+Use it where no site may be left behind; the larger q, the more the worst site counts, and the
+slower the mean improves. A site computes the loss of the received model, one more pass over its
+rows; one number travels, and a reported loss is believed.
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ Where the paper writes K·η stands the sum of the rates of the K steps, because
 from epoch to epoch. Means are the paper's, not weighted by examples: with sites of equal
 size and controls of zero, the first round is that of FedAvg. The controls travel too, so a
 message is twice as long both ways.
+
+Use it where sites differ, train for many local steps, and take part often: controls of sites that
+are seldom sampled are out of date. A site remembers c_k, the server c, a model each.
 """
 
 from __future__ import annotations

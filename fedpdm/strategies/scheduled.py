@@ -10,9 +10,9 @@ and Hutter 2017, eq. 5, one cycle); ``step`` is γ^⌊(t−1)/s⌋; ``inverse`` 
 noise of sampled sites dies out. The warm-up is min(1, t/warm-up rounds). With η = 1, ``constant``
 and no warm-up this is FedAvg, bit for bit.
 
-A falling server rate averages out the noise of few sampled sites, where a falling local rate slows
-the sites too. It costs nothing. The round's number decides the rate, so a rollback comes back to
-it.
+Use it where few of many sites are sampled: a falling server rate averages out their noise, where a
+falling local rate slows the sites too. It costs nothing. The round's number decides the rate,
+so a rollback comes back to it.
 """
 
 from __future__ import annotations

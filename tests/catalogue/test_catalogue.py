@@ -48,7 +48,7 @@ def test_it_says_who_works_differently(name: str, where: str) -> None:
 
 def test_costs_are_those_of_the_classes() -> None:
     assert [c for c in find("scaffold").costs if c.startswith(("up", "down"))] == [
-        "down: 1 time the model's size more", "up: 1 time the model's size more"
+        "down: one model more", "up: one model more"
     ]  # fmt: skip
     assert find("fedavg").costs == []
 
@@ -77,3 +77,11 @@ def test_every_method_has_its_page() -> None:
     for method in ALL:
         page = (PAGES / f"{method.name}.md").read_text()
         assert page.startswith(page_of(method).rstrip()), "write the pages again"
+
+
+@pytest.mark.parametrize("method", ALL, ids=lambda method: method.override)
+def test_a_page_says_when_to_use_a_method_and_what_it_costs(method: Method) -> None:
+    if method.group != "attack":
+        assert re.search(r"(?i)\buse\b|\bsuits\b", method.document)
+        says = r"(?i)cost|memory|bytes|remember|message|travels"
+        assert method.costs or re.search(says, method.document)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fedpdm.comparison.runs import find_runs, read_curve
-from fedpdm.comparison.settings import Setting, families, obstacle, settings_of
+from fedpdm.comparison.settings import Setting, families, obstacle, references_of, settings_of
 from fedpdm.errors import ConfigError, HistoryError
 from tests.comparison.example_comparison import make_run
 
@@ -37,6 +37,16 @@ def test_runs_that_differ_in_seed_and_paths_alone_are_one_setting(tmp_path: Path
 def test_an_option_names_all_that_comes_with_it(tmp_path: Path) -> None:
     found = grid(tmp_path, [{"strategy": "FedAvg"}, {"strategy": "FedProx"}])
     assert [s.name for s in found] == ["FedAvg", "FedProx"]
+
+
+def test_what_lacks_an_option_of_the_others_is_named_by_its_strategy(tmp_path: Path) -> None:
+    ditto = {"config": {"personal._target_": "fedpdm.Ditto", "personal.weight": 0.1}}
+    found = grid(tmp_path / "a", [ditto, {}])
+    assert [s.name for s in found] == ["Ditto", "FedAvg"]
+    assert references_of(found, None) == ({"Ditto": "FedAvg"}, [])
+    runs = [{**run, "model": model} for model in ("lstm", "cnn") for run in (ditto, {})]
+    found = grid(tmp_path / "b", runs)
+    assert references_of(found, None)[0] == {"lstm Ditto": "lstm FedAvg", "cnn Ditto": "cnn FedAvg"}
 
 
 def test_two_values_of_one_option_are_said(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ low. ρ = 0 is the base, bit for bit. With ``strategy=fedcm`` this is MoFedSAM o
 (algorithm 2). The terms of a strategy are added to g(w + e), not to g(w). Running statistics see
 both passes, and both draw their own dropout.
 
-It costs two passes in place of one, and neither memory nor bytes. Networks alone and pooled train
+Use it where many local steps on unlike sites make the mean worse than each of its parts. It costs
+two passes in place of one, and neither memory nor bytes. Networks alone and pooled train
 so, too: it needs no server.
 """
 

@@ -15,6 +15,9 @@ in the place of w_k. α = 0 is FedAvg, α = 1 a site by itself. v_k starts as th
 A site remembers v_k and α_k, and works out two gradients a step; messages are those of FedAvg.
 Ours deviates: v_k moves by the run's optimizer (the paper's is plain SGD: training.optimizer=sgd),
 its gradient is clipped as that of w_k, and α has a rate of its own, since Adam's rates are small.
+
+Use it where some sites are like the others and some are not, and nobody knows which: each learns
+its own share.
 """
 
 from __future__ import annotations

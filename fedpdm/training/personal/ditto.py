@@ -11,7 +11,7 @@ it stays to the shared model. Before it took part for the first time, v_k is the
 
 A site remembers v_k, a whole model, and trains twice; messages are those of FedAvg, bit for bit.
 The personal steps use the run's optimizer (the paper's are plain ones: training.optimizer=sgd).
-Where sites differ and each has enough rows to train on, it is the first to try.
+Use it where sites differ and each has enough rows to train on.
 """
 
 from __future__ import annotations

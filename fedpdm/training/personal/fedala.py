@@ -12,8 +12,8 @@ part. W_k starts as ones, is learnt on a share of the site's windows until the l
 the first time, and in one pass from then on. Then the site trains Θ̂_k, sends it, and keeps it: it
 is its personal model until it takes part again. In a site's first round this is FedAvg.
 
-A site remembers a whole model and W_k of the upper layers; messages are those of FedAvg. Worth a
-try where what is common lies in the lower layers, and sites' answers differ.
+A site remembers a whole model and W_k of the upper layers; messages are those of FedAvg. Use it
+where what is common lies in the lower layers, and sites' answers differ.
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ epochs for both at once it would be FedPer.
 A site remembers its head; a message is shorter by it. Nothing else is kept, and a step costs what
 FedAvg's does. Ours deviates: the split is by epochs of one round's training with one optimizer,
 whose moments of the part that is still do not change; a still body's running statistics do.
+
+Use it as FedPer, where signals are alike and the answer differs, if training.local_epochs is 2 or
+more.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ With ``stop=best`` it keeps the epoch, 0 among them, whose loss on its validatio
 so that a site that fine-tuning would hurt keeps the shared model; with ``stop=last`` the last one.
 
 A site remembers the fine-tuned model of the round, so that the final test and ``predict --site``
-have it. Nothing is sent beside what FedAvg sends; a round takes E more epochs.
+have it. Nothing is sent beside what FedAvg sends; a round takes E more epochs. Use it first of all
+personal methods: another one must beat it.
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ answers for machines that the site has never seen, too.
 A site keeps at most ``capacity`` windows, each as long as φ: with model=lstm 512 bytes, in the
 history of every round: the run folder of a simulation then holds features of the sites' rows. At
 a deployed site they stay there. Messages are those of FedAvg. For tasks of one class per window.
+
+Use it where training a model for each site is too much, or sites change: the memory is renewed by
+a pass over the windows.
 """
 
 from __future__ import annotations

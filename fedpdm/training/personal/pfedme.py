@@ -15,6 +15,9 @@ In a round θ_k starts as the received model, and goes on from batch to batch. T
 A site remembers θ_k and works out K gradients for each batch; messages are those of FedAvg. The
 formulas are of plain steps, so the yaml sets training.optimizer=sgd. Ours deviates: the server's
 mean is weighted by examples as FedAvg's; what training.clip_norm clips is the step of w_k.
+
+Use it where its three rates can be tuned for the model at hand. Ditto has the same aim with less to
+tune, and was ahead of it where both were measured (docs/personalisation.md).
 """
 
 from __future__ import annotations
