@@ -90,6 +90,7 @@ CANDIDATES: dict[str, tuple[tuple[str, ...], ...]] = {
     "fedrep": (("training.local_epochs=2",), ("training.local_epochs=3",)),
     "lgfedavg": ((),),
     "fedala": ((), ("personal.layers=2",)),
+    "mapper": (("personal.share=0.3",), (), ("personal.share=0.7",)),
     "knnper": ((), ("personal.neighbours=50",)),
 }
 """What a method's settings are chosen from. FedBN needs normalisation, which these models lack."""

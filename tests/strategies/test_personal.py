@@ -32,13 +32,14 @@ from fedpdm.training.loop import TrainingSettings, fit
 from fedpdm.training.objective import Objective, Supervised
 from fedpdm.training.objectives.moon import Moon
 from fedpdm.training.personal import APFL, METHODS, FineTune, KNNPer
+from fedpdm.training.personal.mapper import Mean
 from fedpdm.wire.flower import become_server
 from fedpdm.wire.records import ARRAYS, arrays_in, to_record
 from tests.toys.half_codec import HalfCodec
 
-BESIDE = ("ditto", "finetune", "apfl", "knnper")
+BESIDE = ("ditto", "finetune", "apfl", "knnper", "mapper")
 """The shared model of these is FedAvg's, whatever stays at the sites."""
-TOGETHER = ("ditto", "finetune", "knnper")
+TOGETHER = ("ditto", "finetune", "knnper", "mapper")
 RAGGED = {f"p{n}": {"machines": 1 + n % 3, "rows": 60 + 7 * n} for n in range(4)}
 
 
@@ -74,7 +75,7 @@ def test_every_method_is_a_strategy_of_its_name() -> None:
     for name in METHODS:
         assert compose([f"strategy={name}"]).personal is not None
     assert set(METHODS) == {
-        "ditto", "finetune", "apfl", "knnper", "pfedme", "fedrep", "fedala",
+        "ditto", "finetune", "apfl", "knnper", "mapper", "pfedme", "fedrep", "fedala",
     }  # fmt: skip
 
 
@@ -189,6 +190,28 @@ def test_ditto_without_a_pull_is_each_site_by_itself(tmp_path: Path) -> None:
     alone = trained_alone(found, "p1", found.weights(0), 3)
     assert distance(alone, own_model(found, "p1")) < 1e-6
     assert distance(found.weights(), own_model(found, "p1")) > 1e-4
+
+
+def test_mapper_answers_with_the_mean_of_both_models(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"rounds": 3, "settings": WHOLE, "federated_scaling": False}
+    half = run(tmp_path / "half", "mapper", **options)
+    own, shared = own_model(half, "p1"), half.weights()
+    assert distance(trained_alone(half, "p1", half.weights(0), 3), own) < 1e-6
+    client, site = site_of(half, "p1")
+    x, _ = client.tensors(site, Split.TRAIN)
+    models = []
+    for weights in (shared, own):
+        model = client.build_model()
+        model.set_parameters({n: torch.from_numpy(np.array(t)) for n, t in weights.items()})
+        models.append(model.module.eval())
+    mixed = Mean(*models, share=0.25)(x)
+    assert torch.allclose(mixed, 0.75 * models[0](x) + 0.25 * models[1](x), atol=1e-6)
+    plain = run(tmp_path / "p", "fedavg", **options)
+    ditto = run(tmp_path / "d", "ditto", "personal.weight=0", **options)
+    none = run(tmp_path / "0", "mapper", "personal.share=0", **options)
+    whole = run(tmp_path / "1", "mapper", "personal.share=1", **options)
+    assert losses(none) == pytest.approx(losses(plain), rel=1e-6)
+    assert losses(whole) == pytest.approx(losses(ditto), rel=1e-6)
 
 
 def test_fine_tuning_is_local_training_of_the_shared_model(tmp_path: Path) -> None:

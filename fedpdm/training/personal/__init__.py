@@ -7,9 +7,10 @@ from fedpdm.training.personal.fedala import FedALA
 from fedpdm.training.personal.fedrep import FedRep
 from fedpdm.training.personal.finetune import FineTune
 from fedpdm.training.personal.knnper import KNNPer
+from fedpdm.training.personal.mapper import MAPPER
 from fedpdm.training.personal.pfedme import PFedMe
 
 __all__ = [
-    "APFL", "METHODS", "Ditto", "FedALA", "FedRep", "FineTune", "KNNPer", "PFedMe", "Personal",
-    "personal",
+    "APFL", "MAPPER", "METHODS", "Ditto", "FedALA", "FedRep", "FineTune", "KNNPer", "PFedMe",
+    "Personal", "personal",
 ]  # fmt: skip
