@@ -29,6 +29,8 @@ ORDERS = 8
 """Orders that are drawn, each of which is taken forwards and backwards."""
 ENOUGH = 3
 """Calm windows that make a reference."""
+MOST = 500
+"""Calm windows that are taken, the newest."""
 TINY = 1e-7
 """Risks end so near to 0 and 1: log-odds need an end."""
 
@@ -56,21 +58,24 @@ def inputs_of(sensors: Sequence[str], inputs: Sequence[str]) -> dict[str, Ints]:
     return {name: np.array(positions) for name, positions in found.items()}
 
 
-def reference(x: Floats32, machine: Strings, bad: Floats, at: Ints) -> Floats32:
-    """Return (len(at), …, C) what each window at ``at`` is compared with.
+def reference(
+    windows: Callable[[Ints], Floats32], machine: Strings, bad: Floats, at: Ints
+) -> Floats32:
+    """Return (M, …, C) what each of M windows is compared with.
 
     Args:
-        x: (N, …, C) windows, those of a machine in the order of time.
+        windows: gives the windows at some of N positions; those of a machine are in the order of
+            time.
         machine: (N,) their machines.
         bad: (N,) how bad each is.
-        at: positions of the windows that are explained.
+        at: (M,) positions of the windows that are explained.
     """
-    found = np.zeros((len(at), *x.shape[1:]), dtype=np.float32)
+    found = np.zeros_like(windows(at))
     for number, position in enumerate(at):
         before = np.flatnonzero(machine[:position] == machine[position])
-        calm = before[bad[before] <= np.median(bad[before])] if len(before) else before
+        calm = before[bad[before] <= np.median(bad[before])][-MOST:] if len(before) else before
         if len(calm) >= ENOUGH:
-            found[number] = x[calm].mean(axis=0)
+            found[number] = windows(calm).mean(axis=0)
     return found
 
 

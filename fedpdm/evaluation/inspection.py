@@ -6,15 +6,14 @@ unbroken run of windows in alarm that ends now. Shapes: N windows of a site.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fedpdm.data.rows import Bools, Floats, Floats32, Ints
-from fedpdm.data.windows import Windows
-from fedpdm.evaluation.attribution import badness, inputs_of, reference, shapley
+from fedpdm.data.rows import Floats, Floats32, Ints, Strings
+from fedpdm.evaluation.attribution import badness, reference, shapley
 from fedpdm.tasks import Task
 
 DRIVERS = 3
@@ -34,7 +33,8 @@ class Now:
         time: of the window.
         score: calibrated risk, or remaining life.
         alarm: whether it is in alarm; None where no level is known.
-        since: time since which it is; None if it is not.
+        begun: position of the window since which it is; None if it is not.
+        since: time of that window.
     """
 
     site: str
@@ -43,73 +43,73 @@ class Now:
     time: float
     score: float
     alarm: bool | None
+    begun: int | None
     since: float | None
 
 
-def now(site: str, windows: Windows, scores: Floats, level: float | None, task: Task) -> list[Now]:
+def now(
+    site: str, machine: Strings, time: Floats, scores: Floats, level: float | None, task: Task
+) -> list[Now]:
     """Return the machines of a site, the one most at risk first.
 
     Args:
         site: its name.
-        windows: N windows of the site, those of a machine in the order of time.
+        machine: (N,) whose the windows are, those of a machine in the order of time.
+        time: (N,) of their last rows.
         scores: (N,) or (N, H) what is shown of them, calibrated.
         level: alarm from this risk on (remaining life: up to it); None raises none.
         task: what is predicted.
     """
-    shown = np.asarray(scores, dtype=np.float64).reshape(len(windows), -1)[:, 0]
+    shown = np.asarray(scores, dtype=np.float64).reshape(len(machine), -1)[:, 0]
     sign = -1.0 if task.alarm_below else 1.0
     alarm = np.zeros(len(shown), dtype=bool) if level is None else sign * shown >= sign * level
     end = np.ones(len(shown), dtype=bool)
-    end[:-1] = windows.machine[1:] != windows.machine[:-1]
+    end[:-1] = machine[1:] != machine[:-1]
     last = np.flatnonzero(end)
-    return [
-        Now(
-            site, int(position), str(windows.machine[position]), float(windows.time[position]),
-            float(shown[position]), None if level is None else bool(alarm[position]),
-            _since(windows, alarm, position),
-        )
-        for position in last[np.argsort(-sign * shown[last], kind="stable")]
-    ]  # fmt: skip
+    found = []
+    for position in last[np.argsort(-sign * shown[last], kind="stable")]:
+        since = None
+        if alarm[position]:
+            mine = np.flatnonzero(machine[: position + 1] == machine[position])
+            quiet = np.flatnonzero(~alarm[mine])
+            since = int(mine[quiet[-1] + 1 if len(quiet) else 0])
+        found.append(Now(
+            site, int(position), str(machine[position]), float(time[position]),
+            float(shown[position]), None if level is None else bool(alarm[position]), since,
+            None if since is None else float(time[since]),
+        ))  # fmt: skip
+    return found
 
 
 def explain(
-    machines: Sequence[Now],
-    windows: Windows,
+    at: Ints,
+    windows: Callable[[Ints], Floats32],
+    machine: Strings,
+    bad: Floats,
     raw: Callable[[Floats32], Floats],
     task: Task,
-    sensors: Sequence[str],
-    inputs: Sequence[str],
+    groups: Mapping[str, Ints],
     seed: int,
 ) -> list[list[dict[str, Any]]]:
-    """Return for each machine of a site the sensors that drive its score up, the first one most.
+    """Return for each of some windows the sensors that drive its score up, the first one most.
 
     Args:
-        machines: of one site.
-        windows: the site's N windows.
+        at: (M,) their positions among N.
+        windows: gives the windows at some of N positions; those of a machine are in the order of
+            time.
+        machine: (N,) whose they are.
+        bad: (N,) how bad each is (``attribution.badness``).
         raw: gives the uncalibrated scores of windows.
         task: what is predicted.
-        sensors: names of the readings.
-        inputs: names of the model's inputs.
+        groups: positions of the model's inputs by sensor (``attribution.inputs_of``).
         seed: of the draws.
     """
-    at = np.array([machine.position for machine in machines], dtype=np.int64)
     if not len(at):
         return []
-    against = reference(windows.x, windows.machine, badness(task, raw(windows.x)), at)
-    groups = inputs_of(sensors, inputs)
-    values = shapley(lambda x: badness(task, raw(x)), windows.x[at], against, groups, seed)
-    return [
-        drivers(own, windows.x[position], calm, groups)
-        for position, own, calm in zip(at, values, against, strict=True)
-    ]
-
-
-def _since(windows: Windows, alarm: Bools, position: int) -> float | None:
-    if not alarm[position]:
-        return None
-    mine = np.flatnonzero(windows.machine[: position + 1] == windows.machine[position])
-    quiet = np.flatnonzero(~alarm[mine])
-    return float(windows.time[mine[quiet[-1] + 1 if len(quiet) else 0]])
+    x, against = windows(at), reference(windows, machine, bad, at)
+    values = shapley(lambda z: badness(task, raw(z)), x, against, groups, seed)
+    each = zip(values, x, against, strict=True)
+    return [drivers(own, window, calm, groups) for own, window, calm in each]
 
 
 def drivers(

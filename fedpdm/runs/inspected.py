@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from fedpdm.data.rows import Floats, Floats32, Split
+from fedpdm.evaluation.attribution import badness, inputs_of
 from fedpdm.evaluation.final_test import FinalTest
 from fedpdm.evaluation.inspection import Now, explain, now
 from fedpdm.federation import Federation, Site
@@ -40,7 +42,8 @@ def machines_to_inspect(
     counts = {}
     for site in trial.sites:
         level = trial.levels.of(site.name, risk) if risk else None
-        own = now(site.name, site.test, trial.predictions[site.name][Split.TEST], level, task)
+        scores = trial.predictions[site.name][Split.TEST]
+        own = now(site.name, site.test.machine, site.test.time, scores, level, task)
         counts[site.name] = {"machines": len(own), "alarms": sum(bool(m.alarm) for m in own)}
         found += own[:LISTED]
     sign = 1 if task.alarm_below else -1
@@ -76,5 +79,10 @@ def explained(
     def raw(x: Floats32) -> Floats:
         return task.scores(outputs(module, torch.from_numpy(x).to(experiment.device)))
 
+    at = np.array([machine.position for machine in machines])
     sensors = federation.features.sensors(federation.source.features)
-    return explain(machines, site.test, raw, task, sensors, federation.inputs, experiment.seed)
+    groups, windows = inputs_of(sensors, federation.inputs), site.test
+    bad = badness(task, raw(windows.x))
+    return explain(
+        at, lambda some: windows.x[some], windows.machine, bad, raw, task, groups, experiment.seed
+    )

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedpdm.data.windows import Windows
 from fedpdm.evaluation.attribution import badness, inputs_of, reference, shapley
 from fedpdm.evaluation.inspection import drivers, now
 from fedpdm.tasks import Failure, RemainingLife
@@ -59,7 +58,7 @@ def test_a_window_is_compared_with_earlier_calm_windows_of_its_machine_only() ->
     machine = np.array(["a"] * 6 + ["b"] * 2)
     x = np.arange(8, dtype=np.float32)[:, None, None] * np.ones((1, 2, 1), np.float32)
     bad = np.array([0.0, 1.0, 9.0, 2.0, 8.0, 9.0, -5.0, 9.0])
-    found = reference(x, machine, bad, np.array([5, 7]))
+    found = reference(lambda some: x[some], machine, bad, np.array([5, 7]))
     assert found[0, 0, 0] == pytest.approx((0 + 1 + 3) / 3)  # of 0 1 9 2 8 the better half
     assert (found[1] == 0).all()  # one window before it is too few
 
@@ -69,24 +68,17 @@ def test_log_odds_and_lives_are_worse_when_higher() -> None:
     assert badness(RemainingLife(cap=125), np.array([10.0, 100.0])).tolist() == [-10, -100]
 
 
-def windows(machine: list[str]) -> Windows:
-    count = len(machine)
-    flags = np.zeros(count, dtype=bool)
-    return Windows(
-        np.zeros((count, 2, 1), np.float32), np.zeros(count, np.int64), np.zeros(count),
-        np.array(machine), np.arange(count, dtype=float), flags, flags,
-    )  # fmt: skip
-
-
 def test_a_machine_is_in_alarm_since_the_unbroken_run_that_ends_now() -> None:
     scores = np.array([0.9, 0.1, 0.8, 0.9, 0.9, 0.2, 0.7, 0.95])
-    found = now("here", windows(["a"] * 4 + ["b"] * 2 + ["c"] * 2), scores, 0.7, Failure(horizon=7))
+    machine, time = np.array(list("aaaabbcc")), np.arange(8.0)
+    found = now("here", machine, time, scores, 0.7, Failure(horizon=7))
     assert [(m.machine, m.score, m.alarm, m.since) for m in found] == [
         ("c", 0.95, True, 6.0), ("a", 0.9, True, 2.0), ("b", 0.2, False, None)
     ]  # fmt: skip
-    unknown = now("here", windows(["a", "b"]), np.array([0.1, 0.2]), None, Failure(horizon=7))
+    two = (np.array(["a", "b"]), np.arange(2.0))
+    unknown = now("here", *two, np.array([0.1, 0.2]), None, Failure(horizon=7))
     assert [(m.machine, m.alarm) for m in unknown] == [("b", None), ("a", None)]
-    lives = now("here", windows(["a", "b"]), np.array([80.0, 9.0]), 30.0, RemainingLife(cap=125))
+    lives = now("here", *two, np.array([80.0, 9.0]), 30.0, RemainingLife(cap=125))
     assert [(m.machine, m.alarm) for m in lives] == [("b", True), ("a", False)]
 
 
