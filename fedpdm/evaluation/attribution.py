@@ -36,10 +36,11 @@ TINY = 1e-7
 
 
 def badness(task: Task, scores: Floats) -> Floats:
-    """Return (N,) how bad scores are: log-odds of the nearest risk, or minus a remaining life."""
+    """Return (N,) how bad (N,) or (N, H) scores are: log-odds of a risk, or minus a life."""
+    columns = np.asarray(scores, dtype=np.float64).reshape(len(scores), -1)
     if not task.risks:
-        return -np.asarray(scores, dtype=np.float64).reshape(len(scores), -1)[:, 0]
-    risk = np.clip(task.risks[0].of(scores).astype(np.float64), TINY, 1 - TINY)
+        return -columns[:, 0]
+    risk = np.clip(columns[:, task.risks[0].column or 0], TINY, 1 - TINY)
     return np.asarray(np.log(risk) - np.log1p(-risk))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 from collections.abc import Sequence
@@ -15,14 +16,21 @@ from rich.console import Console
 from fedpdm.config.imports import names_of, own_code_error
 from fedpdm.data.sources.readings import values_of
 from fedpdm.data.sources.tables import Table
-from fedpdm.errors import ConfigError, FedPdmError, printable
+from fedpdm.errors import ConfigError, DataError, FedPdmError, HistoryError, printable
+from fedpdm.evaluation.wording import counted, listing
+from fedpdm.history.schemas import Card
+from fedpdm.history.sealed import read_sealed
 from fedpdm.predict.loading import load_predictor
-from fedpdm.predict.ranking import print_machines
+from fedpdm.predict.ranking import EXPLAINED, page, print_machines, ranked
 from fedpdm.runs.predictor import Predictor
 from fedpdm.runs.progress import Working
 from fedpdm.storage import write_bytes
 
-OPTIONS = ("site", "round", "out", "threshold", "imports")
+OPTIONS = ("site", "round", "out", "html", "threshold", "imports")
+MOST = 20
+"""Sites whose columns are tried."""
+ENOUGH = 200
+"""Rows from which on a distance from the training data says something."""
 
 
 def drifted(
@@ -71,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         help="where the scores go (default: FILE-scores.csv, all-scores.csv for *.csv)",
     )
+    parser.add_argument("--html", type=Path, help="also write the list of machines as a page")
     parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
     parser.add_argument("--drift", action="store_true",
                         help="also print how far the file lies from the training")  # fmt: skip
@@ -85,27 +94,71 @@ def main(argv: Sequence[str] | None = None) -> int:
                 given.run, site=given.site, round=given.round, threshold=given.threshold,
                 imports=names_of(given.imports),
             )  # fmt: skip
-            table = predictor.read(given.file)
+            try:
+                table = predictor.read(given.file)
+            except DataError as refused:
+                raise _with_site(refused, given) from refused
             scored, silent = predictor.score(table), predictor.silent(table)
-            far = drifted(predictor, table, scored, given.site) if given.drift else []
+            lines = ranked(predictor, scored, predictor.explain(table, scored, EXPLAINED))
+            try:
+                far = drifted(predictor, table, scored, given.site)
+            except HistoryError:  # a deployed run keeps no readings
+                if given.drift:
+                    raise
+                far = []
         name = re.sub(r"[*?\[\]]+", "", given.file.name.partition(".")[0]).strip("-_ ")
         out = given.out or Path(f"{name or 'all'}-scores.csv")
         if out.exists() and given.file.exists() and out.samefile(given.file):
             raise ConfigError(f"--out {out} is the file with the data; choose another name")
+        notes = [
+            *predictor.notes,
+            *(f"column '{c}' has no reading at all; it counts as average" for c in silent),
+            *_drift_note(far, len(table)),
+        ]
+        listed = out.with_name(f"{out.stem.removesuffix('-scores')}-machines.csv")
         write_bytes(out, scored.to_csv(index=False).encode())
+        write_bytes(listed, lines.to_csv(index=False).encode())
+        if given.html:
+            text = page(predictor, lines, given.file.name, notes)
+            write_bytes(given.html, text.encode())
     except Exception as raised:
         error = own_code_error(raised)
         if not isinstance(error, FedPdmError):
             raise
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    about = (f"column '{c}' has no reading at all; it counts as average" for c in silent)
-    for note in (*predictor.notes, *about):
+    for note in notes:
         print(f"note: {printable(note)}", file=sys.stderr)
-    print_machines(predictor, scored)
-    print(*far, sep="\n", end="\n" if far else "")
-    print(f"{len(scored)} scored rows: {out}")
+    print_machines(predictor, lines)
+    if given.drift:
+        print(*far, sep="\n")
+    print(f"{len(scored)} scored rows: {out}; {len(lines)} machines: {listed}")
+    if given.html:
+        print(f"page: {given.html}")
     return 0
+
+
+def _drift_note(far: Sequence[str], rows: int) -> list[str]:
+    """Return what to say of sensors far from training; of few rows nothing can be said."""
+    much = [line.split(":")[0].strip() for line in far if line.endswith("much")]
+    if not much or rows < ENOUGH:
+        return []
+    return [
+        f"{counted(len(much), 'column')} far from the training data: {listing(much, most=6)}; "
+        "the risks may mean less (--drift shows how far)"
+    ]
+
+
+def _with_site(error: DataError, given: argparse.Namespace) -> DataError:
+    """Return the error with the site whose columns the file has, if there is one."""
+    card = Card.read(read_sealed(given.run.expanduser(), "model.json"), given.run / "model.json")
+    for site in list(card["sites"])[:MOST]:
+        if site == given.site:
+            continue
+        with contextlib.suppress(FedPdmError):
+            load_predictor(given.run, site=site, imports=names_of(given.imports)).read(given.file)
+            return DataError(f"{error} The file has the columns of site {site}: --site {site}")
+    return error
 
 
 def _refuse_overrides(words: Sequence[str]) -> None:
