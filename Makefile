@@ -25,7 +25,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help simulate test test-all check bench evidence clean
+.PHONY: help simulate test test-all check docs bench evidence clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' \
@@ -40,11 +40,14 @@ test: $(VENV)/.dev-stamp ## run all tests; some of them: make test ARGS="-k hist
 test-all: $(VENV)/.dev-stamp ## run the long sweeps, too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "" $(ARGS)
 
-check: $(VENV)/.dev-stamp ## formatting, lint, strict types, examples in the docs
+check: $(VENV)/.dev-stamp docs ## formatting, lint, strict types, examples and links in the docs
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -q tests/test_docs.py
+
+docs: $(VENV)/.dev-stamp ## the documentation as a site, in build/docs; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.dev-stamp ## measure speed, against peers too: make bench ARGS="--cells cnn:100"
 	$(BIN)/python benchmarks/run.py $(ARGS)

@@ -4,12 +4,12 @@
     python benchmarks/run.py --cells cnn:100 --contenders floor,serial,ray
     python benchmarks/run.py --quick                # minutes; writes only under .bench/
     python benchmarks/run.py targets                # goals and what was measured
-    python benchmarks/run.py report                 # README's tables and plot again
+    python benchmarks/run.py report                 # tables and plot of docs/engines.md again
     python benchmarks/run.py scale                  # 10,000 sites, 5 % sampled
     python benchmarks/run.py evidence fleet ai4i    # the numbers about predictions
 
 It can be stopped and started: finished runs are kept in ``.bench/speed.jsonl``. Medians go to
-``benchmarks/results/speed.json`` (GPU rows: ``speed-cuda.json``), from there to the README.
+``benchmarks/results/speed.json`` (GPU rows: ``speed-cuda.json``), from there to docs/engines.md.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def show(folder: Path) -> None:
 
 
 def publish(folder: Path) -> None:
-    """Write the README's section and the plot from the stored results."""
+    """Write the page's section and the plot from the stored results."""
     from benchmarks.speed.plot import draw
 
     cpu, cuda = load(folder)
@@ -135,8 +135,8 @@ def publish(folder: Path) -> None:
             draw(cpu["results"], ROOT / report.PLOT)
         except ImportError:
             print(f"matplotlib is missing: {report.PLOT} was not drawn")
-    if not report.write_readme(ROOT / "README.md", report.section(cpu, cuda)):
-        print(f"README.md has no {report.BEGIN} … {report.END}: its table was not written")
+    if not report.write_page(ROOT / report.PAGE, report.section(cpu, cuda)):
+        print(f"{report.PAGE} has no {report.BEGIN} … {report.END}: its table was not written")
 
 
 def speed(options: argparse.Namespace) -> None:

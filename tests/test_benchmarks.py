@@ -241,13 +241,13 @@ def test_seconds_keep_two_digits(value: float, text: str) -> None:
     assert report.seconds(value) == text
 
 
-def test_the_readme_is_written_only_between_its_marks(tmp_path: Path) -> None:
+def test_the_page_is_written_only_between_its_marks(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text("# Title\nno marks\n")
-    assert not report.write_readme(path, "table")
+    assert not report.write_page(path, "table")
     assert path.read_text() == "# Title\nno marks\n"
     path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    assert report.write_readme(path, "new") and report.write_readme(path, "newer")
+    assert report.write_page(path, "new") and report.write_page(path, "newer")
     assert path.read_text() == f"before\n{report.BEGIN}\nnewer\n{report.END}\nafter\n"
 
 
@@ -263,12 +263,9 @@ def test_what_is_written_is_what_the_tables_are_made_of(tmp_path: Path) -> None:
     assert "some CPU, 2 cores; PyTorch 2.13" in text and "some GPU; PyTorch 2.13" in text
 
 
-def test_the_readmes_speed_table_is_that_of_the_result_files() -> None:
+def test_the_speed_table_is_that_of_the_result_files() -> None:
     cpu, cuda = run.load(run.RESULTS)
-    readme = (ROOT / "README.md").read_text("utf-8")
-    if report.BEGIN not in readme:
-        pytest.skip("the README has no place for the speed table")
-    assert report.section(cpu, cuda) in readme
+    assert report.section(cpu, cuda) in (ROOT / report.PAGE).read_text("utf-8")
 
 
 def test_the_plot_is_the_same_for_the_same_numbers(tmp_path: Path) -> None:

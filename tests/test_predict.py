@@ -369,6 +369,27 @@ def test_command_writes_scores_and_prints_machines(
     assert "note: column 'vib' has no reading at all" in capsys.readouterr().err
 
 
+def test_the_machines_are_written_as_a_list_and_as_a_page(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    acme(3, 60).assign(asset=lambda rows: "<b>" + rows["asset"].astype(str)).to_csv("w.csv")
+    assert main([str(run), "w.csv", "--site", "acme", "--html", "w.html"]) == 0
+    listed = pd.read_csv("w-machines.csv")
+    assert listed["risk"].is_monotonic_decreasing and len(listed) == 3
+    assert (listed["action"].eq("inspect now") == listed["alarm"]).all()
+    assert listed["why"].str.contains("temperature|vibration").any()
+    text = Path("w.html").read_text("utf-8")
+    assert "&lt;b&gt;" in text and "<b>" not in text
+    assert re.findall(r"\b(?:src|href)=\"(?!data:)", text) == []
+
+
+def test_the_site_whose_columns_a_file_has_is_named(run: Path, tmp_path: Path) -> None:
+    acme().to_csv(tmp_path / "week.csv", index=False)
+    assert "--site acme" in fails(run, tmp_path / "week.csv")
+    assert "--site acme" in fails(run, tmp_path / "week.csv", "--site", "zen")
+
+
 def test_more_machines_than_fit_the_screen(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,12 +13,16 @@ ARMS = {"trivial": "trivial", "alone": "alone", "hgb_alone": "trees alone",
         "best_alone": "best alone", "federated": "federated", "pooled": "pooled",
         "hgb": "trees", "minirocket": "MiniRocket", "rules": "rules"}  # fmt: skip
 BEGIN, END = "<!-- made by benchmarks/evidence.py -->", "<!-- end -->"
-IN_README = ("fleet", "fleet_chosen", "fleet_all", "fleet_unchanging", "ai4i", "failure_fd001",
-             "rul_fd001", "fedcmapss_a", "fedcmapss_c")  # fmt: skip
+IN_README = ("fleet_chosen", "fleet_unchanging", "ai4i", "failure_fd001", "rul_fd001")
+ARMS_IN_README = ("trivial", "best_alone", "federated", "pooled", "hgb", "rules")
 
 
-def scores(stored: Mapping[str, Any], names: tuple[str, ...] = tuple(EXPERIMENTS)) -> str:
-    """Return a table of all predictors on the named experiments, in Markdown.
+def scores(
+    stored: Mapping[str, Any],
+    names: tuple[str, ...] = tuple(EXPERIMENTS),
+    shown: tuple[str, ...] = tuple(ARMS),
+) -> str:
+    """Return a table of the shown predictors on the named experiments, in Markdown.
 
     A predictor that none of them has gets no column.
     """
@@ -26,7 +30,7 @@ def scores(stored: Mapping[str, Any], names: tuple[str, ...] = tuple(EXPERIMENTS
     names = tuple(name for name in names if name in stored)
     parts = [stored[name][scope] for name in names for scope in EXPERIMENTS[name].scopes]
     arms = {
-        arm: title for arm, title in ARMS.items()
+        arm: title for arm, title in ARMS.items() if arm in shown
         if arm == "federated" or any(has(part.get(arm)) for part in parts)
     }  # fmt: skip
     lines = [
@@ -74,7 +78,7 @@ def cell_of(found: Mapping[str, Any] | None, digits: int, spread: bool) -> str:
 
 def write(root: Path, stored: Mapping[str, Any]) -> None:
     """Put the tables between the marks of README.md and docs/evidence.md."""
-    replace(root / "README.md", [scores(stored, IN_README)])
+    replace(root / "README.md", [scores(stored, IN_README, ARMS_IN_README)])
     replace(root / "docs" / "evidence.md", [targets.as_markdown(current(stored)), scores(stored)])
 
 

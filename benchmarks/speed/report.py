@@ -1,4 +1,4 @@
-"""The README's tables and plot, made from ``benchmarks/results/speed*.json`` alone."""
+"""The tables and the plot of docs/engines.md, from ``benchmarks/results/speed*.json`` alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.speed.work import MODELS
 
 BEGIN, END = "<!-- made by benchmarks/run.py -->", "<!-- end speed -->"
+PAGE = Path("docs") / "engines.md"
 PLOT = Path("docs") / "img" / "speed.svg"
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -138,7 +139,7 @@ def origin(stored: dict[str, Any]) -> str:
 
 
 def section(cpu: dict[str, Any] | None, cuda: dict[str, Any] | None) -> str:
-    """Return what stands between the README's marks."""
+    """Return what stands between the page's marks."""
     parts = []
     if cpu is not None:
         rounds = max((e["rounds"] for e in cpu["results"] if "rounds" in e), default=0)
@@ -146,7 +147,7 @@ def section(cpu: dict[str, Any] | None, cuda: dict[str, Any] | None) -> str:
             "Seconds per round, 100 samples a site, batch 32, one epoch, Adam, no evaluation:",
             table(cpu["results"], COLUMNS),
             f"For pfl-research, the faster of one and two processes is shown. {origin(cpu)}",
-            f"![{ALT}]({PLOT.as_posix()})",
+            f"![{ALT}]({PLOT.relative_to(PAGE.parent).as_posix()})",
             f"Whole process from start to exit, {rounds} rounds, cold, imports included, and peak "
             "memory of all its processes:",
             process_table(cpu["results"]),
@@ -161,7 +162,7 @@ def section(cpu: dict[str, Any] | None, cuda: dict[str, Any] | None) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def write_readme(path: Path, text: str) -> bool:
+def write_page(path: Path, text: str) -> bool:
     """Put the section between its marks; return whether there are such marks."""
     before, found, rest = path.read_text().partition(BEGIN)
     if not found or END not in rest:

@@ -281,6 +281,7 @@ def cost_table(
         if split == Split.VALIDATION:
             result["validation"] = _rates(whole, sum(periods.values()))
         else:
+            result["periods"] = sum(periods.values())
             result["global"] = _rates(whole, sum(periods.values()))
             result["per_site"] = {name: _rates(bills[name], periods[name]) for name in bills}
     return result

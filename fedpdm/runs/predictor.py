@@ -5,7 +5,7 @@ N scored rows, H horizons, K operating conditions, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import torch
 
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.normalise import Scaler, fill_missing
-from fedpdm.data.rows import Floats, Ints, Rows, Split
+from fedpdm.data.rows import Bools, Floats, Floats32, Ints, Rows, Split
 from fedpdm.data.sources.base import OperatingConditions
 from fedpdm.data.sources.mapping import SiteMapping
 from fedpdm.data.sources.readings import in_file, prepared, read_site, values_of
@@ -24,8 +24,10 @@ from fedpdm.data.sources.tables import Table, require_columns
 from fedpdm.data.sources.times import SECONDS
 from fedpdm.data.windows import gather, longest_step, segment_starts, window_ends
 from fedpdm.errors import ConfigError, DataError, ModelError
+from fedpdm.evaluation.attribution import badness, inputs_of
 from fedpdm.evaluation.calibration import Calibration
 from fedpdm.evaluation.conformal import Interval
+from fedpdm.evaluation.inspection import explain, now
 from fedpdm.history.schemas import Manifest
 from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelWrapper
@@ -109,21 +111,7 @@ class Predictor:
             DataError: a column is missing, holds text or infinite values, or two rows of a
                 machine have one time.
         """
-        if isinstance(frame, pd.DataFrame):
-            found = [str(name) for name in frame.columns]
-            needed = in_file(self.mapping, self._columns())
-            require_columns(needed, found, "the frame", needed, self._hint())
-            if len(frame) == 0:
-                raise DataError("the frame has no rows to score")
-            table = Table(
-                frame.reset_index(drop=True), "the frame", self._hint(), False, self.mapping.dialect
-            )
-            frame = prepared(table, self.mapping, self._columns())
-        rows, written = self._rows(frame)
-        if self.window is None:
-            ends, padded = np.arange(len(rows)), np.zeros(len(rows), dtype=bool)
-        else:
-            ends, padded = window_ends(rows, self.window, 1, np.ones(len(rows), dtype=bool))
+        rows, written, ends, padded = self._ends(frame)
         scores = self._scores(rows, ends)
         result = pd.DataFrame({"machine": rows.machine[ends], "time": written[ends]})
         for name, column in zip(self.task.score_columns, scores.T, strict=True):
@@ -139,6 +127,36 @@ class Predictor:
         result["alarm"] = alarm
         return result
 
+    def explain(
+        self, frame: pd.DataFrame | Table, scored: pd.DataFrame, most: int = 10
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return by machine the sensors that drive its last score, of the machines most at risk.
+
+        Args:
+            frame: as ``score`` took it.
+            scored: what ``score`` returned.
+            most: how many machines.
+
+        Returns:
+            By machine, the first sensor the strongest: ``sensor``, its ``share`` of what drives
+            the score up, and ``reads`` (``higher`` or ``lower`` than in the machine's calm
+            windows, ``fedpdm.evaluation.attribution``). Nothing without windows or risks.
+        """
+        if self.window is None or not (self.task.risks or self.task.lives):
+            return {}
+        rows, _, ends, _ = self._ends(frame)
+        machine, inputs = rows.machine[ends], self._inputs(rows)
+        scores = scored[list(self.task.score_columns)].to_numpy(dtype=np.float64)
+        listed = now("", machine, rows.time[ends], scores, None, self.task)[:most]
+        groups = inputs_of(
+            self.features.sensors(rows.features), self.features.inputs(rows.features)
+        )
+        found = explain(
+            np.array([one.position for one in listed]), lambda at: inputs(ends[at]), machine,
+            badness(self.task, scores), self._raw, self.task, groups, seed=0,
+        )  # fmt: skip
+        return {one.machine: own for one, own in zip(listed, found, strict=True)}
+
     def silent(self, table: Table) -> list[str]:
         """Return the columns without any reading."""
         empty = np.isnan(values_of(table, self.mapping)).all(axis=0)
@@ -146,25 +164,55 @@ class Predictor:
         columns = self.mapping.columns.items()
         return [column for name, column in columns if self.mapping.inputs_of(name)[0] in silent]
 
-    def _scores(self, rows: Rows, ends: Ints) -> Floats:
-        """Return (N, 1) or (N, H) scores of the windows that end at ``ends`` (N,)."""
+    def _ends(self, frame: pd.DataFrame | Table) -> tuple[Rows, np.ndarray[Any, Any], Ints, Bools]:
+        """Return the rows, (R,) their times as written, (N,) ends of windows and their padding."""
+        if isinstance(frame, pd.DataFrame):
+            found = [str(name) for name in frame.columns]
+            needed = in_file(self.mapping, self._columns())
+            require_columns(needed, found, "the frame", needed, self._hint())
+            if len(frame) == 0:
+                raise DataError("the frame has no rows to score")
+            table = Table(
+                frame.reset_index(drop=True), "the frame", self._hint(), False, self.mapping.dialect
+            )
+            frame = prepared(table, self.mapping, self._columns())
+        rows, written = self._rows(frame)
+        if self.window is None:
+            return rows, written, np.arange(len(rows)), np.zeros(len(rows), dtype=bool)
+        return (
+            rows, written,
+            *window_ends(rows, self.window, 1, np.ones(len(rows), dtype=bool)),
+        )  # fmt: skip
+
+    def _inputs(self, rows: Rows) -> Callable[[Ints], Floats32]:
+        """Return what gives the model's inputs of the windows that end at (N,) rows."""
         scaler = self.features.of_readings(self.scaler, len(rows.features))
         values = fill_missing(scaler.apply(rows.values, rows.condition), rows)
-        start, parts = segment_starts(rows), []
-        for first in range(0, len(ends), CHUNK):
-            chunk = ends[first : first + CHUNK]
-            x = (
-                values[chunk]
-                if self.window is None
-                else gather(values, chunk, start[chunk], self.window)
-            )
-            if self.features.active and self.window is not None:
-                raw = gather(rows.values, chunk, start[chunk], self.window)
+        start = segment_starts(rows)
+
+        def inputs(ends: Ints) -> Floats32:
+            if self.window is None:
+                return values[ends]
+            x = gather(values, ends, start[ends], self.window)
+            if self.features.active:
+                raw = gather(rows.values, ends, start[ends], self.window)
                 computed = self.features.compute(raw, rows.features)
                 x = self.features.join(x, computed, self.scaler)
-            output = outputs(self.model.module, torch.from_numpy(np.ascontiguousarray(x)))
-            parts.append(self.task.scores(output).reshape(len(chunk), -1))
-        scores = np.concatenate(parts)
+            return np.ascontiguousarray(x)
+
+        return inputs
+
+    def _raw(self, x: Floats32) -> Floats:
+        """Return (N, H) scores of windows, before calibration."""
+        output = outputs(self.model.module, torch.from_numpy(np.ascontiguousarray(x)))
+        return self.task.scores(output).reshape(len(x), -1)
+
+    def _scores(self, rows: Rows, ends: Ints) -> Floats:
+        """Return (N, 1) or (N, H) scores of the windows that end at ``ends`` (N,)."""
+        inputs = self._inputs(rows)
+        scores = np.concatenate([
+            self._raw(inputs(ends[first : first + CHUNK])) for first in range(0, len(ends), CHUNK)
+        ])  # fmt: skip
         if self.calibration is not None:
             scores = self.calibration(scores)
         if not np.isfinite(scores).all():

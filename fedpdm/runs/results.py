@@ -74,6 +74,7 @@ def summarise(
         "threshold": tested["threshold"],
         "test": {**tested["test"], "baselines": {}},
         "heldout": tested["heldout"],
+        "inspect": tested.get("inspect"),
         "gain": {},
         "gain_against": None,
         "bytes": {

@@ -56,6 +56,7 @@ from fedpdm.runs.folder import (
     write_scalers,
 )
 from fedpdm.runs.idle import idle_options
+from fedpdm.runs.inspected import machines_to_inspect
 from fedpdm.runs.local_training import idle_warning, rate_warning
 from fedpdm.runs.newcomers import test_newcomers
 from fedpdm.runs.privacy import refuse_other_noise
@@ -344,7 +345,8 @@ class Run:
             models, sites, experiment.federation, experiment.device, experiment.protocol
         )
         found = {
-            **self._trial.parts, "threshold": self._trial.threshold, "card": self._trial.card
+            **self._trial.parts, "threshold": self._trial.threshold, "card": self._trial.card,
+            "inspect": machines_to_inspect(experiment, models, self._trial),
         }  # fmt: skip
         if experiment.attack is not None:
             found["attack"] = came_to(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fedpdm.errors import ConfigError
 from fedpdm.history import History
 from fedpdm.predict import load_predictor
 from fedpdm.simulate import main
+from fedpdm.training.personal import METHODS
 from fedpdm.wire.flower import unpack_state
 from fedpdm.wire.records import arrays_in
 from tests.client.test_objective import Personal
@@ -105,3 +107,19 @@ def test_an_objective_of_ones_own_runs_from_data_to_scores(tmp_path: Path) -> No
         for site in ("detroit", "houston")
     ]
     assert (scores[0] - scores[1]).abs().max() > 1e-6
+
+
+def test_the_method_of_the_page_on_personal_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "personalisation.md"
+    listing = re.search(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    assert listing is not None
+    (tmp_path / "listed_last.py").write_text(listing[1], "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = ("imports=[listed_last]", "personal={_target_: listed_last.Last}", "model=mlp")
+    try:
+        found = simulate(tmp_path / "run", *own, "site=detroit,houston", *THREE[:2])
+    finally:
+        METHODS.pop("mylab-last", None)
+    assert found["personal"]["shared"] != found["test"]

@@ -1,4 +1,4 @@
-"""``python -m fedpdm.predict RUN plant.csv``: risk and alarms per machine, for new data.
+"""Makes the predictor of a run folder again.
 
 The model is rebuilt from the run folder alone: ``model.json`` says what it is and which
 columns it reads, ``scaler.safetensors`` how they are scaled, the history holds its weights.
@@ -7,24 +7,17 @@ No label and no failure log is needed.
 
 from __future__ import annotations
 
-import argparse
 import math
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 import torch
-from rich.console import Console
 
-from fedpdm.config.imports import import_all, lookup, names_of, own_code_error
+from fedpdm.config.imports import import_all, lookup, names_of
 from fedpdm.data.features import WindowFeatures
-from fedpdm.data.sources.readings import values_of
-from fedpdm.data.sources.tables import Table
-from fedpdm.errors import ConfigError, FedPdmError, HistoryError, ModelError, printable, run_command
+from fedpdm.errors import ConfigError, HistoryError, ModelError
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.evaluation.costs import NEVER
@@ -35,23 +28,19 @@ from fedpdm.models import ModelFactory, ModelWrapper
 from fedpdm.runs.initial import stored_start
 from fedpdm.runs.inputs import mapping_of, operating_of, scaler_of
 from fedpdm.runs.predictor import Predictor, personal_model, weights_for
-from fedpdm.runs.progress import Working
 from fedpdm.seeding import torch_seeded
 from fedpdm.server.base import models_of
 from fedpdm.server.round_metrics import best_round
-from fedpdm.storage import write_bytes
 from fedpdm.tasks import TASKS, Task
 from fedpdm.training.objective import Objective
 
 if TYPE_CHECKING:
     from fedpdm.history import History
 
-SHOWN = 40  # machines in the printed table
 MOST_KEPT = 20_000_000
 """Values of a model that belong to a site; a card can name any number."""
 ODD = (ArithmeticError, TypeError, ValueError)
 """What odd values of a model card may raise, beside what is looked for."""
-OPTIONS = ("site", "round", "out", "threshold", "imports")
 
 
 def load_predictor(
@@ -243,154 +232,3 @@ def _silent(task: Task) -> str:
     score = task.score_columns[0].partition("_")[0] if task.risks else task.score_columns[0]
     told = f"{score.replace('_', ' ')} at or {'below' if task.alarm_below else 'above'} it"
     return f"the run has no threshold, so there are no alarms: set --threshold ({told})"
-
-
-def machines(scored: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return one row per machine: its last time, its score there, and its alarm since when.
-
-    Args:
-        scored: what ``Predictor.score`` returned.
-        column: the score to show.
-
-    Returns:
-        Columns ``machine``, ``time``, ``column``, ``alarm``, ``since`` (the first row of the
-        unbroken alarm that lasts until now, else None), ``padded``.
-    """
-    lines, since = [], []
-    for machine, rows in scored.groupby("machine", sort=True):
-        last = rows.iloc[-1]
-        alarm = rows["alarm"].fillna(False).to_numpy(dtype=bool)
-        quiet = np.flatnonzero(~alarm)
-        begin = int(quiet[-1]) + 1 if len(quiet) else 0
-        since.append(rows["time"].iloc[begin] if alarm[-1] else None)
-        lines.append((machine, last["time"], last[column], last["alarm"], last["padded"]))
-    frame = pd.DataFrame(lines, columns=["machine", "time", column, "alarm", "padded"])
-    frame.insert(4, "since", pd.Series(since, dtype=object))  # keeps None and 3
-    return frame
-
-
-def print_machines(predictor: Predictor, scored: pd.DataFrame) -> None:
-    """Print a table with a line per machine, the one most at risk first."""
-    from rich.text import Text
-
-    from fedpdm.report.console import STYLE, console_for, grid_of, say
-
-    task, console = predictor.task, console_for(None)
-    column = task.score_columns[0]
-    lines = machines(scored, column).sort_values(column, ascending=task.alarm_below, kind="stable")
-    title = f"{task.name}, round {predictor.round} of {predictor.run.name}"
-    if predictor.threshold is not None:
-        title += f", alarm at {'≤' if task.alarm_below else '≥'} {predictor.threshold:.3g}"
-    say(console, title)
-    rows = []
-    for line in lines.head(SHOWN).itertuples(index=False):
-        machine, when, value, alarm, since, padded = line
-        said = "" if pd.isna(alarm) else "ALARM" if alarm else "no"
-        rows.append([
-            Text(f"{machine}{' *' if padded else ''}"),
-            Text(str(when)),
-            Text(f"{value:.{task.score_digits}f}"),
-            Text(said, style=STYLE["worse"] if said == "ALARM" else ""),
-            Text("" if since is None else str(since)),
-        ])  # fmt: skip
-    heads = ["machine", "last time", column.replace("_", " "), "alarm", "since"]
-    console.print(grid_of(heads, rows, console))
-    if len(lines) > SHOWN:
-        say(console, f"… and {len(lines) - SHOWN} more machines in the file")
-    if lines["padded"].any():
-        say(console, f"* fewer rows than the model's window of {predictor.window}: padded")
-
-
-def drifted(
-    predictor: Predictor, table: Table, scored: pd.DataFrame, site: str | None
-) -> list[str]:
-    """Return lines: each sensor and score, how far it lies from training, the farthest first.
-
-    Args:
-        predictor: the model.
-        table: the new rows.
-        scored: what ``Predictor.score`` returned of them.
-        site: whose readings to compare with; None for all sites'.
-    """
-    from fedpdm.runs.drift import MUCH, before, distances, stored_reference
-
-    names, columns = predictor.mapping.inputs, list(predictor.task.score_columns)
-    stored = stored_reference(predictor.run, len(names))
-    old = before(stored, "readings", site)
-    if old is None:
-        return ["no readings to measure drift from"]
-    found = distances(old, values_of(table, predictor.mapping), names)
-    was = before(stored, "scores", site)
-    if was is not None and was.shape[1] == len(columns):
-        found |= distances(was, scored[columns].to_numpy(dtype=float), columns)
-    whose = f"site {site}" if site and f"readings/{site}" in stored else "all sites"
-    head = f"drift from the training of {predictor.run.name} ({whose}):  PSI    KS"
-    return [head] + [
-        f"  {printable(name)}: {each['psi']:.3f}  {each['ks']:.3f}"
-        + ("  much" if each["psi"] > MUCH else "")
-        for name, each in found.items()
-    ]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0, or 2 for mistakes."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fedpdm.predict",
-        description="Score a site's new data with the model of a run: risk and alarms by machine.",
-    )
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run folder")
-    parser.add_argument("file", metavar="FILE", type=Path, help="CSV or Parquet with new rows")
-    parser.add_argument("--site", help="the site whose columns and scaling apply")
-    parser.add_argument("--round", type=int, help="weights of this round (default: the best)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="where the scores go (default: FILE-scores.csv, all-scores.csv for *.csv)",
-    )
-    parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
-    parser.add_argument("--drift", action="store_true",
-                        help="also print how far the file lies from the training")  # fmt: skip
-    parser.add_argument("--imports", help="modules of your own that the run used: mylab,…")
-    words = list(sys.argv[1:] if argv is None else argv)
-    torch.set_num_threads(1)
-    try:
-        _refuse_overrides(words)
-        given = parser.parse_args(words)
-        with Working("scoring the rows", Console(stderr=True)):
-            predictor = load_predictor(
-                given.run, site=given.site, round=given.round, threshold=given.threshold,
-                imports=names_of(given.imports),
-            )  # fmt: skip
-            table = predictor.read(given.file)
-            scored, silent = predictor.score(table), predictor.silent(table)
-            far = drifted(predictor, table, scored, given.site) if given.drift else []
-        name = re.sub(r"[*?\[\]]+", "", given.file.name.partition(".")[0]).strip("-_ ")
-        out = given.out or Path(f"{name or 'all'}-scores.csv")
-        if out.exists() and given.file.exists() and out.samefile(given.file):
-            raise ConfigError(f"--out {out} is the file with the data; choose another name")
-        write_bytes(out, scored.to_csv(index=False).encode())
-    except Exception as raised:
-        error = own_code_error(raised)
-        if not isinstance(error, FedPdmError):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    about = (f"column '{c}' has no reading at all; it counts as average" for c in silent)
-    for note in (*predictor.notes, *about):
-        print(f"note: {printable(note)}", file=sys.stderr)
-    print_machines(predictor, scored)
-    print(*far, sep="\n", end="\n" if far else "")
-    print(f"{len(scored)} scored rows: {out}")
-    return 0
-
-
-def _refuse_overrides(words: Sequence[str]) -> None:
-    """Refuse overrides of a config on this command line, and name the option to write."""
-    for word in words:
-        key, equals, value = word.partition("=")
-        if equals and key in OPTIONS and not Path(word).exists():
-            raise ConfigError(f"{word}: predict takes no overrides; write --{key} {value}")
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))
