@@ -35,8 +35,8 @@ def check_server(
     """Check that a server keeps its contract, on a tiny federation in a temporary folder.
 
     Checked are: sites that come back with what they received leave every model unchanged; no reply
-    is changed after a site sent it; models, and what server and sites remember, survive a stop and a
-    restart bit for bit; other engines come to the same models as the serial one (in double
+    is changed after a site sent it; models, and what server and sites remember, survive a stop and
+    a restart bit for bit; other engines come to the same models as the serial one (in double
     precision, to the last digits).
 
     Args:
