@@ -29,6 +29,7 @@ from fedpdm.server.dispatch import Dispatcher, LocalRoster, Roster
 from fedpdm.server.finite import refuse_non_finite
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.server.round_metrics import (
+    KEPT,
     best_round,
     describe,
     evaluate,
@@ -87,7 +88,9 @@ class RoundLoop:
         server: how rounds come about.
         clock: what time it is.
         version: the name of the version that is being made.
-        counted: by site, the last version that an update of it went into.
+        counted: by site, the name of what it remembered when an update of it last counted: the
+            version that it worked for.
+        names: by site, the same of the last message to it.
     """
 
     strategy: Strategy
@@ -110,6 +113,8 @@ class RoundLoop:
     clock: Clock = field(default_factory=Clock)
     version: str = field(init=False, default="")
     counted: dict[str, str] = field(init=False, default_factory=dict)
+    names: dict[str, str] = field(init=False, default_factory=dict)
+    _answered: dict[str, str] = field(init=False, default_factory=dict)
     _dispatcher: Dispatcher = field(init=False)
     _calls: StrategyCalls = field(init=False)
     _panel: Sequence[str] = field(init=False, default=())
@@ -163,10 +168,7 @@ class RoundLoop:
         return self._dispatcher.moments(self.seed, note).scaler()
 
     def _refuse_to_learn_nothing(self) -> None:
-        """Stop a run that goes through its rounds without one usable update.
-
-        One such round is an event; several in a row are no training.
-        """
+        """Stop a run of which several rounds in a row had no usable update."""
         last = [record for record in self._finished if record.round > 0][-IDLE_ROUNDS:]
         idle = all("examples" not in site for record in last for site in record.sites.values())
         if not idle or len(last) < min(IDLE_ROUNDS, max(self.rounds, 2)):
@@ -189,15 +191,19 @@ class RoundLoop:
         models = {**result.arrays, **result.buffers, **result.models}
         refuse_non_finite(number, self.strategy, self._state(), models)
         # The server's half knows nothing of those that do not count, and the two must agree.
-        # Supernodes keep their states themselves, and are told from which to go on.
         accepted = {update.site for update in result.updates}
-        self.counted |= dict.fromkeys(accepted, self.version)
+        worked = {site: self._answered.get(site, self.version) for site in accepted}
+        self.counted |= worked
+        self._answered = {}
         undo_round(states, before, {*states} - accepted)
         validation, down, up = self._evaluate(round, result)
         metrics, sites = describe(
             result.updates, validation, result.arrays, self.task, self._calls.reported
         )
         metrics |= self.clock.metrics()
+        if not isinstance(self._dispatcher.grid, LocalGrid):
+            for site in accepted:
+                sites[site] |= {KEPT: worked[site]} if worked[site] != self.version else {}
         fault = self.monitor.judge(
             judged(number, metrics, self.task),
             [judged(record.round, record.metrics, self.task) for record in self._finished],
@@ -235,7 +241,8 @@ class RoundLoop:
                            "message": message})  # fmt: skip
 
         config = config_record(server_round=number, attempt=attempt)
-        return Round(number, attempt, self._model, self._models, config, note)
+        return Round(number, attempt, self._model, self._models, config, note,
+                     version=self.version, names=self.names)  # fmt: skip
 
     def _train(self, round: Round, events: list[Event]) -> Result:
         """Let the server take its steps until a new version is there."""
@@ -243,6 +250,8 @@ class RoundLoop:
         round.sampled = server.select(round)
         server.submit(round, round.sampled)
         while (heard := server.next_reply(round)) is not None:
+            if not heard[1].has_error():
+                self._answered[heard[0]] = self.names.get(heard[0], self.version)
             server.apply(round, *heard)
         try:
             result = server.result(round)
@@ -278,6 +287,11 @@ class RoundLoop:
             )
             measured, down, up = measured | found, down + sent, up + heard
         return measured, down, up
+
+    def kept_by(self, site: str) -> tuple[str, str]:
+        """Return the names of what a site has to start from, and of what it will remember then."""
+        base = self._answered.get(site, self.counted.get(site, ""))
+        return base, self.names.get(site, self.version)
 
     def counted_by_best(self) -> dict[str, str]:
         """Return ``counted`` as of the best round so far: the one that is tested at the end."""
@@ -333,6 +347,7 @@ class RoundLoop:
         """Take everything from the last committed round: after a start, a crash, a rollback."""
         self._finished = self.history.rounds()
         self.counted = last_counted(self._finished)
+        self.names, self._answered = {}, {}
         self._model = self._split(self._head.round, self.history.weights())
         self._models = self.history.models()
         state = self.history.strategy_state() or {}
