@@ -235,7 +235,7 @@ def test_trees_grown_over_the_network_are_those_of_one_process(scene: Scene) -> 
 ], ids=lambda words: words.split()[0])  # fmt: skip
 def test_methods_over_the_network_are_those_of_one_process(scene: Scene, chosen: str) -> None:
     hq, folder = scene.server, scene.folder / f"methods {len(list(scene.folder.iterdir()))}"
-    words = f"{TINY} model=mlp model.config=null rounds=2 {chosen}"
+    words = f"{TINY} rounds=2 {chosen}"
     run = hq.run(overrides=f"{words} site=[{','.join(SITES)}] round_timeout=300",
                  run_folder=str(folder))  # fmt: skip
     expected = scene.serial(small=words)
@@ -258,7 +258,7 @@ def test_nobody_is_waited_for_and_sites_go_on_from_what_they_remember(
 ) -> None:
     """In which order replies come is chance, so the bits are not those of one process."""
     hq, folder = scene.server, scene.folder / f"nobody {len(list(scene.folder.iterdir()))}"
-    run = hq.run(overrides=f"{TINY} model=mlp model.config=null site=[{','.join(SITES)}] rounds=6 "
+    run = hq.run(overrides=f"{TINY} site=[{','.join(SITES)}] rounds=6 "
                  f"{chosen}", run_folder=str(folder))  # fmt: skip
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
