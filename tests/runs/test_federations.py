@@ -96,7 +96,8 @@ def test_a_stopped_run_goes_on_with_what_is_missing(whole: Path, tmp_path: Path)
 def test_personal_models_compression_and_dropouts_in_every_federation(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = ["strategy=ditto", "transforms=topk", "transforms.topk.share=0.1", "clock=virtual",
-             "clock.dropout=0.2", "data.step_hours=24", "data.window=8"]  # fmt: skip
+             "clock.dropout=0.2", "data.step_hours=24", "data.window=8",
+             "data.stride=4"]  # fmt: skip
     assert main([*BASE, *PREFER, *words, f"hydra.run.dir={folder}"]) == 0
     before = read(folder)
     shutil.rmtree(folder / "models" / "lstm")
