@@ -1,9 +1,10 @@
 """Kill a run at random moments, resume it, and compare with one that was left alone.
 
-    python -m tests.kills 20 /some/empty/folder
+    python -m tests.kills 20 /some/empty/folder [OVERRIDE …]
 
 A program of its own, so that torch is imported once and forked before it has threads.
-Prints one JSON line: the kills, the rounds they hit, and whether all weights agreed.
+Prints one JSON line: the kills, the rounds they hit, and whether all that the last round keeps
+agreed. Overrides take the place of the strategy.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ ROUNDS = 6
 OVERRIDES = (
     "site=detroit,houston", f"rounds={ROUNDS}", "model=mlp", "seed=3", "data.days=150",
     "data.step_hours=24", "data.window=8", "baselines.max_plants=0", "evaluate.bootstrap=0",
-    "sites.detroit.machines=8", "sites.houston.machines=8", "~strategy.fraction_train",
+    "sites.detroit.machines=8", "sites.houston.machines=8",
+)  # fmt: skip
+STRATEGY = (
+    "~strategy.fraction_train",
     # A wrapper that draws noise, around a strategy with moments: all must come back.
     "strategy._target_=flwr.serverapp.strategy.DifferentialPrivacyServerSideFixedClipping",
     "+strategy.noise_multiplier=0.01", "+strategy.clipping_norm=1.0",
@@ -58,7 +62,7 @@ def composed() -> Any:
     """Return the config of every run; made once, before the first fork."""
     from fedpdm.config.compose import compose
 
-    return compose(OVERRIDES)
+    return compose([*OVERRIDES, *(sys.argv[3:] or STRATEGY)])
 
 
 def wait_for(child: int, file: Path) -> None:
@@ -76,11 +80,13 @@ def finish(child: int) -> None:
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    """Return the last round's tensors as bytes."""
+    """Return the last round's tensors, and what its sites remember, as bytes."""
     from fedpdm.history import History
 
     with History.open(folder) as history:
-        return {n: a.tobytes() for n, a in history.weights().items()}
+        models = {"": history.weights(), **history.models()}
+        found = {f"{m}/{n}": a.tobytes() for m, model in models.items() for n, a in model.items()}
+        return found | dict(history.client_states())
 
 
 def killed_once(folder: Path, file: str, delay: float) -> int | None:

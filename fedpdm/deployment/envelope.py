@@ -42,8 +42,9 @@ class Envelope:
         config: the composed config as yaml.
         site: the name of the site that is asked.
         run: hexadecimal digits that no other run has; none before its first commit.
-        base: the version that an update of this site last went into; none if there is no such.
-        version: the one that is being made.
+        base: names what the site is to start from: what it remembered when an update of it last
+            counted; none if there is no such.
+        version: names what it will remember: the version that is being made.
         best: the same as ``base``, as of the best round so far: the one that is tested.
     """
 

@@ -262,11 +262,11 @@ class DeployedRun(Run):
         begun = loop.history.row(0)
         first = f"{loop.history.record(begun).started} {begun.weights_sha256}"
         run, best = hashlib.sha256(first.encode()).hexdigest()[:32], loop.counted_by_best()
+        kept = {site: loop.kept_by(site) for site in self.registry.sites}
         return {
-            site: {"run": run, "base": loop.counted.get(site, ""), "version": loop.version,
-                   "best": best.get(site, "")}
-            for site in self.registry.sites
-        }  # fmt: skip
+            site: {"run": run, "base": base, "version": version, "best": best.get(site, "")}
+            for site, (base, version) in kept.items()
+        }
 
     def _stored_scaler(self) -> Scaler | None:
         """Return the scaler of a run that is continued: a site may be missing today."""

@@ -107,7 +107,17 @@ class Protection:
     notes: Sequence[str] = ()
 
     def trains(self, objective: Objective) -> Objective:
-        """Return what sites minimise, from the run's objective."""
+        """Return what sites minimise, from the run's objective.
+
+        Raises:
+            ConfigError: sites would fit what they keep when they evaluate, and they do not.
+        """
+        if self.withholds_validation and objective.personalises == "evaluate":
+            raise ConfigError(
+                f"personal: {type(objective).__name__} fits a site's own part when the site "
+                f"evaluates a round, and with privacy={self.name} no site does; choose "
+                "strategy=ditto, apfl or fedper, or privacy.validation=reported"
+            )
         return objective if self.objective is None else self.objective(objective)
 
     def plan(self) -> dict[str, Any]:

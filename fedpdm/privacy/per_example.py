@@ -115,6 +115,8 @@ class PerExample(Objective):
     def __init__(self, inner: Objective, clip: float | None, noise: float, rate: float) -> None:
         self.inner, self.clip, self.noise, self.rate = inner, clip, noise, rate
         self.batches = self._batches
+        # A personal model is trained as without privacy: it stays at its site.
+        self.personalises = inner.personalises  # type: ignore[misc]
         self.expected = 1.0
 
     def _batches(self, count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -144,6 +146,9 @@ class PerExample(Objective):
 
     def check_model(self, model: nn.Module) -> None:
         self.inner.check_model(model)
+
+    def personalise(self, model: nn.Module, context: LocalContext) -> None:
+        self.inner.personalise(model, context)
 
     def begin(self, model: nn.Module, context: LocalContext) -> None:
         self.inner.begin(model, context)

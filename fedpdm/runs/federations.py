@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from fedpdm.config.values import Config, resolved, yaml_of
+from fedpdm.config.values import Config, resolved, select, yaml_of
 from fedpdm.data.rows import Split
 from fedpdm.errors import ConfigError
 from fedpdm.evaluation.scoring import Predictions, score
@@ -64,6 +64,7 @@ def run_federations(
     with Working("checking all federations"):
         for part in parts.values():
             look_at_data(build(part))
+    refuse_shared_budget(parts)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "config.yaml", yaml_of(cfg).encode())  # what resume= goes on with
     for number, (model, part) in enumerate(parts.items(), start=1):
@@ -77,6 +78,27 @@ def run_federations(
     write_json(folder / RESULT, result)
     show(result, folder)
     return result
+
+
+def refuse_shared_budget(parts: Mapping[str, Config]) -> None:
+    """Refuse privacy where a site is in several federations, each with an account of its own.
+
+    Their noise would be drawn alike, from one seed, so not even the sum of their budgets holds.
+
+    Args:
+        parts: the config of each federation by model.
+
+    Raises:
+        ConfigError: names the site.
+    """
+    sites = [str(site) for part in parts.values() for site in part.sites]
+    shared = [site for site in dict.fromkeys(sites) if sites.count(site) > 1]
+    first = next(iter(parts.values()))
+    if shared and select(first, "privacy._target_") is not None:
+        raise ConfigError(
+            f"sites.{shared[0]}.models: with privacy a site may be in one federation only, whose "
+            "budget is counted and whose noise is its own; give each site one model"
+        )
 
 
 def compared(runs: Mapping[str, Reopened], folder: Path, names: Sequence[str]) -> dict[str, Any]:

@@ -130,6 +130,11 @@ def check_strategy(strategy: Strategy, name: str, sums: bool) -> None:
             f"{name} adds noise to the sum of updates, and {who} needs every single update; choose "
             "strategy=fedavg, or privacy=local"
         )
+    if sums and getattr(strategy, "needs_norms", False):
+        raise ConfigError(
+            f"{name} adds noise to the sum of updates, and {who} makes its step from their lengths "
+            "as well, which have none; choose strategy=fedavg, or privacy=local"
+        )
     if not weighs_all_alike(strategy):
         raise ConfigError(
             f"{name} counts every site once, and {who} weighs them by what they report, which "

@@ -80,6 +80,9 @@ class Round:
         sampled: the sites that ``select`` chose.
         bytes_down: bytes to the sites so far.
         accept: told of every accepted update and its reply, where updates are to be kept.
+        version: the name of the version that is being made.
+        names: by site, what the site calls what it remembers of its last message, where it keeps
+            that itself; those of messages that are still under way stay from round to round.
     """
 
     number: int
@@ -91,6 +94,16 @@ class Round:
     sampled: Sequence[str] = ()
     bytes_down: int = 0
     accept: Callable[[Update, Message], None] | None = None
+    version: str = ""
+    names: dict[str, str] = field(default_factory=dict)
+
+    def name(self, sites: Iterable[str]) -> None:
+        """Name what sites will remember of a message: the version, numbered from the second on."""
+        for site in sites:
+            before = self.names.get(site, "")
+            again = before.startswith(self.version)
+            number = int(before[len(self.version) :] or 0) + 1 if again else 0
+            self.names[site] = f"{self.version}{number:03d}" if number else self.version
 
 
 @dataclass(frozen=True)
@@ -201,6 +214,7 @@ class Server(ABC):
         dispatcher = self.services.dispatcher
         asked = dispatcher.ask(sites, round.note, configure, buffers or {})
         round.bytes_down += asked.bytes_down
+        round.name(asked.nodes.values())
         dispatcher.submit(asked, round.note, self.in_order)
 
     def send_model(

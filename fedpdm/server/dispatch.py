@@ -17,7 +17,7 @@ from fedpdm.data.normalise import Moments, Scaler
 from fedpdm.engines.grid_view import SampledGrid
 from fedpdm.engines.local_grid import REFUSED, LocalGrid
 from fedpdm.errors import ConfigError, SiteError
-from fedpdm.server.clock import Carrier, Clock
+from fedpdm.server.clock import Clock, States
 from fedpdm.server.selection import scaler_sites
 from fedpdm.wire.flower import wire_bytes
 from fedpdm.wire.records import (
@@ -134,6 +134,7 @@ class Dispatcher:
     clock: Clock = field(default_factory=Clock)
     shorten: Callable[[str, RecordDict], RecordDict] | None = None
     _submitted: deque[Iterator[tuple[str, Message]]] = field(default_factory=deque)
+    _stages: list[tuple[Outgoing, Note]] = field(default_factory=list)
     _beside: dict[str, ArrayRecord] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -214,36 +215,57 @@ class Dispatcher:
         Args:
             asked: the messages.
             note: remembers who stays silent.
-            in_order: other Grids, too, give all of these replies at once and in site order.
+            in_order: other Grids, too, give all of these replies at once and in site order; what
+                is submitted before the next reply is asked for goes out together.
         """
-        if (carrier := self.clock.carrier()) is not None:
-            self._simulate(carrier, asked, note, in_order)
-        elif in_order or isinstance(self.grid, LocalGrid):
+        if in_order:
+            self._stages.append((asked, note))
+        elif (carrier := self.clock.carrier()) is not None:
+            answers = self.answers(asked, None, patient=True)
+            carrier.push(self._told(asked), answers, self._remembered())
+        elif isinstance(self.grid, LocalGrid):
             self._submitted.append(self.answers(asked, note))
         else:
             self._elsewhere.push(asked, note)
 
     def next_reply(self) -> tuple[str, Message] | None:
         """Return a site and its reply to what was submitted first; None if nothing is left."""
-        while self._submitted:
+        while self._submitted or self._stages:
+            if not self._submitted:
+                self._submitted.append(self._stage())
             if (found := next(self._submitted[0], None)) is not None:
                 return found
             self._submitted.popleft()
         carrier = self.clock.carrier()
         return self._elsewhere.next() if carrier is None else carrier.pop()
 
-    def _simulate(self, carrier: Carrier, asked: Outgoing, note: Note, in_order: bool) -> None:
+    def _stage(self) -> Iterator[tuple[str, Message]]:
+        """Send what waits for its turn, all at once: the models of clusters in one round."""
+        notes = [note for _, note in self._stages]
+        nodes = {node: site for asked, _ in self._stages for node, site in asked.nodes.items()}
+        asked = Outgoing(
+            {node: nodes[node] for node in sorted(nodes)},
+            [message for each, _ in self._stages for message in each.messages],
+        )
+        self._stages.clear()
+        if (carrier := self.clock.carrier()) is None:
+            return self.answers(asked, notes[-1])
+        answers = self.answers(asked, None, patient=True)
+        return carrier.in_turn(self._told(asked), answers, self._remembered(), notes[-1])
+
+    def _told(self, asked: Outgoing) -> dict[str, Message]:
+        """Return each site's message."""
+        return {asked.nodes[m.metadata.dst_node_id]: m for m in asked.messages}
+
+    def _remembered(self) -> States:
+        """Return what the sites of simulated time remember, itself."""
         if not isinstance(self.grid, LocalGrid):
             raise ConfigError("clock=virtual simulates sites on this machine; use clock=wall here")
-        sent = {asked.nodes[m.metadata.dst_node_id]: m for m in asked.messages}
-        answers, states = self.answers(asked, None, patient=True), self.grid.states
-        if in_order:
-            self._submitted.append(carrier.in_turn(sent, answers, states, note))
-        else:
-            carrier.push(sent, answers, states)
+        return self.grid.states
 
     def forget(self) -> None:
         """Give up the replies to what was submitted."""
+        self._stages.clear()
         self._submitted.clear()
         self._elsewhere = PolledReplies(self.grid, self.clock, self.timeout)
 

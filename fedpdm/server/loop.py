@@ -27,8 +27,9 @@ from fedpdm.server.base import MAIN, SERVER, Result, Round, Server, Services
 from fedpdm.server.clock import Clock
 from fedpdm.server.dispatch import Dispatcher, LocalRoster, Roster
 from fedpdm.server.finite import refuse_non_finite
-from fedpdm.server.monitor import MonitorSettings
+from fedpdm.server.monitor import MonitorSettings, refuse_to_learn_nothing
 from fedpdm.server.round_metrics import (
+    KEPT,
     best_round,
     describe,
     evaluate,
@@ -47,10 +48,6 @@ from fedpdm.wire.flower import pack_state, unpack_state
 from fedpdm.wire.records import Arrays, config_record
 
 Event = dict[str, Any]
-
-
-IDLE_ROUNDS = 3
-"""After so many rounds in a row without a usable update the run stops."""
 
 TRANSFORMS, CLOCK = ":transforms", ":clock"
 """Where their states lie beside the strategy's; no attribute has such a name."""
@@ -89,7 +86,9 @@ class RoundLoop:
         clock: what time it is.
         valuation: says what each site brings to a round; None: nobody asks.
         version: the name of the version that is being made.
-        counted: by site, the last version that an update of it went into.
+        counted: by site, the name of what it remembered when an update of it last counted: the
+            version that it worked for.
+        names: by site, the same of the last message to it.
     """
 
     strategy: Strategy
@@ -113,6 +112,8 @@ class RoundLoop:
     valuation: Valuation | None = None
     version: str = field(init=False, default="")
     counted: dict[str, str] = field(init=False, default_factory=dict)
+    names: dict[str, str] = field(init=False, default_factory=dict)
+    _answered: dict[str, str] = field(init=False, default_factory=dict)
     _dispatcher: Dispatcher = field(init=False)
     _calls: StrategyCalls = field(init=False)
     _panel: Sequence[str] = field(init=False, default=())
@@ -155,7 +156,7 @@ class RoundLoop:
         with settled():
             while self._head.round < self.rounds:
                 self._round(self._head.round + 1)
-                self._refuse_to_learn_nothing()
+                refuse_to_learn_nothing(self._finished, self.rounds, self.history)
 
     def _scaler_of_all(self) -> Scaler:
         """Return the scaler made of the sites' sums; who did not send any is an event."""
@@ -164,20 +165,6 @@ class RoundLoop:
             self.history.note({"kind": kind, "round": 0, "site": site, "message": message})
 
         return self._dispatcher.moments(self.seed, note).scaler()
-
-    def _refuse_to_learn_nothing(self) -> None:
-        """Stop a run that goes through its rounds without one usable update.
-
-        One such round is an event; several in a row are no training.
-        """
-        last = [record for record in self._finished if record.round > 0][-IDLE_ROUNDS:]
-        idle = all("examples" not in site for record in last for site in record.sites.values())
-        if not idle or len(last) < min(IDLE_ROUNDS, max(self.rounds, 2)):
-            return
-        reasons = "; ".join(event["message"] for event in last[-1].events[:2])
-        message = f"no usable update in {len(last)} rounds in a row ({reasons})"
-        self.history.note({"kind": "stopped", "round": last[-1].round, "message": message})
-        raise TrainingStopped(f"{message}; lower training.learning_rate, or look at the sites")
 
     # One round ------------------------------------------------------------------------
 
@@ -196,15 +183,19 @@ class RoundLoop:
         models = {**result.arrays, **result.buffers, **result.models}
         refuse_non_finite(number, self.strategy, self._state(), models)
         # The server's half knows nothing of those that do not count, and the two must agree.
-        # Supernodes keep their states themselves, and are told from which to go on.
         accepted = {update.site for update in result.updates}
-        self.counted |= dict.fromkeys(accepted, self.version)
+        worked = {site: self._answered.get(site, self.version) for site in accepted}
+        self.counted |= worked
+        self._answered = {}
         undo_round(states, before, {*states} - accepted)
         validation, down, up = self._evaluate(round, result)
         metrics, sites = describe(
             result.updates, validation, result.arrays, self.task, self._calls.reported
         )
         metrics |= self.clock.metrics()
+        if not isinstance(self._dispatcher.grid, LocalGrid):
+            for site in accepted:
+                sites[site] |= {KEPT: worked[site]} if worked[site] != self.version else {}
         fault = self.monitor.judge(
             judged(number, metrics, self.task),
             [judged(record.round, record.metrics, self.task) for record in self._finished],
@@ -247,7 +238,8 @@ class RoundLoop:
                            "message": message})  # fmt: skip
 
         config = config_record(server_round=number, attempt=attempt)
-        return Round(number, attempt, self._model, self._models, config, note)
+        return Round(number, attempt, self._model, self._models, config, note,
+                     version=self.version, names=self.names)  # fmt: skip
 
     def _train(self, round: Round, events: list[Event], kept: Kept) -> Result:
         """Let the server take its steps until a new version is there."""
@@ -255,6 +247,8 @@ class RoundLoop:
         round.sampled = server.select(round)
         server.submit(round, round.sampled)
         while (heard := server.next_reply(round)) is not None:
+            if not heard[1].has_error():
+                self._answered[heard[0]] = self.names.get(heard[0], self.version)
             server.apply(round, *heard)
         if self.valuation is not None:
             kept.freeze(self.strategy)
@@ -292,6 +286,11 @@ class RoundLoop:
             )
             measured, down, up = measured | found, down + sent, up + heard
         return measured, down, up
+
+    def kept_by(self, site: str) -> tuple[str, str]:
+        """Return the names of what a site has to start from, and of what it will remember then."""
+        base = self._answered.get(site, self.counted.get(site, ""))
+        return base, self.names.get(site, self.version)
 
     def counted_by_best(self) -> dict[str, str]:
         """Return ``counted`` as of the best round so far: the one that is tested at the end."""
@@ -347,6 +346,7 @@ class RoundLoop:
         """Take everything from the last committed round: after a start, a crash, a rollback."""
         self._finished = self.history.rounds()
         self.counted = last_counted(self._finished)
+        self.names, self._answered = {}, {}
         self._model = self._split(self._head.round, self.history.weights())
         self._models = self.history.models()
         state = self.history.strategy_state() or {}

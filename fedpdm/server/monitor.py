@@ -6,7 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedpdm.errors import ConfigError
+from fedpdm.errors import ConfigError, TrainingStopped
+from fedpdm.history import History, RoundRecord
+
+IDLE_ROUNDS = 3
+"""After so many rounds in a row without a usable update the run stops."""
 
 
 @dataclass(frozen=True)
@@ -105,3 +109,26 @@ class MonitorSettings:
                 f"the best so far ({best:.4g}, round {at})"
             )
         return None
+
+
+def refuse_to_learn_nothing(finished: Sequence[RoundRecord], rounds: int, history: History) -> None:
+    """Stop a run that goes through its rounds without one usable update.
+
+    One such round is an event; several in a row are no training.
+
+    Args:
+        finished: the rounds so far.
+        rounds: how many the run has.
+        history: where the stop is noted.
+
+    Raises:
+        TrainingStopped: the last rounds had none.
+    """
+    last = [record for record in finished if record.round > 0][-IDLE_ROUNDS:]
+    idle = all("examples" not in site for record in last for site in record.sites.values())
+    if not idle or len(last) < min(IDLE_ROUNDS, max(rounds, 2)):
+        return
+    reasons = "; ".join(event["message"] for event in last[-1].events[:2])
+    message = f"no usable update in {len(last)} rounds in a row ({reasons})"
+    history.note({"kind": "stopped", "round": last[-1].round, "message": message})
+    raise TrainingStopped(f"{message}; lower training.learning_rate, or look at the sites")

@@ -30,6 +30,11 @@ OUTLIER_FACTOR = 5.0
 sites a z-score could never tell (it cannot pass sqrt(n - 1)), so past rounds count too."""
 
 
+KEPT = "kept"
+"""Where a round says what a site elsewhere calls what it remembers, if not by the round's version:
+it worked for another one."""
+
+
 def evaluate(
     dispatcher: Dispatcher,
     calls: StrategyCalls,
@@ -186,9 +191,9 @@ def best_round(records: Iterable[RoundRecord], task: Task) -> int | None:
 
 
 def last_counted(records: Iterable[RoundRecord]) -> dict[str, str]:
-    """Return, by site, the last version that an update of it went into."""
+    """Return, by site, the name of what it remembered when an update of it last counted."""
     return {
-        site: record.version
+        site: said.get(KEPT, record.version)
         for record in records
         for site, said in record.sites.items()
         if "examples" in said

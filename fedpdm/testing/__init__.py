@@ -11,6 +11,7 @@ The library's own strategies, models, data sets and engines go through the same 
 
 from fedpdm.testing.engine import check_engine
 from fedpdm.testing.model import check_model
+from fedpdm.testing.server import check_server
 from fedpdm.testing.source import check_data_source
 from fedpdm.testing.strategy import check_strategy
 from fedpdm.testing.transform import check_transform
@@ -19,6 +20,7 @@ __all__ = [
     "check_data_source",
     "check_engine",
     "check_model",
+    "check_server",
     "check_strategy",
     "check_transform",
 ]

@@ -242,6 +242,51 @@ def test_secure_aggregation_of_three_sites_has_the_bits_of_one_process(scene: Sc
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("chosen", [
+    "server=ifca strategy=ditto transforms=topk transforms.topk.direction=up",
+    "server=cfl server.after=0 server.progress=0 server.epsilon=1 server.gamma=0 strategy=fedper",
+    "strategy=apfl transforms=[powersgd,quantise] transforms.powersgd.direction=up "
+    "transforms.quantise.direction=down",
+], ids=lambda words: words.split()[0])  # fmt: skip
+def test_methods_over_the_network_are_those_of_one_process(scene: Scene, chosen: str) -> None:
+    hq, folder = scene.server, scene.folder / f"methods {len(list(scene.folder.iterdir()))}"
+    words = f"{TINY} rounds=2 {chosen}"
+    run = hq.run(overrides=f"{words} site=[{','.join(SITES)}] round_timeout=300",
+                 run_folder=str(folder))  # fmt: skip
+    expected = scene.serial(small=words)
+
+    assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
+
+    assert equal(folder, expected, 2) and trained(folder) == [set(SITES)] * 2
+    with History.open(folder) as ours, History.open(expected) as theirs:
+        models, others = ours.models(2), theirs.models(2)
+    assert set(models) == set(others) and all(same(models[n], others[n]) for n in models)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("chosen", [
+    "server=fedbuff server.buffer=2 strategy=ditto transforms=topk transforms.topk.direction=up",
+    "server=fedasync strategy=fedper",
+], ids=lambda words: words.split()[0])  # fmt: skip
+def test_nobody_is_waited_for_and_sites_go_on_from_what_they_remember(
+    scene: Scene, chosen: str
+) -> None:
+    """In which order replies come is chance, so the bits are not those of one process."""
+    hq, folder = scene.server, scene.folder / f"nobody {len(list(scene.folder.iterdir()))}"
+    run = hq.run(overrides=f"{TINY} site=[{','.join(SITES)}] rounds=6 "
+                 f"{chosen}", run_folder=str(folder))  # fmt: skip
+
+    assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
+
+    counted = [len(sites) for sites in trained(folder)]
+    assert len(counted) == 6 and set.union(*trained(folder)) == set(SITES)
+    assert set(counted) <= ({1, 2} if "fedbuff" in chosen else {1})
+    with History.open(folder) as history:
+        records = history.rounds()
+    assert [event for record in records for event in record.events] == []
+
+
+@pytest.mark.long
 def test_a_site_is_killed_in_a_run_and_comes_back(scene: Scene) -> None:
     """Goes on with the run of the test before."""
     hq, folder, lyon = scene.server, scene.folder / "interrupted", scene.supernodes["lyon"]

@@ -92,6 +92,23 @@ def test_a_stopped_run_goes_on_with_what_is_missing(whole: Path, tmp_path: Path)
     assert now["sites"] == before["sites"]
 
 
+@pytest.mark.long
+def test_personal_models_compression_and_dropouts_in_every_federation(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ["strategy=ditto", "transforms=topk", "transforms.topk.share=0.1", "clock=virtual",
+             "clock.dropout=0.2", "data.step_hours=24", "data.window=8",
+             "data.stride=4"]  # fmt: skip
+    assert main([*BASE, *PREFER, *words, f"hydra.run.dir={folder}"]) == 0
+    before = read(folder)
+    shutil.rmtree(folder / "models" / "lstm")
+    (folder / "models.json").unlink()
+    assert main([f"resume={folder}"]) == 0
+    now = read(folder)
+    assert now["sites"] == before["sites"]
+    whole, ours = (found["federations"]["lstm"]["bytes"]["down"] for found in (before, now))
+    assert whole == ours > 0
+
+
 def test_the_folder_is_not_used_twice(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*BASE, *PREFER, f"hydra.run.dir={whole}"]) == 2
     assert "already holds a run" in capsys.readouterr().err
