@@ -6,9 +6,9 @@ Learning (arXiv:2002.10619), section 5, model interpolation: site k answers
     h_k(x) = λ·h_l(x) + (1 − λ)·h_c(x)
 
 where h_c is the shared model and h_l one that only the site trains. h_c is FedAvg's, h_l is trained
-on from where it was, each time that the site takes part. Two models that err in different ways
-err less together: worth a try where a site alone is about as good as the shared model. λ = 0 is
-FedAvg, λ = 1 a site by itself.
+on from where it was, each time that the site takes part. Use it where a site alone is about as good
+as the shared model: two models that err in different ways err less together. λ = 0 is FedAvg, λ = 1
+a site by itself.
 
 A site remembers a whole model, trains twice and predicts twice; messages are those of FedAvg, bit
 for bit. Ours deviates: λ is a setting, the same at each site; the paper fits one for each, and both
