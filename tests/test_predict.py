@@ -373,7 +373,7 @@ def test_the_machines_are_written_as_a_list_and_as_a_page(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    acme(3, 60).assign(asset=lambda rows: "<b>" + rows["asset"].astype(str)).to_csv("w.csv")
+    acme(60, 3).assign(asset=lambda rows: "<b>" + rows["asset"].astype(str)).to_csv("w.csv")
     assert main([str(run), "w.csv", "--site", "acme", "--html", "w.html"]) == 0
     listed = pd.read_csv("w-machines.csv")
     assert listed["risk"].is_monotonic_decreasing and len(listed) == 3
@@ -386,8 +386,8 @@ def test_the_machines_are_written_as_a_list_and_as_a_page(
 
 def test_the_site_whose_columns_a_file_has_is_named(run: Path, tmp_path: Path) -> None:
     acme().to_csv(tmp_path / "week.csv", index=False)
-    assert "--site acme" in fails(run, tmp_path / "week.csv")
-    assert "--site acme" in fails(run, tmp_path / "week.csv", "--site", "zen")
+    assert "--site acme" in fails(run, str(tmp_path / "week.csv"))
+    assert "--site acme" in fails(run, str(tmp_path / "week.csv"), "--site", "zen")
 
 
 def test_more_machines_than_fit_the_screen(
