@@ -11,7 +11,8 @@ from tests.test_surface import FILES, ROOT, imports
 
 PACKAGE = ROOT / "fedpdm"
 LAYERS = [
-    {"simulate", "predict", "compare", "sweep", "check", "promote", "ablate", "catalogue", "audit"},
+    {"simulate", "predict", "compare", "sweep", "check", "promote", "ablate", "catalogue", "audit"}
+    | {"watch"},
     {"runs", "deployment"},
     {"report", "comparison", "baselines", "trackers"},
     {"server", "client", "engines", "testing"},

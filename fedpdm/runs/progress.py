@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -29,6 +30,8 @@ PATIENCE = 1.0
 """Seconds after which a terminal shows that work goes on, and between two updates."""
 PAUSE = 10.0
 """Seconds without a line after which one is printed where there is no terminal."""
+LATELY = 20
+"""Rounds whose median says how long the next ones take."""
 
 
 class _Beat:
@@ -91,8 +94,21 @@ class Working:
             self.console.print(Text(text), soft_wrap=True)
 
 
+def seconds_left(spent: Sequence[float], rounds: int) -> float | None:
+    """Return how long the rounds that are left take; None where that cannot be said yet.
+
+    It is their number times the median of the last rounds. The first round is left out, since it
+    also makes windows, loads libraries and starts workers; so nothing is said before the second.
+
+    Args:
+        spent: seconds of each finished round, in order; rounds that were taken back, too.
+        rounds: that are left.
+    """
+    return statistics.median(spent[1:][-LATELY:]) * rounds if len(spent) > 1 else None
+
+
 class TimeLeft(ProgressColumn):
-    """Time left at the mean pace of the rounds finished in this process."""
+    """Time left, counted down since the last round, or the time that went by."""
 
     # Rich's own column forgets rounds older than 30 s, and a resumed run's first jump
     # would count as speed.
@@ -130,8 +146,8 @@ class Progress:
         self.on_round: Callable[[int], None] | None = None
         """Called with the number of every round that is shown."""
         self._every = max(1, -(-total_rounds // 10))
-        self._started = 0.0
         self._finished = 0
+        self._spent: list[float] = []
         self._done = done
         self._unsaid: str | None = None
         self._said = 0.0
@@ -141,7 +157,7 @@ class Progress:
         self._task = TaskID(0)
 
     def __enter__(self) -> Progress:
-        self._started = self._said = self._round_begun = time.monotonic()
+        self._said = self._round_begun = time.monotonic()
         if self.console.is_terminal:
             self._bar = RichProgress(
                 SpinnerColumn(finished_text=" "),
@@ -155,7 +171,7 @@ class Progress:
             )
             self._task = self._bar.add_task(
                 "", total=self.total, completed=self._done, figures="",
-                seconds_left=None, seen=self._started,
+                seconds_left=None, seen=self._said,
             )  # fmt: skip
             self._bar.start()
         else:
@@ -197,15 +213,16 @@ class Progress:
             self.say(event_line(event))
         if self.on_round is not None:
             self.on_round(round_num)
-        self._next, self._round_begun = round_num + 1, time.monotonic()
+        now = time.monotonic()
+        self._spent.append(now - self._round_begun)
+        self._next, self._round_begun = round_num + 1, now
         if loss is None and metric is None:
             return  # taken back, or nobody could be evaluated: there are no figures to show
         self._finished += 1
         figures = (
             f"loss {number(loss, 4)}  {self.metric.short} {number(metric, self.metric.digits)}"
         )
-        pace = (time.monotonic() - self._started) / self._finished
-        left = pace * max(self.total - round_num, 0)
+        left = seconds_left(self._spent, max(self.total - round_num, 0))
         if self._bar is not None:
             self._bar.update(
                 self._task,
@@ -218,7 +235,7 @@ class Progress:
             return
         width = len(str(self.total))
         line = f"round {round_num:>{width}}/{self.total}  {figures}"
-        if round_num < self.total:
+        if round_num < self.total and left is not None:
             line += f"  {duration(left)} left"
         first, last = self._finished == 1, round_num >= self.total
         late = time.monotonic() - self._said >= PAUSE
