@@ -131,6 +131,7 @@ class Progress:
         metric_name: the primary metric, by its name in summary.json.
         console: where to print; standard output if None.
         done: rounds finished before this process started (a resumed run).
+        log: is told every round, event and note, those that the screen leaves out, too.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Progress:
         metric_name: str,
         console: Console | None = None,
         done: int = 0,
+        log: Callable[[str], None] | None = None,
     ) -> None:
         self.total = total_rounds
         self.metric = metric(metric_name)
@@ -148,7 +150,7 @@ class Progress:
         self._every = max(1, -(-total_rounds // 10))
         self._finished = 0
         self._spent: list[float] = []
-        self._done = done
+        self._done, self._log = done, log
         self._unsaid: str | None = None
         self._said = 0.0
         self._next = done + 1
@@ -190,8 +192,10 @@ class Progress:
             self._bar.stop()
             self._bar = None
         elif self._unsaid is not None:
-            self.say(self._unsaid)
+            self._show(self._unsaid)
             self._unsaid = None
+        if error is not None and self._log is not None:
+            self._log(f"ended by {type(error).__name__}: {error}")
 
     def round(
         self,
@@ -223,6 +227,11 @@ class Progress:
             f"loss {number(loss, 4)}  {self.metric.short} {number(metric, self.metric.digits)}"
         )
         left = seconds_left(self._spent, max(self.total - round_num, 0))
+        line = f"round {round_num:>{len(str(self.total))}}/{self.total}  {figures}"
+        if round_num < self.total and left is not None:
+            line += f"  {duration(left)} left"
+        if self._log is not None:
+            self._log(line)
         if self._bar is not None:
             self._bar.update(
                 self._task,
@@ -233,20 +242,21 @@ class Progress:
                 refresh=True,
             )
             return
-        width = len(str(self.total))
-        line = f"round {round_num:>{width}}/{self.total}  {figures}"
-        if round_num < self.total and left is not None:
-            line += f"  {duration(left)} left"
         first, last = self._finished == 1, round_num >= self.total
         late = time.monotonic() - self._said >= PAUSE
         if first or last or late or round_num % self._every == 0:
-            self.say(line)
+            self._show(line)
             self._unsaid = None
         else:
             self._unsaid = line  # said at the end if the run stops here
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the bar, and log it."""
+        if self._log is not None:
+            self._log(text)
+        self._show(text)
+
+    def _show(self, text: str) -> None:
         self._said = time.monotonic()
         # As Text: a bracket in a message is not markup. Long lines are left whole.
         self.console.print(Text(readable(text, self.console)), soft_wrap=True)
@@ -255,7 +265,9 @@ class Progress:
         """Say that a long round goes on, where nothing was said for a while."""
         now = time.monotonic()
         if now - self._said >= PAUSE and self._next <= self.total:
-            self.say(f"round {self._next}/{self.total}: {duration(now - self._round_begun)} so far")
+            self._show(
+                f"round {self._next}/{self.total}: {duration(now - self._round_begun)} so far"
+            )
 
 
 def event_line(event: Mapping[str, Any]) -> str:
