@@ -33,8 +33,9 @@ SHOWN_ROUNDS, SHOWN_SITES, SHOWN_EVENTS = 12, 60, 100
 """Most rows of each table."""
 LONGEST = 60
 """Characters of a metric's name that are drawn."""
-CONNECTION = {"disconnected": "disconnected", "plant-refused": "not let in", "connected": ""}
-"""Kinds of events that say whether a deployed site is there, and what the page says then."""
+CONNECTION = {"disconnected": "disconnected", "connected": ""}
+"""Kinds of events that say whether a deployed site is there, and what the page says then. That a
+node was not let in says nothing of the site whose name it used."""
 
 
 @dataclass(frozen=True)
@@ -219,9 +220,10 @@ def last_round(seen: Seen) -> str:
         return "no round is finished yet"
     record = seen.live[-1]
     used = sum(updated(record, site) for site in record.sampled)
-    lost = Counter(str(e.get("kind")) for e in record.events if e.get("kind") in curves.LOST)
+    each = {(str(e.get("kind")), str(e.get("site"))) for e in record.events}
+    lost = Counter(kind for kind, _ in each if kind in curves.LOST)
     words = [f"{used} of {len(record.sampled)} trained in round {record.round}"]
-    words += [f"{count} × {EVENTS[kind].lower()}" for kind, count in sorted(lost.items())]
+    words += [f"{EVENTS[kind].lower()}: {count}" for kind, count in sorted(lost.items())]
     return ", ".join(words)
 
 
@@ -276,7 +278,9 @@ def became_of(site: str, record: RoundRecord | None) -> tuple[str, bool]:
     if updated(record, site):
         return f"trained in round {record.round}", True
     kinds = [str(event.get("kind")) for event in record.events if event.get("site") == site]
-    told = [EVENTS.get(kind, kind).lower() for kind in kinds] or ["no update"]
+    told = [EVENTS.get(kind, kind).lower() for kind in kinds]
+    if not told:  # a server that waits for nobody has its update later
+        return f"asked in round {record.round}, no update yet", True
     return f"{listing(list(dict.fromkeys(told)))} in round {record.round}", False
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,7 +27,7 @@ from fedpdm.history import History
 from fedpdm.history.lock import RunLock
 from fedpdm.storage import write_json
 from fedpdm.watch.__main__ import main
-from fedpdm.watch.page import Pages, site_rows, standing, time_left
+from fedpdm.watch.page import Pages, chosen_metric, last_round, site_rows, standing, time_left
 from fedpdm.watch.reading import Reader, Seen, find_run, owner_lives
 from fedpdm.watch.server import PageServer
 from tests import axe, chromium
@@ -233,17 +234,17 @@ def test_the_newest_of_several_runs(tmp_path: Path) -> None:
 def test_sites_are_told_apart_by_what_became_of_them() -> None:
     lost = {
         "houston": {"kind": "refused", "site": "houston", "message": "NaN"},
+        "again": {"kind": "site-failed", "site": "seattle", "message": "could not evaluate"},
         "seattle": {"kind": "site-failed", "site": "seattle", "message": "no disk"},
     }
+    sham = {"kind": "plant-refused", "site": "detroit", "message": "node 7 says it is detroit"}
     gone = {"kind": "disconnected", "site": "boston", "message": "boston has disconnected"}
     back = {"kind": "connected", "site": "detroit", "message": "detroit is connected again"}
     one = record(2, sites={"detroit": {"examples": 3, "validation": {"average_precision": 0.5}}},
                  events=tuple(lost.values()))  # fmt: skip
     manifest = {"data": {"sites": dict.fromkeys(("boston", "detroit", "dallas"), "0")}}
     seen = Seen(Path("run"), manifest, (record(0), record(1), one),
-                ({**gone, "site": "detroit"}, gone, back, *lost.values()))  # fmt: skip
-    from fedpdm.watch.page import chosen_metric
-
+                ({**gone, "site": "detroit"}, gone, back, sham, *lost.values()))  # fmt: skip
     rows = {row.name: row for row in site_rows(seen, chosen_metric(seen))}
     assert {name: row.state for name, row in rows.items()} == {
         "boston": "disconnected",
@@ -253,12 +254,12 @@ def test_sites_are_told_apart_by_what_became_of_them() -> None:
         "seattle": "site failed in round 2",
     }
     assert [name for name, row in rows.items() if not row.online] == ["boston"]
+    said = last_round(seen)
+    assert said == "1 of 3 trained in round 2, update refused: 1, site failed: 1"
     assert rows["detroit"].metric == 0.5 and rows["detroit"].rounds == 2
 
 
 def test_the_time_left_counts_down_and_never_below_the_rounds_to_come() -> None:
-    from datetime import datetime, timedelta
-
     start = datetime.fromisoformat(record(0).started)
     rounds = tuple(record(n, seconds=s) for n, s in ((0, 0.0), (1, 90.0), (2, 10.0)))
     seen = Seen(Path("run"), {"config": {"rounds": 6}}, rounds)
