@@ -173,8 +173,8 @@ def test_from_the_first_file_to_a_deleted_folder(tmp_path: Path) -> None:
                 commit(history, number)
         assert headline(ask(server.url).text) == "All 4 rounds done"
         shutil.rmtree(run)
-        page = ask(server.url)
-        assert page.status == 200 and "is gone: it was deleted" in page.text
+        gone = ask(server.url)
+        assert gone.status == 200 and "is gone: it was deleted" in gone.text
         begin(run, 9)
         filled(run, 5).close()  # another run in its place
         assert headline(ask(server.url).text) == "5 of 9 rounds done"
