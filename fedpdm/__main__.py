@@ -11,6 +11,7 @@ from fedpdm.errors import run_command
 
 COMMANDS = {
     "simulate": ("fedpdm.simulate", "train a federation of sites, and compare it honestly"),
+    "watch": ("fedpdm.watch.__main__", "show a run in the browser while it works"),
     "compare": ("fedpdm.compare", "say which setting is better over seeds, and how surely"),
     "predict": ("fedpdm.predict", "score a site's new rows with a finished run"),
     "ablate": ("fedpdm.ablate.__main__", "say what sensors, losses and parts of a model are worth"),
@@ -33,6 +34,7 @@ Federated learning for predictive maintenance across factory sites.
 {commands}
 
   fedpdm simulate site=detroit,houston
+  fedpdm watch
   fedpdm compare runs/2026-01-31_12-00-00-ab12cd
   fedpdm history list runs/2026-01-31_12-00-00-ab12cd
   fedpdm predict runs/2026-01-31_12-00-00-ab12cd plant.csv

@@ -253,6 +253,7 @@ Federations python -m fedpdm.simulate -m 'site=[detroit],[houston],[detroit,hous
 Look:       python -m fedpdm.simulate --cfg job        (the composed config)
 Your own:   python -m fedpdm.simulate --config-dir my_conf strategy=mine
 
+Watch it:   python -m fedpdm.watch               (a page in the browser while it works)
 After it:   python -m fedpdm.history list RUN · show RUN ROUND · rollback RUN ROUND
             python -m fedpdm.predict RUN plant.csv
             python -m fedpdm.compare RUN RUN …

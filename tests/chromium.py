@@ -62,11 +62,23 @@ def screenshot(
         _run(page, Path(profile), flags)
 
 
-def dump_dom(html_path: Path, width: int = 1280, height: int = 900) -> Page:
-    """Return a page's DOM after its scripts ran, and what they wrote to the console."""
+def dump_dom(html_path: Path | str, width: int = 1280, height: int = 900, later: int = 0) -> Page:
+    """Return a page's DOM after its scripts ran, and what they wrote to the console.
+
+    Args:
+        html_path: the page, or its address.
+        width: of the window.
+        height: of the window.
+        later: milliseconds of the page's own time that go by first; timers end, nobody waits.
+    """
     with tempfile.TemporaryDirectory(prefix="fedpdm-chromium-") as profile:
-        page = _framed(html_path, width, height, Path(profile))
-        done = _run(page, Path(profile), ["--dump-dom", f"--window-size={width},{height}"])
+        page = html_path
+        if isinstance(page, Path):
+            page = _framed(page, width, height, Path(profile))
+        flags = ["--dump-dom", f"--window-size={width},{height}"]
+        if later:
+            flags.append(f"--virtual-time-budget={later}")
+        done = _run(page, Path(profile), flags)
     messages = [line for line in done.stderr.splitlines() if ":CONSOLE:" in line]
     return Page(done.stdout, messages)
 
@@ -113,8 +125,9 @@ def _frame(content: str, width: int, height: int) -> str:
     )
 
 
-def _run(page: Path, profile: Path, flags: list[str]) -> subprocess.CompletedProcess[str]:
+def _run(page: Path | str, profile: Path, flags: list[str]) -> subprocess.CompletedProcess[str]:
     command = [require(), *FLAGS, f"--user-data-dir={profile / 'profile'}", *flags]
+    address = page if isinstance(page, str) else page.resolve().as_uri()
     return subprocess.run(
-        [*command, page.resolve().as_uri()], capture_output=True, text=True, timeout=180, check=True
+        [*command, address], capture_output=True, text=True, timeout=180, check=True
     )

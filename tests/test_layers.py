@@ -22,6 +22,7 @@ LAYERS = [
         "catalogue",
         "audit",
         "contribution",
+        "watch",
     },
     {"runs", "deployment"},
     {"report", "comparison", "baselines", "trackers"},

@@ -21,8 +21,8 @@ from fedpdm.storage import flatten
 
 Record = Mapping[str, Any]
 
-SAME_RESULT = ("seed.", "resume.", "tracker.", "hydra.", "data.path.", "baselines.", "history.",
-               "promote.", "pretraining.")  # fmt: skip
+SAME_RESULT = ("seed.", "resume.", "tracker.", "log.", "hydra.", "data.path.", "baselines.",
+               "history.", "promote.", "pretraining.")  # fmt: skip
 """Keys that make no setting of their own: they cannot change a score, are paired over, or follow
 from others (the first stage's, which ``init.pretrain`` names)."""
 

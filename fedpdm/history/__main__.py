@@ -16,13 +16,12 @@ from rich.text import Text
 
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError, run_command
 from fedpdm.history.lock import RunLock
-from fedpdm.history.record import RoundRecord
+from fedpdm.history.record import RoundRecord, judged_by
 from fedpdm.history.rounds import History
 from fedpdm.storage import read_bytes, read_json, write_bytes, write_json
 
 STALE = ("summary.json", "report.html", "metrics.csv", "drift.safetensors", "promotion")
 """Results that a rollback makes untrue."""
-_NOT_THE_METRIC = frozenset({"train_loss", "validation_loss", "parameter_norm"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +79,7 @@ def _list(given: argparse.Namespace) -> None:
         notes, flaws = history.events(), history.sealed.flaws()
     if head is None:
         raise HistoryError(f"{given.run} has no finished round yet")
-    metric = _metric(records)
+    metric = judged_by(records)
     numbers = ("round", "attempt", "sites", "loss", metric or "metric", "MB up", "MB down", "s")
     table = _table(f"{given.run.resolve().name}: {len(records)} rounds", right=numbers)
     table.add_column("what happened")
@@ -221,12 +220,6 @@ def _table(title: str, left: Iterable[str] = (), right: Iterable[str] = ()) -> T
     for name in right:
         table.add_column(name, justify="right")
     return table
-
-
-def _metric(records: Iterable[RoundRecord]) -> str | None:
-    """Return the metric that rounds are judged by: the first that is not a loss."""
-    names = (name for record in records for name in record.metrics)
-    return next((name for name in names if name not in _NOT_THE_METRIC), None)
 
 
 def _happened(events: Iterable[dict[str, Any]]) -> list[str]:

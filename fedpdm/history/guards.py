@@ -23,6 +23,17 @@ MISTYPED = " UNION ALL ".join(
 )  # fmt: skip
 """Finds values of another type than a run writes: SQLite holds any."""
 
+TROUBLE = {
+    ("SQLITE_READONLY_ROLLBACK",): "was being written when its run was cut off: resume={folder} "
+    "puts it right",
+    ("SQLITE_FULL", "SQLITE_IOERR"): "cannot be written ({error}): free space in {folder}; "
+    "finished rounds are safe",
+    ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"): "cannot be opened for this ({error}): "
+    "change the permissions of {folder} and what is in it",
+    ("SQLITE_BUSY", "SQLITE_LOCKED"): "is in use by another program; try again",
+}
+"""What went wrong, by the beginnings of SQLite's error names. All else is damage."""
+
 
 def damaged(path: Path, reason: object) -> HistoryError:
     """Return the error of an index that is not as a run wrote it."""

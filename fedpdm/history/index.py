@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpdm.errors import HistoryError
-from fedpdm.history.guards import MISTYPED, damaged, parsed, refuse_other_files
+from fedpdm.history.guards import MISTYPED, TROUBLE, damaged, parsed, refuse_other_files
 from fedpdm.history.record import RoundRecord, Row
 from fedpdm.storage import cleaned, sync_folder
 
@@ -54,16 +54,6 @@ _TABLES = f"""
 """
 
 
-_TROUBLE = {
-    ("SQLITE_FULL", "SQLITE_IOERR"): "cannot be written ({error}): free space in {folder}; "
-    "finished rounds are safe",
-    ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"): "cannot be opened for this ({error}): "
-    "change the permissions of {folder} and what is in it",
-    ("SQLITE_BUSY", "SQLITE_LOCKED"): "is in use by another program; try again",
-}
-"""What went wrong, by the beginnings of SQLite's error names. All else is damage."""
-
-
 def digest(*parts: object) -> str:
     """Return a checksum over texts, so that an altered index is found like an altered file."""
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()
@@ -74,12 +64,13 @@ class Index:
 
     Args:
         folder: the run folder with the file in it.
+        read_only: nothing is changed, not even what a killed run left half-written.
 
     Raises:
         HistoryError: not a run folder, or the file is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, read_only: bool = False) -> None:
         self.path = folder / FILE
         self._records: dict[int, RoundRecord] = {}
         for path in sorted(folder.glob(f"{FILE}*")):  # SQLite's journals, too
@@ -93,7 +84,7 @@ class Index:
         refuse_other_files(self.path)
         with self._explained():
             self._connection = sqlite3.connect(
-                f"{self.path.resolve().as_uri()}?mode=rw",
+                f"{self.path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}",
                 uri=True, timeout=60.0, isolation_level=None, check_same_thread=False,
             )  # fmt: skip
         try:
@@ -143,6 +134,16 @@ class Index:
             raise
 
     # Reading --------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def one_look(self) -> Iterator[None]:
+        """Read one state of the history in the block, whatever a run writes meanwhile."""
+        self._all("BEGIN")
+        try:
+            yield
+        finally:
+            if self._connection.in_transaction:
+                self._all("ROLLBACK")
 
     def setting(self, name: str) -> Any:
         return self._one("SELECT value FROM setting WHERE name = ?", name)
@@ -342,11 +343,8 @@ class Index:
                 f"here {SCHEMA})"
             )
         self._all("PRAGMA synchronous = EXTRA")
-        self._all("BEGIN")  # one look, whatever a run writes meanwhile
-        try:
+        with self.one_look():
             intact = self.setting("seal") in (None, self._seal())
-        finally:
-            self._all("ROLLBACK")
         if not intact:
             raise self._damaged("it was altered")
 
@@ -387,7 +385,7 @@ class Index:
             yield
         except sqlite3.Error as error:
             name = str(getattr(error, "sqlite_errorname", ""))
-            for beginnings, message in _TROUBLE.items():
+            for beginnings, message in TROUBLE.items():
                 if name.startswith(beginnings):
                     told = message.format(error=error, folder=self.path.parent)
                     raise HistoryError(f"{self.path} {told}") from error

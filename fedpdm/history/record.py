@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fedpdm.errors import HistoryError
 from fedpdm.storage import cleaned
+
+_NOT_THE_METRIC = frozenset({"train_loss", "validation_loss", "parameter_norm"})
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,12 @@ class RoundRecord:
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise HistoryError(f"the record of a round is damaged ({error})") from error
+
+
+def judged_by(records: Iterable[RoundRecord]) -> str | None:
+    """Return the metric that rounds are judged by: the first that is not a loss."""
+    names = (name for record in records for name in record.metrics)
+    return next((name for name in names if name not in _NOT_THE_METRIC), None)
 
 
 def version_name(round: int, started: str) -> str:

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from fedpdm.evaluation.wording import Metric
-from fedpdm.report.gain_table import part_of
-from fedpdm.report.page import COLOUR, figure_of, rows_figure, svg_of
-from fedpdm.report.plots import LABELLED, LISTED
+from fedpdm.report.page import (
+    COLOUR,
+    LABELLED,
+    LISTED,
+    figure_of,
+    part_of,
+    rows_figure,
+    svg_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,6 +12,7 @@ from typing import Any
 from fedpdm.baselines.best_alone import kinds_alone
 from fedpdm.baselines.registry import Baseline, predictors
 from fedpdm.evaluation.wording import Metric, counted, gain_against, listing, primary_metric
+from fedpdm.report.page import part_of as part_of
 
 ALL = "All test data together"
 
@@ -103,13 +104,6 @@ class GainTable:
         """Return the sites with a verdict, the largest change first."""
         chosen = [row for row in self.rows if row.verdict == verdict]
         return sorted(chosen, key=lambda row: -abs(row.gain or 0.0))
-
-
-def part_of(tree: Any, *path: str) -> Any:
-    """Return what lies at a path of keys in nested mappings; None where nothing does."""
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree
 
 
 def gain_table(summary: Mapping[str, Any], part: str = "test") -> GainTable:

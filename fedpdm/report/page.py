@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -94,6 +94,18 @@ _STYLE: Any = {
     "ytick.major.size": 0,
     "text.color": COLOUR["ink"],
 }
+
+LABELLED = 6
+"""Up to this many sites are drawn in colours of their own."""
+LISTED = 24
+"""Up to this many sites get a line of their own."""
+
+
+def part_of(tree: Any, *path: str) -> Any:
+    """Return what lies at a path of keys in nested mappings; None where nothing does."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def figure_of(height: int, left: int = 64, top: int = 16) -> tuple[Figure, Axes]:

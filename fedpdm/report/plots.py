@@ -10,6 +10,8 @@ from fedpdm.baselines.registry import Baseline
 from fedpdm.evaluation.wording import direction
 from fedpdm.report.gain_table import GainRow, GainTable
 from fedpdm.report.page import COLOUR, figure_of, rows_figure, svg_of
+from fedpdm.report.page import LABELLED as LABELLED
+from fedpdm.report.page import LISTED as LISTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,10 +28,6 @@ KEYS = {
 """Matplotlib's markers as SVG for a legend of 20 by 14; ``{}`` stands for a colour."""
 HOLLOW = 'fill="none" stroke-width="2" stroke='
 RING = '<circle cx="10" cy="7" r="4.4" fill="none" stroke="var(--{})" stroke-width="2.4"/>'
-LABELLED = 6
-"""Up to this many sites are drawn in colours of their own."""
-LISTED = 24
-"""Up to this many sites get a line of their own in the comparison."""
 
 
 def sites(table: GainTable) -> Markup:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -29,6 +30,8 @@ PATIENCE = 1.0
 """Seconds after which a terminal shows that work goes on, and between two updates."""
 PAUSE = 10.0
 """Seconds without a line after which one is printed where there is no terminal."""
+LATELY = 20
+"""Rounds whose median says how long the next ones take."""
 
 
 class _Beat:
@@ -91,8 +94,21 @@ class Working:
             self.console.print(Text(text), soft_wrap=True)
 
 
+def seconds_left(spent: Sequence[float], rounds: int) -> float | None:
+    """Return how long the rounds that are left take; None where that cannot be said yet.
+
+    It is their number times the median of the last rounds. The first round is left out, since it
+    also makes windows, loads libraries and starts workers; so nothing is said before the second.
+
+    Args:
+        spent: seconds of each finished round, in order; rounds that were taken back, too.
+        rounds: that are left.
+    """
+    return statistics.median(spent[1:][-LATELY:]) * rounds if len(spent) > 1 else None
+
+
 class TimeLeft(ProgressColumn):
-    """Time left at the mean pace of the rounds finished in this process."""
+    """Time left, counted down since the last round, or the time that went by."""
 
     # Rich's own column forgets rounds older than 30 s, and a resumed run's first jump
     # would count as speed.
@@ -115,6 +131,7 @@ class Progress:
         metric_name: the primary metric, by its name in summary.json.
         console: where to print; standard output if None.
         done: rounds finished before this process started (a resumed run).
+        log: is told every round, event and note, those that the screen leaves out, too.
     """
 
     def __init__(
@@ -123,6 +140,7 @@ class Progress:
         metric_name: str,
         console: Console | None = None,
         done: int = 0,
+        log: Callable[[str], None] | None = None,
     ) -> None:
         self.total = total_rounds
         self.metric = metric(metric_name)
@@ -130,9 +148,9 @@ class Progress:
         self.on_round: Callable[[int], None] | None = None
         """Called with the number of every round that is shown."""
         self._every = max(1, -(-total_rounds // 10))
-        self._started = 0.0
         self._finished = 0
-        self._done = done
+        self._spent: list[float] = []
+        self._done, self._log = done, log
         self._unsaid: str | None = None
         self._said = 0.0
         self._next = done + 1
@@ -141,7 +159,7 @@ class Progress:
         self._task = TaskID(0)
 
     def __enter__(self) -> Progress:
-        self._started = self._said = self._round_begun = time.monotonic()
+        self._said = self._round_begun = time.monotonic()
         if self.console.is_terminal:
             self._bar = RichProgress(
                 SpinnerColumn(finished_text=" "),
@@ -155,7 +173,7 @@ class Progress:
             )
             self._task = self._bar.add_task(
                 "", total=self.total, completed=self._done, figures="",
-                seconds_left=None, seen=self._started,
+                seconds_left=None, seen=self._said,
             )  # fmt: skip
             self._bar.start()
         else:
@@ -174,8 +192,10 @@ class Progress:
             self._bar.stop()
             self._bar = None
         elif self._unsaid is not None:
-            self.say(self._unsaid)
+            self._show(self._unsaid)
             self._unsaid = None
+        if error is not None and self._log is not None:
+            self._log(f"ended by {type(error).__name__}: {error}")
 
     def round(
         self,
@@ -197,15 +217,21 @@ class Progress:
             self.say(event_line(event))
         if self.on_round is not None:
             self.on_round(round_num)
-        self._next, self._round_begun = round_num + 1, time.monotonic()
+        now = time.monotonic()
+        self._spent.append(now - self._round_begun)
+        self._next, self._round_begun = round_num + 1, now
         if loss is None and metric is None:
             return  # taken back, or nobody could be evaluated: there are no figures to show
         self._finished += 1
         figures = (
             f"loss {number(loss, 4)}  {self.metric.short} {number(metric, self.metric.digits)}"
         )
-        pace = (time.monotonic() - self._started) / self._finished
-        left = pace * max(self.total - round_num, 0)
+        left = seconds_left(self._spent, max(self.total - round_num, 0))
+        line = f"round {round_num:>{len(str(self.total))}}/{self.total}  {figures}"
+        if round_num < self.total and left is not None:
+            line += f"  {duration(left)} left"
+        if self._log is not None:
+            self._log(line)
         if self._bar is not None:
             self._bar.update(
                 self._task,
@@ -216,20 +242,21 @@ class Progress:
                 refresh=True,
             )
             return
-        width = len(str(self.total))
-        line = f"round {round_num:>{width}}/{self.total}  {figures}"
-        if round_num < self.total:
-            line += f"  {duration(left)} left"
         first, last = self._finished == 1, round_num >= self.total
         late = time.monotonic() - self._said >= PAUSE
         if first or last or late or round_num % self._every == 0:
-            self.say(line)
+            self._show(line)
             self._unsaid = None
         else:
             self._unsaid = line  # said at the end if the run stops here
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the bar, and log it."""
+        if self._log is not None:
+            self._log(text)
+        self._show(text)
+
+    def _show(self, text: str) -> None:
         self._said = time.monotonic()
         # As Text: a bracket in a message is not markup. Long lines are left whole.
         self.console.print(Text(readable(text, self.console)), soft_wrap=True)
@@ -238,7 +265,9 @@ class Progress:
         """Say that a long round goes on, where nothing was said for a while."""
         now = time.monotonic()
         if now - self._said >= PAUSE and self._next <= self.total:
-            self.say(f"round {self._next}/{self.total}: {duration(now - self._round_begun)} so far")
+            self._show(
+                f"round {self._next}/{self.total}: {duration(now - self._round_begun)} so far"
+            )
 
 
 def event_line(event: Mapping[str, Any]) -> str:

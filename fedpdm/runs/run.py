@@ -58,6 +58,7 @@ from fedpdm.runs.folder import (
 from fedpdm.runs.idle import idle_options
 from fedpdm.runs.inspected import machines_to_inspect
 from fedpdm.runs.local_training import idle_warning, rate_warning
+from fedpdm.runs.log import log_of
 from fedpdm.runs.newcomers import test_newcomers
 from fedpdm.runs.privacy import refuse_other_noise
 from fedpdm.runs.progress import Progress, Working
@@ -98,6 +99,7 @@ class Run:
         self.cfg = cfg
         self.folder = folder
         self.console = console
+        self.log = log_of(cfg, folder)
         self.engine: Engine
         self.sealed: SealedFiles
         self.split: SplitFile | None = None  # of sites in this box
@@ -144,7 +146,7 @@ class Run:
                 stack.callback(beside.stop)
             display = Progress(
                 experiment.rounds, experiment.task.primary, self.console,
-                done=head.round if (head := history.head()) else 0,
+                done=head.round if (head := history.head()) else 0, log=self.log,
             )  # fmt: skip
             guard = None
             if tracker is not None:
@@ -179,6 +181,8 @@ class Run:
                     summary["test"]["costs"] = alarm_costs(self._trial, baselines, own)
             with self._working("writing the report"):
                 self._conclude(summary, history, manifest, shapes, begun)
+            if self.log is not None:
+                self.log(f"finished after {experiment.rounds} rounds: report.html, summary.json")
             if guard is not None:
                 guard.end(summary)
         return summary

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from fedpdm.runs import progress as progress_module
-from fedpdm.runs.progress import Progress, Working, event_line
+from fedpdm.runs.progress import Progress, Working, event_line, seconds_left
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -58,9 +58,22 @@ def test_a_line_holds_round_loss_metric_and_time_left() -> None:
     console = plain()
     with Progress(10, "rmse", console) as progress:
         progress.round(1, 0.123456, 17.318)
+        progress.round(2, 0.123456, 17.318)
     assert re.fullmatch(
-        r"round  1/10  loss 0\.1235  RMSE 17\.32  \d+\.\d s left\n", text_of(console)
+        r"round  1/10  loss 0\.1235  RMSE 17\.32\n"
+        r"round  2/10  loss 0\.1235  RMSE 17\.32  \d+\.\d s left\n",
+        text_of(console),
     )
+
+
+def test_the_time_left_forgets_the_first_round_and_one_that_was_slow() -> None:
+    assert seconds_left([], 9) is None
+    assert seconds_left([60.0], 9) is None
+    assert seconds_left([60.0, 4.0], 8) == 32.0
+    assert seconds_left([60.0, 4.0, 900.0, 4.0, 5.0], 5) == 22.5
+    assert seconds_left([60.0, 4.0], 0) == 0.0
+    slower = [1.0] * 50 + [3.0] * 20
+    assert seconds_left(slower, 2) == 6.0  # the last rounds count
 
 
 def test_what_cannot_be_computed_is_a_dash() -> None:
@@ -157,7 +170,8 @@ def test_on_a_terminal_a_bar_with_the_same_figures_and_lines_above_it() -> None:
     assert "round 2: site too late, detroit" in text
     frames = [line for line in re.split(r"[\r\n]+", text) if "loss" in line]
     assert "3/3" in frames[-1] and "loss 0.1250" in frames[-1] and "AP 0.500" in frames[-1]
-    assert any("1/3" in f and "AP 0.100" in f and "left" in f for f in frames)
+    assert any("1/3" in f and "AP 0.100" in f and "so far" in f for f in frames)
+    assert any("2/3" in f and "AP 0.350" in f and "left" in f for f in frames)
     assert max(len(f) for f in frames) <= 80
 
 

@@ -1,0 +1,1 @@
+"""``python -m fedpdm.watch``: a page that shows a run while it works; reads only."""
