@@ -8,6 +8,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+LONG = ("02_does_federation_help", "03_source_systems")
+"""What they show is tested elsewhere, too: several seeds, and tiny runs of the source systems."""
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
@@ -15,7 +17,9 @@ def test_there_are_notebooks() -> None:
     assert NOTEBOOKS
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [
+    pytest.param(path, marks=pytest.mark.long) if path.stem in LONG else path for path in NOTEBOOKS
+], ids=lambda path: path.stem)  # fmt: skip
 def test_notebook_runs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(path.parent.parent)}}

@@ -139,6 +139,7 @@ class Server(ABC):
         least_sites: how many sites a round must be able to have.
         at_sites: sites have a part in it beside training.
         costs: what it costs beside FedAvg, for its page.
+        trains: sites train with what is being sent, and may remember something of it.
         withholds_validation: sites do not evaluate during training; the last round is the result.
     """
 
@@ -148,6 +149,7 @@ class Server(ABC):
     least_sites: ClassVar[int] = 1
     at_sites: ClassVar[bool] = False
     costs: ClassVar[Sequence[str]] = ()
+    trains: bool = True
     withholds_validation: bool = False
 
     def __init__(self) -> None:
@@ -214,7 +216,8 @@ class Server(ABC):
         dispatcher = self.services.dispatcher
         asked = dispatcher.ask(sites, round.note, configure, buffers or {})
         round.bytes_down += asked.bytes_down
-        round.name(asked.nodes.values())
+        if self.trains:
+            round.name(asked.nodes.values())
         dispatcher.submit(asked, round.note, self.in_order)
 
     def send_model(

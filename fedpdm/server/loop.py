@@ -247,7 +247,7 @@ class RoundLoop:
         round.sampled = server.select(round)
         server.submit(round, round.sampled)
         while (heard := server.next_reply(round)) is not None:
-            if not heard[1].has_error():
+            if server.trains and not heard[1].has_error():
                 self._answered[heard[0]] = self.names.get(heard[0], self.version)
             server.apply(round, *heard)
         if self.valuation is not None:

@@ -224,6 +224,7 @@ class SecAgg(Synchronous):
                 self._decode(round)
             return False
         self._stage, self._heard = stage, {}
+        self.trains = stage == COLLECT
         nodes = self.services.dispatcher.roster.connected()
         by_node = {nodes[self._sites[n]]: a for n, a in asked.items() if self._sites[n] in nodes}
         contents = {
