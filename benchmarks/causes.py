@@ -36,6 +36,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "causes.json"
 PAGE = ROOT / "docs" / "evidence.md"
 BEGIN = "<!-- made by benchmarks/causes.py -->"
 SEEDS = (80, 81, 82, 83, 84, 85)
+SUMMED = ("hit", "chance", "main", "main_chance")
 MAIN = 0.25
 GAP = 2.0
 """Days without an alarm that end an episode."""
@@ -95,21 +96,28 @@ def measure(opened: Reopened) -> dict[str, list[float]]:
     return found
 
 
-def table(stored: Mapping[str, Mapping[str, list[float]]]) -> Iterator[str]:
+def counted(found: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Return by kind of alarm how many there were, and the sums of what was found of them."""
+    arrays = {name: np.array(values) for name, values in found.items()}
+    kinds = {"windows": arrays["hit"] >= 0, "episodes": arrays["last"] > 0,
+             "true windows": arrays["true"] > 0}  # fmt: skip
+    return {
+        kind: {"number": int(chosen.sum()),
+               **{name: round(float(arrays[name][chosen].sum()), 3) for name in SUMMED}}
+        for kind, chosen in kinds.items()
+    }  # fmt: skip
+
+
+def table(stored: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
     """Yield the lines of the table."""
     yield "| alarms | number | hit | by chance | main sensor | by chance | least seed, hit |"
     yield "|---|--:|--:|--:|--:|--:|--:|"
-    for title, key in (("windows", None), ("episodes", "last"), ("true windows", "true")):
-        kept = [
-            {name: np.array(values)[np.array(own[key] if key else own["hit"]) >= (1 if key else 0)]
-             for name, values in own.items()}
-            for own in stored.values()
-        ]  # fmt: skip
-        both = {name: np.concatenate([own[name] for own in kept]) for name in kept[0]}
-        least = min(fmean(own["hit"]) for own in kept if len(own["hit"]))
-        yield (f"| {title} | {len(both['hit'])} | {both['hit'].mean():.3f} | "
-               f"{both['chance'].mean():.3f} | {both['main'].mean():.3f} | "
-               f"{both['main_chance'].mean():.3f} | {least:.3f} |")  # fmt: skip
+    for kind in next(iter(stored.values())):
+        seeds = [own[kind] for own in stored.values()]
+        number = sum(own["number"] for own in seeds)
+        shares = [sum(own[name] for own in seeds) / number for name in SUMMED]
+        least = min(own["hit"] / own["number"] for own in seeds if own["number"])
+        yield f"| {kind} | {number} | {' | '.join(f'{v:.3f}' for v in shares)} | {least:.3f} |"
 
 
 def main() -> None:
@@ -123,9 +131,10 @@ def main() -> None:
             continue
         run = job(seed)
         for _ in finish([run], at_once=1):
-            stored[str(seed)] = measure(reopen(run.folder))
+            found = measure(reopen(run.folder))
+            stored[str(seed)] = counted(found)
             write_json(RESULTS, stored)
-            print(f"seed {seed}: {fmean(stored[str(seed)]['hit']):.3f}", flush=True)
+            print(f"seed {seed}: {fmean(found['hit']):.3f}", flush=True)
     if stored:
         tables.replace(PAGE, ["\n".join(table(stored))], BEGIN)
 
