@@ -111,10 +111,10 @@ def table(listed: list[Method], stored: Mapping[str, Any]) -> Iterator[str]:
     yield ("Every method is one override; each has a page, made from its yaml and its docstring by "
            "`python -m benchmarks.methods --show`. `python -m fedpdm.strategies` lists them with "
            "yours. *Differs*: who works differently from FedAvg. *Measured*: average precision on "
-           "six generated sites, arguments as in the yaml; seeds differ by more than most methods do, "
-           "so it is no ranking (each page says how many there were); a method that was made for other "
-           "trouble than these sites have shows it elsewhere. With attacks one of the six sites "
-           "is malicious.\n")  # fmt: skip
+           "six generated sites, arguments as in the yaml; seeds differ by more than most methods "
+           "do, so it is no ranking (each page says how many there were); a method that was made "
+           "for other trouble than these sites have shows it elsewhere. With attacks one of the "
+           "six sites is malicious.\n")  # fmt: skip
     for group, about in GROUPS.items():
         yield f"## {group}: {about}\n"
         yield "| override | what it does | differs | measured | MB |"
