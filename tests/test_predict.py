@@ -384,6 +384,18 @@ def test_the_machines_are_written_as_a_list_and_as_a_page(
     assert re.findall(r"\b(?:src|href)=\"(?!data:)", text) == []
 
 
+@pytest.mark.parametrize("options", [["--out", "week.csv"], ["--html", "week-machines.csv"]])
+def test_no_output_replaces_the_data(run: Path, tmp_path: Path, options: list[str],
+                                     monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    acme().to_csv("week-machines.csv", index=False)
+    before = Path("week-machines.csv").read_bytes()
+    assert "is the file with the data" in fails(
+        run, "week-machines.csv", "--site", "acme", *options
+    )
+    assert Path("week-machines.csv").read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
 def test_the_site_whose_columns_a_file_has_is_named(run: Path, tmp_path: Path) -> None:
     acme().to_csv(tmp_path / "week.csv", index=False)
     assert "--site acme" in fails(run, str(tmp_path / "week.csv"))

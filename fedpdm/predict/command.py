@@ -108,14 +108,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 far = []
         name = re.sub(r"[*?\[\]]+", "", given.file.name.partition(".")[0]).strip("-_ ")
         out = given.out or Path(f"{name or 'all'}-scores.csv")
-        if out.exists() and given.file.exists() and out.samefile(given.file):
-            raise ConfigError(f"--out {out} is the file with the data; choose another name")
+        listed = out.with_name(f"{out.stem.removesuffix('-scores')}-machines.csv")
+        for path in filter(None, (out, listed, given.html)):
+            if path.exists() and given.file.exists() and path.samefile(given.file):
+                option = "--html" if path == given.html else "--out"
+                raise ConfigError(f"{option} {path} is the file with the data; choose another name")
         notes = [
             *predictor.notes,
             *(f"column '{c}' has no reading at all; it counts as average" for c in silent),
             *_drift_note(far, len(table)),
         ]
-        listed = out.with_name(f"{out.stem.removesuffix('-scores')}-machines.csv")
         write_bytes(out, scored.to_csv(index=False).encode())
         write_bytes(listed, lines.to_csv(index=False).encode())
         if given.html:

@@ -22,7 +22,7 @@ from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID
 
 
 def fresh(run: Path, imports: Sequence[str] = ()) -> Experiment:
-    """Return a run's experiment, made anew: a strategy remembers what it has done.
+    """Return a run's experiment, made from its config again: a strategy remembers what it has done.
 
     Args:
         run: its folder.
@@ -38,7 +38,7 @@ def train_again(
     """Train an experiment's rounds in a folder, or go on with those that are there.
 
     Args:
-        experiment: made anew.
+        experiment: made from the run's config again.
         engine: ``settings`` of the manifest's engine.
         folder: of the rounds; weights of the last and the best are kept.
 

@@ -30,7 +30,7 @@ def asks(cfg: Config) -> bool:
 
 
 def build_valuation(cfg: Config) -> Valuation | None:
-    """Make how sites are valued; None where nobody asks.
+    """Return how the value of sites is measured; None where it is not.
 
     Raises:
         ConfigError: a value is out of its range.

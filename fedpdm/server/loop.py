@@ -84,7 +84,7 @@ class RoundLoop:
         transforms: what updates go through on their way; the sites have the same.
         server: how rounds come about.
         clock: what time it is.
-        valuation: says what each site brings to a round; None: nobody asks.
+        valuation: says what each site brings to a round; None: not measured.
         version: the name of the version that is being made.
         counted: by site, the name of what it remembered when an update of it last counted: the
             version that it worked for.

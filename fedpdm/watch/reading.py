@@ -129,7 +129,7 @@ class Reader:
         return max(begun, key=lambda place: (place / FILE).stat().st_mtime, default=self.folder)
 
     def _opened(self, place: Path) -> tuple[History, Index]:
-        """Return the history, opened anew where the file is another one than last time."""
+        """Return the history, opened again where the file is another one than last time."""
         try:
             found = (place / FILE).stat()
         except OSError:

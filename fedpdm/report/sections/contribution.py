@@ -77,7 +77,7 @@ def _cells(found: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
-    """Return what the screen says; nothing where nobody asked."""
+    """Return what the screen says; nothing where it was not measured."""
     found = summary.get("contribution")
     if not found:
         return []
@@ -97,7 +97,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
     "contribution", template=TEMPLATE, links={"contribution": "Contribution"}, order=34
 )
 def _contribution(page: Page) -> dict[str, Any]:
-    """Return the table; None where nobody asked."""
+    """Return the table; None where it was not measured."""
     found = page.summary.get("contribution")
     if not found:
         return {"contribution": None}
