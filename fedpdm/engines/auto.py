@@ -132,7 +132,10 @@ def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
         settings: the chosen yaml of ``conf/engine``.
         work: what the run asks of it.
     """
-    if not hasattr(class_of(settings, "engine"), "choose"):  # as ``Auto`` does, in place of a Grid
+    asked = class_of(settings, "engine")
+    if (settle := getattr(asked, "settle", None)) and (same := settle(settings, work.device)):
+        return engine_of(read("ray") | same)
+    if not hasattr(asked, "choose"):  # as ``Auto`` does, in place of a Grid
         return engine_of(settings)
     choice = make(settings, "engine").choose(work)
     return engine_of(read(choice.name) | dict(choice.settings), choice.reason)
@@ -174,7 +177,8 @@ def check_can_train(
     """
     check = getattr(class_of(engine, "engine"), "check_training", None)
     if check is not None:
-        check(module, objective, settings)
+        given = {key: value for key, value in engine.items() if key != "_target_"}
+        check(module, objective, settings, **given)
 
 
 def read(name: str) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def settled_engine(experiment: Experiment, shapes: list[dict[str, Any]]) -> Engi
 
 def stack_obstacle(experiment: Experiment) -> str | None:
     """Try whether the model can be trained as a stack; return why not."""
-    from fedpdm.engines.stacked.grid import obstacle
+    from fedpdm.engines.stacked.sites import obstacle
 
     federation = experiment.federation
     name = experiment.looked_at[0]

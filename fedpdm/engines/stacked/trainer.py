@@ -153,7 +153,8 @@ class StackedTrainer:
         freezing = self.settings.freezing  # a round is frozen whole, or not at all
         self._is_frozen = freezing is not None and freezing.holds(first_epoch)
         self._step.freeze(freezing if self._is_frozen else None)
-        chunk = self.chunk or self._chunk(start, taken)
+        most = self.chunk or self._chunk(start, taken)
+        chunk = -(-len(taken) // -(-len(taken) // most))  # as many stacks, as equal as can be
         for begin in range(0, len(taken), chunk):
             part = taken[begin : begin + chunk]
             yield from self._train(start, part, epochs, first_epoch, terms)

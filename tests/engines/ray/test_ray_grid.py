@@ -27,6 +27,7 @@ from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray import workers as ray_crew
 from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
+from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError
 from fedpdm.models.policy import NoNorm
 from fedpdm.server.boosting import Boosting
@@ -244,6 +245,25 @@ def test_tensors_that_stay_at_a_site_have_the_bits_of_serial(tmp_path: Path) -> 
     assert outcome(found) == outcome(serial)
     states = [{s: pack_state(state) for s, state in r.grid.states.items()} for r in (found, serial)]
     assert states[0] == states[1] and len(states[0]) > 3
+
+
+def test_stacks_of_several_workers_have_the_bits_of_one_process(tmp_path: Path) -> None:
+    """Also with a worker that dies, so that its sites come together in other stacks."""
+    flag = tmp_path / "kill"
+
+    def run(name: str, engine: Callable[[SiteApp, Any], LocalGrid]) -> Federated:
+        return federate(
+            tmp_path / name, "fedprox", sites=RAGGED, rounds=3, model="cnn", engine=engine,
+            mods=[killer_of(flag)],
+        )  # fmt: skip
+
+    expected = outcome(run("batched", BatchedGrid))
+    flag.touch()
+    found = run("ray", lambda app, sites: RayGrid(app, sites, workers=2, stacked=True, chunk=3))
+    found.grid.close()
+    assert not flag.exists()
+    assert outcome(found) == expected
+    assert outcome(run("serial", SerialGrid)) != expected
 
 
 def test_trees_have_the_bits_of_serial(tmp_path: Path) -> None:

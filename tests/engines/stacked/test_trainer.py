@@ -125,7 +125,7 @@ def test_in_single_precision_a_stack_is_as_near_to_the_truth_as_serial_training(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_sites_bits_depend_on_no_chunk_and_no_company(name, dtype):
-    module, how = network(name, dropout=0.3).to(dtype), settings()
+    module, how = network(name, dropout=0.3).to(dtype), settings(weight_decay=1e-3, clip_norm=0.5)
     for counts in (RAGGED, [5] * 8, [9] * 8):  # odd numbers lie unaligned in a stack
         data = sites(counts, MODELS[name], dtype)
         whole = stacked(module, data, how)
