@@ -34,7 +34,7 @@ def outer(grad: Tensor, x: Tensor) -> Tensor:
     They are laid out as the weights are; autograd's are transposed, and the optimizer would
     have to copy them.
     """
-    if x.shape[-1] < grad.shape[-1]:  # few columns are slow, and copying them is not
+    if x.shape[-1] < 16:  # few columns are slow, and copying them is not
         return product(x.mT, grad).mT.contiguous()
     return product(grad.mT, x)
 
