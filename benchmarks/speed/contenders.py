@@ -99,7 +99,6 @@ def peer_python(peer: str, given: str | None) -> str:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run(
             [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check",
-             "-c", str(ROOT / "constraints.txt"),
              "-r", str(Path(__file__).parent / f"requirements-{peer}.txt")],
             check=True,
         )  # fmt: skip
