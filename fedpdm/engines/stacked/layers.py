@@ -176,7 +176,8 @@ class StackedMaxPool1d(nn.MaxPool1d):
 
     def forward(self, x: Tensor) -> Tensor:
         two = self.kernel_size in (2, (2,)) and self.stride in (2, (2,))
-        if not two or self.padding or self.dilation != 1 or self.ceil_mode or x.ndim < 3:
+        plain = not (self.padding or self.ceil_mode or self.return_indices)
+        if not two or not plain or self.dilation != 1 or x.ndim < 3:
             other: Tensor = super().forward(x)
             return other
         result: Tensor = lifted(halved, x)
