@@ -172,7 +172,7 @@ def test_replicas_are_sampled_and_the_scaler_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["rul", "horizons"])
 def test_other_tasks(task: str, tmp_path: Path) -> None:
-    summary = run(tmp_path / "run", *SMALL, f"task={task}")
+    summary = run(tmp_path / "run", *SMALL, "rounds=2", f"task={task}")
     metric = summary["validation"]["metric"]
     arms = {name: arm["global"][metric] for name, arm in summary["test"]["baselines"].items()}
     assert set(arms) == ARMS
@@ -209,8 +209,9 @@ def test_a_shared_scaler_of_other_rows_is_refused_before_training(
 
 def test_real_data_with_natural_sites(data_folder: Path, tmp_path: Path) -> None:
     summary = run(
-        tmp_path / "run", "data=ai4i", f"data.path={data_folder}", "model=mlp", "rounds=2"
-    )
+        tmp_path / "run", "data=ai4i", f"data.path={data_folder}", "model=mlp", "rounds=2",
+        "baselines.controls=[alone,rules]", "evaluate.bootstrap=50",
+    )  # fmt: skip
     assert summary["sites"] == ["L", "M", "H"]
     assert summary["test"]["per_site"]["H"]["average_precision"] is None, "H has no test failure"
     assert summary["gain"]["H"] is None
@@ -237,7 +238,7 @@ def test_nothing_but_our_lines_reaches_the_screen(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-m", "fedpdm.simulate", "site=houston", "debug=quick", "model=mlp",
-         f"hydra.run.dir={tmp_path}/run"],
+         "data.days=150", "sites.houston.machines=6", f"hydra.run.dir={tmp_path}/run"],
         cwd=root, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0 and done.stderr == ""
