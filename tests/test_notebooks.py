@@ -17,7 +17,7 @@ SHORTER: Mapping[str, Mapping[str, str]] = {
     },
     "05_swap_strategies": {
         '"rounds=6"': '"rounds=2", "data.days=160"', "weights(6)": "weights(2)",
-        "(1, 2, 3)": "(1, 2)",
+        "(1, 2, 3)": "(1, 2)", "machines=10": "machines=5",
     },
     "06_privacy_budget": {
         '"rounds=12"': '"rounds=2", "data.days=160"', "replicas=15": "replicas=4",

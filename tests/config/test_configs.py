@@ -49,7 +49,7 @@ def pairs() -> Iterator[Any]:
         yield (model, task) if often else pytest.param(model, task, marks=pytest.mark.long)
 
 
-@pytest.mark.parametrize(("model", "task"), pairs())
+@pytest.mark.parametrize(("model", "task"), [*pairs()])
 def test_every_model_and_task_builds_on_the_fleet(model: str, task: str) -> None:
     cfg = chosen(f"model={model}").copy()
     for block in ("task", "evaluate", "baselines"):  # that a task's yaml sets

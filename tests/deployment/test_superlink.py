@@ -194,9 +194,9 @@ def test_server_and_site_are_killed_and_the_result_is_that_of_one_process(
     reached = max(n for n in range(3) if committed(folder, n))
     assert reached < 2 and not (folder / "summary.json").exists()
     hq.open()
+    expected = scene.serial(*chosen)  # now, because lyon is not let in at once
     lyon.come_back(LONG)
     run = hq.run(resume=str(folder), overrides=f"imports=[{IMPORTS}]")
-    expected = scene.serial(*chosen)
 
     assert hq.finished(run, LONG) == "finished:completed", hq.shown(run)
 
