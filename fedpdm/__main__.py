@@ -24,6 +24,7 @@ COMMANDS = {
         "fedpdm.data.__main__",
         "generate, fetch or check data; propose a yaml for a file of yours",
     ),
+    "completion": ("fedpdm.completion.__main__", "let bash complete these commands"),
 }
 
 HELP = """\
