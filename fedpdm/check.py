@@ -147,7 +147,7 @@ def _look(federation: Federation, one: Looked, ranges: dict[str, Ranges]) -> Sit
     from fedpdm.data.quality import record
     from fedpdm.data.quality.sensors import look, place_of
     from fedpdm.data.quality.sites import ranges_of
-    from fedpdm.runs.experiment import nearest
+    from fedpdm.runs.look import nearest
 
     source, horizon, name = federation.source, nearest(federation.task), one.site
     rows, place = federation.rows(name), place_of(federation.source, name)

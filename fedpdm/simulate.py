@@ -157,15 +157,14 @@ def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, A
     with Working("starting"):  # torch and Flower are imported here
         from fedpdm.report.table import print_summary
         from fedpdm.runs.assembly import one_thread
-        from fedpdm.runs.experiment import build
-        from fedpdm.runs.initial import stored_start
+        from fedpdm.runs.experiment import build, build_stored
         from fedpdm.runs.run import Run
         from fedpdm.runs.stages import after_first_stage
 
         one_thread()
     asked, resumed = after_first_stage(cfg, folder, simulate, resumed)
     with Working("starting"):
-        run = Run(build(asked, start=stored_start(folder) if resumed else None), cfg, folder)
+        run = Run(build_stored(asked, folder) if resumed else build(asked), cfg, folder)
     summary = run.execute(resume=resumed)
     del run  # with its windows: the gates make them again
     print_summary(summary, folder)

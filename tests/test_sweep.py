@@ -78,17 +78,6 @@ def test_a_sweep_of_which_no_job_can_begin_leaves_nothing(
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_fails_is_one_line_and_the_others_are_compared(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["-m", "strategy=fedavg,bulyan,fedprox", *SMALL, f"--out={tmp_path}"]
-    assert main(words) == 2
-    told = capsys.readouterr()
-    assert told.err.startswith("error: 2/3  strategy=bulyan: ") and told.err.count("\n") == 1
-    assert "1/3  strategy=fedavg" in told.out and "3/3  strategy=fedprox" in told.out
-    assert "FedProx and FedAvg" in told.out.replace("\n", " ")
-
-
 def test_what_is_swept_sets_a_run_apart() -> None:
     words = ["-m", "--config-dir", "own", "a=1,2", "b=3", "site=[x,y],[z]", "+c=range(0,3)"]
     assert swept(words) == ({"a", "site", "c"}, 12)

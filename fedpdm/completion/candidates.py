@@ -34,8 +34,8 @@ def candidates(line: str) -> list[str]:
     last = "" if not words or line[-1:].isspace() else words.pop()
     program, *words = words or [""]
     if "-m" in words and Path(program).name.startswith("python"):
-        module, *words = words[words.index("-m") + 1 :] or [None]
-        if module is None:
+        module, *words = words[words.index("-m") + 1 :] or [""]
+        if not module:
             return _starting(last, ("fedpdm", *(f"fedpdm.{name}" for name in COMMANDS)))
         room, _, command = module.partition(".")
         if room != "fedpdm":

@@ -138,13 +138,13 @@ def test_versions_and_their_status(
     assert quick("--registry", uri) == 0
     assert quick("--gates", str(tmp_path / "gates.yaml")) == 1
     capsys.readouterr()
-    assert main(["--list", "--to", str(store)]) == 0
+    assert main(["--list", "--out", str(store)]) == 0
     (store / "odd" / "1").mkdir(parents=True)
     (store / "odd" / "1" / "decision.json").write_text('{"test": "high"}')
     lines = capsys.readouterr().out.splitlines()
     status = [line.split()[1:3] for line in lines if line.startswith("failure-trend")]
     assert status == [["1", "earlier"], ["2", "current"], ["–", "refused"]]
-    assert main(["--list", "--to", str(store)]) == 2
+    assert main(["--list", "--out", str(store)]) == 2
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     version = client.get_model_version_by_alias("failure-trend", "current")
     manifest = (store / "failure-trend" / "2" / "manifest.json").read_bytes()
@@ -158,7 +158,7 @@ def test_what_cannot_be_promoted(
     for words, said in (
         ([], "--list"),
         ([str(tmp_path / "nothing")], "no run"),
-        (["--list", "--to", str(tmp_path / "nothing")], "nothing was promoted"),
+        (["--list", "--out", str(tmp_path / "nothing")], "nothing was promoted"),
     ):
         assert main(words) == 2
         assert said in capsys.readouterr().err
