@@ -194,7 +194,7 @@ def test_a_sweep_makes_a_run_per_combination_and_survives_a_bad_one(
                  "baselines.max_plants=0", "rounds=1"])  # fmt: skip
     told = capsys.readouterr()
     assert code == 2 and told.err.count("\n") == 1
-    assert told.err.startswith("error: 2/3  strategy=bulyan: Bulyan")
+    assert told.err.startswith("error: 2/3  strategy=bulyan: strategy Bulyan")
     assert [line[:22] for line in told.out.splitlines()[:2]] == [
         "1/3  strategy=fedavg  ", "3/3  strategy=fedprox "
     ]  # fmt: skip

@@ -182,6 +182,7 @@ def described(files: list[str], site: str | None, out: Path | None) -> int:
     if out is None:
         print(text, end="")
         return 0
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, text.encode())
     print(f"written to {out}; read it, and mend what it says is unsure")
     return 0

@@ -292,7 +292,7 @@ def test_files_that_predict_py_cannot_read_are_refused(tmp_path: Path) -> None:
 
 
 def test_from_a_csv_to_a_prediction_in_four_commands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The four of docs/promotion.md, on a file with missing values; the new machine is unknown."""
     monkeypatch.chdir(tmp_path)
@@ -301,12 +301,10 @@ def test_from_a_csv_to_a_prediction_in_four_commands(
         machine=frame["machine"], time=frame["time"], fails=frame["fails"]
     ).to_csv("plant.csv", index=False)
     new_rows().to_csv("new.csv", index=False)
-    Path("mine/site").mkdir(parents=True)
-    assert data(["describe", "plant.csv"]) == 0
-    Path("mine/site/plant.yaml").write_text(capsys.readouterr().out)
+    assert data(["describe", "plant.csv", "--out", "mine/site/plant.yaml"]) == 0
     settings = [word for word in SETTINGS if not word.startswith("data=")]
     assert simulate(["--config-dir", "mine", "data=files", "data.path=.", "site=plant",
-                     *settings, "hydra.run.dir=runs/first"]) == 0  # fmt: skip
+                     *settings, "--out", "runs/first"]) == 0  # fmt: skip
     assert main(["runs/first", "--accept", "trees=the network goes on learning at the site"]) == 0
     done = score_with(tmp_path / "promoted" / "failure-trend" / "1", tmp_path / "new.csv")
     assert done.returncode == 0, done.stderr
