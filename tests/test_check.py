@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fedpdm.data import __main__ as command
-from fedpdm.runs import experiment, run
+from fedpdm.runs import experiment, look, run
 from tests import chromium
 from tests.data.sources.own_files import Tables, two_sites
 
@@ -184,5 +184,5 @@ def test_a_run_begins_with_the_same_findings(tmp_path: Path) -> None:
     two_sites(tmp_path, sentinel)
     cfg = compose(["data=files", f"data.path={tmp_path}", "site=gdansk,lyon", "model=mlp",
                    "data.window=null"], tmp_path)  # fmt: skip
-    said = experiment.look_at_data(experiment.build(cfg))
+    said = look.look_at_data(experiment.build(cfg))
     assert sum("missing: [-9999]" in line for line in said) == 2
