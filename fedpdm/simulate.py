@@ -223,7 +223,7 @@ def help_text(arguments: Sequence[str] = ()) -> str:
     listed = "\n".join(
         textwrap.fill(
             "  ".join(options(group, arguments)) or "(yours, with --config-dir)",
-            width=100, initial_indent=f"  {group:<10} ", subsequent_indent=" " * 13,
+            width=100, initial_indent=f"  {group:<12} ", subsequent_indent=" " * 15,
             break_on_hyphens=False, break_long_words=False,
         )
         for group in ordered
