@@ -58,18 +58,16 @@ class Sweep:
             state = state_of(folder, cfg)
             if state == "finished":
                 kept: dict[str, Any] = _read(folder, "summary.json", Summary)
-                print(f"{name}  {_score(kept)}  finished before", flush=True)
+                show(f"{name}  {_score(kept)}  finished before")
                 return kept
             if held(folder):
-                print(f"{name}  another process works on it: {folder}", flush=True)
+                show(f"{name}  another process works on it: {folder}")
                 return None
             begun = time.monotonic()
             try:
                 with quiet(name, loud=select(cfg, "log") == "screen"):
                     summary = self._simulate(cfg, folder, resumed=state == "begun")
-                print(
-                    f"{name}  {_score(summary)}  {duration(time.monotonic() - begun)}", flush=True
-                )
+                show(f"{name}  {_score(summary)}  {duration(time.monotonic() - begun)}")
                 return summary
             except HistoryError:
                 # Two processes that start together meet here: look again whose it is.
@@ -101,6 +99,13 @@ class Sweep:
         print(f"Compare again: python -m fedpdm.compare {self.folder}", flush=True)
 
 
+def show(line: str) -> None:
+    """Print a line in characters that the screen has."""
+    from fedpdm.report.console import console_for, say
+
+    say(console_for(None), line, wrap=False)
+
+
 @contextmanager
 def quiet(name: str, loud: bool = False) -> Iterator[None]:
     """Keep what a run prints from the screen; a terminal shows that it works, and for how long.
@@ -113,7 +118,7 @@ def quiet(name: str, loud: bool = False) -> Iterator[None]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     if loud:
-        print(f"\n{name}", flush=True)
+        show(f"\n{name}")
         yield
         return
     console = Console(file=sys.stdout)  # this one: below, standard output is another
