@@ -187,7 +187,13 @@ def test_a_sweep_makes_a_run_per_combination_and_survives_a_bad_one(
     monkeypatch.chdir(tmp_path)
     code = main(["-m", "strategy=fedavg,bulyan,fedprox", "site=detroit,houston", *SMALL,
                  "baselines.max_plants=0", "rounds=1"])  # fmt: skip
-    assert code == 2 and "Bulyan" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert code == 2 and told.err.count("\n") == 1
+    assert told.err.startswith("error: 2/3  strategy=bulyan: strategy Bulyan")
+    assert [line[:22] for line in told.out.splitlines()[:2]] == [
+        "1/3  strategy=fedavg  ", "3/3  strategy=fedprox "
+    ]  # fmt: skip
+    assert "FedProx and FedAvg" in told.out.replace("\n", " ")
     strategies = {
         json.loads(path.read_text())["strategy"] for path in tmp_path.glob("runs/*/*/summary.json")
     }

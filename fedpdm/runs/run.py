@@ -40,7 +40,7 @@ from fedpdm.runs.attacked import came_to
 from fedpdm.runs.contribution import contributions
 from fedpdm.runs.drift import NAME as REFERENCE
 from fedpdm.runs.drift import drift_since, reference
-from fedpdm.runs.experiment import Experiment, look_at_data
+from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.folder import (
     SCHEMA,
     data_hashes,
@@ -59,6 +59,7 @@ from fedpdm.runs.idle import idle_options
 from fedpdm.runs.inspected import machines_to_inspect
 from fedpdm.runs.local_training import idle_warning, rate_warning
 from fedpdm.runs.log import log_of
+from fedpdm.runs.look import look_at_data
 from fedpdm.runs.newcomers import test_newcomers
 from fedpdm.runs.privacy import refuse_other_noise
 from fedpdm.runs.progress import Progress, Working
@@ -157,6 +158,8 @@ class Run:
                     display.say(f"continuing after round {head.round}")
                 elif experiment.start is not None:
                     display.say(f"init: {experiment.start}")
+                if len(experiment.evaluated) < len(experiment.federation.sites):
+                    display.say(experiment.who_evaluates)
                 if self.engine["reason"]:
                     display.say(f"engine={self.engine['name']}: {self.engine['reason']}")
                 for warning in warnings:
@@ -224,6 +227,7 @@ class Run:
             "git_commit": git_commit(),
             "data": {"name": experiment.federation.source.name, **hashes},
             "engine": self._settle_engine(shapes),
+            "evaluate": {"fraction": experiment.evaluate_fraction},
             "config": plain(self.cfg),
         }
         if experiment.privacy is not None:
@@ -249,7 +253,7 @@ class Run:
             return None
         inputs = baseline_inputs(experiment)
         self._own_scaler = lambda: inputs.scaler
-        return BaselineWorkers(inputs, self.folder, experiment.baseline_processes, in_child)
+        return BaselineWorkers(inputs, self.folder, experiment.baselines.processes, in_child)
 
     # The federation ---------------------------------------------------------------------
 
