@@ -7,10 +7,11 @@ found for it, and answers as if it had trained by itself.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -55,6 +56,7 @@ class StackedSites:
         self._trainer = stacked_trainer(self._client, **options)
         self.device = self._client.device
         self._done: dict[str, tuple[Arrays, float]] = {}
+        self._checked = False
         self._client.trainer = self
 
     def train(self, works: Sequence[Work]) -> None:
@@ -101,6 +103,30 @@ class StackedSites:
         received = {**client.initial, **client.received(first)}
         for result in self._trainer.train(received, members, **order):
             self._done[result.name] = (result.weights, result.train_loss)
+        if order["terms"] and len(members) > 1 and not self._checked:
+            self._checked = True
+            self._check_terms(
+                received, members[0], {**order, "terms": client.runtime.terms(first.content)}
+            )
+
+    def _check_terms(
+        self, received: Mapping[str, Tensor], member: SiteData, order: Mapping[str, Any]
+    ) -> None:
+        """Make sure, once, that a strategy's terms leave a site what it learns by itself.
+
+        Raises:
+            ConfigError: a term looks across the sites of a stack.
+        """
+        for alone in self._trainer.train(received, [member], **order):
+            together = self._done[alone.name][0]
+            for name, mine in alone.weights.items():
+                moved = np.abs(mine - received[name].cpu().numpy()).max(initial=0.0)
+                if not np.allclose(together[name], mine, rtol=1e-5, atol=0.01 * moved):
+                    raise ConfigError(
+                        f"engine=batched: a term of the strategy gives site {alone.name} another "
+                        f"{name} in a stack than alone, so it looks across sites: use "
+                        "engine=serial, or let it work on each site of the first dimension"
+                    )
 
 
 def obstacle(client: SiteClient, x: Tensor, y: Tensor) -> str | None:

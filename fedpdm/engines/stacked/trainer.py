@@ -45,7 +45,7 @@ __all__ = ["SiteData", "StackedTrainer", "Trained"]
 
 Named = dict[str, Tensor]
 
-LANES = 16
+LANES = 32
 """A site's parameters take a multiple of so many values: the last few of an odd number would
 be updated by other instructions, which round differently, if the site came last."""
 
