@@ -54,7 +54,7 @@ def test_layers_of_frozen_tensors_stay_in_evaluation_mode() -> None:
     module = hybrid().module.train()
     Freezing(names(hybrid()), 1).quiet(module)
     training = {name for name, layer in module.named_modules() if layer.training}
-    assert training == {"", "drop", "fc1", "output"}
+    assert training == {"", "drop", "fc1", "output", "pool"}
 
 
 def test_an_encoder_has_its_own_rate_when_it_is_not_frozen() -> None:
