@@ -62,6 +62,14 @@ def screenshot(
         _run(page, Path(profile), flags)
 
 
+def pdf(html_path: Path) -> bytes:
+    """Return a page as it is printed."""
+    with tempfile.TemporaryDirectory(prefix="fedpdm-chromium-") as profile:
+        printed = Path(profile) / "page.pdf"
+        _run(html_path, Path(profile), [f"--print-to-pdf={printed}", "--no-pdf-header-footer"])
+        return printed.read_bytes()
+
+
 def dump_dom(html_path: Path | str, width: int = 1280, height: int = 900, later: int = 0) -> Page:
     """Return a page's DOM after its scripts ran, and what they wrote to the console.
 

@@ -120,6 +120,13 @@ class Card(Part):
     interval: dict[Word, Real | None] | None = Field(None, max_length=MOST)
 
 
+class Inspected(BaseModel):
+    """How many machines a site has, and how many of them are in alarm."""
+
+    machines: Count
+    alarms: Count
+
+
 class Details(Part):
     """A site's own findings besides its metrics (``deployment.site_results``)."""
 
@@ -128,6 +135,7 @@ class Details(Part):
     alarms: Alarms | None = None
     intervals: Intervals | None = None
     card: Card | None = None
+    inspect: Inspected | None = None
 
 
 class Tested(BaseModel):

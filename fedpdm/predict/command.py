@@ -17,6 +17,7 @@ from fedpdm.config.imports import names_of, own_code_error
 from fedpdm.data.sources.readings import values_of
 from fedpdm.data.sources.tables import Table
 from fedpdm.errors import ConfigError, DataError, FedPdmError, HistoryError, printable
+from fedpdm.evaluation.locales import MARKS
 from fedpdm.evaluation.wording import counted, listing
 from fedpdm.history.schemas import Card
 from fedpdm.history.sealed import read_sealed
@@ -26,7 +27,7 @@ from fedpdm.runs.predictor import Predictor
 from fedpdm.runs.progress import Working
 from fedpdm.storage import write_bytes
 
-OPTIONS = ("site", "round", "out", "html", "threshold", "imports")
+OPTIONS = ("site", "round", "out", "html", "locale", "threshold", "imports")
 MOST = 20
 """Sites whose columns are tried."""
 ENOUGH = 200
@@ -80,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="where the scores go (default: FILE-scores.csv, all-scores.csv for *.csv)",
     )
     parser.add_argument("--html", type=Path, help="also write the list of machines as a page")
+    parser.add_argument(
+        "--locale", choices=list(MARKS), help="how the page writes numbers (default: the run's)"
+    )
     parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
     parser.add_argument("--drift", action="store_true",
                         help="also print how far the file lies from the training")  # fmt: skip
@@ -121,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_bytes(out, scored.to_csv(index=False).encode())
         write_bytes(listed, lines.to_csv(index=False).encode())
         if given.html:
-            text = page(predictor, lines, given.file.name, notes)
+            text = page(predictor, lines, given.file.name, notes, given.locale or predictor.locale)
             write_bytes(given.html, text.encode())
     except Exception as raised:
         error = own_code_error(raised)
@@ -159,7 +163,7 @@ def _with_site(error: DataError, given: argparse.Namespace) -> DataError:
             continue
         with contextlib.suppress(FedPdmError):
             load_predictor(given.run, site=site, imports=names_of(given.imports)).read(given.file)
-            return DataError(f"{error} The file has the columns of site {site}: --site {site}")
+            return DataError(f"{error}. The file has the columns of site {site}: --site {site}")
     return error
 
 

@@ -26,6 +26,7 @@ from fedpdm.data.quality.sites import notes
 from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.engines.auto import check_can_train, check_engine
 from fedpdm.errors import ConfigError, DataError, ModelError
+from fedpdm.evaluation.locales import DEFAULT, checked
 from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.federation import Federation
 from fedpdm.models import ModelWrapper
@@ -112,6 +113,7 @@ class Experiment:
     valuation: Valuation | None = None
     newcomers: tuple[str, ...] = ()
     newcomer_epochs: int = 1
+    locale: str = DEFAULT
 
     @property
     def initial(self) -> Arrays:
@@ -257,6 +259,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         valuation=build_valuation(cfg),
         newcomers=newcomers,
         newcomer_epochs=newcomer_epochs,
+        locale=checked(select(cfg, "report.locale"), "report.locale"),
     )
     if sampled < (least := server.least_sites):
         raise ConfigError(
