@@ -6,9 +6,17 @@ What fits is kept as it came.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    model_validator,
+)
 
 from fedpdm.server.reported import flaw_of
 
@@ -125,6 +133,12 @@ class Inspected(BaseModel):
 
     machines: Count
     alarms: Count
+
+    @model_validator(mode="after")
+    def _of_them(self) -> Self:
+        if self.alarms > self.machines:
+            raise ValueError("more machines in alarm than there are")
+        return self
 
 
 class Details(Part):
