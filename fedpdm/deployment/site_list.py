@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from fedpdm.errors import HistoryError
 from fedpdm.evaluation.locales import dated, written_in
-from fedpdm.report.machines import ACTIONS, line, machines_page, score_name
+from fedpdm.report.machines import ACTIONS, is_date, line, machines_page, score_name
 from fedpdm.runs.experiment import Experiment
 from fedpdm.storage import write_bytes
 from fedpdm.wire.flower import flower_home
@@ -42,11 +42,14 @@ def keep_list(found: Mapping[str, Any], site: str, experiment: Experiment) -> No
     with written_in(experiment.locale):
         lines = [line(one, unit, task.score_digits) for one in machines]
         tested = dated(datetime.now(UTC))
+    notes = [
+        "Each machine at its last row of the test data; python -m fedpdm.predict takes newer rows."
+    ]
+    if any(is_date(one["time"], unit) for one in machines):
+        notes.append("Times are in UTC.")
     page = machines_page(
         lines, source=site, title=f"{task.name}, tested {tested} UTC",
-        score=score_name(found["score"]), locale=experiment.locale,
-        notes=["Each machine at its last row of the test data. For newer rows: "
-               "python -m fedpdm.predict."],
+        score=score_name(found["score"]), locale=experiment.locale, notes=notes,
     )  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,11 +45,15 @@ def score_name(column: str) -> str:
     return "life left" if "life" in column else column.partition("_")[0]
 
 
+def is_date(time: float, unit: str) -> bool:
+    """Return whether a time counts from 1970, in UTC."""
+    return unit in PER_DAY and int(time / PER_DAY[unit]) in DATED
+
+
 def moment(time: float, unit: str) -> str:
-    """Return a time as a date, if it counts from 1970, else as it is counted."""
-    per_day = PER_DAY.get(unit)
-    if per_day and int(time / per_day) in DATED:
-        return dated(datetime(1970, 1, 1) + timedelta(days=time / per_day))
+    """Return a time as a date, if it is one, else as it is counted."""
+    if is_date(time, unit):
+        return dated(datetime(1970, 1, 1) + timedelta(days=time / PER_DAY[unit]))
     return f"{unit.removesuffix('s')} {number(time, 0 if time == int(time) else 1)}".strip()
 
 

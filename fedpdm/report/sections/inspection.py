@@ -7,7 +7,7 @@ from typing import Any
 
 from fedpdm.evaluation.wording import counted, number
 from fedpdm.report.gain_table import part_of
-from fedpdm.report.machines import WHY, line, score_name
+from fedpdm.report.machines import WHY, is_date, line, score_name
 from fedpdm.report.recommendation import recommendation
 from fedpdm.report.sections import Page, register_section
 from fedpdm.report.sections.alarms import price
@@ -26,6 +26,7 @@ def _inspection(page: Page) -> dict[str, Any]:
     if found:
         task = task_of(page.summary)
         lines = [line(one, unit, task.score_digits) for one in found["machines"]]
+        dates = any(is_date(one["time"], unit) for one in found["machines"])
         counts = found["per_site"].values()
         machines, alarms = (sum(own[key] for own in counts) for key in ("machines", "alarms"))
         shown["inspect"] = {
@@ -37,7 +38,7 @@ def _inspection(page: Page) -> dict[str, Any]:
             "sites": [] if lines else found["per_site"].items(),
             "first": lines[:FIRST],
             "rest": lines[FIRST:],
-            "how": WHY,
+            "how": WHY + (" Times are in UTC." if dates else ""),
         }
         shown["saved"] = saved(page.summary)
     return shown
