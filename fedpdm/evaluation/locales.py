@@ -35,9 +35,9 @@ def checked(name: object, key: str) -> str:
     """
     if name is None:
         return DEFAULT
-    if name not in MARKS:
+    if not isinstance(name, str) or name not in MARKS:
         raise ConfigError(f"{key}={name} is unknown; choose {' or '.join(MARKS)}")
-    return str(name)
+    return name
 
 
 @contextmanager

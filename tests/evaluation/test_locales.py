@@ -43,5 +43,6 @@ def test_times_of_a_file_are_rewritten_only_where_they_can_be_read_in_one_way(
 
 def test_a_locale_that_does_not_exist_is_refused_with_those_that_do() -> None:
     assert checked(None, "report.locale") == "en"
-    with pytest.raises(ConfigError, match=r"report\.locale=fr.*en or de"):
-        checked("fr", "report.locale")
+    for wrong in ("fr", [], {"a": 1}, False):
+        with pytest.raises(ConfigError, match=r"report\.locale=.*en or de"):
+            checked(wrong, "report.locale")

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedpdm.compare import compare_folders
 from fedpdm.report.machines import machines_page
 from fedpdm.report.report import render
 from tests import axe, chromium
-from tests.comparison.example_comparison import make_run
 from tests.report.example_details import detailed_failure
 from tests.report.test_report import RUNS, page_of
 
@@ -56,16 +54,6 @@ def test_a_page_fits_phones_and_screens_and_breaks_no_rule_of_accessibility(
     name: str, width: int
 ) -> None:
     assert axe.violations(PAGES[name](), width) == []
-
-
-@pytest.mark.parametrize("width", [390, 1200])
-def test_a_comparison_fits_phones_and_screens(tmp_path: Path, width: int) -> None:
-    chromium.require()
-    for strategy in ("FedAvg", "FedProx", "FedNova"):
-        for seed in range(3):
-            make_run(tmp_path / f"{strategy}-{seed}", seed, strategy=strategy, score=0.4 + seed / 9)
-    compare_folders([tmp_path], out=tmp_path / "out")
-    assert axe.violations((tmp_path / "out" / "comparison.html").read_text("utf-8"), width) == []
 
 
 def test_what_is_wrong_with_a_page_would_be_noticed() -> None:
