@@ -62,6 +62,14 @@ def screenshot(
         _run(page, Path(profile), flags)
 
 
+def pdf(html_path: Path) -> bytes:
+    """Return a page as it is printed."""
+    with tempfile.TemporaryDirectory(prefix="fedpdm-chromium-") as profile:
+        printed = Path(profile) / "page.pdf"
+        _run(html_path, Path(profile), [f"--print-to-pdf={printed}", "--no-pdf-header-footer"])
+        return printed.read_bytes()
+
+
 def dump_dom(html_path: Path | str, width: int = 1280, height: int = 900, later: int = 0) -> Page:
     """Return a page's DOM after its scripts ran, and what they wrote to the console.
 
@@ -81,32 +89,6 @@ def dump_dom(html_path: Path | str, width: int = 1280, height: int = 900, later:
         done = _run(page, Path(profile), flags)
     messages = [line for line in done.stderr.splitlines() if ":CONSOLE:" in line]
     return Page(done.stdout, messages)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """By how many pixels a page is wider than its window, and console messages."""
-
-    overflow: int
-    console: list[str]
-
-
-def fit(html_path: Path, width: int, height: int = 900) -> Fit:
-    """Return whether a page fits a window of that width."""
-    with tempfile.TemporaryDirectory(prefix="fedpdm-chromium-") as folder:
-        probe = Path(folder) / "probe.html"
-        probe.write_text(
-            _frame(html_path.read_text("utf-8"), width, height)
-            + "<script>const f = document.querySelector('iframe'); f.onload = () => {"
-            "const d = f.contentDocument.documentElement;"
-            "document.body.dataset.over = d.scrollWidth - d.clientWidth;"
-            "document.body.dataset.inner = f.contentWindow.innerWidth;"
-            "}</script>",
-            encoding="utf-8",
-        )
-        page = dump_dom(probe, max(width, NARROWEST) + 100, height)
-    assert f'data-inner="{width}"' in page.dom, "the frame did not get the width asked for"
-    return Fit(int(page.dom.split('data-over="')[1].split('"')[0]), page.console)
 
 
 def _framed(html_path: Path, width: int, height: int, folder: Path) -> Path:

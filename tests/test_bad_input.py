@@ -95,6 +95,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["split=nowhere"], ["split=", "nowhere", "cannot be read"]),
         (["history.keep=0"], ["history.keep"]),
         (["round_timeout=-1"], ["round_timeout"]),
+        (["report.locale=fr"], ["report.locale=fr", "en or de"]),
         (["model=cnn", "data.window=4"], ["window", "cnn"]),
         (["site=detroit,houston,"], ["site"]),
         (["sites.houston.machines=-4"], ["houston", "machines"]),

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from benchmarks import recheck
-from benchmarks.predictions import runs, tables, targets
+from benchmarks.predictions import against_alone, runs, tables, targets
 from benchmarks.predictions.cells import settings
 from benchmarks.predictions.collect import at, collect, sites_covered, spread
 from benchmarks.predictions.experiments import CHOICE, EXPERIMENTS, FEDCMAPSS
@@ -191,3 +191,36 @@ def test_a_table_has_a_column_for_each_predictor_that_somebody_has() -> None:
     every = {f"ai4i_fold_{k}": line(f"ai4i_fold_{k}", federated=0.8, pooled=0.8) for k in range(5)}
     found = {t.what: t.note for t in targets.targets(every)}
     assert found["AI4I, stratified 5-fold, federated AP"] == "", "older results have no rules"
+
+
+def measured(federated: list[float], **arms: list[float]) -> dict[str, Any]:
+    """An experiment as it is stored, with the same scores over all rows and as mean of sites."""
+    part = {arm: {"values": values} for arm, values in {"federated": federated, **arms}.items()}
+    return {"metric": "average_precision", "global": part, "mean_site": part,
+            "gain_over_alone": {"a": {"values": [-0.1]}, "b": {"values": [None]}}}  # fmt: skip
+
+
+def test_a_federation_behind_the_strongest_alone_gets_a_reason_and_one_ahead_none() -> None:
+    behind = measured([0.5, 0.6], alone=[0.5, 0.5], hgb_alone=[0.7, 0.7], pooled=[0.6, 0.6])
+    ahead = measured([0.9] * 4 + [0.8], alone=[0.5] * 5, best_alone=[0.6] * 5)
+    found = against_alone.table(
+        {"fleet_all": behind, "failure_fd001": ahead, "failure_fd002": measured([0.5]),
+         "shuffled_fleet": behind}
+    ).splitlines()  # fmt: skip
+    reasons = {line.split("|")[1].strip(): line.split("|")[5].strip() for line in found[2:6]}
+    assert len(found) == 8 and len(reasons) == 4
+    for title, reason in reasons.items():
+        assert bool(reason) == title.startswith("generated"), title
+    behind_line, ahead_line = found[2], found[4]
+    assert "trees alone 0.700 | −0.150 (2 seeds)" in behind_line
+    assert "pooled rows is not ahead" in behind_line and "a −0.100" in behind_line
+    assert "best alone 0.600 | +0.280 (+0.224 to +0.336)" in ahead_line
+    assert EXPERIMENTS["failure_fd002"].title in found[-1]
+
+
+def test_folds_are_pairs_of_one_experiment() -> None:
+    fold = measured([0.5], alone=[0.4])
+    found = against_alone.folded({"ai4i_fold_0": fold, "ai4i_fold_1": fold})
+    assert list(found) == ["ai4i_folds"]
+    assert found["ai4i_folds"]["global"]["alone"]["values"] == [0.4, 0.4]
+    assert fold["global"]["alone"]["values"] == [0.4]

@@ -384,6 +384,25 @@ def test_the_machines_are_written_as_a_list_and_as_a_page(
     assert re.findall(r"\b(?:src|href)=\"(?!data:)", text) == []
 
 
+@pytest.mark.parametrize("way", ["option", "run"])
+def test_a_page_is_german_if_it_or_the_run_asks_for_it_and_a_table_never(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if way == "run":
+        run = make_run(tmp_path / "german", locale="de")
+    acme(60, 3).to_csv("w.csv")
+    asked = ["--locale", "de"] if way == "option" else []
+    assert main([str(run), "w.csv", "--site", "acme", "--html", "w.html", *asked]) == 0
+    page, table = Path("w.html").read_text("utf-8"), Path("w-machines.csv").read_text("utf-8")
+    last = pd.read_csv("w-machines.csv")["time"].iloc[0]
+    assert re.search(r">0,\d+<", page) and not re.search(r">0\.\d+<", page)
+    assert re.search(r",0\.\d+,", table)
+    assert f">{pd.Timestamp(last):%d.%m.%Y %H:%M}" in page
+    assert main([str(run), "w.csv", "--site", "acme", "--html", "w.html", "--locale", "en"]) == 0
+    assert re.search(r">0\.\d+<", Path("w.html").read_text("utf-8"))
+
+
 @pytest.mark.parametrize("options", [["--out", "week.csv"], ["--html", "week-machines.csv"]])
 def test_no_output_replaces_the_data(run: Path, tmp_path: Path, options: list[str],
                                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip

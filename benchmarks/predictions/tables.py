@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.predictions import targets
+from benchmarks.predictions import against_alone, targets
 from benchmarks.predictions.experiments import EXPERIMENTS, Experiment
 
 ARMS = {"trivial": "trivial", "alone": "alone", "hgb_alone": "trees alone",
@@ -79,7 +79,9 @@ def cell_of(found: Mapping[str, Any] | None, digits: int, spread: bool) -> str:
 def write(root: Path, stored: Mapping[str, Any]) -> None:
     """Put the tables between the marks of README.md and docs/evidence.md."""
     replace(root / "README.md", [scores(stored, IN_README, ARMS_IN_README)])
-    replace(root / "docs" / "evidence.md", [targets.as_markdown(current(stored)), scores(stored)])
+    known = current(stored)
+    parts = [targets.as_markdown(known), scores(stored), against_alone.table(known)]
+    replace(root / "docs" / "evidence.md", parts)
 
 
 def replace(path: Path, tables: list[str], begin: str = BEGIN) -> None:

@@ -38,6 +38,7 @@ from fedpdm.deployment.envelope import (
     Envelope,
     result_content,
 )
+from fedpdm.deployment.site_list import keep_list
 from fedpdm.deployment.site_memory import SiteMemory, remembers
 from fedpdm.deployment.site_results import of_site
 from fedpdm.engines.local_grid import CLIENT_APP_RAISED, REFUSED, refusal
@@ -46,6 +47,7 @@ from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.runs.assembly import client_app, one_thread
 from fedpdm.runs.attacked import SIMULATED, is_attacked
 from fedpdm.runs.experiment import Experiment, build
+from fedpdm.runs.inspected import machines_to_inspect
 from fedpdm.runs.look import nearest
 from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, scaler_in
 
@@ -337,7 +339,8 @@ def try_out(
 ) -> dict[str, Any]:
     """Return the metrics of the received weights on the site's own windows.
 
-    The alarm threshold is the site's own, chosen on its validation windows.
+    The alarm threshold is the site's own, chosen on its validation windows. The list of machines to
+    inspect is written here; the server gets their number.
     """
     federation, content = experiment.federation, message.content
     if experiment.objective.personalises == "evaluate":  # with the model that is tested
@@ -358,4 +361,9 @@ def try_out(
     for split in ("validation", "test", "heldout"):
         part = tried.parts[split]
         result[split] = None if part is None else part["per_site"][name]
-    return result | {"details": of_site(tried, name)}
+    details = of_site(tried, name)
+    listed = machines_to_inspect(experiment, models, tried, listed=None)
+    if listed is not None:
+        keep_list(listed, name, experiment)
+        details["inspect"] = listed["per_site"][name]
+    return result | {"details": details}

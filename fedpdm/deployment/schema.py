@@ -6,9 +6,17 @@ What fits is kept as it came.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    model_validator,
+)
 
 from fedpdm.server.reported import flaw_of
 
@@ -120,6 +128,19 @@ class Card(Part):
     interval: dict[Word, Real | None] | None = Field(None, max_length=MOST)
 
 
+class Inspected(BaseModel):
+    """How many machines a site has, and how many of them are in alarm."""
+
+    machines: Count
+    alarms: Count
+
+    @model_validator(mode="after")
+    def _of_them(self) -> Self:
+        if self.alarms > self.machines:
+            raise ValueError("more machines in alarm than there are")
+        return self
+
+
 class Details(Part):
     """A site's own findings besides its metrics (``deployment.site_results``)."""
 
@@ -128,6 +149,7 @@ class Details(Part):
     alarms: Alarms | None = None
     intervals: Intervals | None = None
     card: Card | None = None
+    inspect: Inspected | None = None
 
 
 class Tested(BaseModel):

@@ -32,7 +32,7 @@ from fedpdm.data.sources.base import Source, expand_replicas
 from fedpdm.deployment.envelope import TEST_QUERY, Description, result_in, why
 from fedpdm.deployment.grid import DeployedGrid
 from fedpdm.deployment.node_registry import NodeRegistry
-from fedpdm.deployment.site_results import cards, gathered
+from fedpdm.deployment.site_results import cards, gathered, inspected
 from fedpdm.engines.auto import Engine
 from fedpdm.errors import ConfigError, DataError
 from fedpdm.evaluation.scoring import mean_metrics
@@ -341,7 +341,7 @@ class DeployedRun(Run):
                 result[split] = {"global": None, "mean_site": mean, "per_site": per_site}
         told = {site: details[site] for site in ordered}
         result["test"] |= gathered(told, result["test"]["per_site"], self.experiment.task)
-        return result | {"card": cards(told)}
+        return result | {"card": cards(told), "inspect": inspected(told, self.experiment.task)}
 
     def _content(self, weights: Arrays, scaler: Scaler | None) -> RecordDict:
         """Return what is sent to test a model."""

@@ -64,6 +64,18 @@ def gathered(
     }  # fmt: skip
 
 
+def inspected(details: Mapping[str, Mapping[str, Any]], task: Task) -> dict[str, Any] | None:
+    """Return ``inspect`` of summary.json: counts of each site, and no machine by its name."""
+    counts = {
+        site: {key: said["inspect"][key] for key in ("machines", "alarms")}
+        for site, said in details.items()
+        if said.get("inspect")
+    }
+    if not counts:
+        return None
+    return {"score": task.score_columns[0], "machines": [], "per_site": counts}
+
+
 def cards(details: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return what ``predict`` needs at each site: its threshold, calibration and interval."""
     own = {site: said.get("card") or {} for site, said in details.items()}

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fedpdm.evaluation.locales import marked
+
 MISSING = "\u2013"  # en dash
 MINUS = "\u2212"
 
@@ -207,7 +209,7 @@ def number(value: object, digits: int = 3, sign: bool = False) -> str:
     if math.isinf(value):
         return f"{MINUS if value < 0 else ''}∞"
     rounded = round(float(value), digits) + 0.0  # + 0.0 turns -0.0 into 0.0
-    text = f"{abs(rounded):,.{digits}f}".replace(",", "\u202f")
+    text = marked(f"{abs(rounded):,.{digits}f}".replace(",", "\u202f"))
     if rounded < 0:
         return MINUS + text
     return ("±" if rounded == 0 else "+") + text if sign else text
@@ -235,7 +237,7 @@ def duration(seconds: object) -> str:
     if not isinstance(seconds, int | float):
         return MISSING
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{number(seconds, 1)} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -198,6 +198,7 @@ class Card(_File):
     intervals: dict[str, _Interval | None] = {}
     sites: dict[str, dict[str, Any] | None]
     personal: Personal | None = None
+    locale: Literal["en", "de"] = "en"
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:

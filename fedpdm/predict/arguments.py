@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from fedpdm.config.arguments import add_imports, add_out, parser_of
+from fedpdm.evaluation.locales import MARKS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,6 +21,8 @@ def parser() -> argparse.ArgumentParser:
     add_out(made, "where the scores go (default: FILE-scores.csv, all-scores.csv for *.csv)")
     made.add_argument("--html", type=Path, metavar="FILE",
                       help="also write the list of machines as a page")  # fmt: skip
+    made.add_argument("--locale", choices=list(MARKS),
+                      help="how the page writes numbers (default: the run's)")  # fmt: skip
     made.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
     made.add_argument("--drift", action="store_true",
                       help="also print how far the file lies from the training")  # fmt: skip

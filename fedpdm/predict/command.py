@@ -29,7 +29,7 @@ from fedpdm.runs.predictor import Predictor
 from fedpdm.runs.progress import Working
 from fedpdm.storage import write_bytes
 
-OPTIONS = ("site", "round", "out", "html", "threshold", "imports")
+OPTIONS = ("site", "round", "out", "html", "locale", "threshold", "imports")
 MOST = 20
 """Sites whose columns are tried."""
 ENOUGH = 200
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_bytes(out, scored.to_csv(index=False).encode())
         write_bytes(listed, lines.to_csv(index=False).encode())
         if given.html:
-            text = page(predictor, lines, given.file.name, notes)
+            text = page(predictor, lines, given.file.name, notes, given.locale or predictor.locale)
             write_bytes(given.html, text.encode())
     except Exception as raised:
         error = own_code_error(raised)
@@ -160,7 +160,7 @@ def _with_site(error: DataError, given: argparse.Namespace) -> DataError:
             continue
         with contextlib.suppress(FedPdmError):
             load_predictor(given.run, site=site, imports=names_of(given.imports)).read(given.file)
-            return DataError(f"{error} The file has the columns of site {site}: --site {site}")
+            return DataError(f"{error}. The file has the columns of site {site}: --site {site}")
     return error
 
 

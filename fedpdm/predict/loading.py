@@ -21,6 +21,7 @@ from fedpdm.errors import ConfigError, HistoryError, ModelError
 from fedpdm.evaluation.calibration import calibration_of
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.evaluation.costs import NEVER
+from fedpdm.evaluation.locales import DEFAULT
 from fedpdm.history.lock import FEDERATIONS
 from fedpdm.history.schemas import Card
 from fedpdm.history.sealed import read_sealed
@@ -103,6 +104,7 @@ def load_predictor(
             threshold=level,
             calibration=calibration_of(own["calibration"]),
             interval=own["interval"] and _interval(own["interval"]),
+            locale=card.get("locale", DEFAULT),
             notes=notes if level is not None else (*notes, _silent(task)),
         )
     except (*ODD, AttributeError, LookupError, RuntimeError) as error:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedpdm.evaluation.locales import marked, written, written_in
+from fedpdm.evaluation.wording import number
+from fedpdm.report.machines import ACTIONS, machines_page, why
 from fedpdm.runs.predictor import Predictor
 
 SHOWN = 40  # machines in the printed table
 EXPLAINED = 20  # machines whose sensors are named
-ACTIONS = {True: "inspect now", False: "none"}
 Drivers = Mapping[str, Sequence[Mapping[str, Any]]]
 """By machine, what ``Predictor.explain`` says."""
 
@@ -61,14 +63,9 @@ def ranked(predictor: Predictor, scored: pd.DataFrame, drivers: Drivers) -> pd.D
         ends = scored.groupby("machine", sort=True)[["low", "high"]].last().round(digits)
         lines = lines.join(ends, on="machine")
     lines[column] = lines[column].round(digits)
-    lines["why"] = [in_words(drivers.get(str(name), ())) for name in lines["machine"]]
+    lines["why"] = [why(drivers.get(str(name), ())) for name in lines["machine"]]
     lines["action"] = ["" if pd.isna(alarm) else ACTIONS[bool(alarm)] for alarm in lines["alarm"]]
     return lines
-
-
-def in_words(sensors: Sequence[Mapping[str, Any]]) -> str:
-    """Return sensors with their shares in words; empty without any."""
-    return ", ".join(f"{s['sensor']} {s['reads']} ({100 * s['share']:.0f} %)" for s in sensors)
 
 
 def title(predictor: Predictor) -> str:
@@ -76,7 +73,8 @@ def title(predictor: Predictor) -> str:
     task = predictor.task
     said = f"{task.name}, round {predictor.round} of {predictor.run.name}"
     if predictor.threshold is not None:
-        said += f", alarm at {'≤' if task.alarm_below else '≥'} {predictor.threshold:.3g}"
+        level = marked(f"{predictor.threshold:.3g}")
+        said += f", alarm at {'≤' if task.alarm_below else '≥'} {level}"
     return said
 
 
@@ -115,7 +113,9 @@ def print_machines(predictor: Predictor, lines: pd.DataFrame) -> None:
         say(console, f"* fewer rows than the model's window of {predictor.window}: padded")
 
 
-def page(predictor: Predictor, lines: pd.DataFrame, file: str, notes: Sequence[str]) -> str:
+def page(
+    predictor: Predictor, lines: pd.DataFrame, file: str, notes: Sequence[str], locale: str
+) -> str:
     """Return the ranking as an HTML page without outside resources.
 
     Args:
@@ -123,17 +123,27 @@ def page(predictor: Predictor, lines: pd.DataFrame, file: str, notes: Sequence[s
         lines: what ``ranked`` returned.
         file: name of the data.
         notes: what a person should know.
+        locale: how it writes numbers and dates.
     """
-    from fedpdm.report.page import render_page
-
-    column = predictor.task.score_columns[0]
-    shown = [
-        {**line, "score": f"{line[column]:.{predictor.task.score_digits}f}",
-         "since": "" if line["since"] is None else str(line["since"])}
-        for line in lines.astype({"alarm": object}).to_dict("records")
-    ]  # fmt: skip
-    return render_page(
-        "prediction.html.j2", lines=shown, title=title(predictor), file=file, notes=list(notes),
-        alarms=sum(line["action"] == ACTIONS[True] for line in shown), urgent=ACTIONS[True],
-        score=column.replace("_", " "), interval="low" in lines, window=predictor.window,
+    column, digits = predictor.task.score_columns[0], predictor.task.score_digits
+    with written_in(locale):
+        shown = []
+        for line in lines.astype({"alarm": object}).to_dict("records"):
+            told = {
+                "machine": line["machine"],
+                "score": number(line[column], digits),
+                "alarm": None if pd.isna(line["alarm"]) else bool(line["alarm"]),
+                "since": None if line["since"] is None else written(line["since"]),
+                "time": f"{written(line['time'])}{', padded' if line['padded'] else ''}",
+                "why": line["why"],
+            }
+            if "low" in line:
+                low, high = (number(line[end], digits) for end in ("low", "high"))
+                told["interval"] = f"{low} to {high}"
+            shown.append(told)
+        head = title(predictor)
+    return machines_page(
+        shown, source=file, title=head, score=column.replace("_", " "), notes=notes,
+        padded=f"Padded: fewer rows than the model's window of {predictor.window}."
+        if lines["padded"].any() else "", locale=locale,
     )  # fmt: skip

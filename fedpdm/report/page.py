@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from fedpdm.evaluation.locales import marked
 from fedpdm.evaluation.wording import duration, listing, number, percent, size
 
 if TYPE_CHECKING:
@@ -60,7 +61,31 @@ def render_page(template: str, **values: Any) -> str:
         values: what the template asks for; a missing one is an error. Text is escaped,
             ``markupsafe.Markup`` is not.
     """
-    return _pages().get_template(template).render(**values)
+    return _CARDS.sub(_labelled, _pages().get_template(template).render(**values))
+
+
+_CARDS = re.compile(r'<table class="cards\b.*?</table>', re.DOTALL)
+"""Tables that are wider than a phone: there each row is a card, a line for each cell."""
+_ROLES = {"table": "table", "thead": "rowgroup", "tbody": "rowgroup", "tfoot": "rowgroup",
+          "tr": "row", "td": "cell", 'th scope="col"': "columnheader",
+          'th scope="row"': "rowheader"}  # fmt: skip
+"""What an element is for those who do not see it: browsers forget it with the layout of a table."""
+_ELEMENT = re.compile(rf"<({'|'.join(_ROLES)})\b")
+
+
+def _labelled(match: re.Match[str]) -> str:
+    """Return a table whose cells say what their column is called, for ``page.css`` to show."""
+    head, body = match[0].split("</thead>")
+    names = [re.sub("<.*?>", "", name) for name in re.findall("<th.*?>(.*?)</th>", head)]
+
+    def row(found: re.Match[str]) -> str:
+        left = iter(names)
+        return re.sub(
+            r"<t[dh]\b", lambda cell: f'{cell[0]} data-label="{next(left, "")}"', found[0]
+        )
+
+    table = head + "</thead>" + re.sub("<tr.*?</tr>", row, body, flags=re.DOTALL)
+    return _ELEMENT.sub(lambda found: f'{found[0]} role="{_ROLES[found[1]]}"', table)
 
 
 # Matplotlib wants colours and the page wants variables: each name is drawn in a colour
@@ -153,6 +178,7 @@ def svg_of(figure: Figure, prefix: str, title: str) -> Markup:
     text = buffer.getvalue()
     body = text[text.index(">", text.index("<svg")) + 1 :]
     body = re.sub(r"<style.*?</style>", "", body, count=1, flags=re.DOTALL)
+    body = re.sub(r"(?<=>)[^<>]+(?=</text>)", lambda written: marked(written[0]), body)
     # Several figures share one page: ids must not meet.
     body = re.sub(r'\bid="', f'id="{prefix}-', body)
     body = re.sub(r'xlink:href="#', f'href="#{prefix}-', body)

@@ -1,8 +1,8 @@
 """The report of a run: one self-contained HTML file for the people who operate the sites.
 
 It answers first whether federation helps each site, by how much, and whether that is sure;
-then come the baselines, alarms, calibration, rounds, communication, data and origin. A sentence
-says what a run has no numbers for.
+then come the baselines, alarms, calibration, rounds, communication, data and origin. A part that
+a run has no numbers for is left out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpdm.errors import ConfigError
+from fedpdm.evaluation.locales import DEFAULT, written_in
 from fedpdm.evaluation.wording import MISSING
 from fedpdm.report import plots, sections
 from fedpdm.report.gain_table import gain_table, part_of
@@ -48,7 +49,9 @@ def write_report(
     where = folder.resolve()
     # The runs of a multirun are 0, 1, 2…: their folder's name says more.
     name = f"{where.parent.name}/{where.name}" if where.name.isdigit() else where.name
-    text = render({"run": name, **summary}, rounds, manifest, data_shape)
+    locale = part_of(manifest, "config", "report", "locale") or DEFAULT
+    with written_in(locale):
+        text = render({"run": name, **summary}, rounds, manifest, data_shape)
     path = folder / "report.html"
     write_bytes(path, text.encode())
     return path

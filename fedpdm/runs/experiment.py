@@ -21,6 +21,7 @@ from fedpdm.config.values import Config, block, make, plain, positive, select, w
 from fedpdm.data.sources.base import Source
 from fedpdm.engines.auto import check_can_train, check_engine
 from fedpdm.errors import ConfigError, ModelError
+from fedpdm.evaluation.locales import DEFAULT, checked
 from fedpdm.evaluation.protocol import EvaluationProtocol
 from fedpdm.federation import Federation
 from fedpdm.history.schemas import Manifest
@@ -110,6 +111,7 @@ class Experiment:
     valuation: Valuation | None = None
     newcomers: tuple[str, ...] = ()
     newcomer_epochs: int = 1
+    locale: str = DEFAULT
 
     @property
     def initial(self) -> Arrays:
@@ -243,6 +245,7 @@ def build(cfg: Config, source: Source | None = None, start: Start | None = None)
         valuation=build_valuation(cfg),
         newcomers=newcomers,
         newcomer_epochs=newcomer_epochs,
+        locale=checked(select(cfg, "report.locale"), "report.locale"),
     )
     check_together(experiment, copy, sampled)
     return experiment

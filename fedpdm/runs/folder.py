@@ -267,6 +267,7 @@ def model_card(experiment: Experiment, cfg: Config) -> dict[str, Any]:
         "interval": None,
         "sites": site_blocks(cfg),
         "personal": described(experiment, cfg),
+        "locale": experiment.locale,
     }
 
 

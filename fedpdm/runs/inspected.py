@@ -1,4 +1,4 @@
-"""The machines to inspect now, at every site of a simulation, for its summary."""
+"""The machines to inspect now, at every site that was tested."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from fedpdm.tasks import Task
 from fedpdm.training.objective import outputs
 
 LISTED = 10
-"""Machines of a site that are listed, the worst first."""
+"""Machines of a site that a summary lists, the worst first."""
 EXPLAINED = 20
 """Machines of the federation whose sensors are named, the worst first."""
 
 
 def machines_to_inspect(
-    experiment: Experiment, models: Callable[[str], nn.Module], trial: FinalTest
+    experiment: Experiment,
+    models: Callable[[str], nn.Module],
+    trial: FinalTest,
+    listed: int | None = LISTED,
 ) -> dict[str, Any] | None:
     """Return ``inspect`` of summary.json; None where nothing is predicted of machines.
 
@@ -33,6 +36,7 @@ def machines_to_inspect(
         experiment: what was run.
         models: of the chosen round, by site; one is used before the next is asked for.
         trial: its final test.
+        listed: how many machines of a site are listed, the worst first; None lists all.
     """
     federation, task = experiment.federation, experiment.task
     if federation.shuffle is not None or not predicted(federation, task):
@@ -45,7 +49,7 @@ def machines_to_inspect(
         scores = trial.predictions[site.name][Split.TEST]
         own = now(site.name, site.test.machine, site.test.time, scores, level, task)
         counts[site.name] = {"machines": len(own), "alarms": sum(bool(m.alarm) for m in own)}
-        found += own[:LISTED]
+        found += own[:listed]
     sign = 1 if task.alarm_below else -1
     found.sort(key=lambda machine: (not machine.alarm, sign * machine.score))
     named: dict[Now, list[dict[str, Any]]] = {}

@@ -28,6 +28,7 @@ from fedpdm.evaluation.attribution import badness, inputs_of
 from fedpdm.evaluation.calibration import Calibration
 from fedpdm.evaluation.conformal import Interval
 from fedpdm.evaluation.inspection import explain, now
+from fedpdm.evaluation.locales import DEFAULT
 from fedpdm.history.schemas import Manifest
 from fedpdm.history.sealed import read_sealed
 from fedpdm.models import ModelWrapper
@@ -59,6 +60,7 @@ class Predictor:
         calibration: makes risks mean what they say; None where the run has none.
         interval: of remaining life; None where the run has none.
         max_gap: the run's ``data.max_gap``.
+        locale: how the run's report writes numbers and dates.
         notes: what a person should know about the choice of round or threshold.
     """
 
@@ -77,6 +79,7 @@ class Predictor:
     features: WindowFeatures = RAW
     operating: OperatingConditions | None = None
     max_gap: float | None = None
+    locale: str = DEFAULT
     notes: tuple[str, ...] = ()
 
     def read(self, path: str | Path) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ FLEET = ("site=[detroit,pune] data.days=150 data.step_hours=24 data.window=8 mod
          "sites.pune.machines=4 sites.detroit.machines=4").split()  # fmt: skip
 
 
-def test_a_site_describes_and_tests_itself_and_sends_numbers_only() -> None:
+def test_a_site_describes_and_tests_itself_and_sends_numbers_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
     cfg = composed(FLEET)
     text = OmegaConf.to_yaml(cfg)
     described = Description.of(ask({"site": "pune"}, text, DESCRIBE_QUERY).content)
@@ -53,6 +57,34 @@ def test_a_site_describes_and_tests_itself_and_sends_numbers_only() -> None:
     tested = result_in(ask({"site": "pune"}, text, TEST_QUERY, **{ARRAYS: arrays}).content)
     assert set(tested) == {"threshold", "validation", "test", "heldout", "details"}
     assert all(not isinstance(v, list | dict) for v in tested["test"].values())
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_names_of_machines_stay_at_the_site_which_gets_its_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, writable: bool
+) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    place = tmp_path / "fedpdm" / "inspect"
+    if not writable:
+        place.parent.mkdir()
+        place.write_text("a file where the folder should be")
+    cfg = composed([*FLEET, "report.locale=de"])
+    arrays = to_record(build(cfg).initial)
+    reply = ask({"site": "pune"}, OmegaConf.to_yaml(cfg), TEST_QUERY, **{ARRAYS: arrays})
+    counts = result_in(reply.content)["details"]["inspect"]
+    assert set(counts) == {"machines", "alarms"} and 0 <= counts["alarms"] <= counts["machines"]
+    assert "pune-m00" not in str(reply.content)
+    said = capsys.readouterr().err
+    if not writable:
+        assert "no list of machines" in said
+        return
+    listed, page = pd.read_csv(place / "pune.csv"), (place / "pune.html").read_text("utf-8")
+    assert str(place / "pune.html") in said
+    assert len(listed) == counts["machines"] and listed["risk"].is_monotonic_decreasing
+    assert listed["alarm"].sum() == counts["alarms"]
+    assert listed["machine"].str.startswith("pune-m00").all()
+    assert all(name in page for name in listed["machine"])
+    assert re.search(r"<td[^>]*>0,\d{3}</td>", page), "written as the run's locale asks"
 
 
 @pytest.mark.parametrize(

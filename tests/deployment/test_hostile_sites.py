@@ -40,6 +40,12 @@ TINY = (
 Tamper = Callable[[Message, Message], Message | None]
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sites in this process write their lists of machines there."""
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+
+
 class Nodes:
     """Stands for Flower's Grid: sites in this process, one of them hostile."""
 
@@ -215,7 +221,6 @@ def test_a_site_whose_update_was_refused_forgets_the_round_as_in_a_simulation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deployed, "POLL_SECONDS", 0.05)
-    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
     words = f"{WORDS} faults.nan=pune@1"
     go(**{"overrides": words, "run-folder": f"{tmp_path}/deployed"})
     simulate(compose([*words.split(), "engine=serial", "baselines.max_plants=0"]), tmp_path / "one")
@@ -228,7 +233,6 @@ def test_a_site_whose_update_was_refused_forgets_the_round_as_in_a_simulation(
 def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of two rounds, and a copy that was stopped in its second."""
     monkeypatch.setattr(deployed, "POLL_SECONDS", 0.05)
-    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
     go(**{"overrides": f"{WORDS} rounds=1", "run-folder": f"{tmp_path}/half"})
     shutil.copytree(tmp_path / "half", tmp_path / "copy")
     go(resume=f"{tmp_path}/copy", overrides="rounds=2")

@@ -10,7 +10,7 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedpdm.deployment.envelope import TESTED, result_content, result_in, why
-from fedpdm.deployment.site_results import cards, gathered, of_site
+from fedpdm.deployment.site_results import cards, gathered, inspected, of_site
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.evaluation.protocol import EvaluationProtocol, ThresholdPolicy
 from fedpdm.tasks import Task
@@ -54,6 +54,14 @@ def test_headquarters_gathers_what_sites_say(task: Task) -> None:
         assert found["alarms"] is None and set(found["intervals"]["per_site"]) == set(data.sites)
 
 
+def test_of_its_machines_a_site_tells_their_number_only() -> None:
+    told = {"a": {"inspect": {"machines": 9, "alarms": 2, "names": "M1"}}, "b": {}}
+    found = inspected(told, TASKS[0])
+    assert found is not None and found["machines"] == []
+    assert found["per_site"] == {"a": {"machines": 9, "alarms": 2}}
+    assert inspected({"b": {}}, TASKS[0]) is None
+
+
 def test_a_site_that_says_nothing_more_is_no_problem() -> None:
     task = TASKS[0]
     found = gathered({"a": {}}, {"a": {"average_precision": 0.5}}, task)
@@ -93,6 +101,9 @@ for _ in range(900):
         {"details": {"intervals": {"level": 2}}},
         {"details": {"more": NESTED}},
         {"details": {"more": "x" * 1000}},
+        {"details": {"inspect": {"machines": -1, "alarms": 0}}},
+        {"details": {"inspect": {"machines": ["M1"], "alarms": 0}}},
+        {"details": {"inspect": {"machines": 3, "alarms": 4}}},
         [],
         None,
     ],

@@ -210,6 +210,16 @@ def test_server_and_site_are_killed_and_the_result_is_that_of_one_process(
     # Nobody may pool: what needs all rows in one place is null.
     assert ours["test"]["global"] is None and set(ours["test"]["baselines"].values()) == {None}
     assert "lyon" in (folder / "report.html").read_text()
+    # The server counts machines; which they are, each site knows for itself.
+    assert ours["inspect"]["machines"] == []
+    assert ours["inspect"]["per_site"] == theirs["inspect"]["per_site"]
+    assert ours["inspect"]["per_site"]
+    for site in ours["inspect"]["per_site"]:  # those that test
+        place = scene.supernodes[site].folder / "flower/fedpdm/inspect"
+        listed = pd.read_csv(place / f"{site}.csv")
+        assert list(listed["machine"]) == [
+            each["machine"] for each in theirs["inspect"]["machines"] if each["site"] == site
+        ]
     assert {event["site"] for event in ours["events"]} <= {"lyon"}, json.dumps(ours["events"])
 
 

@@ -250,3 +250,12 @@ def test_a_report_is_written_whole_or_not_at_all(
         write_report(tmp_path, **RUNS["life, 10 sites"])
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_report_is_written_in_the_locale_of_the_run(tmp_path: Path) -> None:
+    run = RUNS["failure, 2 sites"]
+    english = words(write_report(tmp_path, **run).read_text("utf-8"))
+    german = {**run["manifest"], "config": {"report": {"locale": "de"}}}
+    text = words(write_report(tmp_path, **run | {"manifest": german}).read_text("utf-8"))
+    sentence = re.search(r"Mean average precision rises from 0\.\d+ to 0\.\d+", english)
+    assert sentence and sentence[0].replace(".", ",") in text

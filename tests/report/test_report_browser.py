@@ -1,127 +1,95 @@
-"""The report in a browser: it fits phones and screens, complains of nothing, and shows."""
+"""Pages in a browser: on phones, screens and paper nothing is cut and nothing lacks its header."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fedpdm.compare import compare_folders
+from fedpdm.report.machines import machines_page
 from fedpdm.report.report import render
-from tests import chromium
-from tests.comparison.example_comparison import make_run
+from tests import axe, chromium
 from tests.report.example_details import detailed_failure
 from tests.report.test_report import RUNS, page_of
 
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    chromium.require()
-    folder = tmp_path_factory.mktemp("reports")
-    found = {}
-    for index, name in enumerate(RUNS):
-        found[name] = folder / f"{index}.html"
-        found[name].write_text(page_of(name), encoding="utf-8")
-    return found
+A4 = 688
+"""Pixels between the margins of a sheet of A4."""
 
 
-@pytest.mark.parametrize("width", [375, 1200])
-@pytest.mark.parametrize("name", RUNS)
-def test_chromium_shows_it_without_complaint_and_nothing_sticks_out(
-    files: dict[str, Path], name: str, width: int
-) -> None:
-    shown = chromium.fit(files[name], width)
-    assert shown.console == []
-    assert shown.overflow == 0
+def machines() -> str:
+    """The page of a prediction, with a name and reasons longer than a phone is wide."""
+    line: dict[str, Any] = {
+        "machine": "Presse-" + "x" * 50, "score": "0.912", "alarm": True, "since": None,
+        "time": "2025-10-19 12:00, padded", "why": "a_sensor_with_a_long_name higher (73 %), " * 3,
+        "interval": "10.0 to 20.0",
+    }  # fmt: skip
+    calm = line | {"machine": "P2", "alarm": None, "why": ""}
+    return machines_page(
+        [line, line | {"alarm": False}, calm], source="week.csv", title="failure", score="risk",
+        notes=["A note."], padded="Padded: few rows.", locale="de",
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("width", [375, 1200])
-def test_a_comparison_fits_phones_and_screens(tmp_path: Path, width: int) -> None:
-    chromium.require()
-    for strategy in ("FedAvg", "FedProx", "FedNova"):
-        for seed in range(3):
-            make_run(tmp_path / f"{strategy}-{seed}", seed, strategy=strategy, score=0.4 + seed / 9)
-    compare_folders([tmp_path], out=tmp_path / "out")
-    shown = chromium.fit(tmp_path / "out" / "comparison.html", width)
-    assert shown.console == []
-    assert shown.overflow == 0
-    assert probed(tmp_path / "out" / "comparison.html", width) == "broken:"
-
-
-def test_a_page_that_is_too_wide_would_be_noticed(tmp_path: Path) -> None:
-    page = tmp_path / "wide.html"
-    page.write_text(
-        '<!DOCTYPE html><link rel="icon" href="data:,"><div style="width:700px">x</div>'
-        "<script>console.error('noticed')</script>"
-    )
-    shown = chromium.fit(page, 390)
-    assert shown.overflow > 300
-    assert any("noticed" in line for line in shown.console)
-
-
-PROBE = """<script>
-const rects = (node, from, to) => {
-  const range = document.createRange();
-  range.setStart(node, from);
-  range.setEnd(node, to);
-  return [...range.getClientRects()];
-};
-const lines = (boxes) => new Set(boxes.map((box) => Math.round(box.top))).size;
-const broken = [];
-for (const head of document.querySelectorAll("table:not(.keys) tbody th")) {
-  const text = head.firstChild;
-  if (head.offsetParent === null || text?.nodeType !== Node.TEXT_NODE) continue;
-  for (const word of text.data.matchAll(/[a-zA-Z]{2,9}/g))
-    if (lines(rects(text, word.index, word.index + word[0].length)) > 1) broken.push(word[0]);
-}
-const shown = (s) => [...document.querySelectorAll(s)].some((e) => e.offsetParent !== null);
-const said = [...document.querySelectorAll("td.sure")].find((e) => e.textContent.includes("only"));
-const found = ["broken:" + broken.join(",")];
-if (said) {
-  const boxes = rects(said.firstChild, 0, said.firstChild.length);
-  const edge = said.closest(".scroll").getBoundingClientRect().right;
-  found.push("roomy:" + shown("span.roomy"), "narrow:" + shown("span.narrow"));
-  found.push("cut:" + boxes.some((box) => box.right > edge), "wraps:" + (lines(boxes) > 1));
-}
-(window.frameElement ? parent.document : document).body.dataset.found = found.join(" ");
-</script>"""
-
-
-def probed(page: Path, width: int) -> str:
-    """Return what the probe finds on a page in a window of that width."""
-    text = page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>")
-    page.write_text(text, encoding="utf-8")
-    return chromium.dump_dom(page, width).dom.split('data-found="')[1].split('"')[0]
-
-
-@pytest.mark.parametrize(
-    ("width", "found"),
-    [
-        (390, "broken: roomy:false narrow:true cut:false wraps:true"),
-        (1200, "broken: roomy:true narrow:false cut:false wraps:false"),
-    ],
-)
-def test_on_a_phone_names_stay_whole_and_reasons_are_not_cut(
-    tmp_path: Path, width: int, found: str
-) -> None:
-    chromium.require()
+def deployed() -> str:
+    """The report of a run whose sites keep the names of their machines."""
     run = detailed_failure(2)
-    drawn = run["summary"]["test"]["bootstrap"]["gain"]["alone"]["per_site"]["detroit"]
-    drawn |= {"sure": None, "failing": 6, "reason": "only 6 machines failed: too few to be sure"}
-    page = tmp_path / "phone.html"
-    page.write_text(render(**run), encoding="utf-8")
-    assert probed(page, width) == found
+    counts = {site: {"machines": 9, "alarms": 2} for site in run["summary"]["sites"]}
+    run["summary"] |= {"inspect": {"score": "risk", "machines": [], "per_site": counts}}
+    run["summary"]["test"]["baselines"] = dict.fromkeys(run["summary"]["test"]["baselines"])
+    return render(**run)
+
+
+PAGES = {name: lambda name=name: page_of(name) for name in list(RUNS)[:3]} | {
+    # More than are listed unfolded; axe-core takes a minute for a hundred.
+    "failure, 26 sites": lambda: render(**detailed_failure(26, rounds=3)),
+    "machines": machines,
+    "deployed": deployed,
+}
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_fits_phones_and_screens_and_breaks_no_rule_of_accessibility(
+    name: str, width: int
+) -> None:
+    assert axe.violations(PAGES[name](), width) == []
+
+
+def test_what_is_wrong_with_a_page_would_be_noticed() -> None:
+    page = (
+        '<!DOCTYPE html><html lang="en"><head><title>t</title><link rel="icon" href="data:,">'
+        "<style>thead { position: absolute; }</style></head><body><main><h1>t</h1>"
+        '<div style="width:700px">x</div><img src="data:,">'
+        "<table><thead><tr><th>A</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>"
+        "</main></body></html>"
+    )
+    found = "\n".join(axe.violations(page, 390))
+    assert "wider than the window by" in found and "image-alt" in found
+    assert "a cell without its header: <td>1</td>" in found
+
+
+@pytest.mark.parametrize("name", ["failure, 2 sites", "machines"])
+def test_a_page_prints_on_a4_and_nothing_is_cut(tmp_path: Path, name: str) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(PAGES[name](), encoding="utf-8")
+    printed = chromium.pdf(page)
+    sheets = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", printed)
+    assert {(round(float(w)), round(float(h))) for w, h in sheets} == {(595, 842)}
+    assert len(sheets) <= 10
+    as_printed = page.read_text("utf-8").replace("@media print", "@media all")
+    assert [f for f in axe.violations(as_printed, A4) if f.startswith(("wider", "cut"))] == []
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_the_screenshot_is_not_blank(
-    files: dict[str, Path], tmp_path: Path, width: int, dark: bool
-) -> None:
+def test_the_screenshot_is_not_blank(tmp_path: Path, width: int, dark: bool) -> None:
     from matplotlib.image import imread
 
-    picture = tmp_path / "shot.png"
-    chromium.screenshot(files["failure, 2 sites"], picture, width, 1400, dark)
+    page, picture = tmp_path / "page.html", tmp_path / "shot.png"
+    page.write_text(page_of("failure, 2 sites"), encoding="utf-8")
+    chromium.screenshot(page, picture, width, 1400, dark)
     pixels = np.asarray(imread(picture))[..., :3]
     assert pixels.shape == (1400, width, 3)
     grey = pixels.mean(axis=2)

@@ -406,7 +406,10 @@ def test_it_goes_with_transforms_sampling_and_a_resume(tmp_path: Path) -> None:
     assert kinds == {"strategy", "objective"}, "the codec's rest and the personal model"
 
 
-def test_a_deployed_site_adapts_the_model_that_it_tests(tmp_path: Path) -> None:
+def test_a_deployed_site_adapts_the_model_that_it_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
     found = {}
     for strategy in ("fedavg", "finetune"):
         experiment = build(compose([f"strategy={strategy}", *TINY]))

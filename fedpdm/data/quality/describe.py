@@ -13,15 +13,22 @@ import yaml
 from fedpdm.data.quality.guess import Guess, columns_without, guess
 from fedpdm.data.sources.dialect import DIALECT_KEYS, MISSING
 from fedpdm.data.sources.mapping import KINDS
+from fedpdm.data.sources.units import convert
 from fedpdm.errors import DataError, printable
 
 CATEGORIES = 12  # a column with more words is a note or a name
-FAILS = r"fail|break|broke|fault|defect|trip|stop|crash|down"
-REPAIRS = r"repair|maint|service|replac|inspect|overhaul|fix"
+FAILS = r"fail|break|broke|fault|defect|trip|stop|crash|down|ausfall|störung|defekt|bruch|panne"
+REPAIRS = (
+    r"repair|maint|service|replac|inspect|overhaul|fix|instand|wartung|reparatur|austausch|inspekt"
+    r"|répar|entretien|rempla"
+)
+UNITS = {"C": "degC", "F": "degF"}
+"""What one letter behind a column's name means; elsewhere C is a charge and F a capacity."""
 SWITCHES = {"on", "off", "yes", "no", "true", "false"}
 NEXT = """\
 # Save this as FOLDER/site/{site}.yaml, look at what is marked "unsure", then see how it is read:
 #   python -m fedpdm.data check --config-dir FOLDER data=files site={site}
+# Names of features, on the left, must be the same at all sites: rename them here.
 # Columns left out: {left_out}"""
 
 
@@ -94,8 +101,12 @@ def _features(made: Guess, label: str | None) -> tuple[list[str], list[str]]:
         sensors = sorted(set(made.frame[made.long[0]]))
         others = columns_without(made, (made.time, made.machine, *made.long))
         return [f"{_yaml(_name(s))}: {_yaml(s)}" for s in sensors], others
-    for column in columns_without(made, (made.time, made.machine, label)):
-        name = _name(column)
+    columns = columns_without(made, (made.time, made.machine, label))
+    measured = {column: unit_of(column) for column in columns}
+    bare = [_name(name) for name, _ in measured.values()]
+    for column in columns:
+        shown, unit = measured[column]
+        name = _name(shown if bare.count(_name(shown)) == 1 else column)
         if column in made.numbers:
             values = np.unique(_there(made, column))
             counts = np.arange(len(made.frame)) + made.numbers[column][0]
@@ -106,7 +117,9 @@ def _features(made: Guess, label: str | None) -> tuple[list[str], list[str]]:
             else:
                 again = made.called(column, "label")
                 doubt = "  # unsure: known before the failure?" if again else ""
-                lines.append(f"{_yaml(name)}: {_yaml(column)}{doubt}")
+                value = {"column": column, "unit": unit} if unit else column
+                doubt = doubt or ("  # unsure: the unit" if unit else "")
+                lines.append(f"{_yaml(name)}: {_yaml(value)}{doubt}")
             continue
         cells = made.frame[column]
         words = sorted({word for word in cells if word not in MISSING})
@@ -117,6 +130,19 @@ def _features(made: Guess, label: str | None) -> tuple[list[str], list[str]]:
         else:
             left_out.append(f"{column} ({'constant' if len(words) < 2 else 'text'})")
     return lines, left_out
+
+
+def unit_of(column: str) -> tuple[str, str | None]:
+    """Return a column's name without the unit that it ends with in brackets, and the unit."""
+    found = re.fullmatch(r"(.*\w)\s*[\[(]\s*((?:[^\W\d_]|[°%])[^\[\]()]*?)\s*[\])]", column)
+    if found is None:
+        return column, None
+    unit = UNITS.get(found[2], found[2])
+    try:
+        convert(np.zeros(1), unit, unit)
+    except ValueError:
+        return column, None
+    return found[1], unit
 
 
 def _log(log: Guess, made: Guess) -> list[str]:

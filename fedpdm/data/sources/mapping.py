@@ -128,7 +128,8 @@ def site_mapping(site: str, settings: Mapping[str, Any]) -> SiteMapping:
     if settings.get("path") is None and GENERATED & set(settings):
         raise ConfigError(
             f"{where} has no path: {site} is a site that data=fleet generates, not one with files "
-            "of its own; name yours with site=NAME,NAME"
+            "of its own; name yours with site=NAME,NAME, and one that is called like it, too, "
+            "otherwise (its yaml, and the block in it)"
         )
     if settings.get("path") is None:
         raise ConfigError(

@@ -11,7 +11,6 @@ from fedpdm.evaluation.wording import MISSING, listing, number, percent
 from fedpdm.report.curves import alarm_plots
 from fedpdm.report.gain_table import part_of
 from fedpdm.report.sections import Page, register_section
-from fedpdm.report.sections.quality import task_of
 
 Record = Mapping[str, Any]
 
@@ -30,17 +29,12 @@ OTHERWISE = {"never": "never an alarm", "always": "an alarm all the time"}
 
 @register_section("alarms", template="report_alarms.html.j2", links={"alarms": "Alarms"}, order=20)
 def alarm_section(page: Page) -> dict[str, Any]:
-    """Return what alarms catch, miss and cost; a ``reason`` alone where there are none."""
+    """Return what alarms catch, miss and cost; None where there are none."""
     tested = page.summary.get("test") or {}
     thresholds = tested.get("thresholds") or {}
     keys = horizons(thresholds)
     if not keys:
-        task = task_of(page.summary)
-        without = (
-            f"This task {task.predicts}. It gives no risk, so no alarm is raised, and there is "
-            "nothing to catch or to miss."
-        )
-        return {"alarms": {"reason": NOT_HERE if task.gives_risks() else without}}
+        return {"alarms": None}
     nearest, whole = keys[0], tested.get("global") or {}
     alarms = tested.get("alarms") or {}
     unit, period = str(alarms.get("time_unit") or ""), alarms.get("period")
@@ -50,7 +44,6 @@ def alarm_section(page: Page) -> dict[str, Any]:
         for name, part in (tested.get("per_site") or {}).items()
     ]
     shown = {
-        "reason": None,
         "ahead": f" within {nearest} {unit}".rstrip() if together else "",
         "how": [
             *how_chosen(thresholds, whole, nearest, page.table.cases),

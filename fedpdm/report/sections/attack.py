@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedpdm.evaluation.wording import attack_sentence
+from fedpdm.evaluation.wording import attack_sentence, number, percent
 from fedpdm.report.sections import Page, register_section
 
 TEMPLATE = """{% if attack %}<section aria-labelledby="attack">
@@ -29,9 +29,10 @@ def attacked(summary: Mapping[str, Any]) -> str | None:
     if door["success"] is None:
         return f"{text} The backdoor could not be measured: no test window is of the other class."
     wanted = "healthy" if door["target"] == "healthy" else "about to fail"
+    share, without = (percent(door[key], 0) for key in ("success", "without_trigger"))
     return (
-        f"{text} With the trigger {door['success']:.0%} of {door['windows']:,} test windows of the "
-        f"other class are called {wanted}, without it {door['without_trigger']:.0%}."
+        f"{text} With the trigger {share} of {number(door['windows'], 0)} test windows of the "
+        f"other class are called {wanted}, without it {without}."
     )
 
 

@@ -8,15 +8,17 @@ from typing import Any
 from fedpdm.evaluation.wording import listing, number
 from fedpdm.report.sections import Page, register_section
 
-TEMPLATE = """{% if clusters %}<section>
+TEMPLATE = """{% if clusters %}<section aria-labelledby="clusters">
 <h2 id="clusters">Clusters</h2>
 <p>Sites of one cluster share a model, which was trained at these sites only.{% if clusters.index %}
 Against the known kinds of sites the adjusted Rand index is {{ clusters.index }}: 1 is the same
 grouping, 0 what chance gives.{% endif %}</p>
-<table><tr><th>Cluster</th><th>Sites</th>{% if clusters.known %}<th>Kinds of sites</th>{% endif %}
-</tr>
-{% for row in clusters.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
+<table>
+<thead><tr><th scope="col">Cluster</th><th scope="col" class="text">Sites</th>
+{% if clusters.known %}<th scope="col" class="text">Kinds of sites</th>{% endif %}</tr></thead>
+<tbody>{% for row in clusters.rows %}<tr><th scope="row">{{ row[0] }}</th>
+{% for cell in row[1:] %}<td class="text">{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table>
 </section>{% endif %}
 """
 

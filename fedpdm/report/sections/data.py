@@ -27,7 +27,7 @@ def _data(page: Page) -> dict[str, Any]:
     manifest = page.manifest
     rest = {k: v for k, v in manifest.items() if k not in SHOWN_ABOVE}
     return {
-        "shape": [(row.get("site"), shape_cells(row)) for row in page.data_shape],
+        "data": [(row.get("site"), shape_cells(row)) for row in page.data_shape] or None,
         "again": again(page.summary, manifest),
         "measures": measures(page.summary, page.table),
         "facts": facts(page.summary),

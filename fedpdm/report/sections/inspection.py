@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from fedpdm.evaluation.wording import MISSING, counted, number
+from fedpdm.evaluation.wording import counted, number
 from fedpdm.report.gain_table import part_of
+from fedpdm.report.machines import WHY, is_date, line, score_name
 from fedpdm.report.recommendation import recommendation
 from fedpdm.report.sections import Page, register_section
 from fedpdm.report.sections.alarms import price
@@ -15,13 +15,6 @@ from fedpdm.report.sections.quality import task_of
 
 FIRST = 5
 """Machines that are shown unfolded."""
-PER_DAY = {"days": 1, "hours": 24, "minutes": 1440, "seconds": 86400}
-DATED = range(20 * 365, 100 * 365)
-"""Days since 1970 that are dates: no data set counts so many days from its own beginning."""
-HOW = (
-    "Why: the sensors that drive the risk up most, in shares (Shapley values against the machine's "
-    "own calm windows). They explain the model; a cause they are not."
-)
 
 
 @register_section("inspect", template="report_inspection.html.j2",
@@ -33,43 +26,22 @@ def _inspection(page: Page) -> dict[str, Any]:
     if found:
         task = task_of(page.summary)
         lines = [line(one, unit, task.score_digits) for one in found["machines"]]
+        dates = any(is_date(one["time"], unit) for one in found["machines"])
         counts = found["per_site"].values()
         machines, alarms = (sum(own[key] for own in counts) for key in ("machines", "alarms"))
         shown["inspect"] = {
             "said": f"{counted(alarms, 'machine')} of {number(machines, 0)} "
-            f"{'is' if alarms == 1 else 'are'} in alarm at the end of the test data.",
-            "score": found["score"].partition("_")[0] if task.gives_risks() else "life left",
+            f"{'is' if alarms == 1 else 'are'} in alarm at the end of the test data."
+            if task.gives_risks()
+            else f"{counted(machines, 'machine')} at the end of the test data.",
+            "score": score_name(found["score"]),
+            "sites": [] if lines else found["per_site"].items(),
             "first": lines[:FIRST],
             "rest": lines[FIRST:],
-            "how": HOW,
+            "how": WHY + (" Times are in UTC." if dates else ""),
         }
         shown["saved"] = saved(page.summary)
     return shown
-
-
-def line(one: Mapping[str, Any], unit: str, digits: int) -> dict[str, str]:
-    """Return what the table says of a machine."""
-    sensors = one.get("sensors")
-    why = ", ".join(
-        f"{s['sensor']} {s['reads']} ({number(100 * s['share'], 0)} %)" for s in sensors or ()
-    )
-    return {
-        "machine": one["machine"],
-        "site": one["site"],
-        "score": number(one["score"], digits),
-        "since": moment(one["since"], unit) if one["alarm"] else "",
-        "seen": moment(one["time"], unit),
-        "why": why or MISSING,
-    }
-
-
-def moment(time: float, unit: str) -> str:
-    """Return a time as a date, if it counts from 1970, else as it is counted."""
-    per_day = PER_DAY.get(unit)
-    if per_day and int(time / per_day) in DATED:
-        when = datetime.datetime(1970, 1, 1) + datetime.timedelta(days=time / per_day)
-        return when.strftime("%Y-%m-%d %H:%M")
-    return f"{unit.removesuffix('s')} {number(time, 0 if time == int(time) else 1)}".strip()
 
 
 def saved(summary: Mapping[str, Any]) -> str:

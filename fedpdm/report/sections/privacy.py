@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedpdm.evaluation.locales import marked
 from fedpdm.privacy.base import sentence
 from fedpdm.report.sections import Page, register_section
 
@@ -27,4 +28,4 @@ TEMPLATE = """{% if privacy %}<section aria-labelledby="privacy">
 def _privacy(page: Page) -> dict[str, Any]:
     """Return the sentence of the budget; None for a run without privacy."""
     found = page.summary.get("privacy")
-    return {"privacy": sentence(found) if found else None, "found": found or {}}
+    return {"privacy": marked(sentence(found)) if found else None, "found": found or {}}

@@ -14,7 +14,6 @@ from fedpdm.tasks import TASKS, Failure, Task
 
 Record = Mapping[str, Any]
 
-NOT_HERE = "This run holds no numbers about calibration."
 HOW = {
     "none": "Risks are as the model gives them (evaluate.calibration=none).",
     "temperature": "Risks were calibrated by a temperature, fitted on validation machines",
@@ -38,15 +37,13 @@ def _quality(page: Page) -> dict[str, Any]:
     return {"calibration": calibration(page.summary), "life": life(page.summary)}
 
 
-def calibration(summary: Record) -> dict[str, Any]:
-    """Return what the template shows of calibration; ``reason`` alone where there is none."""
+def calibration(summary: Record) -> dict[str, Any] | None:
+    """Return what the template shows of calibration; None where there is none."""
     tested = summary.get("test") or {}
     found = tested.get("calibration")
     curves = {key: points for key, points in (tested.get("reliability") or {}).items() if points}
     if not found or not curves:
-        task = task_of(summary)
-        without = f"This task {task.predicts} and gives no risk, so there is nothing to calibrate."
-        return {"reason": NOT_HERE if task.gives_risks() else without}
+        return None
     unit = part_of(tested, "alarms", "time_unit") or ""
     names = {key: _named(key, unit) for key in (*curves, *(found.get("after") or {}))}
     colours = {
@@ -54,7 +51,6 @@ def calibration(summary: Record) -> dict[str, Any]:
     }
     sizes = {round(p["n"]) for points in curves.values() for p in points}
     return {
-        "reason": None,
         "how": _how(found),
         "plot": reliability(curves, colours),
         "legend": [(names[key], colours[key]) for key in curves] if len(curves) > 1 else [],
@@ -108,11 +104,10 @@ def _named(key: str, unit: str) -> str:
 LIFE = ("rmse", "rmse_uncapped", "mae", "nasa_score", "nasa_score_mean")
 
 
-def life(summary: Record) -> dict[str, Any]:
-    """Return what the template shows of remaining life; ``reason`` alone for other tasks."""
-    task = task_of(summary)
-    if not task.lives:
-        return {"reason": f"This task {task.predicts}, not the remaining life."}
+def life(summary: Record) -> dict[str, Any] | None:
+    """Return what the template shows of remaining life; None for other tasks."""
+    if not task_of(summary).lives:
+        return None
     tested = summary.get("test") or {}
     whole, intervals = tested.get("global") or {}, tested.get("intervals") or {}
     metrics = [metric(name) for name in LIFE if name in whole]
@@ -124,7 +119,6 @@ def life(summary: Record) -> dict[str, Any]:
         return [*(number(part_of(scores, m.name), m.digits) for m in metrics), *_covered(covered)]
 
     return {
-        "reason": None,
         "unit": unit,
         "heads": [m.short for m in metrics],
         "level": percent(level, 0),

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedpdm.evaluation.locales import marked
 from fedpdm.evaluation.wording import EVENTS, MISSING, size
 from fedpdm.report import curves
 from fedpdm.report.plots import LABELLED
@@ -43,7 +44,7 @@ def _training(page: Page) -> dict[str, Any]:
             "refused": kinds & curves.LOST,
             "undone": any(r.get("undone") for r in rounds),
         },
-        "events": [event_row(event) for event in happened],
+        "events": [event_row(event) for event in happened] or None,
         "traffic": curves.traffic(rounds) if rounds else None,
         "exchanged": exchanged(summary, rounds),
         "seconds": seconds(summary),
@@ -74,7 +75,7 @@ def reported(rounds: Sequence[Record], chosen: int | None) -> list[tuple[str, li
         return []
     three = [kept[min(kept)], kept.get(chosen or 0, {}), kept[max(kept)]]
     names = sorted({name for metrics in kept.values() for name in metrics})
-    return [(n, [f"{m[n]:.4g}" if n in m else MISSING for m in three]) for n in names]
+    return [(n, [marked(f"{m[n]:.4g}") if n in m else MISSING for m in three]) for n in names]
 
 
 def exchanged(summary: Record, rounds: Sequence[Record]) -> list[tuple[str, str, str, str]]:

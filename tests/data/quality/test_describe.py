@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fedpdm.data import __main__ as command
-from fedpdm.data.quality.describe import describe
+from fedpdm.data.quality.describe import describe, unit_of
 from fedpdm.data.rows import Rows
 from fedpdm.data.sources.files import FilesSource
 from fedpdm.errors import DataError
@@ -243,3 +243,32 @@ def test_a_yaml_is_written_where_none_is_yet(
     out.write_text(f"{first}# mine\n", encoding="utf-8")
     assert command.main(words) == 2
     assert "exists" in capsys.readouterr().err and out.read_text().endswith("# mine\n")
+
+
+def test_german_heads_with_units_and_german_events_are_understood(tmp_path: Path) -> None:
+    heads = {"T1": "Lagertemperatur [°C]", "kind": "Art"}
+    paths = write(tmp_path, lambda frame: frame.rename(columns=heads), sep=";", encoding="cp1252")
+    events = pd.read_csv(paths[1], sep=";", encoding="cp1252")
+    kinds = (["Ausfall", "Instandsetzung"] * len(events))[: len(events)]
+    events.assign(Art=kinds).to_csv(paths[1], sep=";", index=False)
+    (made,) = yaml.safe_load(describe(paths)).values()
+    assert made["features"]["lagertemperatur"] == {"column": heads["T1"], "unit": "°C"}
+    (log,) = made["failures"]
+    assert log["failure_kinds"] == ["ausfall"] and log["repair_kinds"] == ["instandsetzung"]
+
+
+@pytest.mark.parametrize(
+    ("column", "name", "unit"),
+    [
+        ("Brg Temp (F)", "Brg Temp", "degF"),
+        ("Druck [bar]", "Druck", "bar"),
+        ("load [%]", "load", "%"),
+        ("Level (raw)", "Level (raw)", None),
+        ("Channel (2)", "Channel (2)", None),
+        ("T1", "T1", None),
+    ],
+)
+def test_a_unit_in_brackets_is_a_unit_only_if_it_is_known(
+    column: str, name: str, unit: str | None
+) -> None:
+    assert unit_of(column) == (name, unit)
