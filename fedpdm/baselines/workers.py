@@ -26,6 +26,8 @@ from fedpdm.errors import HistoryError
 from fedpdm.storage import read_tensors, write_tensors
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+NICE = 5
+"""How far children give way: where cores are few, rounds come first."""
 
 
 class BaselineWorkers:
@@ -53,13 +55,6 @@ class BaselineWorkers:
             lightest = loads.index(min(loads))
             self._shares[lightest].append(piece)
             loads[lightest] += BASELINES[piece.baseline].cost(inputs)
-        # Imported once here, a second and more, instead of once in every child.
-        import sklearn.ensemble
-        import sklearn.linear_model
-        import sklearn.metrics
-        import sklearn.pipeline
-        import sklearn.preprocessing  # noqa: F401
-
         can_fork = hasattr(os, "fork") and inputs.device.type == "cpu" and processes > 0
         self._children: dict[int, int] = {}
         for number, share in enumerate(self._shares):
@@ -114,6 +109,7 @@ class BaselineWorkers:
                 ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
             if os.getppid() == parent:
                 in_child()
+                os.nice(NICE)
                 torch.set_num_threads(1)
                 with open(os.devnull, "w") as nowhere:
                     os.dup2(nowhere.fileno(), 1)

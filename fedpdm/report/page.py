@@ -15,12 +15,12 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from fedpdm.evaluation.wording import duration, listing, number, percent, size
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -35,6 +35,8 @@ def _template(name: str) -> str:
 @cache
 def _pages() -> Environment:
     """Return what knows the templates; it compiles each of them once."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
     pages = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,
