@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
+from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
@@ -52,6 +52,12 @@ def _pages() -> Environment:
         "listing": lambda names: listing(names, most=12),
     }
     return pages
+
+
+def import_libraries() -> None:
+    """Import what pages are made with: half a second, where there is nothing else to do."""
+    for name in ("jinja2", "matplotlib.backends.backend_svg", "scipy.special"):
+        import_module(name)
 
 
 def render_page(template: str, **values: Any) -> str:

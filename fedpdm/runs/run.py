@@ -29,6 +29,7 @@ from fedpdm.history import History
 from fedpdm.history.lock import RunLock
 from fedpdm.history.sealed import SealedFiles
 from fedpdm.privacy.base import sentence, uncovered
+from fedpdm.report.page import import_libraries
 from fedpdm.runs.assembly import (
     baseline_inputs,
     client_app,
@@ -108,6 +109,7 @@ class Run:
         self._own_scaler = lambda: None if generated else shared_scaler(experiment)
         self.seconds: dict[str, float] = {}
         self._processor: dict[str, float] = {}
+        self._stages: dict[str, float] = {}
         self._in_process = False
         self._trial: FinalTest | None = None
         self._models: dict[str, Arrays] = {}  # of clusters, as of the chosen round
@@ -168,6 +170,7 @@ class Run:
             baselines: dict[str, Predictions] = {}
             if beside is not None:
                 with self._timed("baselines"), self._working("waiting for the baselines"):
+                    import_libraries()
                     baselines = gather(beside.scores())
                     lost = diverged(baselines)
                     baselines = {k: v for k, v in baselines.items() if k not in lost}
@@ -256,6 +259,7 @@ class Run:
     def _train(self, history: History, display: Progress) -> Scaler | None:
         found: list[Scaler] = []
         loop = round_loop(self.experiment, history, display, found.append)
+        self._stages = loop.stages.seconds
         self._rounds(loop)
         scaler = found[0] if found else None
         self._write_scalers(scaler)
@@ -309,14 +313,9 @@ class Run:
         tested = self._test(history.weights(chosen), own, scaler)
         self._card = tested.get("card", {})
         summary = summarise(
-            self.experiment,
-            self.cfg,
-            history,
-            engine=self.engine["name"],
-            best_round=chosen,
-            tested=tested,
-            members=self._members,
-        )
+            self.experiment, self.cfg, history, engine=self.engine["name"], best_round=chosen,
+            tested=tested, members=self._members,
+        )  # fmt: skip
         if (said := described(self.experiment, self.cfg)) and (said["tensors"] or said["method"]):
             summary["personal"] = {key: said[key] for key in ("method", "tensors")}
             if self._trial is not None and not said["tensors"]:
@@ -370,12 +369,14 @@ class Run:
         """Write the files that people and programs read."""
         summary["data"]["sha256"] = manifest["data"]["sha256"]
         summary["data"]["split_sha256"] = manifest["data"].get("split", {}).get("sha256")
-        summary["seconds"] = {**self.seconds, "total": time.perf_counter() - begun}
+        total, build = time.perf_counter() - begun, self.seconds["setup"]
+        stages = {"build": build, **self._stages}
+        summary["seconds"] = {**self.seconds, "total": total, "stages": stages}
         if (privacy := self.experiment.privacy) is not None:
             summary["privacy"] = privacy.spent(history.rounds(undone=True))
         began = manifest.get("init")
         summary["init"] = began and {key: began.get(key) for key in STARTED}
-        summary["processor_seconds"] = {**self._processor} if self._in_process else None
+        summary["processor_seconds"] = self._processor if self._in_process else None
         card = model_card(self.experiment, self.cfg) | self._card
         if self._trial is not None:
             sites = self._trial.sites

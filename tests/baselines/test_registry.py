@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from fedpdm.baselines import estimators
+from fedpdm.baselines import estimators, workers
 from fedpdm.baselines.estimators import platt, rocket, some_windows
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, RocketSettings
 from fedpdm.baselines.minirocket import MiniRocket
@@ -26,6 +28,7 @@ from fedpdm.baselines.registry import (
     work,
 )
 from fedpdm.baselines.trees import boosted_trees
+from fedpdm.baselines.workers import BaselineWorkers
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.windows import Windows
@@ -197,3 +200,9 @@ def test_validation_that_cannot_calibrate_leaves_the_order_alone(kind: str) -> N
     if kind == "nothing":
         distance, truth = distance[:0], truth[:0]
     assert platt(distance, np.asarray(truth)) == (1.0, 0.0)
+
+
+def test_baselines_give_way_to_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "work", lambda *_: {"nice": np.array([float(os.nice(0))])})
+    found = BaselineWorkers(inputs(), tmp_path, 1, lambda: None).scores()
+    assert found["nice"] > os.nice(0)

@@ -249,8 +249,8 @@ def _require_own_rows(marks: Marks, shared: bool) -> None:
     raise LeakError(
         f"{int(copied.sum())} of {int(evaluated.sum())} rows for validation and test stand in "
         "another part or at another site, too, more than chance makes equal: for example "
-        f"{marks.place(one.name)} and {marks.place(other.name)}; rows were copied, or windows overlap: give each row "
-        "once, to one site, and let fedpdm cut the windows"
+        f"{marks.place(one.name)} and {marks.place(other.name)}; rows were copied, or windows "
+        "overlap: give each row once, to one site, and let fedpdm cut the windows"
     )
 
 
