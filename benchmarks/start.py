@@ -60,7 +60,7 @@ def run(overrides: list[str]) -> Times:
 
 def main() -> None:
     """Measure, and print the least of each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("overrides", nargs="*", help="of the run: engine=ray rounds=2 …")
     asked = parser.parse_args()

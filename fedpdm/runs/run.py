@@ -16,11 +16,12 @@ from fedpdm.baselines.best_alone import kinds_alone
 from fedpdm.baselines.registry import diverged, gather
 from fedpdm.baselines.workers import BaselineWorkers
 from fedpdm.client.state import PersonalModels
-from fedpdm.config.values import Config, make, plain, select
+from fedpdm.config.values import Config, class_of, make, plain, select
 from fedpdm.data.leakage.checks import checked_scaler
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.splits.saved_split import SplitFile, split_file
 from fedpdm.engines.auto import Engine, engine_of
+from fedpdm.engines.hardware import cores
 from fedpdm.errors import HistoryError
 from fedpdm.evaluation.final_test import FinalTest, alarm_costs, run_final_test
 from fedpdm.evaluation.scoring import Predictions
@@ -150,10 +151,12 @@ class Run:
                 experiment.rounds, experiment.task.primary, self.console,
                 done=head.round if (head := history.head()) else 0, log=self.log,
             )  # fmt: skip
+            if beside is not None:
+                display.on_round.append(beside.release)
             guard = None
             if tracker is not None:
                 guard = Guard(tracker, self.folder, plain(self.cfg), display.say, history)
-                display.on_round = guard.round
+                display.on_round.append(guard.round)
             with display:
                 if head is not None:
                     display.say(f"continuing after round {head.round}")
@@ -252,7 +255,10 @@ class Run:
             return None
         inputs = baseline_inputs(experiment)
         self._own_scaler = lambda: inputs.scaler
-        return BaselineWorkers(inputs, self.folder, experiment.baseline_processes, in_child)
+        settings = self.engine["settings"]
+        one = settings and getattr(class_of(settings, "engine"), "in_process", False)
+        free = cores() - 1 if one else 0
+        return BaselineWorkers(inputs, self.folder, experiment.baseline_processes, in_child, free)
 
     # The federation ---------------------------------------------------------------------
 
@@ -331,13 +337,7 @@ class Run:
     def _test(
         self, weights: Arrays, states: Mapping[str, RecordDict], scaler: Scaler | None
     ) -> dict[str, Any]:
-        """Return ``threshold``, ``test``, ``heldout`` and ``card`` of a round's weights.
-
-        Args:
-            weights: shared parameters and buffers.
-            states: what sites keep for themselves.
-            scaler: the shared scaler, or None.
-        """
+        """Return ``threshold``, ``test``, ``heldout`` and ``card`` of a round's shared weights."""
         experiment = self.experiment
         models = PersonalModels(
             experiment.build_model(), weights, experiment.parts.local, states,

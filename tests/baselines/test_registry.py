@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -202,7 +202,21 @@ def test_validation_that_cannot_calibrate_leaves_the_order_alone(kind: str) -> N
     assert platt(distance, np.asarray(truth)) == (1.0, 0.0)
 
 
-def test_baselines_give_way_to_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "work", lambda *_: {"nice": np.array([float(os.nice(0))])})
-    found = BaselineWorkers(inputs(), tmp_path, 1, lambda: None).scores()
-    assert found["nice"] > os.nice(0)
+@pytest.mark.parametrize(("free", "begins"), [(0, False), (1, True)])
+def test_baselines_on_no_free_core_wait_for_the_first_round(
+    free: int, begins: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: Any) -> dict[str, np.ndarray]:
+        (tmp_path / "begun").touch()
+        return {"x/a/TEST": np.ones(1)}
+
+    monkeypatch.setattr(workers, "work", work)
+    beside = BaselineWorkers(inputs(), tmp_path, 1, lambda: None, free)
+    for _ in range(100 if begins else 10):
+        if (tmp_path / "begun").exists():
+            break
+        time.sleep(0.05)
+    assert (tmp_path / "begun").exists() == begins
+    beside.release()
+    assert beside.scores()["x/a/TEST"] == 1.0
+    beside.stop()

@@ -243,13 +243,13 @@ def _require_own_rows(marks: Marks, shared: bool) -> None:
     copied = evaluated & spread & often
     if copied.sum() <= max(2, SHARE * evaluated.sum()):
         return
-    one = rows[copied].iloc[0]
-    elsewhere = (rows["site"] != one["site"]) | (rows["split"] != one["split"])
-    other = rows[(rows["hash"] == one["hash"]) & elsewhere].iloc[0]
+    one = int(rows.index[copied][0])
+    elsewhere = (rows["site"] != marks.site[one]) | (rows["split"] != marks.split[one])
+    other = int(rows.index[(rows["hash"] == marks.hash[one]) & elsewhere][0])
     raise LeakError(
         f"{int(copied.sum())} of {int(evaluated.sum())} rows for validation and test stand in "
         "another part or at another site, too, more than chance makes equal: for example "
-        f"{marks.place(one.name)} and {marks.place(other.name)}; rows were copied, or windows "
+        f"{marks.place(one)} and {marks.place(other)}; rows were copied, or windows "
         "overlap: give each row once, to one site, and let fedpdm cut the windows"
     )
 
