@@ -9,8 +9,10 @@ quiet cores only. The least of the repeats is shown, in seconds. Linux only.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,12 +21,21 @@ from pathlib import Path
 
 Times = dict[str, float]
 TICKS = os.sysconf("SC_CLK_TCK")
+FIRST = re.compile(r"^round +\d+/\d+  loss", re.MULTILINE)
 
 
-def worked(process: int) -> float:
-    """Return the processor seconds of a running process so far, without its children's."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def worked(root: int) -> dict[int, float]:
+    """Return the processor seconds so far of a running process and of all below it."""
+    parents, seconds = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            number, fields = int(path.parent.name), path.read_text().rpartition(")")[2].split()
+            parents[number], used = int(fields[1]), int(fields[11]) + int(fields[12])
+            seconds[number] = used / TICKS
+    found = {root}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {number: seconds[number] for number in found if number in seconds}
 
 
 def helped() -> Times:
@@ -43,18 +54,23 @@ def run(overrides: list[str]) -> Times:
         place = Path(folder) / "run"
         command = [sys.executable, "-m", "fedpdm.simulate", *overrides, f"hydra.run.dir={place}"]
         begun, before, found = time.perf_counter(), os.times(), Times()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith("round ") and "loss" in line and not found:
+        said, used = Path(folder) / "said", dict[int, float]()
+        with said.open("w") as out, subprocess.Popen(command, stdout=out) as process:
+            while process.poll() is None:
+                if not found:
+                    used |= worked(process.pid)
+                if not found and FIRST.search(said.read_text()):
                     found["first round, wall"] = time.perf_counter() - begun
-                    found["first round, processor"] = worked(process.pid)
+                    found["first round, processor"] = used.pop(process.pid)
+                    found["first round, processor of others"] = sum(used.values())
+                time.sleep(0.02)
         if process.returncode:
             raise SystemExit(process.returncode)
         after = os.times()
         found["run, wall"] = time.perf_counter() - begun
         found["run, processor, baselines included"] = sum(after[2:4]) - sum(before[2:4])
-        stages = json.loads((place / "summary.json").read_text())["seconds"]["stages"]
+        seconds = json.loads((place / "summary.json").read_text())["seconds"]
+        stages = seconds.get("stages", {})
         return found | {f"stage {name}, wall": value for name, value in stages.items()}
 
 

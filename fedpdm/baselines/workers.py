@@ -56,7 +56,8 @@ class BaselineWorkers:
             self._shares[lightest].append(piece)
             loads[lightest] += BASELINES[piece.baseline].cost(inputs)
         can_fork = hasattr(os, "fork") and inputs.device.type == "cpu" and processes > 0
-        self._free, self._gate = free, os.pipe() if can_fork else ()
+        self._free = free
+        self._gate: tuple[int, ...] = os.pipe() if can_fork else ()
         self._children: dict[int, int] = {}
         for number, share in enumerate(self._shares):
             if can_fork and not self._path(number).exists():
