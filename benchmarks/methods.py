@@ -21,7 +21,8 @@ from typing import Any
 from benchmarks.predictions import cells
 from benchmarks.predictions.cells import Cell, mean_of, values
 from benchmarks.predictions.runs import ROOT, finish
-from fedpdm.catalogue.methods import GROUPS, Method, methods
+from fedpdm.catalogue import GROUPS
+from fedpdm.catalogue.methods import Method, methods
 from fedpdm.catalogue.page import page_of
 from fedpdm.storage import write_bytes
 

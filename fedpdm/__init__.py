@@ -8,6 +8,7 @@ program or a notebook needs. They are imported when they are first used, so that
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from fedpdm.server.loop import make_server_app
 
 __version__ = "0.1.0"
+
+# Without it a product's last digits depend on where its arrays lie in memory. MKL reads it
+# when it multiplies for the first time.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 __all__ = [
     "FedPdmError",

@@ -24,6 +24,7 @@ COMMANDS = {
         "fedpdm.data.__main__",
         "generate, fetch or check data; propose a yaml for a file of yours",
     ),
+    "completion": ("fedpdm.completion.__main__", "let bash complete these commands"),
 }
 
 HELP = """\
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def help_text() -> str:
     """Return the help, with every command there is."""
-    lines = (f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items())
+    lines = (f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items())
     return HELP.format(commands="\n".join(lines))
 
 

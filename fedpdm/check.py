@@ -5,7 +5,6 @@ python -m fedpdm.data check --config-dir plants data=files data.path=plants site
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedpdm.config.arguments import add_out, parser_of
 from fedpdm.errors import DataError, FedPdmError, printable, run_command
 
 if TYPE_CHECKING:
@@ -41,23 +41,21 @@ class Looked:
 
 def main(arguments: Sequence[str]) -> int:
     """Check a user's data; return the exit code: 0, or 2 if some of it cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fedpdm.data check",
-        description="Read the sites' data as a run would, train nothing, and say for each site "
-        "what was understood, what no model will see, and what looks odd.",
+    parser = parser_of(
+        "data check",
+        "Read the sites' data as a run would, train nothing, and say for each site what was\n"
+        "understood, what no model will see, and what looks odd.",
     )
     parser.add_argument("--config-dir", "-cd", action="append", default=[], metavar="FOLDER")
-    parser.add_argument(
-        "--page", default="data-check.html", metavar="FILE",
-        help="where to write the page; default: data-check.html",
-    )  # fmt: skip
+    add_out(parser, "where to write the page; default: data-check.html", "FILE", "--page",
+            default=Path("data-check.html"))  # fmt: skip
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for fedpdm.simulate")
     given = parser.parse_intermixed_args(arguments)
     from fedpdm.config.compose import translate
     from fedpdm.simulate import explained
 
     try:
-        return checked(given.words, given.config_dir, Path(given.page))
+        return checked(given.words, given.config_dir, given.out)
     except Exception as raised:
         error = explained(translate(raised, given.words))
         if not isinstance(error, FedPdmError):
@@ -149,7 +147,7 @@ def _look(federation: Federation, one: Looked, ranges: dict[str, Ranges]) -> Sit
     from fedpdm.data.quality import record
     from fedpdm.data.quality.sensors import look, place_of
     from fedpdm.data.quality.sites import ranges_of
-    from fedpdm.runs.experiment import nearest
+    from fedpdm.runs.look import nearest
 
     source, horizon, name = federation.source, nearest(federation.task), one.site
     rows, place = federation.rows(name), place_of(federation.source, name)

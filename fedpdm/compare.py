@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedpdm.config.arguments import add_out, parser_of
 from fedpdm.errors import FedPdmError, HistoryError, run_command
 
 if TYPE_CHECKING:
@@ -111,10 +112,7 @@ def default_folder(paths: Sequence[Path]) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    parsed = argparse.ArgumentParser(
-        prog="fedpdm compare", description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parsed = parser_of("compare", DESCRIPTION)
     parsed.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run or multirun folder")
     parsed.add_argument(
         "--against", metavar="NAME",
@@ -126,11 +124,12 @@ def parser() -> argparse.ArgumentParser:
         help="score that is tested: all test data together, mean of sites, or worst site",
     )  # fmt: skip
     parsed.add_argument("--metric", help="its name in summary.json (the metric of the task)")
-    parsed.add_argument(
-        "--out", type=Path, metavar="FOLDER",
-        help="where the files go (comparison/ in the one folder named, or beside the one run; of "
+    add_out(
+        parsed,
+        "where the files go (comparison/ in the one folder named, or beside the one run; of "
         "several inputs comparison-… in the folder that they have in common)",
-    )  # fmt: skip
+        "FOLDER",
+    )
     return parsed
 
 

@@ -20,7 +20,7 @@ from fedpdm.errors import ConfigError, FedPdmError, run_command
 LEAST_MEMORY = 1.3e9
 """Bytes that any run needs; with less, libraries abort before they can raise a MemoryError."""
 RUNS = Path("runs")
-"""The folder of run folders, unless another is chosen (``hydra.run.dir``)."""
+"""The folder of run folders, unless another is chosen (``--out``)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,20 +28,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from fedpdm.config.command_line import placed
     from fedpdm.config.compose import translate
     from fedpdm.engines.hardware import require_memory
 
-    if {"-sc", "--shell-completion"} & {word.partition("=")[0] for word in arguments}:
-        return completion(arguments)
     if "--help" in arguments or "-h" in arguments:
         print(help_text(arguments))
         return 0
     try:
         require_memory(LEAST_MEMORY, "Python and PyTorch", "raise ulimit -v")
+        if {"-sc", "--shell-completion"} & {word.partition("=")[0] for word in arguments}:
+            raise ConfigError('a shell learns it from eval "$(python -m fedpdm.completion)"')
+        arguments = placed(arguments)
         if any(argument.startswith("resume=") for argument in arguments):
             resume(arguments)
-        else:
-            run_jobs(arguments)
+            return 0
+        return run_jobs(arguments)
     except KeyboardInterrupt:
         print("\nstopped; every finished round is kept: resume=RUN_FOLDER", file=sys.stderr)
         return 130
@@ -51,11 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return 0
 
 
-def run_jobs(arguments: Sequence[str]) -> None:
-    """Run one config, or with ``-m`` one per combination, and compare those."""
+def run_jobs(arguments: Sequence[str]) -> int:
+    """Run one config, or with ``-m`` one per combination, and compare those.
+
+    Returns:
+        The exit code: of a sweep, that of the first job that failed.
+    """
     from fedpdm.config.command_line import config_dirs
     from fedpdm.config.compose import run_hydra
     from fedpdm.sweep import Sweep, remove_if_empty
@@ -63,13 +68,19 @@ def run_jobs(arguments: Sequence[str]) -> None:
     sweep, stood = Sweep(simulate), RUNS.exists()
     try:
         run_hydra(lambda cfg, job: run_composed(cfg, job, sweep, config_dirs(arguments)), arguments)
-    except FedPdmError:
-        sweep.compare()  # a combination that cannot work does not take the others' results
+        sweep.compare()
+    except Exception:
+        sweep.compare()  # an error of ours does not take the others' results
         raise
+    except KeyboardInterrupt:
+        if sweep.folder is None:
+            raise
+        print(f"\nstopped; the same command with --out {sweep.folder} goes on", file=sys.stderr)
+        return 130
     finally:
         if not stood:
             remove_if_empty(RUNS)
-    sweep.compare()
+    return 0 if sweep.failed is None else sweep.failed.exit_code
 
 
 def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = ()) -> float | None:
@@ -81,32 +92,48 @@ def run_composed(cfg: Config, job: Job, sweep: Sweep, folders: Sequence[str] = (
         sweep: runs it, if it is one of several.
         folders: the user's own options (``--config-dir``).
     """
+    from fedpdm.config.compose import translate
+    from fedpdm.sweep import remove_if_empty
+
+    sweep.folder = job.sweep
+    try:
+        cfg = checked(cfg, job, folders)
+        if job.sweep is None:
+            summary: dict[str, Any] | None = simulate(cfg, job.folder)
+        else:
+            summary = sweep.run(cfg, job.folder, job.name)
+    except BaseException as raised:
+        remove_if_empty(job.folder)
+        if job.sweep is None or not isinstance(raised, Exception):
+            raise
+        error = explained(translate(raised, job.overrides))
+        if not isinstance(error, FedPdmError):
+            raise
+        sweep.fails(job.name, error)
+        return None
+    best = None if summary is None else summary["validation"]["best"]
+    return None if best is None else float(best)
+
+
+def checked(cfg: Config, job: Job, folders: Sequence[str]) -> Config:
+    """Return a job's config, checked and resolved.
+
+    Raises:
+        ConfigError: an option, or a combination of options, cannot work.
+    """
     from fedpdm.config.compose import check
     from fedpdm.config.parts import add_parts
     from fedpdm.config.sites import check_own_sites
     from fedpdm.config.values import resolved, rooted
-    from fedpdm.sweep import remove_if_empty
 
-    if job.sweep is not None:
-        sweep.folder = job.sweep
-        print(f"\n{' '.join(job.overrides)}", flush=True)
-    try:
-        check(cfg, job.overrides)
-        check_own_sites(cfg, job.overrides, folders)
-        add_parts(cfg, job.overrides)
-        cfg = rooted(resolved(cfg))
-        if job.sweep is not None and cfg.federations:
-            raise ConfigError("sites.NAME.models makes several federations, which no sweep runs; "
-                              "leave -m out, or sweep over model=…")  # fmt: skip
-        if job.sweep is None:
-            summary: dict[str, Any] | None = simulate(cfg, job.folder)
-        else:
-            summary = sweep.run(cfg, job.folder)
-    except BaseException:
-        remove_if_empty(job.folder)
-        raise
-    best = None if summary is None else summary["validation"]["best"]
-    return None if best is None else float(best)
+    check(cfg, job.overrides)
+    check_own_sites(cfg, job.overrides, folders)
+    add_parts(cfg, job.overrides)
+    cfg = rooted(resolved(cfg))
+    if job.sweep is not None and cfg.federations:
+        raise ConfigError("sites.NAME.models makes several federations, which no sweep runs; "
+                          "leave -m out, or sweep over model=…")  # fmt: skip
+    return cfg
 
 
 def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, Any]:
@@ -130,15 +157,14 @@ def simulate(cfg: Config, folder: Path, *, resumed: bool = False) -> dict[str, A
     with Working("starting"):  # torch and Flower are imported here
         from fedpdm.report.table import print_summary
         from fedpdm.runs.assembly import one_thread
-        from fedpdm.runs.experiment import build
-        from fedpdm.runs.initial import stored_start
+        from fedpdm.runs.experiment import build, build_stored
         from fedpdm.runs.run import Run
         from fedpdm.runs.stages import after_first_stage
 
         one_thread()
     asked, resumed = after_first_stage(cfg, folder, simulate, resumed)
     with Working("starting"):
-        run = Run(build(asked, start=stored_start(folder) if resumed else None), cfg, folder)
+        run = Run(build_stored(asked, folder) if resumed else build(asked), cfg, folder)
     summary = run.execute(resume=resumed)
     del run  # with its windows: the gates make them again
     print_summary(summary, folder)
@@ -157,18 +183,6 @@ def ask_gates(cfg: Config, folder: Path) -> None:
             decide(folder, cfg)
     except FedPdmError as error:  # the run is finished all the same
         print(f"no decision record: {error}")
-
-
-def completion(arguments: Sequence[str]) -> int:
-    """Print Hydra's script for a shell, or what may follow a command line; never an error."""
-    from fedpdm.config.compose import run_hydra
-
-    if any(word.startswith("query=") for word in arguments) and "COMP_LINE" not in os.environ:
-        print("error: a shell asks this; install it with --shell-completion install=bash",
-              file=sys.stderr)  # fmt: skip
-        return 2
-    run_hydra(lambda cfg, job: None, arguments)
-    return 0
 
 
 def resume(arguments: Sequence[str]) -> dict[str, Any]:
@@ -195,9 +209,9 @@ def explained(error: Exception) -> Exception:
                            "resume=RUN_FOLDER continues after the last finished round")  # fmt: skip
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ConfigError(f"{where} cannot be read or written ({error.strerror}); choose another "
-                           "folder with hydra.run.dir=…, or change its permissions")  # fmt: skip
+                           "folder with --out FOLDER, or change its permissions")  # fmt: skip
     if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
-        return ConfigError(f"{where}: {error.strerror}; choose another folder: hydra.run.dir=…")
+        return ConfigError(f"{where}: {error.strerror}; choose another folder: --out FOLDER")
     return error
 
 
@@ -209,7 +223,7 @@ def help_text(arguments: Sequence[str] = ()) -> str:
     listed = "\n".join(
         textwrap.fill(
             "  ".join(options(group, arguments)) or "(yours, with --config-dir)",
-            width=100, initial_indent=f"  {group:<10} ", subsequent_indent=" " * 13,
+            width=100, initial_indent=f"  {group:<12} ", subsequent_indent=" " * 15,
             break_on_hyphens=False, break_long_words=False,
         )
         for group in ordered
@@ -244,11 +258,12 @@ Change (KEY=VALUE):
   attack=sign_flip attack.sites=[houston]   malicious sites, to measure strategies that defend
   init.pretrain=[task=reconstruction,rounds=10]   pretrain without labels first
   promote=true                     ask the gates at the end (fedpdm.promote)
-  hydra.run.dir=my/run             where to write
+  --out my/run                     where to write (runs/<time>-<random>)
 
 Continue:   python -m fedpdm.simulate resume=runs/2026-01-31_12-00-00-ab12cd
 Sweep:      python -m fedpdm.simulate -m strategy=fedavg,fedprox seed=0,1,2,3,4,5
-            compared at its end; hydra.sweep.dir=FOLDER again continues a stopped one
+            a line for each run, then the comparison; --out FOLDER again goes on with a
+            stopped one; log=screen shows all that the runs say
 Federations python -m fedpdm.simulate -m 'site=[detroit],[houston],[detroit,houston]'
 Look:       python -m fedpdm.simulate --cfg job        (the composed config)
 Your own:   python -m fedpdm.simulate --config-dir my_conf strategy=mine

@@ -1,18 +1,22 @@
 """Sweeps that can be stopped and continued: finished runs are kept, started ones resumed.
 
-The same command with the same ``hydra.sweep.dir`` goes on where it was. Started a second time
+The same command with the same ``--out`` goes on where it was. Started a second time
 while it runs, it works beside the first: a job that another process holds is left to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from fedpdm.config.values import Config, plain
+from fedpdm.config.values import Config, plain, select
 from fedpdm.errors import FedPdmError, HistoryError
+from fedpdm.evaluation.wording import duration, metric, number
 from fedpdm.history.lock import PRETRAINING, RunLock
 from fedpdm.history.schemas import Manifest, Summary
 from fedpdm.history.sealed import read_sealed
@@ -26,20 +30,26 @@ class Sweep:
     Args:
         simulate: runs a config in a folder, new or ``resumed=True``.
 
+    Each job is one line on the screen, with its score on all test data and its seconds; with
+    ``log=screen`` what the run says stands above it.
+
     Attributes:
         folder: that of all jobs; None before the first one.
+        failed: the first error of a job.
     """
 
     def __init__(self, simulate: Simulate) -> None:
         self._simulate = simulate
         self.folder: Path | None = None
+        self.failed: FedPdmError | None = None
 
-    def run(self, cfg: Config, folder: Path) -> dict[str, Any] | None:
+    def run(self, cfg: Config, folder: Path, name: str = "") -> dict[str, Any] | None:
         """Run, continue or keep one job; return its summary, None where another process has it.
 
         Args:
             cfg: the job's resolved config.
             folder: the job's folder.
+            name: what its line begins with.
 
         Raises:
             HistoryError: the folder holds a run of other settings.
@@ -47,18 +57,27 @@ class Sweep:
         while True:
             state = state_of(folder, cfg)
             if state == "finished":
-                print(f"finished before: {folder}", flush=True)
                 kept: dict[str, Any] = _read(folder, "summary.json", Summary)
+                show(f"{name}  {_score(kept)}  finished before")
                 return kept
             if held(folder):
-                print(f"another process works on it: {folder}", flush=True)
+                show(f"{name}  another process works on it: {folder}")
                 return None
+            begun = time.monotonic()
             try:
-                return self._simulate(cfg, folder, resumed=state == "begun")
+                with quiet(name, loud=select(cfg, "log") == "screen"):
+                    summary = self._simulate(cfg, folder, resumed=state == "begun")
+                show(f"{name}  {_score(summary)}  {duration(time.monotonic() - begun)}")
+                return summary
             except HistoryError:
                 # Two processes that start together meet here: look again whose it is.
                 if not held(folder) and state_of(folder, cfg) == state:
                     raise
+
+    def fails(self, name: str, error: FedPdmError) -> None:
+        """Say in one line why a job failed; the others go on."""
+        print(f"error: {name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        self.failed = self.failed or error
 
     def compare(self) -> None:
         """Compare the finished jobs; say why where that cannot be.
@@ -80,6 +99,49 @@ class Sweep:
         print(f"Compare again: python -m fedpdm.compare {self.folder}", flush=True)
 
 
+def show(line: str) -> None:
+    """Print a line in characters that the screen has."""
+    from fedpdm.report.console import console_for, say
+
+    say(console_for(None), line, wrap=False)
+
+
+@contextmanager
+def quiet(name: str, loud: bool = False) -> Iterator[None]:
+    """Keep what a run prints from the screen; a terminal shows that it works, and for how long.
+
+    Args:
+        name: of the job.
+        loud: show everything instead, below the name.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    if loud:
+        show(f"\n{name}")
+        yield
+        return
+    console = Console(file=sys.stdout)  # this one: below, standard output is another
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    with (
+        Progress(
+            *columns, console=console, transient=True, redirect_stdout=False,
+            disable=not console.is_terminal,
+        ) as line,
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        redirect_stdout(nowhere),
+    ):  # fmt: skip
+        line.add_task(name, total=None)
+        yield
+
+
+def _score(summary: Mapping[str, Any]) -> str:
+    """Return the score on all test data by which a comparison compares."""
+    shown = metric(summary["validation"]["metric"])
+    scores = summary["test"]["global"] or {}
+    return f"{shown.short} {number(scores.get(shown.name), shown.digits)}"
+
+
 def state_of(folder: Path, cfg: Config) -> Literal["new", "begun", "finished"]:
     """Return how far the job in a folder is.
 
@@ -96,7 +158,7 @@ def state_of(folder: Path, cfg: Config) -> Literal["new", "begun", "finished"]:
     if changed := changed_settings(_read(place, "manifest.json", Manifest)["config"], now):
         raise HistoryError(
             f"{folder} holds a run of other settings ({', '.join(changed)} differ); choose another "
-            "hydra.sweep.dir, or repeat the command that it was made with"
+            "--out, or repeat the command that it was made with"
         )
     if not (folder / "summary.json").exists():
         return "begun"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import shutil
@@ -11,7 +12,13 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
 from hypothesis import HealthCheck, settings
+
+from fedpdm.config.schema import conf_dir
 
 # Two threads per process on two cores are slower than one, and CI runs two workers.
 torch.set_num_threads(1)
@@ -26,6 +33,27 @@ if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 8 << 30:
 # How fast a machine is decides no test: a busy one draws slowly, and that is no error.
 settings.register_profile("fedpdm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fedpdm")
+
+READ: dict[tuple[str, str, str], ConfigResult] = {}
+"""What Hydra has read: nobody changes ``conf/`` while tests run, and most tests compose."""
+Plugins.instance()  # registers what reads files
+FILES: Any = SourcesRegistry.instance().types["file"]
+reads = FILES.load_config
+
+
+def read_once(source: Any, config_path: str) -> ConfigResult:
+    """Return a file of ``conf/`` as it was read first, and any other file as it is."""
+    if source.path != str(conf_dir()):
+        return reads(source, config_path)  # type: ignore[no-any-return]
+    key = (source.provider, source.path, config_path)
+    if key not in READ:
+        READ[key] = reads(source, config_path)
+    return copy.deepcopy(READ[key])
+
+
+FILES.load_config = read_once
+# Hydra composes a command twice, first to look for ``hydra.mode``, which nothing here sets.
+Hydra.get_mode = lambda self, config_name, overrides: None
 
 TOGETHER = {
     "tests/deployment/test_superlink.py": "deployment",

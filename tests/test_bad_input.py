@@ -18,6 +18,8 @@ from fedpdm.simulate import main
 
 QUICK = ["site=detroit,houston", "rounds=1", "model=mlp", "training.local_epochs=1",
          "baselines.max_plants=0"]  # fmt: skip
+SMALL = [*QUICK, "data.days=150", "sites.detroit.machines=6", "sites.houston.machines=6",
+         "evaluate.bootstrap=0"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -280,7 +282,7 @@ def test_a_sequence_model_on_single_rows(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "done"
-    assert main([*QUICK, "rounds=3", f"hydra.run.dir={folder}"]) == 0
+    assert main([*SMALL, "rounds=3", f"hydra.run.dir={folder}"]) == 0
     return folder
 
 
@@ -290,7 +292,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_two_runs_on_one_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "already holds a run" in refused([*QUICK, f"hydra.run.dir={run}"], capsys)
+    assert "already holds a run" in refused([*SMALL, f"hydra.run.dir={run}"], capsys)
 
 
 def test_a_folder_that_another_run_works_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -375,7 +377,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o555)
     for parent in [tmp_path, *tmp_path.parents][:3]:
         parent.chmod(0o755)
-    done = as_nobody([*QUICK, f"hydra.run.dir={tmp_path}/closed/run"], tmp_path)
+    done = as_nobody([*SMALL, f"hydra.run.dir={tmp_path}/closed/run"], tmp_path)
     assert done.returncode == 2, done.stderr
     assert "closed" in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "closed").iterdir())
@@ -399,12 +401,12 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(tensors.os, "fsync", full)
     folder = tmp_path / "run"
-    code = main([*QUICK, "rounds=6", f"hydra.run.dir={folder}"])
+    code = main([*SMALL, "rounds=6", f"hydra.run.dir={folder}"])
     said = capsys.readouterr().err
     assert code == 2 and "full" in said and "Traceback" not in said, said
     monkeypatch.setattr(tensors.os, "fsync", real)
     assert main([f"resume={folder}"]) == 0
     whole = tmp_path / "whole"
-    assert main([*QUICK, "rounds=6", f"hydra.run.dir={whole}"]) == 0
+    assert main([*SMALL, "rounds=6", f"hydra.run.dir={whole}"]) == 0
     last = "rounds/000006.safetensors"
     assert (folder / last).read_bytes() == (whole / last).read_bytes()

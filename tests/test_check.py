@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fedpdm.data import __main__ as command
-from fedpdm.runs import experiment, run
+from fedpdm.runs import experiment, look, run
 from tests import chromium
 from tests.data.sources.own_files import Tables, two_sites
 
@@ -19,7 +19,7 @@ def check(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple
     page = folder / "page.html"
     code = command.main(
         ["check", "--config-dir", str(folder), "data=files", f"data.path={folder}",
-         "site=gdansk,lyon", "--page", str(page), *more]
+         "site=gdansk,lyon", "--out", str(page), *more]
     )  # fmt: skip
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
@@ -128,7 +128,7 @@ def test_mistakes_in_the_words_are_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     two_sites(tmp_path)
-    for words in (["site=lyon", "data=files"], ["data=files", "--page", "x/y/z.html"]):
+    for words in (["site=lyon", "data=files"], ["data=files", "--out", "x/y/z.html"]):
         assert command.main(["check", *words]) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
@@ -143,7 +143,7 @@ def test_options_that_a_run_refuses_are_refused(
 ) -> None:
     two_sites(tmp_path)
     words = ["--config-dir", str(tmp_path), "data=files", f"data.path={tmp_path}", "site=lyon"]
-    assert command.main(["check", *words, word, "--page", str(tmp_path / "page.html")]) == 2
+    assert command.main(["check", *words, word, "--out", str(tmp_path / "page.html")]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and "\x1b" not in said
     assert said.count("cannot be read") < 2
@@ -184,5 +184,5 @@ def test_a_run_begins_with_the_same_findings(tmp_path: Path) -> None:
     two_sites(tmp_path, sentinel)
     cfg = compose(["data=files", f"data.path={tmp_path}", "site=gdansk,lyon", "model=mlp",
                    "data.window=null"], tmp_path)  # fmt: skip
-    said = experiment.look_at_data(experiment.build(cfg))
+    said = look.look_at_data(experiment.build(cfg))
     assert sum("missing: [-9999]" in line for line in said) == 2

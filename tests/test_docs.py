@@ -20,7 +20,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fedpdm.__main__ import COMMANDS
-from fedpdm.config.command_line import rewrite
+from fedpdm.config.command_line import placed, rewrite
 from fedpdm.config.compose import compose
 from fedpdm.simulate import help_text
 
@@ -66,7 +66,7 @@ def single_runs(arguments: str) -> list[list[str]]:
     words = shlex.split(arguments, comments=True)
     if "--cfg" in words:
         del words[words.index("--cfg") : words.index("--cfg") + 2]
-    overrides = [word for word in rewrite(words) if not word.startswith("-")]
+    overrides = [word for word in rewrite(placed(words)) if not word.startswith("-")]
     assert all("=" in override for override in overrides), f"not overrides: {overrides}"
     if "-m" not in words:
         return [overrides]

@@ -23,6 +23,7 @@ LAYERS = [
         "audit",
         "contribution",
         "watch",
+        "completion",
     },
     {"runs", "deployment"},
     {"report", "comparison", "baselines", "trackers"},

@@ -27,30 +27,44 @@ def weights(folder: Path, number: int = 2) -> dict[str, np.ndarray]:
         return history.weights(number)
 
 
-MODELS = ["tcn", "tiny_transformer"]
-RAY = ["engine=ray", "engine.workers=2"]
+MODELS = "serial", "transformer"
+"""Runs of two models from outside."""
+PULLED = ["model=tcn", "strategy=pulled", OURS]
+MISSING = {
+    "nobody.here": "'nobody'", "halved": "absent_dependency",
+    "broken": "broken fails: ZeroDivisionError", "../x": "module name",
+}  # fmt: skip
+"""Modules that cannot be imported, and what is said of them."""
 LINES = {
-    "none": simulate("none", "model=mlp", "engine=serial"),
-    "serial": simulate("serial", "model=mlp", "engine=serial", "strategy=pulled", OURS),
-    "ray": simulate("ray", "model=mlp", *RAY, "strategy=pulled", OURS),
-    "batched": simulate("batched", "model=mlp", "engine=batched", "strategy=pulled",
+    "none": simulate("none", "model=tcn", "engine=serial", "experiment=mine"),
+    "serial": simulate("serial", *PULLED, "engine=serial"),
+    "ray": simulate("ray", *PULLED, "engine=ray", "engine.workers=2"),
+    "batched": simulate("batched", "model=tcn", "engine=batched", "strategy=pulled",
                         "experiment=mine"),
-    "tcn": simulate("tcn", "model=tcn", *RAY, "experiment=mine"),
-    "tiny_transformer": simulate("tiny_transformer", "model=tiny_transformer", "engine=serial",
-                                 "experiment=mine"),
-    "resumed tcn": ["simulate", "resume=tcn", OURS, "rounds=3"],
-    "whole": simulate("whole", "model=tcn", "experiment=mine", "engine=serial", "rounds=3"),
+    "transformer": simulate("transformer", "model=tiny_transformer", "engine=serial",
+                            "experiment=mine", "rounds=1"),
     "rows": ["data", "generate", "--sites", "detroit", "--days", "40", "--out", "rows"],
-    "resumed without": ["simulate", "resume=tcn"],
-    "predicted without": ["predict", "tcn", "rows.csv"],
-    "sweep": sweep("sweep", "model=mlp", "strategy=fedavg,pulled", OURS, "engine=serial"),
+    "resumed without": ["simulate", "resume=serial"],
+    "predicted without": ["predict", "serial", "rows.csv"],
+    "sweep": sweep("sweep", "model=mlp", "strategy=fedavg,pulled", OURS, "engine=serial",
+                   "rounds=1"),
+    "resumed": ["simulate", "resume=serial", OURS, "rounds=3"],
+    "whole": simulate("whole", *PULLED, "engine=serial", "rounds=3"),
+    **{f"predicted {run}": ["predict", run, "rows/plants/detroit.parquet", "--imports",
+                            "mylab.strategies,mylab.models", "--out", f"{run}.csv"]
+       for run in MODELS},
+    **{f"missing {name}": simulate("x", f"imports={name}") for name in MISSING},
+    "missing in a sweep": sweep("y", "imports=nobody", "seed=1,2"),
 }  # fmt: skip
 """Commands by name, run in this order in one process."""
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("lab"))
+    lab = write(tmp_path_factory.mktemp("lab"))
+    (lab / "halved.py").write_text("import absent_dependency\n")
+    (lab / "broken.py").write_text("1 / 0\n")
+    return lab
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +73,10 @@ def ran(lab: Path) -> dict[str, tuple[int, str]]:
     return dict(zip(LINES, commands(lab, *LINES.values()), strict=True))
 
 
-def test_all_but_two_succeed(ran: dict[str, tuple[int, str]]) -> None:
+def test_what_has_its_modules_succeeds(ran: dict[str, tuple[int, str]]) -> None:
     failed = {name: said for name, (code, said) in ran.items() if code != 0}
-    assert set(failed) == {"resumed without", "predicted without"}, failed
+    without = {name for name in LINES if "without" in name or "missing" in name}
+    assert set(failed) == without, failed
     assert OURS in failed["resumed without"]
     assert "--imports mylab.strategies,mylab.models" in failed["predicted without"]
 
@@ -77,31 +92,18 @@ def test_a_strategy_with_memory_is_itself_on_every_engine(lab: Path) -> None:
 
 @pytest.mark.usefixtures("ran")
 def test_models_from_outside_train_resume_and_predict(lab: Path) -> None:
-    assert same(weights(lab / "tcn", 3), weights(lab / "whole", 3))
-    words = [str(lab / "rows" / "plants" / "detroit.parquet"), "--imports",
-             "mylab.strategies,mylab.models", "--out"]  # fmt: skip
-    done = commands(lab, *(["predict", model, *words, f"{model}.csv"] for model in MODELS))
-    assert [code for code, _ in done] == [0, 0], done
-    assert all((lab / f"{model}.csv").exists() for model in MODELS)
+    assert same(weights(lab / "serial", 3), weights(lab / "whole", 3))
+    assert all((lab / f"{run}.csv").exists() for run in MODELS)
 
 
 @pytest.mark.usefixtures("ran")
 def test_a_sweep_has_own_code_too(lab: Path) -> None:
-    assert distance(weights(lab / "sweep" / "0"), weights(lab / "sweep" / "1")) > 1e-4
+    assert distance(weights(lab / "sweep" / "0", 1), weights(lab / "sweep" / "1", 1)) > 1e-4
 
 
-def test_a_module_that_is_missing_is_named(lab: Path) -> None:
-    (lab / "halved.py").write_text("import absent_dependency\n")
-    (lab / "broken.py").write_text("1 / 0\n")
-    done = commands(
-        lab,
-        *(simulate("x", f"imports={name}") for name in ("nobody.here", "halved", "broken", "../x")),
-        sweep("y", "imports=nobody", "seed=1,2"),
-    )
-    assert {code for code, _ in done} == {2}, done
-    for (_, told), words in zip(
-        done, ("'nobody'", "absent_dependency", "broken fails: ZeroDivisionError", "module name",
-               "'nobody'"), strict=True,
-    ):  # fmt: skip
-        assert words in told.splitlines()[-1]
+def test_a_module_that_is_missing_is_named(ran: dict[str, tuple[int, str]], lab: Path) -> None:
+    expected = {f"missing {name}": words for name, words in MISSING.items()}
+    for line, words in {**expected, "missing in a sweep": "'nobody'"}.items():
+        code, told = ran[line]
+        assert code == 2 and words in told.splitlines()[-1]
     assert not (lab / "x").exists()

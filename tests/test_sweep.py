@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fedpdm.errors import HistoryError
+from fedpdm.config.command_line import placed, swept
+from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.history.lock import RunLock
 from fedpdm.simulate import main
-from fedpdm.sweep import Sweep, state_of
+from fedpdm.sweep import Sweep, quiet, state_of
 from tests.comparison.example_comparison import make_run
 
 SMALL = ["model=mlp", "rounds=1", "training.local_epochs=1", "sites.detroit.machines=4",
@@ -24,17 +26,20 @@ SMALL = ["model=mlp", "rounds=1", "training.local_epochs=1", "sites.detroit.mach
 def test_the_same_command_keeps_what_is_finished_and_ends_with_the_comparison(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["-m", "strategy=fedavg,fedprox", *SMALL, f"hydra.sweep.dir={tmp_path}"]
+    command = ["-m", "strategy=fedavg,fedprox", *SMALL, "--out", str(tmp_path)]
     assert main(command) == 0
-    assert "FedProx and FedAvg cannot be told apart" in capsys.readouterr().out.replace("\n", " ")
+    first, second, blank, *rest = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"1/2  strategy=fedavg  AP 0\.\d+  [\d.]+ s", first)
+    assert re.fullmatch(r"2/2  strategy=fedprox  AP 0\.\d+  [\d.]+ s", second)
+    assert blank == "" and "FedProx and FedAvg cannot be told apart" in " ".join(rest)
     page = tmp_path / "comparison" / "comparison.html"
     assert page.exists()
     before = (tmp_path / "1" / "history.sqlite").stat().st_mtime_ns
     (tmp_path / "0" / "summary.json").unlink()  # as after a kill before the end
     page.unlink()
-    assert main(command) == 0
+    assert main([*command, "log=screen"]) == 0
     shown = capsys.readouterr().out
-    assert f"finished before: {tmp_path / '1'}" in shown and "continuing after round 1" in shown
+    assert "continuing after round 1" in shown and "finished before" in shown
     assert (tmp_path / "1" / "history.sqlite").stat().st_mtime_ns == before
     assert (tmp_path / "0" / "summary.json").exists() and page.exists()
 
@@ -45,14 +50,14 @@ def test_a_folder_of_other_settings_is_refused_and_named(
     make_run(tmp_path / "0", 0)
     assert main(["-m", "seed=1", *SMALL, f"hydra.sweep.dir={tmp_path}"]) == 2
     told = capsys.readouterr()
-    assert "holds a run of other settings" in told.err and "hydra.sweep.dir" in told.err
+    assert "holds a run of other settings" in told.err and "--out" in told.err
     assert "no comparison: there is one setting only" in told.out
     cfg = OmegaConf.create(json.loads((tmp_path / "0" / "manifest.json").read_text())["config"])
     assert state_of(tmp_path / "0", cfg) == "finished"
     cfg.rounds = 9
     assert state_of(tmp_path / "0", cfg) == "begun", "a longer run goes on"
     cfg.seed = 3
-    with pytest.raises(HistoryError, match=r"other settings \(seed differ\).*hydra\.sweep\.dir"):
+    with pytest.raises(HistoryError, match=r"other settings \(seed differ\).*--out"):
         state_of(tmp_path / "0", cfg)
     (tmp_path / "0" / "summary.json").unlink()
     cfg.seed = 0
@@ -63,14 +68,31 @@ def test_a_sweep_of_which_no_job_can_begin_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for wrong, named in (("imports=[no_such_lab]", "no_such_lab"), ("rounds=x", "rounds=x"),
-                         ("strategy=fedavg,nonsense", "nonsense")):  # fmt: skip
+    for wrong, named, lines in (("imports=[no_such_lab]", "no_such_lab", 2),
+                                ("rounds=x", "rounds=x", 2),
+                                ("strategy=fedavg,nonsense", "nonsense", 1)):  # fmt: skip
         assert main(["-m", "seed=0,1", "model=mlp", wrong]) == 2
         told = capsys.readouterr()
-        assert named in told.err and told.err.count("\n") == 1
+        assert named in told.err and told.err.count("\n") == lines
         assert "comparison" not in told.out and "ompare" not in told.out
         assert list(tmp_path.iterdir()) == []
 
+
+def test_what_is_swept_sets_a_run_apart() -> None:
+    words = ["-m", "--config-dir", "own", "a=1,2", "b=3", "site=[x,y],[z]", "+c=range(0,3)"]
+    assert swept(words) == ({"a", "site", "c"}, 12)
+
+
+def test_out_is_the_folder_of_a_run_and_of_a_sweep() -> None:
+    assert placed(["seed=1", "--out", "my, run"]) == [
+        "seed=1", 'hydra.run.dir="my, run"', 'hydra.sweep.dir="my, run"'
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="--out needs a folder"):
+        placed(["--out"])
+
+
+SUMMARY = {"validation": {"metric": "average_precision", "best": None},
+           "test": {"global": {"average_precision": 0.5}}}  # fmt: skip
 
 HOLD = """
 import sys, time
@@ -91,7 +113,8 @@ def test_a_job_that_another_process_holds_is_left_to_it(
 
     def simulate(cfg: object, folder: Path, *, resumed: bool) -> dict[str, object]:
         asked.append(resumed)
-        return {}
+        print("round 1/1")
+        return SUMMARY
 
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True,
@@ -101,7 +124,12 @@ def test_a_job_that_another_process_holds_is_left_to_it(
         assert Sweep(simulate).run(cfg, folder) is None
         assert asked == [] and "another process works on it" in capsys.readouterr().out
         other.kill()
-    assert Sweep(simulate).run(cfg, folder) == {} and asked == [True]
+    assert Sweep(simulate).run(cfg, folder, "2/2") == SUMMARY and asked == [True]
+    assert capsys.readouterr().out.startswith("2/2  AP 0.500  ")
+    cfg.log = "screen"
+    with quiet("2/2", loud=True):
+        print("round 1/1")
+    assert "round 1/1" in capsys.readouterr().out
 
 
 def test_two_that_meet_at_the_same_job_do_not_fail(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ CONTENDERS = {
     "serial": Contender("serial", "engines"),
     "ray": Contender("ray, 2 workers", "engines"),
     "batched": Contender("batched", "engines"),
+    "batched2": Contender("batched, 2 workers", "engines"),
     "kernel": Contender("stacked kernel alone", "kernel", optional=True),
     "auto": Contender("auto", "engines"),
     "flower": Contender("Flower, 2 actors", "flower", "flower"),
@@ -59,7 +60,12 @@ def exists(name: str) -> bool:
     """Return whether a contender can start: an engine needs its yaml."""
     if CONTENDERS[name].module != "engines":
         return True
-    return (ROOT / "conf" / "engine" / f"{name.removesuffix('-cuda')}.yaml").exists()
+    return (ROOT / "conf" / "engine" / f"{engine_of(name)}.yaml").exists()
+
+
+def engine_of(name: str) -> str:
+    """Return the name of the engine that a contender is."""
+    return name.removesuffix("-cuda").removesuffix("2")
 
 
 def chosen(names: list[str] | None, device: str) -> list[str]:
@@ -93,7 +99,6 @@ def peer_python(peer: str, given: str | None) -> str:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run(
             [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check",
-             "-c", str(ROOT / "constraints.txt"),
              "-r", str(Path(__file__).parent / f"requirements-{peer}.txt")],
             check=True,
         )  # fmt: skip

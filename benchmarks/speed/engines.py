@@ -14,6 +14,7 @@ import torch
 from flwr.app import Context, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
+from benchmarks.speed.contenders import engine_of
 from benchmarks.speed.work import (
     BATCH,
     EPOCHS,
@@ -129,8 +130,8 @@ def run(work: Work, path: Path) -> None:
     build = functools.partial(build_model, work.model)
     client = make_client_app(federation, build, SETTINGS, seed=SEED, device=device)
     watch, model = Stopwatch(), build()
-    asked = read(work.contender.removesuffix("-cuda"))
-    if work.contender == "ray":
+    asked = read(engine_of(work.contender))
+    if work.contender in ("ray", "batched2"):
         asked["workers"] = work.workers
     steps = EPOCHS * -(-SAMPLES // BATCH)
     load = Workload(work.sites, work.rounds, steps, model.module, device, cores())

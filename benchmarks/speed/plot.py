@@ -15,6 +15,7 @@ STYLES = {
     "serial": ("#0072b2", "-", "o"),
     "ray, 2 workers": ("#009e73", "-", "s"),
     "batched": ("#d55e00", "-", "^"),
+    "batched, 2 workers": ("#f0e442", "-", "v"),
     "auto": ("#444444", (0, (1, 1)), "x"),
     "Flower, 2 actors": ("#999999", "--", "D"),
     "pfl-research": ("#cc79a7", "-.", "v"),

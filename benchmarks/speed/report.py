@@ -17,6 +17,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "serial": ("serial",),
     "ray, 2 workers": ("ray",),
     "batched": ("batched",),
+    "batched, 2 workers": ("batched2",),
     "auto": ("auto",),
     "Flower, 2 actors": ("flower",),
     "pfl-research": ("pfl1", "pfl2"),

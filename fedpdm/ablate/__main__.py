@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedpdm.config.arguments import add_imports, add_out, parser_of
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError, run_command
 
 DESCRIPTION = """\
@@ -26,10 +27,7 @@ Losses and architectures, each variant trained and paired with the setting by se
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    made = argparse.ArgumentParser(
-        prog="fedpdm ablate", description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    made = parser_of("ablate", DESCRIPTION)
     made.add_argument("what", nargs="+", metavar="RUN|KEY=VALUE",
                       help="run or multirun folders; or a setting, as for simulate")  # fmt: skip
     made.add_argument("--groups", action="append", default=[], metavar="NAME=SENSOR+SENSOR",
@@ -49,11 +47,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--variants", action="append", default=[], metavar="KEY=VALUE,VALUE",
                       help="changes of the setting, each by itself: trained and compared instead "
                       "of groups of sensors")  # fmt: skip
-    made.add_argument("--out", type=Path, metavar="FOLDER",
-                      help="where everything goes (ablation/ beside the run or in the folder of "
-                      "runs; of a setting runs/ablation-…)")  # fmt: skip
+    add_out(made, "where everything goes (ablation/ beside the run or in the folder of runs; of a "
+            "setting runs/ablation-…)", "FOLDER")  # fmt: skip
     made.add_argument("--config-dir", metavar="FOLDER", help="options of your own")
-    made.add_argument("--imports", help="modules of your own that the runs used: mylab,…")
+    add_imports(made)
     return made
 
 

@@ -11,7 +11,7 @@ from fedpdm.comparison.output import print_comparison, write_comparison
 from fedpdm.comparison.result import Comparison, compare
 from fedpdm.comparison.runs import find_runs
 from fedpdm.comparison.settings import DATA, settings_of
-from fedpdm.config.command_line import combinations, config_dirs
+from fedpdm.config.command_line import combinations, config_dirs, placed
 from fedpdm.config.compose import run_hydra
 from fedpdm.errors import ConfigError
 from fedpdm.simulate import run_composed, simulate
@@ -70,8 +70,11 @@ def train(overrides: Sequence[str], variants: Iterable[Variant], folder: Path) -
     """
     sweep, own = Sweep(simulate), config_dirs(overrides)
     for variant in variants:
-        words = ["-m", *overrides, *variant, f"hydra.sweep.dir={folder / folder_of(variant)}"]
-        run_hydra(lambda cfg, job: run_composed(cfg, job, sweep, own), words)
+        words = ["-m", *overrides, *variant, "--out", str(folder / folder_of(variant))]
+        print(f"{' '.join(variant) or 'the setting itself'}:", flush=True)
+        run_hydra(lambda cfg, job: run_composed(cfg, job, sweep, own), placed(words))
+        if sweep.failed is not None:
+            raise sweep.failed
 
 
 def compare_variants(variants: Sequence[Variant], folder: Path) -> Comparison:

@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from fedpdm.config.arguments import run_parser
 from fedpdm.errors import FedPdmError, run_command
 
 DESCRIPTION = """\
@@ -20,22 +20,16 @@ from the gradients and updates that sites send (Phong et al. 2018, Zhu et al. 20
   python -m fedpdm.audit runs/2026-01-31_12-00-00-ab12cd
   python -m fedpdm.audit RUN --control     also a model that learned windows by heart
   python -m fedpdm.audit RUN --inversion
-  python -m fedpdm.audit RUN --json audit.json"""
+  python -m fedpdm.audit RUN --out audit.json"""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    made = argparse.ArgumentParser(
-        prog="fedpdm audit", description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    made.add_argument("run", type=Path, metavar="RUN", help="the run folder")
+    made = run_parser("audit", DESCRIPTION, "also write the numbers there, as JSON")
     made.add_argument("--control", action="store_true",
                       help="also attack a model that was made to overfit")  # fmt: skip
     made.add_argument("--inversion", action="store_true",
                       help="rebuild windows from gradients instead")  # fmt: skip
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
-    made.add_argument("--imports", help="modules of your own that the run used: mylab,…")
     return made
 
 
@@ -50,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from fedpdm.config.imports import names_of
         from fedpdm.errors import ConfigError
         from fedpdm.runs.assembly import one_thread
+        from fedpdm.storage import write_json
 
         one_thread()
         imports = names_of(given.imports)
@@ -60,14 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.inversion
             else membership(given.run, control=given.control, imports=imports)
         )
+        print(rebuilt(found) if given.inversion else told(found))
+        if given.out is not None:
+            write_json(given.out, found)
     except FedPdmError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(rebuilt(found) if given.inversion else told(found))
-    if given.json is not None:
-        from fedpdm.storage import write_json
-
-        write_json(given.json, found)
     return 0
 
 

@@ -21,22 +21,12 @@ from typing import Any
 import yaml
 from flwr.serverapp.strategy import FedAvg
 
+from fedpdm.catalogue import GROUPS, ORDINARY
 from fedpdm.config.command_line import config_dirs, options
 from fedpdm.config.schema import conf_dir, located, suggestion
 from fedpdm.errors import ConfigError
 from fedpdm.strategies.local_terms import makers
 
-GROUPS = {
-    "strategy": "how sites train and their updates become a model",
-    "objective": "what sites minimise",
-    "server": "when the server commits",
-    "transforms": "what happens to updates on their way",
-    "privacy": "differential privacy",
-    "attack": "malicious sites, to test defences",
-}
-"""Config groups whose options are methods, and what they are about."""
-ORDINARY = {"task", "none", "synchronous", "focal"}
-"""Options that are no method of their own."""
 HOOKS = ("aggregate_train", "combine")
 """What a server half overrides that changes how updates become a model."""
 

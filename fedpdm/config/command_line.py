@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -235,6 +236,38 @@ def chosen_sites(overrides: Sequence[str]) -> list[str]:
         if match := re.fullmatch(r"site=\[([^\[\]]*)\]", override):
             return named(match[1])
     return []
+
+
+def swept(words: Sequence[str]) -> tuple[set[str], int]:
+    """Return the keys to which words of a command line give several values, and how many runs.
+
+    Args:
+        words: overrides as ``rewrite`` returns them; flags and their values may stand between.
+    """
+    found = [override for word in words if (override := _parsed(word)) is not None]
+    sweeps = [override for override in found if override.is_sweep_override()]
+    counts = [sum(1 for _ in override.sweep_string_iterator()) for override in sweeps]
+    return {override.key_or_group for override in sweeps}, math.prod(counts)
+
+
+def placed(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with ``--out FOLDER`` as Hydra's own words for it, of a run or a sweep.
+
+    Raises:
+        ConfigError: no folder follows.
+    """
+    result: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        flag, equals, folder = word.partition("=")
+        if flag != "--out":
+            result.append(word)
+            continue
+        folder = folder if equals else next(words, "")
+        if not folder:
+            raise ConfigError("--out needs a folder")
+        result += [quoted("hydra.run.dir", folder), quoted("hydra.sweep.dir", folder)]
+    return result
 
 
 def combinations(words: Sequence[str]) -> list[tuple[str, ...]]:

@@ -27,6 +27,7 @@ from fedpdm.config.command_line import (
     groups,
     options,
     rewrite,
+    swept,
 )
 from fedpdm.config.schema import (
     arguments_of,
@@ -109,18 +110,26 @@ class Job:
         overrides: as ``rewrite`` returns them.
         folder: the run folder; Hydra has made it.
         sweep: the folder of all runs with ``-m``, else None.
+        name: with ``-m`` its number, of how many, and what sets it apart: ``2/4  seed=1``.
     """
 
     overrides: list[str]
     folder: Path
     sweep: Path | None
+    name: str = ""
 
     @classmethod
     def now(cls) -> Job:
         """Return the run that Hydra is at."""
         settings = HydraConfig.get()
-        sweep = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None
-        return cls(list(settings.overrides.task), Path(settings.runtime.output_dir), sweep)
+        words, folder = list(settings.overrides.task), Path(settings.runtime.output_dir)
+        if settings.mode != RunMode.MULTIRUN:
+            return cls(words, folder, None)
+        grid = [f"{key}={value}" for key, value in (settings.sweeper.get("params") or {}).items()]
+        keys, total = swept([*grid, *sys.argv[1:]])
+        own = [word for word in words if word.lstrip("+~").partition("=")[0] in keys]
+        name = f"{settings.job.num + 1}/{total}  {' '.join(own)}".rstrip()
+        return cls(words, folder, Path(settings.sweep.dir), name)
 
 
 def run_hydra(task: Callable[[DictConfig, Job], object], arguments: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,15 @@ def check_keys(cfg: DictConfig) -> None:
     Raises:
         ConfigError: names the key, its block and the nearest key there is.
     """
-    known: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"), resolve=False)
+    given: Any = OmegaConf.to_container(cfg, resolve=False)
+    check_plain(given)
+    _check_block("", given, _keys_of(conf_dir()))
+
+
+@cache
+def _keys_of(folder: Path) -> dict[str, Any]:
+    """Return the keys that a config may have, by block; an empty block is checked elsewhere."""
+    known: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
     groups = {next(iter(choice)) for choice in known.pop("defaults") if isinstance(choice, dict)}
     del known["hydra"]
     training = dict.fromkeys(known["training"])
@@ -64,9 +73,7 @@ def check_keys(cfg: DictConfig) -> None:
     known["baselines"]["training"] = known["baselines"]["alone"]["training"] = training
     named = {group for group in groups if not group.startswith("override ")}
     known |= {name: {} for name in named - {"site", "experiment", "debug", "model"}}
-    given: Any = OmegaConf.to_container(cfg, resolve=False)
-    check_plain(given)
-    _check_block("", given, known)
+    return dict(known)
 
 
 def _check_block(place: str, block: Any, known: Mapping[str, Any]) -> None:

@@ -6,8 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from fedpdm.config.arguments import run_parser
 from fedpdm.errors import FedPdmError, run_command
 
 DESCRIPTION = """\
@@ -23,15 +23,9 @@ many trainings as there are sites; the same command goes on where it was:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    made = argparse.ArgumentParser(
-        prog="fedpdm contribution", description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    made.add_argument("run", type=Path, metavar="RUN", help="the run folder")
+    made = run_parser("contribution", DESCRIPTION, "also write the numbers there, as JSON")
     made.add_argument("--retrain", action="store_true",
                       help="leave-one-out by training without each site")  # fmt: skip
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
-    made.add_argument("--imports", help="modules of your own that the run used: mylab,…")
     return made
 
 
@@ -44,18 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from fedpdm.config.imports import names_of
         from fedpdm.contribution.again import replayed, retrained, told
         from fedpdm.runs.assembly import one_thread
+        from fedpdm.storage import write_json
 
         one_thread()
         imports = names_of(given.imports)
         found = (retrained if given.retrain else replayed)(given.run, imports=imports)
+        print(told(found))
+        if given.out is not None:
+            write_json(given.out, found)
     except FedPdmError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(told(found))
-    if given.json is not None:
-        from fedpdm.storage import write_json
-
-        write_json(given.json, found)
     return 0
 
 

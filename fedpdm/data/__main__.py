@@ -1,10 +1,10 @@
 """Generate sites as files, fetch the public data sets, check these or your own.
 
 python -m fedpdm.data generate --sites detroit,houston --days 320 --seed 0 --out FOLDER
-python -m fedpdm.data fetch ai4i|cmapss [--to FOLDER] [--url URL]
-python -m fedpdm.data check [ai4i|cmapss] [--to FOLDER]
-python -m fedpdm.data check --config-dir FOLDER data=files … [--page FILE]
-python -m fedpdm.data describe FILE [LOG …] [--site NAME]
+python -m fedpdm.data fetch ai4i|cmapss [--out FOLDER] [--url URL]
+python -m fedpdm.data check [ai4i|cmapss] [--from FOLDER]
+python -m fedpdm.data check --config-dir FOLDER data=files … [--out FILE]
+python -m fedpdm.data describe FILE [LOG …] [--site NAME] [--out FILE]
 python -m fedpdm.data npz --out FOLDER [data.runs=30 …]
 """
 
@@ -20,23 +20,62 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedpdm.config.arguments import add_out, parser_of, subcommands
 from fedpdm.data.sources.fetch import URLS, fetch
 from fedpdm.data.sources.published import KNOWN, KnownFile, data_folder
 from fedpdm.errors import DataError, FedPdmError, run_command
-from fedpdm.storage import sha256_of
+from fedpdm.storage import sha256_of, write_bytes
 
-OWN_DATA = re.compile(r"[^-].*=|--config-dir|-cd|--page")
+FOLDER = "data folder; default: $FEDPDM_DATA or ~/.cache/fedpdm"
+OWN_DATA = re.compile(r"[^-].*=|--config-dir|-cd|--out|--page")
 """Words of ``check`` that tell it to look at the data of a config."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 if something needs mending."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fedpdm.data",
-        description="Generate sites as files, fetch the public data sets, check these, or with "
-        "KEY=VALUE words your own data.",
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["check"] and any(OWN_DATA.match(word) for word in words):
+        from fedpdm import check as own_data
+
+        return own_data.main(words[1:])
+    known = parser()
+    commands = subcommands(known)
+    if words and words[0] in commands:  # flags and KEY=VALUE words in any order
+        given = commands[words[0]].parse_intermixed_args(words[1:])
+        given.command = words[0]
+    else:
+        given = known.parse_args(words)
+    try:
+        if given.command == "generate":
+            return generated(given)
+        if given.command == "npz":
+            return npz_written(Path(given.out).expanduser(), given.options)
+        if given.command == "describe":
+            return described(given.files, given.site, given.out)
+        folder = data_folder(given.out)
+        if given.command == "fetch":
+            fetch(given.dataset, folder, given.url)
+            return 0
+        return check(folder, [given.dataset] if given.dataset else sorted(KNOWN))
+    except FedPdmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        rest = (
+            "the same command goes on from here" if given.command == "fetch" else "nothing is left"
+        )
+        print(f"stopped; {rest}", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    made = parser_of(
+        "data",
+        "Generate sites as files, fetch the public data sets, check these, or with KEY=VALUE\n"
+        "words your own data.",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = made.add_subparsers(dest="command", required=True)
     add_generate(commands)
     fetching = commands.add_parser("fetch", help="download a data set and check its sums")
     fetching.add_argument("dataset", choices=sorted(URLS))
@@ -51,52 +90,18 @@ def main(arguments: list[str] | None = None) -> int:
     describing = commands.add_parser("describe", help="propose a site's yaml for files of your own")
     describing.add_argument("files", nargs="+", metavar="FILE", help="sensor rows, and logs")
     describing.add_argument("--site", help="name of the site; default: the file's")
+    add_out(describing, "write the yaml there, and do not print it")
     writing = commands.add_parser(
         "npz",
         help="write generated milling runs as .npz files, which data=npz reads",
         description="Write the windows of data=milling as train_sequences.npz, val_sequences.npz, "
         "test_sequences.npz and vocabulary.json; an existing folder is never overwritten.",
     )
-    writing.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
+    add_out(writing, "folder to make", "FOLDER", required=True)
     writing.add_argument("options", nargs="*", metavar="KEY=VALUE", help="options, e.g. seed=1")
-    for command in (fetching, checking):
-        command.add_argument(
-            "--to", metavar="FOLDER", help="data folder; default: $FEDPDM_DATA or ~/.cache/fedpdm"
-        )
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["check"] and any(OWN_DATA.match(word) for word in words):
-        from fedpdm import check as own_data
-
-        return own_data.main(words[1:])
-    if words and words[0] in commands.choices:  # flags and KEY=VALUE words in any order
-        given = commands.choices[words[0]].parse_intermixed_args(words[1:])
-        given.command = words[0]
-    else:
-        given = parser.parse_args(arguments)
-    try:
-        if given.command == "generate":
-            return generated(given)
-        if given.command == "npz":
-            return npz_written(Path(given.out).expanduser(), given.options)
-        if given.command == "describe":
-            from fedpdm.data.quality.describe import describe
-
-            print(describe(given.files, given.site), end="")
-            return 0
-        folder = data_folder(given.to)
-        if given.command == "fetch":
-            fetch(given.dataset, folder, given.url)
-            return 0
-        return check(folder, [given.dataset] if given.dataset else sorted(KNOWN))
-    except FedPdmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        rest = (
-            "the same command goes on from here" if given.command == "fetch" else "nothing is left"
-        )
-        print(f"stopped; {rest}", file=sys.stderr)
-        return 130
+    add_out(fetching, FOLDER, "FOLDER", "--to")
+    checking.add_argument("--from", "--to", dest="out", metavar="FOLDER", help=FOLDER)
+    return made
 
 
 @contextmanager
@@ -127,7 +132,7 @@ def add_generate(commands: Any) -> None:
     )
     parser.add_argument("--days", type=float, help="length of the record; default: 320")
     parser.add_argument("--seed", type=int, default=42, help="same seed, same bytes; default: 42")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
+    add_out(parser, "folder to make", "FOLDER", required=True)
     parser.add_argument("--csv", action="store_true", help="write CSV instead of Parquet")
     parser.add_argument(
         "options",
@@ -167,6 +172,22 @@ def generated(given: argparse.Namespace) -> int:
     return 0
 
 
+def described(files: list[str], site: str | None, out: Path | None) -> int:
+    """Print a site's proposed yaml, or write it where nothing is yet; return the exit code."""
+    from fedpdm.data.quality.describe import describe
+
+    if out is not None and out.exists():
+        raise DataError(f"--out {out} exists, and you may have edited it; name another file")
+    text = describe(files, site)
+    if out is None:
+        print(text, end="")
+        return 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, text.encode())
+    print(f"written to {out}; read it, and mend what it says is unsure")
+    return 0
+
+
 def npz_written(folder: Path, options: list[str]) -> int:
     """Write generated milling runs as .npz files; return the exit code."""
     from fedpdm.config.compose import compose
@@ -195,7 +216,7 @@ def check(folder: Path, datasets: list[str]) -> int:
             sound = sound and word == "ok"
             print(f"{known.path:<24} {rows:>7}  {word}")
         if any(word == "missing" for _, _, word in verdicts):
-            print(f"  python -m fedpdm.data fetch {dataset} --to {folder}")
+            print(f"  python -m fedpdm.data fetch {dataset} --out {folder}")
     return 0 if sound else 2
 
 

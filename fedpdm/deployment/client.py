@@ -45,7 +45,8 @@ from fedpdm.errors import ConfigError, DataError, FedPdmError, printable
 from fedpdm.evaluation.final_test import run_final_test
 from fedpdm.runs.assembly import client_app, one_thread
 from fedpdm.runs.attacked import SIMULATED, is_attacked
-from fedpdm.runs.experiment import Experiment, build, nearest
+from fedpdm.runs.experiment import Experiment, build
+from fedpdm.runs.look import nearest
 from fedpdm.wire.records import ARRAYS, BUFFERS, arrays_in, scaler_in
 
 

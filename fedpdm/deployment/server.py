@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,8 @@ from fedpdm.report.table import print_summary
 from fedpdm.runs.assembly import one_thread
 from fedpdm.runs.attacked import SIMULATED, is_attacked
 from fedpdm.runs.contribution import SHOWS_SITES, asks
-from fedpdm.runs.experiment import Experiment, build
+from fedpdm.runs.experiment import Experiment, build, build_stored
 from fedpdm.runs.folder import stored_run
-from fedpdm.runs.initial import stored_start
 from fedpdm.runs.progress import Progress
 from fedpdm.runs.run import Run
 from fedpdm.runs.sources import build_source
@@ -182,8 +181,10 @@ def serve(grid: Grid, context: Context) -> dict[str, Any]:
             f"the sites have fedpdm {agreed.version}, the server has {__version__}; install "
             "the same version everywhere"
         )
-    start = stored_start(order.folder) if order.resumed else None
-    experiment = replace(build(cfg, RemoteSource(sites, agreed), start), baseline_sites=0)
+    source = RemoteSource(sites, agreed)
+    experiment = (
+        build_stored(cfg, order.folder, source) if order.resumed else build(cfg, source)
+    ).without_baselines()
     if experiment.clock.carrier() is not None:
         raise ConfigError("clock=virtual simulates sites; these are real ones: use clock=wall")
     if experiment.start is not None and experiment.parts.local:

@@ -1,13 +1,15 @@
 """Chooses the engine of a run: the one asked for, or with ``engine=auto`` the one that fits.
 
-The rule of ``auto`` looks at the model, the device, the cores and the amount of work, never at
-a clock, so that the same command makes the same choice on the same machine. Serial and ray give
-the same bits, batched rounds differently in the last digits; the choice is kept in the manifest
-and a resumed run obeys it.
+The rule of ``auto`` predicts what a run takes on each engine from a small table of measured
+times, and looks at the model, the device, the cores and the amount of work, never at a clock, so
+that the same command makes the same choice on the same machine. Serial and ray give the same
+bits; stacks, in one process or several, give other last digits and other dropout masks. The
+choice is kept in the manifest and a resumed run obeys it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -59,29 +61,39 @@ class Choice:
     reason: str
 
 
+STEPS: tuple[tuple[int, float, float], ...] = (
+    (2_978, 0.19, 0.020),
+    (55_682, 1.30, 1.15),
+    (97_666, 1.80, 0.75),
+    (115_106, 1.80, 1.05),
+)
+"""Parameters of a model (mlp, lstm, cnn, hybrid), milliseconds of a site's step on one core, in
+turn and as part of a stack of 32; docs/decisions/062. What counts are ratios to each other and
+to the start of processes, which are much the same on every machine."""
+
+START = 6.0
+"""Seconds until worker processes are there, on the machine of ``STEPS``."""
+
+ANSWER = 0.7
+"""Milliseconds that a site's answer costs beside its training, on every engine."""
+
+
 class Auto:
     """Chooses an engine.
 
     Args:
-        stack_from: from so many sites in a round on, a model that stacking speeds up is
-            trained as one stack.
-        ray_from: from so many optimizer steps in a run on, several processes repay their start.
-        workers: handed to ray.
-        chunk: handed to batched.
+        stack_from: from so many sites in a round on, they are trained as stacks.
+        workers: processes, if there are to be several; None is one per core.
+        chunk: sites in one stack.
     """
 
     def __init__(
-        self,
-        stack_from: int = 8,
-        ray_from: int = 20_000,
-        workers: int | None = None,
-        chunk: int | None = None,
+        self, stack_from: int = 8, workers: int | None = None, chunk: int | None = None
     ) -> None:
-        check_counts(stack_from=stack_from, ray_from=ray_from)
+        check_counts(stack_from=stack_from)
         check_counts(null=True, workers=workers, chunk=chunk)
         check_workers(workers)
-        self.stack_from, self.ray_from = stack_from, ray_from
-        self.workers, self.chunk = workers, chunk
+        self.stack_from, self.workers, self.chunk = stack_from, workers, chunk
 
     @classmethod
     def check(cls, device: torch.device, **settings: Any) -> None:
@@ -91,26 +103,41 @@ class Auto:
     def choose(self, work: Workload) -> Choice:
         """Return the engine for a workload."""
         on_gpu = work.device.type == "cuda"
-        gains = on_gpu or getattr(work.module, "cheap_layers", False) is True
-        stack = work.sampled >= self.stack_from and gains
+        stack = work.sampled >= self.stack_from
         obstacle = work.obstacle() if stack else None
-        if stack and obstacle is None:
-            what = "a GPU" if on_gpu else "a model of small dense layers"
-            reason = f"{work.sampled} sites a round on {what} train faster as one stack"
-            return Choice("batched", {"chunk": self.chunk}, reason)
+        stack = stack and obstacle is None
+        if on_gpu:
+            if stack:
+                reason = f"{work.sampled} sites a round on a GPU train faster as one stack"
+                return Choice("batched", {"chunk": self.chunk}, reason)
+            few = f"{work.sampled} sites a round are too few to stack (from {self.stack_from})"
+            return Choice("serial", {}, obstacle or few)
         workers = min(self.workers or work.cores, work.sampled)
-        if not on_gpu and workers > 1 and work.total >= self.ray_from:
-            reason = f"{work.total:,} training steps repay the start of {workers} processes"
-            return Choice("ray", {"workers": self.workers}, reason)
+        alone, together = seconds(work, stack, 1), seconds(work, stack, workers)
+        if workers > 1 and together < alone:
+            settings = {"workers": self.workers, "stacked": stack, "chunk": self.chunk}
+            what = "stacks in" if stack else ""
+            reason = f"{work.total:,} training steps repay the start of {what} {workers} processes"
+            return Choice("ray", settings, " ".join(reason.split()))
+        if stack:
+            reason = f"{work.sampled} sites a round train faster as stacks"
+            return Choice("batched", {"chunk": self.chunk}, reason)
         if obstacle is not None:
             reason = obstacle
-        elif on_gpu:
-            reason = f"{work.sampled} sites a round are too few to stack (from {self.stack_from})"
         elif workers < 2:
             reason = "there is one core, or one site a round"
         else:
             reason = f"{work.total:,} training steps take less time than starting more processes"
         return Choice("serial", {}, reason)
+
+
+def seconds(work: Workload, stacked: bool, workers: int) -> float:
+    """Return what a run's training is predicted to take on CPU cores."""
+    size = max(1, sum(parameter.numel() for parameter in work.module.parameters()))
+    nearest = min(STEPS, key=lambda row: abs(math.log(row[0] / size)))
+    step = nearest[2 if stacked else 1] * max(1.0, size / STEPS[-1][0])
+    busy = work.total * step / workers + work.sampled * work.rounds * ANSWER
+    return busy / 1000 + (START if workers > 1 else 0.0)
 
 
 class Engine(TypedDict):
@@ -132,7 +159,10 @@ def settle_engine(settings: Mapping[str, Any], work: Workload) -> Engine:
         settings: the chosen yaml of ``conf/engine``.
         work: what the run asks of it.
     """
-    if not hasattr(class_of(settings, "engine"), "choose"):  # as ``Auto`` does, in place of a Grid
+    asked = class_of(settings, "engine")
+    if (settle := getattr(asked, "settle", None)) and (same := settle(settings, work.device)):
+        return engine_of(read("ray") | same)
+    if not hasattr(asked, "choose"):  # as ``Auto`` does, in place of a Grid
         return engine_of(settings)
     choice = make(settings, "engine").choose(work)
     return engine_of(read(choice.name) | dict(choice.settings), choice.reason)
@@ -174,7 +204,8 @@ def check_can_train(
     """
     check = getattr(class_of(engine, "engine"), "check_training", None)
     if check is not None:
-        check(module, objective, settings)
+        given = {key: value for key, value in engine.items() if key != "_target_"}
+        check(module, objective, settings, **given)
 
 
 def read(name: str) -> dict[str, Any]:

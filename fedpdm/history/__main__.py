@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedpdm.config.arguments import add_out, parser_of
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError, run_command
 from fedpdm.history.lock import RunLock
 from fedpdm.history.record import RoundRecord, judged_by
@@ -26,7 +27,7 @@ STALE = ("summary.json", "report.html", "metrics.csv", "drift.safetensors", "pro
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, or 2 for mistakes."""
-    given = _parser().parse_args(argv)
+    given = parser().parse_args(argv)
     try:
         given.command(given)
     except FedPdmError as error:
@@ -35,13 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m fedpdm.history",
-        description="The rounds of a run on disk: list them, look at one, return to one, "
-        "take its weights out.",
+def parser() -> argparse.ArgumentParser:
+    made = parser_of(
+        "history",
+        "The rounds of a run on disk: list them, look at one, return to one, take its weights out.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Any, text: str, with_round: bool = True) -> Any:
         one = commands.add_parser(name, help=text, description=text)
@@ -60,13 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     rollback.add_argument("--reason", default="rolled back by hand", help="for the record")
     export = add("export", _export, "Copy a round's weights, checked, to a safetensors file.")
-    export.add_argument("--to", type=Path, required=True, metavar="FILE", help="FILE.safetensors")
+    add_out(export, "FILE.safetensors", "FILE", "--to", required=True)
     export.add_argument("--force", action="store_true", help="overwrite FILE")
     for one in (show, export):
         one.add_argument(
             "--attempt", type=int, help="a round that was undone, as it was in this attempt"
         )
-    return parser
+    return made
 
 
 # Commands -----------------------------------------------------------------------------
@@ -189,17 +189,17 @@ def _set_aside(run: Path, number: int, attempt: int) -> list[str]:
 
 
 def _export(given: argparse.Namespace) -> None:
-    out: Path = given.to
+    out: Path = given.out
     if out.suffix != ".safetensors":
-        raise ConfigError(f"--to {out} must end in .safetensors: that is what is written")
+        raise ConfigError(f"--out {out} must end in .safetensors: that is what is written")
     if out.exists() and not given.force:
-        raise ConfigError(f"--to {out} exists; choose another name, or overwrite it with --force")
+        raise ConfigError(f"--out {out} exists; choose another name, or overwrite it with --force")
     with History.open(given.run) as history:
         row = history.row(given.round, given.attempt)
         history.weights(row.number, row.attempt)  # says what is wrong, if anything is
         path = history.path(row)
         if out.exists() and out.samefile(path):
-            raise ConfigError(f"--to {out} is the round's own file; choose another name")
+            raise ConfigError(f"--out {out} is the round's own file; choose another name")
         sha256 = write_bytes(out, read_bytes(path, row.weights_sha256))
     print(f"round {row.number} (attempt {row.attempt}): {out}\nsha256 {sha256}")
 

@@ -66,10 +66,15 @@ class Manifest(_File):
         name: Name
         settings: dict[str, Any] = {}
 
+    class Evaluate(BaseModel):
+        model_config = ConfigDict(extra="allow", strict=True)
+        fraction: Annotated[float, Field(gt=0, le=1)]
+
     seed: int = 0
     config: dict[str, Any]
     data: Data = Data()
     engine: Engine | None = None
+    evaluate: Evaluate | None = None
     git_commit: Name | None = None
 
 

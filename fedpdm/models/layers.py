@@ -47,7 +47,8 @@ def require_sizes(**sizes: int | Sequence[int]) -> None:
 
 
 def add_conv_blocks(model: nn.Module, channels: int, filters: Sequence[int]) -> None:
-    """Give ``model`` layers conv1, bn1, conv2, bn2, … (kernel 3, padding 1)."""
+    """Give ``model`` layers conv1, bn1, conv2, bn2, … (kernel 3, padding 1), and pool."""
+    model.add_module("pool", nn.MaxPool1d(kernel_size=2))
     for number, (before, after) in enumerate(itertools.pairwise([channels, *filters]), start=1):
         model.add_module(f"conv{number}", nn.Conv1d(before, after, kernel_size=3, padding=1))
         model.add_module(f"bn{number}", nn.BatchNorm1d(after))
@@ -60,7 +61,7 @@ def convolve(model: nn.Module, x: Tensor, blocks: int, drop: nn.Module) -> Tenso
     """
     for number in range(1, blocks + 1):
         x = normalised(model.get_submodule(f"conv{number}"), model.get_submodule(f"bn{number}"), x)
-        x = drop(nn.functional.max_pool1d(x.relu(), kernel_size=2))
+        x = drop(model.get_submodule("pool")(x.relu()))
     return x
 
 

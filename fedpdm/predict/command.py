@@ -6,8 +6,9 @@ import argparse
 import contextlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -20,8 +21,10 @@ from fedpdm.errors import ConfigError, DataError, FedPdmError, HistoryError, pri
 from fedpdm.evaluation.wording import counted, listing
 from fedpdm.history.schemas import Card
 from fedpdm.history.sealed import read_sealed
+from fedpdm.predict.arguments import parser
 from fedpdm.predict.loading import load_predictor
 from fedpdm.predict.ranking import EXPLAINED, page, print_machines, ranked
+from fedpdm.runs.drift import MUCH, before, distances, stored_reference
 from fedpdm.runs.predictor import Predictor
 from fedpdm.runs.progress import Working
 from fedpdm.storage import write_bytes
@@ -33,62 +36,71 @@ ENOUGH = 200
 """Rows from which on a distance from the training data says something."""
 
 
-def drifted(
-    predictor: Predictor, table: Table, scored: pd.DataFrame, site: str | None
-) -> list[str]:
-    """Return lines: each sensor and score, how far it lies from training, the farthest first.
+class Drift(NamedTuple):
+    """How far new rows lie from the training.
+
+    Attributes:
+        whose: the training that they are compared with: of one site, or of all.
+        found: ``psi`` and ``ks`` of each sensor and score, the farthest first; None where the run
+            keeps no readings.
+    """
+
+    whose: str
+    found: Mapping[str, Mapping[str, float]] | None
+
+    def lines(self, run: Path) -> list[str]:
+        """Return the distances for the screen."""
+        if self.found is None:
+            return ["no readings to measure drift from"]
+        return [f"drift from the training of {run.name} ({self.whose}):  PSI    KS"] + [
+            f"  {printable(name)}: {each['psi']:.3f}  {each['ks']:.3f}"
+            + ("  much" if each["psi"] > MUCH else "")
+            for name, each in self.found.items()
+        ]
+
+    def note(self, rows: int) -> list[str]:
+        """Return what to say of columns far from training; of few rows nothing can be said."""
+        much = [name for name, each in (self.found or {}).items() if each["psi"] > MUCH]
+        if not much or rows < ENOUGH:
+            return []
+        return [
+            f"{counted(len(much), 'column')} far from the training data: {listing(much, most=6)}; "
+            "the risks may mean less (--drift shows how far)"
+        ]
+
+
+def drifted(predictor: Predictor, table: Table, scored: pd.DataFrame, site: str | None) -> Drift:
+    """Return how far new rows, and the model's scores of them, lie from the training.
 
     Args:
         predictor: the model.
         table: the new rows.
         scored: what ``Predictor.score`` returned of them.
         site: whose readings to compare with; None for all sites'.
-    """
-    from fedpdm.runs.drift import MUCH, before, distances, stored_reference
 
+    Raises:
+        HistoryError: the run keeps no readings.
+    """
     names, columns = predictor.mapping.inputs, list(predictor.task.score_columns)
     stored = stored_reference(predictor.run, len(names))
+    whose = f"site {site}" if site and f"readings/{site}" in stored else "all sites"
     old = before(stored, "readings", site)
     if old is None:
-        return ["no readings to measure drift from"]
+        return Drift(whose, None)
     found = distances(old, values_of(table, predictor.mapping), names)
     was = before(stored, "scores", site)
     if was is not None and was.shape[1] == len(columns):
         found |= distances(was, scored[columns].to_numpy(dtype=float), columns)
-    whose = f"site {site}" if site and f"readings/{site}" in stored else "all sites"
-    head = f"drift from the training of {predictor.run.name} ({whose}):  PSI    KS"
-    return [head] + [
-        f"  {printable(name)}: {each['psi']:.3f}  {each['ks']:.3f}"
-        + ("  much" if each["psi"] > MUCH else "")
-        for name, each in found.items()
-    ]
+    return Drift(whose, found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, or 2 for mistakes."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fedpdm.predict",
-        description="Score a site's new data with the model of a run: risk and alarms by machine.",
-    )
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run folder")
-    parser.add_argument("file", metavar="FILE", type=Path, help="CSV or Parquet with new rows")
-    parser.add_argument("--site", help="the site whose columns and scaling apply")
-    parser.add_argument("--round", type=int, help="weights of this round (default: the best)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="where the scores go (default: FILE-scores.csv, all-scores.csv for *.csv)",
-    )
-    parser.add_argument("--html", type=Path, help="also write the list of machines as a page")
-    parser.add_argument("--threshold", type=float, help="alarm threshold (default: the run's)")
-    parser.add_argument("--drift", action="store_true",
-                        help="also print how far the file lies from the training")  # fmt: skip
-    parser.add_argument("--imports", help="modules of your own that the run used: mylab,…")
     words = list(sys.argv[1:] if argv is None else argv)
     torch.set_num_threads(1)
     try:
         _refuse_overrides(words)
-        given = parser.parse_args(words)
+        given = parser().parse_args(words)
         with Working("scoring the rows", Console(stderr=True)):
             predictor = load_predictor(
                 given.run, site=given.site, round=given.round, threshold=given.threshold,
@@ -105,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             except HistoryError:  # a deployed run keeps no readings
                 if given.drift:
                     raise
-                far = []
+                far = Drift("", None)
         name = re.sub(r"[*?\[\]]+", "", given.file.name.partition(".")[0]).strip("-_ ")
         out = given.out or Path(f"{name or 'all'}-scores.csv")
         listed = out.with_name(f"{out.stem.removesuffix('-scores')}-machines.csv")
@@ -116,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         notes = [
             *predictor.notes,
             *(f"column '{c}' has no reading at all; it counts as average" for c in silent),
-            *_drift_note(far, len(table)),
+            *far.note(len(table)),
         ]
         write_bytes(out, scored.to_csv(index=False).encode())
         write_bytes(listed, lines.to_csv(index=False).encode())
@@ -133,22 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"note: {printable(note)}", file=sys.stderr)
     print_machines(predictor, lines)
     if given.drift:
-        print(*far, sep="\n")
+        print(*far.lines(predictor.run), sep="\n")
     print(f"{len(scored)} scored rows: {out}; {len(lines)} machines: {listed}")
     if given.html:
         print(f"page: {given.html}")
     return 0
-
-
-def _drift_note(far: Sequence[str], rows: int) -> list[str]:
-    """Return what to say of sensors far from training; of few rows nothing can be said."""
-    much = [line.split(":")[0].strip() for line in far if line.endswith("much")]
-    if not much or rows < ENOUGH:
-        return []
-    return [
-        f"{counted(len(much), 'column')} far from the training data: {listing(much, most=6)}; "
-        "the risks may mean less (--drift shows how far)"
-    ]
 
 
 def _with_site(error: DataError, given: argparse.Namespace) -> DataError:

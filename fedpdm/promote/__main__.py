@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fedpdm.config.arguments import add_imports, add_out, parser_of
 from fedpdm.errors import ConfigError, FedPdmError, run_command
 
 DESCRIPTION = """\
@@ -22,13 +23,10 @@ Exit code 0: promoted. 1: refused, and the table says by which gate. 2: a mistak
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    made = argparse.ArgumentParser(
-        prog="fedpdm promote", description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    made = parser_of("promote", DESCRIPTION)
     made.add_argument("run", nargs="?", type=Path, metavar="RUN", help="the run folder")
-    made.add_argument("--to", type=Path, default=Path("promoted"), metavar="FOLDER",
-                      help="where promoted models are (promoted)")  # fmt: skip
+    add_out(made, "where promoted models are (promoted)", "FOLDER", "--to",
+            default=Path("promoted"))  # fmt: skip
     made.add_argument("--name", help="of the model (TASK-MODEL, as failure-lstm)")
     made.add_argument("--site", help="whose model, columns and scaling, where sites differ in them")
     made.add_argument("--seeds", metavar="RUN,RUN", default="",
@@ -40,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--by", metavar="NAME", help="who signs the decision")
     made.add_argument("--registry", metavar="URI",
                       help="also MLflow's registry, as sqlite:///promoted/registry.db")  # fmt: skip
-    made.add_argument("--imports", help="modules of your own that the run used: mylab,…")
+    add_imports(made)
     made.add_argument("--list", action="store_true", help="show versions and their status")
     return made
 
@@ -52,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.list:
             from fedpdm.promote.output import print_list
 
-            print_list(given.to)
+            print_list(given.out)
             return 0
         if given.run is None:
             raise ConfigError("name a run folder to promote, or --list")
@@ -62,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return promote(
             Request(
                 run=given.run,
-                store=given.to,
+                store=given.out,
                 name=given.name,
                 site=given.site,
                 seeds=[Path(part) for part in given.seeds.split(",") if part],

@@ -24,8 +24,9 @@ from fedpdm.evaluation.scoring import score
 from fedpdm.federation import Site
 from fedpdm.predict import load_predictor
 from fedpdm.runs.assembly import shared_scaler
-from fedpdm.runs.experiment import Experiment, look_at_data
+from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.folder import versions
+from fedpdm.runs.look import look_at_data
 from fedpdm.runs.predictor import Predictor
 from fedpdm.runs.reopened import reopen
 from fedpdm.tasks import Task

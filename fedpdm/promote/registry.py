@@ -55,7 +55,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         os.replace(temporary, folder)
     except OSError as error:
         raise HistoryError(
-            f"{folder} cannot be written ({error.strerror or error}); choose another --to"
+            f"{folder} cannot be written ({error.strerror or error}); choose another --out"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -71,7 +71,7 @@ def listed(store: Path) -> list[dict[str, Any]]:
         HistoryError: a record is missing or damaged.
     """
     if not store.is_dir():
-        raise ConfigError(f"--to {store}: there is no such folder, so nothing was promoted to it")
+        raise ConfigError(f"--out {store}: there is no such folder, so nothing was promoted to it")
     result = []
     for model in sorted(path for path in store.iterdir() if path.is_dir()):
         versions = sorted(_versions(model))

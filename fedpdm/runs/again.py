@@ -13,9 +13,8 @@ from fedpdm.config.values import make
 from fedpdm.history import RoundRecord
 from fedpdm.history.lock import RunLock
 from fedpdm.runs.assembly import client_app, round_loop
-from fedpdm.runs.experiment import Experiment, build
+from fedpdm.runs.experiment import Experiment, build_stored
 from fedpdm.runs.folder import opened_history, stored_run
-from fedpdm.runs.initial import stored_start
 from fedpdm.runs.progress import Progress
 from fedpdm.server.loop import make_server_app
 from fedpdm.wire.flower import RUN_ID, SERVER_NODE_ID
@@ -29,7 +28,7 @@ def fresh(run: Path, imports: Sequence[str] = ()) -> Experiment:
         imports: the modules that the run's own code comes from.
     """
     words = [f"resume={run}", *([f"imports={','.join(imports)}"] if imports else [])]
-    return build(stored_run(words)[0], start=stored_start(run))
+    return build_stored(stored_run(words)[0], run)
 
 
 def train_again(

@@ -100,14 +100,14 @@ def baseline_inputs(experiment: Experiment) -> BaselineInputs:
         federation=experiment.federation,
         names=tuple(experiment.compared),
         build_model=experiment.build_model,
-        pooled=experiment.pooled_schedule,
-        alone=experiment.alone_schedule,
+        pooled=experiment.baselines.pooled,
+        alone=experiment.baselines.alone,
         seed=experiment.seed,
         scaler=shared_scaler(experiment),
         pool=tuple(experiment.pooled),
         device=experiment.device,
-        baselines=experiment.baselines,
-        rocket=experiment.rocket,
+        baselines=experiment.baselines.names,
+        rocket=experiment.baselines.rocket,
         objective=experiment.objective.without_federation(),
         taken_scaler=experiment.start.scaler if experiment.start else None,
     )
@@ -155,7 +155,7 @@ def settled_engine(experiment: Experiment, shapes: list[dict[str, Any]]) -> Engi
 
 def stack_obstacle(experiment: Experiment) -> str | None:
     """Try whether the model can be trained as a stack; return why not."""
-    from fedpdm.engines.stacked.grid import obstacle
+    from fedpdm.engines.stacked.sites import obstacle
 
     federation = experiment.federation
     name = experiment.looked_at[0]

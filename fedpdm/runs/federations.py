@@ -28,8 +28,9 @@ from fedpdm.history import History
 from fedpdm.history.lock import FEDERATIONS
 from fedpdm.models.manager import ModelManager
 from fedpdm.report.console import console_for, grid_of, say
-from fedpdm.runs.experiment import build, look_at_data
+from fedpdm.runs.experiment import build
 from fedpdm.runs.folder import refuse_used
+from fedpdm.runs.look import look_at_data
 from fedpdm.runs.progress import Working
 from fedpdm.runs.reopened import Reopened, reopen
 from fedpdm.storage import write_bytes, write_json

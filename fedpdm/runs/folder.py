@@ -32,6 +32,8 @@ SCHEMA = 1
 PACKAGES = ("flwr", "torch", "numpy", "pandas", "scikit-learn", "hydra-core", "safetensors")
 
 WORKERS = "engine.workers"
+FREE = {"rounds", "log"}
+"""What may differ when the same run goes on."""
 RESUMABLE = {"rounds", WORKERS}
 """What may be changed by ``resume=``: a longer run, and on how many processes, which changes no
 result. All else is in the folder."""
@@ -170,8 +172,8 @@ def stored_manifest(folder: Path, cfg: Config) -> dict[str, Any]:
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the keys in which two configs differ, in order; a number of rounds may grow."""
-    keys = sorted({*before, *now} - {"rounds"})
+    """Return the keys in which two configs differ, in order, without those of ``FREE``."""
+    keys = sorted({*before, *now} - FREE)
     return [key for key in keys if _fixed(before.get(key)) != _fixed(now.get(key))]
 
 
@@ -196,7 +198,7 @@ def refuse_used(folder: Path, second: bool = False) -> None:
     if set(_places(folder)) - {*first} or (folder / "history.sqlite").exists():
         raise HistoryError(
             f"{folder} already holds a run; continue it with resume={folder}, or "
-            "choose another folder with hydra.run.dir=…"
+            "choose another folder with --out FOLDER"
         )
 
 

@@ -28,10 +28,10 @@ def log_of(cfg: Config, folder: Path) -> Callable[[str], None] | None:
         ConfigError: ``log`` is something else.
     """
     asked = select(cfg, "log")
-    if asked is None:
+    if asked in (None, "screen"):
         return None
     if asked != "file":
-        raise ConfigError(f"log={asked} is unknown; choose file, or null for none")
+        raise ConfigError(f"log={asked} is unknown; choose file, screen, or null for none")
 
     def add(text: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

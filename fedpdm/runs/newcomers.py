@@ -86,8 +86,8 @@ def _alone(
     experiment: Experiment, sites: list[Site], scaler: Scaler | None
 ) -> dict[str, Predictions]:
     """Return the predictions of what these sites have by themselves."""
-    kinds = tuple(name for name in experiment.baselines if BASELINES[name].per_site)
-    if not experiment.baseline_sites or not kinds:
+    kinds = tuple(name for name in experiment.baselines.names if BASELINES[name].per_site)
+    if not experiment.baselines.sites or not kinds:
         return {}
     inputs = replace(
         baseline_inputs(experiment), names=experiment.newcomers, scaler=scaler, baselines=kinds

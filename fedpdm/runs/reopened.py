@@ -19,9 +19,8 @@ from fedpdm.evaluation.final_test import FinalTest, run_final_test
 from fedpdm.federation import Site
 from fedpdm.history import History
 from fedpdm.history.schemas import Card, Summary
-from fedpdm.runs.experiment import Experiment, build
+from fedpdm.runs.experiment import Experiment, build_stored
 from fedpdm.runs.folder import data_hashes, stored_manifest, stored_run
-from fedpdm.runs.initial import stored_start
 from fedpdm.runs.inputs import scaler_of
 from fedpdm.server.base import models_of
 from fedpdm.server.round_metrics import best_round
@@ -102,7 +101,7 @@ def reopen(run: Path, *, imports: Sequence[str] = (), cfg: Config | None = None)
         summary = Summary.read(history.sealed.read("summary.json"), run / "summary.json")
         files = len(history.sealed.names())
         cfg.device = "cpu"
-        experiment = build(cfg, start=stored_start(run))
+        experiment = build_stored(cfg, run)
         records = history.rounds()
         chosen = best_round(records, experiment.task) or records[-1].round
         states = history.client_states(chosen) if experiment.personal else {}

@@ -42,7 +42,7 @@ from fedpdm.runs.attacked import came_to
 from fedpdm.runs.contribution import contributions
 from fedpdm.runs.drift import NAME as REFERENCE
 from fedpdm.runs.drift import drift_since, reference
-from fedpdm.runs.experiment import Experiment, look_at_data
+from fedpdm.runs.experiment import Experiment
 from fedpdm.runs.folder import (
     SCHEMA,
     data_hashes,
@@ -61,6 +61,7 @@ from fedpdm.runs.idle import idle_options
 from fedpdm.runs.inspected import machines_to_inspect
 from fedpdm.runs.local_training import idle_warning, rate_warning
 from fedpdm.runs.log import log_of
+from fedpdm.runs.look import look_at_data
 from fedpdm.runs.newcomers import test_newcomers
 from fedpdm.runs.privacy import refuse_other_noise
 from fedpdm.runs.progress import Progress, Working
@@ -162,6 +163,8 @@ class Run:
                     display.say(f"continuing after round {head.round}")
                 elif experiment.start is not None:
                     display.say(f"init: {experiment.start}")
+                if len(experiment.evaluated) < len(experiment.federation.sites):
+                    display.say(experiment.who_evaluates)
                 if self.engine["reason"]:
                     display.say(f"engine={self.engine['name']}: {self.engine['reason']}")
                 for warning in warnings:
@@ -230,6 +233,7 @@ class Run:
             "git_commit": git_commit(),
             "data": {"name": experiment.federation.source.name, **hashes},
             "engine": self._settle_engine(shapes),
+            "evaluate": {"fraction": experiment.evaluate_fraction},
             "config": plain(self.cfg),
         }
         if experiment.privacy is not None:
@@ -258,7 +262,8 @@ class Run:
         settings = self.engine["settings"]
         one = settings and getattr(class_of(settings, "engine"), "in_process", False)
         free = cores() - 1 if one else 0
-        return BaselineWorkers(inputs, self.folder, experiment.baseline_processes, in_child, free)
+        processes = experiment.baselines.processes
+        return BaselineWorkers(inputs, self.folder, processes, in_child, free)
 
     # The federation ---------------------------------------------------------------------
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from fedpdm.config.values import Config, plain, resolved, select, yaml_of
 from fedpdm.history.lock import PRETRAINING
-from fedpdm.runs.experiment import build, look_at_data
+from fedpdm.runs.experiment import build
 from fedpdm.runs.folder import refuse_used
 from fedpdm.runs.initial import load, scope_of
+from fedpdm.runs.look import look_at_data
 from fedpdm.runs.progress import Working
 from fedpdm.storage import write_bytes
 from fedpdm.trackers.guard import build_tracker

@@ -54,10 +54,10 @@ def check_trees(cfg: Config, task: Task) -> None:
     if any(value is not None for value in block(cfg, "training.augment").values()):
         raise ConfigError("model=gbdt has no training.augment: trees see windows as they are")
     loss_of(task)  # says if there is none
-    if select(cfg, "engine._target_") == BATCHED:
+    if select(cfg, "engine._target_") == BATCHED or select(cfg, "engine.stacked"):
         raise ConfigError(
-            "engine=batched stacks networks, and model=gbdt is trees: use engine=serial or "
-            "engine=ray"
+            "engine=batched and engine.stacked=true stack networks, and model=gbdt is trees: use "
+            "engine=serial or engine=ray"
         )
     most = int(cfg.model.config.rounds)
     if int(cfg.rounds) > most:

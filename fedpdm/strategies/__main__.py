@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the list or a page; return the exit code."""
     from rich.console import Console
 
-    from fedpdm.catalogue.methods import GROUPS, find, methods
+    from fedpdm.catalogue import GROUPS
+    from fedpdm.catalogue.methods import find, methods
     from fedpdm.catalogue.page import page_of
     from fedpdm.config.command_line import config_dirs
 

@@ -8,6 +8,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedpdm.config.arguments import parser_of
 from fedpdm.errors import ConfigError, FedPdmError, HistoryError, printable, run_command
 
 DESCRIPTION = """\
@@ -23,10 +24,7 @@ under Flower's SuperLink is shown alike. Ctrl-C ends it."""
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    made = argparse.ArgumentParser(
-        prog="python -m fedpdm.watch", description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    made = parser_of("watch", DESCRIPTION)
     made.add_argument("run", nargs="?", type=Path, metavar="RUN", default=Path("runs"),
                       help="its folder, or a folder of runs: the newest in it (runs)")  # fmt: skip
     made.add_argument("--port", type=int, default=0, help="on 127.0.0.1 (any that is free)")

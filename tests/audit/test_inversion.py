@@ -144,7 +144,7 @@ def test_a_run_is_attacked_step_by_step_and_by_its_own_update(
 ) -> None:
     monkeypatch.setattr(attacks, "STEPS", 8)
     monkeypatch.setattr(attacks, "CLOSURES", 2)
-    assert main([str(run), "--inversion", "--json", str(tmp_path / "a.json")]) == 0
+    assert main([str(run), "--inversion", "--out", str(tmp_path / "a.json")]) == 0
     found = json.loads((tmp_path / "a.json").read_text())
     plain = [s for s in found["steps"] if s["noise"] is None and s["batch"] == 1]
     assert {s["model"] for s in plain} == {"untrained", "trained"}

@@ -96,7 +96,7 @@ def test_a_model_that_knows_windows_by_heart_is_found(run: Path, tmp_path: Path)
     assert found["control"]["auc"]["low"] > 0.6 > found["untrained"]["auc"]["low"]
     assert found["control"]["advantage"]["value"] > found["model"]["advantage"]["value"]
     assert "by heart" in told(found) and found["bound"] is None
-    assert main([str(run), "--json", str(tmp_path / "a.json")]) == 0
+    assert main([str(run), "--out", str(tmp_path / "a.json")]) == 0
     written = json.loads((tmp_path / "a.json").read_text())
     assert written["model"] == found["model"] and written["control"] is None
 

@@ -18,7 +18,8 @@ from fedpdm.client.state import OBJECTIVE, PersonalModels
 from fedpdm.data.rows import Bools, Floats, Rows
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.serial import SerialGrid
-from fedpdm.engines.stacked.grid import BatchedGrid, obstacle
+from fedpdm.engines.stacked.grid import BatchedGrid
+from fedpdm.engines.stacked.sites import obstacle
 from fedpdm.errors import ConfigError
 from fedpdm.models import register
 from fedpdm.models import registry as models

@@ -64,7 +64,7 @@ def test_retraining_leaves_each_site_out_once_and_goes_on(
         assert max(r.metrics["average_precision"] or 0 for r in records) == own["without"]
         assert all(len(r.sampled) == 1 for r in records[1:])
     capsys.readouterr()
-    assert main([str(run), "--retrain", "--json", str(tmp_path / "a.json")]) == 0
+    assert main([str(run), "--retrain", "--out", str(tmp_path / "a.json")]) == 0
     assert "round 1/" not in capsys.readouterr().out  # nothing is trained a second time
     assert json.loads((tmp_path / "a.json").read_text()) == found
 

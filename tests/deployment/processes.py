@@ -20,8 +20,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-SUPERNODE = Path(__file__).with_name("supernode.py")
-HOSTILE_SUPERNODE = Path(__file__).with_name("hostile_supernode.py")
+HERE = Path(__file__).parent
 
 
 def block(readme: str, title: str) -> str:
@@ -54,7 +53,7 @@ class Machine:
     Args:
         folder: where it starts.
         path: folders of modules.
-        programs: those of a ``forks.Template``, in which Flower finds its helpers first.
+        programs: those of a ``forks.Template``, which are looked for first, by Flower, too.
         variables: further environment variables.
     """
 
@@ -86,12 +85,17 @@ class Machine:
             **self.variables,
         }
 
-    def start(self, *command: str) -> None:
+    def program(self, name: str) -> list[str]:
+        """Return how a program begins that is Flower's, or a file of ours beside this one."""
+        if self.programs:
+            return [str(self.programs / name)]
+        return [str(BIN / "python"), str(HERE / name)] if ".py" in name else [str(BIN / name)]
+
+    def start(self, name: str, *arguments: str) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(BIN / command[0]), *command[1:]],
-                cwd=self.folder, env=self.environment, stdout=log, stderr=log,
-                start_new_session=True,
+                [*self.program(name), *arguments],
+                cwd=self.folder, env=self.environment, stdout=log, stderr=log, process_group=0,
             )  # fmt: skip
 
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
@@ -153,7 +157,7 @@ class ServerProcess(Machine):
     def flwr(self, *arguments: str) -> dict[str, Any]:
         """Call ``flwr`` and return its JSON."""
         done = subprocess.run(
-            [str(BIN / "flwr"), *arguments, "--format", "json"],
+            [*self.program("flwr"), *arguments, "--format", "json"],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180,
         )  # fmt: skip
         assert done.returncode == 0, f"flwr {arguments}: {done.stdout}{done.stderr}"
@@ -172,7 +176,7 @@ class ServerProcess(Machine):
     def shown(self, run_id: str) -> str:
         """Return what the server has printed: ``flwr log``."""
         done = subprocess.run(
-            [str(BIN / "flwr"), "log", run_id, "here", "--show"],
+            [*self.program("flwr"), "log", run_id, "here", "--show"],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180,
         )  # fmt: skip
         return done.stdout + done.stderr
@@ -192,15 +196,15 @@ class SiteProcess(Machine):
         site: its name in the run.
         server: to which it connects.
         also: what else its ``--node-config`` says.
-        program: that is started in place of ``flower-supernode``.
+        kind: a file beside this one, which is started in place of ``flower-supernode``.
     """
 
     def __init__(
         self, folder: Path, site: str, server: ServerProcess, also: str = "",
-        program: Path = SUPERNODE,
+        kind: str = "supernode.py",
     ) -> None:  # fmt: skip
         super().__init__(folder, path=server.path, programs=server.programs)
-        self.site, self.server, self.also, self.program = site, server, also, program
+        self.site, self.server, self.also, self.kind = site, server, also, kind
         self.port = free_port()
         if server.tls:
             done = subprocess.run(["bash", "-ec", block("clients/README.md", "key")], cwd=folder,
@@ -219,7 +223,7 @@ class SiteProcess(Machine):
                   "--auth-supernode-private-key", "plant_key"]  # fmt: skip
         plain = insecure or not hq.tls
         who = f'site="{self.site}" data="{self.folder}" {self.also}'
-        self.start("python", str(self.program), *(["--insecure"] if plain else secure),
+        self.start(self.kind, *(["--insecure"] if plain else secure),
                    "--superlink", f"127.0.0.1:{hq.port}", "--port", str(self.port),
                    "--node-config", who)  # fmt: skip
 

@@ -11,7 +11,7 @@ import torch
 from fedpdm.config.compose import compose
 from fedpdm.config.schema import conf_dir
 from fedpdm.config.values import plain
-from fedpdm.engines.auto import Auto, Workload, read, settle_engine
+from fedpdm.engines.auto import Auto, Workload, read, seconds, settle_engine
 from fedpdm.errors import ConfigError, HistoryError
 from fedpdm.history import History
 from fedpdm.models import ModelFactory
@@ -34,10 +34,12 @@ def work(model: str = "lstm", **change: Any) -> Workload:
         ("serial", "lstm", {}),
         ("serial", "mlp", {"sampled": 7}),
         ("batched", "mlp", {"sampled": 8}),
-        ("serial", "cnn", {"sampled": 100}),
+        ("batched", "mlp", {"sampled": 100, "rounds": 5}),
+        ("batched", "cnn", {"sampled": 100}),
         ("ray", "cnn", {"sampled": 100, "steps": 40}),
         ("ray", "lstm", {"sampled": 4, "steps": 500}),
         ("serial", "lstm", {"sampled": 4, "steps": 500, "cores": 1}),
+        ("batched", "lstm", {"sampled": 8, "steps": 5000, "cores": 1}),
         ("serial", "lstm", {"sampled": 1, "steps": 5000}),
         ("batched", "lstm", {"sampled": 8, "device": torch.device("cuda")}),
         ("serial", "lstm", {"sampled": 3, "steps": 5000, "device": torch.device("cuda")}),
@@ -52,11 +54,32 @@ def test_the_rule(engine: str, model: str, change: dict[str, Any]) -> None:
 
 def test_what_is_set_for_the_chosen_engine_reaches_it() -> None:
     yaml = read("auto") | {"workers": 3, "chunk": 5}
-    many = settle_engine(yaml, work(sampled=100, steps=100))
-    assert (many["name"], many["settings"]["workers"]) == ("ray", 3)
-    assert many["reason"] and "100,000" in many["reason"]
+    many = settle_engine(yaml, work(sampled=100, steps=100))["settings"]
+    assert many["_target_"].endswith("RayGrid")
+    assert (many["workers"], many["stacked"], many["chunk"]) == (3, True, 5)
+    few = settle_engine(yaml, work(sampled=4, steps=2000))["settings"]
+    assert (few["workers"], few["stacked"]) == (3, False)
     stacked = settle_engine(yaml, work("mlp", sampled=20))
     assert (stacked["name"], stacked["settings"]["chunk"]) == ("batched", 5)
+
+
+def test_batched_with_several_workers_is_ray_with_stacks() -> None:
+    asked = plain(compose(["engine=batched", "engine.workers=2", "engine.chunk=4"]).engine)
+    other = compose(["engine=ray", "engine.workers=2", "engine.stacked=true", "engine.chunk=4"])
+    assert settle_engine(asked, work())["settings"] == plain(other.engine)
+
+
+def test_more_of_the_same_work_never_goes_back_to_one_process() -> None:
+    """And twice the cores are never predicted to be slower."""
+    for model in ("mlp", "cnn", "lstm", "hybrid"):
+        names = [
+            Auto().choose(work(model, sampled=50, steps=steps)).name
+            for steps in (1, 10, 100, 1000, 10_000)
+        ]
+        assert names == sorted(names), (model, names)  # batched, then ray
+        loads = [work(model, sampled=50, steps=1000, cores=cores) for cores in (2, 4, 8)]
+        times = [seconds(load, stacked=True, workers=load.cores) for load in loads]
+        assert times == sorted(times, reverse=True)
 
 
 def test_an_engine_that_was_asked_for_is_taken_without_reasons() -> None:
@@ -83,23 +106,23 @@ def test_a_resumed_run_obeys_the_manifest(tmp_path: Path, monkeypatch: pytest.Mo
 def test_reasons_name_the_numbers_that_decided() -> None:
     cuda = torch.device("cuda")
     reasons = [
-        (work("mlp", sampled=123), "123 sites a round on a model of small dense layers"),
+        (work("mlp", sampled=123), "123 sites a round train faster as stacks"),
         (work("cnn", sampled=77, device=cuda), "77 sites a round on a GPU"),
         (work(sampled=3, device=cuda), "3 sites a round are too few to stack (from 8)"),
         (work(sampled=2, rounds=10, steps=1000), "20,000 training steps repay the start of 2 pro"),
-        (work(sampled=2, rounds=1, steps=9_999), "19,998 training steps take less time"),
+        (work(sampled=9, rounds=100, steps=100), "repay the start of stacks in 4 processes"),
+        (work(sampled=2, rounds=1, steps=900), "1,800 training steps take less time"),
         (work(cores=1), "one core"),
     ]
     for load, words in reasons:
         assert words in Auto().choose(load).reason
 
 
-def test_the_thresholds_are_those_of_the_yaml() -> None:
-    from_three = Auto(stack_from=3, ray_from=100)
+def test_the_threshold_is_that_of_the_yaml() -> None:
+    from_three = Auto(stack_from=3)
     assert from_three.choose(work("mlp", sampled=3)).name == "batched"
-    assert from_three.choose(work("mlp", sampled=2, rounds=5, steps=10)).name == "ray"
-    assert from_three.choose(work("mlp", sampled=2, rounds=5, steps=9)).name == "serial"
-    assert Auto(ray_from=1, workers=1).choose(work()).name == "serial"
+    assert from_three.choose(work("mlp", sampled=2)).name == "serial"
+    assert Auto(workers=1).choose(work(steps=10**6)).name == "serial"
 
 
 def test_a_model_that_cannot_be_stacked_is_not_and_the_reason_is_said() -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fedpdm.aggregation.sums import Sums
 from fedpdm.engines.serial import SerialGrid
-from fedpdm.engines.stacked.grid import BatchedGrid, obstacle
+from fedpdm.engines.stacked.grid import BatchedGrid
+from fedpdm.engines.stacked.sites import obstacle
 from fedpdm.server import loop as server
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.strategies import local_terms as terms

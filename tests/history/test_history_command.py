@@ -109,7 +109,7 @@ def test_show_says_what_is_damaged(run, capsys):
 def test_show_of_a_round_whose_weights_were_not_kept(tmp_path, capsys):
     filled(tmp_path / "run", 5, keep=2).close()
     assert "not kept (history.keep)" in said(capsys, "show", tmp_path / "run", 1)
-    text = refused(capsys, "export", tmp_path / "run", 1, "--to", tmp_path / "x.safetensors")
+    text = refused(capsys, "export", tmp_path / "run", 1, "--out", tmp_path / "x.safetensors")
     assert "kept are: 4–5" in text
 
 
@@ -156,35 +156,35 @@ def test_rollback_knows_the_sites(run, capsys):
 
 def test_export_copies_the_weights(run, tmp_path, capsys):
     out = tmp_path / "weights.safetensors"
-    text = said(capsys, "export", run, 3, "--to", out)
+    text = said(capsys, "export", run, 3, "--out", out)
     assert same(load_file(out), weights(3))
     assert str(out) in text
-    assert "exists" in refused(capsys, "export", run, 4, "--to", out)
+    assert "exists" in refused(capsys, "export", run, 4, "--out", out)
     assert same(load_file(out), weights(3))
-    said(capsys, "export", run, 4, "--to", out, "--force")
+    said(capsys, "export", run, 4, "--out", out, "--force")
     assert same(load_file(out), weights(4, 1))
-    said(capsys, "export", run, 4, "--attempt", 0, "--to", out, "--force")
+    said(capsys, "export", run, 4, "--attempt", 0, "--out", out, "--force")
     assert same(load_file(out), weights(4, 0))
 
 
 def test_export_never_copies_damage(run, tmp_path, capsys):
     flip(run / "rounds" / "000003.safetensors")
     out = tmp_path / "weights.safetensors"
-    assert "is damaged" in refused(capsys, "export", run, 3, "--to", out)
+    assert "is damaged" in refused(capsys, "export", run, 3, "--out", out)
     assert not out.exists()
 
 
 def test_export_refuses_odd_places(run, tmp_path, capsys):
     own = run / "rounds" / "000003.safetensors"
-    assert "own file" in refused(capsys, "export", run, 3, "--to", own, "--force")
-    assert "must end in .safetensors" in refused(capsys, "export", run, 3, "--to", tmp_path / "x")
+    assert "own file" in refused(capsys, "export", run, 3, "--out", own, "--force")
+    assert "must end in .safetensors" in refused(capsys, "export", run, 3, "--out", tmp_path / "x")
     nowhere = tmp_path / "missing" / "x.safetensors"
-    assert "cannot be written" in refused(capsys, "export", run, 3, "--to", nowhere)
+    assert "cannot be written" in refused(capsys, "export", run, 3, "--out", nowhere)
 
 
 @pytest.mark.parametrize("command", ["show", "rollback", "export"])
 def test_a_round_that_was_not_is_answered_with_those_there_are(run, tmp_path, capsys, command):
-    more = ["--to", tmp_path / "x.safetensors"] if command == "export" else []
+    more = ["--out", tmp_path / "x.safetensors"] if command == "export" else []
     text = refused(capsys, command, run, 9, *more)
     assert "no finished round 9; there are: 0–4" in text
 

@@ -54,6 +54,6 @@ def quick(
         changed = replace(evidence, **changes)
         monkeypatch.setattr(promotion, "collect", lambda *_, **__: changed)
         monkeypatch.setattr(promotion, "export_model", lambda *_: exported)
-        return main([str(evidence.run), "--to", str(tmp_path / "store"), *words])
+        return main([str(evidence.run), "--out", str(tmp_path / "store"), *words])
 
     return command

@@ -138,13 +138,13 @@ def test_versions_and_their_status(
     assert quick("--registry", uri) == 0
     assert quick("--gates", str(tmp_path / "gates.yaml")) == 1
     capsys.readouterr()
-    assert main(["--list", "--to", str(store)]) == 0
+    assert main(["--list", "--out", str(store)]) == 0
     (store / "odd" / "1").mkdir(parents=True)
     (store / "odd" / "1" / "decision.json").write_text('{"test": "high"}')
     lines = capsys.readouterr().out.splitlines()
     status = [line.split()[1:3] for line in lines if line.startswith("failure-trend")]
     assert status == [["1", "earlier"], ["2", "current"], ["–", "refused"]]
-    assert main(["--list", "--to", str(store)]) == 2
+    assert main(["--list", "--out", str(store)]) == 2
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     version = client.get_model_version_by_alias("failure-trend", "current")
     manifest = (store / "failure-trend" / "2" / "manifest.json").read_bytes()
@@ -158,7 +158,7 @@ def test_what_cannot_be_promoted(
     for words, said in (
         ([], "--list"),
         ([str(tmp_path / "nothing")], "no run"),
-        (["--list", "--to", str(tmp_path / "nothing")], "nothing was promoted"),
+        (["--list", "--out", str(tmp_path / "nothing")], "nothing was promoted"),
     ):
         assert main(words) == 2
         assert said in capsys.readouterr().err
@@ -292,7 +292,7 @@ def test_files_that_predict_py_cannot_read_are_refused(tmp_path: Path) -> None:
 
 
 def test_from_a_csv_to_a_prediction_in_four_commands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The four of docs/promotion.md, on a file with missing values; the new machine is unknown."""
     monkeypatch.chdir(tmp_path)
@@ -301,12 +301,10 @@ def test_from_a_csv_to_a_prediction_in_four_commands(
         machine=frame["machine"], time=frame["time"], fails=frame["fails"]
     ).to_csv("plant.csv", index=False)
     new_rows().to_csv("new.csv", index=False)
-    Path("mine/site").mkdir(parents=True)
-    assert data(["describe", "plant.csv"]) == 0
-    Path("mine/site/plant.yaml").write_text(capsys.readouterr().out)
+    assert data(["describe", "plant.csv", "--out", "mine/site/plant.yaml"]) == 0
     settings = [word for word in SETTINGS if not word.startswith("data=")]
     assert simulate(["--config-dir", "mine", "data=files", "data.path=.", "site=plant",
-                     *settings, "hydra.run.dir=runs/first"]) == 0  # fmt: skip
+                     *settings, "--out", "runs/first"]) == 0  # fmt: skip
     assert main(["runs/first", "--accept", "trees=the network goes on learning at the site"]) == 0
     done = score_with(tmp_path / "promoted" / "failure-trend" / "1", tmp_path / "new.csv")
     assert done.returncode == 0, done.stderr

@@ -65,6 +65,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, own: None) -> Path:
     assert main([
         "site=detroit,houston", "model=mlp", "rounds=2", "sites.detroit.machines=8",
         "sites.houston.machines=8", f"task._target_={__name__}.Gaps", "baselines.processes=0",
+        "data.days=200", "baselines.minirocket.features=84", "evaluate.bootstrap=50",
         f"hydra.run.dir={folder}",
     ]) == 0  # fmt: skip
     return folder

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedpdm.config.compose import compose
-from fedpdm.runs.experiment import build, no_test_window
+from fedpdm.runs.experiment import build
+from fedpdm.runs.look import no_test_window
 from fedpdm.simulate import main
 
 TINY = ["site=detroit", "sites.detroit.machines=4", "data.days=100", "rounds=1"]

@@ -38,9 +38,13 @@ QUICK = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("mode", "model"), [("statistics", "mlp"), ("both", "lstm")])
-def test_a_run_with_features_can_be_predicted_with(tmp_path: Path, mode: str, model: str) -> None:
-    cfg = compose([*QUICK, f"features={mode}", f"model={model}"])
+@pytest.mark.parametrize(("mode", "model", "words"), [
+    ("statistics", "mlp", []), ("both", "lstm", ["model.config.hidden_size=8"]),
+])  # fmt: skip
+def test_a_run_with_features_can_be_predicted_with(
+    tmp_path: Path, mode: str, model: str, words: list[str]
+) -> None:
+    cfg = compose([*QUICK, f"features={mode}", f"model={model}", *words])
     experiment = build(cfg)
     sensors = len(experiment.federation.source.features)
     computed = 28 * sensors

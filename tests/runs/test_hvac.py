@@ -15,7 +15,8 @@ from fedpdm.data.rows import Split
 from fedpdm.errors import DataError
 from fedpdm.evaluation.thresholds import choose_thresholds
 from fedpdm.predict import load_predictor
-from fedpdm.runs.experiment import build, look_at_data
+from fedpdm.runs.experiment import build
+from fedpdm.runs.look import look_at_data
 from fedpdm.runs.run import Run
 
 FLEET = [

@@ -63,8 +63,8 @@ def test_without_it_there_is_no_file_and_other_words_are_refused(
 ) -> None:
     assert log_of(OmegaConf.create({}), tmp_path) is None
     assert log_of(OmegaConf.create({"log": None}), tmp_path) is None
-    with pytest.raises(ConfigError, match="log=screen is unknown"):
-        log_of(OmegaConf.create({"log": "screen"}), tmp_path)
+    with pytest.raises(ConfigError, match="log=elsewhere is unknown"):
+        log_of(OmegaConf.create({"log": "elsewhere"}), tmp_path)
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:

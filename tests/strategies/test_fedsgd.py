@@ -67,14 +67,14 @@ def test_adam_at_the_sites_is_refused() -> None:
 def test_networks_alone_train_by_settings_of_their_own() -> None:
     experiment = build(compose(["strategy=fedsgd", "model=mlp", "site=detroit"]))
     assert experiment.settings.optimizer == "sgd" and experiment.settings.clip_norm is None
-    pooled, alone = experiment.pooled_schedule.settings, experiment.alone_schedule.settings
+    pooled, alone = experiment.baselines.pooled.settings, experiment.baselines.alone.settings
     assert replace(pooled, epochs=alone.epochs) == alone
-    assert experiment.pooled_schedule.settings.optimizer == "adam"
-    assert (experiment.pooled_schedule.rounds, experiment.alone_schedule.rounds) == (30, 150)
+    assert experiment.baselines.pooled.settings.optimizer == "adam"
+    assert (experiment.baselines.pooled.rounds, experiment.baselines.alone.rounds) == (30, 150)
     longer = ["baselines.alone.rounds=90", "+baselines.alone.training.step_size=40"]
     experiment = build(compose(["strategy=fedsgd", "model=mlp", "site=detroit", *longer]))
-    assert experiment.pooled_schedule.rounds == 30 and experiment.alone_schedule.rounds == 90
-    assert experiment.alone_schedule.settings.step_size == 40
-    assert experiment.alone_schedule.settings.optimizer == "adam", "what is unsaid stays"
+    assert experiment.baselines.pooled.rounds == 30 and experiment.baselines.alone.rounds == 90
+    assert experiment.baselines.alone.settings.step_size == 40
+    assert experiment.baselines.alone.settings.optimizer == "adam", "what is unsaid stays"
     with pytest.raises(ConfigError, match=r"baselines\.training\.rate"):
         build(compose(["site=detroit", "+baselines.training.rate=1"]))

@@ -27,7 +27,15 @@ from fedpdm.runs.reopened import reopen
 from fedpdm.server.monitor import MonitorSettings
 from fedpdm.simulate import simulate
 from fedpdm.tasks import Failure
-from fedpdm.testing.federated import Federated, check_resume, distance, federate, same, states
+from fedpdm.testing.federated import (
+    Federated,
+    check_resume,
+    composed,
+    distance,
+    federate,
+    same,
+    states,
+)
 from fedpdm.training.loop import TrainingSettings, fit
 from fedpdm.training.objective import Objective, Supervised
 from fedpdm.training.objectives.moon import Moon
@@ -45,13 +53,13 @@ RAGGED = {f"p{n}": {"machines": 1 + n % 3, "rows": 60 + 7 * n} for n in range(4)
 
 def method(strategy: str, *overrides: str) -> Objective:
     """Return what a command line would put around the loss of the tests' task."""
-    cfg = compose([f"strategy={strategy}", *overrides])
+    cfg = composed((f"strategy={strategy}", *overrides))
     return make(cfg.personal, "personal").around(Supervised.of(Failure(4.0)))  # type: ignore[no-any-return]
 
 
 def run(folder: Path, strategy: str, *overrides: str, **options: Any) -> Federated:
     """Run a federation with a strategy of the catalogue, and its part of what stays."""
-    cfg = compose([f"strategy={strategy}", *overrides])
+    cfg = composed((f"strategy={strategy}", *overrides))
     around = None if cfg.personal is None else method(strategy, *overrides)
     settings = TrainingSettings(
         2, 16, 0.02 if cfg.training.optimizer == "sgd" else 5e-3, clip_norm=1.0,
@@ -73,7 +81,7 @@ def losses(found: Federated, number: int = -1) -> dict[str, float]:
 
 def test_every_method_is_a_strategy_of_its_name() -> None:
     for name in METHODS:
-        assert compose([f"strategy={name}"]).personal is not None
+        assert composed((f"strategy={name}",)).personal is not None
     assert set(METHODS) == {
         "ditto", "finetune", "apfl", "knnper", "mapper", "pfedme", "fedrep", "fedala",
     }  # fmt: skip
@@ -325,7 +333,7 @@ def test_what_cannot_work_is_refused(overrides: list[str], words: str) -> None:
 
 @pytest.mark.parametrize("strategy", sorted(METHODS))
 def test_it_goes_with_an_objective_that_remembers(tmp_path: Path, strategy: str) -> None:
-    personal = make(compose([f"strategy={strategy}"]).personal, "personal")
+    personal = make(composed((f"strategy={strategy}",)).personal, "personal")
     around = personal.around(Moon().for_task(Failure(4.0)))
     found = run(tmp_path, strategy, rounds=2, objective=around)
     assert {"error", "warning"}.isdisjoint(event["kind"] for event in found.screen.events)

@@ -13,13 +13,12 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedpdm.config.command_line import options
-from fedpdm.config.compose import compose
 from fedpdm.config.schema import conf_dir
 from fedpdm.errors import ConfigError
 from fedpdm.strategies.checkpoint import capture, restore
 from fedpdm.strategies.fedprox import proximal_term
 from fedpdm.testing import check_strategy
-from fedpdm.testing.federated import distance, federate, named, same
+from fedpdm.testing.federated import Federated, composed, distance, federate, named, same
 from fedpdm.wire.records import ARRAYS, arrays_in
 
 
@@ -47,7 +46,7 @@ def test_the_catalogue_is_complete() -> None:
 @pytest.mark.parametrize("strategy", ALL)
 def test_every_strategy_keeps_its_contract(strategy: str) -> None:
     """With 1, 2 and 5 sites, through a restart, on both engines: see ``check_strategy``."""
-    optimizer = compose([f"strategy={strategy}"]).training.optimizer
+    optimizer = composed((f"strategy={strategy}",)).training.optimizer
     # Flower's own code in these writes into the messages.
     check_strategy(
         lambda: named([f"strategy={strategy}"]),
@@ -107,6 +106,12 @@ def test_proximal_gradient_is_that_of_half_mu_times_the_squared_distance() -> No
     assert torch.allclose(w.grad, expected)
 
 
+@pytest.fixture(scope="module")
+def average(tmp_path_factory: pytest.TempPathFactory) -> Federated:
+    """A run of plain FedAvg."""
+    return federate(tmp_path_factory.mktemp("average"), "fedavg")
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -125,10 +130,11 @@ def test_proximal_gradient_is_that_of_half_mu_times_the_squared_distance() -> No
         ("term", "strategy.tilt=-3.0"),
     ],
 )
-def test_every_setting_changes_the_run(name: str, change: str, tmp_path: Path) -> None:
+def test_every_setting_changes_the_run(
+    name: str, change: str, tmp_path: Path, average: Federated
+) -> None:
     default = federate(tmp_path / "a", name)
     changed = federate(tmp_path / "b", name, overrides=[change])
-    average = federate(tmp_path / "c", "fedavg")
     assert distance(default.weights(), changed.weights()) > 1e-5
     assert distance(average.weights(), changed.weights()) > 1e-5
 

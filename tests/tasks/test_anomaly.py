@@ -22,6 +22,7 @@ SMALL = [
     "task=anomaly", "sites.detroit.machines=8", "sites.houston.machines=8", "data.days=150",
     "rounds=2", "training.local_epochs=1", "engine=serial", "baselines.processes=0",
     "evaluate.bootstrap=0", "baselines.controls=[trivial,isolation_forest]",
+    "model.config.decoder_hidden=16", "+model.config.settings.hidden_size=8",
 ]  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def find(path: str | os.PathLike[str] | None, relative: str, dataset: str) -> Pa
             return candidate
     raise DataError(
         f"data={dataset}: {wanted} is not there; fetch it with "
-        f"'python -m fedpdm.data fetch {dataset} --to {folder}', or set data.path (or the "
+        f"'python -m fedpdm.data fetch {dataset} --out {folder}', or set data.path (or the "
         f"environment's FEDPDM_DATA) to the folder that holds {relative}"
     )
 

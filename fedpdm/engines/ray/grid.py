@@ -15,16 +15,23 @@ from typing import Any
 import torch
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
+from torch import nn
 
 from fedpdm.engines.hardware import check_counts, check_workers
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray.dispatch import RayDispatch
 from fedpdm.engines.ray.worker import Result, Task, pack, unpack
 from fedpdm.engines.ray.workers import Workers, reachable
+from fedpdm.engines.stacked.refusals import check_training
 from fedpdm.errors import ConfigError
+from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.objective import Objective
 from fedpdm.wire.flower import set_message_id
 
 AHEAD_PER_WORKER = 16
+"""Twice the sites that a worker gets at a time."""
+STACK = 32
+"""Sites that a worker gets at a time to train as stacks, unless ``chunk`` says how many."""
 
 SLACK = 2
 """A site moves to another worker rather than let its own get so many sites behind."""
@@ -39,7 +46,10 @@ class RayGrid(LocalGrid):
         workers: processes; None is one per physical core, at most one per site.
         num_gpus_per_worker: share of a GPU, 0 to 1; a worker cannot use more of its memory.
         address: HOST:PORT of an existing Ray cluster, or "auto"; None starts a private Ray.
-        ahead: how many replies may wait for the reader; None is 16 per worker.
+        ahead: how many replies may wait for the reader; None is 16 per worker, with stacks two
+            stacks per worker.
+        stacked: whether workers train the sites they get together as stacks, as engine=batched.
+        chunk: sites in one stack; None is 32.
 
     Raises:
         ConfigError: a setting cannot work, or Ray is not installed.
@@ -56,26 +66,41 @@ class RayGrid(LocalGrid):
         num_gpus_per_worker: float = 0,
         address: str | None = None,
         ahead: int | None = None,
+        stacked: bool = False,
+        chunk: int | None = None,
     ) -> None:
         super().__init__(client_app, sites)
         client = getattr(client_app, "client", None)
         self.check(
             getattr(client, "device", torch.device("cpu")), workers=workers, ahead=ahead,
-            num_gpus_per_worker=num_gpus_per_worker, address=address,
+            num_gpus_per_worker=num_gpus_per_worker, address=address, stacked=stacked, chunk=chunk,
         )  # fmt: skip
         self._ahead = ahead
+        self._per_worker = 2 * (chunk or STACK) if stacked else AHEAD_PER_WORKER
+        stacks = {"chunk": chunk} if stacked else None
         self._contents = 0
         self._known: dict[int, set[int]] = {}
-        self.processes = Workers(client_app, len(self.sites), workers, num_gpus_per_worker, address)
+        self.processes = Workers(
+            client_app, len(self.sites), workers, num_gpus_per_worker, address, stacks
+        )
 
     @classmethod
     def check(cls, device: torch.device, **settings: Any) -> None:
-        check_counts(null=True, workers=settings.get("workers"), ahead=settings.get("ahead"))
+        counts = {name: settings.get(name) for name in ("workers", "ahead", "chunk")}
+        check_counts(null=True, **counts)
         _check_gpus(device, settings.get("num_gpus_per_worker", 0))
         if settings.get("address") is not None:
             reachable(str(settings["address"]))
         else:
             check_workers(settings.get("workers"))
+
+    @classmethod
+    def check_training(
+        cls, module: nn.Module, objective: Objective, training: TrainingSettings, **settings: Any
+    ) -> None:
+        """Refuse training that no stack of sites can do, if there are to be stacks."""
+        if settings.get("stacked"):
+            check_training(module, objective, training)
 
     def close(self) -> None:
         self.processes.close()
@@ -88,7 +113,7 @@ class RayGrid(LocalGrid):
         if not ordered:
             return
         self.processes.ready()
-        ahead = self._ahead or AHEAD_PER_WORKER * len(self.processes.seats)
+        ahead = self._ahead or self._per_worker * len(self.processes.seats)
         dispatch = RayDispatch(self, self.processes, ordered, self._assign(ordered), ahead, timeout)
         try:
             for position in range(len(ordered)):

@@ -14,14 +14,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fedpdm.config.imports import import_all
 from fedpdm.engines.hardware import keep_memory
-from fedpdm.engines.local_grid import answer, make_context
+from fedpdm.engines.local_grid import answer, make_context, refusal
+from fedpdm.engines.stacked.sites import StackedSites, Work
+from fedpdm.errors import FedPdmError
 from fedpdm.storage import cut
 from fedpdm.wire.flower import array_record, become_server, rebuilt
 from fedpdm.wire.records import LiveArray
@@ -60,7 +71,7 @@ class Result:
 
 
 class Worker:
-    """A long-lived process that answers for its sites, one at a time, on one torch thread.
+    """A long-lived process that answers for its sites, on one torch thread.
 
     Data and model stay here from round to round.
 
@@ -70,10 +81,18 @@ class Worker:
         app: a reference to what answers messages; it came here without data and model.
         sites: how many sites the federation has.
         share: share of a GPU's memory that this process may use at most; 0 without a GPU.
+        stacks: options of ``StackedSites``, to train sites that come together as a stack; None
+            trains one after the other.
     """
 
     def __init__(
-        self, path: list[str], modules: list[str], app: list[Any], sites: int, share: float
+        self,
+        path: list[str],
+        modules: list[str],
+        app: list[Any],
+        sites: int,
+        share: float,
+        stacks: dict[str, Any] | None = None,
     ) -> None:
         import ray
 
@@ -87,6 +106,7 @@ class Worker:
             torch.cuda.set_per_process_memory_fraction(min(share, 1.0))
         self._app: ClientApp = ray.get(app[0])
         self._sites = sites
+        self._stacks = None if stacks is None else StackedSites(self._app, **stacks)
         self._contents: OrderedDict[int, RecordDict] = OrderedDict()
 
     def hello(self) -> int:
@@ -101,7 +121,24 @@ class Worker:
             content: a reference to its parcel, fetched when it is new here.
             tasks: the sites that got it.
         """
-        return [self._do(self._content(number, content[0]), task) for task in tasks]
+        received = self._content(number, content[0])
+        works = [
+            Work(
+                task.site,
+                rebuilt(received, task.metadata),
+                RecordDict() if task.state is None else unpack(task.state),
+            )
+            for task in tasks
+        ]
+        if self._stacks is None or tasks[0].metadata.message_type != MessageType.TRAIN:
+            return [self._do(work) for work in works]
+        try:
+            self._stacks.train(works)
+        except FedPdmError as error:
+            return [result(refusal(error, work.message)) for work in works]
+        results = [self._do(work) for work in works]
+        self._stacks.forget()
+        return results
 
     def _content(self, number: int, reference: Any) -> RecordDict:
         """Return the same object for all sites of a round: they decode it once."""
@@ -113,15 +150,17 @@ class Worker:
                 self._contents.popitem(last=False)
         return self._contents[number]
 
-    def _do(self, content: RecordDict, task: Task) -> Result:
-        message = rebuilt(content, task.metadata)
-        state = None if task.state is None else unpack(task.state)
-        context = make_context(task.metadata.dst_node_id, task.site, self._sites, state)
-        reply = answer(self._app, message, context)
-        if reply.has_error():
-            return Result(reply.metadata, None, (reply.error.code, reply.error.reason), None)
-        kept = pack(context.state) if len(context.state) else None
-        return Result(reply.metadata, pack(reply.content), None, kept)
+    def _do(self, work: Work) -> Result:
+        node = work.message.metadata.dst_node_id
+        context = make_context(node, work.site, self._sites, work.state)
+        return result(answer(self._app, work.message, context), context.state)
+
+
+def result(reply: Message, state: RecordDict | None = None) -> Result:
+    """Return a reply, and the state that its site has now, as they go home."""
+    if reply.has_error():
+        return Result(reply.metadata, None, (reply.error.code, reply.error.reason), None)
+    return Result(reply.metadata, pack(reply.content), None, pack(state) if state else None)
 
 
 def pack(content: RecordDict) -> Parcel:

@@ -69,13 +69,20 @@ class Workers:
         workers: how many processes; None is one per core, at most one per site.
         gpus: share of a GPU that each worker gets, 0 to 1.
         address: HOST:PORT of an existing cluster, or "auto"; None starts a private Ray.
+        stacks: how workers train sites as stacks; None if one by one.
 
     Raises:
         ConfigError: Ray is not installed, or the settings cannot work.
     """
 
     def __init__(
-        self, app: ClientApp, sites: int, workers: int | None, gpus: float, address: str | None
+        self,
+        app: ClientApp,
+        sites: int,
+        workers: int | None,
+        gpus: float,
+        address: str | None,
+        stacks: dict[str, Any] | None = None,
     ) -> None:
         if importlib.util.find_spec("ray") is None:
             raise ConfigError(
@@ -83,7 +90,7 @@ class Workers:
                 "use engine=serial"
             )
         self._app, self._sites, self._gpus, self._address = app, sites, gpus, address
-        self._wanted = workers
+        self._wanted, self._stacks = workers, stacks
         self.seats: list[Seat] = []
         self._signal = False
         self._failure: BaseException | None = None
@@ -159,7 +166,7 @@ class Workers:
     def _fill(self, seat: Seat) -> None:
         # In a list Ray hands over a reference as it is: the app is unpickled after the imports.
         seat.actor = self._worker.remote(
-            own_path(), imported(), [self._shipped], self._sites, self._gpus
+            own_path(), imported(), [self._shipped], self._sites, self._gpus, self._stacks
         )
         seat.hello = seat.actor.hello.remote()
         seat.pid, seat.late = None, []

@@ -7,31 +7,24 @@ sites one by one, as in the serial engine.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import torch
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
-from torch import Tensor, nn
+from torch import nn
 
-from fedpdm.client.app import SiteApp
-from fedpdm.client.site_client import SiteClient
-from fedpdm.client.strategy_runtime import halves_of
-from fedpdm.data.rows import Split
+from fedpdm.engines.hardware import check_counts, check_workers
 from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.stacked.refusals import check_options, check_training
 from fedpdm.engines.stacked.schedule import sites_at_hand
-from fedpdm.engines.stacked.trainer import SiteData, StackedTrainer
+from fedpdm.engines.stacked.sites import StackedSites, Work
 from fedpdm.errors import ConfigError
 from fedpdm.training.loop import TrainingSettings
 from fedpdm.training.objective import Objective
-from fedpdm.transforms.masking import SECAGG
-from fedpdm.wire.records import CONFIG, Arrays, config_in
 
 
 class BatchedGrid(LocalGrid):
@@ -43,6 +36,7 @@ class BatchedGrid(LocalGrid):
         chunk: sites in one stack, which bounds memory; None lets the trainer choose.
         compile: run the stacked step through ``torch.compile``.
         cuda_graphs: on a GPU, record a step once and replay it.
+        workers: 1. With more of them ``settle_engine`` makes a ``RayGrid`` of stacks.
     """
 
     name = "batched"
@@ -54,30 +48,48 @@ class BatchedGrid(LocalGrid):
         chunk: int | None = None,
         compile: bool = False,
         cuda_graphs: bool = False,
+        workers: int = 1,
     ) -> None:
         super().__init__(client_app, sites)
-        if not isinstance(client_app, SiteApp):
-            raise ConfigError(
-                "engine=batched trains with fedpdm's own client app only; use engine=serial"
-            )
-        client = self._client = client_app.client
-        self._trainer = stacked_trainer(
-            client, chunk=chunk, compile=compile, cuda_graphs=cuda_graphs
+        self._stacks = StackedSites(
+            client_app, chunk=chunk, compile=compile, cuda_graphs=cuda_graphs
         )
-        self._group = sites_at_hand(client.device)  # the trainer may make several stacks of them
-        self._done: dict[str, tuple[Arrays, float]] = {}
-        client.trainer = self
+        # Several stacks may be made of them.
+        self._group = sites_at_hand(self._stacks.device)
 
     @classmethod
     def check(cls, device: torch.device, **settings: Any) -> None:
+        workers = settings.get("workers", 1)
+        check_counts(workers=workers)
+        check_workers(workers)
+        one_process = [name for name in ("compile", "cuda_graphs") if settings.get(name)]
+        if workers > 1 and one_process:
+            raise ConfigError(
+                f"engine.{one_process[0]}=true works in one process: leave engine.workers at 1"
+            )
         check_options(device, settings.get("chunk"), bool(settings.get("cuda_graphs")))
+
+    @staticmethod
+    def settle(settings: Mapping[str, Any], device: torch.device) -> dict[str, Any] | None:
+        """Return the settings of ``conf/engine/ray.yaml`` that mean the same; None for one process.
+
+        Workers share the GPUs that there are.
+        """
+        workers = int(settings.get("workers", 1))
+        if workers < 2:
+            return None
+        share = min(1.0, torch.cuda.device_count() / workers) if device.type == "cuda" else 0
+        return {
+            "workers": workers, "stacked": True, "chunk": settings.get("chunk"),
+            "num_gpus_per_worker": share,
+        }  # fmt: skip
 
     @classmethod
     def check_training(
-        cls, module: nn.Module, objective: Objective, settings: TrainingSettings
+        cls, module: nn.Module, objective: Objective, training: TrainingSettings, **settings: Any
     ) -> None:
         """Refuse training that no stack of sites can do, before a run starts."""
-        check_training(module, objective, settings)
+        check_training(module, objective, training)
 
     def stream(
         self, messages: Iterable[Message], timeout: float | None = None
@@ -92,82 +104,12 @@ class BatchedGrid(LocalGrid):
                     return
                 stack = together[begin : begin + size]
                 if train:
-                    self._done.clear()
-                    for same in alike(self._opened(stack)):
-                        self._train(same)
+                    self._stacks.train([self._work(message) for message in stack])
                 replies = [self.answer(message) for message in stack]
                 if deadline is None or time.monotonic() < deadline:
                     yield from replies
-        self._done.clear()
+        self._stacks.forget()
 
-    def trained(self, site: str) -> tuple[Arrays, float] | None:
-        """Return what the stack found for a site; asked by the site's own app."""
-        return self._done.pop(site, None)
-
-    def _opened(self, messages: Sequence[Message]) -> list[Message]:
-        """Return messages with whole models; whose cannot be read, its own answer says why."""
-        found = []
-        for message in messages:
-            state = self.states.get(self.sites[message.metadata.dst_node_id], RecordDict())
-            with contextlib.suppress(Exception):
-                found.append(self._client.opened(message, state))
-        return found
-
-    def _train(self, messages: Sequence[Message]) -> None:
-        """Train the sites of these messages, which were all sent the same."""
-        client, members = self._client, []
-        config, order = client.order(messages[0])
-        halves, nothing = halves_of(order["terms"]), RecordDict()
-        for message in messages:
-            try:
-                name = self.sites[message.metadata.dst_node_id]
-                site = client.site(message, name)
-                x, y = client.tensors(site, Split.TRAIN)
-            except Exception:
-                continue  # its own answer will say what is wrong with it
-            state = self.states.get(name, nothing)
-            memory = client.runtime.memory(halves, message.content, state) if halves else {}
-            local = client.local(state) if state else {}
-            members.append(SiteData(name, client.key(name, config), x, y, memory, local))
-        if not members:
-            return
-        received = {**client.initial, **client.received(messages[0])}
-        for result in self._trainer.train(received, members, **order):
-            self._done[result.name] = (result.weights, result.train_loss)
-
-
-def obstacle(client: SiteClient, x: Tensor, y: Tensor) -> str | None:
-    """Return why a site's model cannot be stacked, or None: one step with a few of its rows."""
-    few = [SiteData(name, (name,), x[:rows], y[:rows]) for name, rows in (("a", 5), ("b", 3))]
-    try:
-        trainer = stacked_trainer(replace(client, device=torch.device("cpu")))
-        received = client.build_model().get_parameters()
-        list(trainer.train(received, few, epochs=1))
-    except ConfigError as error:
-        return str(error).removeprefix("engine=batched ").removesuffix(": use engine=serial")
-    return None
-
-
-def stacked_trainer(client: SiteClient, **options: Any) -> StackedTrainer:
-    """Return the trainer of stacks of such sites."""
-    return StackedTrainer(
-        client.build_model().module, client.minimised, client.settings,
-        shared=client.parts.shared, seed=client.seed, device=client.device, **options,
-    )  # fmt: skip
-
-
-def alike(messages: Sequence[Message]) -> list[list[Message]]:
-    """Return messages in groups of equal records and config; a strategy may send several.
-
-    What secure aggregation tells each site comes after its training.
-    """
-    groups: dict[tuple[object, ...], list[Message]] = {}
-    keys: dict[int, tuple[object, ...]] = {}
-    for message in messages:
-        content = message.content
-        if id(content) not in keys:  # most strategies send one content to all
-            config = repr(sorted(config_in(content).items()))
-            records = sorted((k, id(r)) for k, r in content.items() if k not in (CONFIG, SECAGG))
-            keys[id(content)] = *records, config
-        groups.setdefault(keys[id(content)], []).append(message)
-    return list(groups.values())
+    def _work(self, message: Message) -> Work:
+        site = self.sites[message.metadata.dst_node_id]
+        return Work(site, message, self.states.get(site, RecordDict()))

@@ -19,70 +19,11 @@ from torch._C import _functorch as functorch
 from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 from torch.nn import functional
 
+from fedpdm.engines.stacked.convolution import convolution, halved, normalisation
+from fedpdm.engines.stacked.dropout import drop
+from fedpdm.engines.stacked.products import Linear
 from fedpdm.engines.stacked.recurrence import bidirectional_lstm
 from fedpdm.errors import ConfigError
-
-_STEP, _LAYER = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
-_MIX64 = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-_MIX32 = (0x7FEB352D, 0x846CA68B)
-_COORDINATE = 0x9E3779B1
-
-
-def _signed(value: int, bits: int) -> int:
-    """Return what ``value`` is in two's complement: torch has no unsigned arithmetic."""
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if value >> (bits - 1) else value
-
-
-def _shifted(x: Tensor, by: int, bits: int) -> Tensor:
-    """Return x >> by without copies of the sign."""
-    return (x >> by) & ((1 << (bits - by)) - 1)
-
-
-def _mix64(x: Tensor) -> Tensor:
-    x = (x ^ _shifted(x, 30, 64)) * _signed(_MIX64[0], 64)
-    x = (x ^ _shifted(x, 27, 64)) * _signed(_MIX64[1], 64)
-    return x ^ _shifted(x, 31, 64)
-
-
-def kept(shape: torch.Size, keys: Tensor, steps: Tensor, layer: int, rate: float) -> Tensor:
-    """Return which values stay.
-
-    Args:
-        shape: (K, B, …) of the values.
-        keys: (K,) int64, one for each site and round.
-        steps: (K,) int64, steps made before.
-        layer: number of the dropout call in the forward pass.
-        rate: probability that a value is dropped.
-
-    Returns:
-        Bools of that shape.
-    """
-    seeds = _mix64(_mix64(keys + steps * _signed(_STEP, 64)) + _signed(layer * _LAYER, 64))
-    first = ((seeds << 32) >> 32).to(torch.int32)
-    second = (seeds >> 32).to(torch.int32)
-    x, final = first, len(shape) - 1
-    # Coordinate by coordinate, so that a mask does not depend on how far rows are padded.
-    for dim in range(1, len(shape)):
-        places = torch.arange(shape[dim], dtype=torch.int32, device=keys.device)
-        x = x.unsqueeze(-1) ^ (places + 1).mul_(_signed(_COORDINATE, 32))
-        x ^= _shifted(x, 16, 32)
-        x *= _signed(_MIX32[0], 32)
-        x ^= second.view(-1, *[1] * dim)
-        x ^= _shifted(x, 15, 32)
-        x *= _signed(_MIX32[1], 32)
-        if dim < final:
-            x ^= _shifted(x, 16, 32)
-    limit = round((1.0 - rate) * 2**32) - 2**31
-    return x < limit if limit < 2**31 else torch.ones_like(x, dtype=torch.bool)
-
-
-def drop(x: Tensor, keys: Tensor, steps: Tensor, layer: int, rate: float) -> Tensor:
-    """Return (K, B, …) values, those not ``kept`` as 0 and the others times 1 / (1 - rate)."""
-    if rate >= 1.0:
-        return x * 0.0
-    factor = kept(x.shape, keys, steps, layer, rate).to(x.dtype)
-    return x * factor.mul_(1.0 / (1.0 - rate))
 
 
 @dataclass
@@ -191,41 +132,60 @@ class StackedLinear(nn.Linear):
         self.__dict__.update(layer.__dict__)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.bias is None or x.ndim < 2:
+        if x.ndim < 2:
             return functional.linear(x, self.weight, self.bias)
-        result: Tensor = lifted(_linear, x, self.weight, self.bias)
+        bias = self.weight.new_zeros(self.out_features) if self.bias is None else self.bias
+        result: Tensor = lifted(_linear, x, self.weight, bias)
         return result
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    rows = _Products.apply(x.flatten(1, -2), weight, bias)  # type: ignore[no-untyped-call]
+    rows = Linear.apply(x.flatten(1, -2), weight, bias)  # type: ignore[no-untyped-call]
     result: Tensor = rows.unflatten(1, x.shape[1:-1])
     return result
 
 
-class _Products(torch.autograd.Function):
-    """(K, B, I), (K, O, I), (K, O) to (K, B, O). Its gradients are laid out as the weights
-    are; autograd's are transposed, and the optimizer would have to copy them.
-    """
+@stacks(nn.Conv1d)
+class StackedConv1d(nn.Conv1d):
+    """Of stride and dilation 1, padded with zeros or not; another one goes vmap's way."""
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+    def __init__(self, layer: nn.Conv1d, now: Now) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(layer.__dict__)
 
-    @staticmethod
-    def backward(ctx: Any, *wanted: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), (grad,) = ctx.saved_tensors, wanted
-        inward = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
-        if x.shape[-1] < grad.shape[-1]:  # few columns are slow, and copying them is not
-            outer = torch.bmm(x.mT, grad).mT.contiguous()
-        else:
-            outer = torch.bmm(grad.mT, x)
-        return inward, outer, grad.sum(1)
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        plain = self.stride == self.dilation == (1,) and self.groups == 1
+        if not plain or isinstance(self.padding, str) or self.padding_mode != "zeros" or x.ndim < 3:
+            other: Tensor = super()._conv_forward(x, weight, bias)
+            return other
+        bias = weight.new_zeros(self.out_channels) if bias is None else bias
+        padding = self.padding[0]
+        result: Tensor = lifted(
+            lambda x, weight, bias: convolution(x, weight, bias, padding), x, weight, bias
+        )
+        return result
+
+
+@stacks(nn.MaxPool1d)
+class StackedMaxPool1d(nn.MaxPool1d):
+    """Of two neighbours; another one goes vmap's way."""
+
+    def __init__(self, layer: nn.MaxPool1d, now: Now) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(layer.__dict__)
+
+    def forward(self, x: Tensor) -> Tensor:
+        two = self.kernel_size in (2, (2,)) and self.stride in (2, (2,))
+        plain = not (self.padding or self.ceil_mode or self.return_indices)
+        if not two or not plain or self.dilation != 1 or x.ndim < 3:
+            other: Tensor = super().forward(x)
+            return other
+        result: Tensor = lifted(halved, x)
+        return result
 
 
 class _StackedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the rows that are not padding; without padding, torch's own."""
+    """Batch norm over the rows that are not padding."""
 
     def __init__(self, layer: nn.BatchNorm1d, now: Now) -> None:
         nn.Module.__init__(self)
@@ -233,21 +193,28 @@ class _StackedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.now = now
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, count = self.now.rows, self.now.count
-        if rows is None or count is None or not self.training:
+        if not self.training:
             return super().forward(x)
-        if x.shape[0] != len(rows):
+        rows, count = self.now.rows, self.now.count
+        if rows is not None and x.shape[0] != len(rows):
             raise ConfigError(
                 f"engine=batched cannot tell padding from rows in {type(self).__name__[7:]}, "
                 f"whose input has {x.shape[0]} rows for a batch of {len(rows)}: use engine=serial"
             )
-        others = [0, *range(2, x.ndim)]
-        real = rows.view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
-        per_channel = (1, -1, *[1] * (x.ndim - 2))
-        total = count.to(x.dtype) * (x[0, 0].numel())
-        mean = (x * real).sum(others) / total
-        centred = (x - mean.view(per_channel)) * real
-        variance = centred.square().sum(others) / total
+        places = x[0, 0].numel()
+        total = x.new_full((), len(x) * places) if count is None else count.to(x.dtype) * places
+        weight = self.weight if self.affine else x.new_ones(self.num_features)
+        bias = self.bias if self.affine else x.new_zeros(self.num_features)
+        padding = () if rows is None else (rows,)
+        mean: Tensor
+        result: Tensor
+        variance: Tensor
+        result, mean, variance = lifted(
+            lambda x, weight, bias, total, *rows: normalisation(
+                x, weight, bias, rows[0] if rows else None, total, self.eps
+            ),
+            x, weight, bias, total, *padding,
+        )  # fmt: skip
         if self.track_running_stats and self.running_mean is not None:
             assert self.running_var is not None and self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
@@ -255,11 +222,7 @@ class _StackedBatchNorm(nn.modules.batchnorm._BatchNorm):
             unbiased = variance.detach() * (total / (total - 1))
             self.running_mean.add_((mean.detach() - self.running_mean) * share)
             self.running_var.add_((unbiased - self.running_var) * share)
-        # Padded rows come out as the bias: finite, and without weight in loss and gradient.
-        scaled = centred * (variance + self.eps).rsqrt().view(per_channel)
-        if self.affine:
-            scaled = scaled * self.weight.view(per_channel) + self.bias.view(per_channel)
-        return scaled
+        return result
 
 
 @stacks(nn.BatchNorm1d)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -42,8 +42,21 @@ class SiteData:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Neighbours in a stack, [begin, end), whose batches of a step are equally wide."""
+
+    begin: int
+    end: int
+    width: int
+    padded: bool
+
+
+@dataclass(frozen=True)
 class Schedule:
     """The steps of a stack. Sites with more steps come first, so who is active is a prefix.
+
+    How wide a site's batch is, and whether rows are padded, is a matter of the site alone: a
+    sum over more rows may round differently, and a site's bits are to depend on no neighbour.
 
     Attributes:
         order: (K,) place among the given sites, by place in the stack.
@@ -52,7 +65,9 @@ class Schedule:
             a site's first row.
         sizes: (S, K) how many of them are not padding; 0 once a site has finished.
         keys: (K,) int64, one hash of seed and key for each site, as its shuffles start from.
-        runs: [begin, end) of sites in the stack that make equally many steps.
+        runs: sites in the stack that make equally many steps, and are alike in the last one of
+            an epoch.
+        size: rows of the other steps.
     """
 
     order: NDArray[np.int64]
@@ -60,11 +75,25 @@ class Schedule:
     rows: Tensor
     sizes: NDArray[np.int64]
     keys: Tensor
-    runs: list[tuple[int, int]]
+    runs: list[Piece]
+    size: int
 
     def active(self, step: int) -> int:
         """Return how many sites make this step."""
         return int(np.count_nonzero(self.sizes[step]))
+
+    def pieces(self, step: int) -> list[Piece]:
+        """Return the active sites of a step in pieces, as few as can be."""
+        found: list[Piece] = []
+        for run in self.runs:
+            if not self.sizes[step, run.begin]:
+                break
+            if (step + 1) % int(self.per_epoch[run.begin]):
+                run = Piece(run.begin, run.end, self.size, False)
+            if found and (found[-1].width, found[-1].padded) == (run.width, run.padded):
+                run = replace(found.pop(), end=run.end)
+            found.append(run)
+        return found
 
     def means(self, losses: NDArray[np.float64], epochs: int) -> NDArray[np.float64]:
         """Return (K,) mean losses over the last epoch from (S, K) losses of batches."""
@@ -73,11 +102,9 @@ class Schedule:
         total: NDArray[np.float64] = (losses * counted).sum(0) / np.maximum(counted.sum(0), 1)
         return total
 
-    def rate(
-        self, settings: TrainingSettings, run: tuple[int, int], step: int, first: int
-    ) -> float:
+    def rate(self, settings: TrainingSettings, run: Piece, step: int, first: int) -> float:
         """Return the learning rate of a run of sites in a step."""
-        return settings.rate(first + step // int(self.per_epoch[run[0]]))
+        return settings.rate(first + step // int(self.per_epoch[run.begin]))
 
 
 def schedule(
@@ -88,10 +115,12 @@ def schedule(
     size = settings.batch_size
     sizes_of = {count: batch_sizes(count, size) for count in set(counts)}
     per_epoch = np.array([len(sizes_of[count]) for count in counts])
-    order = np.argsort(-per_epoch, kind="stable")
+    rests = np.array([sizes_of[count][-1] if count else 0 for count in counts])
+    widths = np.array([_width(rest, size) for rest in rests.tolist()])
+    order = np.lexsort((rests < widths, -widths, -per_epoch))
     starts = np.concatenate([[0], np.cumsum(counts)])
     steps = int(per_epoch.max(initial=0)) * epochs
-    width = max((max(s, default=0) for s in sizes_of.values()), default=0)
+    width = int(max(widths.max(initial=0), size if (per_epoch > 1).any() else 0))
     rows = np.empty((steps, len(sites), width), dtype=np.int64)
     sizes = np.zeros((steps, len(sites)), dtype=np.int64)
     keys = [key_seed(seed, "batches", *sites[number].key) for number in order.tolist()]
@@ -113,17 +142,35 @@ def schedule(
                 rows[first : first + last, place, :size] += begin
             rows[first + last, place, : cut[-1]] = shuffled[whole:] + begin
             sizes[first : first + len(cut), place] = cut
-    ordered = per_epoch[order]
-    edges = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(sites)]
-    runs = [(a, b) for a, b in itertools.pairwise(edges) if b > a and ordered[a]]
-    return Schedule(order, ordered, torch.from_numpy(rows), sizes, torch.tensor(keys), runs)
+    kinds = np.stack([per_epoch, widths, rests < widths], axis=1)[order]
+    edges = [0, *(np.flatnonzero(np.diff(kinds, axis=0).any(1)) + 1).tolist(), len(sites)]
+    runs = [
+        Piece(a, b, int(kinds[a, 1]), bool(kinds[a, 2]))
+        for a, b in itertools.pairwise(edges)
+        if b > a and kinds[a, 0]
+    ]
+    return Schedule(
+        order, kinds[:, 0], torch.from_numpy(rows), sizes, torch.tensor(keys), runs, size
+    )
+
+
+def _width(rows: int, size: int) -> int:
+    """Return the rows that a last batch is padded to: few different numbers, a quarter at most.
+
+    Batches of equal width make one piece; those of each width would cost calls of their own.
+    """
+    if rows >= size:
+        return rows
+    step = max(8, (1 << (rows - 1).bit_length()) // 4)
+    return min(size, -(-rows // step) * step)
 
 
 KEPT_BYTES = 256 * 2**20
 """How much joined data is kept for the case that the same sites train again."""
 
-CONVOLUTION_CHUNK = 8
-"""Sites in a stack of convolutions on a CPU: more of them leave its caches."""
+CHUNK_ON_CPU = 32
+"""Sites in a stack on a CPU where layers cost more than their calls: with more of them memory
+grows and time does not fall (docs/decisions/062)."""
 
 
 def sites_at_hand(device: torch.device) -> int:
@@ -191,8 +238,8 @@ def saved_bytes(work: Callable[[], Tensor]) -> int:
 
 def chunk_on_cpu(module: nn.Module, sites: int) -> int:
     """Return how many sites to stack on a CPU."""
-    convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())
-    return min(sites, CONVOLUTION_CHUNK) if convolves else sites
+    cheap = getattr(module, "cheap_layers", False) is True
+    return sites if cheap else min(sites, CHUNK_ON_CPU)
 
 
 def chunk_on_cuda(module: nn.Module, sites: int, activations: int, device: torch.device) -> int:

@@ -217,8 +217,10 @@ def clip(gradients: Sequence[Tensor], limit: float) -> None:
     """Scale each site's (K, …) gradients to a norm of at most ``limit``, as torch does."""
     if not gradients:
         return
-    norms = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients])
-    factor = (limit / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+    norms = torch.stack(
+        [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients], dim=1
+    )
+    factor = (limit / (torch.linalg.vector_norm(norms, dim=1) + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
 

@@ -9,7 +9,7 @@ value need not know. Imports torch and numpy only. Shapes: K sites, B rows, C ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedpdm.engines.stacked.recorded import RecordedStep
 from fedpdm.engines.stacked.refusals import check_options, check_training
 from fedpdm.engines.stacked.schedule import (
     JoinedData,
+    Piece,
     Schedule,
     SiteData,
     chunk_on_cpu,
@@ -29,7 +31,6 @@ from fedpdm.engines.stacked.schedule import (
     schedule,
 )
 from fedpdm.engines.stacked.step import StackedStep, clip
-from fedpdm.errors import ConfigError, FedPdmError
 from fedpdm.training.loop import (
     GradientTerm,
     Memory,
@@ -43,6 +44,10 @@ from fedpdm.training.optimizers import OPTIMIZERS
 __all__ = ["SiteData", "StackedTrainer", "Trained"]
 
 Named = dict[str, Tensor]
+
+LANES = 32
+"""A site's parameters take a multiple of so many values: the last few of an odd number would
+be updated by other instructions, which round differently, if the site came last."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,8 @@ class StackedTrainer:
         freezing = self.settings.freezing  # a round is frozen whole, or not at all
         self._is_frozen = freezing is not None and freezing.holds(first_epoch)
         self._step.freeze(freezing if self._is_frozen else None)
-        chunk = self.chunk or self._chunk(start, taken)
+        most = self.chunk or self._chunk(start, taken)
+        chunk = -(-len(taken) // -(-len(taken) // most))  # as many stacks, as equal as can be
         for begin in range(0, len(taken), chunk):
             part = taken[begin : begin + chunk]
             yield from self._train(start, part, epochs, first_epoch, terms)
@@ -172,12 +178,13 @@ class StackedTrainer:
         shared = [n for n, name in enumerate(trainable) if not self.shared or name in self.shared]
         reference = [start[trainable[n]] for n in shared]
         parameters = [stack[name] for name in trainable]
+        flat = [_flat(parameter) for parameter in parameters]
         make, decay = OPTIMIZERS[self.settings.optimizer], self.settings.weight_decay
         optimizers = [
             (run, group, mine, make(mine, decay))
             for run in plan.runs
             for group in self._groups()
-            if (mine := [parameters[n][run[0] : run[1]] for n in group[0]])
+            if (mine := [flat[n][run.begin : run.end] for n in group[0]])
         ]
         memories = self._memories(terms, [sites[n] for n in plan.order.tolist()], reference)
         found: list[Tensor] = []
@@ -187,23 +194,12 @@ class StackedTrainer:
             active = plan.active(step)
             if active != before:
                 bound, before = bind(terms, reference, memories, active), active
-            sizes = plan.sizes[step, :active]
-            width = int(sizes.max())
-            index = rows[step, :active, :width].reshape(-1)
-            inputs = [
-                *(
-                    part.index_select(0, index).view(active, width, *part.shape[1:])
-                    for part in (x, y)
-                ),
-                keys[:active],
-                torch.tensor(step, device=self.device),
-            ]
-            if (sizes != width).any():
-                longest = int(plan.order[0])
-                self._step.check_padding(stack, sites[longest].x, sites[longest].y)
-                inputs.append(torch.from_numpy(sizes).to(self.device))
-            loss, *gradients = self._gradients(stack, inputs)
-            assert loss is not None
+            loss, gradients = self._joined(
+                [
+                    self._piece(stack, plan, piece, step, (x, y, rows, keys), sites)
+                    for piece in plan.pieces(step)
+                ]
+            )
             found.append(loss)
             leaves = [tensor[:active] for tensor in parameters]
             for leaf, gradient in zip(leaves, gradients, strict=True):
@@ -213,11 +209,46 @@ class StackedTrainer:
             if self.settings.clip_norm is not None:
                 clip([g for p in leaves if (g := p.grad) is not None], self.settings.clip_norm)
             for run, (members, factor), mine, optimizer in optimizers:
-                if run[1] <= active:
+                if run.end <= active:
                     for part, leaf in zip(mine, [leaves[n] for n in members], strict=True):
-                        part.grad = None if leaf.grad is None else leaf.grad[run[0] : run[1]]
+                        part.grad = None
+                        if leaf.grad is not None:
+                            part.grad = _filled(leaf.grad[run.begin : run.end], part)
                     optimizer.step(factor * plan.rate(self.settings, run, step, first_epoch))
         yield from self._trained(sites, plan, stack, found, epochs)
+
+    def _piece(
+        self,
+        stack: Named,
+        plan: Schedule,
+        piece: Piece,
+        step: int,
+        data: tuple[Tensor, ...],
+        sites: Sequence[SiteData],
+    ) -> list[Tensor | None]:
+        """Return losses and gradients of the sites of a piece."""
+        x, y, rows, keys = data
+        part = slice(piece.begin, piece.end)
+        index = rows[step, part, : piece.width].reshape(-1)
+        shape = piece.end - piece.begin, piece.width
+        inputs = [t.index_select(0, index).view(*shape, *t.shape[1:]) for t in (x, y)]
+        inputs += [keys[part], torch.tensor(step, device=self.device)]
+        if piece.padded:
+            longest = int(plan.order[0])
+            self._step.check_padding(stack, sites[longest].x, sites[longest].y)
+            inputs.append(torch.from_numpy(plan.sizes[step, part]).to(self.device))
+        return self._gradients(stack, piece.begin, inputs)
+
+    @staticmethod
+    def _joined(parts: Sequence[list[Tensor | None]]) -> tuple[Tensor, list[Tensor | None]]:
+        """Return the losses and gradients of all pieces of a step."""
+        joined: list[Tensor | None] = []
+        for tensors in zip(*parts, strict=True):
+            there = [tensor for tensor in tensors if tensor is not None]
+            joined.append(torch.cat(there) if len(there) > 1 else (there or [None])[0])
+        loss, *gradients = joined
+        assert loss is not None
+        return loss, gradients
 
     def _groups(self) -> list[tuple[list[int], float]]:
         """Return places in ``trainable`` and the factor of their rate; the encoder has its own."""
@@ -267,16 +298,17 @@ class StackedTrainer:
             weights = {name: array[place, ...] for name, array in arrays.items()}
             yield Trained(site.name, weights, float(means[place]))
 
-    def _gradients(self, stack: Named, inputs: Sequence[Tensor]) -> list[Tensor | None]:
-        """Return losses and gradients, from a recorded step if so asked."""
+    def _gradients(self, stack: Named, begin: int, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+        """Return losses and gradients from a place on, from a recorded step if so asked."""
+        part = {name: tensor[begin:] for name, tensor in stack.items()} if begin else stack
         if not self.cuda_graphs:
-            return self._step.gradients(stack, *inputs)
+            return self._step.gradients(part, *inputs)
         sites = len(next(iter(stack.values())))
-        key = (sites, self._is_frozen, *(tuple(tensor.shape) for tensor in inputs))
+        key = (sites, begin, self._is_frozen, *(tuple(tensor.shape) for tensor in inputs))
         if key not in self._recorded:
-            changed = [stack[n] for n in self._step.names if n not in self._step.trainable]
+            changed = [part[n] for n in self._step.names if n not in self._step.trainable]
             self._recorded[key] = RecordedStep(
-                lambda *given: self._step.gradients(stack, *given), inputs, changed
+                lambda *given: self._step.gradients(part, *given), inputs, changed
             )
         loss, *gradients = self._recorded[key](*inputs)
         return [None if loss is None else loss.clone(), *gradients]
@@ -287,12 +319,11 @@ class StackedTrainer:
             for name, tensor in self._resident[sites].items():
                 tensor.copy_(start[name].expand_as(tensor))
             return self._resident[sites]
-        stack = {
-            name: tensor.detach()
-            .expand(sites, *tensor.shape)
-            .clone(memory_format=torch.contiguous_format)
-            for name, tensor in start.items()
-        }
+        stack = {}
+        for name, tensor in start.items():
+            memory = tensor.new_zeros(sites, _width(tensor))
+            stack[name] = memory[:, : tensor.numel()].view(sites, *tensor.shape)
+            stack[name].copy_(tensor.detach().expand(sites, *tensor.shape))
         if self.cuda_graphs:
             self._resident[sites] = stack
         return stack
@@ -332,48 +363,19 @@ def bind(
     return [term for term in bound if term is not None]
 
 
-Step = Callable[..., Sequence[Tensor | None]]
+def _width(tensor: Tensor) -> int:
+    """Return how many values a site's tensor takes up in a stack."""
+    return -(-tensor.numel() // LANES) * LANES
 
-_WARM_UPS = 2
+
+def _flat(stacked: Tensor) -> Tensor:
+    """Return (K, W) of a stack's (K, …) tensor, W a multiple of ``LANES``."""
+    width = _width(stacked[0])
+    return stacked.as_strided((len(stacked), width), (width, 1))
 
 
-class RecordedStep:
-    """``step`` with inputs of fixed shapes. Its outputs are overwritten by the next call.
-
-    Args:
-        step: tensors to tensors, all on one GPU, without a look at their values.
-        inputs: tensors of the shapes to come.
-        changed: tensors that ``step`` changes in place, and that recording must not.
-
-    Raises:
-        ConfigError: the step cannot be recorded.
-    """
-
-    def __init__(self, step: Step, inputs: Sequence[Tensor], changed: Sequence[Tensor]) -> None:
-        self._inputs = [tensor.clone() for tensor in inputs]
-        before = [tensor.clone() for tensor in changed]
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        try:
-            with torch.cuda.stream(aside):
-                for _ in range(_WARM_UPS):
-                    step(*self._inputs)
-            torch.cuda.current_stream().wait_stream(aside)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._outputs = list(step(*self._inputs))
-        except FedPdmError:
-            raise
-        except RuntimeError as error:
-            raise ConfigError(
-                "engine.cuda_graphs=true cannot record this model's training step "
-                f"({str(error).splitlines()[0]}): set engine.cuda_graphs=false"
-            ) from error
-        for tensor, value in zip(changed, before, strict=True):
-            tensor.copy_(value)
-
-    def __call__(self, *inputs: Tensor) -> list[Tensor | None]:
-        for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
-        self._graph.replay()
-        return self._outputs
+def _filled(gradient: Tensor, like: Tensor) -> Tensor:
+    """Return a (K, …) gradient as wide as ``like``, (K, W)."""
+    rows = gradient.reshape(len(gradient), -1)
+    missing = like.shape[1] - rows.shape[1]
+    return nn.functional.pad(rows, (0, missing)) if missing else rows

@@ -444,7 +444,8 @@ def test_windows_made_outside_training_are_refused() -> None:
 
 def refused(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose a run around a source of one's own and look at its data, as every run does."""
-    from fedpdm.runs.experiment import build, look_at_data
+    from fedpdm.runs.experiment import build
+    from fedpdm.runs.look import look_at_data
 
     look_at_data(build(compose(["task.horizon=4"]), source))
 

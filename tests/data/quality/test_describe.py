@@ -230,3 +230,16 @@ def test_names_of_columns_stay_in_their_line(tmp_path: Path) -> None:
     text = describe(write(tmp_path, hostile))
     assert yaml.safe_load(text)["rows"]["path"] == str(tmp_path / "rows.csv")
     assert "\x1b" not in text
+
+
+def test_a_yaml_is_written_where_none_is_yet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "plants" / "site" / "north.yaml"
+    words = ["describe", *write(tmp_path), "--site", "north", "--out", str(out)]
+    assert command.main(words) == 0
+    assert str(out) in capsys.readouterr().out
+    loaded(first := out.read_text(encoding="utf-8"))
+    out.write_text(f"{first}# mine\n", encoding="utf-8")
+    assert command.main(words) == 2
+    assert "exists" in capsys.readouterr().err and out.read_text().endswith("# mine\n")

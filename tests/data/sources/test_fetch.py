@@ -301,7 +301,7 @@ def test_folder_that_cannot_be_written_exits_2(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     folder = tmp_path / "file" / "below"
-    assert main(["fetch", "ai4i", "--to", str(folder), "--url", server.url]) == 2
+    assert main(["fetch", "ai4i", "--out", str(folder), "--url", server.url]) == 2
     assert f"{folder} cannot be written" in capsys.readouterr().err
 
 
@@ -322,7 +322,7 @@ def test_archive_on_disk_will_do(tmp_path: Path) -> None:
 def test_check_lists_files_with_rows_and_tells_good_from_bad(
     tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["check", "ai4i", "--to", str(tmp_path)]
+    command = ["check", "ai4i", "--from", str(tmp_path)]
     assert main(command) == 2
     assert capsys.readouterr().out.count("missing") == 2
     assert main(["fetch", "ai4i", "--to", str(tmp_path), "--url", server.url]) == 0

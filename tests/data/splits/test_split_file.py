@@ -29,7 +29,8 @@ from fedpdm.data.rows import Rows, Split
 from fedpdm.data.sources.base import Source
 from fedpdm.data.splits.saved_split import COLUMNS, NAME, SavedSplit, read_split_file, split_file
 from fedpdm.errors import ConfigError, DataError, LeakError
-from fedpdm.runs.experiment import build, look_at_data
+from fedpdm.runs.experiment import build
+from fedpdm.runs.look import look_at_data
 from fedpdm.runs.run import Run
 from fedpdm.runs.sources import build_source
 from fedpdm.testing.tiny import TinySource

@@ -18,6 +18,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam
+from ray import cloudpickle
 
 from fedpdm.client.app import SiteApp
 from fedpdm.client.mods import AdaptedMod
@@ -27,6 +28,7 @@ from fedpdm.engines.local_grid import LocalGrid
 from fedpdm.engines.ray import workers as ray_crew
 from fedpdm.engines.ray.grid import RayGrid
 from fedpdm.engines.serial import SerialGrid
+from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError
 from fedpdm.models.policy import NoNorm
 from fedpdm.server.boosting import Boosting
@@ -92,18 +94,69 @@ def errand_app() -> ClientApp:
     return app
 
 
+def latest_app(folder: Path) -> Callable[[Message, Context], Message]:
+    """Return an app that answers as the one does that was last put into the folder."""
+    loaded: dict[int, Any] = {}
+
+    def app(message: Message, context: Context) -> Message:
+        number = max(int(file.stem) for file in folder.glob("*.pkl"))
+        if number not in loaded:
+            loaded.clear()
+            loaded[number] = cloudpickle.loads((folder / f"{number}.pkl").read_bytes())
+        return loaded[number](message, context)  # type: ignore[no-any-return]
+
+    return app
+
+
+class Crew:
+    """A grid for many tests: its workers take longer to start than any test to run."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        folder.mkdir()
+        self.folder, self.apps = folder, 0
+        self.grid = RayGrid(latest_app(folder), ["p0"], workers=workers)  # type: ignore[arg-type]
+
+    def __call__(self, app: ClientApp, sites: Sequence[str]) -> RayGrid:
+        """Return the grid with this app and these sites, without memory of earlier tests."""
+        self.apps += 1
+        (self.folder / "next").write_bytes(cloudpickle.dumps(app))
+        (self.folder / "next").rename(self.folder / f"{self.apps}.pkl")
+        self.grid.sites = dict(enumerate(sites, start=1))
+        self.grid._known.clear()
+        self.grid.load_states({})
+        for seat in self.grid.processes.seats:
+            if seat.lost:
+                seat.lost = False
+                self.grid.processes.refill(seat)
+        return self.grid
+
+    @property
+    def generations(self) -> int:
+        """How many workers there have been, with those that took a dead one's place."""
+        return sum(seat.generation for seat in self.grid.processes.seats)
+
+
 @pytest.fixture(scope="module")
-def shared() -> Iterator[RayGrid]:
-    grid = RayGrid(errand_app(), [f"p{n}" for n in range(12)], workers=2)
-    yield grid
-    grid.close()
+def crews(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Crew]]:
+    """One worker, and three."""
+    folder = tmp_path_factory.mktemp("crews")
+    crews = {n: Crew(folder / str(n), n) for n in (1, 3)}
+    yield crews
+    for crew in crews.values():
+        crew.grid.close()
 
 
 @pytest.fixture
-def grid(shared: RayGrid) -> Iterator[RayGrid]:
-    """Twelve sites on two workers, without memory of earlier tests."""
-    shared.load_states({})
-    yield shared
+def crew(crews: dict[int, Crew], monkeypatch: pytest.MonkeyPatch) -> Crew:
+    """Three workers, which outlive the test."""
+    monkeypatch.setattr(crews[3].grid, "close", lambda: None)
+    return crews[3]
+
+
+@pytest.fixture
+def grid(crew: Crew) -> RayGrid:
+    """Twelve sites on three workers."""
+    return crew(errand_app(), [f"p{n}" for n in range(12)])
 
 
 @pytest.fixture
@@ -138,42 +191,11 @@ def outcome(run: Federated) -> list[Any]:
     return rounds
 
 
-def any_of(apps: list[SiteApp]) -> Callable[[Message, Context], Message]:
-    """Return one app for sites of several models, told apart by their weights' names."""
-
-    def app(message: Message, context: Context) -> Message:
-        names = set(message.content.array_records.get("arrays", {}))
-        for each in apps:
-            if not names or names == set(each.client.parts.shared):
-                return each(message, context)
-        raise AssertionError(names)
-
-    return app
-
-
-@pytest.fixture(scope="module")
-def crews(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, RayGrid]]:
-    """Grids by number of workers, for all models: processes take longer to start than to work."""
-    apps: list[SiteApp] = []
-    for model, settings in [*((model, None) for model in MODELS), ("mlp", SGD)]:
-
-        def caught(app: SiteApp, sites: Any) -> SerialGrid:
-            apps.append(app)
-            return SerialGrid(app, sites)
-
-        folder = tmp_path_factory.mktemp(model)
-        federate(folder, sites=RAGGED, rounds=1, model=model, settings=settings, engine=caught)
-    grids = {n: RayGrid(any_of(apps), list(RAGGED), workers=n) for n in (1, 3)}  # type: ignore[arg-type]
-    yield grids
-    for grid in grids.values():
-        grid.close()
-
-
 @pytest.mark.parametrize(
     ("strategy", "model"), [("fedprox", "cnn"), ("fedadam", "lstm"), ("fedavg", "hybrid")]
 )
 def test_any_number_of_workers_gives_the_bits_of_serial(
-    tmp_path: Path, strategy: str, model: str, crews: dict[int, RayGrid]
+    tmp_path: Path, strategy: str, model: str, crews: dict[int, Crew]
 ) -> None:
     def run(folder: str, **engine: Any) -> list[Any]:
         options = {"sites": RAGGED, "rounds": 3, "model": model, **engine}
@@ -182,33 +204,28 @@ def test_any_number_of_workers_gives_the_bits_of_serial(
 
     expected = run("serial")
     assert len(expected) == 4
-    for workers, grid in crews.items():
-        assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
-        assert len({seat.pid for seat in grid.processes.seats}) == workers
+    for workers, crew in crews.items():
+        assert run(f"ray{workers}", engine=crew) == expected
+        assert len({seat.pid for seat in crew.grid.processes.seats}) == workers
 
 
-def test_noise_of_mods_and_wrappers_has_the_bits_of_serial(tmp_path: Path) -> None:
+def test_noise_of_mods_and_wrappers_has_the_bits_of_serial(tmp_path: Path, crew: Crew) -> None:
     noise = LocalDpMod(clipping_norm=0.5, sensitivity=0.01, epsilon=1.0, delta=0.1)
 
-    def run(engine: Any) -> list[Any]:
+    def run(folder: str, **engine: Any) -> list[Any]:
         strategy = DifferentialPrivacyServerSideFixedClipping(FedAdam(), 0.1, 0.5, 3)
         found = federate(
-            tmp_path / engine.__name__, strategy, rounds=2, mods=[AdaptedMod(noise, 0)],
-            engine=engine,
-        )  # fmt: skip
-        found.grid.close()
+            tmp_path / folder, strategy, rounds=2, mods=[AdaptedMod(noise, 0)], **engine
+        )
         assert not found.screen.events
         return outcome(found)
 
-    def two_workers(app: SiteApp, sites: Any) -> RayGrid:
-        return RayGrid(app, sites, workers=2)
-
-    assert run(two_workers) == run(SerialGrid)
+    assert run("ray", engine=crew) == run("serial")
 
 
 @pytest.mark.parametrize("strategy", ["scaffold", "feddyn"])
 def test_what_sites_remember_has_the_bits_of_serial(
-    tmp_path: Path, strategy: str, crews: dict[int, RayGrid]
+    tmp_path: Path, strategy: str, crews: dict[int, Crew]
 ) -> None:
     def run(folder: str, **engine: Any) -> list[Any]:
         found = federate(
@@ -220,18 +237,17 @@ def test_what_sites_remember_has_the_bits_of_serial(
         return [outcome(found), states, repr(found.history.strategy_state())]
 
     expected = run("serial")
-    for workers, grid in crews.items():
-        grid.load_states({})
-        assert run(f"ray{workers}", engine=lambda app, sites, grid=grid: grid) == expected
+    for workers, crew in crews.items():
+        assert run(f"ray{workers}", engine=crew) == expected
 
 
-def test_it_keeps_the_contract_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The Ray of these tests keeps spare processes; the programs below look at what stays.
+def test_it_keeps_the_contract_of_engines(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The workers here stay for the next test; the programs below look at what ``close`` leaves.
     monkeypatch.setattr("fedpdm.testing.engine.still_there", lambda before: set())
-    check_engine(functools.partial(RayGrid, workers=2))
+    check_engine(crew)
 
 
-def test_tensors_that_stay_at_a_site_have_the_bits_of_serial(tmp_path: Path) -> None:
+def test_tensors_that_stay_at_a_site_have_the_bits_of_serial(tmp_path: Path, crew: Crew) -> None:
     def run(name: str, engine: Callable[[SiteApp, Any], LocalGrid]) -> Federated:
         return federate(
             tmp_path / name, sites=RAGGED, rounds=3, model="cnn", policy=NoNorm(), engine=engine,
@@ -239,14 +255,32 @@ def test_tensors_that_stay_at_a_site_have_the_bits_of_serial(tmp_path: Path) -> 
         )  # fmt: skip
 
     serial = run("serial", SerialGrid)
-    found = run("ray", lambda app, sites: RayGrid(app, sites, workers=2))
-    found.grid.close()
+    found = run("ray", crew)
     assert outcome(found) == outcome(serial)
     states = [{s: pack_state(state) for s, state in r.grid.states.items()} for r in (found, serial)]
     assert states[0] == states[1] and len(states[0]) > 3
 
 
-def test_trees_have_the_bits_of_serial(tmp_path: Path) -> None:
+def test_stacks_of_several_workers_have_the_bits_of_one_process(tmp_path: Path) -> None:
+    """Also with a worker that dies, so that its sites come together in other stacks."""
+    flag = tmp_path / "kill"
+
+    def run(name: str, engine: Callable[[SiteApp, Any], LocalGrid]) -> Federated:
+        return federate(
+            tmp_path / name, "fedprox", sites=RAGGED, rounds=3, model="cnn", engine=engine,
+            mods=[killer_of(flag)],
+        )  # fmt: skip
+
+    expected = outcome(run("batched", BatchedGrid))
+    flag.touch()
+    found = run("ray", lambda app, sites: RayGrid(app, sites, workers=2, stacked=True, chunk=3))
+    found.grid.close()
+    assert not flag.exists()
+    assert outcome(found) == expected
+    assert outcome(run("serial", SerialGrid)) != expected
+
+
+def test_trees_have_the_bits_of_serial(tmp_path: Path, crew: Crew) -> None:
     settings = {"trees_per_round": 1, "leaves": 4, "bins": 8, "least_rows": 3}
     config = {"depth": 3, "learning_rate": 0.2, "l2": 0.0, **settings}
 
@@ -257,20 +291,18 @@ def test_trees_have_the_bits_of_serial(tmp_path: Path) -> None:
         )  # fmt: skip
 
     serial = run("serial", SerialGrid)
-    found = run("ray", lambda app, sites: RayGrid(app, sites, workers=2))
-    found.grid.close()
+    found = run("ray", crew)
     assert outcome(found) == outcome(serial)
 
 
-def test_secure_aggregation_has_the_bits_of_serial(tmp_path: Path) -> None:
+def test_secure_aggregation_has_the_bits_of_serial(tmp_path: Path, crew: Crew) -> None:
     def run(name: str, engine: Callable[[SiteApp, Any], LocalGrid]) -> Federated:
         return federate(
             tmp_path / name, "scaffold", sites=RAGGED, rounds=2, server=SecAgg, engine=engine
         )
 
     serial = run("serial", SerialGrid)
-    found = run("ray", lambda app, sites: RayGrid(app, sites, workers=2))
-    found.grid.close()
+    found = run("ray", crew)
     assert outcome(found) == outcome(serial) and not serial.screen.events
 
 
@@ -294,10 +326,10 @@ def test_a_site_stays_with_its_worker(grid: RayGrid, ask: Any) -> None:
         return {r.metadata.src_node_id: r.content["metrics"]["process"] for r in replies}
 
     first = processes(ask(grid, list(range(1, 13))))
-    assert len(set(first.values())) == 2
+    assert len(set(first.values())) == 3
     assert processes(ask(grid, list(range(1, 13)))) == first
-    some = processes(ask(grid, [1, 3, 5, 7, 9, 11]))  # neighbours of one worker: both must work
-    assert sorted(list(some.values()).count(p) for p in set(some.values())) in ([2, 4], [3, 3])
+    some = processes(ask(grid, [1, 4, 7, 10]))  # all of one worker: the others must help
+    assert sorted(list(some.values()).count(p) for p in set(some.values())) == [1, 1, 2]
 
 
 def test_a_crash_is_the_same_error_reply_as_in_serial(grid: RayGrid, ask: Any) -> None:
@@ -337,22 +369,20 @@ def test_a_round_is_put_into_the_store_once(
 
 
 def test_workers_are_only_so_far_ahead_of_the_reader(
-    ask: Any, tmp_path: Path, shared: RayGrid
+    ask: Any, tmp_path: Path, crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def worked() -> int:
         return len((tmp_path / "log").read_text().splitlines())
 
-    grid = RayGrid(errand_app(), [f"p{n}" for n in range(60)], workers=2, ahead=6)
-    try:
-        replies = ask(grid, list(range(1, 61)))
-        for read in (1, 2, 3):
-            next(replies)
-            until("workers are ahead", lambda: worked() > read, 60)  # noqa: B023
-            time.sleep(0.3)  # for who would go too far
-            assert worked() <= read + 6
-        assert len(list(replies)) == 57
-    finally:
-        grid.close()
+    grid = crew(errand_app(), [f"p{n}" for n in range(60)])
+    monkeypatch.setattr(grid, "_ahead", 6)
+    replies = ask(grid, list(range(1, 61)))
+    for read in (1, 2, 3):
+        next(replies)
+        until("workers are ahead", lambda: worked() > read, 60)  # noqa: B023
+        time.sleep(0.3)  # for who would go too far
+        assert worked() <= read + 6
+    assert len(list(replies)) == 57
 
 
 # Accidents -----------------------------------------------------------------------------------
@@ -371,36 +401,31 @@ def killer_of(flag: Path) -> Callable[[Message, Context, Any], Message]:
     return killer
 
 
-def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
-    flag = tmp_path / "kill"
+def test_a_killed_worker_changes_no_bit(tmp_path: Path, crew: Crew) -> None:
+    flag, before = tmp_path / "kill", crew.generations
 
     run = functools.partial(federate, sites=RAGGED, model="mlp", mods=[killer_of(flag)])
     expected = run(tmp_path / "serial")
     flag.touch()
-    crashed = run(tmp_path / "ray", engine=functools.partial(RayGrid, workers=2))
-    before = [seat.generation for seat in crashed.grid.processes.seats]  # type: ignore[attr-defined]
-    crashed.grid.close()
-    assert not flag.exists() and sorted(before) == [1, 2]
+    crashed = run(tmp_path / "ray", engine=crew)
+    assert not flag.exists() and crew.generations == before + 1
     assert outcome(crashed) == outcome(expected)
 
 
-def test_workers_without_room_for_another_take_over_its_sites(tmp_path: Path) -> None:
+def test_workers_without_room_for_another_take_over_its_sites(
+    tmp_path: Path, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As when a machine has left the cluster."""
-    flag = tmp_path / "kill"
-
-    def less(app: SiteApp, sites: Sequence[str]) -> RayGrid:
-        grid = RayGrid(app, sites, workers=3)
-        grid.processes.ready()
-        grid.processes.ray = SmallRay(grid.processes.ray)
-        return grid
+    flag, workers = tmp_path / "kill", crew.grid.processes
 
     run = functools.partial(federate, sites=RAGGED, model="mlp", mods=[killer_of(flag)], rounds=3)
     expected = run(tmp_path / "serial")
     flag.touch()
-    shrunk = run(tmp_path / "ray", engine=less)
-    lost = [seat.lost for seat in shrunk.grid.processes.seats]  # type: ignore[attr-defined]
-    shrunk.grid.close()
-    assert not flag.exists() and sorted(lost) == [False, False, True]
+    workers.ready()
+    monkeypatch.setattr(workers, "ray", SmallRay(workers.ray))
+    shrunk = run(tmp_path / "ray", engine=crew)
+    assert not flag.exists()
+    assert sorted(seat.lost for seat in workers.seats) == [False, False, True]
     assert outcome(shrunk) == outcome(expected)
     assert not shrunk.screen.events
 
@@ -458,8 +483,8 @@ def test_who_is_not_done_in_time_is_left_out_and_the_next_round_works(
     everybody = list(range(1, 13))
     grid.processes.ready()
     replies = list(ask(grid, everybody, timeout=4.0, sleeps="p0"))
-    # p0's worker had nobody else's time; the other one had time for all of its sites.
-    assert nodes(replies) == everybody[1::2]
+    # p0's worker had nobody else's time; the other two had time for all of their sites.
+    assert nodes(replies) == [node for node in everybody if node % 3 != 1]
     assert nodes(list(ask(grid, everybody))) == everybody
 
 
@@ -502,9 +527,10 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.mark.parametrize(
-    "end", ["close", "SIGINT", pytest.param("SIGTERM", marks=pytest.mark.long), "SIGKILL"]
-)
+@pytest.mark.parametrize("end", [
+    pytest.param("close", marks=pytest.mark.long), pytest.param("SIGTERM", marks=pytest.mark.long),
+    "SIGINT", "SIGKILL",
+])  # fmt: skip
 def test_nothing_is_left_running(end: str, tmp_path: Path) -> None:
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, end, str(tmp_path / "log")],
@@ -572,6 +598,7 @@ def test_workers_that_cannot_import_the_app_are_explained(
     grid = RayGrid(errand_app(), ["a"], workers=1)
     with pytest.raises(ConfigError, match="a worker could not start: .*no module 'only_here'"):
         next(ask(grid, [1]))
+    grid.close()
     grid.close()
     with pytest.raises(ConfigError, match="closed"):
         next(ask(grid, [1]))

@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
-from torch import nn
+from torch import Tensor, nn
 
 from fedpdm.client.app import SiteApp, make_client_app
 from fedpdm.data.rows import Rows, Split
@@ -29,11 +29,12 @@ from fedpdm.engines.stacked.grid import BatchedGrid
 from fedpdm.errors import ConfigError
 from fedpdm.federation import Federation
 from fedpdm.models import ModelFactory, ModelWrapper, registry
+from fedpdm.strategies.local_terms import _MAKERS
 from fedpdm.tasks import Failure
 from fedpdm.testing import check_engine
 from fedpdm.testing.federated import Federated, federate, same
 from fedpdm.testing.tiny import TinySource
-from fedpdm.training.loop import TrainingSettings
+from fedpdm.training.loop import GradientTerm, TrainingSettings
 from fedpdm.training.objective import outputs
 from fedpdm.wire.records import (
     ARRAYS,
@@ -125,6 +126,32 @@ def test_the_size_of_a_stack_changes_no_result(tmp_path: Path, chunk: int) -> No
     ]  # fmt: skip
     for name, array in runs[0].weights(2).items():
         np.testing.assert_allclose(runs[1].weights(2)[name], array, rtol=0, atol=1e-10)
+
+
+def test_a_term_that_looks_across_sites_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's own: right for one site, and in a stack the norm of all of them."""
+
+    def by_norm(mu: float) -> GradientTerm:
+        def add(parameters: Sequence[Tensor], received: Sequence[Tensor]) -> None:
+            for parameter, start in zip(parameters, received, strict=True):
+                if parameter.grad is not None:
+                    far = torch.linalg.vector_norm(parameter.detach() - start)
+                    parameter.grad.add_(parameter.detach() - start, alpha=float(mu * far))
+
+        return add
+
+    monkeypatch.setitem(_MAKERS, "proximal-mu", by_norm)
+    run = functools.partial(
+        federate, strategy="fedprox", sites=RAGGED, rounds=1, model="mlp", engine=BatchedGrid,
+        overrides=["strategy.proximal_mu=50"], epochs=3,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"(?s)looks across sites.*engine=serial"):
+        run(tmp_path / "across")
+    run(tmp_path / "serial", engine=SerialGrid)
+    monkeypatch.undo()
+    run(tmp_path / "elementwise")
 
 
 def test_it_keeps_the_contract_of_engines() -> None:
