@@ -117,6 +117,13 @@ def test_alone_does_not_depend_on_the_other_sites(finished: Path, tmp_path: Path
     assert single["sites"] == ["houston"]
 
 
+def test_the_stages_are_parts_of_the_time(finished: Path) -> None:
+    seconds = summary_of(finished)["seconds"]
+    stages = seconds["stages"]
+    assert set(stages) == {"build", "start", "send", "train", "aggregate", "evaluate", "commit"}
+    assert 0 < stages["train"] and sum(stages.values()) <= seconds["setup"] + seconds["training"]
+
+
 def test_metrics_csv_has_a_line_per_round_and_site(finished: Path) -> None:
     table = pd.read_csv(finished / "metrics.csv")
     assert len(table) == 3 * 3 and sorted(table["round"].unique()) == [1, 2, 3]

@@ -166,6 +166,7 @@ def run(work: Work, path: Path) -> None:
         bytes_up=records[-1].bytes_up,
         bytes_down=records[-1].bytes_down,
         engine=engine["name"],
+        stages=loop.stages.seconds,
     )
 
 

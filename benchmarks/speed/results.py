@@ -71,6 +71,11 @@ def summarise(runs: Iterable[Run]) -> list[dict[str, Any]]:
             "peak_bytes": middle(run["peak_bytes"] for run in repeats),
             "train_loss": repeats[0]["train_loss"][-1],
         }
+        if all("stages" in run for run in repeats):
+            entry["stages"] = {
+                stage: middle(run["stages"][stage] for run in repeats)
+                for stage in repeats[0]["stages"]
+            }
         for name in ("bytes_up", "bytes_down", "engine"):
             if name in repeats[0]:
                 entry[name] = repeats[0][name]

@@ -36,11 +36,13 @@ class BaselineWorkers:
         folder: the run folder; finished parts go to ``baselines/`` in it.
         processes: how many children; 0 does everything in this process.
         in_child: called first in each child, for example to let go of the run's lock.
+        free: cores that rounds leave; further children wait until ``release``.
     """
 
     def __init__(
-        self, inputs: BaselineInputs, folder: Path, processes: int, in_child: Callable[[], None]
-    ) -> None:
+        self, inputs: BaselineInputs, folder: Path, processes: int, in_child: Callable[[], None],
+        free: int = 1,
+    ) -> None:  # fmt: skip
         self._inputs = inputs
         self._folder = folder / "baselines"
         self.left_out = left_out(inputs)
@@ -53,14 +55,9 @@ class BaselineWorkers:
             lightest = loads.index(min(loads))
             self._shares[lightest].append(piece)
             loads[lightest] += BASELINES[piece.baseline].cost(inputs)
-        # Imported once here, a second and more, instead of once in every child.
-        import sklearn.ensemble
-        import sklearn.linear_model
-        import sklearn.metrics
-        import sklearn.pipeline
-        import sklearn.preprocessing  # noqa: F401
-
         can_fork = hasattr(os, "fork") and inputs.device.type == "cpu" and processes > 0
+        self._free = free
+        self._gate: tuple[int, ...] = os.pipe() if can_fork else ()
         self._children: dict[int, int] = {}
         for number, share in enumerate(self._shares):
             if can_fork and not self._path(number).exists():
@@ -68,6 +65,7 @@ class BaselineWorkers:
 
     def scores(self) -> dict[str, Floats]:
         """Wait for the children and return all scores, by ``baseline/site/SPLIT``."""
+        self.release()
         result: dict[str, Floats] = {}
         for number, share in enumerate(self._shares):
             if number in self._children:
@@ -80,6 +78,12 @@ class BaselineWorkers:
                 result |= self._write(number, share)
         return result
 
+    def release(self, round_num: int = 0) -> None:
+        """Let children begin that wait: the first round is there, or there is none to wait for."""
+        if self._gate and self._free < len(self._shares):
+            os.write(self._gate[1], bytes(len(self._shares)))
+            self._free = len(self._shares)
+
     def stop(self) -> None:
         """End children that still run, for example after an error."""
         for child in self._children.values():
@@ -87,6 +91,9 @@ class BaselineWorkers:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
         self._children.clear()
+        for end in self._gate:
+            os.close(end)
+        self._gate = ()
 
     def _path(self, number: int) -> Path:
         # Another version may have other baselines, or share them out in another way.
@@ -114,6 +121,8 @@ class BaselineWorkers:
                 ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
             if os.getppid() == parent:
                 in_child()
+                if number >= self._free:
+                    os.read(self._gate[0], 1)  # until the first round is there
                 torch.set_num_threads(1)
                 with open(os.devnull, "w") as nowhere:
                     os.dup2(nowhere.fileno(), 1)

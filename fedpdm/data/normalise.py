@@ -137,7 +137,10 @@ def fill_missing(scaled: Floats32, rows: Rows) -> Floats32:
     """
     if not np.isnan(scaled).any():
         return scaled
-    import pandas as pd  # workers that meet no gap start without it
-
-    segments = pd.DataFrame(scaled).groupby(segment_starts(rows))
-    return np.ascontiguousarray(segments.ffill().fillna(0.0), dtype=np.float32)
+    filled = np.empty(scaled.shape, dtype=np.float32)
+    start, here = segment_starts(rows), np.arange(len(scaled))
+    for number, column in enumerate(scaled.T):
+        last = np.maximum.accumulate(np.where(np.isnan(column), 0, here))
+        value = column[last]
+        filled[:, number] = np.where((last < start) | np.isnan(value), 0.0, value)
+    return filled

@@ -122,7 +122,7 @@ class Summary(_File):
     gain_against: Name | None = None
     test: Tested
     bytes: Bytes | None = None
-    seconds: dict[str, Seconds | None] | None = None
+    seconds: dict[str, Seconds | dict[str, Seconds] | None] | None = None
     processor_seconds: dict[str, Seconds | None] | None = None
     data: Data | None = None
     versions: dict[str, Name] | None = None

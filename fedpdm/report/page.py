@@ -12,16 +12,16 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
+from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from fedpdm.evaluation.locales import marked
 from fedpdm.evaluation.wording import duration, listing, number, percent, size
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -36,6 +36,8 @@ def _template(name: str) -> str:
 @cache
 def _pages() -> Environment:
     """Return what knows the templates; it compiles each of them once."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
     pages = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,
@@ -51,6 +53,12 @@ def _pages() -> Environment:
         "listing": lambda names: listing(names, most=12),
     }
     return pages
+
+
+def import_libraries() -> None:
+    """Import what pages are made with: half a second, where there is nothing else to do."""
+    for name in ("jinja2", "matplotlib.backends.backend_svg", "scipy.special"):
+        import_module(name)
 
 
 def render_page(template: str, **values: Any) -> str:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from scipy.stats import t as student
-
 from fedpdm.config.values import Config, make, select
 from fedpdm.errors import ConfigError
 from fedpdm.history import RoundRecord
@@ -62,12 +60,14 @@ def contributions(
         records: the rounds that count; what was rolled back is not among them.
         chosen: the round that validation chose: later ones do not count.
     """
+    from scipy.special import stdtrit
+
     valuation, task = experiment.valuation, experiment.task
     assert valuation is not None
     rounds = [r for r in records if 0 < r.round <= chosen]
     valued = [r for r in rounds if f"{CONTRIBUTION}start" in r.metrics]
     sampled, orders = isinstance(valuation, Shapley), getattr(valuation, "permutations", 2)
-    quantile = float(student.ppf((1 + LEVEL) / 2, orders - 1))
+    quantile = float(stdtrit(orders - 1, (1 + LEVEL) / 2))
     sites = {}
     for site in experiment.federation.sites:
         own = [r.sites.get(site, {}) for r in valued]

@@ -145,7 +145,7 @@ class Progress:
         self.total = total_rounds
         self.metric = metric(metric_name)
         self.console = console_for(console)
-        self.on_round: Callable[[int], None] | None = None
+        self.on_round: list[Callable[[int], None]] = []
         """Called with the number of every round that is shown."""
         self._every = max(1, -(-total_rounds // 10))
         self._finished = 0
@@ -215,8 +215,8 @@ class Progress:
         """
         for event in events:
             self.say(event_line(event))
-        if self.on_round is not None:
-            self.on_round(round_num)
+        for told in self.on_round:
+            told(round_num)
         now = time.monotonic()
         self._spent.append(now - self._round_begun)
         self._next, self._round_begun = round_num + 1, now

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -196,8 +198,6 @@ def write_results(
 
 def write_metrics(folder: Path, history: History) -> None:
     """Write ``metrics.csv``: one line per round and site, and one per round for all."""
-    import pandas as pd
-
     lines: list[dict[str, Any]] = []
     for record in history.rounds():
         if record.round == 0:
@@ -211,5 +211,9 @@ def write_metrics(folder: Path, history: History) -> None:
             for name, value in values.get("validation", {}).items():
                 line["validation_loss" if name == "loss" else name] = value
             lines.append(line)
-    text = pd.DataFrame(lines).to_csv(index=False)
-    write_bytes(folder / "metrics.csv", text.encode())
+    text = io.StringIO()
+    columns = dict.fromkeys(name for line in lines for name in line)
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(lines)
+    write_bytes(folder / "metrics.csv", text.getvalue().encode())

@@ -16,11 +16,12 @@ from fedpdm.baselines.best_alone import kinds_alone
 from fedpdm.baselines.registry import diverged, gather
 from fedpdm.baselines.workers import BaselineWorkers
 from fedpdm.client.state import PersonalModels
-from fedpdm.config.values import Config, make, plain, select
+from fedpdm.config.values import Config, class_of, make, plain, select
 from fedpdm.data.leakage.checks import checked_scaler
 from fedpdm.data.normalise import Scaler
 from fedpdm.data.splits.saved_split import SplitFile, split_file
 from fedpdm.engines.auto import Engine, engine_of
+from fedpdm.engines.hardware import cores
 from fedpdm.errors import HistoryError
 from fedpdm.evaluation.final_test import FinalTest, alarm_costs, run_final_test
 from fedpdm.evaluation.scoring import Predictions
@@ -29,6 +30,7 @@ from fedpdm.history import History
 from fedpdm.history.lock import RunLock
 from fedpdm.history.sealed import SealedFiles
 from fedpdm.privacy.base import sentence, uncovered
+from fedpdm.report.page import import_libraries
 from fedpdm.runs.assembly import (
     baseline_inputs,
     client_app,
@@ -109,6 +111,7 @@ class Run:
         self._own_scaler = lambda: None if generated else shared_scaler(experiment)
         self.seconds: dict[str, float] = {}
         self._processor: dict[str, float] = {}
+        self._stages: dict[str, float] = {}
         self._in_process = False
         self._trial: FinalTest | None = None
         self._models: dict[str, Arrays] = {}  # of clusters, as of the chosen round
@@ -149,10 +152,12 @@ class Run:
                 experiment.rounds, experiment.task.primary, self.console,
                 done=head.round if (head := history.head()) else 0, log=self.log,
             )  # fmt: skip
+            if beside is not None:
+                display.on_round.append(beside.release)
             guard = None
             if tracker is not None:
                 guard = Guard(tracker, self.folder, plain(self.cfg), display.say, history)
-                display.on_round = guard.round
+                display.on_round.append(guard.round)
             with display:
                 if head is not None:
                     display.say(f"continuing after round {head.round}")
@@ -171,6 +176,7 @@ class Run:
             baselines: dict[str, Predictions] = {}
             if beside is not None:
                 with self._timed("baselines"), self._working("waiting for the baselines"):
+                    import_libraries()
                     baselines = gather(beside.scores())
                     lost = diverged(baselines)
                     baselines = {k: v for k, v in baselines.items() if k not in lost}
@@ -253,13 +259,18 @@ class Run:
             return None
         inputs = baseline_inputs(experiment)
         self._own_scaler = lambda: inputs.scaler
-        return BaselineWorkers(inputs, self.folder, experiment.baselines.processes, in_child)
+        settings = self.engine["settings"]
+        one = settings and getattr(class_of(settings, "engine"), "in_process", False)
+        free = cores() - 1 if one else 0
+        processes = experiment.baselines.processes
+        return BaselineWorkers(inputs, self.folder, processes, in_child, free)
 
     # The federation ---------------------------------------------------------------------
 
     def _train(self, history: History, display: Progress) -> Scaler | None:
         found: list[Scaler] = []
         loop = round_loop(self.experiment, history, display, found.append)
+        self._stages = loop.stages.seconds
         self._rounds(loop)
         scaler = found[0] if found else None
         self._write_scalers(scaler)
@@ -313,14 +324,9 @@ class Run:
         tested = self._test(history.weights(chosen), own, scaler)
         self._card = tested.get("card", {})
         summary = summarise(
-            self.experiment,
-            self.cfg,
-            history,
-            engine=self.engine["name"],
-            best_round=chosen,
-            tested=tested,
-            members=self._members,
-        )
+            self.experiment, self.cfg, history, engine=self.engine["name"], best_round=chosen,
+            tested=tested, members=self._members,
+        )  # fmt: skip
         if (said := described(self.experiment, self.cfg)) and (said["tensors"] or said["method"]):
             summary["personal"] = {key: said[key] for key in ("method", "tensors")}
             if self._trial is not None and not said["tensors"]:
@@ -336,13 +342,7 @@ class Run:
     def _test(
         self, weights: Arrays, states: Mapping[str, RecordDict], scaler: Scaler | None
     ) -> dict[str, Any]:
-        """Return ``threshold``, ``test``, ``heldout`` and ``card`` of a round's weights.
-
-        Args:
-            weights: shared parameters and buffers.
-            states: what sites keep for themselves.
-            scaler: the shared scaler, or None.
-        """
+        """Return ``threshold``, ``test``, ``heldout`` and ``card`` of a round's shared weights."""
         experiment = self.experiment
         models = PersonalModels(
             experiment.build_model(), weights, experiment.parts.local, states,
@@ -374,12 +374,14 @@ class Run:
         """Write the files that people and programs read."""
         summary["data"]["sha256"] = manifest["data"]["sha256"]
         summary["data"]["split_sha256"] = manifest["data"].get("split", {}).get("sha256")
-        summary["seconds"] = {**self.seconds, "total": time.perf_counter() - begun}
+        total, build = time.perf_counter() - begun, self.seconds["setup"]
+        stages = {"build": build, **self._stages}
+        summary["seconds"] = {**self.seconds, "total": total, "stages": stages}
         if (privacy := self.experiment.privacy) is not None:
             summary["privacy"] = privacy.spent(history.rounds(undone=True))
         began = manifest.get("init")
         summary["init"] = began and {key: began.get(key) for key in STARTED}
-        summary["processor_seconds"] = {**self._processor} if self._in_process else None
+        summary["processor_seconds"] = self._processor if self._in_process else None
         card = model_card(self.experiment, self.cfg) | self._card
         if self._trial is not None:
             sites = self._trial.sites

@@ -20,14 +20,14 @@ from fedpdm.client.state import end_round, undo_round
 from fedpdm.data.normalise import Scaler
 from fedpdm.engines.hardware import settled
 from fedpdm.engines.local_grid import LocalGrid
-from fedpdm.errors import SiteError, TrainingStopped
+from fedpdm.errors import SiteError
 from fedpdm.history import History, RoundRecord
 from fedpdm.history.record import version_name
 from fedpdm.server.base import MAIN, SERVER, Result, Round, Server, Services
 from fedpdm.server.clock import Clock
 from fedpdm.server.dispatch import Dispatcher, LocalRoster, Roster
 from fedpdm.server.finite import refuse_non_finite
-from fedpdm.server.monitor import MonitorSettings, refuse_to_learn_nothing
+from fedpdm.server.monitor import MonitorSettings, give_up, refuse_to_learn_nothing
 from fedpdm.server.round_metrics import (
     KEPT,
     best_round,
@@ -38,6 +38,7 @@ from fedpdm.server.round_metrics import (
     outliers,
 )
 from fedpdm.server.selection import seeded_sample, take_over_sampling
+from fedpdm.server.stages import Stages
 from fedpdm.server.strategy_calls import StrategyCalls
 from fedpdm.server.synchronous import Synchronous
 from fedpdm.server.valuation import Kept, Valuation, Valuer
@@ -85,6 +86,7 @@ class RoundLoop:
         server: how rounds come about.
         clock: what time it is.
         valuation: says what each site brings to a round; None: not measured.
+        stages: how long which stage of the rounds took.
         version: the name of the version that is being made.
         counted: by site, the name of what it remembered when an update of it last counted: the
             version that it worked for.
@@ -110,6 +112,7 @@ class RoundLoop:
     server: Server = field(default_factory=Synchronous)
     clock: Clock = field(default_factory=Clock)
     valuation: Valuation | None = None
+    stages: Stages = field(init=False, default_factory=Stages)
     version: str = field(init=False, default="")
     counted: dict[str, str] = field(init=False, default_factory=dict)
     names: dict[str, str] = field(init=False, default_factory=dict)
@@ -130,6 +133,7 @@ class RoundLoop:
             SiteError: every site failed in a round.
             TrainingStopped: the monitor rolled back too often in a row.
         """
+        self.stages.begin()
         self.server.check(self.strategy, self.transforms, self.clock, None)
         roster = self.make_roster(grid)
         self._dispatcher = Dispatcher(
@@ -153,6 +157,7 @@ class RoundLoop:
         if self.history.head() is None:
             self._commit_initial()
         self._return_to_head()
+        self.stages.end("start")
         with settled():
             while self._head.round < self.rounds:
                 self._round(self._head.round + 1)
@@ -188,6 +193,7 @@ class RoundLoop:
         self.counted |= worked
         self._answered = {}
         undo_round(states, before, {*states} - accepted)
+        self.stages.end("aggregate")
         validation, down, up = self._evaluate(round, result)
         metrics, sites = describe(
             result.updates, validation, result.arrays, self.task, self._calls.reported
@@ -208,6 +214,7 @@ class RoundLoop:
             found = valuer.value(round, kept, validation, self._head.sites)
             metrics, down, up = metrics | found.metrics, down + found.down, up + found.up
             sites = {site: {**said, **found.sites.get(site, {})} for site, said in sites.items()}
+        self.stages.end("evaluate")
         record = RoundRecord(
             round=number,
             attempt=round.attempt,
@@ -226,6 +233,7 @@ class RoundLoop:
         self._model = Base(number, result.arrays, result.buffers)
         self._models = dict(result.models)
         self._commit(record)
+        self.stages.end("commit")
         self.display.round(number, metrics["validation_loss"], metrics[self.task.primary], events)
 
     def _begin(self, number: int, events: list[Event]) -> Round:
@@ -246,10 +254,14 @@ class RoundLoop:
         server = self.server
         round.sampled = server.select(round)
         server.submit(round, round.sampled)
+        self.stages.end("send")
         while (heard := server.next_reply(round)) is not None:
+            self.stages.end("train")
             if server.trains and not heard[1].has_error():
                 self._answered[heard[0]] = self.names.get(heard[0], self.version)
             server.apply(round, *heard)
+            self.stages.end("aggregate")
+        self.stages.end("train")
         if self.valuation is not None:
             kept.freeze(self.strategy)
         try:
@@ -368,26 +380,12 @@ class RoundLoop:
             by="monitor",
             reason=fault,
             exclude=left_out,
-            undone=(
-                record,
-                {**result.arrays, **result.buffers},
-                self._state(),
-                result.models,
-            ),
+            undone=(record, {**result.arrays, **result.buffers}, self._state(), result.models),
         )
         event = self.history.events()[-1]
         self.display.round(record.round, None, None, [*record.events, event])
         if self.history.consecutive_rollbacks() >= self.monitor.max_rollbacks:
-            reason = (
-                f"stopped after {self.monitor.max_rollbacks} rollbacks in a row at round "
-                f"{record.round}: {fault}"
-            )
-            self.history.note({"kind": "stopped", "round": record.round, "message": reason})
-            raise TrainingStopped(
-                f"{reason}; round {self._head.round} is the last good one. Look at the sites with "
-                "python -m fedpdm.history show RUN, lower training.learning_rate, or choose a "
-                "robust strategy (strategy=fedmedian)"
-            )
+            give_up(self.history, self.monitor, record.round, fault)
         self._return_to_head()
 
 

@@ -132,3 +132,25 @@ def refuse_to_learn_nothing(finished: Sequence[RoundRecord], rounds: int, histor
     message = f"no usable update in {len(last)} rounds in a row ({reasons})"
     history.note({"kind": "stopped", "round": last[-1].round, "message": message})
     raise TrainingStopped(f"{message}; lower training.learning_rate, or look at the sites")
+
+
+def give_up(history: History, monitor: MonitorSettings, number: int, fault: str) -> None:
+    """Stop a run that was rolled back too often in a row.
+
+    Args:
+        history: where the stop is noted; its head is the last good round.
+        monitor: says how often.
+        number: of the round that was bad.
+        fault: what was wrong with it.
+
+    Raises:
+        TrainingStopped: always.
+    """
+    reason = f"stopped after {monitor.max_rollbacks} rollbacks in a row at round {number}: {fault}"
+    history.note({"kind": "stopped", "round": number, "message": reason})
+    head = history.head()
+    raise TrainingStopped(
+        f"{reason}; round {head.round if head else 0} is the last good one. Look at the sites with "
+        "python -m fedpdm.history show RUN, lower training.learning_rate, or choose a "
+        "robust strategy (strategy=fedmedian)"
+    )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from fedpdm.baselines import estimators
+from fedpdm.baselines import estimators, workers
 from fedpdm.baselines.estimators import platt, rocket, some_windows
 from fedpdm.baselines.inputs import BaselineInputs, BaselineSchedule, RocketSettings
 from fedpdm.baselines.minirocket import MiniRocket
@@ -26,6 +28,7 @@ from fedpdm.baselines.registry import (
     work,
 )
 from fedpdm.baselines.trees import boosted_trees
+from fedpdm.baselines.workers import BaselineWorkers
 from fedpdm.data.features import RAW, WindowFeatures
 from fedpdm.data.rows import Rows, Split
 from fedpdm.data.windows import Windows
@@ -197,3 +200,23 @@ def test_validation_that_cannot_calibrate_leaves_the_order_alone(kind: str) -> N
     if kind == "nothing":
         distance, truth = distance[:0], truth[:0]
     assert platt(distance, np.asarray(truth)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("free", "begins"), [(0, False), (1, True)])
+def test_baselines_on_no_free_core_wait_for_the_first_round(
+    free: int, begins: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: Any) -> dict[str, np.ndarray]:
+        (tmp_path / "begun").touch()
+        return {"x/a/TEST": np.ones(1)}
+
+    monkeypatch.setattr(workers, "work", work)
+    beside = BaselineWorkers(inputs(), tmp_path, 1, lambda: None, free)
+    for _ in range(100 if begins else 10):
+        if (tmp_path / "begun").exists():
+            break
+        time.sleep(0.05)
+    assert (tmp_path / "begun").exists() == begins
+    beside.release()
+    assert beside.scores()["x/a/TEST"] == 1.0
+    beside.stop()

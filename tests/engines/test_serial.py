@@ -105,7 +105,15 @@ def test_an_unknown_array_record_is_not_invented() -> None:
 NEEDLESS = {
     "fedpdm.engines.stacked.trainer": ["flwr", "hydra", "omegaconf", "ray"],
     "fedpdm.client.app, fedpdm.federation": ["hydra", "omegaconf", "pandas", "pyarrow", "ray"],
-    "fedpdm.runs.run, fedpdm.engines.serial": ["ray", "flwr.cli"],
+    "fedpdm.runs.run, fedpdm.engines.serial": [
+        "ray",
+        "flwr.cli",
+        "pandas",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "jinja2",
+    ],
 }
 """What modules, imported in this order, do without."""
 

@@ -45,6 +45,26 @@ def test_average_precision_is_the_step_sum_over_alarm_levels(case: Labelled) -> 
         assert value is None
 
 
+@settings(max_examples=60)
+@given(labelled_scores(2))
+def test_ranking_metrics_are_those_of_scikit_learn_to_the_last_bit(case: Labelled) -> None:
+    from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_score
+
+    target, scores = case
+    if not 0 < target.sum() < len(target):
+        return
+    found = metrics.classification(target, scores)
+    assert found["average_precision"] == average_precision_score(target, scores)
+    assert found["roc_auc"] == roc_auc_score(target, scores)
+    alarms = metrics.at_threshold(target, scores, 0.5)
+    assert alarms["mcc"] == matthews_corrcoef(target, scores >= 0.5)
+
+
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        metrics.classification(np.array([0, 1]), np.array([0.5, np.nan]))
+
+
 def test_a_constant_score_has_the_prevalence_as_average_precision() -> None:
     target = np.array([1] * 3 + [0] * 97)
     result = metrics.classification(target, np.full(100, 0.4))

@@ -14,14 +14,14 @@ compared, and how often rows may be equal by chance is read from the rows themse
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split
+from fedpdm.data.rows import Bools, Floats, Ints, Rows, Split, Strings
 from fedpdm.errors import LeakError
 from fedpdm.seeding import numpy_generator
 
@@ -42,11 +42,50 @@ REPEATS = 5
 
 
 @dataclass(frozen=True)
-class Fingerprints:
-    """Hashes of a site's readings, and where they stand.
+class Marks:
+    """Hashes of readings (N,), and where those stand.
 
-    Both tables have the columns ``hash`` (equal for equal readings), ``site``, ``machine``,
-    ``split`` and ``time``.
+    Attributes:
+        hash: equal for equal readings.
+        site: (N,) places in ``sites``.
+        machine: (N,) places in ``machines``.
+        split: (N,) of the row.
+        time: (N,) of the row.
+        sites: names.
+        machines: ids, each once.
+    """
+
+    hash: Hashes
+    site: Ints
+    machine: Ints
+    split: NDArray[np.integer[Any]]
+    time: Floats
+    sites: Strings
+    machines: Strings
+
+    @classmethod
+    def joined(cls, parts: Sequence[Marks]) -> Marks:
+        """Return the marks of several sites, where one id is one machine."""
+        sites = np.repeat(np.arange(len(parts)), [len(part.hash) for part in parts])
+        ids, known = np.unique(np.concatenate([p.machines for p in parts]), return_inverse=True)
+        begins = np.cumsum([0, *(len(part.machines) for part in parts)])
+        machine = [known[part.machine + begin] for part, begin in zip(parts, begins, strict=False)]
+        return cls(
+            np.concatenate([part.hash for part in parts]), sites, np.concatenate(machine),
+            np.concatenate([part.split for part in parts]),
+            np.concatenate([part.time for part in parts]),
+            np.concatenate([part.sites for part in parts]), ids,
+        )  # fmt: skip
+
+    def place(self, k: int) -> str:
+        """Return where a mark stands, in words."""
+        part, site = Split(int(self.split[k])).name.lower(), self.sites[self.site[k]]
+        return f"machine {self.machines[self.machine[k]]} at {site} ({part}, time {self.time[k]:g})"
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Hashes of a site's readings.
 
     Attributes:
         runs: runs of ``RUN`` consecutive rows of machines that can be compared, each where its
@@ -55,8 +94,8 @@ class Fingerprints:
         single: whether single rows have to be compared.
     """
 
-    runs: pd.DataFrame
-    rows: pd.DataFrame
+    runs: Marks
+    rows: Marks
     single: bool
 
 
@@ -94,19 +133,15 @@ def fingerprints(site: str, rows: Rows, starts: Ints, table: bool = False) -> Fi
     else:
         lasts = still & (rows.split == np.r_[rows.split[:1], rows.split[:-1]])
     fresh = used & ~lasts & ~common
-    marks = pd.DataFrame(
-        {
-            "site": site,
-            "machine": pd.Categorical.from_codes(machine, rows.machine[starts].tolist()),
-            "split": rows.split,
-            "time": rows.time,
-        }
-    )
-    return Fingerprints(
-        marks[kept].assign(hash=runs[kept]),
-        marks[fresh].assign(hash=row[fresh]),
-        table or bool(np.median(count) < SHORT),
-    )
+
+    def marks(hashes: Hashes, chosen: Bools) -> Marks:
+        return Marks(
+            hashes[chosen], np.zeros(chosen.sum(), dtype=np.int64), machine[chosen],
+            rows.split[chosen], rows.time[chosen], np.array([site]), rows.machine[starts],
+        )  # fmt: skip
+
+    single = table or bool(np.median(count) < SHORT)
+    return Fingerprints(marks(runs, kept), marks(row, fresh), single)
 
 
 def _common(row: Hashes, time: Floats, machine: Ints, count: Ints) -> Bools:
@@ -162,34 +197,40 @@ def require_no_copies(prints: list[Fingerprints], shared: bool) -> None:
     """
     if not prints:
         return
-    _require_own_runs(pd.concat([p.runs for p in prints]), shared)
+    _require_own_runs(Marks.joined([p.runs for p in prints]), shared)
     if any(p.single for p in prints):
-        _require_own_rows(pd.concat([p.rows for p in prints], ignore_index=True), shared)
+        _require_own_rows(Marks.joined([p.rows for p in prints]), shared)
 
 
-def _require_own_runs(runs: pd.DataFrame, shared: bool) -> None:
-    runs = runs[runs["hash"].duplicated(keep=False)].sort_values("hash", kind="stable")
-    one, other = (part.reset_index(drop=True) for part in (runs[:-1], runs[1:]))
-    leaks = (one["machine"] != other["machine"]) & (one["split"] != other["split"])
-    leaks |= one["site"] != other["site"]
+def _require_own_runs(runs: Marks, shared: bool) -> None:
+    order = np.argsort(runs.hash, kind="stable")
+    alike = runs.hash[order][1:] == runs.hash[order][:-1]
+    one, other = order[:-1][alike], order[1:][alike]
+    machines = runs.machine[one] != runs.machine[other]
+    leaks = machines & (runs.split[one] != runs.split[other])
+    leaks |= runs.site[one] != runs.site[other]
     if shared:
-        leaks &= one["machine"] != other["machine"]
-    leaks &= one["hash"] == other["hash"]
+        leaks &= machines
     if leaks.any():
         k = int(np.argmax(leaks))
         raise LeakError(
-            f"{_place(one.iloc[k])} and {_place(other.iloc[k])} have the same "
+            f"{runs.place(one[k])} and {runs.place(other[k])} have the same "
             f"{RUN} rows of readings: one machine under two names, or windows that overlap; give "
             "each machine one id and one site, split machines or times first, and let fedpdm cut "
             "the windows"
         )
 
 
-def _require_own_rows(rows: pd.DataFrame, shared: bool) -> None:
+def _require_own_rows(marks: Marks, shared: bool) -> None:
     """Refuse rows for validation and test of which too many are found in another place.
 
     Rows of a machine that sites share count once.
     """
+    import pandas as pd  # only where single rows are compared: it takes a third of a second
+
+    rows = pd.DataFrame({
+        name: getattr(marks, name) for name in ("hash", "site", "machine", "split", "time")
+    })  # fmt: skip
     own = rows.groupby("site").size()
     if shared:
         rows = rows.drop_duplicates(["hash", "machine"])
@@ -202,14 +243,14 @@ def _require_own_rows(rows: pd.DataFrame, shared: bool) -> None:
     copied = evaluated & spread & often
     if copied.sum() <= max(2, SHARE * evaluated.sum()):
         return
-    one = rows[copied].iloc[0]
-    elsewhere = (rows["site"] != one["site"]) | (rows["split"] != one["split"])
-    other = rows[(rows["hash"] == one["hash"]) & elsewhere].iloc[0]
+    one = int(rows.index[copied][0])
+    elsewhere = (rows["site"] != marks.site[one]) | (rows["split"] != marks.split[one])
+    other = int(rows.index[(rows["hash"] == marks.hash[one]) & elsewhere][0])
     raise LeakError(
         f"{int(copied.sum())} of {int(evaluated.sum())} rows for validation and test stand in "
         "another part or at another site, too, more than chance makes equal: for example "
-        f"{_place(one)} and {_place(other)}; rows were copied, or windows overlap: give each row "
-        "once, to one site, and let fedpdm cut the windows"
+        f"{marks.place(one)} and {marks.place(other)}; rows were copied, or windows "
+        "overlap: give each row once, to one site, and let fedpdm cut the windows"
     )
 
 
@@ -230,9 +271,3 @@ def beyond_chance(times: Ints) -> Bools:
     beyond = np.zeros(len(seen) - 1, dtype=bool)
     beyond[2:] = least[k] ** 2 > (k + 1) / k * most[k - 1] * most[k + 1]
     return beyond
-
-
-def _place(mark: pd.Series[Any]) -> str:
-    """Return where a mark stands, in words."""
-    part = Split(int(mark["split"])).name.lower()
-    return f"machine {mark['machine']} at {mark['site']} ({part}, time {mark['time']:g})"
