@@ -61,7 +61,7 @@ def same(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
     assert found.columns.tolist() == wanted.columns.tolist()
     for name in wanted:
         if wanted[name].dtype.kind == "f":
-            np.testing.assert_allclose(found[name], wanted[name], atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(found[name], wanted[name], 1e-6, 1e-5, err_msg=name)
         else:
             assert found[name].astype(str).tolist() == wanted[name].astype(str).tolist(), name
 
