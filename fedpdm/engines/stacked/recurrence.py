@@ -2,8 +2,8 @@
 
 Both directions run side by side. A step is one product of [state, input, 1] by the joined
 weights, so that inputs, bias and their gradients cost no products and no passes of their own.
-Every squashing is a sigmoid, because tanh(a) = 2 sigmoid(2a) - 1 and torch's tanh takes ten
-times as long on a CPU: one call squashes the four gates, and one has their slopes.
+Every tanh is written as a sigmoid, because tanh(a) = 2 sigmoid(2a) - 1 and torch's tanh takes ten
+times as long on a CPU: one call computes the four gates, and one their slopes.
 Shapes: K sites, D directions, M = D * K recurrences, B rows, T steps, F inputs, H units.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 _LANES = 64
-"""Values squashed at a time come in multiples of this: the last few of an odd number would
+"""Values that a sigmoid takes at a time come in multiples of this: the last few of an odd number would
 be computed by other instructions, and a site's last digits would depend on its place."""
 
 
@@ -40,75 +40,75 @@ class _Recurrence(torch.autograd.Function):
         units = parameters[1].shape[-1]
         many = sites * len(parameters) // 3
         weights = x.new_empty(many, 4 * units, units + features + 1)
-        told = x.new_empty(steps + 1, many, rows, units + features + 1)
-        told[0, ..., :units] = 0.0
-        told[:-1, ..., -1] = 1.0
+        joined = x.new_empty(steps + 1, many, rows, units + features + 1)
+        joined[0, ..., :units] = 0.0
+        joined[:-1, ..., -1] = 1.0
         for number in range(len(parameters) // 3):
             part = slice(number * sites, (number + 1) * sites)
             w_ih, w_hh, bias = parameters[3 * number : 3 * number + 3]
             torch.cat([w_hh, w_ih, bias.unsqueeze(-1)], dim=-1, out=weights[part])
             in_time = x.permute(2, 0, 1, 3)
-            told[:-1, part, :, units:-1] = in_time.flip(0) if number else in_time
+            joined[:-1, part, :, units:-1] = in_time.flip(0) if number else in_time
         weights[:, 2 * units : 3 * units] *= 2.0  # the gate of new values is a tanh
-        cells, squashed = (x.new_empty(steps, many, rows, units) for _ in range(2))
+        cells, cell_tanh = (x.new_empty(steps, many, rows, units) for _ in range(2))
         memory, curve = _whole(x, many, rows, units)
         gates = []
         for t in range(steps):
             whole, gate = _whole(x, many, rows, 4 * units)
-            torch.bmm(told[t], weights.mT, out=gate)
+            torch.bmm(joined[t], weights.mT, out=gate)
             whole.sigmoid_()
-            enters, forgets, half, leaves = gate.chunk(4, dim=-1)
-            torch.mul(enters, half, out=cells[t]).mul_(2.0).sub_(enters)
+            input_gate, forget_gate, new, output_gate = gate.chunk(4, dim=-1)
+            torch.mul(input_gate, new, out=cells[t]).mul_(2.0).sub_(input_gate)
             if t:
-                cells[t].addcmul_(forgets, cells[t - 1])
+                cells[t].addcmul_(forget_gate, cells[t - 1])
             torch.mul(cells[t], 2.0, out=curve)
             memory.sigmoid_()
-            torch.mul(curve, 2.0, out=squashed[t]).sub_(1.0)
-            torch.mul(leaves, squashed[t], out=told[t + 1, ..., :units])
+            torch.mul(curve, 2.0, out=cell_tanh[t]).sub_(1.0)
+            torch.mul(output_gate, cell_tanh[t], out=joined[t + 1, ..., :units])
             gates.append(gate)
-        ctx.save_for_backward(weights, told, cells, squashed, *gates)
+        ctx.save_for_backward(weights, joined, cells, cell_tanh, *gates)
         ctx.set_materialize_grads(False)
         ctx.sites = sites
-        hidden = told[1:, ..., :units]
-        ways = [hidden[:, :sites], hidden[:, sites:].flip(0)][: many // sites]
+        hidden = joined[1:, ..., :units]
+        directed = [hidden[:, :sites], hidden[:, sites:].flip(0)][: many // sites]
         return (
-            torch.cat(ways, dim=-1).permute(1, 2, 0, 3),
+            torch.cat(directed, dim=-1).permute(1, 2, 0, 3),
             hidden[-1].clone(),
             cells[-1].clone(),
         )
 
     @staticmethod
     def backward(ctx: Any, *wanted: Tensor | None) -> tuple[Tensor | None, ...]:
-        weights, told, cells, squashed, *gates = ctx.saved_tensors
+        weights, joined, cells, cell_tanh, *gates = ctx.saved_tensors
         from_all, state, cell = wanted
         steps, many, rows, units = cells.shape
         sites, directions = ctx.sites, many // ctx.sites
         if from_all is not None:
-            ways = from_all.permute(2, 0, 1, 3).chunk(directions, dim=-1)
-            from_all = torch.cat([ways[0], *(way.flip(0) for way in ways[1:])], dim=1)
-        outer = told.new_zeros(many, told.shape[-1], 4 * units)
-        slopes = told.new_empty(many, rows, 4 * units)
-        to_enter, to_forget, to_new, to_leave = slopes.chunk(4, dim=-1)
+            directed = from_all.permute(2, 0, 1, 3).chunk(directions, dim=-1)
+            from_all = torch.cat([directed[0], *(way.flip(0) for way in directed[1:])], dim=1)
+        outer = joined.new_zeros(many, joined.shape[-1], 4 * units)
+        slopes = joined.new_empty(many, rows, 4 * units)
+        d_input, d_forget, d_new, d_output = slopes.chunk(4, dim=-1)
         state = torch.zeros_like(cells[0]) if state is None else state
         cell = torch.zeros_like(state) if cell is None else cell.clone()
         wanted_x = ctx.needs_input_grad[0]
-        inward = told.new_empty(steps, many, rows, told.shape[-1] - 1) if wanted_x else None
+        inward = joined.new_empty(steps, many, rows, joined.shape[-1] - 1) if wanted_x else None
         for t in reversed(range(steps)):
-            enters, forgets, half, leaves = gates[t].chunk(4, dim=-1)
+            input_gate, forget_gate, new, output_gate = gates[t].chunk(4, dim=-1)
             if from_all is not None:
                 state = state + from_all[t]
-            torch.mul(state, squashed[t], out=to_leave)
-            cell += torch.ops.aten.tanh_backward(state * leaves, squashed[t])
-            torch.mul(cell, half, out=to_enter).mul_(2.0).sub_(cell)
-            torch.mul(cell, enters, out=to_new).mul_(2.0)
+            torch.mul(state, cell_tanh[t], out=d_output)
+            cell += torch.ops.aten.tanh_backward(state * output_gate, cell_tanh[t])
+            torch.mul(cell, new, out=d_input).mul_(2.0).sub_(cell)
+            torch.mul(cell, input_gate, out=d_new).mul_(2.0)
             if t:
-                torch.mul(cell, cells[t - 1], out=to_forget)
+                torch.mul(cell, cells[t - 1], out=d_forget)
             else:
-                to_forget.zero_()
-            cell *= forgets
+                d_forget.zero_()
+            cell *= forget_gate
             # In the place of the gates, which are needed no more and still in the cache.
             torch.ops.aten.sigmoid_backward.grad_input(slopes, gates[t], grad_input=gates[t])
-            outer.baddbmm_(told[t].mT, gates[t])
+            outer.baddbmm_(joined[t].mT, gates[t])
             if inward is not None:
                 torch.bmm(gates[t], weights[..., :-1], out=inward[t])
                 state = inward[t, ..., :units]
@@ -117,8 +117,8 @@ class _Recurrence(torch.autograd.Function):
         outer[..., 2 * units : 3 * units] *= 2.0
         found: list[Tensor | None] = [None]
         if inward is not None:
-            ways = inward[..., units:].split(sites, dim=1)
-            both = ways[0] if directions == 1 else ways[0] + ways[1].flip(0)
+            directed = inward[..., units:].split(sites, dim=1)
+            both = directed[0] if directions == 1 else directed[0] + directed[1].flip(0)
             found = [both.permute(1, 2, 0, 3)]
         for part in outer.mT.split(sites):
             found += [part[..., units:-1], part[..., :units], part[..., -1]]
