@@ -123,13 +123,18 @@ class StackedDropout(nn.Module):
         return self.now.dropout(x, self.rate) if self.training and self.rate > 0 else x
 
 
-@stacks(nn.Linear)
-class StackedLinear(nn.Linear):
-    """One batched product for all sites; vmap's own rule multiplies and adds in turn."""
+class _Taken(nn.Module):
+    """A layer with everything that another one has, its parameters too."""
 
-    def __init__(self, layer: nn.Linear, now: Now) -> None:
+    def __init__(self, layer: nn.Module, now: Now) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(layer.__dict__)
+        self.now = now
+
+
+@stacks(nn.Linear)
+class StackedLinear(_Taken, nn.Linear):
+    """One batched product for all sites; vmap's own rule multiplies and adds in turn."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim < 2:
@@ -146,12 +151,8 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @stacks(nn.Conv1d)
-class StackedConv1d(nn.Conv1d):
+class StackedConv1d(_Taken, nn.Conv1d):
     """Of stride and dilation 1, padded with zeros or not; another one goes vmap's way."""
-
-    def __init__(self, layer: nn.Conv1d, now: Now) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(layer.__dict__)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         plain = self.stride == self.dilation == (1,) and self.groups == 1
@@ -167,12 +168,8 @@ class StackedConv1d(nn.Conv1d):
 
 
 @stacks(nn.MaxPool1d)
-class StackedMaxPool1d(nn.MaxPool1d):
+class StackedMaxPool1d(_Taken, nn.MaxPool1d):
     """Of two neighbours; another one goes vmap's way."""
-
-    def __init__(self, layer: nn.MaxPool1d, now: Now) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(layer.__dict__)
 
     def forward(self, x: Tensor) -> Tensor:
         two = self.kernel_size in (2, (2,)) and self.stride in (2, (2,))
@@ -184,13 +181,8 @@ class StackedMaxPool1d(nn.MaxPool1d):
         return result
 
 
-class _StackedBatchNorm(nn.modules.batchnorm._BatchNorm):
+class _StackedBatchNorm(_Taken, nn.modules.batchnorm._BatchNorm):
     """Batch norm over the rows that are not padding."""
-
-    def __init__(self, layer: nn.BatchNorm1d, now: Now) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(layer.__dict__)
-        self.now = now
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
