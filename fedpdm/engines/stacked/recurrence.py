@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 _LANES = 64
-"""Values that a sigmoid takes at a time come in multiples of this: the last few of an odd number would
-be computed by other instructions, and a site's last digits would depend on its place."""
+"""A sigmoid is taken of a multiple of so many values: the last few of an odd number would be
+computed by other instructions, and a site's last digits would depend on its place."""
 
 
 def _whole(like: Tensor, *shape: int) -> tuple[Tensor, Tensor]:
