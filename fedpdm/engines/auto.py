@@ -74,9 +74,6 @@ to the start of processes, which are much the same on every machine."""
 START = 6.0
 """Seconds until worker processes are there, on the machine of ``STEPS``."""
 
-ANSWER = 0.7
-"""Milliseconds that a site's answer costs beside its training, on every engine."""
-
 
 class Auto:
     """Chooses an engine.
@@ -116,9 +113,9 @@ class Auto:
         alone, together = seconds(work, stack, 1), seconds(work, stack, workers)
         if workers > 1 and together < alone:
             settings = {"workers": self.workers, "stacked": stack, "chunk": self.chunk}
-            what = "stacks in" if stack else ""
-            reason = f"{work.total:,} training steps repay the start of {what} {workers} processes"
-            return Choice("ray", settings, " ".join(reason.split()))
+            what = f"stacks in {workers} processes" if stack else f"{workers} processes"
+            reason = f"{work.total:,} training steps repay the start of {what}"
+            return Choice("ray", settings, reason)
         if stack:
             reason = f"{work.sampled} sites a round train faster as stacks"
             return Choice("batched", {"chunk": self.chunk}, reason)
@@ -136,8 +133,7 @@ def seconds(work: Workload, stacked: bool, workers: int) -> float:
     size = max(1, sum(parameter.numel() for parameter in work.module.parameters()))
     nearest = min(STEPS, key=lambda row: abs(math.log(row[0] / size)))
     step = nearest[2 if stacked else 1] * max(1.0, size / STEPS[-1][0])
-    busy = work.total * step / workers + work.sampled * work.rounds * ANSWER
-    return busy / 1000 + (START if workers > 1 else 0.0)
+    return work.total * step / workers / 1000 + (START if workers > 1 else 0.0)
 
 
 class Engine(TypedDict):

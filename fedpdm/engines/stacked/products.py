@@ -10,6 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+LANES = 64
+
+
+def lanes(count: int) -> int:
+    """Return the smallest multiple of ``LANES`` that holds so many values.
+
+    The last few of an odd number would be computed by other instructions, which round
+    differently, and a site's last digits would depend on its place in the stack.
+    """
+    return -(-count // LANES) * LANES
+
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """Return (K, N, O) of (K, N, I) and (K, I, O); a site's bits depend on no neighbour.

@@ -15,16 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LANES = 64
-"""A sigmoid is taken of a multiple of so many values: the last few of an odd number would be
-computed by other instructions, and a site's last digits would depend on its place."""
+from fedpdm.engines.stacked.products import lanes
 
 
 def _whole(like: Tensor, *shape: int) -> tuple[Tensor, Tensor]:
-    """Return memory of a multiple of ``_LANES`` values, and a view of it in this shape."""
+    """Return memory of whole ``lanes``, and a view of it in this shape."""
     count = torch.Size(shape).numel()
-    size = -(-count // _LANES) * _LANES
-    memory = like.new_empty(size)
+    memory = like.new_empty(lanes(count))
     memory[count:] = 0.0
     return memory, memory[:count].view(shape)
 

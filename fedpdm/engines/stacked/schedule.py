@@ -155,7 +155,7 @@ def schedule(
 
 
 def _width(rows: int, size: int) -> int:
-    """Return the rows that a last batch is padded to: few different numbers, a quarter at most.
+    """Return the rows that a last batch is padded to, so that few different widths occur.
 
     Batches of equal width make one piece; those of each width would cost calls of their own.
     """

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedpdm.engines.stacked.products import lanes
 from fedpdm.engines.stacked.recorded import RecordedStep
 from fedpdm.engines.stacked.refusals import check_options, check_training
 from fedpdm.engines.stacked.schedule import (
@@ -44,10 +45,6 @@ from fedpdm.training.optimizers import OPTIMIZERS
 __all__ = ["SiteData", "StackedTrainer", "Trained"]
 
 Named = dict[str, Tensor]
-
-LANES = 32
-"""A site's parameters take a multiple of so many values: the last few of an odd number would
-be updated by other instructions, which round differently, if the site came last."""
 
 
 @dataclass(frozen=True)
@@ -321,7 +318,7 @@ class StackedTrainer:
             return self._resident[sites]
         stack = {}
         for name, tensor in start.items():
-            memory = tensor.new_zeros(sites, _width(tensor))
+            memory = tensor.new_zeros(sites, lanes(tensor.numel()))
             stack[name] = memory[:, : tensor.numel()].view(sites, *tensor.shape)
             stack[name].copy_(tensor.detach().expand(sites, *tensor.shape))
         if self.cuda_graphs:
@@ -363,14 +360,9 @@ def bind(
     return [term for term in bound if term is not None]
 
 
-def _width(tensor: Tensor) -> int:
-    """Return how many values a site's tensor takes up in a stack."""
-    return -(-tensor.numel() // LANES) * LANES
-
-
 def _flat(stacked: Tensor) -> Tensor:
-    """Return (K, W) of a stack's (K, …) tensor, W a multiple of ``LANES``."""
-    width = _width(stacked[0])
+    """Return (K, W) of a stack's (K, …) tensor, W in whole ``lanes``."""
+    width = lanes(stacked[0].numel())
     return stacked.as_strided((len(stacked), width), (width, 1))
 
 
